@@ -1,0 +1,50 @@
+"""What travels from the data to the networks."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some views of some images.
+
+    Attributes:
+        images: Values in [0, 1]; every network resizes and normalises for itself.
+        labels: Class numbers; `UNLABELLED` (-1) where the class of an image is not known.
+        index: Position of each image in its source.
+        view: Number of the augmented version shown of each image.
+    """
+
+    images: Float[Tensor, "batch 3 height width"]
+    labels: Int[Tensor, " batch"]
+    index: Int[Tensor, " batch"]
+    view: Int[Tensor, " batch"]
+
+    @classmethod
+    def of(cls, images: Tensor, labels: Tensor | None = None) -> "Batch":
+        """A batch from a user's own loader, where image numbers and views are unknown."""
+        rows = torch.arange(len(images), device=images.device)
+        if labels is None:
+            labels = torch.full_like(rows, UNLABELLED)
+        return cls(images, labels, rows, torch.zeros_like(rows))
+
+    @property
+    def labelled(self) -> Bool[Tensor, " batch"]:
+        """Which images have a label."""
+        return self.labels != UNLABELLED
+
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> "Batch":
+        """The same batch on another device; only the images take the memory format."""
+        images = self.images.to(device, non_blocking=True, memory_format=memory_format)
+        labels, index, view = (
+            x.to(device, non_blocking=True) for x in (self.labels, self.index, self.view)
+        )
+        return replace(self, images=images, labels=labels, index=index, view=view)
+
+    def __len__(self) -> int:
+        return len(self.images)

@@ -1,0 +1,70 @@
+"""Every error a user can cause, in one tree; each message says what was asked, what there is, and what to do.
+
+    UnderstudyError            the root: catch this to catch everything below
+    ├── NameNotFound           a name that does not exist; the message offers the nearest one
+    ├── RecipeError            a recipe that cannot be read or does not make sense
+    ├── DataError              a folder, file or class list that cannot be used
+    ├── NetworkError           a network that cannot be found, loaded or tapped
+    ├── ShapeError             a feature that is missing or has the wrong form for a method
+    ├── RunError               a run directory that is missing, damaged or from another recipe
+    ├── Diverged               a loss became NaN or infinite; names the term, and where the last good state is
+    └── Interrupted            stopped by a signal after saving; says how to continue
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnderstudyError(Exception):
+    """Root of all errors that are not a fault of Understudy itself."""
+
+    exit_status = 2
+
+
+class RecipeError(UnderstudyError):
+    """A recipe that cannot be read or does not make sense."""
+
+
+class DataError(UnderstudyError):
+    """A folder, file or class list that cannot be used."""
+
+
+class NetworkError(UnderstudyError):
+    """A network that cannot be found, loaded or tapped."""
+
+
+class ShapeError(UnderstudyError):
+    """A feature that is missing or has the wrong form for a method."""
+
+
+class RunError(UnderstudyError):
+    """A run directory that is missing, damaged or made by another recipe."""
+
+
+class Diverged(UnderstudyError):
+    """A loss became NaN or infinite."""
+
+    exit_status = 1
+
+
+class Interrupted(UnderstudyError):
+    """Stopped by a signal, after the state was saved."""
+
+    exit_status = 130
+
+
+class NameNotFound(UnderstudyError):
+    """A name that does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = sorted(known)
+        super().__init__(
+            f"There is no {kind} {name!r}{suggestion(name, known)}. "
+            f"There are: {', '.join(known) or 'none'}.{' ' + hint if hint else ''}"
+        )
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The words `; did you mean 'x'?` if some known name is close to `name`, else nothing."""
+    near = get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

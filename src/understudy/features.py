@@ -1,0 +1,92 @@
+"""What a network gives: named features of one forward pass, and what is known of their shapes beforehand."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.batch import Batch
+from understudy.errors import ShapeError, suggestion
+
+Features = dict[str, Tensor]
+"""Name → tensor: a map `(batch, channels, height, width)`, tokens `(batch, tokens, dim)` or a vector `(batch, dim)`."""
+
+Kind = Literal["vector", "tokens", "map"]
+_KINDS: dict[int, Kind] = {1: "vector", 2: "tokens", 3: "map"}
+
+
+class Shapes(Mapping[str, tuple[int, ...]]):
+    """The shape of every feature of one network, without the batch dimension.
+
+    `shapes["stage3"]` is `(channels, height, width)`. Asking for a feature that the network
+    does not have raises `ShapeError` with the names there are and the nearest spelling.
+    """
+
+    def __init__(self, owner: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.owner = owner
+        self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        if name not in self._shapes:
+            raise ShapeError(
+                f"{self.owner} has no feature {name!r}{suggestion(name, self._shapes)}. "
+                f"It has: {', '.join(self._shapes)}."
+            )
+        return self._shapes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __repr__(self) -> str:
+        return f"Shapes({self.owner!r}, {self._shapes})"
+
+    def kind(self, name: str) -> Kind:
+        """Whether feature `name` is a vector, tokens or a map."""
+        return _KINDS[len(self[name])]
+
+    def width(self, name: str) -> int:
+        """Channels of a map, dimension of tokens or of a vector."""
+        shape = self[name]
+        return shape[0] if len(shape) == 3 else shape[-1]
+
+    def vector(self, name: str) -> int:
+        """Dimension of the vector `name`; `ShapeError` if it is a map or tokens."""
+        if self.kind(name) != "vector":
+            raise ShapeError(
+                f"This method compares vectors, but {name!r} of {self.owner} is "
+                f"{self.kind(name)} of shape {self[name]}; name a vector such as 'penultimate'."
+            )
+        return self[name][0]
+
+
+class TeacherOutputs(Protocol):
+    """The teacher's view of the training images, for a method's `prepare`."""
+
+    @property
+    def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
+        """Weight of the teacher's last linear layer; None if the teacher has no classifier."""
+
+    @property
+    def num_images(self) -> int:
+        """How many images one pass delivers."""
+
+    def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
+        """One pass over the training images: each once, clean or in its augmented view 0."""
+
+
+class Extendable(Protocol):
+    """A student as a method sees it when it wants to add layers that stay."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes of the student's features."""
+
+    def embed(self, dim: int) -> None:
+        """Insert a linear embedding layer of width `dim` before the classifier."""

@@ -1,0 +1,75 @@
+"""Small pieces of mathematics that several methods share; each is finite wherever its inputs are."""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+EPS = 1e-12
+"""Lower clamp of every Euclidean norm that divides."""
+
+
+def unit(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
+    """Rows scaled to length one; a zero row stays zero and gets a zero gradient.
+
+    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    return x / norm(x).unsqueeze(-1)
+
+
+def norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """Euclidean length of each row, at least `EPS`; safe to divide by and to differentiate."""
+    squared = x.square().sum(-1)
+    zero = squared == 0
+    # The root of exactly 0 has an infinite slope: step around it before taking the root.
+    return squared.masked_fill(zero, EPS**2).sqrt()
+
+
+def cosine(
+    x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
+) -> Float[Tensor, "*rows"]:
+    """Cosine of the angle between rows; 0 where either row is zero."""
+    return (unit(x) * unit(y)).sum(-1)
+
+
+def batch_mean(
+    values: Float[Tensor, " rows"], keep: Bool[Tensor, " rows"] | None = None
+) -> Float[Tensor, ""]:
+    """Mean over the rows to keep of the *global* batch; 0 with zero gradient if none is kept.
+
+    Under `torch.distributed` each process holds some rows. The value returned is scaled so that
+    the average over processes, which is what DistributedDataParallel takes of the gradients, is
+    the mean over all rows of all processes, however unevenly they are spread.
+    """
+    if keep is None:
+        total, count = values.sum(), values.new_tensor(len(values))
+    else:
+        total, count = torch.where(keep, values, 0).sum(), keep.sum().to(values.dtype)
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        count = count / dist.get_world_size()
+        dist.all_reduce(count)
+    return total / torch.where(count > 0, count, 1)
+
+
+def kl_divergence(
+    student: Float[Tensor, "rows classes"],
+    teacher: Float[Tensor, "rows classes"],
+    temperature: float = 1.0,
+) -> Float[Tensor, " rows"]:
+    """KL(softmax(teacher / T) ‖ softmax(student / T)) of each row, without the factor T²."""
+    log_student = F.log_softmax(student / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
+
+
+def linear_cka(x: Float[Tensor, "rows dim_x"], y: Float[Tensor, "rows dim_y"]) -> float:
+    """Linear centred kernel alignment of two sets of features of the same images, in [0, 1].
+
+    Kornblith et al. 2019: ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) on centred columns, Frobenius norms.
+    """
+    x, y = (z.double() - z.double().mean(0) for z in (x, y))
+    scale = (x.T @ x).norm() * (y.T @ y).norm()
+    return float((y.T @ x).square().sum() / scale.clamp_min(EPS))

@@ -1,0 +1,48 @@
+"""The methods, one file per paper: the file's name is the method's name, and that is the registry.
+
+A method outside this folder is named by its import path, `package.module:ClassName`.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from understudy.errors import NameNotFound, RecipeError
+from understudy.methods._method import Method as Method
+
+
+def names() -> list[str]:
+    """Names of all methods shipped with Understudy."""
+    return sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def find(name: str) -> type[Method]:
+    """The class behind a method's name or import path.
+
+    Raises:
+        NameNotFound: No such method; offers the nearest spelling.
+        RecipeError: The import path does not lead to a subclass of `Method`.
+    """
+    if ":" in name:
+        return _foreign(name)
+    if name not in names():
+        raise NameNotFound(
+            "method", name, names(), "A method of your own is named by 'package.module:ClassName'."
+        )
+    module = import_module(f"{__name__}.{name}")
+    (found,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    )
+    return found
+
+
+def _foreign(path: str) -> type[Method]:
+    module_name, _, class_name = path.partition(":")
+    try:
+        found = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"Method {path!r} cannot be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise RecipeError(f"{path!r} is not a subclass of understudy.methods.Method.")
+    return found

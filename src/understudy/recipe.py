@@ -1,0 +1,272 @@
+"""A recipe: one experiment as frozen data, read from and written to YAML. Imports no torch.
+
+Every field is a key of the YAML file and, by its dotted path, a flag of the command line
+(`--training.epochs 3`). The string under each field is its help.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from understudy.errors import NameNotFound, RecipeError, suggestion
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the images come from and how they are shown."""
+
+    source: str = "fashion"
+    """Name of a data source: see `understudy list data`."""
+    root: str = ""
+    """Folder or file of the source; sources shipped with Understudy need none."""
+    size: int | None = None
+    """Side of the square training view in pixels; default: the source's own size, or 224."""
+    augment: Literal["none", "flip", "crop_flip", "resized_crop"] = "crop_flip"
+    """`crop_flip`: pad 4, random crop, mirror (small images); `resized_crop`: as on ImageNet."""
+    validation: float = 0.0
+    """Share of the training images kept for validation; 0 validates on the source's test split."""
+    images: int | None = None
+    """Use only this many training images, the same number of every class."""
+    labels: int | None = None
+    """Use the labels of only this many training images; the others are shown without a label."""
+    unreadable: Literal["skip", "fail"] = "skip"
+    """What to do with a file that is no image: leave it out and count it, or stop."""
+    workers: int = 0
+    """Processes that decode image files."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by name."""
+
+    name: str = ""
+    """`resnet8x4`, `timm:NAME`, `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
+    weights: str = ""
+    """`pretrained`, a run directory, a `.safetensors` file or a state dict that `weights_only` loads."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the network's factory."""
+    taps: dict[str, str] = field(default_factory=dict)
+    """Feature name → module path, for features that are not found automatically."""
+    size: int | None = None
+    """Side in pixels of the images this network wants; default: what it was trained with."""
+    mean: tuple[float, ...] | None = None
+    """Channel means this network subtracts, for values in [0, 1]."""
+    std: tuple[float, ...] | None = None
+    """Channel deviations this network divides by."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the student is trained."""
+
+    epochs: int = 240
+    """Passes over the training images."""
+    batch: int = 64
+    """Images per optimizer step, over all processes."""
+    accumulate: int = 1
+    """Forward passes that one optimizer step is split into, to save memory."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer of the student and everything trained beside it."""
+    lr: float = 0.05
+    """Learning rate at its peak."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
+    weight_decay: float = 5e-4
+    """Weight decay, on every trained parameter as in the papers."""
+    schedule: Literal["constant", "step", "cosine", "linear"] = "step"
+    """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` fall to 0."""
+    milestones: tuple[int, ...] = (150, 180, 210)
+    """Epochs after which the step schedule falls."""
+    gamma: float = 0.1
+    """Factor of the step schedule."""
+    warmup_epochs: float = 0.0
+    """Linear rise of the learning rate from 0 at the start."""
+    clip: float | None = None
+    """Largest norm of the gradient."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the student, which is then what is evaluated."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the networks; losses are always float32."""
+    compile: bool = False
+    """Compile the training step with torch.compile."""
+    channels_last: bool = False
+    """Keep images and convolutions in the channels-last memory layout."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between saves within an epoch; the end of an epoch is always saved."""
+    trackers: tuple[str, ...] = ()
+    """Any of `tensorboard`, `wandb`, `mlflow`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment: what to train, on what, from whom, by which methods."""
+
+    name: str = "recipe"
+    """Name of the experiment; the default run directory is `runs/<name>`."""
+    task: Literal["classification", "none"] = "classification"
+    """`none` uses no labels at all: the student learns from the teacher alone."""
+    data: Data = Data()
+    """Where the images come from."""
+    student: Network = Network()
+    """The network being trained."""
+    teacher: Network = Network()
+    """The frozen network it learns from; not needed without methods."""
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Label → hyper-parameters of a method, with its `weight`; a label that is not a method's name needs `method`."""
+    task_weight: float = 1.0
+    """Weight of the loss on labels."""
+    training: Training = Training()
+    """How the student is trained."""
+    seed: int = 0
+    """Seed of initial weights, order and augmentation."""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that change with any field but `name`, `data.root` and `data.workers`."""
+        content = asdict(self)
+        del content["name"], content["data"]["root"], content["data"]["workers"]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a file or shipped under a name, with some dotted keys replaced.
+
+    Raises:
+        NameNotFound: Neither a file nor the name of a shipped recipe.
+        RecipeError: Not YAML, an unknown key, or a value of the wrong type.
+    """
+    return parse(_read(name_or_path), overrides or {})
+
+
+def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from plain data; `overrides` maps dotted paths to values."""
+    merged = json.loads(json.dumps(content))
+    for path, value in (overrides or {}).items():
+        _set(merged, path, value)
+    return _build(Recipe, merged, "")
+
+
+def shipped() -> dict[str, Path]:
+    """Name → file of every recipe in the wheel; a name is `<folder>/<file without .yaml>`."""
+    root = Path(str(files("understudy") / "recipes"))
+    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every key written out."""
+    return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, allow_unicode=True)
+
+
+def without_methods(recipe: Recipe) -> Recipe:
+    """The control of a recipe: same student, data and budget, nothing to learn from the teacher."""
+    return replace(recipe, methods={})
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = shipped().get(str(name_or_path), path)
+    if not path.is_file():
+        raise NameNotFound("recipe", str(name_or_path), shipped(), "A recipe may also be a file.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds no keys; a recipe starts with lines such as 'student:'.")
+    return content
+
+
+def _set(content: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise RecipeError(f"'{path}' cannot be set: '{parent}' is a value, not a group of keys.")
+    content[last] = value
+
+
+_T = TypeVar("_T")
+
+
+def _build(cls: type[_T], content: Any, path: str) -> _T:
+    """An instance of the dataclass `cls` from a dictionary, checked key by key."""
+    if isinstance(content, str) and cls is Network:
+        content = {"name": content}
+    if not isinstance(content, dict):
+        raise RecipeError(f"'{path}' must be a group of keys, not {content!r}.")
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for key in content:
+        if key not in known:
+            dotted = f"{path}.{key}" if path else key
+            raise RecipeError(
+                f"Unknown key '{dotted}'{suggestion(key, known)}. Known here: {', '.join(known)}."
+            )
+    values = {
+        key: _convert(hints[key], value, f"{path}.{key}" if path else key)
+        for key, value in content.items()
+    }
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the type `hint`, or `RecipeError` with the dotted path."""
+    origin, options = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return _build(hint, value, path)  # type: ignore[arg-type]
+    if origin is UnionType:
+        if value is None and NoneType in options:
+            return None
+        (inner,) = (o for o in options if o is not NoneType)
+        return _convert(inner, value, path)
+    if origin is Literal:
+        if value not in options:
+            names = [str(o) for o in options]
+            raise RecipeError(
+                f"'{path}' is {value!r}{suggestion(str(value), names)}; it can be: {', '.join(names)}."
+            )
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(options[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: {} if v is None and options[1] != str else v for key, v in value.items()}
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise RecipeError(f"'{path}' is {value!r}; it must be of type {_words(hint)}.")
+
+
+def _words(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that YAML and JSON agree."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def leaves(cls: type = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted path, type and default of every key a recipe can have."""
+    hints = get_type_hints(cls)
+    for f in fields(cls):
+        if is_dataclass(hints[f.name]):
+            yield from leaves(hints[f.name], f"{prefix}{f.name}.")
+        else:
+            default = f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+            yield f"{prefix}{f.name}", hints[f.name], default
