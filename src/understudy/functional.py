@@ -17,20 +17,17 @@ def unit(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    return x / norm(x).unsqueeze(-1)
+    length = norm(x).unsqueeze(-1)
+    return torch.where(length > EPS, x, 0) / length
 
 
 def norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
     """Euclidean length of each row, at least `EPS`; safe to divide by and to differentiate."""
-    squared = x.square().sum(-1)
-    zero = squared == 0
-    # The root of exactly 0 has an infinite slope: step around it before taking the root.
-    return squared.masked_fill(zero, EPS**2).sqrt()
+    # Clamped before the root, because the root of exactly 0 has an infinite slope.
+    return x.square().sum(-1).clamp_min(EPS**2).sqrt()
 
 
-def cosine(
-    x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
-) -> Float[Tensor, "*rows"]:
+def cosine(x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
     """Cosine of the angle between rows; 0 where either row is zero."""
     return (unit(x) * unit(y)).sum(-1)
 
@@ -45,7 +42,8 @@ def batch_mean(
     the mean over all rows of all processes, however unevenly they are spread.
     """
     if keep is None:
-        total, count = values.sum(), values.new_tensor(len(values))
+        # Filled on the device: a tensor made of a Python number would make the device wait.
+        total, count = values.sum(), values.new_full((), len(values))
     else:
         total, count = torch.where(keep, values, 0).sum(), keep.sum().to(values.dtype)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

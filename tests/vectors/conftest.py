@@ -1,0 +1,67 @@
+"""Collects every case of every golden-vector file as one test, and counts them by kind."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vectors import kinds
+from vectors.archive import Case
+
+REPOSITORY = Path(__file__).parents[2]
+RAN: Counter[tuple[str, str]] = Counter()
+LATER: Counter[tuple[str, str]] = Counter()
+
+
+def folder(config: pytest.Config) -> Path:
+    default = os.environ.get("UNDERSTUDY_VECTORS", REPOSITORY.parent / "shared" / "vectors")
+    return Path(config.getoption("--vectors") or default)
+
+
+@cache
+def collect(root: Path) -> list[tuple[str, Case]]:
+    """(family, case) of every file whose method is in the library; the others are counted."""
+    found = []
+    for path in sorted(root.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        family = path.stem.split("_")[0]
+        for case in kinds.cases(family, arrays):
+            if case.kind in kinds.NOT_YET.get(family, ()):
+                LATER[family, case.kind] += 1
+            else:
+                found.append((path.stem, case))
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" not in metafunc.fixturenames:
+        return
+    root = folder(metafunc.config)
+    found = collect(root)
+    absent = pytest.mark.skip(reason=f"no golden vectors (*.npz) in {root}; name them by --vectors")
+    metafunc.parametrize(
+        ("family", "case"),
+        [pytest.param(f.split("_")[0], c, id=f"{f}/{c.name}") for f, c in found]
+        or [pytest.param("", None, id="absent", marks=absent)],
+    )
+
+
+@pytest.fixture
+def count(family: str, case: Case) -> Iterator[None]:
+    yield
+    RAN[family, case.kind] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not RAN and not LATER:
+        return
+    terminalreporter.section("golden vectors")
+    for (family, kind), cases in sorted(RAN.items()):
+        terminalreporter.write_line(f"{family:6} {kind:20} {cases:4} cases")
+    terminalreporter.write_line(f"ran: {RAN.total()} cases")
+    names = ", ".join(f"{family} {kind} {n}" for (family, kind), n in sorted(LATER.items()))
+    terminalreporter.write_line(f"not in the library yet: {LATER.total()} cases ({names})")

@@ -1,0 +1,30 @@
+"""Which module knows which family of files, and which kinds wait for a method not yet written."""
+
+from collections.abc import Iterator
+
+from vectors import logit, zoo
+from vectors.archive import Case, Fields
+
+FAMILIES = {"logit": logit, "zoo": zoo}
+
+NOT_YET = {
+    "logit": {"dkd", "dist", "hcl", "abf", "ofd", "ofdmargin"},
+    "zoo": {
+        "AT", "SP", "CC", "RKD", "PKT", "NST", "VID", "AB", "FT", "FSP", "CRD", "SimKD", "SRRL",
+    },
+    "lshfm": {"retina", "lsh_det"},
+    "letkd": {"cosconv", "vq", "kl", "pen", "int", "offline", "step1", "step2"},
+}  # fmt: skip
+
+
+def cases(family: str, archive: Fields) -> Iterator[Case]:
+    """The cases of one file, by the family its name starts with."""
+    assert family in FAMILIES, f"no rule for files named {family}_*.npz"
+    return FAMILIES[family].cases(archive)
+
+
+def check(family: str, case: Case) -> None:
+    """Compare the library with one recorded case."""
+    checks = FAMILIES[family].CHECKS
+    assert case.kind in checks, f"unknown kind {case.kind!r} in a {family} file"
+    checks[case.kind](case.fields)
