@@ -1,0 +1,153 @@
+"""The loader: which images come in which batch, on which process, in which view."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from understudy.batch import Batch
+from understudy.data._order import Pairs, mixed, plain
+from understudy.data.views import CLEAN, MemoryViews, Views
+from understudy.errors import DataError, UnderstudyError
+
+
+@final
+class Loader:
+    """Batches of an epoch, as a pure function of (seed, epoch).
+
+    Any worker count, any process count and a restart anywhere give the same images: global batch
+    b is the same for every `world`, rank r takes its rows r, r + world, …, and its micro-batches
+    are contiguous parts of those.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        labels: Int64[Tensor, " images"],
+        *,
+        batch: int,
+        seed: int,
+        shuffle: bool,
+        labelled_share: float | None = None,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> None:
+        """A loader of all images that have a place in `labels`.
+
+        Args:
+            views: What shows the images.
+            labels: Class of every image; `UNLABELLED` (-1) where it is not known.
+            batch: Images per optimizer step, over all processes.
+            seed: Seed of the order.
+            shuffle: Random order, and a last batch too small for every micro-batch to hold two
+                images is left out; otherwise all images in their own order.
+            labelled_share: Share of labelled images in every batch, which are repeated within an
+                epoch as often as that needs; None takes all images as they come.
+            accumulate: Micro-batches per optimizer step and process.
+            rank: Number of this process.
+            world: How many processes there are.
+            workers: Processes that decode image files; pixels in memory need none.
+
+        Raises:
+            DataError: There are too few images for a single step.
+        """
+        self.views, self.labels = views, labels
+        self.batch, self.seed, self.shuffle = batch, seed, shuffle
+        self.labelled_share = labelled_share
+        self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
+        if len(self) == 0:
+            raise DataError(
+                f"There are {len(labels)} images, too few for a batch on which {world} processes × "
+                f"{accumulate} micro-batches see two images each; give more images."
+            )
+
+    def __len__(self) -> int:
+        """Optimizer steps per epoch."""
+        full, rest = divmod(len(self.labels), self.batch)
+        if self.shuffle and self.labelled_share is None:
+            # Batch normalisation cannot train on a single image.
+            return full + (rest >= 2 * self.world * self.accumulate)
+        return full + (rest > 0)
+
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[list[Batch]]:
+        """The steps of an epoch from step `start`: of each, the micro-batches of this process."""
+        index, view = self._order(number)
+        steps = [
+            self._micro_batches(self._share(index, b), self._share(view, b))
+            for b in range(start, len(self))
+        ]
+        batches = self._shown([pair for step in steps for pair in step])
+        for step in steps:
+            yield list(islice(batches, len(step)))
+
+    def once(self, *, augmented: bool) -> Iterator[Batch]:
+        """This process's share of all images, each once and in order: in its view 0, or clean."""
+        index = torch.arange(len(self.labels))
+        view = torch.full_like(index, 0 if augmented else CLEAN)
+        count = math.ceil(len(index) / self.batch)
+        shares = [(self._share(index, b), self._share(view, b)) for b in range(count)]
+        yield from self._shown([share for share in shares if len(share[0])])
+
+    def _order(self, epoch: int) -> Pairs:
+        if not self.shuffle:
+            index = torch.arange(len(self.labels))
+            return index, torch.full_like(index, epoch)
+        if self.labelled_share is None:
+            return plain(len(self.labels), seed=self.seed, epoch=epoch)
+        return mixed(
+            self.labels,
+            share=self.labelled_share,
+            batch=self.batch,
+            steps=len(self),
+            seed=self.seed,
+            epoch=epoch,
+        )
+
+    def _share(self, x: Int64[Tensor, " images"], b: int) -> Int64[Tensor, " share"]:
+        return x[b * self.batch : (b + 1) * self.batch][self.rank :: self.world]
+
+    def _micro_batches(self, index: Tensor, view: Tensor) -> list[Pairs]:
+        parts = (x.tensor_split(self.accumulate) for x in (index, view))
+        return [pair for pair in zip(*parts, strict=True) if len(pair[0])]
+
+    def _shown(self, pairs: Sequence[Pairs]) -> Iterator[Batch]:
+        for (index, view), images in zip(pairs, self._images(pairs), strict=True):
+            if isinstance(images, UnderstudyError):
+                raise images
+            rows = (x.to(images.device) for x in (self.labels[index], index, view))
+            yield Batch(images, *rows)
+
+    def _images(self, pairs: Sequence[Pairs]) -> Iterable[Tensor | UnderstudyError]:
+        shown = _Shown(self.views)
+        if self.workers == 0 or isinstance(self.views, MemoryViews):
+            return map(shown.__getitem__, pairs)
+        return DataLoader(
+            shown,
+            sampler=pairs,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            # Without one of its own, DataLoader draws from the global generator.
+            generator=torch.Generator(),
+        )
+
+
+class _Shown(Dataset[Tensor | UnderstudyError]):
+    """Micro-batches by their (index, view) pairs, as a worker process makes them."""
+
+    def __init__(self, views: Views) -> None:
+        self.views = views
+
+    def __getitem__(self, pair: Pairs) -> Float[Tensor, "batch 3 size size"] | UnderstudyError:
+        try:
+            return self.views(*pair)
+        except UnderstudyError as error:
+            # Raised in a worker, its one sentence would arrive inside a traceback.
+            return error

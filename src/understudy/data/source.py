@@ -1,0 +1,117 @@
+"""What a source of images is: random access, and what is known about the images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import final
+
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from understudy.data._image import decode
+
+
+class Source(ABC):
+    """Images at random access, with what is known about them.
+
+    Attributes:
+        classes: Class names in the order of the labels; empty if unknown.
+        labels: Class number of each image; `UNLABELLED` (-1) where it is not known.
+        pixels: All images at once, for small ones kept in memory; None for the others.
+        size: Side of the images if all are squares of one size, else None.
+        skipped: The files that were left out, each with the reason.
+    """
+
+    classes: tuple[str, ...]
+    labels: Int64[Tensor, " images"]
+    pixels: UInt8[Tensor, "images 3 height width"] | None
+    size: int | None
+    skipped: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        """Image number `i`; `DataError` if it cannot be decoded."""
+
+    @cached_property
+    @abstractmethod
+    def digest(self) -> str:
+        """Sixteen hex digits that change with the images, their order or their labels."""
+
+
+@final
+class MemorySource(Source):
+    """Small images of one size, all in memory."""
+
+    def __init__(
+        self,
+        pixels: UInt8[Tensor, "images 3 side side"],
+        labels: Int64[Tensor, " images"],
+        classes: Sequence[str],
+        *,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        self.pixels: UInt8[Tensor, "images 3 side side"] = pixels
+        self.labels = labels
+        self.classes = tuple(classes)
+        height, width = pixels.shape[2:]
+        self.size = height if height == width else None
+        self.skipped = tuple(skipped)
+
+    def image(self, i: int) -> UInt8[Tensor, "3 side side"]:
+        """Image number `i`."""
+        return self.pixels[i]
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of pixels, labels and class names."""
+        content = sha256(self.pixels.contiguous().numpy())
+        content.update(self.labels.numpy())
+        content.update(repr(self.classes).encode())
+        return content.hexdigest()[:16]
+
+
+@final
+class FileSource(Source):
+    """Image files of any size, decoded when asked for."""
+
+    pixels = None
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Int64[Tensor, " images"],
+        classes: Sequence[str],
+        *,
+        root: Path,
+        size: int | None = None,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        """`root` is the folder from which the digest names the files, so that a moved folder keeps its digest."""
+        self.paths = tuple(paths)
+        self.labels = labels
+        self.classes = tuple(classes)
+        self.root = root
+        self.size = size
+        self.skipped = tuple(skipped)
+
+    def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        """Image number `i`, upright and in RGB; `DataError` if its file cannot be decoded."""
+        return decode(self.paths[i])
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of the listing: relative paths, sizes in bytes, labels, class names."""
+        content = sha256(repr(self.classes).encode())
+        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
+            name = (
+                path.relative_to(self.root, walk_up=False)
+                if path.is_relative_to(self.root)
+                else path
+            )
+            content.update(f"\n{name.as_posix()}\t{path.stat().st_size}\t{label}".encode())
+        return content.hexdigest()[:16]
