@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
+from docstring_parser import parse_from_object
 
 from understudy.errors import NameNotFound, RecipeError, suggestion
 
@@ -36,6 +37,8 @@ class Data:
     """Use only this many training images, the same number of every class."""
     labels: int | None = None
     """Use the labels of only this many training images; the others are shown without a label."""
+    labelled_share: float | None = None
+    """Share of every batch that is drawn from the labelled images, when others have no label."""
     unreadable: Literal["skip", "fail"] = "skip"
     """What to do with a file that is no image: leave it out and count it, or stop."""
     workers: int = 0
@@ -133,9 +136,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that change with any field but `name`, `data.root` and `data.workers`."""
-        content = asdict(self)
-        del content["name"], content["data"]["root"], content["data"]["workers"]
+        """Twelve hex digits that change with any key but those in `NOT_IN_DIGEST`."""
+        content = {k: v for k, v in flat(self).items() if k not in NOT_IN_DIGEST}
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -169,6 +171,19 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, allow_unicode=True)
 
 
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted path → value of every key, methods included."""
+    return dict(_flatten(_plain(asdict(recipe)), ""))
+
+
+def _flatten(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def without_methods(recipe: Recipe) -> Recipe:
     """The control of a recipe: same student, data and budget, nothing to learn from the teacher."""
     return replace(recipe, methods={})
@@ -199,6 +214,9 @@ def _set(content: dict[str, Any], path: str, value: Any) -> None:
 
 
 _T = TypeVar("_T")
+
+NOT_IN_DIGEST = ("name", "data.root", "data.workers")
+"""Keys that name or place an experiment without changing it."""
 
 
 def _build(cls: type[_T], content: Any, path: str) -> _T:
@@ -259,6 +277,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def documentation(cls: type = Recipe, prefix: str = "") -> dict[str, str]:
+    """Dotted path → the sentence under the field."""
+    hints = get_type_hints(cls)
+    found: dict[str, str] = {}
+    for parameter in parse_from_object(cls).params:
+        name = parameter.arg_name
+        found[f"{prefix}{name}"] = parameter.description or ""
+        if is_dataclass(hints[name]):
+            found |= documentation(hints[name], f"{prefix}{name}.")
+    return found
 
 
 def leaves(cls: type = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -4,7 +4,9 @@ A method outside this folder is named by its import path, `package.module:ClassN
 """
 
 from importlib import import_module
+from inspect import signature
 from pkgutil import iter_modules
+from typing import Any
 
 from understudy.errors import NameNotFound, RecipeError
 from understudy.methods._method import Method as Method
@@ -32,9 +34,17 @@ def find(name: str) -> type[Method]:
     (found,) = (
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+        if isinstance(value, type)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
     )
     return found
+
+
+def hyper_parameters(method: type[Method]) -> dict[str, Any]:
+    """Name → default of a method's keyword-only arguments."""
+    parameters = signature(method.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def _foreign(path: str) -> type[Method]:

@@ -20,8 +20,8 @@ class Method(nn.Module, ABC):
     or an epoch counter.
     """
 
-    adds_to_student: ClassVar[bool] = False
-    """True if `extend` gives the student layers that stay after training."""
+    published_weight: ClassVar[float] = 1.0
+    """Weight of this loss in the paper's CIFAR-100 experiments; the default where a recipe names none."""
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:

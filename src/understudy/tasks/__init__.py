@@ -1,1 +1,29 @@
-"""Placeholder."""
+"""What labels ask of the student; one file per task, the file's name is the task's name."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from understudy.errors import NameNotFound
+from understudy.tasks._task import Task as Task
+
+
+def names() -> list[str]:
+    """Names of all tasks."""
+    return sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def find(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        NameNotFound: No such task; offers the nearest spelling.
+    """
+    if name not in names():
+        raise NameNotFound("task", name, names())
+    module = import_module(f"{__name__}.{name}")
+    (found,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Task) and value is not Task
+    )
+    return found()

@@ -1,0 +1,167 @@
+"""Student, frozen teacher, methods and task: one forward pass, every loss by name."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.batch import Batch
+from understudy.errors import ShapeError
+from understudy.features import Features, TeacherOutputs
+from understudy.methods import Method
+from understudy.models.network import Network
+from understudy.tasks import Task
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Coefficient of one loss; rises linearly from 0 over the first `warmup_epochs`."""
+
+    value: float
+    warmup_epochs: float = 0.0
+
+    def at(self, epoch: int) -> float:
+        """The weight in an epoch, counted from 0: with a warm-up, the first epoch has weight 0."""
+        return self.value * (min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0)
+
+
+@final
+class Teacher(nn.Module):
+    """A frozen network: always in evaluation mode, never part of a gradient."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in evaluation mode, whatever the module around it does."""
+        return super().train(False)
+
+    # `no_grad`, not `inference_mode`: a squared error keeps the teacher's tensor for its backward.
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
+        """Features of the teacher."""
+        return self.network.features(images)
+
+
+@final
+class Trainable(nn.Module):
+    """All that is trained: the student and what the methods train beside it.
+
+    One ordinary module whose forward pass returns the losses, so that
+    DistributedDataParallel, torch.compile and optimizers meet nothing special.
+    """
+
+    def __init__(self, student: Network, methods: Mapping[str, Method], task: Task) -> None:
+        super().__init__()
+        self.student = student
+        self.methods = nn.ModuleDict(methods)
+        self.task = task
+
+    def forward(self, batch: Batch, teacher: Features) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses by name: `task`, unless there is no such loss, and every method."""
+        student = self.student.features(batch.images)
+        task = self.task.loss(student, batch)
+        losses = {} if task is None else {"task": task}
+        return losses | {
+            name: method(student, teacher, batch) for name, method in self.methods.items()
+        }
+
+
+@final
+class Distiller(nn.Module):
+    """One forward pass of student and teacher; `distiller(images, labels)` gives every loss by name.
+
+    Args:
+        student: Network to be trained.
+        teacher: Network to learn from; None for a control.
+        methods: Label → method.
+        task: What labels ask of the student.
+        weights: Weight of `task` and of every method.
+    """
+
+    def __init__(
+        self,
+        student: Network,
+        teacher: Network | None,
+        methods: Mapping[str, Method],
+        task: Task,
+        weights: Mapping[str, Weight],
+    ) -> None:
+        super().__init__()
+        if methods and teacher is None:
+            raise ShapeError(f"{', '.join(methods)} cannot work without a teacher; name one.")
+        self.teacher = Teacher(teacher) if teacher is not None else None
+        self.trainable = Trainable(student, methods, task)
+        self.weights = dict(weights)
+
+    @property
+    def student(self) -> Network:
+        """The network being trained."""
+        return self.trainable.student
+
+    def prepare(self, loader: Iterable[Any]) -> None:
+        """Let every method measure the teacher once, before training.
+
+        Args:
+            loader: Yields `(images, labels)` or images; passed over once for each method that measures.
+        """
+        self.measure(lambda augmented: map(_as_batch, loader), num_images=_length(loader))
+
+    def measure(self, batches: Callable[[bool], Iterator[Batch]], *, num_images: int) -> None:
+        """As `prepare`, where the images of a clean and of an augmented pass are known apart."""
+        if self.teacher is None:
+            return
+        outputs = _LiveOutputs(self.teacher, batches, num_images)
+        for method in self.trainable.methods.values():
+            method.prepare(outputs)  # type: ignore[operator]
+
+    def forward(
+        self, images: Tensor | Batch, labels: Tensor | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses by name; images hold values in [0, 1]."""
+        batch = images if isinstance(images, Batch) else Batch.of(images, labels)
+        return self.trainable(batch, self.observe(batch))  # type: ignore[no-any-return]
+
+    def observe(self, batch: Batch) -> Features:
+        """Features of the teacher, or none if no method asks for them."""
+        return self.teacher(batch.images) if self.teacher and self.trainable.methods else {}
+
+    def total(self, losses: Mapping[str, Tensor], epoch: int = 0) -> Float[Tensor, ""]:
+        """Weighted sum of the losses in an epoch counted from 0: what to call `backward` on."""
+        return torch.stack([self.weights[name].at(epoch) * x for name, x in losses.items()]).sum()
+
+
+class _LiveOutputs(TeacherOutputs):
+    """The teacher run over the training images."""
+
+    def __init__(
+        self, teacher: Teacher, batches: Callable[[bool], Iterator[Batch]], num_images: int
+    ) -> None:
+        self._teacher, self._batches, self._num_images = teacher, batches, num_images
+
+    @property
+    def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
+        return self._teacher.network.classifier_weight
+
+    @property
+    def num_images(self) -> int:
+        return self._num_images
+
+    def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
+        for batch in self._batches(augmented):
+            yield self._teacher(batch.images), batch
+
+
+def _as_batch(item: Any) -> Batch:
+    if isinstance(item, Batch):
+        return item
+    images, labels = item if isinstance(item, tuple | list) else (item, None)
+    return Batch.of(images, labels)
+
+
+def _length(loader: Any) -> int:
+    return len(loader.dataset if hasattr(loader, "dataset") else loader)

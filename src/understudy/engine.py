@@ -1,0 +1,232 @@
+"""The training loop: an iterator of epochs over any distiller, exact under restart.
+
+Everything that happens in optimizer step `s` of epoch `e` is a function of the state after the step
+before and of `(seed, e, s)`: the order of the images, their views, and the numbers that dropout draws. A
+state saved between any two steps therefore continues bit for bit (on the CPU).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from understudy.batch import Batch
+from understudy.data.loader import Loader
+from understudy.data.views import mix
+from understudy.distiller import Distiller
+from understudy.errors import Diverged
+from understudy.models.network import Network
+from understudy.recipe import Training
+from understudy.schedules import learning_rate
+
+
+@dataclass
+class Position:
+    """How far training has come; `step` counts within the epoch, both from 0."""
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training images gave; losses are means over its steps."""
+
+    number: int
+    step: int
+    seconds: float
+    images_per_second: float
+    lr: float
+    losses: dict[str, float]
+
+
+class Trainer:
+    """A distiller with its optimizer and its position in training.
+
+    Args:
+        distiller: Prepared student, teacher and methods.
+        loader: Training images.
+        training: How to train.
+        seed: Seed of what dropout draws.
+        accelerator: Devices, processes and precision.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        loader: Loader,
+        training: Training,
+        *,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.distiller, self.loader, self.training = distiller, loader, training
+        self.seed, self.accelerator = seed, accelerator
+        self.position = Position()
+        self.ema = (
+            AveragedModel(
+                distiller.student,
+                multi_avg_fn=get_ema_multi_avg_fn(training.ema),
+                use_buffers=True,
+            )
+            if training.ema
+            else None
+        )
+        self._layout = torch.channels_last if training.channels_last else torch.contiguous_format
+        distiller.to(accelerator.device, memory_format=self._layout)
+        if self.ema:
+            self.ema.to(accelerator.device)
+        if training.compile:
+            distiller.trainable.compile()
+        self.optimizer = _optimizer(distiller, training)
+        self._trainable, self._optimizer = accelerator.prepare(distiller.trainable, self.optimizer)
+        self._sums: dict[str, Tensor] = {}
+
+    @property
+    def student(self) -> Network:
+        """The student to evaluate and deploy: the moving average, if there is one."""
+        return self.ema.module if self.ema else self.distiller.student
+
+    def fit(self, after_step: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
+        """Train from the present position to the last epoch.
+
+        `after_step` is called between steps, where the state may be saved or training left.
+
+        Raises:
+            Diverged: A loss became NaN or infinite.
+        """
+        while self.position.epoch < self.training.epochs:
+            yield self._epoch(after_step)
+
+    def _epoch(self, after_step: Callable[[], None]) -> Epoch:
+        here = self.position
+        self.distiller.train()
+        self._sums = {
+            k: torch.tensor(v, dtype=torch.float64, device=self.accelerator.device)
+            for k, v in here.sums.items()
+        }
+        started = time.perf_counter() - here.seconds
+        lr = self.training.lr
+        for parts in self.loader.epoch(here.epoch, start=here.step):
+            lr = self._step(parts)
+            here.step += 1
+            here.images += sum(len(part) for part in parts) * self.accelerator.num_processes
+            here.seconds = time.perf_counter() - started
+            after_step()
+        self._check()
+        record = Epoch(
+            number=here.epoch + 1,
+            step=(here.epoch + 1) * len(self.loader),
+            seconds=here.seconds,
+            images_per_second=here.images / max(here.seconds, 1e-9),
+            lr=lr,
+            losses=self.mean_losses(),
+        )
+        self.position = Position(epoch=here.epoch + 1)
+        self._sums = {}
+        return record
+
+    def _step(self, parts: list[Batch]) -> float:
+        here, size = self.position, sum(len(part) for part in parts)
+        # No state of a generator to save: what dropout draws here depends on nothing before.
+        torch.manual_seed(
+            int(mix(self.seed, here.epoch, here.step, self.accelerator.process_index))
+        )
+        lr = learning_rate(
+            self.training, here.epoch * len(self.loader) + here.step, len(self.loader)
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        for number, part in enumerate(parts, 1):
+            last = number == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self._trainable):
+                self._backward(part, share=len(part) / size)
+        if self.accelerator.device.type == "cpu" or here.step % 16 == 0:
+            self._check()
+        if self.training.clip is not None:
+            self.accelerator.clip_grad_norm_(
+                self.distiller.trainable.parameters(), self.training.clip
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self.ema:
+            self.ema.update_parameters(self.distiller.student)
+        return lr
+
+    def _backward(self, batch: Batch, *, share: float) -> None:
+        batch = batch.to(self.accelerator.device, self._layout)
+        with self.accelerator.autocast():
+            teacher = self.distiller.observe(batch)
+        losses = self._trainable(batch, teacher)
+        total = self.distiller.total(losses, self.position.epoch)
+        self.accelerator.backward(total * share)
+        for name, loss in {**losses, "total": total}.items():
+            part = loss.detach().double() * share
+            self._sums[name] = self._sums[name] + part if name in self._sums else part
+
+    def _check(self) -> None:
+        """Stop if any loss so far was not finite: a sum that is finite had only finite terms."""
+        bad = [name for name, value in self._sums.items() if not torch.isfinite(value)]
+        if bad:
+            culprit = next((name for name in bad if name != "total"), "total")
+            raise Diverged(
+                f"The loss '{culprit}' became NaN or infinite in epoch {self.position.epoch + 1}, "
+                f"step {self.position.step + 1}. Lower training.lr or the weight of '{culprit}', "
+                "or set training.clip; with fp16, try bf16."
+            )
+
+    def mean_losses(self) -> dict[str, float]:
+        """Means over the steps of this epoch so far, over all processes."""
+        steps = max(self.position.step, 1)
+        return {name: value / steps for name, value in self._global_sums().items()}
+
+    def _global_sums(self) -> dict[str, float]:
+        return {
+            name: float(self.accelerator.reduce(value, reduction="mean"))
+            for name, value in self._sums.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly; tensors and plain values only."""
+        scaler = self.accelerator.scaler
+        return {
+            "position": asdict(self.position) | {"sums": self._global_sums()},
+            "trainable": self.distiller.trainable.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave."""
+        self.position = Position(**state["position"])
+        self.distiller.trainable.load_state_dict(state["trainable"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _optimizer(distiller: Distiller, training: Training) -> Optimizer:
+    parameters = [p for p in distiller.trainable.parameters() if p.requires_grad]
+    if training.optimizer == "adamw":
+        return AdamW(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+    return SGD(
+        parameters,
+        lr=training.lr,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )

@@ -1,0 +1,44 @@
+"""Single-label classification: softmax cross-entropy, top-1 and top-5 accuracy."""
+
+from typing import ClassVar, final
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from understudy import metrics
+from understudy.batch import UNLABELLED, Batch
+from understudy.features import Features
+from understudy.functional import batch_mean
+from understudy.tasks._task import Task
+
+
+@final
+class Classification(Task):
+    """One class per image."""
+
+    headline: ClassVar[str] = "top1"
+
+    def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""]:
+        """Cross-entropy, averaged over the labelled images; 0 if no image has a label."""
+        each = F.cross_entropy(
+            student["logits"].float(), batch.labels, ignore_index=UNLABELLED, reduction="none"
+        )
+        return batch_mean(each, batch.labelled)
+
+    def metrics(
+        self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
+    ) -> dict[str, float]:
+        """Top-1 and top-5 accuracy, mean cross-entropy and expected calibration error."""
+        return {
+            "top1": metrics.top_k(logits, labels, k=1),
+            "top5": metrics.top_k(logits, labels, k=min(5, logits.shape[1])),
+            "loss": float(F.cross_entropy(logits, labels)),
+            "calibration_error": metrics.calibration_error(logits, labels),
+        }
+
+    def per_class(
+        self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
+    ) -> list[float | None]:
+        """Top-1 accuracy of each class."""
+        return metrics.per_class_accuracy(logits, labels)
