@@ -137,8 +137,7 @@ def _away(difference: float, digits: int, unit: str) -> str:
     size = f"{abs(difference):.{digits}f}"
     if float(size) == 0:
         return "level with the control"
-    one = unit.rstrip("s") if float(size) == 1 else unit
-    return f"{size}{one} {'above' if difference > 0 else 'below'} the control"
+    return f"{size}{unit} {'above' if difference > 0 else 'below'} the control"
 
 
 def _range(low: float | None, high: float | None, digits: int) -> str:
