@@ -1,4 +1,4 @@
-"""Small pieces of mathematics that several methods share; each is finite wherever its inputs are."""
+"""Small pieces of mathematics that several methods share; finite wherever their inputs are."""
 
 import torch
 import torch.distributed as dist

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vectors import kinds
 from vectors.archive import Case
 

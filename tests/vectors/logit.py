@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, numbered, tensor
-from vectors.build import batch, method
-
 from understudy.functional import batch_mean
 from understudy.methods.kd import KD, kd
+from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, numbered, tensor
+from vectors.build import batch, method
 
 
 def cases(archive: Fields) -> Iterator[Case]:

@@ -1,6 +1,7 @@
 """The proof that the methods equal the authors' code: every recorded case, through the library."""
 
 import pytest
+
 from vectors import kinds
 from vectors.archive import Case
 

@@ -1,12 +1,11 @@
-"""Files `zoo_*.npz`: the methods of the CRD code base; the file's manifest names each case's method."""
+"""Files `zoo_*.npz`: the methods of the CRD code base; a manifest names each case's method."""
 
 import json
 from collections.abc import Iterator
 
+from understudy.methods.kd import KD
 from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
 from vectors.build import batch, method
-
-from understudy.methods.kd import KD
 
 
 def cases(archive: Fields) -> Iterator[Case]:

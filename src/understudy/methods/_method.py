@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
+from understudy.errors import UnderstudyError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 
 
@@ -21,24 +22,48 @@ class Method(nn.Module, ABC):
     """
 
     published_weight: ClassVar[float] = 1.0
-    """Weight of this loss in the paper's CIFAR-100 experiments; the default where a recipe names none."""
+    """Weight in the paper's CIFAR-100 experiments; the default where a recipe names none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared = True
+        """False as long as the loss needs a `prepare` that has not happened."""
+        self.register_load_state_dict_post_hook(_restored)
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:
         """Add to the student, in place, the layers that stay in it; most methods add none."""
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Measure the teacher once before training; what is measured is kept in buffers."""
+        """Measure the teacher once before training; what is measured is kept in buffers.
+
+        A method whose loss needs this sets `prepared` to False at construction, to True here.
+        """
 
     @abstractmethod
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; features arrive in float32 or float64, autocast is off."""
 
-    @final
+    # mypy takes the forward of `nn.Module` for an attribute, which nothing may seal.
+    @final  # type: ignore[misc]
     def forward(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The loss in full precision, whatever autocast is active and however features arrive."""
+        """The loss in full precision, whatever autocast is active and however features arrive.
+
+        Raises:
+            UnderstudyError: The method has not measured the teacher.
+        """
+        if not self.prepared:
+            raise UnderstudyError(
+                f"{type(self).__name__} must measure the teacher before the first loss; call "
+                "`prepare` of the distiller with the training images, or load a saved state."
+            )
         with torch.autocast(batch.images.device.type, enabled=False):
-            return self.loss(_full_precision(student), _full_precision(teacher), batch)
+            target = {name: x.detach() for name, x in _full_precision(teacher).items()}
+            return self.loss(_full_precision(student), target, batch)
+
+
+def _restored(method: nn.Module, incompatible_keys: object) -> None:
+    setattr(method, "prepared", True)  # noqa: B010 - mypy takes it for a submodule
 
 
 def _full_precision(features: Features) -> Features:

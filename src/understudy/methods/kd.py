@@ -9,7 +9,7 @@ logits first pass one linear layer, as in Chen et al., "Understanding the Effect
 Knowledge Distillation", 2023, arXiv 2310.17183 (github.com/chenyd7/PEFD): s ← V s + d.
 """
 
-from typing import final
+from typing import ClassVar, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ def kd(
 class KD(Method):
     """Knowledge distillation: the student's class probabilities follow the teacher's.
 
-    Published weights: 0.9 beside 0.1 on the labels (CIFAR-100, T = 4); 0.5 and 0.5 (ImageNet, T = 1).
+    Published weights: 0.9 beside 0.1 on the labels (CIFAR-100, T = 4), or 0.5 and 0.5 (ImageNet,
+    T = 1).
 
     Args:
         student: Shapes of the student; needs `logits`.
@@ -42,6 +43,8 @@ class KD(Method):
         temperature: T, softens both distributions.
         projector: Compare the teacher with one trained linear layer on the student's logits.
     """
+
+    published_weight: ClassVar[float] = 0.9
 
     def __init__(
         self,

@@ -1,0 +1,244 @@
+"""Wang, Ge, Wu: "Distilling Knowledge by Mimicking Features", TPAMI 44(11), 2022, arXiv 2011.01424.
+
+    L      = L_lsh + L_mse
+    L_lsh  = 1/(B·N) Σᵢⱼ [ softplus(aˢᵢⱼ) − hᵢⱼ aˢᵢⱼ ],   aˢ = f_s Wᵀ + b,  h = 1[ f_t Wᵀ + b > 0 ]
+    L_mse  = 1/(B·D) Σᵢ ‖ f_s,i − f_t,i ‖²
+
+f_s, f_t ∈ R^{B×D} are the penultimate features of student and teacher, W ∈ R^{N×D} fixed random
+directions with entries from N(0, σ²), b ∈ R^N fixed offsets, B the batch. L_lsh turns the student's
+feature to the teacher's side of every random plane, that is, to its direction; L_mse anchors the
+norm. The selective form (default, as published) averages over the images the teacher classifies
+correctly. If the dimensions differ, the student gets a linear embedding layer before its
+classifier, which stays, and folds into the classifier when the student is exported.
+Code of the authors: github.com/DoctorKey/LSHFM.singleclassification, and .multiclassification and
+.detection beside it.
+
+Where this departs from the released code:
+- A batch without any correctly classified image has loss 0 and no gradient; the code has NaN. An
+  image without label is kept: nothing is known against it.
+- `prepare` may be called again; the second call of the code's initialiser sets the offsets to 0.
+- Offsets are those of the images seen; where the loader drops the last batch, the code counts the
+  images it never saw as zeros. They are found in chunks, without the n x N table of the code.
+- The published median puts one training image exactly on each plane, so that its bit hangs on
+  rounding and on its neighbours in the batch. Here the plane lies in the middle of the gap to the
+  next image: all other bits are the same. `offset="median_published"` is the median itself.
+- Under distributed training the mean is over the correct images of all processes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from understudy.batch import UNLABELLED, Batch
+from understudy.errors import RecipeError, ShapeError
+from understudy.features import Extendable, Features, Shapes, TeacherOutputs
+from understudy.functional import EPS, batch_mean
+from understudy.methods._method import Method
+
+Terms = Literal["lshl2", "lsh", "l2", "l1"]
+Discrepancy = Literal["bce", "l1", "l2"]
+Offset = Literal["median", "median_published", "mean", "zero"]
+
+CHUNK_BYTES = 128 * 2**20
+"""Memory that finding the medians may take beside the features, which it stays well within."""
+
+
+def lsh(
+    student: Float[Tensor, "batch dim"],
+    teacher: Float[Tensor, "batch dim"],
+    weight: Float[Tensor, "hashes dim"],
+    bias: Float[Tensor, " hashes"],
+    discrepancy: Discrepancy = "bce",
+) -> Float[Tensor, " batch"]:
+    """Mean over the hashes of each row's discrepancy.
+
+    `bce` compares the student's hash value with the teacher's bit, `l1` and `l2` with its value.
+    """
+    ours, theirs = F.linear(student, weight, bias), F.linear(teacher, weight, bias)
+    if discrepancy == "bce":
+        # softplus(a) - h a = -logsigmoid(a) for a bit of 1, and -logsigmoid(-a) for 0.
+        return -F.logsigmoid(torch.where(theirs > 0, ours, -ours)).mean(1)
+    return l1(ours, theirs) if discrepancy == "l1" else l2(ours, theirs)
+
+
+def l2(
+    student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
+) -> Float[Tensor, " batch"]:
+    """Mean squared difference of each row."""
+    return (student - teacher).square().mean(1)
+
+
+def l1(
+    student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
+) -> Float[Tensor, " batch"]:
+    """Mean absolute difference of each row."""
+    return (student - teacher).abs().mean(1)
+
+
+def correct(teacher: Features, batch: Batch) -> Bool[Tensor, " batch"]:
+    """Which images the teacher classifies correctly, as far as is known."""
+    return (teacher["logits"].argmax(1) == batch.labels) | (batch.labels == UNLABELLED)
+
+
+def medians(
+    features: Sequence[Float[Tensor, "_ dim"]],
+    weight: Float[Tensor, "hashes dim"],
+    *,
+    published: bool = False,
+) -> Float[Tensor, " hashes"]:
+    """A threshold for each hash that halves the features of all images, given in batches.
+
+    Exact: the lower median if `published`, else the middle between it and the next value.
+    """
+    images = sum(len(rows) for rows in features)
+    # A value, its copy and its 8-byte index inside `median`.
+    hashes = max(1, CHUNK_BYTES // (images * (2 * weight.itemsize + 8)))
+    return torch.cat(
+        [
+            _median(torch.cat([part @ rows.T for rows in features], dim=1), published)
+            for part in torch.split(weight, hashes)
+        ]
+    )
+
+
+def _median(values: Float[Tensor, "hashes images"], published: bool) -> Float[Tensor, " hashes"]:
+    lower = values.median(dim=1).values
+    if published:
+        return lower
+    beyond = values > lower.unsqueeze(1)
+    upper = values.masked_fill_(~beyond, torch.inf).amin(1)
+    # The next value in order equals the median where several images share it.
+    alone = (~beyond).sum(1) == (values.shape[1] + 1) // 2
+    return torch.where(alone & upper.isfinite(), (lower + upper) / 2, lower)
+
+
+@final
+class LSHFM(Method):
+    """Feature mimicking by locality-sensitive hashing.
+
+    Published weights: 6 (CIFAR-100) or 5 (ImageNet) beside 1 on the labels.
+
+    Args:
+        student: Shapes of the student; needs the vector `penultimate` of the teacher's dimension.
+        teacher: Shapes of the teacher; needs the vector `penultimate`, and `logits` if `selective`.
+        hashes: N; default 32 for each dimension of the feature.
+        hash_std: σ; default the standard deviation of the teacher's classifier weights.
+        offset: What of the teacher's hash values over one augmented view of the training images is
+            moved to 0.
+        terms: L_lsh and L_mse, one of them, or the mean absolute difference.
+        discrepancy: How hash values are compared.
+        normalise: Scale rows to length one before the l2 or l1 term. A zero row then has a
+            gradient of the order 1e10, as in the released code.
+        selective: Learn only from images that the teacher classifies correctly.
+        embed: Give the student the embedding layer `always`, or only if dimensions differ.
+    """
+
+    published_weight: ClassVar[float] = 6.0
+    hash_weight: Float[Tensor, "hashes dim"]
+    hash_bias: Float[Tensor, " hashes"]
+    hash_std: Float[Tensor, ""]
+
+    @classmethod
+    def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:
+        """Insert the embedding layer, of the teacher's dimension."""
+        dim = teacher.vector("penultimate")
+        always = hyper_parameters.get("embed") == "always"
+        if always or student.shapes.vector("penultimate") != dim:
+            student.embed(dim)
+
+    def __init__(
+        self,
+        student: Shapes,
+        teacher: Shapes,
+        *,
+        hashes: int | None = None,
+        hash_std: float | None = None,
+        offset: Offset = "median",
+        terms: Terms = "lshl2",
+        discrepancy: Discrepancy = "bce",
+        normalise: bool = False,
+        selective: bool = True,
+        embed: Literal["auto", "always"] = "auto",
+    ) -> None:
+        super().__init__()
+        dim = _dimension(student, teacher)
+        if selective and "logits" not in teacher:
+            raise ShapeError(
+                f"The selective form of lshfm asks whether the teacher is right, but "
+                f"{teacher.owner} has no logits; set selective to false."
+            )
+        self.offset, self.terms, self.discrepancy = offset, terms, discrepancy
+        self.normalise, self.selective, self.given_std = normalise, selective, hash_std
+        std = 1.0 if hash_std is None else hash_std
+        count = 32 * dim if hashes is None else hashes
+        self.register_buffer("hash_weight", std * torch.randn(count, dim))
+        self.register_buffer("hash_bias", torch.zeros(count))
+        self.register_buffer("hash_std", torch.tensor(std))
+        self.prepared = "lsh" not in terms or (hash_std is not None and offset == "zero")
+
+    def prepare(self, teacher: TeacherOutputs) -> None:
+        """Scale the hashes to σ and put their offsets where the teacher's training images are.
+
+        Raises:
+            RecipeError: σ is neither given nor known from a classifier of the teacher.
+        """
+        if "lsh" not in self.terms:
+            return
+        std = self._std(teacher).to(self.hash_std)
+        self.hash_weight.mul_(std / self.hash_std)
+        self.hash_std.copy_(std)
+        self.hash_bias.copy_(-self._thresholds(teacher))
+        self.prepared = True
+
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
+        """The unweighted loss; labels only select images, and only if `selective`."""
+        s, t = student["penultimate"], teacher["penultimate"]
+        rows = s.new_zeros(len(s))
+        if "lsh" in self.terms:
+            rows = rows + lsh(s, t, self.hash_weight, self.hash_bias, self.discrepancy)
+        if self.terms != "lsh":
+            rows = rows + self._mimic(s, t)
+        return batch_mean(rows, correct(teacher, batch) if self.selective else None)
+
+    def _mimic(self, s: Tensor, t: Tensor) -> Float[Tensor, " batch"]:
+        if self.normalise:
+            s, t = F.normalize(s, eps=EPS), F.normalize(t, eps=EPS)
+        return l1(s, t) if self.terms == "l1" else l2(s, t)
+
+    def _std(self, teacher: TeacherOutputs) -> Float[Tensor, ""]:
+        if self.given_std is not None:
+            return torch.as_tensor(self.given_std)
+        if teacher.classifier_weight is None:
+            raise RecipeError(
+                "lshfm takes the deviation of its hashes from the teacher's classifier, but this "
+                "teacher has none; set hash_std, for example to 0.05."
+            )
+        return teacher.classifier_weight.detach().float().std()
+
+    def _thresholds(self, teacher: TeacherOutputs) -> Tensor:
+        if self.offset == "zero":
+            return torch.zeros_like(self.hash_bias)
+        weight = self.hash_weight.cpu()
+        features = (f["penultimate"].to("cpu") for f, _ in teacher.batches(augmented=True))
+        if self.offset == "mean":
+            total, count = torch.zeros(weight.shape[1], dtype=torch.float64), 0
+            for rows in features:
+                total, count = total + rows.double().sum(0), count + len(rows)
+            return (weight.double() @ (total / max(count, 1))).to(weight.dtype)
+        kept = [rows.to(weight.dtype) for rows in features]
+        return medians(kept, weight, published=self.offset == "median_published")
+
+
+def _dimension(student: Shapes, teacher: Shapes) -> int:
+    ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
+    if ours != theirs:
+        raise ShapeError(
+            f"lshfm compares penultimate features of one dimension, but {student.owner} has "
+            f"{ours} and {teacher.owner} has {theirs}; call LSHFM.extend(student, teacher.shapes) "
+            "first, which gives the student an embedding layer."
+        )
+    return ours

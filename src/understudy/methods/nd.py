@@ -1,0 +1,190 @@
+"""Wang et al.: "Improving Knowledge Distillation via Regularizing Feature Direction and Norm".
+
+ECCV 2024, arXiv 2305.17007; code: github.com/WangYZ1608/Knowledge-Distillation-via-ND.
+
+    L = 1/B Σᵢ [ 1 − ⟨sᵢ, e_{yᵢ}⟩ / max(‖sᵢ‖, ‖tᵢ‖) ],     e_k = c_k / ‖c_k‖
+
+s, t ∈ R^{B×D} are the penultimate features of student and teacher, c_k ∈ R^D the mean of the
+teacher's features over the training images of class k, y the labels, B the batch. While ‖sᵢ‖ < ‖tᵢ‖
+the pull along e_y lengthens and turns sᵢ; from there on it only turns it.
+KD++ is this beside `kd`.
+
+If the dimensions differ, s first passes BatchNorm → Dropout(0.5) → Linear, which is trained with
+the student and then dropped.
+
+Ablations (`terms`): `direction`, 1 − cos(s, c_y); `norm`, (‖s‖ − ‖t‖)²; `sifn`, the stepwise
+increasing norm of Xu et al., "Larger Norm More Transferable", ICCV 2019, arXiv 1811.07456, whose
+loss is (sg[‖s‖] + r − ‖s‖)² with sg the stop of the gradient.
+
+Where this departs from the released code: class means are taken over clean images, where the code,
+likely by oversight, takes one augmented view (`means="augmented"`); they are not rounded to four
+decimals; a row where both features, or the class mean, are zero has the loss 1 and no gradient,
+where the code has NaN; an image without label counts for the class that the teacher sees in it.
+"""
+
+from typing import ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from understudy.batch import UNLABELLED, Batch
+from understudy.errors import ShapeError
+from understudy.features import Features, Shapes, TeacherOutputs
+from understudy.functional import EPS, batch_mean, cosine, norm, unit
+from understudy.methods._method import Method
+from understudy.projectors import BatchNorm
+
+Terms = Literal["nd", "direction", "norm", "sifn"]
+
+
+def nd(
+    student: Float[Tensor, "batch dim"],
+    teacher: Float[Tensor, "batch dim"],
+    center: Float[Tensor, "batch dim"],
+) -> Float[Tensor, " batch"]:
+    """1 − ⟨s, e⟩ / max(‖s‖, ‖t‖) of each row, e its class mean at length one.
+
+    Equal norms take the student's, and so its gradient, where `torch.maximum` would halve it.
+    """
+    ours, theirs = norm(student), norm(teacher)
+    longest = torch.where(theirs > ours, theirs, ours)
+    along = (student * unit(center)).sum(-1)
+    return 1 - torch.where(longest > EPS, along, 0) / longest
+
+
+def direction(
+    student: Float[Tensor, "batch dim"], center: Float[Tensor, "batch dim"]
+) -> Float[Tensor, " batch"]:
+    """1 − cos(s, c) of each row."""
+    return 1 - cosine(student, center)
+
+
+def norm_gap(
+    student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
+) -> Float[Tensor, " batch"]:
+    """(‖s‖ − ‖t‖)² of each row."""
+    return (norm(student) - norm(teacher)).square()
+
+
+def sifn(student: Float[Tensor, "batch dim"], step: float) -> Float[Tensor, " batch"]:
+    """(sg[‖s‖] + r − ‖s‖)² of each row: always r², with a constant push outwards."""
+    length = norm(student)
+    return (length.detach() + step - length).square()
+
+
+def mixed_means(
+    center: Float[Tensor, "batch dim"], lam: float, smoothing: float, classes: int
+) -> Float[Tensor, "batch dim"]:
+    """Class means of a batch mixed with itself in reverse (mixup, cutmix), as in DeiT++.
+
+    Args:
+        center: Class mean of each image before mixing.
+        lam: Share of the image itself.
+        smoothing: Label smoothing; spread over the means of the batch, as published.
+        classes: Number that the smoothing is divided by.
+    """
+    smooth = (1 - smoothing) * center + smoothing / classes * center.sum(0)
+    return lam * smooth + (1 - lam) * smooth.flip(0)
+
+
+@final
+class ND(Method):
+    """Norm and direction: the student's feature grows along the teacher's mean of its class.
+
+    Published weight: 0.5 to 4, tuned for each pair, beside `kd` and 1 on the labels.
+
+    Args:
+        student: Shapes of the student; needs the vector `penultimate`.
+        teacher: Shapes of the teacher; needs the vector `penultimate`.
+        means: Whether class means are those of clean or of augmented training images. Clean ones
+            do not depend on a draw, and are the means of what the teacher sees when it is used.
+        terms: The published loss, or one of its ablations.
+        step: r of `sifn`.
+    """
+
+    published_weight: ClassVar[float] = 2.0
+    class_means: Float[Tensor, "classes dim"]
+
+    def __init__(
+        self,
+        student: Shapes,
+        teacher: Shapes,
+        *,
+        means: Literal["clean", "augmented"] = "clean",
+        terms: Terms = "nd",
+        step: float = 1.0,
+    ) -> None:
+        super().__init__()
+        ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
+        self.means, self.terms, self.step = means, terms, step
+        self.embedding = nn.Identity() if ours == theirs else _embedding(ours, theirs)
+        self.register_buffer("class_means", torch.zeros(_classes(student, teacher), theirs))
+        self.prepared = terms in ("norm", "sifn")
+
+    def prepare(self, teacher: TeacherOutputs) -> None:
+        """Average the teacher's features over the training images of each class.
+
+        Raises:
+            ShapeError: A class beyond those of the logits, or none known of some image.
+        """
+        sums = torch.zeros(self.class_means.shape, dtype=torch.float64)
+        counts = torch.zeros(len(sums), dtype=torch.float64)
+        for features, batch in teacher.batches(augmented=self.means == "augmented"):
+            classes = _known(features, batch).cpu()
+            _check(classes, len(sums))
+            sums.index_add_(0, classes, features["penultimate"].double().cpu())
+            counts += classes.bincount(minlength=len(sums))
+        self.class_means.copy_(sums / counts.clamp_min(1).unsqueeze(1))
+        self.prepared = True
+
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
+        """The unweighted loss; an unlabelled image takes the class that the teacher predicts."""
+        s, t = self.embedding(student["penultimate"]), teacher["penultimate"]
+        classes = _known(teacher, batch)
+        # Without a class there is no mean to follow; `prepare` has refused such images in words.
+        return batch_mean(self._rows(s, t, self.class_means[classes]), classes >= 0)
+
+    def _rows(self, s: Tensor, t: Tensor, center: Tensor) -> Float[Tensor, " batch"]:
+        if self.terms == "nd":
+            return nd(s, t, center)
+        if self.terms == "direction":
+            return direction(s, center)
+        return norm_gap(s, t) if self.terms == "norm" else sifn(s, self.step)
+
+
+def _known(teacher: Features, batch: Batch) -> Int[Tensor, " batch"]:
+    """The label of each image, or the teacher's prediction where it has none."""
+    if "logits" not in teacher:
+        return batch.labels
+    return torch.where(batch.labels == UNLABELLED, teacher["logits"].argmax(1), batch.labels)
+
+
+def _check(classes: Int[Tensor, " batch"], known: int) -> None:
+    if (classes >= known).any():
+        raise ShapeError(
+            f"A training image has the label {int(classes.max())}, but the logits know only "
+            f"{known} classes, counted from 0; nd needs them to agree."
+        )
+    if (classes == UNLABELLED).any():
+        raise ShapeError(
+            "A training image has no label and the teacher has no logits to guess it from; "
+            "nd needs one of them."
+        )
+
+
+def _classes(student: Shapes, teacher: Shapes) -> int:
+    for shapes in (teacher, student):
+        if "logits" in shapes:
+            return shapes.vector("logits")
+    raise ShapeError(
+        f"nd needs classes, but neither {student.owner} nor {teacher.owner} has logits; "
+        "use lshfm or pefd, which need none."
+    )
+
+
+def _embedding(student: int, teacher: int) -> nn.Sequential:
+    linear = nn.Linear(student, teacher)
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(BatchNorm(student), nn.Dropout(0.5), linear)
