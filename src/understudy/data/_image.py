@@ -1,5 +1,6 @@
 """One image file as a tensor, whatever its mode and orientation."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,34 +18,32 @@ SUFFIXES = frozenset(
 """Endings of the file names that are taken for images, in lower case."""
 
 
-def decode(path: Path) -> UInt8[Tensor, "3 height width"]:
-    """The image in a file, upright and in RGB.
+def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height width"]:
+    """The image in a file, upright and in RGB; `name` is what an error calls it.
 
     Raises:
         DataError: The file is missing, damaged, cut short, or no image.
     """
     try:
-        with Image.open(path) as image:
-            return tensor(image)
+        with Image.open(file) as image:
+            return _tensor(image)
     # Damaged files surface as nearly any exception, depending on the decoder that meets them.
     except Exception as error:
-        raise DataError(
-            f"{path} cannot be read as an image: {error or type(error).__name__}"
-        ) from error
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{name or file} cannot be read as an image: {reason}") from error
 
 
-def tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
-    """A PIL image of any mode, upright and in RGB, transparent parts on white."""
+def _tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     array = np.array(_rgb(ImageOps.exif_transpose(image)))
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB; transparent parts become white."""
     if image.mode.startswith("I"):
-        # PIL would clip 16-bit values at 255 and turn most of the image white.
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        )
+        # PIL would clip 16-bit values at 255, and most of the image would be white.
+        high_byte = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(high_byte.clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -19,7 +19,7 @@ _EVERYTHING, _LABELLED, _UNLABELLED, _WITHIN = range(4)
 
 def plain(images: int, *, seed: int, epoch: int) -> Pairs:
     """Every image once, in random order, in view number `epoch`."""
-    return _shuffled(images, seed, epoch, _EVERYTHING), torch.full((images,), epoch)
+    return shuffled(images, seed, epoch, _EVERYTHING), torch.full((images,), epoch)
 
 
 def mixed(
@@ -37,7 +37,7 @@ def mixed(
     ]
     index, view = (torch.cat(rows, dim=1) for rows in zip(*parts, strict=True))
     # Processes and micro-batches take fixed places of a batch: each should get its part of both.
-    places = torch.stack([_shuffled(batch, seed, epoch, _WITHIN, step) for step in range(steps)])
+    places = torch.stack([shuffled(batch, seed, epoch, _WITHIN, step) for step in range(steps)])
     return index.gather(1, places).flatten(), view.gather(1, places).flatten()
 
 
@@ -52,7 +52,7 @@ def _repeated(
             "change the labelled share or leave it out."
         )
     repeats = math.ceil(steps * count / len(pool)) if count else 0
-    rounds = [pool[_shuffled(len(pool), seed, epoch, use, r)] for r in range(repeats)]
+    rounds = [pool[shuffled(len(pool), seed, epoch, use, r)] for r in range(repeats)]
     # An image shown twice in an epoch is shown in two views, never used in another epoch.
     views = [torch.full_like(pool, epoch * repeats + r) for r in range(repeats)]
     index, view = (
@@ -61,6 +61,6 @@ def _repeated(
     return index.view(steps, count), view.view(steps, count)
 
 
-def _shuffled(n: int, *counters: int) -> Int64[Tensor, " n"]:
+def shuffled(n: int, *counters: int) -> Int64[Tensor, " n"]:
     generator = torch.Generator().manual_seed(int(mix(*counters)))
     return torch.randperm(n, generator=generator)

@@ -69,8 +69,8 @@ class MemorySource(Source):
     @cached_property
     def digest(self) -> str:
         """Sixteen hex digits of pixels, labels and class names."""
-        content = sha256(self.pixels.contiguous().numpy())
-        content.update(self.labels.numpy())
+        content = sha256(self.pixels.contiguous().numpy().data)
+        content.update(self.labels.contiguous().numpy().data)
         content.update(repr(self.classes).encode())
         return content.hexdigest()[:16]
 
@@ -91,7 +91,7 @@ class FileSource(Source):
         size: int | None = None,
         skipped: Sequence[str] = (),
     ) -> None:
-        """`root` is the folder from which the digest names the files, so that a moved folder keeps its digest."""
+        """The digest names files by their place under `root`: a moved folder keeps its digest."""
         self.paths = tuple(paths)
         self.labels = labels
         self.classes = tuple(classes)
@@ -105,13 +105,9 @@ class FileSource(Source):
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits of the listing: relative paths, sizes in bytes, labels, class names."""
+        """Sixteen hex digits of the listing: paths, sizes in bytes, labels, class names."""
         content = sha256(repr(self.classes).encode())
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            name = (
-                path.relative_to(self.root, walk_up=False)
-                if path.is_relative_to(self.root)
-                else path
-            )
+            name = path.relative_to(self.root) if path.is_relative_to(self.root) else path
             content.update(f"\n{name.as_posix()}\t{path.stat().st_size}\t{label}".encode())
         return content.hexdigest()[:16]

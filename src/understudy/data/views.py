@@ -115,7 +115,9 @@ class MemoryViews(Views):
         images = self.padded.flatten()[flat].view(-1, channels, self.height, self.width) / 255
         if (self.height, self.width) == (self.size, self.size):
             return images
-        return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True).clamp(
+            0, 1
+        )
 
     def _offsets(self) -> Int64[Tensor, "2 values"]:
         """Distance from a crop's corner to each of its values, plain and mirrored."""
@@ -129,7 +131,7 @@ class MemoryViews(Views):
 
 @final
 class FileViews(Views):
-    """Any torchvision transform, image by image, each under a generator seeded by (seed, image, view).
+    """Any torchvision transform, image by image, its generator seeded by (seed, image, view).
 
     A `transform` of your own takes a uint8 image `(3, height, width)`, draws its random numbers
     from torch alone, and gives a square of side `size`, as uint8 or as floats in [0, 1].

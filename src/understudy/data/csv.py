@@ -1,0 +1,93 @@
+"""A CSV file of image paths and labels: columns `path`, `label` and, if there are splits, `split`.
+
+Paths are relative to the file's own folder. Labels are names, numbered alphabetically, or numbers,
+taken as they are; an empty one means unlabelled. Without the column `split` all rows are `train`;
+the test split may also be called `val`, `valid` or `validation`.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from understudy.batch import UNLABELLED
+from understudy.data._files import from_files
+from understudy.data._split import TEST_NAMES, no_test_split
+from understudy.data.source import Source
+from understudy.errors import DataError
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: Path
+    label: str
+    split: Literal["train", "test"]
+
+
+def load(
+    root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
+) -> Source:
+    """The images of one split, in the order of the file.
+
+    Raises:
+        DataError: The file, one of its columns or an image in it is missing, or a value makes no
+            sense: the message names the line.
+    """
+    table = Path(root)
+    if not root or not table.is_file():
+        raise DataError(
+            f"There is no file {root!r}; set data.root to a CSV file of paths and labels."
+        )
+    rows = _rows(table)
+    # Both splits together decide on the classes, so that their labels agree.
+    classes, numbers = _numbered(table, rows)
+    chosen = [i for i, row in enumerate(rows) if row.split == split]
+    if not chosen:
+        raise no_test_split(root) if split == "test" else DataError(f"{root} lists no images.")
+    for i in chosen:
+        if not rows[i].path.is_file():
+            raise DataError(f"{table}, line {rows[i].line}: there is no file {rows[i].path}.")
+    paths, labels = [rows[i].path for i in chosen], torch.tensor([numbers[i] for i in chosen])
+    return from_files(paths, labels, classes, root=table.parent, unreadable=unreadable)
+
+
+def _rows(table: Path) -> list[_Row]:
+    # Spreadsheets put a byte order mark in front; utf-8-sig takes it away.
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        for column in ("path", "label"):
+            if column not in (reader.fieldnames or ()):
+                raise DataError(
+                    f"{table}, line 1: there is no column {column!r}; the header must be "
+                    "'path,label' or 'path,label,split'."
+                )
+        return [_row(table, reader.line_num, values) for values in reader]
+
+
+def _row(table: Path, line: int, values: dict[str, str | None]) -> _Row:
+    path, label = (values[column] or "" for column in ("path", "label"))
+    name = values.get("split") or "train"
+    if not path:
+        raise DataError(f"{table}, line {line}: the path is empty.")
+    if name != "train" and name not in TEST_NAMES:
+        raise DataError(
+            f"{table}, line {line}: the split is {name!r}; "
+            f"it can be: train, {', '.join(TEST_NAMES)}."
+        )
+    return _Row(line, table.parent / path, label.strip(), "train" if name == "train" else "test")
+
+
+def _numbered(table: Path, rows: Sequence[_Row]) -> tuple[list[str], list[int]]:
+    """Class names, and the label of each row."""
+    given = sorted({row.label for row in rows if row.label})
+    if not all(label.lstrip("-").isdecimal() for label in given):
+        return given, [given.index(row.label) if row.label else UNLABELLED for row in rows]
+    numbers = [int(row.label) if row.label else UNLABELLED for row in rows]
+    for row, number in zip(rows, numbers, strict=True):
+        if number < UNLABELLED:
+            raise DataError(f"{table}, line {row.line}: the label {number} is negative.")
+    return [str(n) for n in range(max(numbers, default=-1) + 1)], numbers

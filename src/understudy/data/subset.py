@@ -1,0 +1,103 @@
+"""Parts of a source: fewer images, fewer labels, a share for validation; all decided by a seed."""
+
+from functools import cached_property
+from hashlib import sha256
+from typing import final
+
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+from understudy.batch import UNLABELLED
+from understudy.data._order import shuffled
+from understudy.data.source import Source
+from understudy.errors import DataError
+
+# In the place of an epoch, which is never negative: no order of an epoch shares these streams.
+_IMAGES, _LABELS, _VALIDATION = -1, -2, -3
+
+
+@final
+class Subset(Source):
+    """Some images of a source, in their order, with labels that may be hidden."""
+
+    def __init__(
+        self, source: Source, index: Int64[Tensor, " kept"], labels: Int64[Tensor, " kept"]
+    ) -> None:
+        self.source, self.index, self.labels = source, index, labels
+        self.classes, self.size, self.skipped = source.classes, source.size, source.skipped
+        self.pixels = None if source.pixels is None else source.pixels[index]
+
+    def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        """Image number `i` of the subset."""
+        return self.source.image(int(self.index[i]))
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of the whole source's digest, which images are kept, and labels."""
+        listing = f"{self.source.digest} {self.index.tolist()} {self.labels.tolist()}"
+        return sha256(listing.encode()).hexdigest()[:16]
+
+
+def class_balanced(
+    source: Source, *, images: int | None = None, labels: int | None = None, seed: int
+) -> Source:
+    """Keep only `images` images and only `labels` labels, the same number of every class.
+
+    What does not divide evenly goes to the first classes. A smaller choice is contained in a
+    larger one under the same seed. Unlabelled images are kept as if they were one more class.
+
+    Raises:
+        DataError: More asked for than a class has.
+    """
+    if images is not None:
+        kept = _balanced(source, torch.unique(source.labels), images, seed, _IMAGES)
+        source = Subset(source, kept.nonzero().flatten(), source.labels[kept])
+    if labels is not None:
+        known = torch.unique(source.labels[source.labels != UNLABELLED])
+        shown = _balanced(source, known, labels, seed, _LABELS)
+        hidden = source.labels.masked_fill(~shown, UNLABELLED)
+        source = Subset(source, torch.arange(len(source)), hidden)
+    return source
+
+
+def split(source: Source, validation: float, *, seed: int) -> tuple[Source, Source]:
+    """Training and validation part; of every class the share `validation` is validation.
+
+    Raises:
+        DataError: The share is not between 0 and 1, or leaves one part empty.
+    """
+    chosen = torch.zeros(len(source), dtype=torch.bool)
+    for label, members in _members(source, torch.unique(source.labels)).items():
+        count = round(validation * len(members))
+        chosen[members[shuffled(len(members), seed, _VALIDATION, label)[:count]]] = True
+    if not 0 < validation < 1 or not 0 < int(chosen.sum()) < len(source):
+        raise DataError(
+            f"A validation share of {validation} of {len(source)} images leaves one part empty; "
+            "choose a data.validation between 0 and 1 for which every class is large enough."
+        )
+    train, held = (
+        Subset(source, part.nonzero().flatten(), source.labels[part]) for part in (~chosen, chosen)
+    )
+    return train, held
+
+
+def _balanced(
+    source: Source, classes: Int64[Tensor, " classes"], total: int, seed: int, use: int
+) -> Bool[Tensor, " images"]:
+    """Which images are chosen when `total` are taken evenly from `classes`."""
+    chosen = torch.zeros(len(source), dtype=torch.bool)
+    for place, (label, members) in enumerate(_members(source, classes).items()):
+        count = total // len(classes) + (place < total % len(classes))
+        if count > len(members):
+            name = source.classes[label] if 0 <= label < len(source.classes) else label
+            raise DataError(
+                f"{total} images over {len(classes)} classes are {count} of each, but class "
+                f"{name!r} has only {len(members)}; ask for at most {len(members) * len(classes)}."
+            )
+        chosen[members[shuffled(len(members), seed, use, label)[:count]]] = True
+    return chosen
+
+
+def _members(source: Source, classes: Int64[Tensor, " classes"]) -> dict[int, Tensor]:
+    return {int(c): (source.labels == c).nonzero().flatten() for c in classes}
