@@ -1,1 +1,107 @@
-"""Placeholder."""
+"""Networks by name: those of the CIFAR papers, and adapters for everything else.
+
+| name | network |
+|---|---|
+| `resnet8x4`, `wrn_16_2`, … (`names()`) | the networks of the papers, for small images |
+| `timm:NAME` | any model of timm |
+| `torchvision:NAME` | any classification model of torchvision |
+| `hf:FOLDER` | a saved Hugging Face image model |
+| `path/to/file.py:factory` | whatever the function `factory` of that file returns |
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from understudy.errors import NameNotFound, NetworkError
+from understudy.models import cifar
+from understudy.models.network import Input as Input
+from understudy.models.network import Network as Network
+from understudy.models.weights import load
+
+_ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
+_HINT = "Others: timm:NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory."
+
+
+def names() -> list[str]:
+    """Names of the networks shipped with Understudy."""
+    return sorted(cifar.models())
+
+
+def find(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    weights: str = "",
+    options: Mapping[str, Any] | None = None,
+    taps: Mapping[str, str] | None = None,
+    size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    new_classifier: bool = False,
+) -> Network:
+    """The network behind a name.
+
+    Args:
+        name: See the table of this module.
+        num_classes: Classes it must tell apart; None takes it as it is, 0 builds no classifier.
+        weights: `pretrained`, or a file or run directory that `models.weights.load` reads.
+        options: Further arguments of the network's factory.
+        taps: Feature name → module path, beside those found automatically.
+        size: Side of the images it wants, instead of its own.
+        mean: Channel means it subtracts, instead of its own.
+        std: Channel deviations it divides by, instead of its own.
+        new_classifier: Make the classifier anew if the weights are of other classes: right for a
+            student that starts from pretrained weights, never for a teacher.
+
+    Raises:
+        NameNotFound: No such network; offers the nearest spelling.
+        NetworkError: It cannot be built, loaded or tapped, or its weights are of other classes.
+    """
+    keep = weights == "pretrained" or name.startswith("hf:")
+    built, contract = _build(
+        name, None if keep and num_classes else num_classes, weights == "pretrained", options or {}
+    )
+    if isinstance(built, Network):
+        built, contract = built.module, built.input
+    overrides = {"size": size, "mean": mean, "std": std}
+    contract = replace(contract, **{k: v for k, v in overrides.items() if v is not None})
+    network = Network(built, input=contract, taps=taps, name=name)
+    if weights and weights != "pretrained":
+        load(network.module, weights, classifier=network.classifier, new_classifier=new_classifier)
+    if num_classes is not None and num_classes != (network.num_classes or 0):
+        if not new_classifier:
+            raise NetworkError(
+                f"{name} tells {network.num_classes or 'no'} classes apart, {num_classes} were asked for: a "
+                "classifier made anew would know nothing. Use weights trained for these classes."
+            )
+        network.renew_classifier(num_classes)
+    return network
+
+
+def _build(
+    name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
+) -> tuple[nn.Module, Input]:
+    kind, _, rest = name.partition(":")
+    if ".py:" in name:
+        kind, rest = "file", name
+    if kind in _ADAPTERS and rest:
+        adapter = import_module(f"{__name__}.{_ADAPTERS[kind]}")
+        built: tuple[nn.Module, Input] = adapter.build(rest, num_classes, pretrained, options)
+        return built
+    if name not in cifar.models():
+        raise NameNotFound("network", name, names(), _HINT)
+    if pretrained:
+        raise NetworkError(
+            f"{name} has no pretrained weights of its own; name a run directory or a file of weights."
+        )
+    factory = cifar.models()[name]
+    try:
+        return factory(
+            num_classes=100 if num_classes is None else num_classes, **options
+        ), cifar.INPUT
+    except TypeError as error:
+        raise NetworkError(f"{name} does not take the options {dict(options)}: {error}.") from error

@@ -1,0 +1,287 @@
+"""A network as Understudy sees it: any module, its input contract, and its features by name."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from understudy.errors import NetworkError
+from understudy.features import Features, Shapes
+from understudy.models.embedding import Embedded, linear_like
+from understudy.models.taps import attach, first_tensor, settle, still, vector
+from understudy.models.trace import Anatomy, discover
+
+DRY_SIZE = 224
+"""Side of the images of the dry pass of a network that takes any size."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a network does to images with values in [0, 1] before it reads them.
+
+    Attributes:
+        size: Side in pixels it resizes to; None reads images of any size as they are.
+        mean: Subtracted from each channel.
+        std: Divides each channel.
+        interpolation: `nearest`, `bilinear` or `bicubic`.
+    """
+
+    size: int | None = None
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    interpolation: str = "bicubic"
+
+    def resize(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 size size"]:
+        """Images of the size the network wants, still in [0, 1]."""
+        if self.size is None or images.shape[-2:] == (self.size, self.size):
+            return images
+        smooth = self.interpolation != "nearest"
+        images = F.interpolate(
+            images,
+            size=(self.size, self.size),
+            mode=self.interpolation,
+            align_corners=False if smooth else None,
+            antialias=smooth,
+        )
+        # Bicubic interpolation overshoots at edges; an image file could not hold such values.
+        return images.clamp(0, 1)
+
+
+ANY_INPUT = Input()
+
+
+class Network(nn.Module):
+    """Any module that maps images to logits, or without a classifier to vectors, with named features.
+
+    `network.module` stays the plain network: nothing is added to its state dict. Features are read
+    by taps (forward hooks), found automatically unless the module declares them itself.
+
+    Args:
+        module: Takes normalised images `(batch, 3, height, width)`.
+        input: How images in [0, 1] are resized and normalised for it.
+        taps: Feature name → `module.path` (its output) or `module.path:input`; adds to the taps
+            found, or replaces them.
+        classifier: Path of the last layer; None finds it, "" says there is none.
+        name: What errors and tables call the network.
+
+    Raises:
+        NetworkError: The module does not accept the images, or a tap's path does not exist, is never
+            called or is called twice in a pass.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input: Input = ANY_INPUT,
+        taps: Mapping[str, str] | None = None,
+        classifier: str | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.input = input
+        self.name = name or type(module).__name__
+        like = next(module.parameters(), torch.empty(0))
+        for key, values in (("_mean", input.mean), ("_std", input.std)):
+            self.register_buffer(key, like.new_tensor(values).view(-1, 1, 1), persistent=False)
+        self._anatomy = self._examine(classifier)
+        self.taps: dict[str, str] = {**self._anatomy.taps, **(taps or {})}
+        self._embedded = ""
+        self._handles: list[RemovableHandle] = []
+        self._attach()
+
+    # ---- what it computes -----------------------------------------------------------------------
+
+    def features(self, images: Float[Tensor, "batch 3 h w"]) -> Features:
+        """Every tapped feature, `penultimate`, and `logits` if there is a classifier.
+
+        Args:
+            images: Values in [0, 1], of any size.
+        """
+        output = first_tensor(self.module(self._normalise(images)))
+        if output is None:
+            raise NetworkError(f"{self.name} returns no tensor; wrap it so that it returns logits.")
+        found = {name: tap.take() for name, tap in self._taps.items()}
+        if self.classifier:
+            return found | {"logits": output}
+        return found if "penultimate" in found else found | {"penultimate": vector(output)}
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
+        """Logits; the penultimate vector if there is no classifier."""
+        features = self.features(images)
+        return features["logits" if self.classifier else "penultimate"]
+
+    # ---- what is known of it --------------------------------------------------------------------
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shape of every feature at the network's own input size (`DRY_SIZE` if it takes any)."""
+        return self._shapes
+
+    @property
+    def classifier(self) -> str:
+        """Path of the last layer inside `module`; empty if there is none."""
+        return self._anatomy.classifier
+
+    @property
+    def num_classes(self) -> int | None:
+        """Width of the logits; None without a classifier."""
+        return self.shapes.width("logits") if self.classifier else None
+
+    @property
+    def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
+        """Weight of the last layer; None without a classifier."""
+        return self._layer().weight.flatten(1) if self.classifier else None
+
+    @property
+    def classifier_bias(self) -> Float[Tensor, " classes"] | None:
+        """Bias of the last layer; None if it has none, or without a classifier."""
+        return self._layer().bias if self.classifier else None
+
+    def table(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, place in the module and shape of every feature."""
+        return [(name, self.taps.get(name, "output"), shape) for name, shape in self.shapes.items()]
+
+    # ---- how it is changed ----------------------------------------------------------------------
+
+    def embed(self, dim: int) -> None:
+        """Insert a linear embedding layer of width `dim` before the classifier, which is made anew.
+
+        The embedding has a bias, no norm and no activation (Wang, Ge & Wu, arXiv 2011.01424);
+        `penultimate` becomes its output. A dropout that stood before the classifier still does.
+
+        Raises:
+            NetworkError: There is no linear classifier whose output is the logits, or the network
+                is embedded already.
+        """
+        old = self._layer() if self.classifier else None
+        if self._embedded or not isinstance(old, nn.Linear) or not self._anatomy.exact:
+            raise NetworkError(
+                f"{self.name} cannot take an embedding layer: it needs one linear classifier that "
+                "gives the logits, and no embedding yet; its classifier is "
+                f"{self.classifier or 'missing'!r}."
+            )
+        path, dropout = self.classifier, self._anatomy.dropout
+        embedding = linear_like(old, old.in_features, dim, bias=True)
+        classifier = linear_like(old, dim, old.out_features, bias=old.bias is not None)
+        for layer in (embedding, classifier):
+            self._initialise(layer)
+        drop = self.module.get_submodule(dropout) if dropout else nn.Identity()
+        if dropout:
+            self.module.set_submodule(dropout, nn.Identity())
+        self.module.set_submodule(path, Embedded(embedding, drop, classifier))
+        self._embedded = path
+        self._anatomy = replace(self._anatomy, classifier=f"{path}.classifier")
+        self.taps["penultimate"] = f"{path}.embedding"
+        self._attach()
+
+    def renew_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a new one for another number of classes.
+
+        Raises:
+            NetworkError: There is no classifier.
+        """
+        if not self.classifier:
+            raise NetworkError(
+                f"{self.name} has no classifier that could be made anew for {num_classes} classes; "
+                "name its path with `classifier`."
+            )
+        old = self._layer()
+        new: nn.Linear | nn.Conv2d
+        if isinstance(old, nn.Linear):
+            new = linear_like(old, old.in_features, num_classes, bias=old.bias is not None)
+        else:
+            new = nn.Conv2d(old.in_channels, num_classes, 1, bias=old.bias is not None).to(
+                old.weight
+            )
+        self._initialise(new)
+        self.module.set_submodule(self.classifier, new)
+        self._attach()
+
+    def plain(self) -> nn.Module:
+        """The network to deploy: a copy in eval mode, without taps, the embedding folded in.
+
+        With embedding g ↦ A g + a and classifier f ↦ C f + c, the folded classifier is
+        g ↦ (C A) g + (C a + c), computed in float64.
+        """
+        copy = deepcopy(self)
+        copy._detach()
+        if copy._embedded:
+            block = copy.module.get_submodule(copy._embedded)
+            assert isinstance(block, Embedded)
+            copy.module.set_submodule(copy._embedded, block.fold())
+            if copy._anatomy.dropout:
+                copy.module.set_submodule(copy._anatomy.dropout, block.dropout)
+        return copy.module.eval()
+
+    # ---- inside ---------------------------------------------------------------------------------
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return (self.input.resize(images) - self._mean) / self._std
+
+    def _dry_images(self) -> Tensor:
+        """Two images of noise as the module wants them; the global random state is not touched."""
+        size = self.input.size or DRY_SIZE
+        noise = torch.rand(
+            2, len(self.input.mean), size, size, generator=torch.Generator().manual_seed(0)
+        )
+        mean = self.get_buffer("_mean")
+        return self._normalise(noise.to(mean.device, mean.dtype))
+
+    def _examine(self, classifier: str | None) -> Anatomy:
+        """Taps and classifier: as the module declares them, else as a traced pass shows them."""
+        declared = getattr(self.module, "taps", None)
+        if isinstance(declared, Mapping):
+            path = getattr(self.module, "classifier_path", "") if classifier is None else classifier
+            return Anatomy(dict(declared), path)
+        with self._dry() as images:
+            return discover(self.module, images, classifier)
+
+    def _attach(self) -> None:
+        self._detach()
+        with self._dry() as images:
+            self._taps, shapes, output = settle(self.module, self.taps, images)
+        self._handles = [
+            attach(self.module, self.taps[name], tap) for name, tap in self._taps.items()
+        ]
+        if self.classifier:
+            shapes["logits"] = tuple(output.shape[1:])
+        elif "penultimate" not in shapes:
+            shapes["penultimate"] = tuple(vector(output).shape[1:])
+        self._shapes = Shapes(self.name, shapes)
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    @contextmanager
+    def _dry(self) -> Iterator[Tensor]:
+        """Images for a dry pass, with failures of the module put in words."""
+        images = self._dry_images()
+        try:
+            with still(self.module):
+                yield images
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            raise NetworkError(
+                f"{self.name} does not accept images of shape {tuple(images.shape)}: {error} "
+                "State the size it wants with `size`."
+            ) from error
+
+    def _initialise(self, layer: nn.Module) -> None:
+        """As the module initialises its own layers; else PyTorch's default stays."""
+        initialise = getattr(self.module, "initialise", None)
+        if initialise is not None:
+            initialise(layer)
+
+    def _layer(self) -> nn.Linear | nn.Conv2d:
+        layer = self.module.get_submodule(self.classifier)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        return layer

@@ -1,0 +1,238 @@
+"""Where the features of a foreign network are: read off one traced pass.
+
+- The *classifier* is the linear layer (or 1×1 convolution before a global average) whose output
+  becomes the network's output; `penultimate` is what enters it, before a dropout.
+- The *stem* is what has been computed just before the second weighted layer's branch begins.
+- A *stage* ends with the outermost module at one resolution, halvings apart; the last one if several
+  are equally far out. Resolutions without weights, such as a last max-pool, do not count. Where all
+  features have one resolution (ViT), the longest chain of equal blocks is cut in four.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import log2
+
+import torch
+from torch import Tensor, nn
+
+from understudy.errors import NetworkError
+from understudy.models.taps import first_tensor, is_channels_last
+
+_WEIGHTED = nn.Linear | nn.Conv2d
+_DROPOUT = nn.Dropout | nn.Dropout2d
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where a network has its features and its classifier.
+
+    Attributes:
+        taps: Feature name → place.
+        classifier: Path of the last layer, or "".
+        dropout: Path of the dropout between `penultimate` and the classifier, or "".
+        exact: Whether the classifier's output is the network's output.
+    """
+
+    taps: dict[str, str]
+    classifier: str
+    dropout: str = ""
+    exact: bool = True
+
+
+@dataclass
+class Call:
+    """One call of one module during the traced pass."""
+
+    path: str
+    module: nn.Module
+    source: Tensor | None
+    began: int
+    ended: int = -1
+    output: Tensor | None = None
+    times: int = field(default=1)
+
+    @property
+    def depth(self) -> int:
+        """How deep in the module tree."""
+        return self.path.count(".")
+
+    @property
+    def positions(self) -> int:
+        """Places of the map or tokens it gives; 0 if it gives neither."""
+        if self.output is None:
+            return 0
+        shape = self.output.shape
+        if len(shape) == 4 and (shape[2] == shape[3] or is_channels_last(self.output)):
+            return int(shape[2] * shape[3] if shape[2] == shape[3] else shape[1] * shape[2])
+        return int(shape[1]) if len(shape) == 3 else 0
+
+    @property
+    def bare(self) -> bool:
+        """A single layer whose output is not what the next stage reads: no activation follows yet."""
+        name = type(self.module).__name__
+        return isinstance(self.module, _WEIGHTED | nn.Identity) or (
+            "Norm" in name and "Act" not in name and not list(self.module.children())
+        )
+
+
+def discover(module: nn.Module, images: Tensor, classifier: str | None) -> Anatomy:
+    """Stem, stages, penultimate feature and classifier of any network.
+
+    Args:
+        module: In eval mode.
+        images: Two square images as the module wants them.
+        classifier: Path of the last layer if known, "" if there is none.
+    """
+    calls, output = _trace(module, images)
+    last, exact = _classifier(calls, output, classifier)
+    body = [c for c in calls if last is None or c.ended < last.began] if last else calls
+    taps = _stages(body, len(images), images.shape[-1])
+    if last is None:
+        return Anatomy(taps, "")
+    dropout = _dropout_before(last, body)
+    taps["penultimate"] = f"{dropout or last.path}:input"
+    return Anatomy(taps, last.path, dropout, exact)
+
+
+def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
+    """Every call of every submodule in the order they ended, and the network's output."""
+    calls: list[Call] = []
+    open_calls: list[Call] = []
+    clock = iter(range(10**9))
+
+    def begin(path: str, m: nn.Module, *arguments: object) -> None:
+        open_calls.append(Call(path, m, first_tensor(arguments), next(clock)))
+
+    def end(output: object) -> None:
+        call = open_calls.pop()
+        call.ended, call.output = next(clock), first_tensor(output)
+        calls.append(call)
+
+    handles = []
+    for path, m in module.named_modules():
+        if path:
+            handles += [
+                m.register_forward_pre_hook(
+                    lambda m, args, kwargs, path=path: begin(path, m, args, kwargs),
+                    with_kwargs=True,
+                ),
+                m.register_forward_hook(lambda m, args, output: end(output)),
+            ]
+    try:
+        output = first_tensor(module(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if output is None:
+        raise NetworkError(f"{type(module).__name__} returns no tensor; wrap it to return logits.")
+    counts = Counter(c.path for c in calls)
+    for call in calls:
+        call.times = counts[call.path]
+    return calls, output
+
+
+def _classifier(calls: list[Call], output: Tensor, named: str | None) -> tuple[Call | None, bool]:
+    """The last layer, and whether its output is the network's output."""
+    weighted = [c for c in calls if isinstance(c.module, _WEIGHTED) and c.times == 1]
+    if named is not None:
+        weighted = [c for c in weighted if c.path == named]
+        if named and not weighted:
+            raise NetworkError(
+                f"The classifier {named!r} is no linear layer called once in a pass."
+            )
+    if output.ndim != 2 or not weighted:
+        return None, False
+    for call in reversed(weighted):
+        if _gives(call, output):
+            return call, isinstance(call.module, nn.Linear)
+    # Two classifiers on two tokens, averaged (distilled DeiT): the first of them.
+    heads = []
+    while (
+        weighted and weighted[-1].output is not None and weighted[-1].output.shape == output.shape
+    ):
+        heads.append(weighted.pop())
+    return (heads[-1], False) if heads else (None, False)
+
+
+def _gives(call: Call, output: Tensor) -> bool:
+    """Whether the network's output is this layer's, perhaps rectified and averaged over the map."""
+    y = call.output
+    if y is None or y.shape[:2] != output.shape:
+        return False
+    forms = [y] if y.ndim == 2 else [y.mean((2, 3)), y.relu().mean((2, 3))]
+    return any(torch.allclose(form, output, rtol=1e-4, atol=1e-6) for form in forms)
+
+
+def _dropout_before(last: Call, body: list[Call]) -> str:
+    """Path of a dropout whose output is what enters the classifier."""
+    for call in reversed(body):
+        if (
+            isinstance(call.module, _DROPOUT)
+            and call.times == 1
+            and _same(call.output, last.source)
+        ):
+            return call.path
+    return ""
+
+
+def _same(x: Tensor | None, y: Tensor | None) -> bool:
+    return x is not None and y is not None and x.shape == y.shape and x.data_ptr() == y.data_ptr()
+
+
+def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:
+    """Stem and stages."""
+    weighted = sorted((c for c in calls if isinstance(c.module, _WEIGHTED)), key=lambda c: c.began)
+    read = [c for c in calls if c.times == 1 and c.positions > 1 and len(c.output or ()) == batch]
+    if len(weighted) < 2 or not read:
+        return {}
+    stem = _stem(read, calls, *weighted[:2])
+    if stem is None:
+        return {}
+    top = _level(stem, side)
+    after = [c for c in read if c.ended > stem.ended and _level(c, side) >= top]
+    levels = sorted(
+        {_level(c, side) for c in after}
+        & {_level(c, side) for c in weighted if c.ended > stem.ended and c.positions > 1}
+    )
+    if len(levels) == 1:
+        ends = _quarters(after)
+    else:
+        ends = [_outermost([c for c in after if _level(c, side) == level]) for level in levels]
+    return {"stem": stem.path} | {f"stage{i}": c.path for i, c in enumerate(ends, 1)}
+
+
+def _stem(read: list[Call], calls: list[Call], first: Call, second: Call) -> Call | None:
+    """What is complete when the branch of the second weighted layer begins."""
+    branch = [
+        c.began
+        for c in calls
+        if c.began > first.ended and f"{second.path}.".startswith(f"{c.path}.")
+    ]
+    begun = min(branch, default=second.began)
+    done = [
+        c for c in read if first.ended <= c.ended < begun and not isinstance(c.module, nn.Identity)
+    ]
+    return max(done, key=lambda c: c.ended, default=None)
+
+
+def _level(call: Call, side: int) -> int:
+    """How many times the image has been halved; class tokens and odd sizes do not matter."""
+    return round(log2(side / max(call.positions, 1) ** 0.5))
+
+
+def _outermost(calls: list[Call]) -> Call:
+    return min(calls, key=lambda c: (c.bare, c.depth, -c.ended))
+
+
+def _quarters(calls: list[Call]) -> list[Call]:
+    """Ends of the four quarters of the longest chain of equally shaped children of one module."""
+    chains: dict[tuple[str, torch.Size], list[Call]] = {}
+    for call in calls:
+        if call.output is not None and list(call.module.children()):
+            parent = call.path.rpartition(".")[0]
+            chains.setdefault((parent, call.output.shape), []).append(call)
+    if not chains:
+        return [_outermost(calls)]
+    chain = max(chains.values(), key=len)
+    ends = sorted({-(-len(chain) * quarter // 4) - 1 for quarter in range(1, 5)})
+    return [chain[i] for i in ends]
