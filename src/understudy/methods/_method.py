@@ -28,7 +28,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.prepared = True
         """False as long as the loss needs a `prepare` that has not happened."""
-        self.register_load_state_dict_post_hook(_restored)
+        self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:
