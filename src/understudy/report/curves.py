@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from understudy.report.read import Run
 from understudy.report.results import Arm, Results
@@ -109,7 +109,7 @@ def _draw(arms: Sequence[Arm], bands: dict[str, _Band], *, title: str, level: fl
         if level is not None:
             axes.axhline(level, color=INKS["teacher"], linewidth=1, linestyle=DASHES[1])
         _dress(axes)
-        _zoom(axes, list(bands.values()))
+        _zoom(axes, list(bands.values()), level)
         file = io.StringIO()
         undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=undated)
@@ -140,18 +140,23 @@ def _dress(axes: Any) -> None:
     axes.tick_params(which="both", length=0, colors=INKS["muted"])
     axes.set_axisbelow(True)
     axes.set_xlabel("epoch", color=INKS["muted"])
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
 
-def _zoom(axes: Any, bands: Sequence[_Band]) -> None:
+def _zoom(axes: Any, bands: Sequence[_Band], level: float | None) -> None:
     """Leave the steep first tenth of training outside, so that the ends can be told apart."""
     late = [v for b in bands for ends in (b.low, b.high) for v in ends[len(ends) // 10 :]]
-    low, high = axes.get_ylim()
+    if level is not None:
+        late.append(level)
+    if min(late) > 0 and max(late) > 20 * min(late):
+        axes.set_yscale("log")
+        # Powers such as 10³ are set glyph by glyph, which ignores the page's font and its size.
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        return
+    bottom, top = axes.get_ylim()
     margin = 0.05 * (max(late) - min(late))
-    if min(late) > low + 2 * margin:
-        axes.set_ylim(bottom=min(late) - margin)
-    if max(late) < high - 2 * margin:
-        axes.set_ylim(top=max(late) + margin)
+    axes.set_ylim(max(bottom, min(late) - margin), min(top, max(late) + margin))
 
 
 def _inline(svg: str, title: str) -> str:
@@ -163,7 +168,7 @@ def _inline(svg: str, title: str) -> str:
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"| (width|height)="[\d.]+pt"| version="1.1"', "", svg)
     svg = svg.replace("xlink:href", "href").replace(' id="', f' id="{prefix}-')
     svg = svg.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
-    svg = re.sub(r"font: (\d+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r'font[a-z-]*: [^;"]*;? ?', "", svg)
     for name, ink in INKS.items():
         svg = svg.replace(ink, f"var(--{name})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{title} over the epochs"', 1)

@@ -1,6 +1,7 @@
 """The one sentence a reader takes away, and the one below it."""
 
 from understudy.report.results import Results
+from understudy.report.tables import NAMES
 
 
 def headline(results: Results) -> tuple[str, str]:
@@ -29,4 +30,5 @@ def _without_control(results: Results) -> tuple[str, str]:
     if not value:
         return f"{arm.name} has not been evaluated yet ({epochs} epochs).", deck
     unit = "epoch" if epochs == 1 else "epochs"
-    return f"{arm.name} reaches {value[0]:.2f} {results.metric} after {epochs} {unit}.", deck
+    metric = NAMES.get(results.metric, results.metric)
+    return f"{arm.name} reaches {value[0]:.2f} {metric} after {epochs} {unit}.", deck

@@ -22,13 +22,12 @@ def page(results: Results) -> str:
     environment.filters["signed"] = signed
     environment.filters["unbroken"] = unbroken
     title, deck = headline(results)
-    header, *rows = table(results)
+    _, *rows = table(results)
     return environment.get_template("page.html.j2").render(
         results=results,
         title=title,
         deck=deck,
         inks=INKS,
-        header=header,
         rows=list(zip(results.arms, rows, strict=True)),
         columns=columns(results),
         intervals=intervals(results),
