@@ -65,18 +65,18 @@ def find(
     built, contract = _build(
         name, None if keep and num_classes else num_classes, weights == "pretrained", options or {}
     )
-    if isinstance(built, Network):
-        built, contract = built.module, built.input
-    overrides = {"size": size, "mean": mean, "std": std}
-    contract = replace(contract, **{k: v for k, v in overrides.items() if v is not None})
+    contract = replace(
+        contract, size=size or contract.size, mean=mean or contract.mean, std=std or contract.std
+    )
     network = Network(built, input=contract, taps=taps, name=name)
     if weights and weights != "pretrained":
         load(network.module, weights, classifier=network.classifier, new_classifier=new_classifier)
     if num_classes is not None and num_classes != (network.num_classes or 0):
         if not new_classifier:
             raise NetworkError(
-                f"{name} tells {network.num_classes or 'no'} classes apart, {num_classes} were asked for: a "
-                "classifier made anew would know nothing. Use weights trained for these classes."
+                f"{name} tells {network.num_classes or 'no'} classes apart, {num_classes} were "
+                "asked for: a classifier made anew would know nothing. Use weights trained for "
+                "these classes."
             )
         network.renew_classifier(num_classes)
     return network
@@ -96,7 +96,8 @@ def _build(
         raise NameNotFound("network", name, names(), _HINT)
     if pretrained:
         raise NetworkError(
-            f"{name} has no pretrained weights of its own; name a run directory or a file of weights."
+            f"{name} has no pretrained weights of its own; "
+            "name a run directory or a file of weights."
         )
     factory = cifar.models()[name]
     try:

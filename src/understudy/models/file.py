@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from understudy.errors import NetworkError, suggestion
-from understudy.models.network import ANY_INPUT, Input
+from understudy.models.network import ANY_INPUT, Input, Network
 
 
 def build(
@@ -34,9 +34,11 @@ def build(
         module = factory(**{**arguments, **options})
     except Exception as error:
         raise NetworkError(f"{name} fails with {dict(options)}: {error}") from error
+    if isinstance(module, Network):
+        return module.module, module.input
     if not isinstance(module, nn.Module):
         raise NetworkError(f"{name} returns {type(module).__name__}, not a torch module.")
-    return module, getattr(module, "input", ANY_INPUT)
+    return module, ANY_INPUT
 
 
 def _function(path: Path, factory: str, name: str) -> Any:

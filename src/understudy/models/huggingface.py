@@ -41,9 +41,9 @@ def build(
         raise NetworkError(f"transformers cannot load the model in {folder}: {error}") from error
     if info["missing_keys"]:
         raise NetworkError(
-            f"The weights in {folder} lack {', '.join(sorted(info['missing_keys'])[:3])}, which would be "
-            "left at random; save the whole model, or leave the part out with an option such as "
-            "add_pooling_layer: false."
+            f"The weights in {folder} lack {', '.join(sorted(info['missing_keys'])[:3])}, which "
+            "would be left at random; save the whole model, or leave the part out with an option "
+            "such as add_pooling_layer: false."
         )
     return module, _input(_json(folder / "preprocessor_config.json"))
 

@@ -57,7 +57,7 @@ ANY_INPUT = Input()
 
 
 class Network(nn.Module):
-    """Any module that maps images to logits, or without a classifier to vectors, with named features.
+    """Any module that maps images to logits (or vectors, without a classifier), features by name.
 
     `network.module` stays the plain network: nothing is added to its state dict. Features are read
     by taps (forward hooks), found automatically unless the module declares them itself.
@@ -71,8 +71,8 @@ class Network(nn.Module):
         name: What errors and tables call the network.
 
     Raises:
-        NetworkError: The module does not accept the images, or a tap's path does not exist, is never
-            called or is called twice in a pass.
+        NetworkError: The module does not accept the images, or a tap's path does not exist, is
+            never called or is called twice in a pass.
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class Network(nn.Module):
             self.register_buffer(key, like.new_tensor(values).view(-1, 1, 1), persistent=False)
         self._anatomy = self._examine(classifier)
         self.taps: dict[str, str] = {**self._anatomy.taps, **(taps or {})}
+        if "penultimate" in self.taps:  # features are listed in the order of the computation
+            self.taps["penultimate"] = self.taps.pop("penultimate")
         self._embedded = ""
         self._handles: list[RemovableHandle] = []
         self._attach()
@@ -224,7 +226,8 @@ class Network(nn.Module):
     # ---- inside ---------------------------------------------------------------------------------
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return (self.input.resize(images) - self._mean) / self._std
+        mean, std = self.get_buffer("_mean"), self.get_buffer("_std")
+        return (self.input.resize(images) - mean) / std
 
     def _dry_images(self) -> Tensor:
         """Two images of noise as the module wants them; the global random state is not touched."""

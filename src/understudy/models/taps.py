@@ -51,9 +51,12 @@ def attach(module: nn.Module, place: str, hook: Callable[..., Any]) -> Removable
             f"There is no {place!r} to tap in {type(module).__name__}{suggestion(path, known)}. "
             "A tap is 'module.path' (its output) or 'module.path:input'."
         )
-    if side:
-        return known[path].register_forward_pre_hook(hook, with_kwargs=True)
-    return known[path].register_forward_hook(hook, with_kwargs=True)
+    handle: RemovableHandle = (
+        known[path].register_forward_pre_hook(hook, with_kwargs=True)
+        if side
+        else known[path].register_forward_hook(hook, with_kwargs=True)
+    )
+    return handle
 
 
 def settle(

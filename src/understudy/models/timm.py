@@ -28,10 +28,8 @@ def build(
     try:
         module: nn.Module = timm.create_model(name, pretrained=pretrained, **classes, **options)
     except Exception as error:
-        raise NetworkError(
-            f"timm cannot build {name!r}{' with pretrained weights' if pretrained else ''}: {error} "
-            + ("Without a connection, name a file of weights instead." if pretrained else "")
-        ) from error
+        hint = " Without a connection, name a file of weights instead." if pretrained else ""
+        raise NetworkError(f"timm cannot build {name!r}: {error}{hint}") from error
     data = resolve_model_data_config(module, args=dict(options))
     return module, Input(
         size=data["input_size"][-1],

@@ -9,8 +9,6 @@ from torchvision import models
 from understudy.errors import NetworkError, suggestion
 from understudy.models.network import Input
 
-_AUXILIARY = ("aux1", "aux2", "AuxLogits")
-
 
 def build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
@@ -36,14 +34,16 @@ def build(
             name, weights=weights if pretrained else None, **classes, **options
         )
     except Exception as error:
-        raise NetworkError(
-            f"torchvision cannot build {name!r}{' with pretrained weights' if pretrained else ''}: {error} "
-            + ("Without a connection, name a file of weights instead." if pretrained else "")
-        ) from error
+        hint = " Without a connection, name a file of weights instead." if pretrained else ""
+        raise NetworkError(f"torchvision cannot build {name!r}: {error}{hint}") from error
     if getattr(module, "aux_logits", False):
-        module.aux_logits = False
-        for path in _AUXILIARY:
-            setattr(module, path, None)
+        for path, off in {
+            "aux_logits": False,
+            "aux1": None,
+            "aux2": None,
+            "AuxLogits": None,
+        }.items():
+            setattr(module, path, off)
     view = weights.transforms()
     return module, Input(
         size=view.crop_size[0],

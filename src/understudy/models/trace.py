@@ -3,9 +3,9 @@
 - The *classifier* is the linear layer (or 1×1 convolution before a global average) whose output
   becomes the network's output; `penultimate` is what enters it, before a dropout.
 - The *stem* is what has been computed just before the second weighted layer's branch begins.
-- A *stage* ends with the outermost module at one resolution, halvings apart; the last one if several
-  are equally far out. Resolutions without weights, such as a last max-pool, do not count. Where all
-  features have one resolution (ViT), the longest chain of equal blocks is cut in four.
+- A *stage* ends with the outermost module at one resolution, halvings apart; with the last one if
+  several are equally far out. Resolutions without weights, such as a last max-pool, do not count.
+  Where all features have one resolution (ViT), the longest chain of equal blocks is cut in four.
 """
 
 from collections import Counter
@@ -68,7 +68,7 @@ class Call:
 
     @property
     def bare(self) -> bool:
-        """A single layer whose output is not what the next stage reads: no activation follows yet."""
+        """A single layer, the activation after which is still to come."""
         name = type(self.module).__name__
         return isinstance(self.module, _WEIGHTED | nn.Identity) or (
             "Norm" in name and "Act" not in name and not list(self.module.children())

@@ -61,8 +61,9 @@ def read(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NetworkError(
-            f"{file} holds pickled objects, and reading it would run code from the file. If you trust "
-            "it, convert it once: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
+            f"{file} holds pickled objects, and reading it would run code from the file. If you "
+            "trust it, convert it once, where it can be loaded: "
+            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
         ) from error
     except Exception as error:
         raise NetworkError(f"{file} is not a file of weights: {error}") from error
@@ -109,8 +110,8 @@ def _mismatch(state: dict[str, Tensor], own: dict[str, Tensor], classifier: str)
     weight = f"{classifier}.weight"
     if weight in state and weight in own and len(state[weight]) != len(own[weight]):
         return (
-            f"their classifier has {len(state[weight])} classes, {len(own[weight])} were asked for. Use weights "
-            "trained for these classes."
+            f"their classifier has {len(state[weight])} classes, {len(own[weight])} were asked "
+            "for. Use weights trained for these classes."
         )
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     sizes = [

@@ -1,0 +1,73 @@
+"""ShuffleNet for small images: Zhang et al., arXiv 1707.01083, three groups.
+
+A 1×1 stem of 24 channels and stages of 240, 480 and 960 channels with 4, 8 and 4 blocks.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; a strided block is joined to its input."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        added = width - width_in if stride == 2 else width
+        narrow = added // 4
+        # The stem's 24 channels are too few to be split.
+        groups = 1 if width_in == 24 else 3
+        self.enter = nn.Sequential(
+            nn.Conv2d(width_in, narrow, 1, groups=groups, bias=False),
+            nn.BatchNorm2d(narrow),
+            nn.ReLU(),
+            nn.ChannelShuffle(groups),
+        )
+        self.filter = nn.Sequential(
+            nn.Conv2d(narrow, narrow, 3, stride, 1, groups=narrow, bias=False),
+            nn.BatchNorm2d(narrow),
+            nn.ReLU(),
+        )
+        self.leave = nn.Sequential(
+            nn.Conv2d(narrow, added, 1, groups=3, bias=False), nn.BatchNorm2d(added)
+        )
+        self.shrink = nn.AvgPool2d(3, 2, 1) if stride == 2 else None
+        self.act = nn.ReLU()
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width h2 w2"]:
+        """Activated sum of branch and input, or their concatenation if strided."""
+        y = self.leave(self.filter(self.enter(x)))
+        joined = y + x if self.shrink is None else torch.cat([y, self.shrink(x)], 1)
+        out: Tensor = self.act(joined)
+        return out
+
+
+class ShuffleNetV1(nn.Module):
+    """Three shuffled stages; PyTorch's initialisation, as published for small images."""
+
+    classifier_path = "fc"
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.stages = nn.Sequential()
+        before = 24
+        for width, blocks in ((240, 4), (480, 8), (960, 4)):
+            rest = (Block(width, width, 1) for _ in range(blocks - 1))
+            self.stages.append(nn.Sequential(Block(before, width, 2), *rest))
+            before = width
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(before, num_classes)
+        self.taps = {"stem": "stem", "penultimate": "fc:input"}
+        for number in range(3):
+            last = f"stages.{number}.{len(self.stages[number]) - 1}"
+            self.taps[f"stage{number + 1}/preact"] = f"{last}.act:input"
+            self.taps[f"stage{number + 1}"] = f"stages.{number}"
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Logits."""
+        logits: Tensor = self.fc(self.pool(self.stages(self.stem(images))).flatten(1))
+        return logits
+
+
+MODELS = {"shufflenetv1": ShuffleNetV1}

@@ -1,0 +1,69 @@
+"""VGG with batch norm for small images: Simonyan & Zisserman, arXiv 1409.1556.
+
+Five groups of 3×3 convolutions of 64, 128, 256, 512 and 512 channels, pooled after the first three
+(and after the fourth if the images are 64 pixels wide), then averaged: no hidden linear layers.
+"""
+
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.models.cifar._init import he, small_linear
+
+
+class VGG(nn.Module):
+    """A plain convolutional network.
+
+    Args:
+        num_classes: Width of the logits.
+        convolutions: How many in each of the five groups.
+    """
+
+    classifier_path = "fc"
+
+    def __init__(self, num_classes: int, *, convolutions: tuple[int, ...]) -> None:
+        super().__init__()
+        widths = (3, 64, 128, 256, 512, 512)
+        self.groups = nn.ModuleList(
+            _group(widths[i], widths[i + 1], count) for i, count in enumerate(convolutions)
+        )
+        self.shrink = nn.MaxPool2d(2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[-1], num_classes)
+        stages = {f"stage{i}": f"groups.{i}" for i in range(1, 5)}
+        self.taps = {"stem": "groups.0", **stages, "penultimate": "fc:input"}
+        self.apply(self.initialise)
+
+    @staticmethod
+    def initialise(layer: nn.Module) -> None:
+        """He-normal convolutions; linear layers from N(0, 0.01²); every bias zero."""
+        he(layer)
+        small_linear(layer)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Logits."""
+        pooled = 4 if images.shape[-1] == 64 else 3
+        x = images
+        for number, group in enumerate(self.groups):
+            x = group(self.shrink(x) if 0 < number <= pooled else x)
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits
+
+
+def _group(width_in: int, width: int, count: int) -> nn.Sequential:
+    layers = nn.Sequential()
+    for number in range(count):
+        layers.append(nn.Conv2d(width if number else width_in, width, 3, padding=1))
+        layers.append(nn.BatchNorm2d(width))
+        layers.append(nn.ReLU())
+    return layers
+
+
+MODELS = {
+    "vgg8": partial(VGG, convolutions=(1, 1, 1, 1, 1)),
+    "vgg11": partial(VGG, convolutions=(1, 1, 2, 2, 2)),
+    "vgg13": partial(VGG, convolutions=(2, 2, 2, 2, 2)),
+    "vgg16": partial(VGG, convolutions=(2, 2, 3, 3, 3)),
+    "vgg19": partial(VGG, convolutions=(2, 2, 4, 4, 4)),
+}

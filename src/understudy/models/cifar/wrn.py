@@ -1,0 +1,88 @@
+"""Wide residual networks: Zagoruyko & Komodakis, arXiv 1605.07146.
+
+`wrn_d_w` has depth d = 6n + 4 and widths 16, 16w, 32w, 64w. Blocks are pre-activated, so the
+stages end in raw residual sums, which is where the distillation papers read them; `penultimate`
+follows the last norm and activation.
+"""
+
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.models.cifar._init import he, zero_bias
+
+
+class Block(nn.Module):
+    """Norm, activation, convolution, twice; the first activation also feeds a projected shortcut."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(width_in)
+        self.act1 = nn.ReLU()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.act2 = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.shortcut = (
+            None if width_in == width else nn.Conv2d(width_in, width, 1, stride, bias=False)
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width h2 w2"]:
+        """Sum of branch and shortcut, without activation."""
+        y = self.act1(self.bn1(x))
+        branch: Tensor = self.conv2(self.act2(self.bn2(self.conv1(y))))
+        return branch + (x if self.shortcut is None else self.shortcut(y))
+
+
+class WideResNet(nn.Module):
+    """A wide residual network of three stages.
+
+    Args:
+        num_classes: Width of the logits.
+        depth: 6n + 4.
+        width: Factor w of the widths.
+    """
+
+    classifier_path = "fc"
+
+    def __init__(self, num_classes: int, *, depth: int, width: int) -> None:
+        super().__init__()
+        blocks = (depth - 4) // 6
+        widths = [16, 16 * width, 32 * width, 64 * width]
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    Block(widths[i], widths[i + 1], stride=min(i + 1, 2)),
+                    *(Block(widths[i + 1], widths[i + 1], stride=1) for _ in range(blocks - 1)),
+                )
+                for i in range(3)
+            )
+        )
+        self.bn = nn.BatchNorm2d(widths[-1])
+        self.act = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[-1], num_classes)
+        stages = {f"stage{i + 1}": f"stages.{i}" for i in range(3)}
+        self.taps = {"stem": "stem", **stages, "penultimate": "fc:input"}
+        self.apply(self.initialise)
+
+    @staticmethod
+    def initialise(layer: nn.Module) -> None:
+        """He-normal convolutions; linear layers as PyTorch's but with zero bias."""
+        he(layer)
+        zero_bias(layer)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Logits."""
+        x = self.act(self.bn(self.stages(self.stem(images))))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits
+
+
+MODELS = {
+    f"wrn_{depth}_{width}": partial(WideResNet, depth=depth, width=width)
+    for depth in (16, 40)
+    for width in (1, 2)
+}
