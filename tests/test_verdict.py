@@ -89,6 +89,11 @@ def test_lower_is_better():
     )
 
 
+def test_fidelity_has_no_points():
+    found = of([0.81, 0.82], [0.70, 0.70], metric="cka")
+    assert found.sentence.startswith("kd is 0.12 above the control in cka (95 % interval 0.05")
+
+
 @pytest.mark.parametrize("teacher", [None, 70.0, 60.0])
 def test_no_gap_without_a_better_teacher(teacher):
     found = of([75.0, 75.1], [70.0, 70.0], teacher)

@@ -14,6 +14,9 @@ LEVEL = 0.95
 SAME = 1e-9
 """Differences that vary by less than this are one number: what is left is rounding."""
 
+UNITLESS = frozenset({"agreement", "cosine", "cka"})
+"""Metrics from 0 to 1; the others that should be high are in percent and differ by points."""
+
 Word = Literal["gain", "no gain", "loss", "one seed"]
 
 
@@ -54,7 +57,7 @@ def verdict(
         teacher: The metric of the teacher, if there is one.
         name: How the sentence calls the arm.
         metric: Name of the metric.
-        higher_is_better: False for losses and errors; everything else counts in points.
+        higher_is_better: False for losses and errors.
 
     Raises:
         RunError: The seeds do not pair up, or a value is not finite.
@@ -66,7 +69,8 @@ def verdict(
     gap = _gap_closed(difference, _mean(control), teacher, sign=1 if higher_is_better else -1)
     word = _word(low, high, higher_is_better=higher_is_better)
     digits = _digits(difference, low, high)
-    away = _away(difference, digits, " points" if higher_is_better else "")
+    unit = " points" if higher_is_better and metric not in UNITLESS else ""
+    away = _away(difference, digits, unit)
     if metric != "top1":
         away += f" in {metric}"
     interval = f"(95 % interval {_range(low, high, digits)}, {len(arm)} seeds)"

@@ -36,7 +36,7 @@ def test_titles_of_curves(comparison):
     assert [curve.title.split(" (")[0] for curve in drawn] == [
         "Held-out top-1",
         "Direction",
-        "Length",
+        "Norm",
         "Total loss",
     ]
 

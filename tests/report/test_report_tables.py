@@ -1,13 +1,18 @@
 """The same cells in Markdown and in the terminal."""
 
 import json
+from dataclasses import asdict
+from statistics import mean
 
 import pytest
+from report_directories import write_comparison, write_json
 from rich.console import Console
 
-from understudy.report import report, terminal_table
+from understudy.report import evaluation_table, report, terminal_table
+from understudy.report.columns import columns, count
 from understudy.report.results import read
-from understudy.report.tables import columns, count, table
+from understudy.report.tables import table
+from understudy.verdict import verdict
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +57,16 @@ def test_every_column_is_explained(comparison):
     assert all(len(column.meaning) > 10 for column in columns(read([comparison])))
 
 
-def test_terminal_table_fits_into_80_characters(content):
-    console = Console(width=80, record=True)
+def printed(shown):
+    console = Console(width=80)
     with console.capture() as capture:
-        console.print(terminal_table(content))
-    text = capture.get()
+        console.print(shown)
+    return capture.get()
+
+
+def test_terminal_table_fits_into_80_characters(comparison, content):
+    text = printed(terminal_table(content))
+    assert text == printed(terminal_table(comparison))
     assert "…" not in text
     for arm in content["arms"][1:]:
         assert f"[{arm['verdict']['low']:.2f}".replace("-", "−") in text
@@ -68,3 +78,31 @@ def test_terminal_table_fits_into_80_characters(content):
 )
 def test_count(number, text):
     assert count(number) == text
+
+
+def test_evaluation_table():
+    fidelity = {"agreement": 0.912, "cosine": None, "cka": 0.8}
+    evaluation = {"metrics": {"top1": 71.25}, "fidelity": fidelity, "parameters": 78_042}
+    lines = [line.split() for line in printed(evaluation_table(evaluation)).splitlines()]
+    assert ["top-1", "71.250"] in lines
+    assert ["cosine", "–"] in lines
+    assert ["CKA", "0.800"] in lines
+    assert ["parameters", "78", "k"] in lines
+
+
+def test_without_labels_fidelity_is_the_metric(tmp_path):
+    content = write_comparison(tmp_path, arms=("control", "kd"), epochs=2)
+    content |= {"metric": "cka", "classes": []}
+    content["teacher"] |= {"metrics": {}, "per_class": []}
+    for arm in content["arms"]:
+        arm |= {"metrics": {}, "per_class": [[], [], []]}
+    ckas = [arm["fidelity"]["cka"] for arm in content["arms"]]
+    content["arms"][1]["verdict"] = asdict(verdict(ckas[1], ckas[0], None, name="kd", metric="cka"))
+    write_json(tmp_path / "comparison.json", content)
+    header, _, _, kd = table(read([tmp_path]))
+    assert header[:4] == ["arm", "CKA", "difference", "agreement"]
+    assert kd[1].startswith(f"{mean(ckas[1]):.4f} ± 0.0")
+    html = report(tmp_path).read_text(encoding="utf-8")
+    assert "Held-out CKA" in html
+    assert "kd is 0.0" in html
+    assert "points" not in html

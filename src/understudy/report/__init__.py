@@ -6,10 +6,10 @@ from pathlib import Path
 
 from understudy.report.page import markdown, page
 from understudy.report.results import read
-from understudy.report.tables import terminal_table
+from understudy.report.tables import evaluation_table, terminal_table
 from understudy.storage import write
 
-__all__ = ["report", "terminal_table"]
+__all__ = ["evaluation_table", "report", "terminal_table"]
 
 
 def report(paths: str | Path | Sequence[str | Path], *, out: str | Path | None = None) -> Path:

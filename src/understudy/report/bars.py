@@ -50,9 +50,9 @@ class Changes:
 
 def intervals(results: Results) -> list[Interval]:
     """One row for each arm with a verdict, the best first."""
-    control = results.control.metrics[results.metric] if results.control else []
+    control = results.control.values(results.metric) if results.control else []
     seeds = {
-        arm.name: [a - c for a, c in zip(arm.metrics[results.metric], control, strict=True)]
+        arm.name: [a - c for a, c in zip(arm.values(results.metric), control, strict=True)]
         for arm in results.judged
     }
     ends = {arm.name: _ends(arm) for arm in results.judged}

@@ -14,9 +14,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from understudy.report.columns import name
 from understudy.report.read import Run
 from understudy.report.results import Arm, Results
-from understudy.report.tables import NAMES
 
 INKS = {
     "c0": "#0072b2",
@@ -65,13 +65,14 @@ class _Band:
 def curves(results: Results) -> list[Curve]:
     """Every chart that has something to show."""
     lower = results.metric == "loss"
-    metric = NAMES.get(results.metric, results.metric)
-    teacher = results.teacher.metrics.get(results.metric, [None])[0] if results.teacher else None
+    metric = name(results.metric)
+    teacher = results.teacher.values(results.metric) if results.teacher else []
+    group = "fidelity" if results.judges_fidelity else "metrics"
     better = f"{'lower' if lower else 'higher'} is better"
     charts = [
-        (f"Held-out {metric}", better, "metrics", results.metric, teacher),
+        (f"Held-out {metric}", better, group, results.metric, teacher[0] if teacher else None),
         ("Direction (cosine)", "one is parallel", "fidelity", "cosine", None),
-        ("Length (norm ratio)", "one is equal", "fidelity", "norm_ratio", 1.0),
+        ("Norm (ratio)", "one is equal", "fidelity", "norm_ratio", 1.0),
         ("Total loss", "each arm's own", "losses", "total", None),
     ]
     drawn = []
@@ -169,6 +170,6 @@ def _inline(svg: str, title: str) -> str:
     svg = svg.replace("xlink:href", "href").replace(' id="', f' id="{prefix}-')
     svg = svg.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
     svg = re.sub(r'font[a-z-]*: [^;"]*;? ?', "", svg)
-    for name, ink in INKS.items():
-        svg = svg.replace(ink, f"var(--{name})")
+    for variable, ink in INKS.items():
+        svg = svg.replace(ink, f"var(--{variable})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{title} over the epochs"', 1)

@@ -1,7 +1,7 @@
 """The one sentence a reader takes away, and the one below it."""
 
+from understudy.report.columns import name
 from understudy.report.results import Results
-from understudy.report.tables import NAMES
 
 
 def headline(results: Results) -> tuple[str, str]:
@@ -26,9 +26,9 @@ def _without_control(results: Results) -> tuple[str, str]:
         return f"{len(results.arms)} runs side by side.", deck
     (arm,) = results.arms
     epochs = max((run.epochs[-1]["epoch"] for run in arm.runs if run.epochs), default=0)
-    value = arm.metrics.get(results.metric)
+    value = arm.values(results.metric)
     if not value:
         return f"{arm.name} has not been evaluated yet ({epochs} epochs).", deck
     unit = "epoch" if epochs == 1 else "epochs"
-    metric = NAMES.get(results.metric, results.metric)
+    metric = name(results.metric)
     return f"{arm.name} reaches {value[0]:.2f} {metric} after {epochs} {unit}.", deck

@@ -4,10 +4,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from understudy.report.bars import changes, intervals
+from understudy.report.columns import columns, signed
 from understudy.report.curves import INKS, curves
 from understudy.report.headline import headline
 from understudy.report.results import Results
-from understudy.report.tables import columns, markdown_table, signed, table
+from understudy.report.tables import markdown_table, table
 
 
 def page(results: Results) -> str:

@@ -1,5 +1,6 @@
 """Comparison and run directories → one record that tables, curves and page are made from."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,10 @@ class Arm:
     verdict: dict[str, Any] | None = None
     runs: list[Run] = field(default_factory=list)
 
+    def values(self, metric: str) -> Numbers:
+        """A metric of the task or of fidelity, one value for each seed; empty if not measured."""
+        return self.metrics.get(metric) or self.fidelity.get(metric) or []
+
 
 @dataclass(frozen=True)
 class Results:
@@ -56,6 +61,11 @@ class Results:
     def control(self) -> Arm | None:
         """The control's row; lone runs have none."""
         return next((arm for arm in self.arms if arm.role == "control"), None)
+
+    @property
+    def judges_fidelity(self) -> bool:
+        """Whether the metric is one of fidelity, in [0, 1], as it is without labels."""
+        return not any(self.metric in arm.metrics for arm in self.arms)
 
     @property
     def judged(self) -> list[Arm]:
@@ -161,15 +171,21 @@ def _arm(row: Mapping[str, Any], methods: Sequence[str], runs: list[Run]) -> Arm
 def of_runs(runs: Sequence[Run]) -> Results:
     """Runs side by side, without a verdict."""
     arms = [_lone(run, name, place) for place, (run, name) in enumerate(_named(runs))]
-    metric = next(iter(next((arm.metrics for arm in arms if arm.metrics), {"top1": []})))
+    measured = next(
+        (arm.metrics or arm.fidelity for arm in arms if arm.metrics or arm.fidelity), {}
+    )
+    metric = next(iter(measured), "top1")
     machines = {str(run.environment["machine"]) for run in runs if "machine" in run.environment}
     facts = {"machine": ", ".join(sorted(machines))} if machines else {}
-    return Results(", ".join(arm.name for arm in arms), metric, [], arms, facts | _versions(runs))
+    title = ", ".join(arm.name for arm in arms)
+    return Results(title, metric, [], arms, facts | _versions(runs))
 
 
 def _lone(run: Run, name: str, place: int) -> Arm:
     done = run.evaluation
-    evaluated: dict[str, Any] = next((e for e in reversed(run.epochs) if e["metrics"]), {})
+    evaluated: dict[str, Any] = next(
+        (e for e in reversed(run.epochs) if e["metrics"] or e["fidelity"]), {}
+    )
     metrics = done.get("metrics") or evaluated.get("metrics") or {}
     fidelity = done.get("fidelity") or evaluated.get("fidelity") or {}
     seconds = done.get("seconds", sum(epoch["seconds"] for epoch in run.epochs))
@@ -183,6 +199,7 @@ def _lone(run: Run, name: str, place: int) -> Arm:
         seconds=_present([seconds]),
         memory_mb=_present([done.get("memory_mb")]),
         parameters=done.get("parameters"),
+        train_parameters=done.get("train_parameters"),
         runs=[run],
     )
 
@@ -203,7 +220,7 @@ def _versions(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _present(values: Sequence[float | None] | None) -> Numbers:
-    return [value for value in values or [] if value is not None]
+    return [value for value in values or [] if value is not None and math.isfinite(value)]
 
 
 def duration(seconds: float) -> str:
