@@ -145,8 +145,8 @@ def norm_ratio(student: Float[Tensor, "images dim"], teacher: Float[Tensor, "ima
 def _voc(scores: Float[Tensor, " images"], targets: Int[Tensor, " images"]) -> Float[Tensor, ""]:
     counted = targets != 0
     hits = _sorted(scores[counted], targets[counted] == 1).double()
-    found, ranks = hits.cumsum(0), torch.arange(1, len(hits) + 1, device=hits.device)
-    precision = found / (ranks + _TINY)
+    ranks = torch.arange(1, len(hits) + 1, dtype=hits.dtype, device=hits.device)
+    precision = hits.cumsum(0) / (ranks + _TINY)
     # From the last point to the first: the best precision at this recall or a higher one.
     envelope = precision.flip(0).cummax(0).values.flip(0) if len(hits) else precision
     return (hits * envelope).sum() / hits.sum().clamp_min(1)

@@ -46,15 +46,17 @@ def close(actual: Any, expected: Any, **tolerance: float) -> None:
     Without a tolerance: float64 to 1e-9 relative, and 1e-12 of its largest entry (rounding noise
     around an analytic zero); float32 to 2e-5 relative and 1e-6 of its largest entry.
     """
-    expected = tensor(expected).detach()
+    actual, expected = (
+        x.detach() if isinstance(x, Tensor) else tensor(x) for x in (actual, expected)
+    )
     scale = expected.abs().max().item() if expected.numel() else 0.0
-    single = torch.float32 in (expected.dtype, getattr(actual, "dtype", None))
-    rtol, atol = (2e-5, 1e-6) if single else (1e-9, 1e-12)
+    single = torch.float32 in (expected.dtype, actual.dtype)
+    rtol, atol = (2e-5, 1e-6 * max(scale, 1e-3)) if single else (1e-9, 1e-12 * max(scale, 1))
     torch.testing.assert_close(
-        torch.as_tensor(actual).detach(),
+        actual,
         expected,
         rtol=tolerance.get("rtol", rtol),
-        atol=tolerance.get("atol", atol * max(scale, 1.0)),
+        atol=tolerance.get("atol", atol),
         check_dtype=False,
     )
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from vectors import logit, zoo
+from vectors import letkd, logit, lshfm, nd, pefd, zoo
 from vectors.archive import Case, Fields
 
-FAMILIES = {"logit": logit, "zoo": zoo}
+FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd}
 
 NOT_YET = {
     "logit": {"dkd", "dist", "hcl", "abf", "ofd", "ofdmargin"},

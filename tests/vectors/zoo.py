@@ -3,9 +3,13 @@
 import json
 from collections.abc import Iterator
 
+from torch import Tensor, nn
+
+from understudy.functional import batch_mean
+from understudy.methods.fitnet import FitNet, fitnet
 from understudy.methods.kd import KD
 from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
-from vectors.build import batch, method
+from vectors.build import batch, load, method
 
 
 def cases(archive: Fields) -> Iterator[Case]:
@@ -24,4 +28,36 @@ def check_kd(fields: Fields) -> None:
     gradients_close({"student_logits": s}, fields)
 
 
-CHECKS: dict[str, Check] = {"KD": check_kd}
+def check_fitnet(fields: Fields) -> None:
+    s, t = leaf(fields["student_feat"]), tensor(fields["teacher_feat"])
+    student, teacher = {"hint": s}, {"hint": t}
+    if "conv_weight" not in fields:
+        built = method(FitNet, student, teacher, feature="hint", projector="none")
+        names: dict[str, Tensor] = {}
+        close(batch_mean(fitnet(s, t)), fields["loss"])
+    else:
+        built = method(FitNet, student, teacher, feature="hint")
+        names = load_regressor(built, fields)
+        close(built.regressor(s), fields["regressor_out"])
+    loss = built(student, teacher, batch(len(s)))
+    loss.backward()
+    close(loss, fields["loss"])
+    gradients_close({"student_feat": s} | names, fields)
+
+
+def load_regressor(built: FitNet, fields: Fields) -> dict[str, Tensor]:
+    """Put the recorded regressor in the place of the one that the rule of shapes chose."""
+    conv, norm = built.regressor[0], built.regressor[1]
+    assert isinstance(conv, nn.ConvTranspose2d) == bool(fields["transposed"])
+    assert conv.stride == 2 * (int(fields["stride"]),)
+    assert conv.padding == 2 * (int(fields["padding"]),)
+    load(conv, weight=fields["conv_weight"], bias=fields["conv_bias"])
+    load(norm, weight=fields["bn_weight"], bias=fields["bn_bias"])
+    return {
+        f"{layer}_{name}": x
+        for layer, module in (("conv", conv), ("bn", norm))
+        for name, x in module.named_parameters()
+    }
+
+
+CHECKS: dict[str, Check] = {"KD": check_kd, "FitNet": check_fitnet}

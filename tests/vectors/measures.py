@@ -1,0 +1,84 @@
+"""Kinds of `lshfm_*.npz` that are not losses: multi-label metrics and learning rates."""
+
+from understudy import metrics, schedules
+from understudy.recipe import Training
+from vectors.archive import Check, Fields, close, tensor
+
+
+def check_voc_ap(fields: Fields) -> None:
+    close(metrics.voc_ap(tensor(fields["scores"]), tensor(fields["targets"])), fields["ap"])
+
+
+def check_coco_ap(fields: Fields) -> None:
+    ap = metrics.coco_ap(tensor(fields["scores"]), tensor(fields["targets"]))
+    close(ap, fields["ap"])
+    close(100 * ap.mean(), fields["mAP"])
+
+
+def check_coco_prf(fields: Fields) -> None:
+    scores, targets = tensor(fields["scores"]), tensor(fields["targets"])
+    found = metrics.coco_prf(scores, targets, float(fields["threshold"]))
+    for name, value in found._asdict().items():
+        close(100 * value, fields[name])
+
+
+def check_batch_pr(fields: Fields) -> None:
+    scores, targets = tensor(fields["scores"]), tensor(fields["targets"])
+    found = metrics.batch_pr(scores, targets, float(fields["threshold"]))
+    for value, name in zip(found, ("precision", "recall"), strict=True):
+        close(100 * value, fields[name], rtol=1e-6)
+
+
+def check_lr_cifar(fields: Fields) -> None:
+    epochs = int(fields["epochs"])
+    at = tuple(int(e) for e in fields["decay_epochs"])
+    training = Training(
+        lr=float(fields["base_lr"]), epochs=epochs, schedule="step", milestones=at, gamma=0.1
+    )
+    steps = 7
+    for within in (0, steps - 1):
+        rates = [
+            schedules.learning_rate(training, e * steps + within, steps) for e in range(epochs)
+        ]
+        close(rates, fields["lr_per_epoch"])
+
+
+def check_lr_imagenet(fields: Fields) -> None:
+    epochs, steps = int(fields["epochs"]), int(fields["iters_per_epoch"])
+    schedule = {"schedule": "step", "cos": "cosine", "linear": "linear"}[str(fields["mode"])]
+    every_30 = tuple(range(30, epochs, 30))
+    check_rates(fields, Training(epochs=epochs, schedule=schedule, milestones=every_30), steps)
+
+
+def check_lr_multilabel_cos(fields: Fields) -> None:
+    training = Training(epochs=int(fields["epochs"]), schedule="cosine")
+    check_rates(fields, training, int(fields["iters_per_epoch"]))
+
+
+def check_rates(fields: Fields, training: Training, steps: int) -> None:
+    rates = [
+        float(fields["base_lr"]) / training.lr * schedules.learning_rate(training, step, steps)
+        for step in range(len(fields["lr_per_iter"]))
+    ]
+    close(rates, fields["lr_per_iter"])
+
+
+def check_lr_det_warmup(fields: Fields) -> None:
+    end, start = float(fields["warmup_iters"]), float(fields["warmup_factor"])
+    rates = [
+        float(fields["base_lr"]) * schedules.warmup(step, end, start)
+        for step in range(len(fields["lr_per_iter"]))
+    ]
+    close(rates, fields["lr_per_iter"])
+
+
+CHECKS: dict[str, Check] = {
+    "voc_ap": check_voc_ap,
+    "coco_ap": check_coco_ap,
+    "coco_prf": check_coco_prf,
+    "batch_pr": check_batch_pr,
+    "lr_cifar": check_lr_cifar,
+    "lr_imagenet": check_lr_imagenet,
+    "lr_multilabel_cos": check_lr_multilabel_cos,
+    "lr_det_warmup": check_lr_det_warmup,
+}
