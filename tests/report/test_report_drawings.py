@@ -7,8 +7,8 @@ from report_directories import CLASSES, write_comparison, write_json
 
 from understudy.report.bars import changes, intervals
 from understudy.report.curves import band, curves
+from understudy.report.gather import read
 from understudy.report.read import Run
-from understudy.report.results import read
 
 
 def run(values, tmp_path):

@@ -8,8 +8,9 @@ from report_directories import write_comparison, write_json, write_run
 
 from understudy.errors import RunError
 from understudy.report import report
+from understudy.report.gather import read
 from understudy.report.read import read_run
-from understudy.report.results import duration, read
+from understudy.report.results import duration
 
 
 def test_half_written_last_line_is_left_out(tmp_path):
@@ -36,6 +37,11 @@ def test_no_run_there(tmp_path):
         report(tmp_path / "nowhere")
 
 
+def test_nothing_named():
+    with pytest.raises(RunError, match="nothing to report on"):
+        report([])
+
+
 def test_run_of_a_comparison_is_missing(tmp_path):
     write_comparison(tmp_path, arms=("control", "kd"), epochs=1)
     shutil.rmtree(tmp_path / "kd" / "seed1")
@@ -45,10 +51,11 @@ def test_run_of_a_comparison_is_missing(tmp_path):
 
 def test_damaged_json(tmp_path):
     content = write_comparison(tmp_path, arms=("control", "kd"), epochs=1)
-    del content["metric"]
-    write_json(tmp_path / "comparison.json", content)
-    with pytest.raises(RunError, match="no entry 'metric'"):
-        report(tmp_path)
+    for key in ("metric", "arms"):
+        whole = {name: value for name, value in content.items() if name != key}
+        write_json(tmp_path / "comparison.json", whole)
+        with pytest.raises(RunError, match=f"no entry '{key}'"):
+            report(tmp_path)
     (tmp_path / "comparison.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match="is not JSON"):
         report(tmp_path)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from understudy.report import evaluation_table, report, terminal_table
 from understudy.report.columns import columns, count
-from understudy.report.results import read
+from understudy.report.gather import read
 from understudy.report.tables import table
 from understudy.verdict import verdict
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from understudy.report.gather import read
 from understudy.report.page import markdown, page
-from understudy.report.results import read
 from understudy.report.tables import evaluation_table, terminal_table
 from understudy.storage import write
 

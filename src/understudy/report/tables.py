@@ -8,8 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from understudy.report.columns import columns, count, name
+from understudy.report.gather import of_comparison
 from understudy.report.read import read_json
-from understudy.report.results import Arm, Results, duration, of_comparison
+from understudy.report.results import Arm, Results, duration
 
 NONE = "–"
 
