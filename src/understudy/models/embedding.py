@@ -23,7 +23,7 @@ class Embedded(nn.Module):
         return logits
 
     def fold(self) -> nn.Linear:
-        """The one linear layer that gives the same logits, C (A g + a) + c = (C A) g + (C a + c)."""
+        """The one linear layer with the same logits: C (A g + a) + c = (C A) g + (C a + c)."""
         inner, outer = self.embedding, self.classifier
         folded = linear_like(outer, inner.in_features, outer.out_features, bias=True)
         with torch.no_grad():

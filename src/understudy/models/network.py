@@ -1,7 +1,6 @@
 """A network as Understudy sees it: any module, its input contract, and its features by name."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -108,8 +107,7 @@ class Network(nn.Module):
             images: Values in [0, 1], of any size.
         """
         output = first_tensor(self.module(self._normalise(images)))
-        if output is None:
-            raise NetworkError(f"{self.name} returns no tensor; wrap it so that it returns logits.")
+        assert output is not None  # the dry pass has seen one
         found = {name: tap.take() for name, tap in self._taps.items()}
         if self.classifier:
             return found | {"logits": output}
@@ -244,13 +242,13 @@ class Network(nn.Module):
         if isinstance(declared, Mapping):
             path = getattr(self.module, "classifier_path", "") if classifier is None else classifier
             return Anatomy(dict(declared), path)
-        with self._dry() as images:
-            return discover(self.module, images, classifier)
+        with still(self.module):
+            return discover(self.module, self._dry_images(), classifier)
 
     def _attach(self) -> None:
         self._detach()
-        with self._dry() as images:
-            self._taps, shapes, output = settle(self.module, self.taps, images)
+        with still(self.module):
+            self._taps, shapes, output = settle(self.module, self.taps, self._dry_images())
         self._handles = [
             attach(self.module, self.taps[name], tap) for name, tap in self._taps.items()
         ]
@@ -264,19 +262,6 @@ class Network(nn.Module):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    @contextmanager
-    def _dry(self) -> Iterator[Tensor]:
-        """Images for a dry pass, with failures of the module put in words."""
-        images = self._dry_images()
-        try:
-            with still(self.module):
-                yield images
-        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-            raise NetworkError(
-                f"{self.name} does not accept images of shape {tuple(images.shape)}: {error} "
-                "State the size it wants with `size`."
-            ) from error
 
     def _initialise(self, layer: nn.Module) -> None:
         """As the module initialises its own layers; else PyTorch's default stays."""

@@ -78,7 +78,7 @@ def settle(
         if getattr(m, "inplace", False) is True
     ]
     try:
-        output = first_tensor(module(images))
+        output = run(module, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -88,8 +88,6 @@ def settle(
                 f"The tap {name!r} on {places[name]!r} is called {len(tensors)} times in a pass; "
                 "tap a module that is called exactly once and gives a tensor."
             )
-    if output is None:
-        raise NetworkError(f"{type(module).__name__} returns no tensor; wrap it to return logits.")
     taps, shapes = {}, {}
     for name, [(tensor, version)] in caught.items():
         taps[name] = Tap(layout_of(name, tensor), clone=tensor._version != version)
@@ -140,6 +138,24 @@ def first_tensor(value: Any) -> Tensor | None:
             if tensor is not None:
                 return tensor
     return None
+
+
+def run(module: nn.Module, images: Tensor) -> Tensor:
+    """A dry pass.
+
+    Raises:
+        NetworkError: The module fails on these images, or returns no tensor.
+    """
+    try:
+        output = first_tensor(module(images))
+    except Exception as error:
+        raise NetworkError(
+            f"{type(module).__name__} does not accept images of shape {tuple(images.shape)}: "
+            f"{error} State the side it wants with `size`."
+        ) from error
+    if output is None:
+        raise NetworkError(f"{type(module).__name__} returns no tensor; wrap it to return logits.")
+    return output
 
 
 @contextmanager

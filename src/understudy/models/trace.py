@@ -2,7 +2,7 @@
 
 - The *classifier* is the linear layer (or 1×1 convolution before a global average) whose output
   becomes the network's output; `penultimate` is what enters it, before a dropout.
-- The *stem* is what has been computed just before the second weighted layer's branch begins.
+- The *stem* is what has been computed just before the first weighted layer after it.
 - A *stage* ends with the outermost module at one resolution, halvings apart; with the last one if
   several are equally far out. Resolutions without weights, such as a last max-pool, do not count.
   Where all features have one resolution (ViT), the longest chain of equal blocks is cut in four.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.errors import NetworkError
-from understudy.models.taps import first_tensor, is_channels_last
+from understudy.models.taps import first_tensor, is_channels_last, run
 
 _WEIGHTED = nn.Linear | nn.Conv2d
 _DROPOUT = nn.Dropout | nn.Dropout2d
@@ -57,6 +57,11 @@ class Call:
         return self.path.count(".")
 
     @property
+    def batch(self) -> int:
+        """Length of the first dimension of what it gives."""
+        return 0 if self.output is None else len(self.output)
+
+    @property
     def positions(self) -> int:
         """Places of the map or tokens it gives; 0 if it gives neither."""
         if self.output is None:
@@ -85,7 +90,7 @@ def discover(module: nn.Module, images: Tensor, classifier: str | None) -> Anato
     """
     calls, output = _trace(module, images)
     last, exact = _classifier(calls, output, classifier)
-    body = [c for c in calls if last is None or c.ended < last.began] if last else calls
+    body = [c for c in calls if last is None or c.ended < last.began]
     taps = _stages(body, len(images), images.shape[-1])
     if last is None:
         return Anatomy(taps, "")
@@ -119,12 +124,10 @@ def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
                 m.register_forward_hook(lambda m, args, output: end(output)),
             ]
     try:
-        output = first_tensor(module(images))
+        output = run(module, images)
     finally:
         for handle in handles:
             handle.remove()
-    if output is None:
-        raise NetworkError(f"{type(module).__name__} returns no tensor; wrap it to return logits.")
     counts = Counter(c.path for c in calls)
     for call in calls:
         call.times = counts[call.path]
@@ -176,16 +179,17 @@ def _dropout_before(last: Call, body: list[Call]) -> str:
 
 
 def _same(x: Tensor | None, y: Tensor | None) -> bool:
-    return x is not None and y is not None and x.shape == y.shape and x.data_ptr() == y.data_ptr()
+    """Whether both are the same numbers in memory, perhaps in another shape."""
+    return (
+        x is not None and y is not None and x.numel() == y.numel() and x.data_ptr() == y.data_ptr()
+    )
 
 
 def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:
     """Stem and stages."""
     weighted = sorted((c for c in calls if isinstance(c.module, _WEIGHTED)), key=lambda c: c.began)
-    read = [c for c in calls if c.times == 1 and c.positions > 1 and len(c.output or ()) == batch]
-    if len(weighted) < 2 or not read:
-        return {}
-    stem = _stem(read, calls, *weighted[:2])
+    read = [c for c in calls if c.times == 1 and c.positions > 1 and c.batch == batch]
+    stem = _stem(read, calls, weighted)
     if stem is None:
         return {}
     top = _level(stem, side)
@@ -198,21 +202,53 @@ def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:
         ends = _quarters(after)
     else:
         ends = [_outermost([c for c in after if _level(c, side) == level]) for level in levels]
+        ends = _siblings(ends, after)
     return {"stem": stem.path} | {f"stage{i}": c.path for i, c in enumerate(ends, 1)}
 
 
-def _stem(read: list[Call], calls: list[Call], first: Call, second: Call) -> Call | None:
-    """What is complete when the branch of the second weighted layer begins."""
-    branch = [
-        c.began
+def _stem(read: list[Call], calls: list[Call], weighted: list[Call]) -> Call | None:
+    """What is complete when the branch of the first weighted layer after the stem begins.
+
+    The stem's layers are those of the largest module around the first weighted layer that holds at
+    most a fifth of all weighted layers; else that layer alone.
+    """
+    if not weighted:
+        return None
+    first = weighted[0]
+    around = [
+        c
         for c in calls
-        if c.began > first.ended and f"{second.path}.".startswith(f"{c.path}.")
+        if _inside(first, c) and 5 * sum(_inside(w, c) for w in weighted) <= len(weighted)
     ]
-    begun = min(branch, default=second.began)
+    front = max(around, key=lambda c: c.ended, default=first)
+    second = next((w for w in weighted if w.began > front.ended), None)
+    if second is None:
+        return None
+    begun = min(c.began for c in calls if c.began > front.ended and _inside(second, c))
     done = [
         c for c in read if first.ended <= c.ended < begun and not isinstance(c.module, nn.Identity)
     ]
     return max(done, key=lambda c: c.ended, default=None)
+
+
+def _inside(inner: Call, outer: Call) -> bool:
+    """Whether a module lies in another one of the tree, or is that one."""
+    return f"{inner.path}.".startswith(f"{outer.path}.")
+
+
+def _siblings(ends: list[Call], after: list[Call]) -> list[Call]:
+    """Ends of stages that lie beside each other in the module tree.
+
+    A container's output is also that of its last child: of the two the child is named like the
+    stages before it. A resolution that ends inside the module of the next stage is none of its own:
+    it is a block whose second convolution is strided.
+    """
+    *before, last = ends
+    if before and last.depth < before[-1].depth:
+        twins = [c for c in after if not c.bare and _same(c.output, last.output)]
+        last = next((c for c in twins if c.depth == before[-1].depth), last)
+    ends = [*before, last]
+    return [end for i, end in enumerate(ends) if not any(_inside(end, e) for e in ends[i + 1 :])]
 
 
 def _level(call: Call, side: int) -> int:

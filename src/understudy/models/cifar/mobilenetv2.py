@@ -4,13 +4,15 @@ As in the distillation papers: ReLU instead of ReLU6, a stem of stride 2, an exp
 stages but the first, no dropout.
 """
 
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.models.cifar._init import he, small_linear
 
-_STAGES = ((8, 1, 1, 1), (12, 2, 1, 6), (16, 3, 2, 6), (32, 4, 2, 6))
-_STAGES += ((48, 3, 1, 6), (80, 3, 2, 6), (160, 1, 1, 6))
+_GROUPS = [(8, 1, 1, 1), (12, 2, 1, 6), (16, 3, 2, 6), (32, 4, 2, 6), (48, 3, 1, 6)]
+_GROUPS += [(80, 3, 2, 6), (160, 1, 1, 6)]
 """Width, blocks, stride and expansion of each group of blocks."""
 
 
@@ -42,7 +44,7 @@ class MobileNetV2(nn.Module):
     """Inverted residuals at half width; logits from 1280 features."""
 
     classifier_path = "fc"
-    taps = {
+    taps: ClassVar = {
         "stem": "stem",
         "stage1": "groups.1",
         "stage2": "groups.2",
@@ -58,7 +60,7 @@ class MobileNetV2(nn.Module):
         )
         self.groups = nn.Sequential()
         before = 16
-        for width, blocks, stride, expansion in _STAGES:
+        for width, blocks, stride, expansion in _GROUPS:
             first = Block(before, width, stride, expansion)
             rest = (Block(width, width, 1, expansion) for _ in range(blocks - 1))
             self.groups.append(nn.Sequential(first, *rest))

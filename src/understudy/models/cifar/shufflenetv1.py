@@ -51,18 +51,17 @@ class ShuffleNetV1(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
         self.stages = nn.Sequential()
+        self.taps = {"stem": "stem", "penultimate": "fc:input"}
         before = 24
         for width, blocks in ((240, 4), (480, 8), (960, 4)):
             rest = (Block(width, width, 1) for _ in range(blocks - 1))
             self.stages.append(nn.Sequential(Block(before, width, 2), *rest))
+            stage = len(self.stages)
+            self.taps[f"stage{stage}/preact"] = f"stages.{stage - 1}.{blocks - 1}.act:input"
+            self.taps[f"stage{stage}"] = f"stages.{stage - 1}"
             before = width
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(before, num_classes)
-        self.taps = {"stem": "stem", "penultimate": "fc:input"}
-        for number in range(3):
-            last = f"stages.{number}.{len(self.stages[number]) - 1}"
-            self.taps[f"stage{number + 1}/preact"] = f"{last}.act:input"
-            self.taps[f"stage{number + 1}"] = f"stages.{number}"
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Logits."""

@@ -4,6 +4,8 @@ A 1×1 stem of 24 channels, stages of 116, 232 and 464 channels with 4, 8 and 4 
 convolution to 1024.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,7 +35,7 @@ class ShuffleNetV2(nn.Module):
     """Three shuffled stages; PyTorch's initialisation, as published for small images."""
 
     classifier_path = "fc"
-    taps = {
+    taps: ClassVar = {
         "stem": "stem",
         "stage1": "stages.0",
         "stage2": "stages.1",

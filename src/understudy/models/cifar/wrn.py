@@ -14,7 +14,7 @@ from understudy.models.cifar._init import he, zero_bias
 
 
 class Block(nn.Module):
-    """Norm, activation, convolution, twice; the first activation also feeds a projected shortcut."""
+    """Norm, activation, convolution, twice; a projected shortcut shares the first activation."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
