@@ -85,7 +85,8 @@ def test_control_with_nothing_measured_against_the_teacher(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(8.2, "8 s"), (492, "8.2 min"), (5999, "100.0 min"), (9000, "2.5 h")]
+    ("seconds", "text"),
+    [(8.23, "8.2 s"), (81, "81 s"), (492, "8.2 min"), (5999, "100.0 min"), (9000, "2.5 h")],
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text

@@ -105,7 +105,7 @@ def _draw(arms: Sequence[Arm], bands: dict[str, _Band], *, title: str, level: fl
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        for arm in reversed([arm for arm in arms if arm.name in bands]):
+        for arm in (arm for arm in arms if arm.name in bands):
             _line(axes, arm, bands[arm.name])
         if level is not None:
             axes.axhline(level, color=INKS["teacher"], linewidth=1, linestyle=DASHES[1])

@@ -73,5 +73,5 @@ class Results:
 def duration(seconds: float) -> str:
     """Seconds in the unit a reader would choose, such as `8.2 min`."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
