@@ -92,6 +92,8 @@ def _opened(root: str) -> Any:
         raise DataError(
             "The source 'hf' needs the package 'datasets': pip install 'understudy[hf]'."
         ) from error
+    if not root:
+        raise DataError("The source 'hf' needs a data set; set data.root to its name or folder.")
     saved = any((Path(root) / f).is_file() for f in ("dataset_dict.json", "state.json"))
     try:
         return datasets.load_from_disk(root) if saved else datasets.load_dataset(root)

@@ -111,8 +111,10 @@ class MemoryViews(Views):
         top, left = place // self.places, place % self.places
         _, channels, height, width = self.padded.shape
         corner = (index * channels * height + top) * width + left
-        flat = corner[:, None] + self._inside[mirrored]
-        images = self.padded.flatten()[flat].view(-1, channels, self.height, self.width) / 255
+        flat = (corner[:, None] + self._inside[mirrored]).flatten()
+        # index_select is several times faster than indexing with the same numbers.
+        values = self.padded.flatten().index_select(0, flat)
+        images = values.view(-1, channels, self.height, self.width) / 255
         if (self.height, self.width) == (self.size, self.size):
             return images
         return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True).clamp(

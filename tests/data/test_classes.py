@@ -1,0 +1,31 @@
+import pytest
+
+from understudy.data.classes import check
+from understudy.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (("cat", "dog"), ("cat", "dog")),
+        ((), ("cat", "dog")),
+        (("cat", "dog"), ()),
+        (("0", "1"), ("cat", "dog")),
+        (("cat", "dog"), ("0", "1")),
+    ],
+)
+def test_matching_or_unknown_classes_pass(here: tuple[str, ...], there: tuple[str, ...]) -> None:
+    check(here, there)
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (("ant", "cat", "dog", "eel"), "data have 3 classes but the teacher 4"),
+        (("ant", "dog", "cat"), "another order: class 1 is 'cat' in the data but 'dog'"),
+        (("ant", "cat", "fox"), "other names: class 2 is 'dog' in the data but 'fox'"),
+    ],
+)
+def test_other_classes_are_refused(there: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check(("ant", "cat", "dog"), there)

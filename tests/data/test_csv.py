@@ -1,0 +1,86 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from understudy.batch import UNLABELLED
+from understudy.data import csv
+from understudy.errors import DataError
+
+
+@pytest.fixture
+def table(tmp_path: Path, paint: Callable[..., Path]) -> Callable[[str], str]:
+    """Writes a CSV file beside the images 0.png to 3.png."""
+    for i in range(4):
+        paint(f"images/{i}.png", seed=i)
+
+    def write(text: str) -> str:
+        path = tmp_path / "data.csv"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+Table = Callable[[str], str]
+
+
+def test_names_splits_and_missing_labels(table: Table) -> None:
+    root = table(
+        "path,label,split\nimages/0.png,dog,train\nimages/1.png,,train\n"
+        "images/2.png,cat,val\nimages/3.png,ant,test\n"
+    )
+    train, test = csv.load(root, "train"), csv.load(root, "test")
+    assert train.classes == test.classes == ("ant", "cat", "dog")
+    assert train.labels.tolist() == [2, UNLABELLED]
+    assert test.labels.tolist() == [1, 0]
+
+
+def test_numbers_are_taken_as_they_are(table: Table, tmp_path: Path) -> None:
+    root = table(f"label,path\n10,images/0.png\n2,{tmp_path}/images/1.png\n-1,images/2.png\n")
+    source = csv.load(root, "train")
+    assert source.labels.tolist() == [10, 2, UNLABELLED]
+    assert len(source.classes) == 11
+
+
+def test_byte_order_mark_and_quotes(table: Table) -> None:
+    assert csv.load(table('\ufeffpath,label\n"images/0.png","big, dog"\n'), "train").classes == (
+        "big, dog",
+    )
+
+
+def test_unreadable_image_is_skipped(table: Table, tmp_path: Path) -> None:
+    root = table("path,label\nimages/0.png,a\nimages/1.png,b\n")
+    (tmp_path / "images/0.png").write_text("text")
+    source = csv.load(root, "train")
+    assert (source.labels.tolist(), len(source.skipped)) == ([1], 1)
+    with pytest.raises(DataError, match="1 of 2 files"):
+        csv.load(root, "train", unreadable="fail")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\nimages/0.png,a\nimages/9.png,b\n", r"line 3: there is no file .*9\.png"),
+        ("path,label\n,a\n", "line 2: the path is empty"),
+        ("file,label\na,b\n", "line 1: there is no column 'path'"),
+        ("path\nimages/0.png\n", "line 1: there is no column 'label'"),
+        ("path,label,split\nimages/0.png,a,dev\n", "line 2: the split is 'dev'; it can be: train"),
+        ("path,label\nimages/0.png,-3\n", "line 2: the label -3 is negative"),
+        ("path,label\n", "lists no images"),
+        ("", "line 1: there is no column 'path'"),
+    ],
+)
+def test_bad_tables_are_named_by_line(table: Table, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        csv.load(table(text), "train")
+
+
+def test_no_test_rows(table: Table) -> None:
+    with pytest.raises(DataError, match=r"no test split .* set data\.validation"):
+        csv.load(table("path,label\nimages/0.png,a\n"), "test")
+
+
+def test_missing_file() -> None:
+    with pytest.raises(DataError, match=r"There is no file 'nowhere\.csv'"):
+        csv.load("nowhere.csv", "train")

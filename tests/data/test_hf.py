@@ -1,0 +1,89 @@
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+
+from understudy.batch import UNLABELLED
+from understudy.data import hf
+from understudy.errors import DataError
+
+datasets.disable_progress_bars()
+
+
+def encoded(seed: int, size: int) -> dict[str, Any]:
+    content = BytesIO()
+    Image.new("RGB", (size, size), (seed, 2 * seed, 3 * seed)).save(content, "PNG")
+    return {"bytes": content.getvalue(), "path": f"{seed}.png"}
+
+
+def table(labels: list[Any], feature: Any, *, size: int = 80, images: Any = None) -> Any:
+    images = images or [encoded(i, size) for i in range(len(labels))]
+    features = datasets.Features({"label": feature, "picture": datasets.Image()})
+    return datasets.Dataset.from_dict({"picture": images, "label": labels}, features=features)
+
+
+def test_class_labels_and_splits(tmp_path: Path) -> None:
+    names = datasets.ClassLabel(names=["cat", "dog"])
+    both = {"train": table([1, 0, None], names), "validation": table([1], names)}
+    datasets.DatasetDict(both).save_to_disk(tmp_path)
+    train, test = hf.load(str(tmp_path), "train"), hf.load(str(tmp_path), "test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert train.labels.tolist() == [1, 0, UNLABELLED]
+    assert len(test) == 1
+    assert train.image(2)[:, 0, 0].tolist() == [2, 4, 6]
+    assert train.pixels is None
+    assert train.size == 80
+    assert train.digest == hf.load(str(tmp_path), "train").digest != test.digest
+
+
+def test_small_images_and_numbers(tmp_path: Path) -> None:
+    table([4, 0, 2], datasets.Value("int32"), size=32).save_to_disk(tmp_path)
+    source = hf.load(str(tmp_path), "train")
+    assert source.pixels is not None
+    assert source.pixels.shape == (3, 3, 32, 32)
+    assert source.labels.tolist() == [4, 0, 2]
+    assert len(source.classes) == 5
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    table(["a", "b"], datasets.Value("string")).save_to_disk(tmp_path)
+    source = hf.load(str(tmp_path), "train")
+    assert (source.labels.tolist(), source.classes) == ([UNLABELLED] * 2, ())
+
+
+def test_unreadable_rows(tmp_path: Path) -> None:
+    images = [encoded(0, 80), {"bytes": b"no image", "path": "bad.png"}, encoded(2, 80)]
+    table([0, 1, 2], datasets.Value("int64"), images=images).save_to_disk(tmp_path)
+    source = hf.load(str(tmp_path), "train")
+    assert source.labels.tolist() == [0, 2]
+    assert torch.equal(source.image(1)[:, 0, 0], torch.tensor([2, 4, 6], dtype=torch.uint8))
+    (reason,) = source.skipped
+    assert reason.startswith("row 1: bad.png")
+    with pytest.raises(DataError, match=r"1 of 3 images .* first: row 1"):
+        hf.load(str(tmp_path), "train", unreadable="fail")
+
+
+def test_a_folder_of_images_by_the_hubs_own_reader(tree: Path) -> None:
+    source = hf.load(str(tree), "train")
+    assert (source.classes, source.labels.tolist()) == (("cat", "dog"), [0, 0, 0, 1, 1, 1])
+
+
+def test_no_image_column(tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path)
+    with pytest.raises(DataError, match="has no column of images; it has: text"):
+        hf.load(str(tmp_path), "train")
+
+
+def test_no_test_split(tmp_path: Path) -> None:
+    table([0], datasets.Value("int64")).save_to_disk(tmp_path)
+    with pytest.raises(DataError, match="has no test split"):
+        hf.load(str(tmp_path), "test")
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no Hugging Face data set"):
+        hf.load(str(tmp_path / "nowhere" / "at" / "all"), "train")

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from understudy.data._image import decode
+from understudy.errors import DataError
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> torch.Tensor:
+    image.save(path, **options)
+    return decode(path)
+
+
+def flat(mode: str, colour: object) -> Image.Image:
+    return Image.new(mode, (4, 3), colour)
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "colour"),
+    [
+        (flat("L", 90), "grey.png", (90, 90, 90)),
+        (flat("1", 1), "bits.png", (255, 255, 255)),
+        (flat("RGB", (10, 20, 30)).quantize(2), "palette.png", (10, 20, 30)),
+        (flat("RGBA", (10, 20, 30, 255)), "opaque.png", (10, 20, 30)),
+        (flat("RGBA", (10, 20, 30, 0)), "clear.png", (255, 255, 255)),
+        (flat("LA", (90, 255)), "grey_alpha.png", (90, 90, 90)),
+        (flat("CMYK", (0, 0, 0, 0)), "print.tif", (255, 255, 255)),
+        (flat("CMYK", (0, 255, 255, 0)), "red.tif", (255, 0, 0)),
+        (flat("I;16", 0x8040), "deep.png", (128, 128, 128)),
+        (flat("I;16", 0xFFFF), "deep.tif", (255, 255, 255)),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_every_mode_becomes_rgb(
+    tmp_path: Path, image: Image.Image, name: str, colour: tuple[int, int, int]
+) -> None:
+    found = saved(tmp_path / name, image)
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, 3, 4)
+    assert (found == torch.tensor(colour)[:, None, None]).all()
+
+
+def test_transparent_palette_entry_becomes_white(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 3), 0)
+    image.putpalette([10, 20, 30])
+    assert (saved(tmp_path / "a.png", image, transparency=0) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((8, 16, 3), np.uint8)
+    upright[:, :8, 0] = 200
+    upright[:4, :, 2] = 120
+    # How a camera that notes this orientation stores an upright scene.
+    stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    image = Image.fromarray(upright)
+    if orientation in stored:
+        image = image.transpose(Image.Transpose(stored[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = saved(tmp_path / "a.png", image, exif=exif)
+    assert torch.equal(found, torch.from_numpy(upright).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\nbut not really"])
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
+        decode(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp"])
+def test_a_truncated_image_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match="cannot be read"):
+        decode(path)

@@ -1,0 +1,169 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+from understudy.data import CLEAN, FileViews, MemorySource, MemoryViews
+from understudy.data.views import Augment, mix, of, uniform
+
+SIZE = 32
+AUGMENTS: list[Augment] = ["none", "flip", "crop_flip", "resized_crop"]
+
+
+def source(images: int = 7, size: int = SIZE) -> MemorySource:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
+    return MemorySource(pixels, torch.arange(images) % 2, ("a", "b"))
+
+
+def ints(*numbers: int) -> Tensor:
+    return torch.tensor(numbers)
+
+
+def reference(pixels: Tensor, number: int) -> Tensor:
+    """View `number` of 162, by torchvision."""
+    mirrored, place = divmod(number, 81)
+    top, left = divmod(place, 9)
+    shown = tv.crop(tv.pad(pixels, [4]), top, left, SIZE, SIZE)
+    return (tv.horizontal_flip(shown) if mirrored else shown) / 255
+
+
+def test_hash_is_splitmix64() -> None:
+    # The first outputs of the published generator from the state 0, and its chaining by hand.
+    assert int(mix(0)) % 2**64 == 0xE220A8397B1DCDAF
+    mask = 2**64 - 1
+
+    def step(state: int, counter: int) -> int:
+        z = ((state ^ counter) + 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        return z ^ (z >> 31)
+
+    expected = step(step(step(0, 5), 2**40), 3)
+    assert int(mix(5, ints(2**40), ints(3))) % 2**64 == expected
+
+
+def test_every_view_is_equally_likely() -> None:
+    draws = uniform(162, 3, torch.arange(300)[:, None], torch.arange(540)[None, :])
+    counts = torch.bincount(draws.flatten(), minlength=162).double()
+    expected = 300 * 540 / 162
+    chi_squared = float(((counts - expected) ** 2 / expected).sum())
+    assert len(counts) == 162
+    # Mean 161, deviation 18: five deviations would not happen to a uniform hash.
+    assert 161 - 5 * 18 < chi_squared < 161 + 5 * 18
+
+
+@given(st.integers(0, 6), st.integers(0, 161))
+def test_a_numbered_view_is_torchvisions_to_the_bit(i: int, number: int) -> None:
+    data = source()
+    views = MemoryViews(data.pixels, augment="crop_flip", size=SIZE, seed=0)
+    assert views.count == 162
+    shown = views.show(ints(i), ints(number))
+    assert torch.equal(shown[0], reference(data.pixels[i], number))
+
+
+@pytest.mark.parametrize(("augment", "count"), [("none", 1), ("flip", 2)])
+def test_fewer_augmentations_have_fewer_views(augment: Augment, count: int) -> None:
+    data = source()
+    views = MemoryViews(data.pixels, augment=augment, size=SIZE, seed=0)  # type: ignore[arg-type]
+    plain = data.pixels[:1].float() / 255
+    assert views.count == count
+    assert torch.equal(views.show(ints(0), ints(0)), plain)
+    if count == 2:
+        assert torch.equal(views.show(ints(0), ints(1)), plain.flip(-1))
+
+
+def test_the_hash_reaches_all_views_of_an_image() -> None:
+    views = MemoryViews(source().pixels, augment="crop_flip", size=SIZE, seed=0)
+    many = torch.arange(3000)
+    assert len(views.number(torch.zeros_like(many), many).unique()) == 162
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("in_memory", [True, False])
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 6), st.integers(-1, 9)), min_size=1, max_size=5),
+    seed=st.integers(0, 2**31),
+)
+def test_a_view_depends_on_nothing_but_its_numbers(
+    augment: Augment, in_memory: bool, rows: list[tuple[int, int]], seed: int
+) -> None:
+    data = source()
+    views = (of if in_memory else FileViews)(data, augment=augment, size=SIZE, seed=seed)
+    together = views(*torch.tensor(rows).T)
+    alone = [views(ints(i), ints(v))[0] for i, v in reversed(rows)]
+    assert torch.equal(together, torch.stack(alone[::-1]))
+    assert together.dtype == torch.float32
+    assert together.shape == (len(rows), 3, SIZE, SIZE)
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+@pytest.mark.parametrize("make", [of, FileViews])
+def test_seed_image_and_view_all_matter(make: type[FileViews]) -> None:
+    data = source(64)
+    same = MemorySource(data.pixels[:1].expand(64, -1, -1, -1).clone(), data.labels, ())
+    rows, zeros = torch.arange(64), torch.zeros(64, dtype=torch.int64)
+    views = make(same, augment="crop_flip", size=SIZE, seed=0)
+    other_seed = make(same, augment="crop_flip", size=SIZE, seed=1)
+    base = views(zeros, zeros)
+    for changed in (views(rows, zeros), views(zeros, rows), other_seed(rows, zeros)):
+        different = (changed != base).flatten(1).any(1)
+        assert different.float().mean() > 0.8
+    assert not torch.equal(views(rows, zeros), views(zeros, rows))
+    assert not torch.equal(views(rows, zeros), other_seed(rows, zeros))
+
+
+@pytest.mark.parametrize("make", [of, FileViews])
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_the_clean_view_of_an_image_of_the_right_size_is_the_image(
+    make: type[FileViews], augment: Augment
+) -> None:
+    data = source()
+    index = torch.arange(7)
+    shown = make(data, augment=augment, size=SIZE, seed=0)(index, torch.full_like(index, CLEAN))
+    assert torch.equal(shown, data.pixels.float() / 255)
+
+
+def test_random_generators_are_left_as_they_were() -> None:
+    views = FileViews(source(), augment="resized_crop", size=SIZE, seed=0)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    views(ints(0, 1), ints(0, 5))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]
+
+
+def test_clean_view_of_a_photo_is_resize_and_centre_crop() -> None:
+    data = source(2, size=100)
+    clean = v2.Compose([v2.Resize(73, antialias=True), v2.CenterCrop(64)])
+    views = FileViews(data, augment="resized_crop", size=64, seed=0)
+    assert torch.equal(views(ints(1), ints(CLEAN))[0], clean(data.pixels[1]).float() / 255)
+
+
+def test_a_transform_of_the_callers_own() -> None:
+    transform = v2.Compose(
+        [v2.RandomRotation(30), v2.ColorJitter(0.4), v2.ToDtype(torch.float32, scale=True)]
+    )
+    views = FileViews(source(), augment="none", size=SIZE, seed=0, transform=transform)
+    shown = views(ints(0, 0, 0), ints(1, 2, 1))
+    assert torch.equal(shown[0], shown[2])
+    assert not torch.equal(shown[0], shown[1])
+
+
+def test_memory_images_are_resized_to_another_size() -> None:
+    views = MemoryViews(source().pixels, augment="crop_flip", size=48, seed=0)
+    shown = views(ints(0, 1), ints(0, 0))
+    assert shown.shape == (2, 3, 48, 48)
+    assert 0 <= shown.min() < shown.max() <= 1
+
+
+def test_pixels_in_memory_are_shown_in_batches() -> None:
+    assert isinstance(of(source(), augment="crop_flip", size=SIZE, seed=0), MemoryViews)
+    assert isinstance(of(source(), augment="resized_crop", size=SIZE, seed=0), FileViews)

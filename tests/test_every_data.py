@@ -1,0 +1,117 @@
+"""What holds for every data source, whatever its format."""
+
+import os
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from understudy import data
+from understudy.batch import UNLABELLED
+from understudy.data.views import of
+from understudy.errors import DataError, NameNotFound
+
+# Read when `datasets` is first imported, which the source does lazily.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what Hugging Face would cache away from the user's home."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def tree(root: Path, classes: int) -> str:
+    """Folders `{train,test}/<class>/` of images that fit every source."""
+    for split in ("train", "test"):
+        for label in range(classes):
+            folder = root / split / f"class{label:03d}"
+            folder.mkdir(parents=True)
+            pixels = np.random.default_rng(label).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "0.png")
+    return str(root)
+
+
+def table(root: Path) -> str:
+    tree(root, 2)
+    files = sorted(root.glob("*/*/*.png"))
+    lines = [f"{p.relative_to(root)},{p.parent.name},{p.parent.parent.name}" for p in files]
+    (root / "all.csv").write_text("\n".join(["path,label,split", *lines]))
+    return str(root / "all.csv")
+
+
+ROOTS: dict[str, Callable[[Path], str]] = {
+    "cifar10": lambda root: tree(root, 10),
+    "cifar100": lambda root: tree(root, 100),
+    "csv": table,
+    "fashion": lambda root: "",
+    "folder": lambda root: tree(root, 2),
+    "hf": lambda root: tree(root, 2),
+}
+
+
+def test_every_source_is_tried_here() -> None:
+    assert data.names() == sorted(ROOTS)
+
+
+@pytest.mark.parametrize("name", data.names())
+def test_module_describes_itself(name: str) -> None:
+    module = data.find(name)
+    first = (module.__doc__ or "").splitlines()[0]
+    assert 20 < len(first) <= 100
+    assert list(signature(module.load).parameters) == ["root", "split", "unreadable"]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", data.names())
+def test_source_keeps_the_contract(name: str, split: str, tmp_path: Path) -> None:
+    root = ROOTS[name](tmp_path)
+    source = data.find(name).load(root, split)  # type: ignore[arg-type]
+    assert source.labels.dtype == torch.int64
+    assert source.labels.shape == (len(source),)
+    assert source.labels.min() >= UNLABELLED
+    assert source.labels.max() < len(source.classes)
+    assert source.skipped == ()
+    image = source.image(len(source) - 1)
+    assert (image.dtype, image.shape) == (torch.uint8, (3, 32, 32))
+    assert source.size == 32
+    assert source.pixels is not None
+    assert torch.equal(source.pixels[-1], image)
+    again = data.find(name).load(root, split)  # type: ignore[arg-type]
+    assert source.digest == again.digest
+    assert len(bytes.fromhex(source.digest)) == 8
+
+
+@pytest.mark.parametrize("name", data.names())
+def test_source_feeds_a_loader(name: str, tmp_path: Path) -> None:
+    source = data.find(name).load(ROOTS[name](tmp_path), "train")
+    views = of(source, augment="crop_flip", size=32, seed=0)
+    loader = data.Loader(views, source.labels, batch=64, seed=0, shuffle=True)
+    (batch,) = next(loader.epoch(0))
+    assert batch.images.shape == (len(batch), 3, 32, 32)
+    assert torch.equal(batch.labels, source.labels[batch.index])
+
+
+@pytest.mark.parametrize("name", [n for n in data.names() if n != "fashion"])
+def test_missing_root_is_one_sentence(name: str) -> None:
+    with pytest.raises(DataError, match=r"set data\.root"):
+        data.find(name).load("", "train")
+
+
+def test_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(NameNotFound, match="did you mean 'cifar100'"):
+        data.find("cifar-100")
+
+
+def test_fashion_is_balanced_and_padded() -> None:
+    for split, per_class in (("train", 1000), ("test", 250)):
+        source = data.find("fashion").load("", split)  # type: ignore[arg-type]
+        assert torch.bincount(source.labels).tolist() == [per_class] * 10
+        assert source.pixels is not None
+        assert not source.pixels[:, :, :2].any()
+        assert source.pixels[:, :, 2:30].any()
+        assert torch.equal(source.pixels[:, 0], source.pixels[:, 2])
