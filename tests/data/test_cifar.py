@@ -1,5 +1,4 @@
 import pickle
-import tarfile
 from collections.abc import Callable
 from hashlib import md5
 from pathlib import Path
@@ -17,20 +16,15 @@ NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """A tiny archive in the official format, served from disk; gives its training images."""
+    """A tiny unpacked archive in the official format; gives its training images."""
     images = np.random.default_rng(0).integers(0, 256, (10, 3072), dtype=np.uint8)
     batch = {"data": images, "labels": list(range(10))}
     contents = {"data_batch_1": batch, "test_batch": batch, "batches.meta": {"label_names": NAMES}}
-    sums, place = {}, tmp_path / "made" / "cifar-10-batches-py"
+    sums, place = {}, tmp_path / "root" / "cifar-10-batches-py"
     place.mkdir(parents=True)
     for name, content in contents.items():
         (place / name).write_bytes(pickle.dumps(content))
         sums[name] = md5((place / name).read_bytes()).hexdigest()
-    packed = tmp_path / "made" / "cifar-10-python.tar.gz"
-    with tarfile.open(packed, "w:gz") as file:
-        file.add(place, place.name)
-    monkeypatch.setattr(CIFAR10, "url", packed.as_uri())
-    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(packed.read_bytes()).hexdigest())
     monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", sums["data_batch_1"]]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
     meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
