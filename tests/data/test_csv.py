@@ -68,12 +68,19 @@ def test_unreadable_image_is_skipped(table: Table, tmp_path: Path) -> None:
         ("path,label,split\nimages/0.png,a,dev\n", "line 2: the split is 'dev'; it can be: train"),
         ("path,label\nimages/0.png,-3\n", "line 2: the label -3 is negative"),
         ("path,label\n", "lists no images"),
+        ("path,label,split\nimages/0.png\nimages/1.png,--1\n,", "line 4: the path is empty"),
         ("", "line 1: there is no column 'path'"),
     ],
 )
 def test_bad_tables_are_named_by_line(table: Table, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         csv.load(table(text), "train")
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "photo.csv").write_bytes(b"\xff\xd8\xff\xe0 a photo")
+    with pytest.raises(DataError, match=r"photo\.csv is not a CSV file in UTF-8"):
+        csv.load(str(tmp_path / "photo.csv"), "train")
 
 
 def test_no_test_rows(table: Table) -> None:

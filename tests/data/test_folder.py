@@ -42,6 +42,14 @@ def test_train_folder_may_be_unlabelled_too(tmp_path: Path, paint: Paint) -> Non
     assert folder.load(str(tmp_path), "train").labels.tolist() == [UNLABELLED]
 
 
+def test_unlabelled_training_may_have_a_labelled_test(tree: Path, paint: Paint) -> None:
+    shutil.rmtree(tree / "train")
+    paint("train/a.png")
+    train, test = folder.load(str(tree), "train"), folder.load(str(tree), "test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([UNLABELLED], [0, 1])
+
+
 def test_classes_directly_in_the_root(tmp_path: Path, paint: Paint) -> None:
     paint("b/deep/1.png")
     paint("a/1.png")

@@ -164,6 +164,18 @@ def test_memory_images_are_resized_to_another_size() -> None:
     assert 0 <= shown.min() < shown.max() <= 1
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_shows_the_same_pixels() -> None:
+    data = source()
+    index, view = torch.arange(7), torch.arange(7) + CLEAN
+    shown = [
+        MemoryViews(data.pixels.to(device), augment="crop_flip", size=SIZE, seed=0)(index, view)
+        for device in ("cpu", "cuda")
+    ]
+    assert torch.equal(shown[0], shown[1].cpu())
+
+
 def test_pixels_in_memory_are_shown_in_batches() -> None:
     assert isinstance(of(source(), augment="crop_flip", size=SIZE, seed=0), MemoryViews)
     assert isinstance(of(source(), augment="resized_crop", size=SIZE, seed=0), FileViews)

@@ -8,9 +8,9 @@ in a folder that cannot be written the check is simply made again.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +28,13 @@ class Checked:
         kept: Positions of the readable files.
         skipped: The other files, each with the reason.
         size: Side of the images if all are squares of one size, else None.
-        stamp: Name, bytes, time of change and result of every file; any change of a file shows.
+        record: Name → [bytes, time of change, result] of every file; any change of a file shows.
     """
 
     kept: list[int]
     skipped: tuple[str, ...]
     size: int | None
-    stamp: str
+    record: Mapping[str, list[Any]]
 
 
 def check(paths: Sequence[Path], root: Path, unreadable: Literal["skip", "fail"]) -> Checked:
@@ -56,15 +56,15 @@ def check(paths: Sequence[Path], root: Path, unreadable: Literal["skip", "fail"]
     kept = [i for i, result in enumerate(results) if not isinstance(result, str)]
     sides = {side for i in kept for side in results[i]}
     size = sides.pop() if len(sides) == 1 else None
-    return Checked(kept, tuple(broken), size, json.dumps(found, sort_keys=True))
+    return Checked(kept, tuple(broken), size, found)
 
 
 def _results(paths: Sequence[Path], root: Path) -> dict[str, list[Any]]:
     """Name → [bytes, time of change in ns, [height, width] or the reason why it cannot be read]."""
     record = root / _RECORD
     known = _read(record)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(pool.map(lambda path: _result(path, root, known), paths))
+    with ThreadPool() as pool:
+        found = dict(pool.imap(lambda path: _result(path, root, known), paths, chunksize=64))
     if any(known.get(name) != result for name, result in found.items()):
         _write(record, {**known, **found})
     return found
@@ -95,7 +95,7 @@ def _read(record: Path) -> dict[str, list[Any]]:
 
 
 def _write(record: Path, content: Mapping[str, list[Any]]) -> None:
-    with suppress(PermissionError, OSError):
+    with suppress(OSError):
         partial = record.with_name(f"{record.name}.{os.getpid()}")
         partial.write_text(json.dumps(content), encoding="utf-8")
         partial.replace(record)

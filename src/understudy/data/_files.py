@@ -1,10 +1,11 @@
 """From a list of image files to a source: checked, and in memory if the images are small."""
 
+import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Literal
 
@@ -58,7 +59,8 @@ def in_memory(source: Source) -> MemorySource:
 
 def _kept(source: FileSource, checked: Checked) -> MemorySource:
     """The images in memory, decoded once and then read from one file beside them."""
-    name = sha256(checked.stamp.encode()).hexdigest()[:16]
+    stamp = json.dumps(checked.record, sort_keys=True)
+    name = sha256(stamp.encode()).hexdigest()[:16]
     cache = source.root / f".understudy-pixels-{name}.npy"
     with suppress(OSError, ValueError):
         return _with_pixels(source, torch.from_numpy(np.load(cache)))
@@ -80,7 +82,6 @@ def _decoded(source: Source) -> UInt8[Tensor, "images 3 side side"]:
     def fill(i: int) -> None:
         pixels[i] = source.image(i)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # The results are empty; asking for them raises what went wrong.
-        list(pool.map(fill, range(len(source))))
+    with ThreadPool() as pool:
+        pool.map(fill, range(len(source)), chunksize=64)
     return pixels

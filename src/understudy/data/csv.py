@@ -6,6 +6,7 @@ the test split may also be called `val`, `valid` or `validation`.
 """
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,10 @@ def load(
         raise DataError(
             f"There is no file {root!r}; set data.root to a CSV file of paths and labels."
         )
-    rows = _rows(table)
+    try:
+        rows = _rows(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not a CSV file in UTF-8: {error}.") from error
     # Both splits together decide on the classes, so that their labels agree.
     classes, numbers = _numbered(table, rows)
     chosen = [i for i, row in enumerate(rows) if row.split == split]
@@ -84,7 +88,7 @@ def _row(table: Path, line: int, values: dict[str, str | None]) -> _Row:
 def _numbered(table: Path, rows: Sequence[_Row]) -> tuple[list[str], list[int]]:
     """Class names, and the label of each row."""
     given = sorted({row.label for row in rows if row.label})
-    if not all(label.lstrip("-").isdecimal() for label in given):
+    if not all(re.fullmatch(r"-?\d+", label) for label in given):
         return given, [given.index(row.label) if row.label else UNLABELLED for row in rows]
     numbers = [int(row.label) if row.label else UNLABELLED for row in rows]
     for row, number in zip(rows, numbers, strict=True):

@@ -33,18 +33,16 @@ def load(
     if not root or not top.is_dir():
         raise DataError(f"There is no folder {root!r}; set data.root to the folder of images.")
     folder = _train(top) if split == "train" else _test(top)
-    classes = _classes(_train(top, default=folder))
+    classes = _known_classes([top / "train", folder, *(top / name for name in TEST_NAMES)])
     paths, labels = _listing(folder, classes)
     return from_files(paths, torch.tensor(labels), classes, root=top, unreadable=unreadable)
 
 
-def _train(top: Path, default: Path | None = None) -> Path:
+def _train(top: Path) -> Path:
     if (top / "train").is_dir():
         return top / "train"
     if not any((top / name).is_dir() for name in TEST_NAMES):
         return top
-    if default is not None:
-        return default
     raise DataError(f"{top} has a test folder but no folder 'train'; put training images there.")
 
 
@@ -53,6 +51,12 @@ def _test(top: Path) -> Path:
         if (top / name).is_dir():
             return top / name
     raise no_test_split(str(top))
+
+
+def _known_classes(folders: Sequence[Path]) -> list[str]:
+    """Class names by the first folder that has any: training decides, if it is labelled."""
+    found = (_classes(folder) for folder in folders if folder.is_dir())
+    return next((classes for classes in found if classes), [])
 
 
 def _classes(folder: Path) -> list[str]:

@@ -145,9 +145,18 @@ def _encoded(rows: Any, column: str) -> Any:
 
 def _checked(rows: Any, column: str) -> tuple[set[int], dict[int, str]]:
     """All sides of the readable images, and row → reason for the others."""
-    # `map` remembers its result by the fingerprint of the data: a second run checks nothing.
+    import datasets
+
+    # A second run finds the result by the fingerprint of the data; not beside them, where
+    # `map` would put it, because they may lie in a folder that cannot be written.
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "understudy"
+    cache.mkdir(parents=True, exist_ok=True)
     found = rows.map(
-        _result, input_columns=column, remove_columns=rows.column_names, desc="Checking images"
+        _result,
+        input_columns=column,
+        remove_columns=rows.column_names,
+        cache_file_name=str(cache / f"{rows._fingerprint}.arrow"),
+        desc="Checking images",
     )
     broken = {i: f"row {i}: {reason}" for i, reason in enumerate(found["reason"]) if reason}
     sides = {s for side in ("height", "width") for s in found[side] if s}

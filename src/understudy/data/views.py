@@ -82,6 +82,8 @@ class MemoryViews(Views):
         self.height, self.width = pixels.shape[2:]
         self.padded = F.pad(pixels, (self.places // 2,) * 4)
         self._inside = self._offsets()
+        # Dividing by a plain number, a GPU would multiply by its rounded reciprocal instead.
+        self._white = torch.tensor(255.0, device=pixels.device)
 
     @property
     def count(self) -> int:
@@ -114,7 +116,7 @@ class MemoryViews(Views):
         flat = (corner[:, None] + self._inside[mirrored]).flatten()
         # index_select is several times faster than indexing with the same numbers.
         values = self.padded.flatten().index_select(0, flat)
-        images = values.view(-1, channels, self.height, self.width) / 255
+        images = values.view(-1, channels, self.height, self.width) / self._white
         if (self.height, self.width) == (self.size, self.size):
             return images
         return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True).clamp(
