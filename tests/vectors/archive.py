@@ -32,12 +32,12 @@ class Case:
 
 
 def tensor(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array))
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
 
 
 def leaf(array: Any) -> Tensor:
     """The array as a tensor that gradients are taken to."""
-    return tensor(array).requires_grad_()
+    return tensor(array).clone().requires_grad_()
 
 
 def close(actual: Any, expected: Any, **tolerance: float) -> None:
@@ -46,9 +46,7 @@ def close(actual: Any, expected: Any, **tolerance: float) -> None:
     Without a tolerance: float64 to 1e-9 relative, and 1e-12 of its largest entry (rounding noise
     around an analytic zero); float32 to 2e-5 relative and 1e-6 of its largest entry.
     """
-    actual, expected = (
-        x.detach() if isinstance(x, Tensor) else tensor(x) for x in (actual, expected)
-    )
+    actual, expected = tensor(actual).detach(), tensor(expected).detach()
     scale = expected.abs().max().item() if expected.numel() else 0.0
     single = torch.float32 in (expected.dtype, actual.dtype)
     rtol, atol = (2e-5, 1e-6 * max(scale, 1e-3)) if single else (1e-9, 1e-12 * max(scale, 1))

@@ -43,6 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     root = folder(metafunc.config)
     found = collect(root)
+    if not found and metafunc.config.getoption("--vectors"):
+        raise pytest.UsageError(f"--vectors {root}: there is no golden vector (*.npz) to check.")
     absent = pytest.mark.skip(reason=f"no golden vectors (*.npz) in {root}; name them by --vectors")
     metafunc.parametrize(
         ("family", "case"),

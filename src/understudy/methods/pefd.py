@@ -2,7 +2,7 @@
 
 arXiv 2210.15274; code of the authors: github.com/chenyd7/PEFD.
 
-    zᵢ = 1/q Σₖ ReLU(Wₖ sᵢ + cₖ)          L = 1/B Σᵢ [ 1 − ⟨zᵢ, tᵢ⟩ / (‖zᵢ‖ ‖tᵢ‖) ]
+    L  = 1/B Σᵢ [ 1 − ⟨zᵢ, tᵢ⟩ / (‖zᵢ‖ ‖tᵢ‖) ],     zᵢ = 1/q Σₖ ReLU(Wₖ sᵢ + cₖ)
 
 s ∈ R^{B×d_s}, t ∈ R^{B×d_t} are the penultimate features of student and teacher, W ∈ R^{q×d_t×d_s}
 and c ∈ R^{q×d_t} the q projectors, B the batch.
