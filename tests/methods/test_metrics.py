@@ -1,0 +1,72 @@
+"""Metrics against hand-made answers and plain loops."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from understudy import metrics
+
+
+def test_accuracies_count_images() -> None:
+    logits = torch.tensor([[3.0, 2, 1, 0], [0, 3, 2, 1], [1, 0, 3, 2], [3, 2, 1, 0]])
+    labels = torch.tensor([0, 2, 2, 3])
+    assert [metrics.top_k(logits, labels, k=k) for k in (1, 2, 4)] == [0.5, 0.75, 1.0]
+    assert metrics.per_class_accuracy(logits, labels) == [1.0, None, 0.5, 0.0]
+
+
+def test_calibration_error_of_known_confidences() -> None:
+    # Confidence 0.9 at accuracy 0.5, confidence 0.6 at accuracy 1: gaps 0.4 and 0.4.
+    sure, unsure = torch.tensor([0.9, 0.1]).log(), torch.tensor([0.6, 0.4]).log()
+    logits = torch.stack([sure, sure, unsure, unsure])
+    assert metrics.calibration_error(logits, torch.tensor([0, 1, 0, 0])) == pytest.approx(0.4)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 5, 15]))
+def test_calibration_error_equals_plain_loops(seed: int, bins: int) -> None:
+    torch.manual_seed(seed)
+    logits, labels = 2 * torch.randn(30, 4).double(), torch.randint(4, (30,))
+    confidence, predicted = logits.softmax(1).max(1)
+    total = 0.0
+    for b in range(bins):
+        inside = [i for i in range(30) if b / bins < confidence[i] <= (b + 1) / bins]
+        total += abs(sum(float(predicted[i] == labels[i]) - float(confidence[i]) for i in inside))
+    assert metrics.calibration_error(logits, labels, bins) == pytest.approx(total / 30)
+
+
+def test_average_precisions_of_a_small_ranking() -> None:
+    scores = torch.tensor([[0.9], [0.8], [0.7], [0.6]])
+    present = torch.tensor([[0], [1], [1], [0]])
+    assert metrics.coco_ap(scores, present).item() == pytest.approx((1 / 2 + 2 / 3) / 2)
+    # The envelope lifts the first precision to the second; the image marked 0 is left out.
+    marked = torch.tensor([[-1], [1], [1], [0]])
+    assert metrics.voc_ap(scores, marked).item() == pytest.approx(2 / 3)
+    assert metrics.voc_ap(scores, torch.tensor([[0], [1], [1], [-1]])).item() == pytest.approx(1)
+
+
+def test_precision_and_recall_of_decisions() -> None:
+    scores = torch.tensor([[0.9, 0.9], [0.2, 0.5], [0.7, 0.1]])
+    targets = torch.tensor([[1, 0], [1, 1], [0, 0]])
+    found = metrics.coco_prf(scores, targets)
+    assert found == pytest.approx((0.5, 2 / 3, 4 / 7, 0.5, 0.75, 0.6))
+    # Here 0.5 itself does not count.
+    assert metrics.batch_pr(scores, targets) == pytest.approx((1 / 3, 1 / 3))
+
+
+def test_fidelity_of_a_student_that_only_scales_its_teacher() -> None:
+    teacher = torch.randn(10, 6)
+    student = 0.25 * teacher
+    assert metrics.agreement(student, teacher) == 1
+    assert metrics.cosine_mean(student, teacher) == pytest.approx(1)
+    assert metrics.norm_ratio(student, teacher) == pytest.approx(0.25)
+    assert metrics.kl(teacher, teacher) == pytest.approx(0)
+    assert metrics.kl(student, teacher) > 0
+
+
+def test_no_images_give_zero_and_not_an_error() -> None:
+    none = torch.zeros(0, 3)
+    labels = torch.zeros(0, dtype=torch.long)
+    assert metrics.top_k(none, labels) == metrics.calibration_error(none, labels) == 0
+    assert metrics.norm_ratio(none, none) == metrics.agreement(none, none) == 0
+    assert metrics.voc_ap(none, none).tolist() == metrics.coco_ap(none, none).tolist() == [0, 0, 0]

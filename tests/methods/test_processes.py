@@ -1,0 +1,47 @@
+"""Two processes with unequal shares of the batch learn what one with all of it learns."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, multiprocessing
+from vectors.build import batch
+
+from methods.forms import shapes
+from understudy.methods.lshfm import LSHFM
+
+FLAT = shapes("net", penultimate=4, logits=3)
+SHARES = (slice(0, 5), slice(5, 8))
+
+
+def gradient(part: slice) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of one process: the selective loss on its part of eight images."""
+    torch.manual_seed(0)
+    method = LSHFM(FLAT, FLAT, hash_std=0.5, offset="zero", hashes=16)
+    student, target, logits = torch.randn(8, 4), torch.randn(8, 4), torch.randn(8, 3)
+    labels = logits.argmax(1)
+    labels[1:4] = (labels[1:4] + 1) % 3
+    s = student[part].requires_grad_()
+    teacher = {"penultimate": target[part], "logits": logits[part]}
+    loss = method({"penultimate": s}, teacher, batch(len(s), labels[part]))
+    loss.backward()
+    assert s.grad is not None
+    return loss.detach(), s.grad
+
+
+def work(rank: int, folder: str) -> None:
+    where = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=where, rank=rank, world_size=len(SHARES))
+    torch.save(gradient(SHARES[rank]), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this build of PyTorch has no distributed part")
+def test_mean_is_over_the_correct_images_of_all_processes(tmp_path: Path) -> None:
+    loss, grad = gradient(slice(0, 8))
+    multiprocessing.spawn(work, (str(tmp_path),), nprocs=len(SHARES))
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(SHARES))]
+    # What DistributedDataParallel does with losses and gradients: average over processes.
+    torch.testing.assert_close(sum(p[0] for p in parts) / len(parts), loss)
+    torch.testing.assert_close(torch.cat([p[1] for p in parts]) / len(parts), grad)
