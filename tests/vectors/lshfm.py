@@ -34,7 +34,7 @@ def mimic(fields: Fields, s: Tensor, **hyper: Any) -> Tensor:
     hyper = {"selective": False} | hyper
     if hyper["selective"]:
         teacher["logits"] = tensor(fields["teacher_logits"])
-    hashes = len(fields["hash_weight"]) if "hash_weight" in fields else 0
+    hashes = len(fields["hash_weight"]) if "lsh" in hyper["terms"] else 0
     built = method(LSHFM, student, teacher, hashes=hashes, hash_std=1.0, **hyper)
     if hashes:
         load(built, hash_weight=fields["hash_weight"], hash_bias=fields["hash_bias"])

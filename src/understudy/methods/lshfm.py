@@ -60,8 +60,8 @@ def lsh(
     """
     ours, theirs = F.linear(student, weight, bias), F.linear(teacher, weight, bias)
     if discrepancy == "bce":
-        # softplus(a) - h a = -logsigmoid(a) for a bit of 1, and -logsigmoid(-a) for 0.
-        return -F.logsigmoid(torch.where(theirs > 0, ours, -ours)).mean(1)
+        bits = (theirs > 0).to(ours.dtype)
+        return F.binary_cross_entropy_with_logits(ours, bits, reduction="none").mean(1)
     return l1(ours, theirs) if discrepancy == "l1" else l2(ours, theirs)
 
 
@@ -133,7 +133,8 @@ class LSHFM(Method):
         discrepancy: How hash values are compared.
         normalise: Scale rows to length one before the l2 or l1 term. A zero row then has a
             gradient of the order 1e10, as in the released code.
-        selective: Learn only from images that the teacher classifies correctly.
+        selective: Learn only from images that the teacher classifies correctly, which asks for a
+            teacher of the same classes as the labels.
         embed: Give the student the embedding layer `always`, or only if dimensions differ.
     """
 
@@ -175,6 +176,7 @@ class LSHFM(Method):
         self.normalise, self.selective, self.given_std = normalise, selective, hash_std
         std = 1.0 if hash_std is None else hash_std
         count = 32 * dim if hashes is None else hashes
+        count = count if "lsh" in terms else 0
         self.register_buffer("hash_weight", std * torch.randn(count, dim))
         self.register_buffer("hash_bias", torch.zeros(count))
         self.register_buffer("hash_std", torch.tensor(std))
