@@ -4,6 +4,7 @@ import inspect
 import io
 import sys
 from dataclasses import dataclass, replace
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from vectors.build import Outputs
 from understudy import methods, tasks
 from understudy.batch import UNLABELLED, Batch
 from understudy.distiller import Distiller, Weight
-from understudy.errors import ShapeError, UnderstudyError
+from understudy.errors import RecipeError, ShapeError, UnderstudyError
 from understudy.features import Features, Shapes
 from understudy.methods import Method
 from understudy.models.network import Input, Network
@@ -245,6 +246,15 @@ def test_refuses_features_of_a_wrong_form_at_construction(cls: type[Method]) -> 
     turned = Shapes("odd", {k: (8, 4, 4) if len(s) == 1 else (8,) for k, s in shapes.items()})
     with pytest.raises(ShapeError, match="odd"):
         cls(turned, made.teacher.shapes)
+
+
+def test_refuses_choices_that_do_not_exist(cls: type[Method]) -> None:
+    shapes = pair(cls, TEACHER).student.shapes
+    for name, hint in get_type_hints(cls.__init__).items():
+        if get_origin(hint) is Literal:
+            (first, *_) = get_args(hint)
+            with pytest.raises(RecipeError, match=f"did you mean '{first}'"):
+                cls(shapes, shapes, **{name: f"{first}x"})
 
 
 def test_compiles_as_one_graph(made: Pair) -> None:

@@ -1,14 +1,16 @@
 """What a method is: the contract every file in this folder keeps."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, Literal, final, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import UnderstudyError
+from understudy.errors import RecipeError, UnderstudyError, suggestion
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 
 
@@ -18,11 +20,16 @@ class Method(nn.Module, ABC):
     A subclass is final. Its `__init__(student, teacher, *, hyper-parameters)` receives the
     `Shapes` of both networks, builds whatever is trained beside the student (projectors), and
     raises `ShapeError` there if it cannot work. It never owns a network, a weight, a label loss
-    or an epoch counter.
+    or an epoch counter. A hyper-parameter declared as a `Literal` is one of its values, or the
+    construction fails with `RecipeError`.
     """
 
     published_weight: ClassVar[float] = 1.0
     """Weight in the paper's CIFAR-100 experiments; the default where a recipe names none."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__init__ = _with_checked_choices(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +67,25 @@ class Method(nn.Module, ABC):
         with torch.autocast(batch.images.device.type, enabled=False):
             target = {name: x.detach() for name, x in _full_precision(teacher).items()}
             return self.loss(_full_precision(student), target, batch)
+
+
+def _with_checked_choices(init: Callable[..., None]) -> Callable[..., None]:
+    """The same `__init__`, refusing values that a `Literal` does not list."""
+
+    @wraps(init)
+    def checked(self: Method, *args: Any, **hyper_parameters: Any) -> None:
+        hints = get_type_hints(init)
+        for name, value in hyper_parameters.items():
+            options = get_args(hints[name]) if get_origin(hints.get(name)) is Literal else (value,)
+            if value not in options:
+                near = suggestion(str(value), options)
+                raise RecipeError(
+                    f"{name!r} of {type(self).__name__} is {value!r}{near}; "
+                    f"it can be: {', '.join(options)}."
+                )
+        init(self, *args, **hyper_parameters)
+
+    return checked
 
 
 def _restored(method: nn.Module, incompatible_keys: object) -> None:
