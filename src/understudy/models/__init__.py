@@ -47,7 +47,8 @@ def find(
 
     Args:
         name: See the table of this module.
-        num_classes: Classes it must tell apart; None takes it as it is, 0 builds no classifier.
+        num_classes: Classes it must tell apart; None takes it as it is (the networks of the papers
+            have 100), 0 builds a `timm:` network without a classifier.
         weights: `pretrained`, or a file or run directory that `models.weights.load` reads.
         options: Further arguments of the network's factory.
         taps: Feature name → module path, beside those found automatically.
@@ -61,6 +62,8 @@ def find(
         NameNotFound: No such network; offers the nearest spelling.
         NetworkError: It cannot be built, loaded or tapped, or its weights are of other classes.
     """
+    if num_classes == 0 and not name.startswith("timm:"):
+        raise NetworkError(f"{name} cannot be built without a classifier; only timm: networks can.")
     keep = weights == "pretrained" or name.startswith("hf:")
     built, contract = _build(
         name, None if keep and num_classes else num_classes, weights == "pretrained", options or {}

@@ -271,5 +271,9 @@ class Network(nn.Module):
 
     def _layer(self) -> nn.Linear | nn.Conv2d:
         layer = self.module.get_submodule(self.classifier)
-        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            raise NetworkError(
+                f"The classifier {self.classifier!r} of {self.name} is a {type(layer).__name__}; "
+                "it must be a linear layer or a 1×1 convolution."
+            )
         return layer

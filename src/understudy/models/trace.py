@@ -9,7 +9,7 @@
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log2
 
 import torch
@@ -39,7 +39,7 @@ class Anatomy:
     exact: bool = True
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One call of one module during the traced pass."""
 
@@ -49,12 +49,22 @@ class Call:
     began: int
     ended: int = -1
     output: Tensor | None = None
-    times: int = field(default=1)
+    times: int = 1
 
     @property
     def depth(self) -> int:
         """How deep in the module tree."""
         return self.path.count(".")
+
+    @property
+    def own_parameters(self) -> bool:
+        """Whether the module itself holds parameters, not only its children."""
+        return next(self.module.parameters(recurse=False), None) is not None
+
+    @property
+    def parent(self) -> str:
+        """Path of the module around it."""
+        return self.path.rpartition(".")[0]
 
     @property
     def batch(self) -> int:
@@ -136,34 +146,34 @@ def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
 
 def _classifier(calls: list[Call], output: Tensor, named: str | None) -> tuple[Call | None, bool]:
     """The last layer, and whether its output is the network's output."""
-    weighted = [c for c in calls if isinstance(c.module, _WEIGHTED) and c.times == 1]
     if named is not None:
-        weighted = [c for c in weighted if c.path == named]
-        if named and not weighted:
+        weighted = [c for c in calls if c.path == named and isinstance(c.module, _WEIGHTED)]
+        if named and len(weighted) != 1:
             raise NetworkError(
-                f"The classifier {named!r} is no linear layer called once in a pass."
+                f"The classifier {named!r} is no linear layer that is called once in a pass."
             )
-    if output.ndim != 2 or not weighted:
-        return None, False
-    for call in reversed(weighted):
-        if _gives(call, output):
-            return call, isinstance(call.module, nn.Linear)
-    # Two classifiers on two tokens, averaged (distilled DeiT): the first of them.
+        return (weighted[0], _gives(weighted[0], output)) if named else (None, False)
+    # A layer that other trained layers follow, if only a norm, is no classifier but a projection.
+    trained = [c for c in calls if c.own_parameters]
     heads = []
-    while (
-        weighted and weighted[-1].output is not None and weighted[-1].output.shape == output.shape
-    ):
-        heads.append(weighted.pop())
-    return (heads[-1], False) if heads else (None, False)
+    while trained and _is_head(trained[-1], output):
+        heads.append(trained.pop())
+    # Several are classifiers of several tokens, averaged (distilled DeiT): the first is taken.
+    return (heads[-1], len(heads) == 1 and _gives(heads[0], output)) if heads else (None, False)
+
+
+def _is_head(call: Call, output: Tensor) -> bool:
+    """Whether a layer gives the logits, or one of the tensors that are averaged to them."""
+    y, layer = call.output, call.module
+    if y is None or call.times != 1 or y.shape[:2] != output.shape:
+        return False
+    pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+    return pointwise or (isinstance(layer, nn.Linear) and y.ndim == 2)
 
 
 def _gives(call: Call, output: Tensor) -> bool:
-    """Whether the network's output is this layer's, perhaps rectified and averaged over the map."""
-    y = call.output
-    if y is None or y.shape[:2] != output.shape:
-        return False
-    forms = [y] if y.ndim == 2 else [y.mean((2, 3)), y.relu().mean((2, 3))]
-    return any(torch.allclose(form, output, rtol=1e-4, atol=1e-6) for form in forms)
+    """Whether the logits are linear in what enters this layer: they are what it gives."""
+    return isinstance(call.module, nn.Linear) and _same(call.output, output)
 
 
 def _dropout_before(last: Call, body: list[Call]) -> str:
@@ -239,16 +249,17 @@ def _inside(inner: Call, outer: Call) -> bool:
 def _siblings(ends: list[Call], after: list[Call]) -> list[Call]:
     """Ends of stages that lie beside each other in the module tree.
 
-    A container's output is also that of its last child: of the two the child is named like the
-    stages before it. A resolution that ends inside the module of the next stage is none of its own:
-    it is a block whose second convolution is strided.
+    A container's output is also that of its last child: of the two, the sibling of the stage before
+    is named. A resolution that ends inside the module of the next stage is none of its own: it is a
+    block whose second convolution is strided.
     """
     *before, last = ends
-    if before and last.depth < before[-1].depth:
+    if before:
         twins = [c for c in after if not c.bare and _same(c.output, last.output)]
-        last = next((c for c in twins if c.depth == before[-1].depth), last)
+        last = next((c for c in twins if c.parent == before[-1].parent), last)
     ends = [*before, last]
-    return [end for i, end in enumerate(ends) if not any(_inside(end, e) for e in ends[i + 1 :])]
+    inner = [[e for e in ends if e is not outer and _inside(e, outer)] for outer in ends]
+    return [end for end in ends if [end] not in inner]
 
 
 def _level(call: Call, side: int) -> int:
@@ -265,8 +276,7 @@ def _quarters(calls: list[Call]) -> list[Call]:
     chains: dict[tuple[str, torch.Size], list[Call]] = {}
     for call in calls:
         if call.output is not None and list(call.module.children()):
-            parent = call.path.rpartition(".")[0]
-            chains.setdefault((parent, call.output.shape), []).append(call)
+            chains.setdefault((call.parent, call.output.shape), []).append(call)
     if not chains:
         return [_outermost(calls)]
     chain = max(chains.values(), key=len)

@@ -1,0 +1,377 @@
+"""What every network must do, and that foreign ones are understood without help."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from understudy import models
+from understudy.errors import NameNotFound, NetworkError
+from understudy.models import Network
+
+PARAMETERS = {
+    "mobilenetv2": 812_836,
+    "resnet8x4": 1_233_540,
+    "resnet20": 278_324,
+    "resnet32": 472_756,
+    "resnet32x4": 7_433_860,
+    "resnet50": 23_705_252,
+    "resnet56": 861_620,
+    "resnet110": 1_736_564,
+    "shufflenetv1": 949_258,
+    "shufflenetv2": 1_355_528,
+    "vgg8": 3_965_028,
+    "vgg13": 9_462_180,
+    "wrn_16_2": 703_284,
+    "wrn_40_1": 569_780,
+    "wrn_40_2": 2_255_156,
+}
+"""As published, with 100 classes."""
+
+_RESNET = [(16, 32, 32), (16, 32, 32), (32, 16, 16), (64, 8, 8), (64,)]
+_X4 = [(32, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (256,)]
+_WRN_2 = [(16, 32, 32), (32, 32, 32), (64, 16, 16), (128, 8, 8), (128,)]
+_VGG = [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 4, 4), (512,)]
+SHAPES = {
+    "resnet20": _RESNET,
+    "resnet56": _RESNET,
+    "resnet110": _RESNET,
+    "resnet8x4": _X4,
+    "resnet32x4": _X4,
+    "wrn_16_2": _WRN_2,
+    "wrn_40_2": _WRN_2,
+    "wrn_40_1": _RESNET,
+    "vgg8": _VGG,
+    "vgg13": _VGG,
+    "resnet50": [(64, 32, 32), (256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4), (2048,)],
+    "mobilenetv2": [(16, 16, 16), (12, 16, 16), (16, 8, 8), (48, 4, 4), (160, 2, 2), (1280,)],
+    "shufflenetv1": [(24, 32, 32), (240, 16, 16), (480, 8, 8), (960, 4, 4), (960,)],
+    "shufflenetv2": [(24, 32, 32), (116, 16, 16), (232, 8, 8), (464, 4, 4), (1024,)],
+}
+"""Stem, stages and penultimate, as published for 32×32 images."""
+
+CHEAP = ["mobilenetv2", "resnet8x4", "resnet8", "resnet50", "shufflenetv1", "shufflenetv2"]
+CHEAP += ["vgg8", "wrn_16_1", "wrn_16_2"]
+"""Every family, but not every depth: for what depth cannot change."""
+
+
+@pytest.fixture(params=models.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    # Every network recompiles the one function `features`: a few are enough to hit the limit.
+    torch._dynamo.reset()
+
+
+def images(network: Network, batch: int = 3, seed: int = 1) -> torch.Tensor:
+    size = network.input.size or 32
+    noise = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    return noise.to(next(network.parameters()).dtype)
+
+
+def stages(network: Network) -> list[str]:
+    return [k for k in network.shapes if k.startswith("stage") and "/" not in k]
+
+
+# ---- the networks of the papers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_published_parameter_count(name: str, count: int) -> None:
+    network = models.find(name, num_classes=100)
+    assert sum(p.numel() for p in network.module.parameters()) == count
+    assert sum(p.numel() for p in network.parameters()) == count
+
+
+@pytest.mark.parametrize(("name", "shapes"), SHAPES.items())
+def test_published_feature_shapes(name: str, shapes: list[tuple[int, ...]]) -> None:
+    network = models.find(name, num_classes=100)
+    asked = ["stem", *stages(network), "penultimate"]
+    assert [network.shapes[key] for key in asked] == shapes
+
+
+def test_features_are_what_was_promised(name: str) -> None:
+    network = models.find(name, num_classes=7)
+    assert next(iter(network.shapes)) == "stem"
+    assert list(network.shapes)[-2:] == ["penultimate", "logits"]
+    assert stages(network) == [f"stage{i}" for i in range(1, len(stages(network)) + 1)]
+    assert network.num_classes == 7
+    assert network.shapes.vector("penultimate") == network.classifier_weight.shape[1]
+    for training in (True, False):
+        features = network.train(training).features(images(network))
+        assert list(features) == list(network.shapes)
+        for key, feature in features.items():
+            assert feature.shape == (3, *network.shapes[key])
+            assert feature.isfinite().all()
+
+
+def test_every_parameter_learns(name: str) -> None:
+    network = models.find(name, num_classes=7)
+    # No two images and no two classes alike, so that no gradient vanishes by symmetry.
+    target = torch.arange(21.0).view(3, 7).sin()
+    (network(images(network)) - target).square().mean().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+
+
+def test_logits_come_from_penultimate(name: str) -> None:
+    network = models.find(name, num_classes=7).eval()
+    features = network.features(images(network))
+    logits = features["penultimate"] @ network.classifier_weight.T + network.classifier_bias
+    torch.testing.assert_close(features["logits"], logits)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_copies_are_independent(name: str) -> None:
+    network = models.find(name, num_classes=7).eval()
+    copy = deepcopy(network)
+    before = copy.features(images(copy))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    after = copy.features(images(copy))
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not network.features(images(network))["logits"].any()
+
+
+@pytest.mark.parametrize("name", CHEAP)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("dim", [None, 24])
+def test_plain_network_gives_the_same_logits(
+    name: str, dtype: torch.dtype, tolerance: float, dim: int | None
+) -> None:
+    network = models.find(name, num_classes=7, mean=(0, 0, 0), std=(1, 1, 1)).to(dtype).eval()
+    keys = list(network.module.state_dict())
+    if dim is not None:
+        network.embed(dim)
+        assert network.shapes["penultimate"] == (dim,)
+        assert network.classifier_weight.shape == (7, dim)
+    plain = network.plain()
+    assert list(plain.state_dict()) == keys
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in plain.modules())
+    x = images(network)
+    torch.testing.assert_close(plain(x), network(x), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_compiles_as_one_graph(name: str) -> None:
+    network = models.find(name, num_classes=7).eval()
+    compiled = torch.compile(network.features, fullgraph=True, backend="eager")
+    expected, got = network.features(images(network)), compiled(images(network))
+    assert list(got) == list(expected)
+    assert all(torch.equal(got[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+@pytest.mark.parametrize("size", [28, 64])
+def test_other_image_sizes(name: str, size: int) -> None:
+    network = models.find(name, num_classes=7, size=size).eval()
+    small = torch.rand(2, 3, 16, 16)
+    assert network(small).shape == (2, 7)
+    assert network.features(small)["stage1"].shape[1:] == network.shapes["stage1"]
+
+
+def test_vgg_pools_once_more_for_64_pixels() -> None:
+    assert models.find("vgg8", size=32).shapes["stage4"] == (512, 4, 4)
+    assert models.find("vgg8", size=64).shapes["stage4"] == (512, 4, 4)
+
+
+def test_width_of_a_residual_network_is_an_option() -> None:
+    tiny = models.find("resnet8", num_classes=10, options={"widths": [4, 8, 16, 32]})
+    assert tiny.shapes["stem"] == (4, 32, 32)
+    assert tiny.shapes["penultimate"] == (32,)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "shufflenetv1", "resnet50"])
+def test_preact_is_before_the_last_activation(name: str) -> None:
+    network = models.find(name).eval()
+    features = network.features(images(network))
+    for stage in stages(network):
+        assert torch.equal(features[f"{stage}/preact"].relu(), features[stage])
+        assert (features[f"{stage}/preact"] < 0).any()
+
+
+def test_stages_of_a_wide_residual_network_are_raw_sums() -> None:
+    network = models.find("wrn_16_2").eval()
+    features = network.features(images(network))
+    assert (features["stage3"] < 0).any()
+    pooled = network.module.act(network.module.bn(features["stage3"])).mean((2, 3))
+    torch.testing.assert_close(features["penultimate"], pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "deviation", "zero_bias"),
+    [
+        ("resnet8x4", None, False),
+        ("wrn_16_2", None, True),
+        ("vgg8", 0.01, True),
+        ("mobilenetv2", 0.01, True),
+        ("shufflenetv1", None, False),
+    ],
+)
+def test_new_layers_begin_as_published(name: str, deviation: float | None, zero_bias: bool) -> None:
+    torch.manual_seed(0)
+    network = models.find(name)
+    dim = network.shapes.vector("penultimate")
+    # PyTorch's own linear layers are uniform in ±1/√dim: their deviation is 1/√(3 dim).
+    expected = {width: deviation or (3 * width) ** -0.5 for width in (dim, 64)}
+    assert network.classifier_weight.std().item() == pytest.approx(expected[dim], rel=0.05)
+    network.embed(64)
+    embedding = network.module.fc.embedding
+    assert embedding.weight.std().item() == pytest.approx(expected[dim], rel=0.05)
+    assert network.classifier_weight.std().item() == pytest.approx(expected[64], rel=0.05)
+    assert (not embedding.bias.any()) == (not network.classifier_bias.any()) == zero_bias
+
+
+def test_convolutions_are_he_normal() -> None:
+    convolution = models.find("resnet8x4").module.stages[2][0].conv2
+    assert convolution.weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
+
+
+def test_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(NameNotFound, match="did you mean 'resnet8x4'"):
+        models.find("resnet8x")
+    with pytest.raises(NetworkError, match="did you mean 'resnet18'"):
+        models.find("torchvision:resnet118")
+    with pytest.raises(NetworkError, match="did you mean 'convnext_atto'"):
+        models.find("timm:convnext_ato")
+
+
+def test_unknown_option_is_named() -> None:
+    with pytest.raises(NetworkError, match="width"):
+        models.find("vgg8", options={"widths": [1]})
+
+
+# ---- foreign networks, found out about automatically -----------------------------------------
+
+_SMALL = {"img_size": 64}
+TIMM = {
+    "convnext_atto": {"size": 64},
+    "davit_tiny": {"size": 64, "options": {"embed_dims": (24, 48, 96, 192)}},
+    "deit_tiny_distilled_patch16_224": {"size": 64, "options": _SMALL},
+    "edgenext_xx_small": {"size": 64},
+    "efficientnet_b0": {"size": 64},
+    "efficientvit_b0": {"size": 64},
+    "efficientvit_m0": {"size": 224},
+    "fastvit_t8": {"size": 64},
+    "ghostnet_100": {"size": 64},
+    "hiera_tiny_224": {"size": 224, "options": {"stages": (1, 1, 2, 1), "embed_dim": 48}},
+    "levit_128s": {"size": 224},
+    "maxvit_rmlp_pico_rw_256": {"size": 64, "options": _SMALL},
+    "mixer_s32_224": {"size": 224},
+    "mobilenetv3_small_100": {"size": 64},
+    "mobilenetv4_conv_small": {"size": 64},
+    "naflexvit_base_patch16_gap": {
+        "size": 64,
+        "options": {"embed_dim": 48, "depth": 8, "num_heads": 3},
+    },
+    "pvt_v2_b0": {"size": 64},
+    "regnety_002": {"size": 64},
+    "repvgg_a0": {"size": 64},
+    "resnet18": {"size": 64},
+    "resnet50d": {"size": 64},
+    "starnet_s1": {"size": 64},
+    "swin_tiny_patch4_window7_224": {
+        "size": 64,
+        "options": {"img_size": 64, "window_size": 2, "embed_dim": 24, "num_heads": (1, 2, 4, 8)},
+    },
+    "twins_svt_small": {"size": 64, "options": _SMALL},
+    "vit_small_patch14_dinov2": {"size": 56, "options": {"img_size": 56, "num_classes": 5}},
+    "vit_tiny_patch16_224": {"size": 64, "options": _SMALL},
+    "xcit_nano_12_p16_224": {"size": 64},
+}
+TORCHVISION = {
+    "alexnet": {"size": 128},
+    "convnext_tiny": {"size": 64},
+    "densenet121": {"size": 64},
+    "efficientnet_b0": {"size": 64},
+    "googlenet": {"size": 64, "options": {"init_weights": False}},
+    "inception_v3": {"size": 96, "options": {"init_weights": False}},
+    "mnasnet0_5": {"size": 64},
+    "mobilenet_v2": {"size": 64},
+    "mobilenet_v3_small": {"size": 64},
+    "regnet_y_400mf": {"size": 64},
+    "resnet18": {"size": 64},
+    "resnext50_32x4d": {"size": 64},
+    "shufflenet_v2_x0_5": {"size": 64},
+    "squeezenet1_1": {"size": 64},
+    "swin_t": {"size": 64},
+    "vgg11": {"size": 64},
+    "vit_b_16": {"size": 64, "options": {"image_size": 64}},
+}
+FOREIGN = {f"timm:{k}": v for k, v in TIMM.items()}
+FOREIGN |= {f"torchvision:{k}": v for k, v in TORCHVISION.items()}
+NOT_LINEAR = {
+    "timm:deit_tiny_distilled_patch16_224": "two classifiers, averaged",
+    "timm:levit_128s": "two classifiers after norms, averaged",
+    "torchvision:squeezenet1_1": "rectified after the classifier",
+}
+FEW = {"torchvision:alexnet": 2}
+"""Networks with fewer than three resolutions after the stem."""
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_network_is_understood(name: str) -> None:
+    given = dict(FOREIGN[name])
+    options = dict(given.pop("options", {}))
+    network = models.find(name, num_classes=options.pop("num_classes", 5), options=options, **given)
+    network.eval()
+    features = network.features(images(network, batch=2))
+    assert next(iter(features)) == "stem"
+    assert {key: f.shape[1:] for key, f in features.items()} == dict(network.shapes)
+    assert network.shapes["logits"] == (5,)
+    assert network.shapes.vector("penultimate") == network.classifier_weight.shape[1]
+
+    read = features["penultimate"] @ network.classifier_weight.T
+    read = read if network.classifier_bias is None else read + network.classifier_bias
+    assert torch.allclose(read, features["logits"], rtol=1e-4, atol=1e-5) == (
+        name not in NOT_LINEAR
+    )
+
+    found = [network.shapes[key] for key in stages(network)]
+    places = [shape[1] * shape[2] if len(shape) == 3 else shape[0] for shape in found]
+    assert len(found) >= FEW.get(name, 3)
+    assert places == sorted(places, reverse=True)
+    assert all(feature.requires_grad for feature in features.values())
+    sum((feature + feature.square()).sum() for feature in features.values()).backward()
+    gradients = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
+    assert f"module.{network.classifier}.weight" in gradients
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:resnet18"])
+def test_network_without_classifier(name: str) -> None:
+    network = models.find(name, num_classes=0).eval()
+    features = network.features(images(network, batch=1))
+    assert "logits" not in features
+    assert network.num_classes is None
+    assert network.classifier_weight is None
+    assert torch.equal(features["penultimate"], network(images(network, batch=1)))
+    with pytest.raises(NetworkError, match="embedding"):
+        network.embed(8)
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:convnext_atto"])
+def test_foreign_network_compiles_and_folds(name: str) -> None:
+    network = models.find(name, num_classes=5, size=64).eval()
+    keys = list(network.module.state_dict())
+    network.embed(16)
+    compiled = torch.compile(network.features, fullgraph=True, backend="eager")
+    x = images(network)
+    assert torch.equal(compiled(x)["penultimate"], network.features(x)["penultimate"])
+    plain = network.plain()
+    assert list(plain.state_dict()) == keys
+    expected = network(x)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.input.mean, network.input.std))
+    torch.testing.assert_close(plain((x - mean) / std), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_input_contract_of_foreign_networks() -> None:
+    assert models.find("timm:resnet18").input.mean == (0.485, 0.456, 0.406)
+    contract = models.find("torchvision:resnet18").input
+    assert (contract.size, contract.interpolation) == (224, "bilinear")
+    assert models.find("torchvision:resnet18", size=64, std=(1, 1, 1)).input.std == (1, 1, 1)
