@@ -1,24 +1,23 @@
-"""From names to objects: the only place where a recipe's strings are resolved."""
+"""From names to objects: what a recipe says, built."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors import safe_open
+from torch import Tensor
 
-from understudy import data, methods, models, recipe, tasks
+from understudy import data, models, recipe, tasks
 from understudy.batch import UNLABELLED
 from understudy.data import FileViews, Loader, MemoryViews, Source, Views, subset
 from understudy.data.classes import check as check_classes
-from understudy.distiller import Distiller, Weight
-from understudy.errors import DataError, NetworkError, RecipeError, suggestion
-from understudy.methods import Method
-from understudy.models.network import Input, Network
+from understudy.distiller import Distiller
+from understudy.errors import DataError, NetworkError, RecipeError
+from understudy.models.network import Network
 from understudy.recipe import Recipe
 from understudy.tasks import Task
+from understudy.wiring import distiller, seeded
 
 EVALUATION_BATCH = 256
 
@@ -57,61 +56,55 @@ def experiment(recipe: Recipe, *, rank: int = 0, world: int = 1) -> Experiment:
     task = tasks.find(recipe.task)
     train, test = sources(recipe)
     teacher = _teacher(recipe, train.classes)
-    classes = len(train.classes) or (teacher.num_classes if teacher else None)
-    with _seeded(recipe.seed):
-        student = network(recipe.student, classes, "student")
-    distiller = _distiller(recipe, student, teacher, task)
-    size = recipe.data.size or train.size or student.input.size or 224
-    labels = train.labels if task.uses_labels else torch.full_like(train.labels, UNLABELLED)
-    share = recipe.data.labelled_share if recipe.methods else None
-    if task.uses_labels and not recipe.methods and (labels == UNLABELLED).any():
-        share = 1.0  # A control has no use for an image without a label.
-    views = _views(recipe, train, size)
-    batch, seed, workers = recipe.training.batch, recipe.seed, recipe.data.workers
+    with seeded(recipe.seed):
+        student = network(recipe.student, _num_classes(train, teacher), "student")
+    wired = distiller(recipe, student, teacher, task)
+    show = _Loaders(recipe, _side(recipe, train, student), rank, world)
     return Experiment(
-        distiller=distiller,
+        distiller=wired,
         task=task,
-        train=Loader(
-            views,
-            labels,
-            batch=batch,
-            seed=seed,
-            shuffle=True,
-            labelled_share=share,
-            accumulate=recipe.training.accumulate,
-            rank=rank,
-            world=world,
-            workers=workers,
-        ),
-        everything=Loader(
-            views, labels, batch=EVALUATION_BATCH, seed=seed, shuffle=False, workers=workers
-        ),
-        test=Loader(
-            _views(recipe, test, size),
-            test.labels,
-            batch=EVALUATION_BATCH,
-            seed=seed,
-            shuffle=False,
-            rank=rank,
-            world=world,
-            workers=workers,
-        ),
+        train=show.training(train, task),
+        everything=show.everything(train, task),
+        test=show.test(test),
         classes=train.classes,
         skipped=train.skipped + test.skipped,
     )
 
 
+@dataclass(frozen=True)
+class Examination:
+    """A trained student with what it is measured on."""
+
+    student: Network
+    teacher: Network | None
+    task: Task
+    test: Loader
+    classes: tuple[str, ...]
+
+
+def examination(recipe: Recipe, weights: Path) -> Examination:
+    """The student in a file of weights, and the test images and teacher of a recipe.
+
+    Raises:
+        UnderstudyError: As for `experiment`; also if the student was trained for other classes.
+    """
+    test = _test(recipe)
+    check_classes(test.classes, _classes_of(weights))
+    teacher = _teacher(recipe, test.classes)
+    wanted = replace(recipe.student, weights=str(weights))
+    student = network(wanted, _num_classes(test, teacher), "student", exact=True)
+    show = _Loaders(recipe, _side(recipe, test, student), rank=0, world=1)
+    return Examination(student, teacher, tasks.find(recipe.task), show.test(test), test.classes)
+
+
 def sources(recipe: Recipe) -> tuple[Source, Source]:
     """Training and test images of a recipe."""
     wanted = recipe.data
-    found = data.find(wanted.source)
-    train = found.load(wanted.root, "train", unreadable=wanted.unreadable)
+    train = data.find(wanted.source).load(wanted.root, "train", unreadable=wanted.unreadable)
+    test = _test(recipe)
+    check_classes(test.classes, train.classes)
     if wanted.validation:
-        train, test = subset.split(train, wanted.validation, seed=recipe.seed)
-    else:
-        test = found.load(wanted.root, "test", unreadable=wanted.unreadable)
-        if train.classes and test.classes:
-            check_classes(test.classes, train.classes)
+        train, _ = subset.split(train, wanted.validation, seed=recipe.seed)
     if wanted.images is not None or wanted.labels is not None:
         train = subset.class_balanced(
             train, images=wanted.images, labels=wanted.labels, seed=recipe.seed
@@ -124,12 +117,36 @@ def sources(recipe: Recipe) -> tuple[Source, Source]:
     return train, test
 
 
-def network(wanted: recipe.Network, num_classes: int | None, role: str) -> Network:
-    """The network a recipe names; a run directory as weights also tells which network it holds."""
+def _test(recipe: Recipe) -> Source:
+    wanted = recipe.data
+    load = data.find(wanted.source).load
+    if not wanted.validation:
+        return load(wanted.root, "test", unreadable=wanted.unreadable)
+    whole = load(wanted.root, "train", unreadable=wanted.unreadable)
+    return subset.split(whole, wanted.validation, seed=recipe.seed)[1]
+
+
+def _num_classes(source: Source, teacher: Network | None) -> int | None:
+    """Classes of the data; of the teacher where the data have none."""
+    return len(source.classes) or (teacher.num_classes if teacher else None)
+
+
+def network(
+    wanted: recipe.Network, num_classes: int | None, role: str, *, exact: bool = False
+) -> Network:
+    """The network a recipe names; a run directory as weights also tells which network it holds.
+
+    A student that starts from weights of other classes gets a new classifier, unless `exact`.
+    """
     made_by = Path(wanted.weights) / "recipe.yaml"
     if not wanted.name and made_by.is_file():
         stored = recipe.load(made_by).student
         wanted = replace(wanted, name=stored.name, options=stored.options | wanted.options)
+    if not wanted.name and wanted.weights:
+        raise NetworkError(
+            f"The weights '{wanted.weights}' are no run directory and do not tell which network "
+            f"they are of: give --{role}.name."
+        )
     if not wanted.name:
         raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
     return models.find(
@@ -141,50 +158,8 @@ def network(wanted: recipe.Network, num_classes: int | None, role: str) -> Netwo
         size=wanted.size,
         mean=wanted.mean,
         std=wanted.std,
-        keep_classifier=role == "teacher",
+        new_classifier=role == "student" and not exact,
     )
-
-
-def wire(
-    student: nn.Module,
-    teacher: nn.Module | None,
-    methods: Mapping[str, float | Mapping[str, Any]],
-    *,
-    example: Tensor,
-    task: str = "classification",
-) -> Distiller:
-    """Any two networks and some methods, wired for a training loop of your own.
-
-    Args:
-        student: Network to be trained; maps images to logits.
-        teacher: Network to learn from.
-        methods: Method's name → its weight, or its hyper-parameters with a `weight`.
-        example: Some images as both networks take them; only their size matters.
-        task: `classification`, or `none` to learn from the teacher alone.
-
-    Raises:
-        UnderstudyError: A name does not exist, or a method cannot work with these networks.
-
-    >>> from torchvision.models import resnet18, resnet34
-    >>> images = torch.rand(2, 3, 64, 64)
-    >>> distiller = wire(resnet18(num_classes=10), resnet34(num_classes=10), {"kd": 1}, example=images)
-    >>> sorted(distiller(images, torch.tensor([3, 4])))
-    ['kd', 'task']
-    """
-    given = {k: dict(v) if isinstance(v, Mapping) else {"weight": v} for k, v in methods.items()}
-    wanted = Recipe(methods=given)
-    wired = [
-        module if isinstance(module, Network) else Network(module, input=Input(size=example.shape[-1]))
-        for module in (student, teacher)
-        if module is not None
-    ]
-    return _distiller(wanted, wired[0], (wired + [None])[1], tasks.find(task))
-
-
-def check_methods(recipe: Recipe) -> None:
-    """Refuse unknown methods and hyper-parameters before anything is loaded."""
-    for label, given in recipe.methods.items():
-        _method_class(label, given)
 
 
 def _teacher(recipe: Recipe, classes: tuple[str, ...]) -> Network | None:
@@ -195,70 +170,80 @@ def _teacher(recipe: Recipe, classes: tuple[str, ...]) -> Network | None:
             f"The teacher {recipe.teacher.name} has no weights and would teach noise: give "
             "--teacher.weights, a file, a run directory or 'pretrained'."
         )
-    with _seeded(recipe.seed):
+    with seeded(recipe.seed):
         teacher = network(recipe.teacher, len(classes) or None, "teacher")
-    if classes and teacher.classes:
-        check_classes(classes, teacher.classes)
+    check_classes(classes, _classes_of(Path(recipe.teacher.weights)))
     return teacher
 
 
-def _views(recipe: Recipe, source: Source, size: int) -> Views:
-    augment, seed = recipe.data.augment, recipe.seed
-    if source.pixels is not None and augment != "resized_crop":
-        return MemoryViews(source.pixels, augment=augment, size=size, seed=seed)
-    return FileViews(source, augment=augment, size=size, seed=seed)
+def _classes_of(weights: Path) -> tuple[str, ...]:
+    """The class names that a run directory or a student's file records; none for other weights."""
+    path = weights / "student.safetensors" if weights.is_dir() else weights
+    if path.suffix != ".safetensors" or not path.is_file():
+        return ()
+    with safe_open(path, framework="pt") as file:
+        return tuple(json.loads((file.metadata() or {}).get("classes", "[]")))
 
 
-def _distiller(recipe: Recipe, student: Network, teacher: Network | None, task: Task) -> Distiller:
-    built: dict[str, Method] = {}
-    weights = {"task": Weight(recipe.task_weight)}
-    with _seeded(recipe.seed + 1):
-        for label, given in recipe.methods.items():
-            kind, weight, hyper_parameters = _method_class(label, given)
-            if teacher is None:
-                raise RecipeError(f"The method '{label}' needs a teacher: give --teacher.name.")
-            kind.extend(student, teacher.shapes, **hyper_parameters)
-            built[label] = kind(student.shapes, teacher.shapes, **hyper_parameters)
-            weights[label] = weight
-    if not built and not task.uses_labels:
-        raise RecipeError(
-            "Without labels there is nothing to learn from but a method: name one, such as "
-            "--method lshfm."
+def _side(recipe: Recipe, source: Source, student: Network) -> int:
+    """Side of the training views in pixels."""
+    return recipe.data.size or source.size or student.input.size or 224
+
+
+@dataclass(frozen=True)
+class _Loaders:
+    """Makes the loaders of one recipe."""
+
+    recipe: Recipe
+    size: int
+    rank: int
+    world: int
+
+    def training(self, source: Source, task: Task) -> Loader:
+        """Shuffled and augmented, this process's share."""
+        labels = _labels(source, task)
+        share = self.recipe.data.labelled_share
+        if task.uses_labels and not self.recipe.methods and (labels == UNLABELLED).any():
+            share = 1.0  # A control has no use for an image without a label.
+        return Loader(
+            self._views(source),
+            labels,
+            batch=self.recipe.training.batch,
+            seed=self.recipe.seed,
+            shuffle=True,
+            labelled_share=share,
+            accumulate=self.recipe.training.accumulate,
+            rank=self.rank,
+            world=self.world,
+            workers=self.recipe.data.workers,
         )
-    return Distiller(student, teacher, built, task, weights)
+
+    def everything(self, source: Source, task: Task) -> Loader:
+        """All training images in order, alike in every process."""
+        return self._ordered(source, _labels(source, task), rank=0, world=1)
+
+    def test(self, source: Source) -> Loader:
+        """All test images in order, this process's share."""
+        return self._ordered(source, source.labels, rank=self.rank, world=self.world)
+
+    def _ordered(self, source: Source, labels: Tensor, *, rank: int, world: int) -> Loader:
+        return Loader(
+            self._views(source),
+            labels,
+            batch=EVALUATION_BATCH,
+            seed=self.recipe.seed,
+            shuffle=False,
+            rank=rank,
+            world=world,
+            workers=self.recipe.data.workers,
+        )
+
+    def _views(self, source: Source) -> Views:
+        augment, seed = self.recipe.data.augment, self.recipe.seed
+        if source.pixels is not None and augment != "resized_crop":
+            return MemoryViews(source.pixels, augment=augment, size=self.size, seed=seed)
+        return FileViews(source, augment=augment, size=self.size, seed=seed)
 
 
-def _method_class(
-    label: str, given: Mapping[str, Any]
-) -> tuple[type[Method], Weight, dict[str, Any]]:
-    """Class, weight and hyper-parameters of one entry of `methods`."""
-    rest = dict(given)
-    kind = methods.find(rest.pop("method", label))
-    weight = _weight(label, rest.pop("weight", kind.published_weight))
-    known = methods.hyper_parameters(kind)
-    for key in rest:
-        if key not in known:
-            there = ["weight", *known]
-            raise RecipeError(
-                f"Unknown key 'methods.{label}.{key}'{suggestion(key, there)}. "
-                f"Known here: {', '.join(there)}."
-            )
-    return kind, weight, rest
-
-
-def _weight(label: str, value: Any) -> Weight:
-    try:
-        return Weight(**value) if isinstance(value, Mapping) else Weight(float(value))
-    except (TypeError, ValueError) as error:
-        raise RecipeError(
-            f"'methods.{label}.weight' is {value!r}; it must be a number or "
-            "{value: …, warmup_epochs: …}."
-        ) from error
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights from a seed of their own, so that arms differ in nothing but methods."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+def _labels(source: Source, task: Task) -> Tensor:
+    return source.labels if task.uses_labels else torch.full_like(source.labels, UNLABELLED)

@@ -1,4 +1,4 @@
-"""What there is, as tables and pages for the terminal; everything comes from docstrings and files."""
+"""What there is, as tables and pages for the terminal, out of docstrings and files."""
 
 import inspect
 from collections.abc import Callable, Iterator

@@ -1,19 +1,22 @@
 """The command line: one command per public function, thin. Imports nothing heavy before it must."""
 
+import os
 import sys
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace
 
 from understudy import __version__, recipe
 from understudy.errors import RecipeError, UnderstudyError, suggestion
 from understudy.recipe import Recipe
+
+_RANK = os.environ.get("RANK")
+"""Number of this process, if torchrun started several."""
 
 Command = Callable[[Namespace, dict[str, Any]], None]
 
@@ -30,6 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_status)
     except BrokenPipeError:
         sys.exit(0)
+    finally:
+        _leave()
+
+
+def _leave() -> None:
+    """Say goodbye to the other processes, if this was one of several."""
+    if _RANK is None or "torch" not in sys.modules:
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _run(words: list[str]) -> None:
@@ -131,8 +146,10 @@ def _overrides(options: Namespace) -> dict[str, Any]:
 
 def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
     """The recipe named on the command line, with every key that a flag replaced."""
-    chosen = {f"methods.{name}": {} for name in options.method or ()} if "method" in options else {}
-    overrides = {k: v for k, v in {**chosen, **overrides}.items()}
+    chosen: dict[str, Any] = (
+        {f"methods.{name}": {} for name in options.method or ()} if "method" in options else {}
+    )
+    overrides = {**chosen, **overrides}
     if options.recipe is None:
         return recipe.parse({}, overrides)
     return recipe.load(options.recipe, overrides)
@@ -155,6 +172,8 @@ def _train(options: Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _finish(path: Path) -> None:
+    if _RANK not in (None, "0"):
+        return
     from understudy.report import report
 
     print(f"report: {report([path])}")
@@ -178,6 +197,8 @@ def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _show_comparison(path: Path) -> None:
+    if _RANK not in (None, "0"):
+        return
     from rich.console import Console
 
     from understudy.report import report, terminal_table
@@ -198,10 +219,11 @@ def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from understudy.report import evaluation_table
-    from understudy.run import evaluate
+    from understudy.report.tables import evaluation_table
+    from understudy.run import examine
 
-    Console().print(evaluation_table(evaluate(Path(options.run), overrides, device=options.device)))
+    found = examine(options.run, overrides, device=options.device)
+    Console().print(evaluation_table(asdict(found)))
 
 
 def _report(options: Namespace, overrides: dict[str, Any]) -> None:
@@ -233,7 +255,10 @@ _DEVICE = ("--device", {"type": str | None, "help": "`cpu`; default: the best de
 _RESUME = ("--resume", {"action": "store_true", "help": "Continue an interrupted run exactly."})
 _METHOD = ("--method", {"nargs": "+", "help": "Methods to add, with their published weights."})
 _METHODS = ("--methods", {"nargs": "+", "help": "Arms, such as: kd lshfm kd+nd."})
-_SEEDS = ("--seeds", {"type": int, "nargs": "+", "default": [0, 1, 2], "help": "One run of each arm per seed."})
+_SEEDS = (
+    "--seeds",
+    {"type": int, "nargs": "+", "default": [0, 1, 2], "help": "One run of each arm per seed."},
+)
 
 COMMANDS = {
     "demo": _Entry(
@@ -273,7 +298,12 @@ COMMANDS = {
     "list": _Entry(
         "List what there is.",
         _list,
-        (("what", {"choices": ["methods", "models", "data", "recipes", "tasks"], "help": "Of what."}),),
+        (
+            (
+                "what",
+                {"choices": ["methods", "models", "data", "recipes", "tasks"], "help": "Of what."},
+            ),
+        ),
     ),
     "show": _Entry(
         "Explain a method, model, data source, task or recipe.",

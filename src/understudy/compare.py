@@ -12,18 +12,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from understudy import build, machine, storage, tasks
+from understudy import machine, storage, tasks
 from understudy.errors import RecipeError
+from understudy.execution import Watcher
 from understudy.recipe import Recipe, without_methods
-from understudy.run import Run, Watcher, train
+from understudy.run import Run, train
 from understudy.verdict import verdict
+from understudy.wiring import check_methods
 
 CONTROL = "control"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured; an arm is a plain dictionary, so the file on disk is this very structure."""
+    """What was measured; an arm is a dictionary, so the file on disk is this very structure."""
 
     name: str
     task: str
@@ -50,7 +52,7 @@ def compare(
 
     Args:
         recipe: The experiment; its methods' hyper-parameters are used wherever an arm names them.
-        methods: Arms: a method's name, or several joined by `+`; default: each method of the recipe.
+        methods: Arms: a method's name, or several joined by `+`; default: the recipe's methods.
         seeds: One run of every arm for each.
         out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept.
         device: As for `train`.
@@ -88,7 +90,7 @@ def _arms(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
         parts = {label: recipe.methods.get(label, {}) for label in name.split("+")}
         arms[name] = replace(recipe, methods=parts)
     for arm in arms.values():
-        build.check_methods(arm)
+        check_methods(arm)
     return arms
 
 

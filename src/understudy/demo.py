@@ -6,7 +6,8 @@ from pathlib import Path
 
 from understudy import recipe
 from understudy.compare import compare
-from understudy.run import Watcher, train
+from understudy.execution import Watcher
+from understudy.run import train
 
 TEACHER, STUDENT = "fashion/teacher", "fashion/demo"
 

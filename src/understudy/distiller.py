@@ -73,7 +73,7 @@ class Trainable(nn.Module):
 
 @final
 class Distiller(nn.Module):
-    """One forward pass of student and teacher; `distiller(images, labels)` gives every loss by name.
+    """Student and teacher in one pass: `distiller(images, labels)` gives every loss by name.
 
     Args:
         student: Network to be trained.
@@ -107,7 +107,7 @@ class Distiller(nn.Module):
         """Let every method measure the teacher once, before training.
 
         Args:
-            loader: Yields `(images, labels)` or images; passed over once for each method that measures.
+            loader: Yields `(images, labels)` or images; read once for each method that measures.
         """
         self.measure(lambda augmented: map(_as_batch, loader), num_images=_length(loader))
 

@@ -1,15 +1,14 @@
 """The training loop: an iterator of epochs over any distiller, exact under restart.
 
-Everything that happens in optimizer step `s` of epoch `e` is a function of the state after the step
-before and of `(seed, e, s)`: the order of the images, their views, and the numbers that dropout draws. A
-state saved between any two steps therefore continues bit for bit (on the CPU).
+Everything that happens in optimizer step `s` of epoch `e` is a function of the state after the
+step before and of `(seed, e, s)`: the order of the images, their views, and what dropout draws. A state saved between any two steps therefore continues bit for bit (on the CPU).
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -76,14 +75,15 @@ class Trainer:
         self.ema = (
             AveragedModel(
                 distiller.student,
-                multi_avg_fn=get_ema_multi_avg_fn(training.ema),
+                multi_avg_fn=get_ema_multi_avg_fn(training.ema),  # type: ignore[no-untyped-call]
                 use_buffers=True,
             )
             if training.ema
             else None
         )
         self._layout = torch.channels_last if training.channels_last else torch.contiguous_format
-        distiller.to(accelerator.device, memory_format=self._layout)
+        distiller.to(accelerator.device)
+        distiller.to(memory_format=self._layout)
         if self.ema:
             self.ema.to(accelerator.device)
         if training.compile:
@@ -95,7 +95,7 @@ class Trainer:
     @property
     def student(self) -> Network:
         """The student to evaluate and deploy: the moving average, if there is one."""
-        return self.ema.module if self.ema else self.distiller.student
+        return cast(Network, self.ema.module) if self.ema else self.distiller.student
 
     def fit(self, after_step: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
         """Train from the present position to the last epoch.

@@ -1,4 +1,6 @@
-"""Every error a user can cause, in one tree; each message says what was asked, what there is, and what to do.
+"""Every error a user can cause, in one tree.
+
+Each message says what was asked, what there is, and what to do.
 
     UnderstudyError            the root: catch this to catch everything below
     ├── NameNotFound           a name that does not exist; the message offers the nearest one
@@ -7,7 +9,7 @@
     ├── NetworkError           a network that cannot be found, loaded or tapped
     ├── ShapeError             a feature that is missing or has the wrong form for a method
     ├── RunError               a run directory that is missing, damaged or from another recipe
-    ├── Diverged               a loss became NaN or infinite; names the term, and where the last good state is
+    ├── Diverged               a loss became NaN or infinite; names the term
     └── Interrupted            stopped by a signal after saving; says how to continue
 """
 

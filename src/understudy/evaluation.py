@@ -23,7 +23,7 @@ Outputs = dict[str, Tensor]
 class Evaluation:
     """Metrics of the task, its headline metric for each class, and fidelity to the teacher.
 
-    Fidelity: `agreement` (% of images with the teacher's predicted class), `kl` (from the teacher's
+    Fidelity: `agreement` (share of images with the teacher's predicted class), `kl` (from the teacher's
     to the student's distribution), `cosine` and `norm_ratio` (penultimate features; only where both
     have the same dimension), `cka` (linear, of penultimate features).
     """
@@ -35,7 +35,7 @@ class Evaluation:
 
 @torch.no_grad()
 def collect(network: Network, batches: Iterable[Batch], accelerator: Accelerator) -> Outputs:
-    """Outputs of a network in evaluation mode, in the order of the images' index, from all processes."""
+    """Outputs of a network in evaluation mode, from all processes, in the order of the index."""
     training = network.training
     network.eval()
     parts = [_outputs(network, batch, accelerator) for batch in batches]
@@ -50,8 +50,8 @@ def _outputs(network: Network, batch: Batch, accelerator: Accelerator) -> Output
     batch = batch.to(accelerator.device, torch.contiguous_format)
     with accelerator.autocast():
         features: Features = network.features(batch.images)
-    kept = {name: features[name] for name in ("logits", "penultimate") if name in features}
-    kept |= {"index": batch.index, "labels": batch.labels}
+    kept: Outputs = {"index": batch.index, "labels": batch.labels}
+    kept |= {name: features[name] for name in ("logits", "penultimate") if name in features}
     return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
 
 

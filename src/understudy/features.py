@@ -1,4 +1,4 @@
-"""What a network gives: named features of one forward pass, and what is known of their shapes beforehand."""
+"""What a network gives: named features of one forward pass, and their shapes beforehand."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
@@ -10,7 +10,7 @@ from understudy.batch import Batch
 from understudy.errors import ShapeError, suggestion
 
 Features = dict[str, Tensor]
-"""Name → tensor: a map `(batch, channels, height, width)`, tokens `(batch, tokens, dim)` or a vector `(batch, dim)`."""
+"""Name → tensor: a map `(batch, channels, height, width)`, tokens or a vector `(batch, dim)`."""
 
 Kind = Literal["vector", "tokens", "map"]
 _KINDS: dict[int, Kind] = {1: "vector", 2: "tokens", 3: "map"}

@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
 def has_bf16(*, cpu: bool) -> bool:
     """Whether bfloat16 is fast here: on a CPU only with AVX512-BF16 or AMX."""
     if not cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = _cpuinfo("flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 

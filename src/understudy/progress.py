@@ -44,7 +44,9 @@ class Terminal:
             self._live = Live(self._view(), console=self.console, refresh_per_second=4)
             self._live.start()
         else:
-            self.console.print(f"{name}: {trainer.training.epochs} epochs of {len(trainer.loader)} steps")
+            self.console.print(
+                f"{name}: {trainer.training.epochs} epochs of {len(trainer.loader)} steps"
+            )
 
     def step(self, trainer: Trainer) -> None:
         """Move the bar, at most four times a second."""

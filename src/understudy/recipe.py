@@ -52,7 +52,7 @@ class Network:
     name: str = ""
     """`resnet8x4`, `timm:NAME`, `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
     weights: str = ""
-    """`pretrained`, a run directory, a `.safetensors` file or a state dict that `weights_only` loads."""
+    """`pretrained`, a run directory, or a file of weights that holds no code."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the network's factory."""
     taps: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Recipe:
     teacher: Network = Network()
     """The frozen network it learns from; not needed without methods."""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Label → hyper-parameters of a method, with its `weight`; a label that is not a method's name needs `method`."""
+    """Label → hyper-parameters and `weight`; a label that is no method's name needs `method`."""
     task_weight: float = 1.0
     """Weight of the loss on labels."""
     training: Training = Training()
@@ -168,12 +168,18 @@ def shipped() -> dict[str, Path]:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every key written out."""
-    return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True)
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as dictionaries, lists, numbers and strings: what `parse` reads."""
+    content: dict[str, Any] = _plain(asdict(recipe))
+    return content
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:
     """Dotted path → value of every key, methods included."""
-    return dict(_flatten(_plain(asdict(recipe)), ""))
+    return dict(_flatten(plain(recipe), ""))
 
 
 def _flatten(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -209,7 +215,7 @@ def _set(content: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
-            raise RecipeError(f"'{path}' cannot be set: '{parent}' is a value, not a group of keys.")
+            raise RecipeError(f"'{path}' cannot be set: '{parent}' is a value, no group of keys.")
     content[last] = value
 
 
@@ -254,13 +260,15 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if value not in options:
             names = [str(o) for o in options]
             raise RecipeError(
-                f"'{path}' is {value!r}{suggestion(str(value), names)}; it can be: {', '.join(names)}."
+                f"'{path}' is {value!r}{suggestion(str(value), names)}; "
+                f"it can be: {', '.join(names)}."
             )
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(options[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {key: {} if v is None and options[1] != str else v for key, v in value.items()}
+        # In YAML, `kd:` with nothing behind it means a method with its defaults.
+        return {key: {} if v is None else v for key, v in value.items()}
     if hint is float and type(value) in (int, float):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
@@ -298,5 +306,5 @@ def leaves(cls: type = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, Any
         if is_dataclass(hints[f.name]):
             yield from leaves(hints[f.name], f"{prefix}{f.name}.")
         else:
-            default = f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+            default = {} if f.default is MISSING else f.default  # only dictionaries are made
             yield f"{prefix}{f.name}", hints[f.name], default

@@ -31,8 +31,8 @@ class Classification(Task):
     ) -> dict[str, float]:
         """Top-1 and top-5 accuracy, mean cross-entropy and expected calibration error."""
         return {
-            "top1": metrics.top_k(logits, labels, k=1),
-            "top5": metrics.top_k(logits, labels, k=min(5, logits.shape[1])),
+            "top1": 100 * metrics.top_k(logits, labels, k=1),
+            "top5": 100 * metrics.top_k(logits, labels, k=min(5, logits.shape[1])),
             "loss": float(F.cross_entropy(logits, labels)),
             "calibration_error": metrics.calibration_error(logits, labels),
         }
@@ -41,4 +41,5 @@ class Classification(Task):
         self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
     ) -> list[float | None]:
         """Top-1 accuracy of each class."""
-        return metrics.per_class_accuracy(logits, labels)
+        each = metrics.per_class_accuracy(logits, labels)
+        return [None if accuracy is None else 100 * accuracy for accuracy in each]

@@ -1,0 +1,121 @@
+"""Methods by name, between two networks: from a recipe's `methods` to a distiller."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from understudy import methods, tasks
+from understudy.distiller import Distiller, Weight
+from understudy.errors import RecipeError, suggestion
+from understudy.methods import Method
+from understudy.models.network import Input, Network
+from understudy.recipe import Recipe
+from understudy.tasks import Task
+
+
+def wire(
+    student: nn.Module,
+    teacher: nn.Module,
+    methods: Mapping[str, float | Mapping[str, Any]],
+    *,
+    example: Tensor,
+    task: str = "classification",
+) -> Distiller:
+    """Any two networks and some methods, wired for a training loop of your own.
+
+    Args:
+        student: Network to be trained; maps images to logits.
+        teacher: Network to learn from.
+        methods: Method's name → its weight, or its hyper-parameters with a `weight`.
+        example: Some images as both networks take them; only their size matters.
+        task: `classification`, or `none` to learn from the teacher alone.
+
+    Raises:
+        UnderstudyError: A name does not exist, or a method cannot work with these networks.
+
+    >>> from torchvision.models import resnet18, resnet34
+    >>> images = torch.rand(2, 3, 64, 64)
+    >>> student, teacher = resnet18(num_classes=10), resnet34(num_classes=10)
+    >>> distiller = wire(student, teacher, {"kd": 1}, example=images)
+    >>> sorted(distiller(images, torch.tensor([3, 4])))
+    ['kd', 'task']
+    """
+    given = {k: dict(v) if isinstance(v, Mapping) else {"weight": v} for k, v in methods.items()}
+    contract = Input(size=example.shape[-1])
+    ours, theirs = (
+        module if isinstance(module, Network) else Network(module, input=contract)
+        for module in (student, teacher)
+    )
+    return distiller(Recipe(methods=given), ours, theirs, tasks.find(task))
+
+
+def distiller(recipe: Recipe, student: Network, teacher: Network | None, task: Task) -> Distiller:
+    """Student, teacher and the methods of a recipe, wired.
+
+    Raises:
+        UnderstudyError: A method does not exist, or cannot work with these networks.
+    """
+    built: dict[str, Method] = {}
+    weights = {"task": Weight(recipe.task_weight)}
+    for label, given in recipe.methods.items():
+        kind, weights[label], hyper_parameters = _method_class(label, given)
+        if teacher is None:
+            raise RecipeError(f"The method '{label}' needs a teacher: give --teacher.name.")
+        # Seeded one by one: what a method draws does not depend on its neighbours.
+        with seeded(recipe.seed + 1):
+            kind.extend(student, teacher.shapes, **hyper_parameters)
+            # The arguments of a method are the contract's, not those of its base class.
+            built[label] = kind(  # type: ignore[call-arg]
+                student.shapes, teacher.shapes, **hyper_parameters
+            )
+    if not built and not task.uses_labels:
+        raise RecipeError(
+            "Without labels there is nothing to learn from but a method: name one, such as "
+            "--method lshfm."
+        )
+    return Distiller(student, teacher, built, task, weights)
+
+
+def _method_class(
+    label: str, given: Mapping[str, Any]
+) -> tuple[type[Method], Weight, dict[str, Any]]:
+    """Class, weight and hyper-parameters of one entry of `methods`."""
+    rest = dict(given)
+    kind = methods.find(rest.pop("method", label))
+    weight = _weight(label, rest.pop("weight", kind.published_weight))
+    known = methods.hyper_parameters(kind)
+    for key in rest:
+        if key not in known:
+            there = ["weight", *known]
+            raise RecipeError(
+                f"Unknown key 'methods.{label}.{key}'{suggestion(key, there)}. "
+                f"Known here: {', '.join(there)}."
+            )
+    return kind, weight, rest
+
+
+def _weight(label: str, value: Any) -> Weight:
+    try:
+        return Weight(**value) if isinstance(value, Mapping) else Weight(float(value))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            f"'methods.{label}.weight' is {value!r}; it must be a number or "
+            "{value: …, warmup_epochs: …}."
+        ) from error
+
+
+def check_methods(recipe: Recipe) -> None:
+    """Refuse unknown methods and hyper-parameters before anything is loaded."""
+    for label, given in recipe.methods.items():
+        _method_class(label, given)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights from a seed of their own, so that arms differ in nothing but methods."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

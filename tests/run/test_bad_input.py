@@ -1,0 +1,127 @@
+"""Whatever goes wrong ends in one sentence with the fix, and loses nothing."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import CNN, TINY
+from safetensors.torch import load_file, save_file
+
+from understudy import recipe
+from understudy.errors import (
+    DataError,
+    Diverged,
+    NameNotFound,
+    NetworkError,
+    RecipeError,
+    RunError,
+    UnderstudyError,
+)
+from understudy.recipe import Recipe
+from understudy.run import Run, distill, train
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"student.name": "resnet8x5"}, NameNotFound, "did you mean 'resnet8x4'"),
+        ({"data.source": "fasion"}, NameNotFound, "did you mean 'fashion'"),
+        ({"methods": {"lshmf": {}}}, NameNotFound, "did you mean 'lshfm'"),
+        ({"methods": {"kd": {"temprature": 2}}}, RecipeError, "did you mean 'temperature'"),
+        ({"methods": {"kd": {"weight": "much"}}}, RecipeError, "must be a number"),
+        ({"training.epoch": 2}, RecipeError, "did you mean 'epochs'"),
+        ({"training.schedule": "cosin"}, RecipeError, "did you mean 'cosine'"),
+        ({"training.lr": "fast"}, RecipeError, "must be of type float"),
+        ({"task": "clasification"}, RecipeError, "did you mean 'classification'"),
+        (
+            {"methods": {"fitnet": {"feature": "stage9"}}},
+            UnderstudyError,
+            "has no feature 'stage9'",
+        ),
+        ({"teacher.weights": "nowhere"}, NetworkError, "nowhere"),
+        ({"teacher.weights": ""}, RecipeError, "teacher"),
+        ({"data.source": "folder", "data.root": "nowhere"}, DataError, "nowhere"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_words(
+    tiny: Recipe, tmp_path: Path, changes: dict, error: type[UnderstudyError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        distill(recipe.parse(recipe.plain(tiny), changes), out=tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_teacher_without_weights_is_refused(tiny: Recipe, tmp_path: Path) -> None:
+    wanted = recipe.parse(recipe.plain(tiny), {"teacher": {"name": CNN}})
+    with pytest.raises(NetworkError, match="would teach noise"):
+        train(wanted, out=tmp_path)
+
+
+def test_a_teacher_with_other_classes_is_refused(tiny: Recipe, tmp_path: Path) -> None:
+    other = recipe.parse(TINY, {"training.epochs": 1})
+    run = train(other, out=tmp_path / "other")
+    path = run.path / "student.safetensors"
+    renamed = ["Slipper", *run.environment["classes"][1:]]
+    save_file(load_file(path), path, metadata={"classes": json.dumps(renamed)})
+    wanted = recipe.parse(recipe.plain(tiny), {"teacher.weights": str(run.path)})
+    with pytest.raises(DataError, match="Slipper"):
+        train(wanted, out=tmp_path / "student")
+
+
+def test_nan_stops_names_the_term_and_keeps_the_last_good_state(
+    tiny: Recipe, tmp_path: Path
+) -> None:
+    # The weight of a warm-up is 0 in the first epoch: training breaks only in the second.
+    explode = {"weight": {"value": 1e38, "warmup_epochs": 1}, "temperature": 1.0}
+    wanted = recipe.parse(
+        recipe.plain(tiny), {"methods": {"kd": explode}, "training.schedule": "constant"}
+    )
+    with pytest.raises(Diverged, match=r"The loss '\w+' became NaN or infinite in epoch 2"):
+        train(wanted, out=tmp_path)
+    assert len(Run(tmp_path).epochs()) == 1
+    state = torch.load(tmp_path / "last" / "state.ckpt", weights_only=True)["trainable"]
+    assert all(x.isfinite().all() for x in state.values())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 kB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(mount)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_full_disk_loses_nothing(tiny: Recipe, tmp_path: Path, small_disk: Path) -> None:
+    whole = train(tiny, out=tmp_path / "whole")
+    (small_disk / "ballast").write_bytes(bytes(330_000))
+    with pytest.raises(RunError, match=r"The disk is full.*continue with --resume"):
+        train(tiny, out=small_disk / "run")
+    (small_disk / "ballast").unlink()
+    resumed = train(tiny, out=small_disk / "run", resume=True)
+    whole_file = (whole.path / "student.safetensors").read_bytes()
+    assert (resumed.path / "student.safetensors").read_bytes() == whole_file
+
+
+def test_a_folder_that_cannot_be_written(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        train(tiny, out=tmp_path / "file" / "run")
+
+
+def test_pickled_weights_are_refused(tiny: Recipe, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.system, ("true",)
+
+    torch.save({"state_dict": Evil()}, tmp_path / "teacher.pth")
+    weights = {"name": CNN, "weights": str(tmp_path / "teacher.pth")}
+    with pytest.raises(NetworkError, match="holds pickled objects"):
+        train(recipe.parse(recipe.plain(tiny), {"teacher": weights}), out=tmp_path / "run")

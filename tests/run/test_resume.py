@@ -1,0 +1,112 @@
+"""Interrupt + resume equals an uninterrupted run, bit for bit on the CPU."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import outcome
+
+from understudy import recipe
+from understudy.engine import Trainer
+from understudy.errors import Interrupted, RunError
+from understudy.recipe import Recipe
+from understudy.run import Run, train
+
+
+class Stop:
+    """Sends this process a signal after some steps."""
+
+    def __init__(self, after: int, number: int) -> None:
+        self.left, self.number = after, number
+
+    def start(self, trainer: Trainer, name: str) -> None: ...
+
+    def step(self, trainer: Trainer) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+    def epoch(self, record: dict) -> None: ...
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"training.ema": 0.9, "training.accumulate": 2, "training.optimizer": "adamw"},
+        {"training.precision": "bf16", "training.channels_last": True, "training.clip": 1.0},
+    ],
+    ids=["plain", "ema-accumulate-adamw", "bf16-channels_last-clip"],
+)
+def test_a_signal_saves_and_resume_is_exact(
+    tiny: Recipe, tmp_path: Path, changes: dict, number: int
+) -> None:
+    wanted = recipe.parse(recipe.plain(tiny), changes)
+    whole = train(wanted, out=tmp_path / "whole")
+    with pytest.raises(Interrupted, match="continue with --resume"):
+        train(wanted, out=tmp_path / "cut", watcher=Stop(10, number))
+    resumed = train(wanted, out=tmp_path / "cut", resume=True)
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_kill_9_in_mid_epoch_and_resume_is_exact(tiny: Recipe, tmp_path: Path) -> None:
+    wanted = recipe.parse(recipe.plain(tiny), {"training.checkpoint_minutes": 0.0})
+    whole = train(wanted, out=tmp_path / "whole")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.dump(wanted))
+    command = [sys.executable, "-m", "understudy", "distill", str(path), "--out"]
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+    _wait_for(tmp_path / "killed" / "last" / "previous.ckpt", process)
+    process.kill()
+    process.wait()
+    assert not Run(tmp_path / "killed").finished
+    subprocess.run(
+        [*command, str(tmp_path / "killed"), "--resume"], check=True, stdout=subprocess.DEVNULL
+    )
+    assert outcome(Run(tmp_path / "killed")) == outcome(whole)
+
+
+def _wait_for(path: Path, process: subprocess.Popen) -> None:
+    until = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < until, "no checkpoint appeared"
+        time.sleep(0.01)
+
+
+def test_a_run_is_not_overwritten(tiny: Recipe, tmp_path: Path) -> None:
+    train(tiny, out=tmp_path)
+    with pytest.raises(RunError, match="already holds a run"):
+        train(tiny, out=tmp_path)
+    other = recipe.parse(recipe.plain(tiny), {"training.lr": 0.1})
+    (tmp_path / "evaluation.json").unlink()
+    with pytest.raises(RunError, match=r"training.lr: 0.05 there, 0.1 here"):
+        train(other, out=tmp_path, resume=True)
+
+
+def test_a_finished_run_is_returned_at_once(tiny: Recipe, tmp_path: Path) -> None:
+    first = train(tiny, out=tmp_path)
+    written = (tmp_path / "evaluation.json").stat().st_mtime_ns
+    assert train(tiny, out=tmp_path, resume=True) == first
+    assert (tmp_path / "evaluation.json").stat().st_mtime_ns == written
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_still_works(
+    tiny: Recipe, tmp_path: Path
+) -> None:
+    whole = train(tiny, out=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(tiny, out=tmp_path / "cut", watcher=Stop(10, signal.SIGTERM))
+    damaged = tmp_path / "cut" / "last" / "state.ckpt"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(RunError, match=r"damaged.*delete it to continue from previous.ckpt"):
+        train(tiny, out=tmp_path / "cut", resume=True)
+    damaged.unlink()
+    assert outcome(train(tiny, out=tmp_path / "cut", resume=True)) == outcome(whole)
