@@ -174,13 +174,13 @@ def _train(options: Namespace, overrides: dict[str, Any]) -> None:
 def _finish(path: Path) -> None:
     if _RANK not in (None, "0"):
         return
-    from understudy.report import report
+    from understudy.reporting import report
 
     print(f"report: {report([path])}")
 
 
 def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.compare import compare
+    from understudy.comparison import compare
     from understudy.progress import Terminal
 
     wanted = _recipe(options, overrides)
@@ -201,7 +201,7 @@ def _show_comparison(path: Path) -> None:
         return
     from rich.console import Console
 
-    from understudy.report import report, terminal_table
+    from understudy.reporting import report, terminal_table
 
     page = report([path])
     Console().print(terminal_table(path))
@@ -209,7 +209,7 @@ def _show_comparison(path: Path) -> None:
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.demo import demo
+    from understudy.demonstration import demo
     from understudy.progress import Terminal
 
     out = demo(out=options.out, seeds=options.seeds, device=options.device, watcher=Terminal())
@@ -219,15 +219,15 @@ def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from understudy.report.tables import evaluation_table
-    from understudy.run import examine
+    from understudy.reporting.tables import evaluation_table
+    from understudy.run import evaluate
 
-    found = examine(options.run, overrides, device=options.device)
+    found = evaluate(options.run, overrides, device=options.device)
     Console().print(evaluation_table(asdict(found)))
 
 
 def _report(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.report import report
+    from understudy.reporting import report
 
     print(f"report: {report(options.runs, out=options.out)}")
 

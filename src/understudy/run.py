@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy import build
+from understudy import build, evaluation
 from understudy import recipe as recipes
 from understudy.errors import RecipeError, RunError
-from understudy.evaluation import Evaluation, collect, evaluate
+from understudy.evaluation import Evaluation, collect
 from understudy.execution import Execution, Watcher, accelerator, read_epochs
 from understudy.recipe import Recipe
 
@@ -109,7 +109,7 @@ def train(
     return run
 
 
-def examine(
+def evaluate(
     run: str | Path, overrides: Mapping[str, Any] | None = None, *, device: str | None = None
 ) -> Evaluation:
     """Measure the trained student of a run, on its own test images or on others.
@@ -133,7 +133,7 @@ def examine(
         for network in (exam.student, exam.teacher)
         if network is not None
     ]
-    return evaluate(outputs[0], outputs[1] if exam.teacher else None, exam.task)
+    return evaluation.evaluate(outputs[0], outputs[1] if exam.teacher else None, exam.task)
 
 
 def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:

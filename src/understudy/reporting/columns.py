@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from understudy.report.results import Arm, Numbers, Results, duration
+from understudy.reporting.results import Arm, Numbers, Results, duration
 
 NAMES: Mapping[str, str] = {
     "top1": "top-1",

@@ -14,9 +14,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from understudy.report.columns import name
-from understudy.report.read import Run
-from understudy.report.results import Arm, Results
+from understudy.reporting.columns import name
+from understudy.reporting.read import Run
+from understudy.reporting.results import Arm, Results
 
 INKS = {
     "c0": "#0072b2",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from understudy import recipe
-from understudy.compare import compare
+from understudy.comparison import compare
 from understudy.execution import Watcher
 from understudy.run import train
 

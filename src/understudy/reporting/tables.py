@@ -7,10 +7,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from understudy.report.columns import columns, count, name
-from understudy.report.gather import of_comparison
-from understudy.report.read import read_json
-from understudy.report.results import Arm, Results, duration
+from understudy.reporting.columns import columns, count, name
+from understudy.reporting.gather import of_comparison
+from understudy.reporting.read import read_json
+from understudy.reporting.results import Arm, Results, duration
 
 NONE = "–"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from understudy.report.results import Arm, Results
+from understudy.reporting.results import Arm, Results
 
 SHOWN = 15
 """With many classes, the page shows this many of the most gained and of the most lost."""

@@ -5,10 +5,10 @@ import re
 import pytest
 from report_directories import CLASSES, write_comparison, write_json
 
-from understudy.report.bars import changes, intervals
-from understudy.report.curves import band, curves
-from understudy.report.gather import read
-from understudy.report.read import Run
+from understudy.reporting.bars import changes, intervals
+from understudy.reporting.curves import band, curves
+from understudy.reporting.gather import read
+from understudy.reporting.read import Run
 
 
 def run(values, tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import RunError
-from understudy.report.read import Run, read_json, read_run
-from understudy.report.results import METHOD_INKS, Arm, Numbers, Results, duration
+from understudy.reporting.read import Run, read_json, read_run
+from understudy.reporting.results import METHOD_INKS, Arm, Numbers, Results, duration
 
 
 def read(paths: Sequence[Path]) -> Results:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.report.gather import read
-from understudy.report.page import markdown, page
-from understudy.report.tables import evaluation_table, terminal_table
+from understudy.reporting.gather import read
+from understudy.reporting.page import markdown, page
+from understudy.reporting.tables import evaluation_table, terminal_table
 from understudy.storage import write
 
 __all__ = ["evaluation_table", "report", "terminal_table"]

@@ -7,10 +7,10 @@ import pytest
 from report_directories import write_comparison, write_json, write_run
 
 from understudy.errors import RunError
-from understudy.report import report
-from understudy.report.gather import read
-from understudy.report.read import read_run
-from understudy.report.results import duration
+from understudy.reporting import report
+from understudy.reporting.gather import read
+from understudy.reporting.read import read_run
+from understudy.reporting.results import duration
 
 
 def test_half_written_last_line_is_left_out(tmp_path):

@@ -1,7 +1,7 @@
 """The one sentence a reader takes away, and the one below it."""
 
-from understudy.report.columns import name
-from understudy.report.results import Results
+from understudy.reporting.columns import name
+from understudy.reporting.results import Results
 
 
 def headline(results: Results) -> tuple[str, str]:

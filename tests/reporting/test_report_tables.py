@@ -8,10 +8,10 @@ import pytest
 from report_directories import write_comparison, write_json
 from rich.console import Console
 
-from understudy.report import evaluation_table, report, terminal_table
-from understudy.report.columns import columns, count
-from understudy.report.gather import read
-from understudy.report.tables import table
+from understudy.reporting import evaluation_table, report, terminal_table
+from understudy.reporting.columns import columns, count
+from understudy.reporting.gather import read
+from understudy.reporting.tables import table
 from understudy.verdict import verdict
 
 

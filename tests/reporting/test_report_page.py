@@ -8,7 +8,7 @@ import pytest
 from report_directories import write_comparison, write_run
 
 from understudy.errors import RunError
-from understudy.report import report
+from understudy.reporting import report
 
 VOID = {"meta", "input", "br", "link", "img"}
 

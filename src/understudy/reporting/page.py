@@ -3,18 +3,18 @@
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from understudy.report.bars import changes, intervals
-from understudy.report.columns import columns, signed
-from understudy.report.curves import INKS, curves
-from understudy.report.headline import headline
-from understudy.report.results import Results
-from understudy.report.tables import markdown_table, table
+from understudy.reporting.bars import changes, intervals
+from understudy.reporting.columns import columns, signed
+from understudy.reporting.curves import INKS, curves
+from understudy.reporting.headline import headline
+from understudy.reporting.results import Results
+from understudy.reporting.tables import markdown_table, table
 
 
 def page(results: Results) -> str:
     """The page as text; everything it needs is inside it."""
     environment = Environment(
-        loader=PackageLoader("understudy.report", "."),
+        loader=PackageLoader("understudy.reporting", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
