@@ -124,3 +124,8 @@ def test_trains_under_distributed_data_parallel(tmp_path: Path) -> None:
         assert all(parameter.grad is not None for parameter in network.parameters())
     finally:
         dist.destroy_process_group()
+
+
+def test_unknown_interpolation_is_refused() -> None:
+    with pytest.raises(NetworkError, match="did you mean 'bicubic'"):
+        Input(interpolation="cubic")

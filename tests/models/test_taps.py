@@ -1,5 +1,6 @@
 """Taps on networks that overwrite, repeat or hide what is to be read."""
 
+import weakref
 from copy import deepcopy
 
 import pytest
@@ -160,3 +161,21 @@ def test_layer_followed_by_a_norm_is_no_classifier() -> None:
 def test_unknown_classifier_is_refused() -> None:
     with pytest.raises(NetworkError, match="no linear layer"):
         Network(Overwriting(), input=SMALL, classifier="act1")
+
+
+def test_tracing_keeps_no_feature_alive() -> None:
+    alive: list[int] = []
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            alive.append(sum(storage() is not None for storage in seen))
+            y = x * 2
+            seen.append(weakref.ref(y))
+            return y
+
+    seen: list[weakref.ref[Tensor]] = []
+    layers = [Counting() for _ in range(20)]
+    Network(
+        nn.Sequential(nn.Conv2d(3, 4, 1), *layers, nn.Flatten(), nn.Linear(1024, 2)), input=SMALL
+    )
+    assert max(alive[:20]) <= 2

@@ -66,10 +66,16 @@ def _input(content: dict[str, Any]) -> Input:
         size = size.get("height") or size.get("shortest_edge")
     if not isinstance(size, int):
         raise NetworkError(f"The image processor names no side of a square image: {size!r}.")
+    resample = content.get("resample")
+    if resample not in _INTERPOLATION:
+        raise NetworkError(
+            f"The image processor resizes by filter {resample!r}; known are those of PIL with the "
+            f"numbers {', '.join(map(str, _INTERPOLATION))}."
+        )
     scale = content.get("do_normalize", True)
     return Input(
         size=size,
         mean=tuple(content["image_mean"]) if scale else Input.mean,
         std=tuple(content["image_std"]) if scale else Input.std,
-        interpolation=_INTERPOLATION.get(content.get("resample", 2), "bilinear"),
+        interpolation=_INTERPOLATION[resample],
     )

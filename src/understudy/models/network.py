@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from understudy.errors import NetworkError
+from understudy.errors import NetworkError, suggestion
 from understudy.features import Features, Shapes
 from understudy.models.embedding import Embedded, linear_like
 from understudy.models.taps import attach, first_tensor, settle, still, vector
@@ -35,6 +35,14 @@ class Input:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        known = ("nearest", "bilinear", "bicubic")
+        if self.interpolation not in known:
+            raise NetworkError(
+                f"There is no interpolation {self.interpolation!r}"
+                f"{suggestion(self.interpolation, known)}. There are: {', '.join(known)}."
+            )
 
     def resize(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 size size"]:
         """Images of the size the network wants, still in [0, 1]."""

@@ -99,12 +99,12 @@ def layout_of(name: str, tensor: Tensor) -> Layout:
     """What must happen to the tensor of a square image before it is the feature `name`."""
     if name == "penultimate" and tensor.ndim > 2:
         return "pooled"
-    return "channels last" if is_channels_last(tensor) else "as is"
+    return "channels last" if is_channels_last(tensor.shape) else "as is"
 
 
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether the tensor of a square image is a map `(batch, height, width, channels)`."""
-    return tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2] != tensor.shape[3]
+def is_channels_last(shape: torch.Size) -> bool:
+    """Whether a tensor of a square image is a map `(batch, height, width, channels)`."""
+    return len(shape) == 4 and shape[1] == shape[2] != shape[3]
 
 
 def arrange(tensor: Tensor, layout: Layout) -> Tensor:
@@ -117,7 +117,7 @@ def arrange(tensor: Tensor, layout: Layout) -> Tensor:
 def vector(tensor: Tensor) -> Float[Tensor, "batch dim"]:
     """A map or tokens averaged over the positions; a vector as it is."""
     if tensor.ndim == 4:
-        return tensor.mean((1, 2) if is_channels_last(tensor) else (2, 3))
+        return tensor.mean((1, 2) if is_channels_last(tensor.shape) else (2, 3))
     return tensor.mean(1) if tensor.ndim == 3 else tensor
 
 

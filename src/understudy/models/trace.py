@@ -14,6 +14,7 @@ from math import log2
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from understudy.errors import NetworkError
 from understudy.models.taps import first_tensor, is_channels_last, run
@@ -39,16 +40,41 @@ class Anatomy:
     exact: bool = True
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A tensor of the traced pass, without its numbers: those of a big network would not fit."""
+
+    shape: torch.Size
+    storage: StorageWeakRef
+
+    @classmethod
+    def of(cls, value: object) -> "Seen | None":
+        """What is remembered of the tensor in what a module receives or returns."""
+        tensor = first_tensor(value)
+        if tensor is None:
+            return None
+        # A weak reference frees the numbers, yet no later tensor gets the same identity.
+        return cls(tensor.shape, StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
+
+    def same(self, other: "Seen | None") -> bool:
+        """Whether both are the same numbers in memory, perhaps in another shape."""
+        return (
+            other is not None
+            and self.storage == other.storage
+            and self.shape.numel() == other.shape.numel()
+        )
+
+
 @dataclass(eq=False)
 class Call:
     """One call of one module during the traced pass."""
 
     path: str
     module: nn.Module
-    source: Tensor | None
+    source: Seen | None
     began: int
     ended: int = -1
-    output: Tensor | None = None
+    output: Seen | None = None
     times: int = 1
 
     @property
@@ -69,7 +95,7 @@ class Call:
     @property
     def batch(self) -> int:
         """Length of the first dimension of what it gives."""
-        return 0 if self.output is None else len(self.output)
+        return self.output.shape[0] if self.output is not None and self.output.shape else 0
 
     @property
     def positions(self) -> int:
@@ -77,9 +103,11 @@ class Call:
         if self.output is None:
             return 0
         shape = self.output.shape
-        if len(shape) == 4 and (shape[2] == shape[3] or is_channels_last(self.output)):
-            return int(shape[2] * shape[3] if shape[2] == shape[3] else shape[1] * shape[2])
-        return int(shape[1]) if len(shape) == 3 else 0
+        if is_channels_last(shape):
+            return shape[1] * shape[2]
+        if len(shape) == 4:
+            return shape[2] * shape[3] if shape[2] == shape[3] else 0
+        return shape[1] if len(shape) == 3 else 0
 
     @property
     def bare(self) -> bool:
@@ -109,18 +137,18 @@ def discover(module: nn.Module, images: Tensor, classifier: str | None) -> Anato
     return Anatomy(taps, last.path, dropout, exact)
 
 
-def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
+def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Seen]:
     """Every call of every submodule in the order they ended, and the network's output."""
     calls: list[Call] = []
     open_calls: list[Call] = []
     clock = iter(range(10**9))
 
     def begin(path: str, m: nn.Module, *arguments: object) -> None:
-        open_calls.append(Call(path, m, first_tensor(arguments), next(clock)))
+        open_calls.append(Call(path, m, Seen.of(arguments), next(clock)))
 
     def end(output: object) -> None:
         call = open_calls.pop()
-        call.ended, call.output = next(clock), first_tensor(output)
+        call.ended, call.output = next(clock), Seen.of(output)
         calls.append(call)
 
     handles = []
@@ -141,10 +169,12 @@ def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
     counts = Counter(c.path for c in calls)
     for call in calls:
         call.times = counts[call.path]
-    return calls, output
+    seen = Seen.of(output)
+    assert seen is not None
+    return calls, seen
 
 
-def _classifier(calls: list[Call], output: Tensor, named: str | None) -> tuple[Call | None, bool]:
+def _classifier(calls: list[Call], output: Seen, named: str | None) -> tuple[Call | None, bool]:
     """The last layer, and whether its output is the network's output."""
     if named is not None:
         weighted = [c for c in calls if c.path == named and isinstance(c.module, _WEIGHTED)]
@@ -162,37 +192,27 @@ def _classifier(calls: list[Call], output: Tensor, named: str | None) -> tuple[C
     return (heads[-1], len(heads) == 1 and _gives(heads[0], output)) if heads else (None, False)
 
 
-def _is_head(call: Call, output: Tensor) -> bool:
+def _is_head(call: Call, output: Seen) -> bool:
     """Whether a layer gives the logits, or one of the tensors that are averaged to them."""
     y, layer = call.output, call.module
     if y is None or call.times != 1 or y.shape[:2] != output.shape:
         return False
     pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
-    return pointwise or (isinstance(layer, nn.Linear) and y.ndim == 2)
+    return pointwise or (isinstance(layer, nn.Linear) and len(y.shape) == 2)
 
 
-def _gives(call: Call, output: Tensor) -> bool:
+def _gives(call: Call, output: Seen) -> bool:
     """Whether the logits are linear in what enters this layer: they are what it gives."""
-    return isinstance(call.module, nn.Linear) and _same(call.output, output)
+    return isinstance(call.module, nn.Linear) and output.same(call.output)
 
 
 def _dropout_before(last: Call, body: list[Call]) -> str:
     """Path of a dropout whose output is what enters the classifier."""
     for call in reversed(body):
-        if (
-            isinstance(call.module, _DROPOUT)
-            and call.times == 1
-            and _same(call.output, last.source)
-        ):
+        dropout = isinstance(call.module, _DROPOUT) and call.times == 1
+        if dropout and call.output is not None and call.output.same(last.source):
             return call.path
     return ""
-
-
-def _same(x: Tensor | None, y: Tensor | None) -> bool:
-    """Whether both are the same numbers in memory, perhaps in another shape."""
-    return (
-        x is not None and y is not None and x.numel() == y.numel() and x.data_ptr() == y.data_ptr()
-    )
 
 
 def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:
@@ -255,7 +275,7 @@ def _siblings(ends: list[Call], after: list[Call]) -> list[Call]:
     """
     *before, last = ends
     if before:
-        twins = [c for c in after if not c.bare and _same(c.output, last.output)]
+        twins = [c for c in after if not c.bare and last.output and last.output.same(c.output)]
         last = next((c for c in twins if c.parent == before[-1].parent), last)
     ends = [*before, last]
     inner = [[e for e in ends if e is not outer and _inside(e, outer)] for outer in ends]
