@@ -51,6 +51,16 @@ def test_safetensors_and_run_directories(tmp_path: Path) -> None:
         assert digest(source) == digest(target)
 
 
+def test_files_that_do_not_count_batches(tmp_path: Path) -> None:
+    source, target = small(), small()
+    state = source.state_dict()
+    counts = [key for key in state if key.endswith("num_batches_tracked")]
+    save_file({k: v for k, v in state.items() if k not in counts}, tmp_path / "old.safetensors")
+    load(target, tmp_path / "old.safetensors")
+    assert counts
+    assert digest(source) == digest(target)
+
+
 def test_digest_sees_every_value_and_name() -> None:
     module = nn.BatchNorm1d(2)
     first = digest(module)

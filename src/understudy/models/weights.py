@@ -34,6 +34,8 @@ def load(
     own = module.state_dict()
     if not set(state) & set(own):
         state = _stripped(state, own)
+    # Files of before 2018 do not count batches; nothing but norms without momentum reads the count.
+    state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state
     if new_classifier and classifier:
         for key in (f"{classifier}.weight", f"{classifier}.bias"):
             if key in state and key in own and state[key].shape != own[key].shape:
