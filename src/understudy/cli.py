@@ -2,23 +2,27 @@
 
 import os
 import sys
-from argparse import SUPPRESS, ArgumentError
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from understudy import __version__, recipe
 from understudy.errors import RecipeError, UnderstudyError, suggestion
+from understudy.flags import Entry, parse
 from understudy.recipe import Recipe
 
-_RANK = os.environ.get("RANK")
-"""Number of this process, if torchrun started several."""
+if TYPE_CHECKING:
+    from rich.console import Console
 
-Command = Callable[[Namespace, dict[str, Any]], None]
+    from understudy.execution import Watcher
+    from understudy.run import Run
+
+_RANK = os.environ.get("RANK", "0")
+"""Number of this process, if torchrun started several; the first speaks for all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,20 +30,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(words)
-    except UnderstudyError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:
             raise
-        print(f"understudy: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except BrokenPipeError:
-        sys.exit(0)
+        sentence, status = _last_words(error)
+        print(f"understudy: {sentence}", file=sys.stderr)
+        sys.exit(status)
     finally:
         _leave()
 
 
+def _last_words(error: BaseException) -> tuple[str, int]:
+    """What to say about an error, and the exit status."""
+    if isinstance(error, UnderstudyError):
+        return str(error), error.exit_status
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped by SIGINT.", 130
+    # A fault of ours: the user's mistakes are all errors of Understudy's own.
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"Internal error, {words}. Add --debug for the traceback, and report it.", 1
+
+
 def _leave() -> None:
     """Say goodbye to the other processes, if this was one of several."""
-    if _RANK is None or "torch" not in sys.modules:
+    if "RANK" not in os.environ or "torch" not in sys.modules:
         return
     import torch.distributed as dist
 
@@ -59,11 +73,8 @@ def _run(words: list[str]) -> None:
             f"There is no command {words[0]!r}{suggestion(words[0], COMMANDS)}. "
             f"There are: {', '.join(COMMANDS)}."
         )
-    entry = COMMANDS[words[0]]
-    rest, methods = _methods_flags(words[1:])
-    parser = entry.parser(f"understudy {words[0]}")
-    options = _parse(parser, rest)
-    entry.command(options, _overrides(options) | methods)
+    name, *rest = words
+    COMMANDS[name].command(*parse(COMMANDS[name], name, rest))
 
 
 def _overview() -> str:
@@ -82,220 +93,201 @@ def _overview() -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One command: what it does, its arguments, and whether it takes the keys of a recipe."""
-
-    help: str
-    command: Command
-    arguments: tuple[tuple[str, dict[str, Any]], ...]
-    takes_recipe_keys: bool = False
-
-    def parser(self, name: str) -> ArgumentParser:
-        parser = ArgumentParser(
-            prog=name, description=self.help, allow_abbrev=False, exit_on_error=False
-        )
-        for flag, options in (*self.arguments, _DEBUG):
-            parser.add_argument(flag, **options)
-        if self.takes_recipe_keys:
-            _add_recipe_keys(parser)
-        return parser
-
-
-def _add_recipe_keys(parser: ArgumentParser) -> None:
-    help_of = recipe.documentation()
-    for path, hint, default in recipe.leaves():
-        if path != "methods":
-            text = f"{help_of[path]} (recipe's default: {default})".replace("%", "%%")
-            parser.add_argument(f"--{path}", type=hint, default=SUPPRESS, help=text)
-
-
-def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
-    try:
-        return parser.parse_args(words)
-    except ArgumentError as error:
-        raise RecipeError(_one_sentence(str(error), parser)) from error
-
-
-def _one_sentence(message: str, parser: ArgumentParser) -> str:
-    text = " ".join(message.split())
-    unknown = next((w for w in text.split() if w.startswith("--")), "")
-    if text.startswith("unrecognized") and unknown:
-        known = [flag for action in parser._actions for flag in action.option_strings]
-        return f"There is no flag {unknown}{suggestion(unknown, known)}. See {parser.prog} --help."
-    return f"{text.rstrip('.')}. See {parser.prog} --help."
-
-
-def _methods_flags(words: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take `--methods.LABEL.KEY VALUE` out of the words: a method's keys are its own."""
-    rest, found = [], {}
-    queue = iter(words)
-    for word in queue:
-        if word.startswith("--methods."):
-            path, equals, value = word[2:].partition("=")
-            found[path] = yaml.safe_load(value if equals else next(queue, ""))
-        else:
-            rest.append(word)
-    return rest, found
-
-
-def _overrides(options: Namespace) -> dict[str, Any]:
-    known = {path for path, _, _ in recipe.leaves()}
-    return {key: value for key, value in vars(options.as_flat()).items() if key in known}
-
-
 def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
     """The recipe named on the command line, with every key that a flag replaced."""
-    chosen: dict[str, Any] = (
-        {f"methods.{name}": {} for name in options.method or ()} if "method" in options else {}
-    )
-    overrides = {**chosen, **overrides}
     if options.recipe is None:
         return recipe.parse({}, overrides)
     return recipe.load(options.recipe, overrides)
 
 
-def _train(options: Namespace, overrides: dict[str, Any]) -> None:
+@contextmanager
+def _watched() -> "Iterator[Watcher | None]":
+    """Someone who shows progress, in the first process."""
+    if _RANK != "0":
+        yield None
+        return
     from understudy.progress import Terminal
-    from understudy.run import distill, train
+
+    with Terminal(_console()) as watcher:
+        yield watcher
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A file or a pipe has no width; 120 characters keep rows on one line for grep.
+    fixed = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(width=fixed)
+
+
+def _train(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.run import train
 
     wanted = _recipe(options, overrides)
-    execute = distill if "method" in options else train
-    run = execute(
-        wanted,
-        out=options.out,
-        resume=options.resume,
-        device=options.device,
-        watcher=Terminal(),
-    )
-    _finish(run.path)
+    if wanted.methods:
+        raise RecipeError(
+            f"The recipe '{wanted.name}' has the methods {', '.join(wanted.methods)}, and `train` "
+            "trains alone: use `understudy distill`, or `understudy compare` for a control too."
+        )
+    _execute(train, wanted, options)
 
 
-def _finish(path: Path) -> None:
-    if _RANK not in (None, "0"):
-        return
-    from understudy.reporting import report
+def _distill(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.run import distill
 
-    print(f"report: {report([path])}")
+    wanted = _recipe(options, overrides)
+    methods: dict[str, dict[str, Any]] = {
+        name: {} for name in options.method or ()
+    } | wanted.methods
+    _execute(distill, replace(wanted, methods=methods), options)
+
+
+def _execute(function: "Callable[..., Run]", wanted: Recipe, options: Namespace) -> None:
+    with _watched() as watcher:
+        run = function(
+            wanted,
+            out=options.out,
+            resume=options.resume,
+            device=options.device,
+            watcher=watcher,
+        )
+    _report_on([run.path])
+
+
+def _report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
+    if _RANK == "0":
+        from understudy.reporting import report
+
+        print(f"report: {report(paths, out=out)}")
 
 
 def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.comparison import compare
-    from understudy.progress import Terminal
 
     wanted = _recipe(options, overrides)
     out = Path(options.out or f"runs/{wanted.name}")
-    compare(
-        wanted,
-        methods=options.methods or (),
-        seeds=options.seeds,
-        out=out,
-        device=options.device,
-        watcher=Terminal(),
-    )
+    with _watched() as watcher:
+        compare(
+            wanted,
+            methods=options.methods or (),
+            seeds=options.seeds,
+            out=out,
+            device=options.device,
+            watcher=watcher,
+        )
     _show_comparison(out)
 
 
 def _show_comparison(path: Path) -> None:
-    if _RANK not in (None, "0"):
-        return
-    from rich.console import Console
+    if _RANK == "0":
+        from understudy.reporting import terminal_table
 
-    from understudy.reporting import report, terminal_table
-
-    page = report([path])
-    Console().print(terminal_table(path))
-    print(f"report: {page}")
+        _console().print(terminal_table(path))
+    _report_on([path])
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.demonstration import demo
-    from understudy.progress import Terminal
 
-    out = demo(out=options.out, seeds=options.seeds, device=options.device, watcher=Terminal())
+    with _watched() as watcher:
+        out = demo(out=options.out, seeds=options.seeds, device=options.device, watcher=watcher)
     _show_comparison(out)
 
 
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from understudy.reporting.tables import evaluation_table
+    from understudy.reporting import evaluation_table
     from understudy.run import evaluate
 
     found = evaluate(options.run, overrides, device=options.device)
-    Console().print(evaluation_table(asdict(found)))
+    _console().print(evaluation_table(asdict(found)))
 
 
 def _report(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.reporting import report
-
-    print(f"report: {report(options.runs, out=options.out)}")
+    _report_on(options.runs, options.out)
 
 
 def _list(options: Namespace, overrides: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from understudy.catalogue import table
 
-    Console().print(table(options.what))
+    _console().print(table(options.what))
 
 
 def _show(options: Namespace, overrides: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from understudy.catalogue import show
 
-    Console().print(show(options.name))
+    _console().print(show(options.name))
 
 
-_DEBUG = ("--debug", {"action": "store_true", "help": "Show the traceback of an error."})
 _RECIPE = ("recipe", {"nargs": "?", "help": "A recipe: a file, or the name of a shipped one."})
-_OUT = ("--out", {"type": str | None, "help": "Where to write; default: runs/<name>."})
-_DEVICE = ("--device", {"type": str | None, "help": "`cpu`; default: the best device there is."})
+_OUT = ("--out", {"help": "Where to write; default: runs/<name>."})
+_DEVICE = ("--device", {"help": "`cpu`; default: the best device there is."})
 _RESUME = ("--resume", {"action": "store_true", "help": "Continue an interrupted run exactly."})
-_METHOD = ("--method", {"nargs": "+", "help": "Methods to add, with their published weights."})
-_METHODS = ("--methods", {"nargs": "+", "help": "Arms, such as: kd lshfm kd+nd."})
+_METHOD = (
+    "--method",
+    {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "Methods beside those of the recipe, with their published weights.",
+    },
+)
+_METHODS = (
+    "--methods",
+    {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "Arms, such as: kd lshfm kd+nd; default: each method of the recipe.",
+    },
+)
 _SEEDS = (
     "--seeds",
-    {"type": int, "nargs": "+", "default": [0, 1, 2], "help": "One run of each arm per seed."},
+    {
+        "type": int,
+        "nargs": "+",
+        "default": [0, 1, 2],
+        "metavar": "N",
+        "help": "One run of each arm per seed; default: 0 1 2.",
+    },
 )
 
 COMMANDS = {
-    "demo": _Entry(
+    "demo": Entry(
         "See it work: teacher, control and methods on images that come with Understudy.",
         _demo,
         (_OUT, _SEEDS, _DEVICE),
     ),
-    "distill": _Entry(
+    "distill": Entry(
         "Train a student by mimicking a teacher.",
-        _train,
+        _distill,
         (_RECIPE, _METHOD, _OUT, _RESUME, _DEVICE),
         takes_recipe_keys=True,
     ),
-    "train": _Entry(
+    "train": Entry(
         "Train a network alone: a teacher, or a control.",
         _train,
         (_RECIPE, _OUT, _RESUME, _DEVICE),
         takes_recipe_keys=True,
     ),
-    "compare": _Entry(
+    "compare": Entry(
         "Run a control and several methods over several seeds; say which helped.",
         _compare,
         (_RECIPE, _METHODS, _SEEDS, _OUT, _DEVICE),
         takes_recipe_keys=True,
     ),
-    "evaluate": _Entry(
+    "evaluate": Entry(
         "Measure the student of a run, on its own or on other data.",
         _evaluate,
         (("run", {"help": "A run directory."}), _DEVICE),
         takes_recipe_keys=True,
     ),
-    "report": _Entry(
+    "report": Entry(
         "Write the page of one or several runs, or of a comparison.",
         _report,
-        (("runs", {"nargs": "+", "help": "Run or comparison directories."}), _OUT),
+        (
+            ("runs", {"nargs": "+", "help": "Runs, or one comparison: their directories."}),
+            ("--out", {"help": "Folder or .html file to write; default: the directory itself."}),
+        ),
     ),
-    "list": _Entry(
+    "list": Entry(
         "List what there is.",
         _list,
         (
@@ -305,7 +297,7 @@ COMMANDS = {
             ),
         ),
     ),
-    "show": _Entry(
+    "show": Entry(
         "Explain a method, model, data source, task or recipe.",
         _show,
         (("name", {"help": "Its name."}),),

@@ -69,6 +69,8 @@ def compare(
     root = Path(out) if out else Path("runs") / recipe.name
     arms = _arms(recipe, methods)
     runs: dict[str, list[Run]] = {name: [] for name in arms}
+    if watcher:
+        watcher.series(len(arms) * len(seeds))
     for seed in seeds:
         for name, arm in arms.items():
             path = root / name / f"seed{seed}"

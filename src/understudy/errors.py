@@ -67,6 +67,6 @@ class NameNotFound(UnderstudyError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The words `; did you mean 'x'?` if some known name is close to `name`, else nothing."""
+    """The words ` (did you mean 'x'?)` if some known name is close to `name`, else nothing."""
     near = get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

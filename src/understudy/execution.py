@@ -28,6 +28,9 @@ from understudy.recipe import Recipe
 class Watcher(Protocol):
     """Someone who is told how training goes."""
 
+    def series(self, runs: int) -> None:
+        """The next so many runs belong together."""
+
     def start(self, trainer: Trainer, name: str) -> None:
         """Training begins or continues."""
 
@@ -36,6 +39,9 @@ class Watcher(Protocol):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """An epoch was done and perhaps evaluated."""
+
+    def end(self, name: str, metric: str, evaluation: dict[str, Any]) -> None:
+        """A run is finished; its `evaluation.json`, and the metric in it that ranks students."""
 
 
 class Execution:
@@ -95,7 +101,10 @@ class Execution:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         evaluation = self._latest or self._evaluate()
-        self._write("evaluation.json", json.dumps(self._summary(evaluation), indent=1))
+        summary = self._summary(evaluation)
+        self._write("evaluation.json", json.dumps(summary, indent=1))
+        if self.watcher:
+            self.watcher.end(self.recipe.name, self.experiment.task.headline, summary)
         self.accelerator.wait_for_everyone()
 
     def _record(self, epoch: Epoch) -> None:

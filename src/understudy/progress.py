@@ -1,100 +1,155 @@
-"""Progress of a run: a live table on a terminal, plain lines elsewhere."""
+"""Progress of runs: a table that grows downwards, and on a terminal a bar with the time left."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
 from typing import Any, final
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from understudy.engine import Trainer
 
-_ROWS = 12
-"""Epochs the live table shows at once."""
+_WIDTH = 9
+"""Characters of a column on a terminal."""
 
 
 @final
 class Terminal:
-    """Watches one run after another; leaves one line for every epoch that was evaluated."""
+    """Watches a run, one row for each epoch, or a series of runs, one row for each run.
 
-    def __init__(self, console: Console | None = None, *, headline: str = "top1") -> None:
+    Use it as a context, which takes the bar away however training ends.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
-        self.headline = headline
-        self._live: Live | None = None
-        self._rows: list[dict[str, Any]] = []
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]:,.0f} images/s "),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            refresh_per_second=4,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", start=False, visible=False, rate=0.0)
+        self._runs, self._ended = 1, 0
+        self._headings: list[str] = []
         self._shown = 0.0
+
+    def __enter__(self) -> "Terminal":
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.console.is_terminal:
+            self._bar.stop()
+
+    def series(self, runs: int) -> None:
+        """The next so many runs belong together."""
+        self._runs, self._ended = runs, 0
+        self._bar.reset(self._task, start=False, visible=False)
 
     def start(self, trainer: Trainer, name: str) -> None:
         """Show a new run."""
-        self.close()
-        self.name, self._rows = name, []
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps, {task.fields[rate]:.0f} images/s"),
-            TimeRemainingColumn(),
-            console=self.console,
+        self._name, self._headings = name, []
+        self._epochs = trainer.training.epochs
+        self._steps = self._epochs * len(trainer.loader)
+        self._metric = trainer.distiller.trainable.task.headline
+        # Reset, not updated: runs that were finished before say nothing about the speed of this.
+        self._bar.reset(
+            self._task,
+            total=self._runs * self._steps,
+            completed=self._ended * self._steps,
+            description=self._description(trainer.position.epoch),
+            visible=True,
         )
-        self._total = trainer.training.epochs * len(trainer.loader)
-        self._task = self._bar.add_task(name, total=self._total, rate=0.0)
-        if self.console.is_terminal:
-            self._live = Live(self._view(), console=self.console, refresh_per_second=4)
-            self._live.start()
-        else:
-            self.console.print(
-                f"{name}: {trainer.training.epochs} epochs of {len(trainer.loader)} steps"
-            )
+        if self._runs == 1:
+            self._print(f"{name}: {self._epochs} epochs of {len(trainer.loader)} steps")
 
     def step(self, trainer: Trainer) -> None:
         """Move the bar, at most four times a second."""
-        if self._live is None or time.monotonic() - self._shown < 0.25:
+        if time.monotonic() - self._shown < 0.25:
             return
         here = trainer.position
-        rate = here.images / max(here.seconds, 1e-9)
         done = here.epoch * len(trainer.loader) + here.step
-        self._bar.update(self._task, completed=done, rate=rate)
-        self._live.update(self._view())
+        self._bar.update(
+            self._task,
+            completed=self._ended * self._steps + done,
+            description=self._description(here.epoch),
+            rate=here.images / max(here.seconds, 1e-9),
+        )
         self._shown = time.monotonic()
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Add a row, or print a line."""
-        self._rows.append(record)
-        if self._live is None:
-            self.console.print("  " + "  ".join(_cells(record)), soft_wrap=True, highlight=False)
-        if self._live is not None:
-            self._bar.update(self._task, completed=record["step"])
-            self._live.update(self._view())
-        if record["step"] >= self._total:
-            self.close()
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Add a row of a lone run: every loss on a terminal, only the total in a log."""
+        if self._runs > 1:
+            return
+        if not self.console.is_terminal:
+            self._print(self._line(record))
+            return
+        cells = self._cells(record)
+        if list(cells) != self._headings:
+            self._headings = list(cells)
+            self._print(_aligned(self._headings), style="bold")
+        self._print(_aligned(list(cells.values())))
 
-    def close(self) -> None:
-        """Leave the last state on the screen."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+    def end(self, name: str, metric: str, evaluation: Mapping[str, Any]) -> None:
+        """Add the row of a run that is finished, perhaps since long."""
+        self._ended += 1
+        score = f"{metric} {_number(_value(evaluation, metric))}"
+        seconds = timedelta(seconds=round(evaluation["seconds"]))
+        if self._runs == 1:
+            self._print(f"{name}: {score} after {seconds}")
+        else:
+            place = f"{self._ended:>{len(str(self._runs))}}/{self._runs}"
+            self._print(f"{name:<24} [{place}]  {score}  {seconds}")
+        if self._ended == self._runs:
+            self.series(1)
 
-    def _view(self) -> Group:
-        table = Table(box=None, pad_edge=False)
-        shown = self._rows[-_ROWS:]
-        for heading in _headings(shown):
-            table.add_column(heading, justify="right")
-        for record in shown:
-            table.add_row(*(cell.rpartition(" ")[2] for cell in _cells(record)))
-        return Group(table, self._bar)
+    def _description(self, epoch: int) -> str:
+        place = f" [{self._ended + 1}/{self._runs}]" if self._runs > 1 else ""
+        return f"{self._name}{place}, epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
+
+    def _line(self, record: Mapping[str, Any]) -> str:
+        number = f"{record['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
+        return (
+            f"  epoch {number}  {self._metric} {_number(_value(record, self._metric))}"
+            f"  loss {record['losses']['total']:.4f}  {record['images_per_second']:,.0f} images/s"
+        )
+
+    def _cells(self, record: Mapping[str, Any]) -> dict[str, str]:
+        """Heading → cell, in as many columns as the terminal is wide."""
+        cells = {"epoch": f"{record['epoch']}/{self._epochs}"}
+        shown = dict.fromkeys((self._metric, "agreement", "norm_ratio"))
+        cells |= {name: _number(_value(record, name)) for name in shown}
+        cells |= {"loss": f"{record['losses']['total']:.4f}"}
+        cells |= {name: f"{x:.4f}" for name, x in record["losses"].items() if name != "total"}
+        room = self.console.width // (_WIDTH + 1)
+        return dict(list(cells.items())[:room])
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        # Whole lines, whatever the width: a log is searched by line.
+        self.console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
-def _headings(records: Sequence[dict[str, Any]]) -> list[str]:
-    return [cell.rpartition(" ")[0] for cell in _cells(records[0])] if records else []
+def _aligned(cells: list[str]) -> str:
+    return " ".join(cell[:_WIDTH].rjust(_WIDTH) for cell in cells)
 
 
-def _cells(record: dict[str, Any]) -> list[str]:
-    """One `name value` for every column of an epoch."""
-    cells = [f"epoch {record['epoch']}", f"lr {record['lr']:.2g}"]
-    cells += [f"loss/{name} {value:.4g}" for name, value in record["losses"].items()]
-    for part in ("metrics", "fidelity"):
-        values = record[part] or {}
-        cells += [f"{name} {value:.4g}" for name, value in values.items() if value is not None]
-    return [*cells, f"images/s {record['images_per_second']:.0f}"]
+def _value(record: Mapping[str, Any], name: str) -> float | None:
+    """A metric or a fidelity of an epoch's record or an evaluation."""
+    return ((record["metrics"] or {}) | (record["fidelity"] or {})).get(name)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}" if value >= 10 else f"{value:.4f}"

@@ -6,7 +6,9 @@ Every field is a key of the YAML file and, by its dotted path, a flag of the com
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -154,10 +156,24 @@ def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -
 
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe from plain data; `overrides` maps dotted paths to values."""
-    merged = json.loads(json.dumps(content))
+    merged = deepcopy(dict(content))
     for path, value in (overrides or {}).items():
         _set(merged, path, value)
     return _build(Recipe, merged, "")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but `5e-4` is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"]
+)
+
+
+def from_yaml(text: str) -> Any:
+    """What a text in YAML says: the content of a recipe, or one value of a flag."""
+    return yaml.load(text, _Loader)
 
 
 def shipped() -> dict[str, Path]:
@@ -202,9 +218,9 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise NameNotFound("recipe", str(name_or_path), shipped(), "A recipe may also be a file.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = from_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}.") from error
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds no keys; a recipe starts with lines such as 'student:'.")
     return content
@@ -266,18 +282,22 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(options[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if origin is dict and value is None:
+        return {}  # In YAML, `kd:` with nothing behind it means a method with its defaults.
     if origin is dict and isinstance(value, dict):
-        # In YAML, `kd:` with nothing behind it means a method with its defaults.
-        return {key: {} if v is None else v for key, v in value.items()}
+        return {str(k): _convert(options[1], v, f"{path}.{k}") for k, v in value.items()}
+    if hint is Any:
+        return value
     if hint is float and type(value) in (int, float):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    raise RecipeError(f"'{path}' is {value!r}; it must be of type {_words(hint)}.")
+    raise RecipeError(f"'{path}' is {value!r}; it must be {_words(hint)}.")
 
 
 def _words(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    several = {tuple: "a list", dict: "a group of keys"}
+    return several.get(get_origin(hint)) or f"of type {hint.__name__}"
 
 
 def _plain(value: Any) -> Any:

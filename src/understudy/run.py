@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy import build, evaluation
+from understudy import build, evaluation, tasks
 from understudy import recipe as recipes
 from understudy.errors import RecipeError, RunError
 from understudy.evaluation import Evaluation, collect
@@ -102,9 +102,11 @@ def train(
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
     """
     run = Run(Path(out) if out else Path("runs") / recipe.name)
-    if resume and run.finished:
-        return run
     _claim(run, recipe, resume=resume)
+    if resume and run.finished:
+        if watcher:
+            watcher.end(recipe.name, tasks.find(recipe.task).headline, run.evaluation)
+        return run
     Execution(run.path, recipe, resume=resume, device=device, watcher=watcher).finish()
     return run
 
