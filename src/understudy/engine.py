@@ -1,7 +1,8 @@
 """The training loop: an iterator of epochs over any distiller, exact under restart.
 
 Everything that happens in optimizer step `s` of epoch `e` is a function of the state after the
-step before and of `(seed, e, s)`: the order of the images, their views, and what dropout draws. A state saved between any two steps therefore continues bit for bit (on the CPU).
+step before and of `(seed, e, s)`: the order of the images, their views, and what dropout draws.
+A state saved between any two steps therefore continues bit for bit (on the CPU).
 """
 
 import time
