@@ -1,16 +1,21 @@
-"""What there is, as tables and pages for the terminal, out of docstrings and files."""
+"""What there is, as tables and pages for the terminal, out of docstrings and files.
+
+Lists need no torch where the files alone can tell: a second of waiting is long for a list.
+"""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+from docstring_parser import parse_from_object
 from rich.console import Group, RenderableType
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from understudy import data, methods, models, recipe, tasks
+from understudy import recipe
 from understudy.errors import NameNotFound
 
 Row = tuple[str, ...]
@@ -19,12 +24,7 @@ Row = tuple[str, ...]
 def table(kind: str) -> Table:
     """Everything of one kind: `methods`, `models`, `data`, `tasks` or `recipes`."""
     headings, rows = _KINDS[kind]
-    result = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        result.add_column(heading, overflow="fold")
-    for row in rows():
-        result.add_row(*row)
-    return result
+    return _table(headings, rows())
 
 
 def show(name: str) -> RenderableType:
@@ -32,42 +32,71 @@ def show(name: str) -> RenderableType:
 
     Raises:
         NameNotFound: Nothing has that name; offers the nearest spelling.
+        NetworkError: A network of that name cannot be built.
     """
-    if name in methods.names():
-        return _method_page(name)
-    if name in data.names():
-        return _docstring(import_module(f"understudy.data.{name}"))
     if name in recipe.shipped():
         return Syntax(recipe.shipped()[name].read_text(), "yaml", background_color="default")
-    if name in tasks.names():
-        return _docstring(import_module(f"understudy.tasks.{name}"))
+    from understudy import data, methods, models, tasks
+
+    if name in methods.names():
+        return _method_page(methods.find(name))
+    for package in (data, tasks):
+        if name in package.names():
+            return _prose(import_module(f"{package.__name__}.{name}"))
     if name in models.names() or ":" in name:
         return _model_page(name)
     known = [*methods.names(), *models.names(), *data.names(), *tasks.names(), *recipe.shipped()]
     raise NameNotFound("method, model, data source, task or recipe", name, known)
 
 
-def _method_page(name: str) -> Group:
-    found = methods.find(name)
-    module = import_module(found.__module__)
-    keys = Table("key", "default", box=None, pad_edge=False, header_style="bold")
-    keys.add_row("weight", str(found.published_weight))
-    for key, default in methods.hyper_parameters(found).items():
-        keys.add_row(key, str(default))
-    return Group(_docstring(module), "", _docstring(found), "", keys)
+def _method_page(method: Any) -> Group:
+    from understudy.methods import hyper_parameters
+
+    help_of = {p.arg_name: p.description or "" for p in parse_from_object(method).params}
+    keys = [("weight", f"{method.published_weight:g}", "of this loss, as published")]
+    keys += [(key, str(x), help_of.get(key, "")) for key, x in hyper_parameters(method).items()]
+    about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
+    rows = ((key, default, " ".join(text.split())) for key, default, text in keys)
+    return Group(
+        _prose(import_module(method.__module__)),
+        "",
+        _flowing(about),
+        "",
+        _table(("key", "default", "what it is"), rows),
+    )
 
 
 def _model_page(name: str) -> Group:
+    from understudy import models
+
     network = models.find(name, num_classes=None)
-    taps = Table("feature", "read at", "shape", box=None, pad_edge=False, header_style="bold")
-    for feature, path, shape in network.table():
-        taps.add_row(feature, path, " × ".join(map(str, shape)))
     count = sum(p.numel() for p in network.module.parameters())
-    return Group(f"{name}: {count:,} parameters, {network.num_classes} classes", "", taps)
+    rows = (
+        (feature, path, " × ".join(map(str, shape))) for feature, path, shape in network.table()
+    )
+    return Group(
+        f"{name}: {count:,} parameters, {network.num_classes} classes",
+        "",
+        _table(("feature", "read at", "shape"), rows),
+    )
 
 
-def _docstring(thing: object) -> Text:
-    return Text(inspect.getdoc(thing) or "")
+def _table(headings: Row, rows: Iterator[Row]) -> Table:
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        result.add_column(heading, overflow="fold")
+    for row in rows:
+        result.add_row(*map(Text, row))
+    return result
+
+
+def _prose(thing: object) -> Text:
+    return _flowing(inspect.getdoc(thing) or "")
+
+
+def _flowing(text: str) -> Text:
+    """Paragraphs and list items on one line each, for a terminal of any width to wrap."""
+    return Text(re.sub(r"(?m)(?<=\S)(?<!\n)\n(?: {2}(?=\S))?(?![\s|-])", " ", text.strip()))
 
 
 def _first_line(thing: object) -> str:
@@ -75,14 +104,16 @@ def _first_line(thing: object) -> str:
 
 
 def _methods() -> Iterator[Row]:
+    from understudy import methods
+
     for name in methods.names():
         found = methods.find(name)
-        module = import_module(found.__module__)
-        yield name, f"{found.published_weight:g}", _first_line(module)
+        yield name, f"{found.published_weight:g}", _first_line(import_module(found.__module__))
 
 
-def _modules(package: Any) -> Callable[[], Iterator[Row]]:
+def _modules(kind: str) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
+        package = import_module(f"understudy.{kind}")
         for name in package.names():
             yield name, _first_line(import_module(f"{package.__name__}.{name}"))
 
@@ -90,13 +121,15 @@ def _modules(package: Any) -> Callable[[], Iterator[Row]]:
 
 
 def _models() -> Iterator[Row]:
+    from understudy import models
+
     for name in models.names():
         network = models.find(name, num_classes=100)
         count = sum(p.numel() for p in network.module.parameters())
         yield name, f"{count:,}", str(network.shapes["penultimate"][0])
     yield "timm:NAME", "", "any model of timm"
     yield "torchvision:NAME", "", "any classifier of torchvision"
-    yield "hf:PATH", "", "an image model saved by transformers"
+    yield "hf:FOLDER", "", "an image model saved by transformers"
     yield "path/to/file.py:factory", "", "your own"
 
 
@@ -110,7 +143,7 @@ def _recipes() -> Iterator[Row]:
 _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
     "methods": (("method", "weight", "what it is"), _methods),
     "models": (("model", "parameters at 100 classes", "penultimate dimension"), _models),
-    "data": (("source", "what it is"), _modules(data)),
-    "tasks": (("task", "what it is"), _modules(tasks)),
+    "data": (("source", "what it is"), _modules("data")),
+    "tasks": (("task", "what it is"), _modules("tasks")),
     "recipes": (("recipe", "data", "teacher → student", "methods"), _recipes),
 }

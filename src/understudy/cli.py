@@ -28,6 +28,8 @@ _RANK = os.environ.get("RANK", "0")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; errors of the user are one sentence and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # As with `python -m`: a method of one's own is imported from where one works.
+    sys.path.insert(0, "")
     try:
         _run(words)
     except (Exception, KeyboardInterrupt) as error:

@@ -38,7 +38,7 @@ class Terminal:
         self._task = self._bar.add_task("", start=False, visible=False, rate=0.0)
         self._runs, self._ended = 1, 0
         self._headings: list[str] = []
-        self._shown = 0.0
+        self._moved = 0.0
 
     def __enter__(self) -> "Terminal":
         if self.console.is_terminal:
@@ -65,6 +65,8 @@ class Terminal:
         self._epochs = trainer.training.epochs
         self._steps = self._epochs * len(trainer.loader)
         self._metric = trainer.distiller.trainable.task.headline
+        fidelity = ["agreement"] if trainer.distiller.teacher else []
+        self._metrics = [self._metric, *fidelity]
         # Reset, not updated: runs that were finished before say nothing about the speed of this.
         self._bar.reset(
             self._task,
@@ -78,7 +80,7 @@ class Terminal:
 
     def step(self, trainer: Trainer) -> None:
         """Move the bar, at most four times a second."""
-        if time.monotonic() - self._shown < 0.25:
+        if time.monotonic() - self._moved < 0.25:
             return
         here = trainer.position
         done = here.epoch * len(trainer.loader) + here.step
@@ -88,7 +90,7 @@ class Terminal:
             description=self._description(here.epoch),
             rate=here.images / max(here.seconds, 1e-9),
         )
-        self._shown = time.monotonic()
+        self._moved = time.monotonic()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Add a row of a lone run: every loss on a terminal, only the total in a log."""
@@ -130,8 +132,7 @@ class Terminal:
     def _cells(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Heading → cell, in as many columns as the terminal is wide."""
         cells = {"epoch": f"{record['epoch']}/{self._epochs}"}
-        shown = dict.fromkeys((self._metric, "agreement", "norm_ratio"))
-        cells |= {name: _number(_value(record, name)) for name in shown}
+        cells |= {name: _number(_value(record, name)) for name in self._metrics}
         cells |= {"loss": f"{record['losses']['total']:.4f}"}
         cells |= {name: f"{x:.4f}" for name, x in record["losses"].items() if name != "total"}
         room = self.console.width // (_WIDTH + 1)
