@@ -23,9 +23,9 @@ Outputs = dict[str, Tensor]
 class Evaluation:
     """Metrics of the task, its headline metric for each class, and fidelity to the teacher.
 
-    Fidelity: `agreement` (share of images with the teacher's predicted class), `kl` (of the student's
-    distribution from the teacher's), `cosine` and `norm_ratio` (penultimate features; only where
-    both have the same dimension), `cka` (linear, of penultimate features).
+    Fidelity: `agreement` (share of images with the teacher's predicted class), `kl` (of the
+    student's distribution from the teacher's), `cosine` and `norm_ratio` (penultimate features;
+    only where both have the same dimension), `cka` (linear, of penultimate features).
     """
 
     metrics: dict[str, float]

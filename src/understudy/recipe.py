@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass,
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from docstring_parser import parse_from_object
@@ -256,22 +256,26 @@ def _build(cls: type[_T], content: Any, path: str) -> _T:
                 f"Unknown key '{dotted}'{suggestion(key, known)}. Known here: {', '.join(known)}."
             )
     values = {
-        key: _convert(hints[key], value, f"{path}.{key}" if path else key)
+        key: convert(hints[key], value, f"{path}.{key}" if path else key)
         for key, value in content.items()
     }
     return cls(**values)
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the type `hint`, or `RecipeError` with the dotted path."""
+def convert(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the type `hint` says.
+
+    Raises:
+        RecipeError: It is of another type; names the dotted path.
+    """
     origin, options = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return _build(hint, value, path)  # type: ignore[arg-type]
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         if value is None and NoneType in options:
             return None
-        (inner,) = (o for o in options if o is not NoneType)
-        return _convert(inner, value, path)
+        inner = [o for o in options if o is not NoneType]
+        return convert(inner[0], value, path) if len(inner) == 1 else value
     if origin is Literal:
         if value not in options:
             names = [str(o) for o in options]
@@ -281,23 +285,29 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             )
         return value
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(options[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+        return tuple(convert(options[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     if origin is dict and value is None:
         return {}  # In YAML, `kd:` with nothing behind it means a method with its defaults.
     if origin is dict and isinstance(value, dict):
-        return {str(k): _convert(options[1], v, f"{path}.{k}") for k, v in value.items()}
+        return {str(k): convert(options[1], v, f"{path}.{k}") for k, v in value.items()}
     if hint is Any:
         return value
     if hint is float and type(value) in (int, float):
         return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
+    if _is_instance(value, origin or hint):
         return value
     raise RecipeError(f"'{path}' is {value!r}; it must be {_words(hint)}.")
 
 
+def _is_instance(value: Any, kind: Any) -> bool:
+    if kind in (int, float):
+        return type(value) is kind  # not `isinstance`, to which True is an int
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
 def _words(hint: Any) -> str:
     several = {tuple: "a list", dict: "a group of keys"}
-    return several.get(get_origin(hint)) or f"of type {hint.__name__}"
+    return several.get(get_origin(hint)) or f"of type {getattr(hint, '__name__', hint)}"
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from understudy.distiller import Distiller, Weight
 from understudy.errors import RecipeError, suggestion
 from understudy.methods import Method
 from understudy.models.network import Input, Network
-from understudy.recipe import Recipe
+from understudy.recipe import Recipe, convert
 from understudy.tasks import Task
 
 
@@ -83,28 +83,35 @@ def _method_class(
     label: str, given: Mapping[str, Any]
 ) -> tuple[type[Method], Weight, dict[str, Any]]:
     """Class, weight and hyper-parameters of one entry of `methods`."""
+    if "." in label:  # which torch allows in no name of a module
+        raise RecipeError(
+            f"A method's label has no dots: instead of '{label}' give a label of your own, such as "
+            f"mine, and the method '{label}' under 'methods.mine.method'."
+        )
     rest = dict(given)
     kind = methods.find(rest.pop("method", label))
     weight = _weight(label, rest.pop("weight", kind.published_weight))
-    known = methods.hyper_parameters(kind)
-    for key in rest:
+    known, hints = methods.hyper_parameters(kind), get_type_hints(kind.__init__)
+    for key, value in rest.items():
         if key not in known:
             there = ["weight", *known]
             raise RecipeError(
                 f"Unknown key 'methods.{label}.{key}'{suggestion(key, there)}. "
                 f"Known here: {', '.join(there)}."
             )
+        rest[key] = convert(hints.get(key, Any), value, f"methods.{label}.{key}")
     return kind, weight, rest
 
 
 def _weight(label: str, value: Any) -> Weight:
-    try:
-        return Weight(**value) if isinstance(value, Mapping) else Weight(float(value))
-    except (TypeError, ValueError) as error:
+    given = dict(value) if isinstance(value, Mapping) else {"value": value}
+    sound = all(type(x) in (int, float) and x >= 0 for x in given.values())
+    if not sound or "value" not in given or given.keys() - {"value", "warmup_epochs"}:
         raise RecipeError(
-            f"'methods.{label}.weight' is {value!r}; it must be a number or "
+            f"'methods.{label}.weight' is {value!r}; it must be a number of at least 0 or "
             "{value: …, warmup_epochs: …}."
-        ) from error
+        )
+    return Weight(**given)
 
 
 def check_methods(recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import ShapeError
+from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, kl_divergence
 from understudy.methods._method import Method
@@ -55,6 +55,8 @@ class KD(Method):
         projector: bool = False,
     ) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise RecipeError(f"'temperature' of kd is {temperature}; it must be above 0.")
         ours, theirs = student.vector("logits"), teacher.vector("logits")
         if ours != theirs:
             raise ShapeError(

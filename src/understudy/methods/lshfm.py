@@ -166,12 +166,13 @@ class LSHFM(Method):
         embed: Literal["auto", "always"] = "auto",
     ) -> None:
         super().__init__()
+        if "lsh" in terms and hashes is not None and hashes < 1:
+            raise RecipeError(f"'hashes' of lshfm is {hashes}; it must be at least 1.")
+        if hash_std is not None and not hash_std > 0:
+            raise RecipeError(f"'hash_std' of lshfm is {hash_std}; it must be above 0.")
         dim = _dimension(student, teacher)
-        if selective and "logits" not in teacher:
-            raise ShapeError(
-                f"The selective form of lshfm asks whether the teacher is right, but "
-                f"{teacher.owner} has no logits; set selective to false."
-            )
+        if selective:
+            _check_same_classes(student, teacher)
         self.offset, self.terms, self.discrepancy = offset, terms, discrepancy
         self.normalise, self.selective, self.given_std = normalise, selective, hash_std
         std = 1.0 if hash_std is None else hash_std
@@ -233,6 +234,21 @@ class LSHFM(Method):
             return (weight.double() @ (total / max(count, 1))).to(weight.dtype)
         kept = [rows.to(weight.dtype) for rows in features]
         return medians(kept, weight, published=self.offset == "median_published")
+
+
+def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
+    """Whether the teacher can be right or wrong about a label at all."""
+    if "logits" not in teacher:
+        raise ShapeError(
+            f"The selective form of lshfm asks whether the teacher is right, but "
+            f"{teacher.owner} has no logits; set selective to false."
+        )
+    if "logits" in student and student["logits"] != teacher["logits"]:
+        raise ShapeError(
+            f"The selective form of lshfm asks whether the teacher is right, but {student.owner} "
+            f"has {student.width('logits')} classes and {teacher.owner} has "
+            f"{teacher.width('logits')}; set selective to false."
+        )
 
 
 def _dimension(student: Shapes, teacher: Shapes) -> int:

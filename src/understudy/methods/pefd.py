@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.batch import Batch
-from understudy.errors import ShapeError
+from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, cosine
 from understudy.methods._method import Method
@@ -77,6 +77,8 @@ class PEFD(Method):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        if projectors < 0:
+            raise RecipeError(f"'projectors' of pefd is {projectors}; it must be at least 0.")
         ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
         if projectors == 0 and ours != theirs:
             raise ShapeError(
