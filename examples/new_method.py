@@ -1,0 +1,60 @@
+"""For whoever invents a method: one class in one file, compared with its control.
+
+The loss is the angle between the penultimate features. A method of your own goes by its import
+path wherever a shipped one goes by its name.
+
+    python examples/new_method.py [DIRECTORY]
+"""
+
+import sys
+from pathlib import Path
+from typing import ClassVar, final
+
+from jaxtyping import Float
+from rich import print
+from torch import Tensor, nn
+
+import understudy
+from understudy import recipe
+from understudy.batch import Batch
+from understudy.features import Features, Shapes
+from understudy.functional import batch_mean, cosine
+from understudy.reporting import terminal_table
+
+
+@final
+class Angle(understudy.Method):
+    """L = 1/B Σᵢ (1 − cos(P sᵢ, tᵢ)), with P a projector of the student's feature."""
+
+    published_weight: ClassVar[float] = 2.0
+
+    def __init__(self, student: Shapes, teacher: Shapes, *, bias: bool = False) -> None:
+        super().__init__()
+        ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
+        self.projector = nn.Linear(ours, theirs, bias=bias)
+
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
+        """The unweighted loss."""
+        s, t = self.projector(student["penultimate"]), teacher["penultimate"]
+        return batch_mean(1 - cosine(s, t))
+
+
+def main(root: Path) -> None:
+    """Train a small teacher, then compare the method with the control over two seeds."""
+    short = {"data.images": 1000, "data.validation": 0.1, "training.epochs": 4}
+    short |= {"training.schedule": "cosine", "training.evaluate_every": 4}
+    teacher = understudy.train(recipe.parse({"student": "resnet14"}, short), out=root / "teacher")
+    wanted = recipe.parse(
+        {
+            "student": "resnet8",
+            "teacher": {"weights": str(teacher.path)},
+            "methods": {"angle": {"method": "new_method:Angle"}},
+        },
+        short,
+    )
+    understudy.compare(wanted, seeds=[0, 1], out=root)
+    print(terminal_table(root), f"page: {understudy.report(root)}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/new_method"))

@@ -1,0 +1,45 @@
+"""For whoever has a teacher and images, but no labels: the student learns from the teacher alone.
+
+A folder of images stands for your own; it is made here, from images that come with Understudy.
+What rises is the student's fidelity to its teacher, measured on images it was not trained on.
+
+    python examples/unlabelled_images.py [DIRECTORY]
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+import understudy
+from understudy import recipe
+from understudy.data import fashion
+
+
+def main(root: Path) -> None:
+    """Train a teacher with labels, then a student without any."""
+    short = {"data.images": 1000, "training.epochs": 4, "training.schedule": "cosine"}
+    teacher = understudy.train(recipe.parse({"student": "resnet14"}, short), out=root / "teacher")
+
+    folder = root / "images"
+    folder.mkdir()
+    for i, image in enumerate(fashion.load("", "train").pixels[:1000]):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:04}.png")
+
+    wanted = recipe.parse(
+        {
+            "task": "none",
+            "data": {"source": "folder", "root": str(folder), "size": 32, "validation": 0.2},
+            "student": "resnet8",
+            "teacher": {"weights": str(teacher.path)},
+            "methods": {"lshfm": {}, "kd": {}},
+            "training": {"epochs": 4, "schedule": "cosine"},
+        }
+    )
+    for epoch in understudy.distill(wanted, out=root / "student").epochs():
+        found = {name: f"{value:.3f}" for name, value in epoch["fidelity"].items()}
+        print(f"epoch {epoch['epoch']}  agreement {found['agreement']}  cka {found['cka']}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/unlabelled_images"))
