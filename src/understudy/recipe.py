@@ -109,8 +109,8 @@ class Training:
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_minutes: float = 10.0
     """Minutes between saves within an epoch; the end of an epoch is always saved."""
-    trackers: tuple[str, ...] = ()
-    """Any of `tensorboard`, `wandb`, `mlflow`."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where the numbers of every epoch are sent, beside the run directory."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,15 @@ class Recipe:
 def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in a file or shipped under a name, with some dotted keys replaced.
 
+    Unless it has a `name`, it goes by the one it is shipped under, or by that of the file.
+
     Raises:
         NameNotFound: Neither a file nor the name of a shipped recipe.
         RecipeError: Not YAML, an unknown key, or a value of the wrong type.
     """
-    return parse(_read(name_or_path), overrides or {})
+    known = str(name_or_path) in shipped()
+    name = str(name_or_path) if known else Path(name_or_path).stem
+    return parse({"name": name} | _read(name_or_path), overrides or {})
 
 
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -1,0 +1,195 @@
+"""Recipes: read and written without loss, identified by a digest, refused in words."""
+
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from understudy import data, models, recipe, tasks
+from understudy.errors import NameNotFound, RecipeError
+from understudy.recipe import NOT_IN_DIGEST, Recipe
+from understudy.wiring import check_methods
+
+FULL: dict[str, Any] = {
+    "name": "full",
+    "task": "classification",
+    "data": {"source": "folder", "root": "photos", "size": 64, "validation": 0.1},
+    "student": {"name": "resnet8x4", "options": {"width": 2}, "mean": [0.5, 0.5, 0.5]},
+    "teacher": {"name": "resnet32x4", "weights": "runs/teacher", "taps": {"neck": "fc"}},
+    "methods": {"lshfm": {"weight": {"value": 6, "warmup_epochs": 2}}, "kd": {"temperature": 2.0}},
+    "training": {"lr": 0.1, "milestones": [3, 5], "clip": 1.0, "trackers": ["tensorboard"]},
+}
+
+
+@pytest.mark.parametrize("content", [{}, FULL], ids=["empty", "full"])
+def test_yaml_gives_the_same_recipe_back(content: dict[str, Any], tmp_path: Path) -> None:
+    first = recipe.parse(content)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.dump(first))
+    assert recipe.load(path) == first
+    assert recipe.load(path).digest == first.digest
+    assert recipe.parse(recipe.plain(first)) == first
+
+
+def test_every_key_is_written_out() -> None:
+    written = recipe.flat(recipe.parse(recipe.from_yaml(recipe.dump(Recipe()))))
+    assert set(written) == {path for path, _, _ in recipe.leaves()}
+
+
+SEVERAL: dict[str, Any] = {
+    "methods": {"kd": {}},
+    "options": {"width": 2},
+    "taps": {"neck": "fc"},
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "milestones": [3],
+    "trackers": ["tensorboard"],
+}
+"""Values of the keys that hold several."""
+
+
+def another(path: str, hint: Any, default: Any) -> Any:
+    """A value of the same type, but another."""
+    name = path.rpartition(".")[2]
+    if name in SEVERAL:
+        return SEVERAL[name]
+    if get_origin(hint) is Literal:
+        return next(option for option in get_args(hint) if option != default)
+    if hint is bool:
+        return not default
+    return "another" if hint is str else 7 if int in (hint, *get_args(hint)) else 0.7
+
+
+LEAVES = {path: (hint, default) for path, hint, default in recipe.leaves()}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_the_digest_changes_with_every_key_but_name_and_place(path: str) -> None:
+    changed = recipe.parse({}, {path: another(path, *LEAVES[path])})
+    assert changed != Recipe()
+    assert (changed.digest == Recipe().digest) == (path in NOT_IN_DIGEST)
+
+
+def test_the_digest_is_stable() -> None:
+    code = "from understudy.recipe import Recipe; print(Recipe().digest)"
+    for seed in ("0", "1"):
+        command = [sys.executable, "-c", code]
+        environment = {"PYTHONHASHSEED": seed}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.strip() == Recipe().digest
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    turned = dict(reversed(FULL.items()))
+    assert recipe.parse(turned).digest == recipe.parse(FULL).digest
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"trainin": {}}, r"'trainin' \(did you mean 'training'\?\)"),
+        ({"training": {"epoch": 3}}, r"'training.epoch' \(did you mean 'epochs'\?\)"),
+        ({"student": {"weigths": "x"}}, r"'student.weigths' \(did you mean 'weights'\?\)"),
+        ({"training": {"epochs": "3"}}, "'training.epochs' is '3'; it must be of type int"),
+        ({"training": {"epochs": 3.5}}, "'training.epochs' is 3.5; it must be of type int"),
+        ({"training": {"epochs": True}}, "'training.epochs' is True; it must be of type int"),
+        ({"training": {"compile": 1}}, "'training.compile' is 1; it must be of type bool"),
+        ({"training": {"lr": "fast"}}, "'training.lr' is 'fast'; it must be of type float"),
+        ({"training": {"milestones": 3}}, "'training.milestones' is 3; it must be a list"),
+        ({"training": {"milestones": ["a"]}}, r"'training.milestones\[0\]' is 'a'"),
+        ({"data": {"size": "big"}}, "'data.size' is 'big'; it must be of type int"),
+        ({"data": {"root": None}}, "'data.root' is None; it must be of type str"),
+        ({"data": "photos"}, "'data' must be a group of keys, not 'photos'"),
+        ({"methods": ["kd"]}, r"'methods' is \['kd'\]; it must be a group of keys"),
+        ({"methods": {"kd": 2}}, "'methods.kd' is 2; it must be a group of keys"),
+        ({"name": recipe.from_yaml("2026-01-01")}, "'name' is .*; it must be of type str"),
+        ({"task": "detection"}, "it can be: classification, none"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_the_dotted_path(
+    content: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        recipe.parse(content)
+
+
+def test_overrides_replace_single_keys() -> None:
+    made = recipe.parse(FULL, {"training.lr": 0.2, "methods.kd.weight": 3, "data.size": None})
+    assert (made.training.lr, made.training.clip, made.data.size) == (0.2, 1.0, None)
+    assert made.methods["kd"] == {"temperature": 2.0, "weight": 3}
+    assert FULL["methods"]["kd"] == {"temperature": 2.0}
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"'seed.x' cannot be set"):
+        recipe.parse({"seed": 1}, {"seed.x": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("5e-4", 5e-4), ("1e3", 1e3), ("3", 3), ("0.5", 0.5), ("e4", "e4")]
+)
+def test_numbers_may_be_written_as_in_python(text: str, value: Any) -> None:
+    assert recipe.from_yaml(text) == value
+
+
+def test_nothing_behind_a_method_means_its_defaults() -> None:
+    assert recipe.parse(recipe.from_yaml("methods:\n  kd:")).methods == {"kd": {}}
+
+
+def test_a_network_may_be_just_its_name() -> None:
+    assert recipe.parse({"student": "resnet8"}).student == recipe.Network(name="resnet8")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a: [", "is not YAML"), ("", "holds no keys"), ("- a", "holds no keys")]
+)
+def test_a_file_that_is_no_recipe(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=words) as error:
+        recipe.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_goes_by_the_name_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 3")
+    assert recipe.load(path).name == "mine"
+    path.write_text("name: other")
+    assert recipe.load(path).name == "other"
+
+
+def test_a_recipe_that_does_not_exist() -> None:
+    with pytest.raises(NameNotFound, match="A recipe may also be a file"):
+        recipe.load("no/such")
+
+
+def test_every_key_has_its_sentence() -> None:
+    written = recipe.documentation()
+    assert not [path for path, _, _ in recipe.leaves() if not written.get(path)]
+
+
+def test_every_dataclass_is_frozen() -> None:
+    parts = [Recipe, *(type(getattr(Recipe(), f.name)) for f in fields(Recipe))]
+    assert all(part.__dataclass_params__.frozen for part in parts if is_dataclass(part))
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_a_shipped_recipe_names_what_exists(name: str) -> None:
+    found = recipe.load(name)
+    assert found.name == name
+    check_methods(found)
+    assert found.data.source in data.names()
+    assert found.task in tasks.names()
+    for network in (found.student, found.teacher):
+        assert not network.name or ":" in network.name or network.name in models.names()
+    assert found.student.name
+
+
+def test_the_recipes_of_the_demonstration_are_shipped() -> None:
+    from understudy.demonstration import STUDENT, TEACHER
+
+    assert {STUDENT, TEACHER} <= set(recipe.shipped())
