@@ -1,7 +1,7 @@
 """From names to objects: what a recipe says, built."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from understudy.data.classes import check as check_classes
 from understudy.distiller import Distiller
 from understudy.errors import DataError, NetworkError, RecipeError
 from understudy.models.network import Network
+from understudy.models.weights import digest
 from understudy.recipe import Recipe
 from understudy.tasks import Task
 from understudy.wiring import distiller, seeded
@@ -33,6 +34,8 @@ class Experiment:
     test: Loader
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
+    digests: dict[str, str]
+    """Of the training images, the test images and the teacher, if there is one."""
 
     @property
     def teacher(self) -> Network | None:
@@ -57,7 +60,7 @@ def experiment(recipe: Recipe, *, rank: int = 0, world: int = 1) -> Experiment:
     train, test = sources(recipe)
     teacher = _teacher(recipe, train.classes)
     with seeded(recipe.seed):
-        student = network(recipe.student, _num_classes(train, teacher), "student")
+        student = network(recipe.student, _num_classes(train, teacher, task), "student")
     wired = distiller(recipe, student, teacher, task)
     show = _Loaders(recipe, _side(recipe, train, student), rank, world)
     return Experiment(
@@ -66,9 +69,15 @@ def experiment(recipe: Recipe, *, rank: int = 0, world: int = 1) -> Experiment:
         train=show.training(train, task),
         everything=show.everything(train, task),
         test=show.test(test),
-        classes=train.classes,
+        classes=_names(recipe, train, student),
         skipped=train.skipped + test.skipped,
+        digests=_digests(train, test, teacher),
     )
+
+
+def _digests(train: Source, test: Source, teacher: Network | None) -> dict[str, str]:
+    known = {"training images": train.digest, "test images": test.digest}
+    return known | ({"teacher": digest(teacher.module)[:16]} if teacher else {})
 
 
 @dataclass(frozen=True)
@@ -90,11 +99,11 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
     """
     test = _test(recipe)
     check_classes(test.classes, _classes_of(weights))
-    teacher = _teacher(recipe, test.classes)
+    teacher, task = _teacher(recipe, test.classes), tasks.find(recipe.task)
     wanted = replace(recipe.student, weights=str(weights))
-    student = network(wanted, _num_classes(test, teacher), "student", exact=True)
+    student = network(wanted, _num_classes(test, teacher, task), "student", exact=True)
     show = _Loaders(recipe, _side(recipe, test, student), rank=0, world=1)
-    return Examination(student, teacher, tasks.find(recipe.task), show.test(test), test.classes)
+    return Examination(student, teacher, task, show.test(test), test.classes)
 
 
 def sources(recipe: Recipe) -> tuple[Source, Source]:
@@ -126,9 +135,16 @@ def _test(recipe: Recipe) -> Source:
     return subset.split(whole, wanted.validation, seed=recipe.seed)[1]
 
 
-def _num_classes(source: Source, teacher: Network | None) -> int | None:
-    """Classes of the data; of the teacher where the data have none."""
-    return len(source.classes) or (teacher.num_classes if teacher else None)
+def _num_classes(source: Source, teacher: Network | None, task: Task) -> int | None:
+    """Classes of the data; of the teacher where the data have none, or theirs do not matter."""
+    ours, theirs = len(source.classes) or None, teacher.num_classes if teacher else None
+    return ours or theirs if task.uses_labels else theirs or ours
+
+
+def _names(recipe: Recipe, source: Source, student: Network) -> tuple[str, ...]:
+    """Names of the student's classes, from the data or from the teacher; none if nobody knows."""
+    known = (source.classes, _classes_of(Path(recipe.teacher.weights)))
+    return next((names for names in known if len(names) == student.num_classes), ())
 
 
 def network(
@@ -136,12 +152,12 @@ def network(
 ) -> Network:
     """The network a recipe names; a run directory as weights also tells which network it holds.
 
-    A student that starts from weights of other classes gets a new classifier, unless `exact`.
+    A student that starts from weights of other classes gets a new classifier, unless `exact`. A
+    teacher keeps its own, whatever classes it tells apart: some methods do not look at them.
     """
     made_by = Path(wanted.weights) / "recipe.yaml"
     if not wanted.name and made_by.is_file():
-        stored = recipe.load(made_by).student
-        wanted = replace(wanted, name=stored.name, options=stored.options | wanted.options)
+        wanted = _completed(wanted, recipe.load(made_by).student)
     if not wanted.name and wanted.weights:
         raise NetworkError(
             f"The weights '{wanted.weights}' are no run directory and do not tell which network "
@@ -159,7 +175,18 @@ def network(
         mean=wanted.mean,
         std=wanted.std,
         new_classifier=role == "student" and not exact,
+        own_classes=role == "teacher",
     )
+
+
+def _completed(wanted: recipe.Network, stored: recipe.Network) -> recipe.Network:
+    """A network as a run was made with it, where nothing else is asked for."""
+    asked = {
+        f.name: getattr(wanted, f.name)
+        for f in fields(recipe.Network)
+        if getattr(wanted, f.name) not in ("", None, {})
+    }
+    return replace(stored, **asked)
 
 
 def _teacher(recipe: Recipe, classes: tuple[str, ...]) -> Network | None:
@@ -170,15 +197,18 @@ def _teacher(recipe: Recipe, classes: tuple[str, ...]) -> Network | None:
             f"The teacher {recipe.teacher.name} has no weights and would teach noise: give "
             "--teacher.weights, a file, a run directory or 'pretrained'."
         )
+    taught = _classes_of(Path(recipe.teacher.weights))
     with seeded(recipe.seed):
-        teacher = network(recipe.teacher, len(classes) or None, "teacher")
-    check_classes(classes, _classes_of(Path(recipe.teacher.weights)))
+        # Unlabelled images tell of no classes, but a run that trained the teacher does.
+        teacher = network(recipe.teacher, len(classes or taught) or None, "teacher")
+    if len(classes) == teacher.num_classes:
+        check_classes(classes, taught)
     return teacher
 
 
 def _classes_of(weights: Path) -> tuple[str, ...]:
     """The class names that a run directory or a student's file records; none for other weights."""
-    path = weights / "student.safetensors" if weights.is_dir() else weights
+    path = weights / "student.safetensors" if weights.name and weights.is_dir() else weights
     if path.suffix != ".safetensors" or not path.is_file():
         return ()
     with safe_open(path, framework="pt") as file:

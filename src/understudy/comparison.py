@@ -2,22 +2,22 @@
 
 A comparison directory holds `comparison.json`, whose form is `Comparison`, and a run directory
 `<arm>/seed<n>` for every arm and seed. It may be interrupted and continued: finished runs are kept.
+An arm that diverges is left at that seed and recorded so; removing its run trains it anew.
 """
 
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from understudy import machine, storage, tasks
-from understudy.errors import RecipeError
+from understudy import build, machine, storage, tasks
+from understudy.errors import Diverged, RecipeError, RunError
 from understudy.execution import Watcher
 from understudy.recipe import Recipe, without_methods
 from understudy.run import Run, train
-from understudy.verdict import verdict
+from understudy.verdict import Verdict, diverged, verdict
 from understudy.wiring import check_methods
 
 CONTROL = "control"
@@ -34,6 +34,7 @@ class Comparison:
     machine: str
     created: str
     seconds: float
+    """What all runs took together, preparing included, however often they were interrupted."""
     classes: list[str]
     teacher: dict[str, Any]
     arms: list[dict[str, Any]]
@@ -52,7 +53,8 @@ def compare(
 
     Args:
         recipe: The experiment; its methods' hyper-parameters are used wherever an arm names them.
-        methods: Arms: a method's name, or several joined by `+`; default: the recipe's methods.
+        methods: Arms: a method's name or label, or several joined by `+`; default: the recipe's
+            methods, each by itself.
         seeds: One run of every arm for each.
         out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept.
         device: As for `train`.
@@ -60,26 +62,40 @@ def compare(
 
     Raises:
         RecipeError: No method, no teacher, or no seed to compare with.
+        RunError: The directory holds another comparison, or runs on other images.
+        UnderstudyError: An arm cannot be built, which is found before any is trained.
+        Diverged: The control did.
     """
-    started = time.monotonic()
+    _check_complete(recipe, seeds)
+    root = Path(out) if out else Path("runs") / recipe.name
+    _claim(root, recipe)
+    arms = _arms(recipe, methods)
+    for name, arm in arms.items():
+        if not all(Run(_place(root, name, seed)).finished for seed in seeds):
+            build.experiment(replace(arm, seed=seeds[0]))
+    runs = _execute(arms, seeds, root, device, watcher)
+    result = _comparison(recipe, arms, runs, seeds, root)
+    if machine.is_first_process():
+        storage.write(root / "comparison.json", json.dumps(asdict(result), indent=1))
+    return result
+
+
+def _check_complete(recipe: Recipe, seeds: Sequence[int]) -> None:
     if not (recipe.teacher.name or recipe.teacher.weights):
         raise RecipeError("A comparison needs a teacher: give --teacher.name or a recipe with one.")
     if not seeds:
         raise RecipeError("A comparison needs at least one seed; three or more give an interval.")
-    root = Path(out) if out else Path("runs") / recipe.name
-    arms = _arms(recipe, methods)
-    runs: dict[str, list[Run]] = {name: [] for name in arms}
-    if watcher:
-        watcher.series(len(arms) * len(seeds))
-    for seed in seeds:
-        for name, arm in arms.items():
-            path = root / name / f"seed{seed}"
-            # Every run is resumed: a comparison that was interrupted goes on where it stopped.
-            made = replace(arm, name=f"{name} seed {seed}", seed=seed)
-            runs[name].append(train(made, out=path, resume=True, device=device, watcher=watcher))
-    result = _comparison(recipe, arms, runs, seeds, root, time.monotonic() - started)
-    storage.write(root / "comparison.json", json.dumps(asdict(result), indent=1))
-    return result
+
+
+def _claim(root: Path, recipe: Recipe) -> None:
+    """Refuse to mix two comparisons in one directory."""
+    file = root / "comparison.json"
+    before = json.loads(file.read_text()) if file.is_file() else {"recipe_digest": recipe.digest}
+    if before["recipe_digest"] != recipe.digest:
+        raise RunError(
+            f"{root} holds a comparison by another recipe (digest {before['recipe_digest']} there, "
+            f"{recipe.digest} here); choose another --out."
+        )
 
 
 def _arms(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
@@ -87,6 +103,8 @@ def _arms(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
     names = list(dict.fromkeys(names)) or list(recipe.methods)
     if not names:
         raise RecipeError("There is nothing to compare: name methods, such as --methods kd lshfm.")
+    if CONTROL in names:
+        raise RecipeError(f"'{CONTROL}' is the arm without a method; give your method a new label.")
     arms = {CONTROL: without_methods(recipe)}
     for name in names:
         parts = {label: recipe.methods.get(label, {}) for label in name.split("+")}
@@ -96,52 +114,105 @@ def _arms(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
     return arms
 
 
-def _comparison(
-    recipe: Recipe,
-    arms: dict[str, Recipe],
-    runs: dict[str, list[Run]],
+def _place(root: Path, arm: str, seed: int) -> Path:
+    return root / arm / f"seed{seed}"
+
+
+def _execute(
+    arms: Mapping[str, Recipe],
     seeds: Sequence[int],
     root: Path,
-    seconds: float,
+    device: str | None,
+    watcher: Watcher | None,
+) -> dict[str, list[Run]]:
+    """The runs of every arm, one for each seed; those of an arm that diverged end with that run."""
+    runs: dict[str, list[Run]] = {name: [] for name in arms}
+    if watcher:
+        watcher.series(len(arms) * len(seeds))
+    for seed in seeds:
+        for name, arm in arms.items():
+            if runs[name] and runs[name][-1].diverged:
+                continue
+            run = Run(_place(root, name, seed))
+            runs[name].append(run)
+            made = replace(arm, name=f"{name} seed {seed}", seed=seed)
+            try:
+                # What was interrupted goes on where it stopped.
+                train(made, out=run.path, resume=run.begun, device=device, watcher=watcher)
+            except Diverged:
+                if name == CONTROL:
+                    raise
+        _check_same({name: group[-1] for name, group in runs.items()}, seed)
+    return runs
+
+
+def _check_same(runs: Mapping[str, Run], seed: int) -> None:
+    """Whether all arms of a seed saw the same images and the same teacher."""
+    wanted = runs[CONTROL].environment["digests"]
+    for run in runs.values():
+        if run.path.name == f"seed{seed}" and run.environment["digests"] != wanted:
+            found = run.environment["digests"]
+            what = ", ".join(key for key in wanted if found[key] != wanted[key])
+            raise RunError(
+                f"{run.path} was made with another {what} than the control; remove the older of "
+                "both and compare again."
+            )
+
+
+def _comparison(
+    recipe: Recipe,
+    arms: Mapping[str, Recipe],
+    runs: Mapping[str, list[Run]],
+    seeds: Sequence[int],
+    root: Path,
 ) -> Comparison:
-    headline = tasks.find(recipe.task).headline
-    evaluations = {name: [run.evaluation for run in arm] for name, arm in runs.items()}
-    first = evaluations[CONTROL][0]
-    teacher = first["teacher"]
-    control = [_headline(e, headline) for e in evaluations[CONTROL]]
-    listed = []
-    for name, found in evaluations.items():
-        arm = _arm(found)
-        scores = [_headline(e, headline) for e in found]
-        goal = teacher["metrics"].get(headline)
-        judged = verdict(scores, control, goal, name=name, metric=headline)
-        listed.append(
+    first = runs[CONTROL][0].evaluation
+    return Comparison(
+        name=recipe.name,
+        task=recipe.task,
+        metric=tasks.find(recipe.task).headline,
+        recipe_digest=recipe.digest,
+        machine=machine.describe()["machine"],
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seconds=sum(run.seconds for group in runs.values() for run in group),
+        classes=first["classes"],
+        teacher=first["teacher"],
+        arms=[
             {
                 "name": name,
                 "methods": arms[name].methods,
                 "seeds": list(seeds),
-                "runs": [str(run.path.relative_to(root)) for run in runs[name]],
-                **arm,
-                "verdict": None if name == CONTROL else asdict(judged),
+                "runs": [str(run.path.relative_to(root)) for run in group if run.finished],
+                **_measurements([run.evaluation for run in group if run.finished]),
+                "verdict": None if name == CONTROL else asdict(_judge(name, runs, recipe)),
             }
-        )
-    return Comparison(
-        name=recipe.name,
-        task=recipe.task,
-        metric=headline,
-        recipe_digest=recipe.digest,
-        machine=machine.describe()["machine"],
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        seconds=seconds,
-        classes=first["classes"],
-        teacher={"name": recipe.teacher.name} | teacher,
-        arms=listed,
+            for name, group in runs.items()
+        ],
     )
 
 
-def _arm(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """The measurements of one arm, a list over seeds under every name."""
-    first = evaluations[0]
+def _judge(name: str, runs: Mapping[str, list[Run]], recipe: Recipe) -> Verdict:
+    if runs[name][-1].diverged:
+        return diverged(name, runs[name][-1].diverged)
+    metric = tasks.find(recipe.task).headline
+    arm, control = ([_score(run, metric) for run in runs[key]] for key in (name, CONTROL))
+    teacher = runs[CONTROL][0].evaluation["teacher"]["metrics"].get(metric)
+    return verdict(arm, control, teacher, name=name, metric=metric)
+
+
+def _score(run: Run, metric: str) -> float:
+    found = run.evaluation["metrics"] | run.evaluation["fidelity"]
+    if metric not in found:
+        raise RunError(
+            f"{run.path} cannot be judged by {metric}: the test images have no labels; give some "
+            "a label, or compare by --task none."
+        )
+    return float(found[metric])
+
+
+def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The measurements of one arm, a list over its finished seeds under every name."""
+    counted = evaluations[0] if evaluations else {}
     return {
         "metrics": _over_seeds([e["metrics"] for e in evaluations]),
         "per_class": [e["per_class"] for e in evaluations],
@@ -149,15 +220,11 @@ def _arm(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
         "cost": {
             "seconds": [e["prepare_seconds"] + e["seconds"] for e in evaluations],
             "memory_mb": [e["memory_mb"] for e in evaluations],
-            "parameters": first["parameters"],
-            "train_parameters": first["train_parameters"],
+            "parameters": counted.get("parameters"),
+            "train_parameters": counted.get("train_parameters"),
         },
     }
 
 
-def _over_seeds(parts: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {key: [part[key] for part in parts] for key in parts[0]}
-
-
-def _headline(evaluation: dict[str, Any], name: str) -> float:
-    return float((evaluation["metrics"] | evaluation["fidelity"])[name])
+def _over_seeds(parts: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {key: [part[key] for part in parts] for key in (parts[0] if parts else {})}

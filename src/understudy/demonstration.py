@@ -7,7 +7,7 @@ from pathlib import Path
 from understudy import recipe
 from understudy.comparison import compare
 from understudy.execution import Watcher
-from understudy.run import train
+from understudy.run import Run, train
 
 TEACHER, STUDENT = "fashion/teacher", "fashion/demo"
 
@@ -25,8 +25,9 @@ def demo(
         The comparison's directory; whatever is finished in it already is not run again.
     """
     root = Path(out) if out else Path("runs") / "demo"
+    place = Run(root / "teacher")
     teacher = train(
-        recipe.load(TEACHER), out=root / "teacher", resume=True, device=device, watcher=watcher
+        recipe.load(TEACHER), out=place.path, resume=place.begun, device=device, watcher=watcher
     )
     wanted = recipe.load(STUDENT)
     wanted = replace(wanted, teacher=replace(wanted.teacher, weights=str(teacher.path)))

@@ -5,6 +5,7 @@ step before and of `(seed, e, s)`: the order of the images, their views, and wha
 A state saved between any two steps therefore continues bit for bit (on the CPU).
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -94,6 +95,14 @@ class Trainer:
         self._sums: dict[str, Tensor] = {}
 
     @property
+    def may_wait(self) -> bool:
+        """Whether to ask the device, or other processes, for more than gradients at this step.
+
+        A GPU works ahead only as long as nothing waits for its results.
+        """
+        return self.accelerator.device.type == "cpu" or self.position.step % 16 == 0
+
+    @property
     def student(self) -> Network:
         """The student to evaluate and deploy: the moving average, if there is one."""
         return cast(Network, self.ema.module) if self.ema else self.distiller.student
@@ -152,7 +161,7 @@ class Trainer:
             last = number == len(parts)
             with nullcontext() if last else self.accelerator.no_sync(self._trainable):
                 self._backward(part, share=len(part) / size)
-        if self.accelerator.device.type == "cpu" or here.step % 16 == 0:
+        if self.may_wait:
             self._check()
         if self.training.clip is not None:
             self.accelerator.clip_grad_norm_(
@@ -176,15 +185,19 @@ class Trainer:
             self._sums[name] = self._sums[name] + part if name in self._sums else part
 
     def _check(self) -> None:
-        """Stop if any loss so far was not finite: a sum that is finite had only finite terms."""
-        bad = [name for name, value in self._sums.items() if not torch.isfinite(value)]
-        if bad:
-            culprit = next((name for name in bad if name != "total"), "total")
-            raise Diverged(
-                f"The loss '{culprit}' became NaN or infinite in epoch {self.position.epoch + 1}, "
-                f"step {self.position.step + 1}. Lower training.lr or the weight of '{culprit}', "
-                "or set training.clip; with fp16, try bf16."
-            )
+        """Stop all processes if a loss of any was not finite: a finite sum had finite terms."""
+        total = self._sums["total"]
+        if self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(total)
+        if math.isfinite(total):
+            return
+        bad = [name for name, value in self._global_sums().items() if not math.isfinite(value)]
+        culprit = next((name for name in bad if name != "total"), "total")
+        raise Diverged(
+            f"The loss '{culprit}' became NaN or infinite in epoch {self.position.epoch + 1}, "
+            f"step {self.position.step + 1}. Lower training.lr or the weight of '{culprit}', "
+            "or set training.clip; with fp16, try bf16."
+        )
 
     def mean_losses(self) -> dict[str, float]:
         """Means over the steps of this epoch so far, over all processes."""
@@ -198,7 +211,13 @@ class Trainer:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly; tensors and plain values only."""
+        """Everything needed to continue exactly; tensors and plain values only.
+
+        Raises:
+            Diverged: It is not worth continuing from.
+        """
+        if self._sums:
+            self._check()
         scaler = self.accelerator.scaler
         return {
             "position": asdict(self.position) | {"sums": self._global_sums()},

@@ -4,9 +4,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +20,10 @@ from safetensors.torch import save
 from understudy import build, machine, storage
 from understudy import recipe as recipes
 from understudy.engine import Epoch, Trainer
-from understudy.errors import Interrupted
+from understudy.errors import Diverged, Interrupted, RecipeError, RunError
 from understudy.evaluation import Evaluation, Outputs, collect, evaluate
 from understudy.models.network import Network
-from understudy.recipe import Recipe
+from understudy.recipe import Recipe, Training
 
 
 class Watcher(Protocol):
@@ -57,7 +58,10 @@ class Execution:
         watcher: Watcher | None,
     ) -> None:
         self.path, self.recipe = path, recipe
-        self.accelerator = accelerator(recipe, path, device)
+        self.accelerator = accelerator(
+            recipe.training, device, trackers=recipe.training.trackers, folder=path
+        )
+        self._memory = machine.PeakMemory(self.accelerator.device)
         self.watcher = watcher if self.accelerator.is_main_process else None
         self.experiment = build.experiment(
             recipe, rank=self.accelerator.process_index, world=self.accelerator.num_processes
@@ -66,6 +70,8 @@ class Execution:
         state = self._saved() if resume else None
         if state is None:
             self._begin()
+        else:
+            self._check_same()
         self.trainer = Trainer(
             self.experiment.distiller,
             self.experiment.train,
@@ -89,8 +95,31 @@ class Execution:
         environment = self._environment() | {"prepare_seconds": time.monotonic() - started}
         self._write("environment.json", json.dumps(environment, indent=1))
 
+    def _check_same(self) -> None:
+        """Refuse to go on with other images or another teacher than the run began with."""
+        before = read_environment(self.path)["digests"]
+        for what, digest in self.experiment.digests.items():
+            if digest != before[what]:
+                raise RunError(
+                    f"The {what} changed since {self.path} began ({before[what]} then, {digest} "
+                    "now); put back what was there, or start again in another --out."
+                )
+
     def finish(self) -> None:
-        """Train to the end, evaluate and save the student."""
+        """Train to the end, evaluate and save the student.
+
+        Raises:
+            Diverged: A loss became NaN or infinite, which is noted in the run directory.
+            Interrupted: A signal arrived; the state was saved.
+        """
+        try:
+            self._train()
+        except Diverged as error:
+            self._write("diverged.txt", f"{error}\n")
+            raise
+        self._conclude()
+
+    def _train(self) -> None:
         if self.recipe.training.trackers:
             self.accelerator.init_trackers(self.recipe.name, config=recipes.flat(self.recipe))
         if self.watcher:
@@ -100,6 +129,8 @@ class Execution:
                 self._record(epoch)
         for tracker in self.accelerator.trackers:
             tracker.finish()
+
+    def _conclude(self) -> None:
         evaluation = self._latest or self._evaluate()
         summary = self._summary(evaluation)
         self._write("evaluation.json", json.dumps(summary, indent=1))
@@ -150,22 +181,25 @@ class Execution:
     def _after_step(self, received: list[str]) -> None:
         if self.watcher:
             self.watcher.step(self.trainer)
-        if self._anyone(bool(received)):
+        if self.accelerator.num_processes > 1 and not self.trainer.may_wait:
+            return
+        due = time.monotonic() - self._saved_at > 60 * self.recipe.training.checkpoint_minutes
+        stop, save = self._agreed(bool(received), due)
+        if stop or save:
             self._save()
+        if stop:
             raise Interrupted(
                 f"Stopped by {received[0] if received else 'another process'} in epoch "
                 f"{self.trainer.position.epoch + 1}, step {self.trainer.position.step}; "
                 f"everything is saved in {self.path}: continue with --resume."
             )
-        if time.monotonic() - self._saved_at > 60 * self.recipe.training.checkpoint_minutes:
-            self._save()
 
-    def _anyone(self, flag: bool) -> bool:
-        """Whether the flag is set in any process, so that all of them stop at the same step."""
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Which flags are set in any process, so that all of them do the same at the same step."""
         if self.accelerator.num_processes == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flags, reduction="sum") > 0)
+            return list(flags)
+        counts = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
+        return [bool(count) for count in self.accelerator.reduce(counts).tolist()]
 
     def _save(self) -> None:
         state = self.trainer.state_dict()
@@ -192,34 +226,33 @@ class Execution:
             "precision": self.accelerator.mixed_precision,
             "classes": self.experiment.classes,
             "skipped": self.experiment.skipped,
+            "digests": self.experiment.digests,
         }
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         trained = self.experiment.distiller.trainable
         return asdict(evaluation) | {
             "teacher": self._teacher_summary(),
-            "prepare_seconds": self._prepare_seconds(),
+            "prepare_seconds": read_environment(self.path)["prepare_seconds"],
             "classes": self.experiment.classes,
             "parameters": _count(self.trainer.student.plain()),
             "train_parameters": _count(trained),
             "seconds": sum(record["seconds"] for record in self.records),
-            "memory_mb": machine.peak_memory_mb(self.accelerator.device),
+            "memory_mb": self._memory.mb,
         }
 
-    def _prepare_seconds(self) -> float:
-        """What `prepare` took when the run began, perhaps before it was interrupted."""
-        environment = json.loads((self.path / "environment.json").read_text())
-        return float(environment["prepare_seconds"])
-
     def _teacher_summary(self) -> dict[str, Any] | None:
-        """The teacher's own metrics on the test images."""
-        if self._teacher_outputs is None or self.experiment.teacher is None:
+        """The teacher's own metrics on the test images; none if its classes are others."""
+        teacher = self.experiment.teacher
+        if self._teacher_outputs is None or teacher is None:
             return None
         own = evaluate(self._teacher_outputs, None, self.experiment.task)
+        alike = teacher.num_classes == self.trainer.student.num_classes
         return {
-            "metrics": own.metrics,
-            "per_class": own.per_class,
-            "parameters": _count(self.experiment.teacher.module),
+            "name": teacher.name,
+            "metrics": own.metrics if alike else {},
+            "per_class": own.per_class if alike else [],
+            "parameters": _count(teacher.module),
         }
 
 
@@ -229,20 +262,59 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def accelerator(recipe: Recipe, path: Path, device: str | None) -> Accelerator:
-    """Devices, processes and precision of a run."""
+def read_environment(path: Path) -> dict[str, Any]:
+    """The environment.json in a run directory.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads((path / "environment.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path / 'environment.json'} is missing or damaged; start again in another --out."
+        ) from error
+    return content
+
+
+def accelerator(
+    training: Training,
+    device: str | None,
+    *,
+    trackers: Sequence[str] = (),
+    folder: Path | None = None,
+) -> Accelerator:
+    """Devices, processes and precision of a run, and what its numbers are sent to.
+
+    Raises:
+        RecipeError: A tracker is not installed, or fp16 is asked of a CPU.
+    """
+    for tracker in trackers:
+        if find_spec(tracker) is None:
+            raise RecipeError(
+                f"The tracker {tracker} is not installed; install it with: "
+                f"pip install 'understudy[{tracker}]'."
+            )
     # Accelerate keeps one state per process for life; a second run may want another precision.
     AcceleratorState._reset_state()
     cpu = device == "cpu" or not torch.cuda.is_available()
-    precision = recipe.training.precision
-    if precision == "auto":
-        precision = "bf16" if machine.has_bf16(cpu=cpu) else "fp32"
     return Accelerator(
         cpu=cpu,
-        mixed_precision="no" if precision == "fp32" else precision,
-        log_with=list(recipe.training.trackers) or None,
-        project_dir=path,
+        mixed_precision=_precision(training, cpu=cpu),
+        log_with=list(trackers) or None,
+        project_dir=folder,
     )
+
+
+def _precision(training: Training, *, cpu: bool) -> str:
+    """The precision as accelerate calls it."""
+    if training.precision == "fp16" and cpu:
+        raise RecipeError(
+            "A CPU does not train in fp16; set training.precision to bf16 or fp32, or use a GPU."
+        )
+    if training.precision == "auto":
+        return "bf16" if machine.has_bf16(cpu=cpu) else "no"
+    return "no" if training.precision == "fp32" else training.precision
 
 
 @contextmanager

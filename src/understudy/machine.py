@@ -2,13 +2,14 @@
 
 import os
 import platform
-import resource
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
+
+_CPUINFO, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 
 
 def describe() -> dict[str, Any]:
@@ -28,23 +29,49 @@ def has_bf16(*, cpu: bool) -> bool:
     """Whether bfloat16 is fast here: on a CPU only with AVX512-BF16 or AMX."""
     if not cpu:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = _cpuinfo("flags").split()
+    flags = _field(_CPUINFO, "flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory so far in MB: of the device for a GPU, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@final
+class PeakMemory:
+    """The largest memory since this was made: of the device for a GPU, else of this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known = device.type == "cuda" or _restart_peak()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    @property
+    def mb(self) -> float | None:
+        """In MB; None for a CPU whose system knows only the peak since the process began."""
+        if not self._known:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 1e6
+        return float(_field(_STATUS, "VmHWM").split()[0]) * 1024 / 1e6
+
+
+def _restart_peak() -> bool:
+    """Make Linux forget the peak of this process; False where that cannot be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return bool(_field(_STATUS, "VmHWM"))
 
 
 def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return _field(_CPUINFO, "model name") or platform.processor() or platform.machine()
 
 
-def _cpuinfo(key: str) -> str:
-    path = Path("/proc/cpuinfo")
+def _field(path: Path, key: str) -> str:
+    """What stands behind a key in a file of `key: value`; nothing without file or key."""
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

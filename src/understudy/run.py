@@ -3,12 +3,13 @@
 A run directory holds
 
     recipe.yaml           the recipe, every key written out
-    environment.json      machine, versions, class names, images left out
+    environment.json      machine, versions, class names, images left out, digests of the data
     metrics.jsonl         one line per epoch: losses, metrics and fidelity
     last/state.ckpt       everything needed to continue exactly; previous.ckpt is the one before
     best/student.safetensors    the plain student of the epoch with the best headline metric
     student.safetensors   the plain student of the last epoch; loads without Understudy
     evaluation.json       metrics, per-class accuracy, fidelity and cost of that student
+    diverged.txt          instead of the two above, if a loss became NaN or infinite: which
     report.html           written by `understudy report`
 
 Every file is replaced in one step, so a crash leaves the old or the new one, never half of it.
@@ -22,9 +23,15 @@ from typing import Any
 
 from understudy import build, evaluation, tasks
 from understudy import recipe as recipes
-from understudy.errors import RecipeError, RunError
+from understudy.errors import Diverged, RecipeError, RunError
 from understudy.evaluation import Evaluation, collect
-from understudy.execution import Execution, Watcher, accelerator, read_epochs
+from understudy.execution import (
+    Execution,
+    Watcher,
+    accelerator,
+    read_environment,
+    read_epochs,
+)
 from understudy.recipe import Recipe
 
 
@@ -37,9 +44,20 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe that was executed."""
-        if not (self.path / "recipe.yaml").is_file():
+        if not self.begun:
             raise RunError(f"{self.path} is no run directory: it has no recipe.yaml.")
         return recipes.load(self.path / "recipe.yaml")
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything in the directory to continue or to read."""
+        return (self.path / "recipe.yaml").is_file()
+
+    @property
+    def diverged(self) -> str:
+        """Why training broke down; empty if it did not."""
+        file = self.path / "diverged.txt"
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
     @property
     def finished(self) -> bool:
@@ -56,9 +74,13 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Machine, versions, class names and the seconds that `prepare` took."""
-        content: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
-        return content
+        """Machine, versions, class names, digests and the seconds that `prepare` took."""
+        return read_environment(self.path)
+
+    @property
+    def seconds(self) -> float:
+        """What `prepare` and all epochs took, whatever interruptions lay between."""
+        return float(self.environment["prepare_seconds"] + sum(e["seconds"] for e in self.epochs()))
 
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -97,8 +119,9 @@ def train(
         watcher: Told about progress.
 
     Raises:
-        RunError: The directory holds another run, or the disk is full.
-        Diverged: A loss became NaN or infinite; the last good state is kept.
+        RunError: The directory holds another run, nothing to resume, or the disk is full.
+        Diverged: A loss became NaN or infinite, now or when it was last trained; the last good
+            state is kept.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
     """
     run = Run(Path(out) if out else Path("runs") / recipe.name)
@@ -107,6 +130,10 @@ def train(
         if watcher:
             watcher.end(recipe.name, tasks.find(recipe.task).headline, run.evaluation)
         return run
+    if run.diverged:
+        raise Diverged(
+            f"{run.path} ended so: {run.diverged} It would again; remove it to train anew."
+        )
     Execution(run.path, recipe, resume=resume, device=device, watcher=watcher).finish()
     return run
 
@@ -129,7 +156,7 @@ def evaluate(
     if not (path / "student.safetensors").is_file():
         raise RunError(f"{path} holds no student yet; continue it with --resume.")
     exam = build.examination(recipe, path / "student.safetensors")
-    devices = accelerator(recipe, path, device)
+    devices = accelerator(recipe.training, device)
     outputs = [
         collect(network.to(devices.device), exam.test.once(augmented=False), devices)
         for network in (exam.student, exam.teacher)
@@ -139,8 +166,10 @@ def evaluate(
 
 
 def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:
-    """Refuse to mix two runs in one directory."""
-    if not (run.path / "recipe.yaml").exists():
+    """Refuse to mix two runs in one directory, and to continue what never began."""
+    if not run.begun:
+        if resume:
+            raise RunError(f"There is no run in {run.path} to continue; start without --resume.")
         return
     if not resume:
         raise RunError(

@@ -52,13 +52,20 @@ def _reason(error: OSError, path: Path, size: int) -> str:
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `folder/state.ckpt`, keeping the one before as `folder/previous.ckpt`."""
+    """Write `folder/state.ckpt`, keeping the one before as `folder/previous.ckpt`.
+
+    Raises:
+        RunError: As for `write`.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
     current, previous = folder / "state.ckpt", folder / "previous.ckpt"
-    if current.is_file():
-        current.replace(previous)
+    try:
+        if current.is_file():
+            current.replace(previous)
+    except OSError as error:
+        raise RunError(_reason(error, previous, len(payload))) from error
     write(current, payload + hashlib.sha256(payload).digest())
 
 

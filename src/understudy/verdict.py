@@ -24,8 +24,8 @@ Word = Literal["gain", "no gain", "loss", "one seed"]
 class Verdict:
     """What the seeds say about one arm against the control."""
 
-    difference: float
-    """Mean of the arm minus mean of the control, in the metric's own unit."""
+    difference: float | None
+    """Mean of the arm minus mean of the control, in the metric's own unit; None if it diverged."""
     low: float | None
     """Lower end of the 95 % interval of the difference; None with one seed."""
     high: float | None
@@ -34,8 +34,8 @@ class Verdict:
     """Two-sided p-value of the paired t-test."""
     gap_closed: float | None
     """(student − control) / (teacher − control); None where the teacher is not better."""
-    word: Word
-    """`gain` and `loss` only where the interval excludes 0."""
+    word: Word | Literal["diverged"]
+    """`gain` and `loss` only where the interval excludes 0; `diverged` without any number."""
     sentence: str
     """The verdict in words."""
 
@@ -76,6 +76,11 @@ def verdict(
     interval = f"(95 % interval {_range(low, high, digits)}, {len(arm)} seeds)"
     sentence = _sentence(name, word, away, interval, gap)
     return Verdict(difference, low, high, p, gap, word, sentence)
+
+
+def diverged(name: str, reason: str) -> Verdict:
+    """The verdict on an arm that did not survive its training; `reason` is a sentence."""
+    return Verdict(None, None, None, None, None, "diverged", f"{name} diverged: {reason}")
 
 
 def _check(arm: Sequence[float], control: Sequence[float], *, name: str, metric: str) -> None:

@@ -19,7 +19,8 @@ loss is (sg[‖s‖] + r − ‖s‖)² with sg the stop of the gradient.
 Where this departs from the released code: class means are taken over clean images, where the code,
 likely by oversight, takes one augmented view (`means="augmented"`); they are not rounded to four
 decimals; a row where both features, or the class mean, are zero has the loss 1 and no gradient,
-where the code has NaN; an image without label counts for the class that the teacher sees in it.
+where the code has NaN; an image without label counts for the class that the teacher sees in it, as
+long as the teacher tells the student's classes apart.
 """
 
 from typing import ClassVar, Literal, final
@@ -119,7 +120,9 @@ class ND(Method):
         ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
         self.means, self.terms, self.step = means, terms, step
         self.embedding = nn.Identity() if ours == theirs else _embedding(ours, theirs)
-        self.register_buffer("class_means", torch.zeros(_classes(student, teacher), theirs))
+        classes = _classes(student, teacher)
+        self.guesses = "logits" in teacher and teacher.vector("logits") == classes
+        self.register_buffer("class_means", torch.zeros(classes, theirs))
         self.prepared = terms in ("norm", "sifn")
 
     def prepare(self, teacher: TeacherOutputs) -> None:
@@ -131,7 +134,7 @@ class ND(Method):
         sums = torch.zeros(self.class_means.shape, dtype=torch.float64)
         counts = torch.zeros(len(sums), dtype=torch.float64)
         for features, batch in teacher.batches(augmented=self.means == "augmented"):
-            classes = _known(features, batch).cpu()
+            classes = self._known(features, batch).cpu()
             _check(classes, len(sums))
             sums.index_add_(0, classes, features["penultimate"].double().cpu())
             counts += classes.bincount(minlength=len(sums))
@@ -141,7 +144,7 @@ class ND(Method):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; an unlabelled image takes the class that the teacher predicts."""
         s, t = self.embedding(student["penultimate"]), teacher["penultimate"]
-        classes = _known(teacher, batch)
+        classes = self._known(teacher, batch)
         # Without a class there is no mean to follow; `prepare` has refused such images in words.
         return batch_mean(self._rows(s, t, self.class_means[classes]), classes >= 0)
 
@@ -152,12 +155,11 @@ class ND(Method):
             return direction(s, center)
         return norm_gap(s, t) if self.terms == "norm" else sifn(s, self.step)
 
-
-def _known(teacher: Features, batch: Batch) -> Int[Tensor, " batch"]:
-    """The label of each image, or the teacher's prediction where it has none."""
-    if "logits" not in teacher:
-        return batch.labels
-    return torch.where(batch.labels == UNLABELLED, teacher["logits"].argmax(1), batch.labels)
+    def _known(self, teacher: Features, batch: Batch) -> Int[Tensor, " batch"]:
+        """The label of each image, or the teacher's prediction where it has none."""
+        if not self.guesses:
+            return batch.labels
+        return torch.where(batch.labels == UNLABELLED, teacher["logits"].argmax(1), batch.labels)
 
 
 def _check(classes: Int[Tensor, " batch"], known: int) -> None:
@@ -168,13 +170,13 @@ def _check(classes: Int[Tensor, " batch"], known: int) -> None:
         )
     if (classes == UNLABELLED).any():
         raise ShapeError(
-            "A training image has no label and the teacher has no logits to guess it from; "
-            "nd needs one of them."
+            "A training image has no label and the teacher has no logits of its classes to guess "
+            "it from; nd needs one of them."
         )
 
 
 def _classes(student: Shapes, teacher: Shapes) -> int:
-    for shapes in (teacher, student):
+    for shapes in (student, teacher):
         if "logits" in shapes:
             return shapes.vector("logits")
     raise ShapeError(

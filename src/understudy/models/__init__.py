@@ -20,7 +20,7 @@ from understudy.errors import NameNotFound, NetworkError
 from understudy.models import cifar
 from understudy.models.network import Input as Input
 from understudy.models.network import Network as Network
-from understudy.models.weights import load
+from understudy.models.weights import count_classes, load
 
 _ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
 _HINT = "Others: timm:NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory."
@@ -42,6 +42,7 @@ def find(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     new_classifier: bool = False,
+    own_classes: bool = False,
 ) -> Network:
     """The network behind a name.
 
@@ -57,6 +58,7 @@ def find(
         std: Channel deviations it divides by, instead of its own.
         new_classifier: Make the classifier anew if the weights are of other classes: right for a
             student that starts from pretrained weights, never for a teacher.
+        own_classes: Take the classes that the weights are of, if these are others.
 
     Raises:
         NameNotFound: No such network; offers the nearest spelling.
@@ -73,8 +75,11 @@ def find(
     )
     network = Network(built, input=contract, taps=taps, name=name)
     if weights and weights != "pretrained":
+        theirs = count_classes(network.module, weights, network.classifier) if own_classes else None
+        if theirs not in (None, network.num_classes):
+            network.renew_classifier(theirs)
         load(network.module, weights, classifier=network.classifier, new_classifier=new_classifier)
-    if num_classes is not None and num_classes != (network.num_classes or 0):
+    if num_classes is not None and num_classes != (network.num_classes or 0) and not own_classes:
         if not new_classifier:
             raise NetworkError(
                 f"{name} tells {network.num_classes or 'no'} classes apart, {num_classes} were "

@@ -46,6 +46,16 @@ def load(
     module.load_state_dict(state)
 
 
+def count_classes(module: nn.Module, path: str | Path, classifier: str) -> int | None:
+    """How many classes the weights for a module are of; None if they hold no such classifier.
+
+    Raises:
+        NetworkError: As for `read`.
+    """
+    weight = _stripped(read(path), module.state_dict()).get(f"{classifier}.weight")
+    return None if weight is None else len(weight)
+
+
 def read(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file or run directory.
 
