@@ -187,6 +187,5 @@ def _classes(student: Shapes, teacher: Shapes) -> int:
 
 def _embedding(student: int, teacher: int) -> nn.Sequential:
     linear = nn.Linear(student, teacher)
-    nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
     return nn.Sequential(BatchNorm(student), nn.Dropout(0.5), linear)
