@@ -104,6 +104,8 @@ def _cost() -> list[Column]:
 def _difference(arm: Arm, digits: int) -> str:
     if arm.verdict is None:
         return ""
+    if arm.verdict["word"] == "diverged":
+        return "diverged"
     difference, low, high = (arm.verdict[key] for key in ("difference", "low", "high"))
     ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return signed(difference, digits) + ends.replace("-", "−")

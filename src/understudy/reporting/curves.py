@@ -157,6 +157,8 @@ def _zoom(axes: Any, bands: Sequence[_Band], level: float | None) -> None:
         return
     bottom, top = axes.get_ylim()
     margin = 0.05 * (max(late) - min(late))
+    if margin == 0:
+        return
     axes.set_ylim(max(bottom, min(late) - margin), min(top, max(late) + margin))
 
 

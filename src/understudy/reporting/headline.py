@@ -6,7 +6,15 @@ from understudy.reporting.results import Results
 
 def headline(results: Results) -> tuple[str, str]:
     """The verdict of the whole page, and what has to be said with it."""
+    title, deck = _verdict(results)
+    broken = [str((arm.verdict or {})["sentence"]) for arm in results.diverged]
+    return title, " ".join([deck, *broken]).strip()
+
+
+def _verdict(results: Results) -> tuple[str, str]:
     if not results.judged:
+        if results.diverged:
+            return "No method survived its training.", ""
         return _without_control(results)
     best, *others = results.judged
     sentences = {arm.name: str((arm.verdict or {})["sentence"]) for arm in results.judged}

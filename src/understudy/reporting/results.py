@@ -64,10 +64,15 @@ class Results:
 
     @property
     def judged(self) -> list[Arm]:
-        """Arms with a verdict, the best first."""
+        """Arms with a verdict in numbers, the best first."""
         better = -1 if self.metric == "loss" else 1
-        arms = [arm for arm in self.arms if arm.verdict]
+        arms = [arm for arm in self.arms if arm.verdict and arm not in self.diverged]
         return sorted(arms, key=lambda arm: -better * (arm.verdict or {})["difference"])
+
+    @property
+    def diverged(self) -> list[Arm]:
+        """Arms that did not survive their training."""
+        return [arm for arm in self.arms if (arm.verdict or {}).get("word") == "diverged"]
 
 
 def duration(seconds: float) -> str:

@@ -69,4 +69,6 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
 def _style(arm: Arm) -> str:
     if arm.role in ("teacher", "control"):
         return "dim"
-    return {"gain": "green", "loss": "red"}.get((arm.verdict or {}).get("word", ""), "")
+    return {"gain": "green", "loss": "red", "diverged": "red"}.get(
+        (arm.verdict or {}).get("word", ""), ""
+    )
