@@ -1,0 +1,290 @@
+"""Every command end to end on small runs, and every mistake in one sentence."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from understudy import catalogue, cli, data, methods, models, tasks
+from understudy.cli import COMMANDS, main
+
+SMALL = [
+    *("--data.images", "200", "--data.validation", "0.05", "--training.epochs", "1"),
+    *("--training.batch", "32", "--student.name", "resnet8", "--device", "cpu"),
+]
+
+
+def run(*words: str | Path) -> None:
+    """One command, as typed."""
+    main([str(word) for word in words])
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """The one sentence with which a command of the user fails."""
+    with pytest.raises(SystemExit) as stopped:
+        run(*words)
+    said = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert said.err.startswith("understudy: ")
+    assert said.err.count("\n") == 1
+    assert not said.out
+    return said.err
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a teacher trained by the command line."""
+    path = tmp_path_factory.mktemp("runs") / "teacher"
+    run("train", *SMALL, "--out", path)
+    return path
+
+
+def test_train_writes_a_run_and_its_page(teacher: Path) -> None:
+    assert json.loads((teacher / "evaluation.json").read_text())["metrics"]["top1"] > 0
+    assert (teacher / "report.html").is_file()
+
+
+def test_distill_with_flags_of_methods(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--teacher.weights", teacher, "--method", "kd", "lshfm", "--methods.lshfm.hashes=64"]
+    run("distill", *SMALL, *words, "--methods.kd.weight", "5e-1", "--out", tmp_path)
+    made = catalogue.recipe.load(tmp_path / "recipe.yaml")
+    assert made.methods == {"kd": {"weight": 0.5}, "lshfm": {"hashes": 64}}
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"  epoch 1/1  top1 [\d.]+  loss [\d.]+  [\d,]+ images/s", lines[1])
+    assert lines[-1] == f"report: {tmp_path / 'report.html'}"
+
+
+def test_method_adds_to_the_recipe(teacher: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("methods: {kd: {temperature: 2.0}}")
+    words = ["--teacher.weights", teacher, "--method", "kd", "nd", "--out", tmp_path / "run"]
+    run("distill", path, *SMALL, *words)
+    made = catalogue.recipe.load(tmp_path / "run" / "recipe.yaml")
+    assert made.methods == {"kd": {"temperature": 2.0}, "nd": {}}
+    assert made.name == "mine"
+
+
+def test_compare_shows_a_row_for_each_run_and_keeps_what_is_finished(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", *SMALL, "--teacher.weights", teacher, "--out", tmp_path]
+    words += ["--methods", "kd+nd", "--methods.nd.weight", "2", "--seeds", "0", "1"]
+    run(*words)
+    first = capsys.readouterr().out
+    rows = re.findall(r"^(\S+ seed \d) +\[(\d)/4\]  top1 [\d.]+  0:00:\d\d$", first, re.MULTILINE)
+    assert rows == [("control seed 0", "1"), ("kd+nd seed 0", "2"),
+                    ("control seed 1", "3"), ("kd+nd seed 1", "4")]  # fmt: skip
+    assert " kd+nd " in first
+    written = (tmp_path / "kd+nd" / "seed1" / "evaluation.json").stat().st_mtime_ns
+    run(*words)
+    assert re.findall(r"\[(\d)/4\]", capsys.readouterr().out) == ["1", "2", "3", "4"]
+    assert (tmp_path / "kd+nd" / "seed1" / "evaluation.json").stat().st_mtime_ns == written
+
+
+def test_evaluate_and_report(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("evaluate", teacher, "--device", "cpu")
+    stored = json.loads((teacher / "evaluation.json").read_text())["metrics"]["top1"]
+    assert re.search(rf"top-1 +{stored:.3f}", capsys.readouterr().out)
+    run("report", teacher, teacher, "--out", tmp_path / "page.html")
+    assert (tmp_path / "page.html").is_file()
+
+
+@pytest.mark.parametrize("kind", ["methods", "models", "data", "tasks", "recipes"])
+def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    run("list", kind)
+    assert time.monotonic() - started < 5
+    known = {
+        "methods": methods.names(),
+        "models": models.names(),
+        "data": data.names(),
+        "tasks": tasks.names(),
+        "recipes": list(catalogue.recipe.shipped()),
+    }[kind]
+    said = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert set(known) <= set(said)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*methods.names(), *data.names(), *tasks.names(), *catalogue.recipe.shipped(), "resnet8"],
+)
+def test_show_explains_everything(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run("show", name)
+    said = capsys.readouterr().out
+    if name in methods.names():
+        keys = ["weight", *methods.hyper_parameters(methods.find(name))]
+        assert set(keys) <= {line.split(" ")[0] for line in said.splitlines()}
+    assert len(said) > 40
+
+
+def test_paragraphs_flow_and_equations_stand() -> None:
+    text = "One\ntwo.\n\n    a = b\n    c = d\n\n- item\n  goes on\n- next\n"
+    assert str(catalogue._flowing(text)) == (
+        "One two.\n\n    a = b\n    c = d\n\n- item goes on\n- next"
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(command, "--help")
+    said = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert COMMANDS[command].help in " ".join(said.split())
+    assert ("keys of the recipe: training" in said) == COMMANDS[command].takes_recipe_keys
+
+
+def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    said = capsys.readouterr().out
+    assert all(f"  {command}" in said for command in COMMANDS)
+    run("--version")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("distil", "There is no command 'distil' (did you mean 'distill'?)."),
+        ("train --training.epoch 3", "no flag --training.epoch (did you mean '--training.epochs'"),
+        ("train --teacher resnet8", "no flag --teacher (did you mean '--teacher.name'?)"),
+        ("train --training.epochs x", "'training.epochs' is 'x'; it must be of type int."),
+        ("train --data.augment crop_flop", "(did you mean 'crop_flip'?)"),
+        ("train --student.mean 3", "'student.mean' is '3'; it must be a list."),
+        ("train --student.options {width:3}", "it must be a group of keys."),
+        ("train a b", "Unrecognized arguments: b"),
+        ("train nothing", "There is no recipe 'nothing'"),
+        ("train --student.name resnet88", "(did you mean 'resnet8'?)"),
+        ("train", "The recipe names no student: give --student.name."),
+        ("train --methods.kd.weight 1", "use `understudy distill`"),
+        ("distill --methods.kd.weight", "--methods.kd.weight needs a value"),
+        ("distill --methods.kd.weight --resume", "--methods.kd.weight needs a value"),
+        ("distill --student.name resnet8", "Distilling needs a teacher and a method"),
+        ("compare --seeds x", "--seeds cannot be 'x'."),
+        ("compare --methods kd", "A comparison needs a teacher"),
+        ("compare --teacher.name a --methods kdd", "There is no method 'kdd' (did you mean 'kd'"),
+        ("evaluate", "The following arguments are required: run."),
+        ("evaluate nowhere", "nowhere is no run directory"),
+        ("report nowhere", "There is no run at nowhere"),
+        ("list method", "'method' is not in the list (did you mean 'methods'?)."),
+        ("show lshmf", "(did you mean 'lshfm'?)"),
+        ("show torchvision:resnet1", "resnet1"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    words: str,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in fails(capsys, *words.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback() -> None:
+    command = [sys.executable, "-m", "understudy", "show", "lshmf", "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("understudy.errors.NameNotFound: ")
+
+
+def test_a_fault_of_ours_has_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").mkdir()
+    broken = tmp_path / "metrics.jsonl"
+    broken.write_text('{"epoch": 1}\n')
+    with pytest.raises(SystemExit) as stopped:
+        run("report", tmp_path)
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("understudy: Internal error, KeyError")
+    assert said.count("\n") == 1
+
+
+def _interrupted(tmp_path: Path, *, when: str) -> subprocess.CompletedProcess[str]:
+    """A long run that receives SIGINT as soon as it has said something."""
+    words = [*SMALL, "--training.epochs", "60", "--out", str(tmp_path)]
+    command = [sys.executable, "-u", "-m", "understudy", "train", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if when in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def test_sigint_in_training_is_one_sentence_and_saved(tmp_path: Path) -> None:
+    done = _interrupted(tmp_path, when="epoch  1/60")
+    assert done.returncode == 130
+    assert done.stderr.count("\n") == 1
+    assert "Stopped by SIGINT" in done.stderr
+    assert "continue with --resume" in done.stderr
+    assert (tmp_path / "last" / "state.ckpt").is_file()
+
+
+def test_sigint_outside_of_training_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(kind: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(catalogue, "table", stop)
+    with pytest.raises(SystemExit) as stopped:
+        run("list", "models")
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "understudy: Stopped by SIGINT.\n"
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m understudy list models | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert not done.stderr
+
+
+def test_a_terminal_sees_a_table_and_a_bar_that_leaves(tmp_path: Path) -> None:
+    seen = b""
+
+    def read(descriptor: int) -> bytes:
+        nonlocal seen
+        part = os.read(descriptor, 4096)
+        seen += part
+        return part
+
+    words = [*SMALL, "--training.epochs", "3", "--out", str(tmp_path)]
+    environment = ["env", "TERM=xterm-256color", "COLUMNS=100"]
+    status = pty.spawn([*environment, sys.executable, "-m", "understudy", "train", *words], read)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert status == 0
+    assert "left" in text
+    rows = [line.rsplit("\r", 1)[-1].split() for line in text.splitlines()]
+    assert ["epoch", "top1", "loss", "task"] in rows
+    assert [row[0] for row in rows if len(row) == 4 and re.fullmatch(r"\d/3", row[0])] == [
+        "1/3", "2/3", "3/3",
+    ]  # fmt: skip
+    assert seen.count(b"\x1b[?25h") >= seen.count(b"\x1b[?25l") > 0, "the cursor stays hidden"
+
+
+def test_processes_but_the_first_are_silent(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_RANK", "1")
+    run("report", teacher)
+    assert capsys.readouterr().out == ""
