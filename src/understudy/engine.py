@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -91,8 +90,12 @@ class Trainer:
         if training.compile:
             distiller.trainable.compile()
         self.optimizer = _optimizer(distiller, training)
-        self._trainable, self._optimizer = accelerator.prepare(distiller.trainable, self.optimizer)
-        self._sums: dict[str, Tensor] = {}
+        self._trainable, scaling = accelerator.prepare(distiller.trainable, self.optimizer)
+        # Accelerate's optimizer is for fp16; it looks for a package on disk at every step.
+        self._optimizer = scaling if accelerator.scaler else self.optimizer
+        self._names: list[str] = []
+        self._sums = torch.zeros(())
+        self._seeds: list[int] = []
 
     @property
     def may_wait(self) -> bool:
@@ -121,10 +124,12 @@ class Trainer:
     def _epoch(self, after_step: Callable[[], None]) -> Epoch:
         here = self.position
         self.distiller.train()
-        self._sums = {
-            k: torch.tensor(v, dtype=torch.float64, device=self.accelerator.device)
-            for k, v in here.sums.items()
-        }
+        self._names = list(here.sums)
+        self._sums = torch.tensor(
+            list(here.sums.values()) or 0.0, dtype=torch.float64, device=self.accelerator.device
+        )
+        steps, rank = torch.arange(len(self.loader)), self.accelerator.process_index
+        self._seeds = mix(self.seed, here.epoch, steps, rank).tolist()
         started = time.perf_counter() - here.seconds
         lr = self.training.lr
         for parts in self.loader.epoch(here.epoch, start=here.step):
@@ -143,15 +148,13 @@ class Trainer:
             losses=self.mean_losses(),
         )
         self.position = Position(epoch=here.epoch + 1)
-        self._sums = {}
+        self._names = []
         return record
 
     def _step(self, parts: list[Batch]) -> float:
         here, size = self.position, sum(len(part) for part in parts)
         # No state of a generator to save: what dropout draws here depends on nothing before.
-        torch.manual_seed(
-            int(mix(self.seed, here.epoch, here.step, self.accelerator.process_index))
-        )
+        self._seed_dropout(self._seeds[here.step])
         lr = learning_rate(
             self.training, here.epoch * len(self.loader) + here.step, len(self.loader)
         )
@@ -180,18 +183,20 @@ class Trainer:
         losses = self._trainable(batch, teacher)
         total = self.distiller.total(losses, self.position.epoch)
         self.accelerator.backward(total * share)
-        for name, loss in {**losses, "total": total}.items():
-            part = loss.detach().double() * share
-            self._sums[name] = self._sums[name] + part if name in self._sums else part
+        self._names = [*losses, "total"]
+        self._sums = self._sums + share * torch.stack([*losses.values(), total]).detach().double()
+
+    def _seed_dropout(self, seed: int) -> None:
+        # `torch.manual_seed` seeds every kind of device there might be, in half a millisecond.
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _check(self) -> None:
         """Stop all processes if a loss of any was not finite: a finite sum had finite terms."""
-        total = self._sums["total"]
-        if self.accelerator.num_processes > 1:
-            total = self.accelerator.reduce(total)
-        if math.isfinite(total):
-            return
         bad = [name for name, value in self._global_sums().items() if not math.isfinite(value)]
+        if not bad:
+            return
         culprit = next((name for name in bad if name != "total"), "total")
         raise Diverged(
             f"The loss '{culprit}' became NaN or infinite in epoch {self.position.epoch + 1}, "
@@ -205,10 +210,12 @@ class Trainer:
         return {name: value / steps for name, value in self._global_sums().items()}
 
     def _global_sums(self) -> dict[str, float]:
-        return {
-            name: float(self.accelerator.reduce(value, reduction="mean"))
-            for name, value in self._sums.items()
-        }
+        if not self._names:
+            return {}
+        sums = self._sums
+        if self.accelerator.num_processes > 1:
+            sums = self.accelerator.reduce(sums, reduction="mean")
+        return dict(zip(self._names, sums.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly; tensors and plain values only.
@@ -216,8 +223,7 @@ class Trainer:
         Raises:
             Diverged: It is not worth continuing from.
         """
-        if self._sums:
-            self._check()
+        self._check()
         scaler = self.accelerator.scaler
         return {
             "position": asdict(self.position) | {"sums": self._global_sums()},
