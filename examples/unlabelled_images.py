@@ -18,12 +18,12 @@ from understudy.data import fashion
 
 def main(root: Path) -> None:
     """Train a teacher with labels, then a student without any."""
-    short = {"data.images": 1000, "training.epochs": 4, "training.schedule": "cosine"}
+    short = {"data.images": 600, "training.epochs": 5, "training.schedule": "cosine"}
     teacher = understudy.train(recipe.parse({"student": "resnet14"}, short), out=root / "teacher")
 
     folder = root / "images"
     folder.mkdir()
-    for i, image in enumerate(fashion.load("", "train").pixels[:1000]):
+    for i, image in enumerate(fashion.load("", "train").pixels[:600]):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:04}.png")
 
     wanted = recipe.parse(
@@ -33,7 +33,7 @@ def main(root: Path) -> None:
             "student": "resnet8",
             "teacher": {"weights": str(teacher.path)},
             "methods": {"lshfm": {}, "kd": {}},
-            "training": {"epochs": 4, "schedule": "cosine"},
+            "training": {"epochs": 5, "schedule": "cosine"},
         }
     )
     for epoch in understudy.distill(wanted, out=root / "student").epochs():
