@@ -25,8 +25,8 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 def command_lines(text: str) -> list[list[str]]:
     """Words of every line of the shell that calls Understudy, continued lines joined."""
-    lines = text.replace("\\\n", " ").splitlines()
-    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    lines = re.split(r"\n|&&|[|;>]", text.replace("\\\n", " "))
+    words = [shlex.split(line.strip().removeprefix("$ "), comments=True) for line in lines]
     return [w[w.index("understudy") + 1 :] for w in words if "understudy" in w]
 
 
