@@ -121,7 +121,9 @@ class Execution:
 
     def _train(self) -> None:
         if self.recipe.training.trackers:
-            self.accelerator.init_trackers(self.recipe.name, config=recipes.flat(self.recipe))
+            # As text, since TensorBoard takes neither a list nor nothing for a value.
+            keys = {key: str(value) for key, value in recipes.flat(self.recipe).items()}
+            self.accelerator.init_trackers(self.recipe.name, config=keys)
         if self.watcher:
             self.watcher.start(self.trainer, self.recipe.name)
         with _signals() as received:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import CNN, TINY
 from safetensors.torch import load_file, save_file
+from small_runs import CNN, TINY
 
 from understudy import recipe
 from understudy.errors import (

@@ -23,6 +23,8 @@ class Stop:
     def __init__(self, after: int, number: int) -> None:
         self.left, self.number = after, number
 
+    def series(self, runs: int) -> None: ...
+
     def start(self, trainer: Trainer, name: str) -> None: ...
 
     def step(self, trainer: Trainer) -> None:
@@ -32,6 +34,8 @@ class Stop:
 
     def epoch(self, record: dict) -> None: ...
 
+    def end(self, name: str, metric: str, evaluation: dict) -> None: ...
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
@@ -40,8 +44,9 @@ class Stop:
         {},
         {"training.ema": 0.9, "training.accumulate": 2, "training.optimizer": "adamw"},
         {"training.precision": "bf16", "training.channels_last": True, "training.clip": 1.0},
+        {"student.options": {"width": 8, "dropout": 0.3}},
     ],
-    ids=["plain", "ema-accumulate-adamw", "bf16-channels_last-clip"],
+    ids=["plain", "ema-accumulate-adamw", "bf16-channels_last-clip", "dropout"],
 )
 def test_a_signal_saves_and_resume_is_exact(
     tiny: Recipe, tmp_path: Path, changes: dict, number: int
