@@ -152,7 +152,9 @@ class _LiveOutputs(TeacherOutputs):
         return self._num_images
 
     def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
+        device = next(self._teacher.parameters()).device
         for batch in self._batches(augmented):
+            batch = batch.to(device, torch.contiguous_format)
             yield self._teacher(batch.images), batch
 
 
