@@ -58,25 +58,42 @@ def distiller(recipe: Recipe, student: Network, teacher: Network | None, task: T
     Raises:
         UnderstudyError: A method does not exist, or cannot work with these networks.
     """
-    built: dict[str, Method] = {}
-    weights = {"task": Weight(recipe.task_weight)}
+    weights, wanted = {"task": Weight(recipe.task_weight)}, {}
     for label, given in recipe.methods.items():
         kind, weights[label], hyper_parameters = _method_class(label, given)
-        if teacher is None:
-            raise RecipeError(f"The method '{label}' needs a teacher: give --teacher.name.")
-        # Seeded one by one: what a method draws does not depend on its neighbours.
-        with seeded(recipe.seed + 1):
-            kind.extend(student, teacher.shapes, **hyper_parameters)
-            # The arguments of a method are the contract's, not those of its base class.
-            built[label] = kind(  # type: ignore[call-arg]
-                student.shapes, teacher.shapes, **hyper_parameters
-            )
+        wanted[label] = kind, hyper_parameters
+    if wanted and teacher is None:
+        raise RecipeError(
+            f"The method '{next(iter(wanted))}' needs a teacher: give --teacher.name."
+        )
+    built = _built(wanted, student, teacher, recipe.seed) if teacher is not None else {}
     if not built and not task.uses_labels:
         raise RecipeError(
             "Without labels there is nothing to learn from but a method: name one, such as "
             "--method lshfm."
         )
     return Distiller(student, teacher, built, task, weights)
+
+
+def _built(
+    wanted: Mapping[str, tuple[type[Method], dict[str, Any]]],
+    student: Network,
+    teacher: Network,
+    seed: int,
+) -> dict[str, Method]:
+    # A layer that one method adds to the student changes the shapes that all of them see.
+    for kind, hyper_parameters in wanted.values():
+        with seeded(seed + 2):
+            kind.extend(student, teacher.shapes, **hyper_parameters)
+    built: dict[str, Method] = {}
+    for label, (kind, hyper_parameters) in wanted.items():
+        # Seeded one by one: what a method draws does not depend on its neighbours.
+        with seeded(seed + 1):
+            # The arguments of a method are the contract's, not those of its base class.
+            built[label] = kind(  # type: ignore[call-arg]
+                student.shapes, teacher.shapes, **hyper_parameters
+            )
+    return built
 
 
 def _method_class(

@@ -23,7 +23,8 @@ def test_two_processes_equal_one(tiny: Recipe, tmp_path: Path) -> None:
     path.write_text(recipe.dump(wanted))
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "understudy", "distill", str(path), "--out", str(tmp_path / "two"), "--device", "cpu"],
+         "-m", "understudy", "distill", str(path), "--out", str(tmp_path / "two"),
+         "--device", "cpu"],
         check=True,
         timeout=300,
         stdout=subprocess.DEVNULL,

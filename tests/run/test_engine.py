@@ -243,7 +243,7 @@ def test_a_tracker_that_is_not_installed(tiny: Recipe, tmp_path: Path, tracker: 
 
 
 def test_a_cpu_does_not_train_in_fp16(tiny: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="set training.precision to bf16 or fp32"):
+    with pytest.raises(RecipeError, match=r"set training\.precision to bf16 or fp32"):
         train(changed(tiny, {"training.precision": "fp16"}), out=tmp_path, device="cpu")
 
 
