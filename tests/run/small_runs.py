@@ -1,9 +1,11 @@
 """A small experiment, and what must not depend on how it is executed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from understudy.engine import Trainer
 from understudy.run import Run
 
 CNN = f"{Path(__file__).with_name('plain_cnn.py')}:factory"
@@ -21,3 +23,23 @@ def outcome(run: Run) -> tuple[list[dict[str, Any]], bytes]:
     timed = ("seconds", "images_per_second")
     lines = [{k: v for k, v in line.items() if k not in timed} for line in run.epochs()]
     return json.loads(json.dumps(lines)), (run.path / "student.safetensors").read_bytes()
+
+
+class Stop:
+    """Sends this process a signal after some steps."""
+
+    def __init__(self, after: int, number: int) -> None:
+        self.left, self.number = after, number
+
+    def series(self, runs: int) -> None: ...
+
+    def start(self, trainer: Trainer, name: str) -> None: ...
+
+    def step(self, trainer: Trainer) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+    def epoch(self, record: dict) -> None: ...
+
+    def end(self, name: str, metric: str, evaluation: dict) -> None: ...

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import CNN, TINY
+from small_runs import CNN, TINY, Stop
 
 from understudy import recipe
 from understudy.errors import (
     DataError,
     Diverged,
+    Interrupted,
     NameNotFound,
     NetworkError,
     RecipeError,
@@ -33,6 +35,22 @@ from understudy.run import Run, distill, train
         ({"methods": {"lshmf": {}}}, NameNotFound, "did you mean 'lshfm'"),
         ({"methods": {"kd": {"temprature": 2}}}, RecipeError, "did you mean 'temperature'"),
         ({"methods": {"kd": {"weight": "much"}}}, RecipeError, "must be a number"),
+        ({"methods": {"kd": {"weight": "4"}}}, RecipeError, "must be a number"),
+        ({"methods": {"kd": {"weight": -1}}}, RecipeError, "at least 0"),
+        ({"methods": {"kd": {"weight": {"warmup_epochs": 1}}}}, RecipeError, "must be a number"),
+        (
+            {"methods": {"kd": {"temperature": "4"}}},
+            RecipeError,
+            r"'methods\.kd\.temperature' is '4'; it must be of type float",
+        ),
+        ({"methods": {"kd": {"projector": 1}}}, RecipeError, "must be of type bool"),
+        ({"methods": {"pefd": {"projectors": True}}}, RecipeError, "must be of type int"),
+        ({"methods": {"lshfm": {"terms": "lsh2"}}}, RecipeError, r"'methods\.lshfm\.terms' is"),
+        ({"methods": {"kd": {"temperature": 0}}}, RecipeError, "must be above 0"),
+        ({"methods": {"lshfm": {"hash_std": -0.5}}}, RecipeError, "must be above 0"),
+        ({"methods": {"lshfm": {"hashes": 0}}}, RecipeError, "at least 1"),
+        ({"methods": {"pefd": {"projectors": -1}}}, RecipeError, "at least 0"),
+        ({"training.trackers": ["tensorbord"]}, RecipeError, "did you mean 'tensorboard'"),
         ({"training.epoch": 2}, RecipeError, "did you mean 'epochs'"),
         ({"training.schedule": "cosin"}, RecipeError, "did you mean 'cosine'"),
         ({"training.lr": "fast"}, RecipeError, "must be of type float"),
@@ -110,10 +128,42 @@ def test_a_full_disk_loses_nothing(tiny: Recipe, tmp_path: Path, small_disk: Pat
     assert (resumed.path / "student.safetensors").read_bytes() == whole_file
 
 
+def test_a_disk_that_became_read_only(tiny: Recipe, small_disk: Path) -> None:
+    out = small_disk / "run"
+    with pytest.raises(Interrupted):
+        train(tiny, out=out, watcher=Stop(10, signal.SIGTERM))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    kept = (out / "last" / "state.ckpt").read_bytes()
+    with pytest.raises(RunError, match=r"cannot be written \(Read-only file system\)"):
+        train(tiny, out=out, resume=True)
+    assert (out / "last" / "state.ckpt").read_bytes() == kept
+
+
 def test_a_folder_that_cannot_be_written(tiny: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         train(tiny, out=tmp_path / "file" / "run")
+
+
+def test_there_must_be_something_to_resume(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run in .* to continue; start without --resume"):
+        train(tiny, out=tmp_path / "typo", resume=True)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_what_diverged_once_is_not_silently_tried_again(tiny: Recipe, tmp_path: Path) -> None:
+    wanted = recipe.parse(recipe.plain(tiny), {"training.lr": 1e30})
+    for words in ("became NaN", r"ended so: .* remove it to train anew"):
+        with pytest.raises(Diverged, match=words):
+            train(wanted, out=tmp_path, resume=Run(tmp_path).begun)
+
+
+def test_a_run_without_its_environment(tiny: Recipe, tmp_path: Path) -> None:
+    train(tiny, out=tmp_path)
+    for name in ("evaluation.json", "environment.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(RunError, match=r"environment\.json is missing or damaged"):
+        train(tiny, out=tmp_path, resume=True)
 
 
 def test_pickled_weights_are_refused(tiny: Recipe, tmp_path: Path) -> None:

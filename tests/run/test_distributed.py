@@ -1,40 +1,107 @@
-"""Two processes give the losses of one at equal global batch, and both are seen to exist."""
+"""Several processes give what one gives, also when they are killed or told to stop."""
 
-import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from understudy import recipe
 from understudy.recipe import Recipe
 from understudy.run import Run, train
 
+METHODS: dict[str, Any] = {"lshfm": {"hashes": 64, "selective": True}, "nd": {}, "pefd": {}}
 
-def test_two_processes_equal_one(tiny: Recipe, tmp_path: Path) -> None:
-    methods = {"lshfm": {"hashes": 64, "selective": True}, "nd": {}, "pefd": {}, "kd": {}}
+
+@pytest.fixture
+def wanted(tiny: Recipe) -> Recipe:
     # 27 of 200 images are left for the last batch: 14 for one process, 13 for the other.
-    wanted = recipe.parse(
-        recipe.plain(tiny), {"methods": methods, "training.batch": 43, "training.lr": 0.01}
-    )
-    one = train(wanted, out=tmp_path / "one", device="cpu")
-    path = tmp_path / "recipe.yaml"
+    changes = {"methods": METHODS | {"kd": {}}, "training.batch": 43, "training.lr": 0.01}
+    return recipe.parse(recipe.plain(tiny), changes)
+
+
+def two(wanted: Recipe, out: Path, *flags: str) -> subprocess.Popen[str]:
+    """The recipe started on two processes."""
+    path = out.with_suffix(".yaml")
     path.write_text(recipe.dump(wanted))
-    subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "understudy", "distill", str(path), "--out", str(tmp_path / "two"),
-         "--device", "cpu"],
-        check=True,
-        timeout=300,
+         "-m", "understudy", "distill", str(path), "--out", str(out), "--device", "cpu", *flags],
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )  # fmt: skip
-    two = Run(tmp_path / "two")
-    assert {p["rank"] for p in two.environment["processes"]} == {0, 1}
-    assert len({p["pid"] for p in two.environment["processes"]}) == 2
-    for alone, together in zip(one.epochs(), two.epochs(), strict=True):
-        assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What the processes said on their way to success."""
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def same(one: Run, other: Run) -> None:
+    """Whether two runs agree up to the order of additions."""
+    for alone, together in zip(one.epochs(), other.epochs(), strict=True):
+        assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5, abs=1e-6)
         assert together["metrics"]["loss"] == pytest.approx(alone["metrics"]["loss"], rel=1e-5)
-    assert json.loads((two.path / "evaluation.json").read_text())["metrics"][
-        "top1"
-    ] == pytest.approx(one.evaluation["metrics"]["top1"], abs=0.1)
+    top1 = one.evaluation["metrics"]["top1"]
+    assert other.evaluation["metrics"]["top1"] == pytest.approx(top1, abs=0.1)
+
+
+def processes(path: Path, started: subprocess.Popen[str]) -> list[int]:
+    """The numbers of both processes, as soon as the run has saved twice."""
+    until = time.monotonic() + 120
+    while not (path / "last" / "previous.ckpt").exists():
+        assert started.poll() is None, "the run ended too early"
+        assert time.monotonic() < until, "no checkpoint appeared"
+        time.sleep(0.005)
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+def test_two_processes_equal_one(wanted: Recipe, tmp_path: Path) -> None:
+    one = train(wanted, out=tmp_path / "one", device="cpu")
+    finish(two(wanted, tmp_path / "two"))
+    run = Run(tmp_path / "two")
+    assert {p["rank"] for p in run.environment["processes"]} == {0, 1}
+    assert len({p["pid"] for p in run.environment["processes"]}) == 2
+    same(one, run)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_killed_or_stopped_processes_continue_as_if_nothing_had_happened(
+    wanted: Recipe, tmp_path: Path
+) -> None:
+    keys = {"training.epochs": 6, "training.checkpoint_minutes": 0.0, "data.validation": 0.05}
+    wanted = recipe.parse(recipe.plain(wanted), keys)
+    one = train(wanted, out=tmp_path / "one", device="cpu")
+    out = tmp_path / "two"
+
+    killed = two(wanted, out)
+    os.kill(processes(out, killed)[1], signal.SIGKILL)
+    killed.communicate(timeout=120)
+    assert killed.returncode != 0
+    assert not Run(out).finished
+
+    (out / "last" / "previous.ckpt").unlink()
+    stopped = two(wanted, out, "--resume")
+    os.kill(processes(out, stopped)[1], signal.SIGTERM)  # only one of both is told
+    said = stopped.communicate(timeout=120)[1]
+    assert "Stopped by SIGTERM" in said
+    assert "Stopped by another process" in said
+    places = {line.partition(" in epoch ")[2] for line in said.splitlines() if "Stopped" in line}
+    assert len(places) == 1, places
+    state = torch.load(out / "last" / "state.ckpt", weights_only=True)
+    (place,) = places
+    position = state["position"]
+    assert place.startswith(f"{position['epoch'] + 1}, step {position['step']};")
+    assert not Run(out).finished
+
+    finish(two(wanted, out, "--resume"))
+    same(one, Run(out))

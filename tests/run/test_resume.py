@@ -1,6 +1,5 @@
 """Interrupt + resume equals an uninterrupted run, bit for bit on the CPU."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,33 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import outcome
+from small_runs import Stop, outcome
 
 from understudy import recipe
-from understudy.engine import Trainer
 from understudy.errors import Interrupted, RunError
 from understudy.recipe import Recipe
 from understudy.run import Run, train
-
-
-class Stop:
-    """Sends this process a signal after some steps."""
-
-    def __init__(self, after: int, number: int) -> None:
-        self.left, self.number = after, number
-
-    def series(self, runs: int) -> None: ...
-
-    def start(self, trainer: Trainer, name: str) -> None: ...
-
-    def step(self, trainer: Trainer) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
-
-    def epoch(self, record: dict) -> None: ...
-
-    def end(self, name: str, metric: str, evaluation: dict) -> None: ...
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
