@@ -90,6 +90,23 @@ def test_compare_shows_a_row_for_each_run_and_keeps_what_is_finished(
     assert (tmp_path / "kd+nd" / "seed1" / "evaluation.json").stat().st_mtime_ns == written
 
 
+def test_a_bank_is_planned_built_and_verified(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, "--teacher.weights", teacher, "--data.augment", "none"]
+    words += ["--bank.path", tmp_path / "bank"]
+    run("bank", "plan", *words)
+    assert "200 images × 1 views" in capsys.readouterr().out
+    run("bank", "build", *words)
+    assert "200 records" in capsys.readouterr().out
+    run("bank", "verify", *words)
+    assert "200 records computed again" in capsys.readouterr().out
+    capsys.readouterr()
+    assert "filled with another dtype" in fails(
+        capsys, "bank", "verify", *words, "--bank.dtype", "fp16"
+    )
+
+
 def test_evaluate_and_report(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

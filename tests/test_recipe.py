@@ -46,6 +46,7 @@ SEVERAL: dict[str, Any] = {
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
     "milestones": [3],
+    "features": ["logits"],
     "trackers": ["tensorboard"],
 }
 """Values of the keys that hold several."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from understudy import data, models, recipe, tasks
 from understudy.batch import UNLABELLED
-from understudy.data import FileViews, Loader, MemoryViews, Source, Views, subset
+from understudy.data import Loader, Source, Views, subset, views
 from understudy.data.classes import check as check_classes
 from understudy.distiller import Distiller
 from understudy.errors import DataError, NetworkError, RecipeError
@@ -21,6 +21,8 @@ from understudy.tasks import Task
 from understudy.wiring import distiller, seeded
 
 EVALUATION_BATCH = 256
+LARGE = 224
+"""Side of the views where neither the images nor the networks have one of their own."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Experiment:
 
     distiller: Distiller
     task: Task
+    images: Source
     train: Loader
     everything: Loader
     test: Loader
@@ -58,14 +61,16 @@ def experiment(recipe: Recipe, *, rank: int = 0, world: int = 1) -> Experiment:
     """
     task = tasks.find(recipe.task)
     train, test = sources(recipe)
-    teacher = _teacher(recipe, train.classes)
+    teacher = _teacher(recipe, train)
     with seeded(recipe.seed):
-        student = network(recipe.student, _num_classes(train, teacher, task), "student")
+        classes = _num_classes(train, teacher, task)
+        student = network(recipe.student, classes, "student", shown=_shown(recipe, train))
     wired = distiller(recipe, student, teacher, task)
     show = _Loaders(recipe, _side(recipe, train, student), rank, world)
     return Experiment(
         distiller=wired,
         task=task,
+        images=train,
         train=show.training(train, task),
         everything=show.everything(train, task),
         test=show.test(test),
@@ -99,9 +104,12 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
     """
     test = _test(recipe)
     check_classes(test.classes, _classes_of(weights))
-    teacher, task = _teacher(recipe, test.classes), tasks.find(recipe.task)
-    wanted = replace(recipe.student, weights=str(weights))
-    student = network(wanted, _num_classes(test, teacher, task), "student", exact=True)
+    teacher, task = _teacher(recipe, test), tasks.find(recipe.task)
+    wanted, classes = (
+        replace(recipe.student, weights=str(weights)),
+        _num_classes(test, teacher, task),
+    )
+    student = network(wanted, classes, "student", shown=_shown(recipe, test), exact=True)
     show = _Loaders(recipe, _side(recipe, test, student), rank=0, world=1)
     return Examination(student, teacher, task, show.test(test), test.classes)
 
@@ -113,10 +121,10 @@ def sources(recipe: Recipe) -> tuple[Source, Source]:
     test = _test(recipe)
     check_classes(test.classes, train.classes)
     if wanted.validation:
-        train, _ = subset.split(train, wanted.validation, seed=recipe.seed)
+        train, _ = subset.split(train, wanted.validation, seed=_data_seed(recipe))
     if wanted.images is not None or wanted.labels is not None:
         train = subset.class_balanced(
-            train, images=wanted.images, labels=wanted.labels, seed=recipe.seed
+            train, images=wanted.images, labels=wanted.labels, seed=_data_seed(recipe)
         )
     if recipe.task != "none" and not (train.labels != UNLABELLED).any():
         raise DataError(
@@ -132,7 +140,11 @@ def _test(recipe: Recipe) -> Source:
     if not wanted.validation:
         return load(wanted.root, "test", unreadable=wanted.unreadable)
     whole = load(wanted.root, "train", unreadable=wanted.unreadable)
-    return subset.split(whole, wanted.validation, seed=recipe.seed)[1]
+    return subset.split(whole, wanted.validation, seed=_data_seed(recipe))[1]
+
+
+def _data_seed(recipe: Recipe) -> int:
+    return recipe.seed if recipe.data.seed is None else recipe.data.seed
 
 
 def _num_classes(source: Source, teacher: Network | None, task: Task) -> int | None:
@@ -148,10 +160,16 @@ def _names(recipe: Recipe, source: Source, student: Network) -> tuple[str, ...]:
 
 
 def network(
-    wanted: recipe.Network, num_classes: int | None, role: str, *, exact: bool = False
+    wanted: recipe.Network,
+    num_classes: int | None,
+    role: str,
+    *,
+    shown: int,
+    exact: bool = False,
 ) -> Network:
     """The network a recipe names; a run directory as weights also tells which network it holds.
 
+    A network without a size of its own takes the images as they are `shown`, in pixels a side.
     A student that starts from weights of other classes gets a new classifier, unless `exact`. A
     teacher keeps its own, whatever classes it tells apart: some methods do not look at them.
     """
@@ -172,6 +190,7 @@ def network(
         options=wanted.options,
         taps=wanted.taps,
         size=wanted.size,
+        shown=shown,
         mean=wanted.mean,
         std=wanted.std,
         new_classifier=role == "student" and not exact,
@@ -189,18 +208,20 @@ def _completed(wanted: recipe.Network, stored: recipe.Network) -> recipe.Network
     return replace(stored, **asked)
 
 
-def _teacher(recipe: Recipe, classes: tuple[str, ...]) -> Network | None:
+def _teacher(recipe: Recipe, source: Source) -> Network | None:
     if not (recipe.teacher.name or recipe.teacher.weights):
         return None
-    if not recipe.teacher.weights and recipe.methods:
+    bare = not recipe.teacher.weights and not recipe.teacher.name.startswith("hf:")
+    if bare and recipe.methods:
         raise NetworkError(
             f"The teacher {recipe.teacher.name} has no weights and would teach noise: give "
             "--teacher.weights, a file, a run directory or 'pretrained'."
         )
-    taught = _classes_of(Path(recipe.teacher.weights))
+    classes, taught = source.classes, _classes_of(Path(recipe.teacher.weights))
     with seeded(recipe.seed):
         # Unlabelled images tell of no classes, but a run that trained the teacher does.
-        teacher = network(recipe.teacher, len(classes or taught) or None, "teacher")
+        known = len(classes or taught) or None
+        teacher = network(recipe.teacher, known, "teacher", shown=_shown(recipe, source))
     if len(classes) == teacher.num_classes:
         check_classes(classes, taught)
     return teacher
@@ -216,8 +237,13 @@ def _classes_of(weights: Path) -> tuple[str, ...]:
 
 
 def _side(recipe: Recipe, source: Source, student: Network) -> int:
-    """Side of the training views in pixels."""
-    return recipe.data.size or source.size or student.input.size or 224
+    """Side of the views in pixels."""
+    return recipe.data.size or source.size or student.input.size or LARGE
+
+
+def _shown(recipe: Recipe, source: Source) -> int:
+    """Side of the views, as far as it is known before there is a student."""
+    return recipe.data.size or source.size or recipe.student.size or LARGE
 
 
 @dataclass(frozen=True)
@@ -269,10 +295,9 @@ class _Loaders:
         )
 
     def _views(self, source: Source) -> Views:
-        augment, seed = self.recipe.data.augment, self.recipe.seed
-        if source.pixels is not None and augment != "resized_crop":
-            return MemoryViews(source.pixels, augment=augment, size=self.size, seed=seed)
-        return FileViews(source, augment=augment, size=self.size, seed=seed)
+        wanted = self.recipe.data
+        seed = _data_seed(self.recipe)
+        return views.of(source, augment=wanted.augment, size=self.size, seed=seed)
 
 
 def _labels(source: Source, task: Task) -> Tensor:

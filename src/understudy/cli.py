@@ -196,6 +196,36 @@ def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     _show_comparison(out)
 
 
+def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy import filling
+    from understudy.reporting.tables import plan_table
+
+    wanted = _recipe(options, overrides)
+    if options.action == "plan":
+        _console().print(plan_table(filling.plan(wanted, device=options.device)))
+    elif options.action == "build":
+        with _counted("records") as watch:
+            bank = filling.fill(wanted, device=options.device, watch=watch)
+        print(f"{bank.path}: {bank.filled():,} records")
+    else:
+        found = filling.verify(wanted, device=options.device)
+        print(
+            f"{wanted.bank.path}: {found.records} records computed again, none differs by more "
+            f"than {found.difference:.1e}"
+        )
+
+
+@contextmanager
+def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
+    """A bar that is told how many of how many are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=_console()) as bar:
+        task = bar.add_task(things, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.reporting import evaluation_table
     from understudy.run import evaluate
@@ -273,6 +303,16 @@ COMMANDS = {
         "Run a control and several methods over several seeds; say which helped.",
         _compare,
         (_RECIPE, _METHODS, _SEEDS, _OUT, _DEVICE),
+        takes_recipe_keys=True,
+    ),
+    "bank": Entry(
+        "Store the teacher's outputs: say what that takes, do it, or check it.",
+        _bank,
+        (
+            ("action", {"choices": ["plan", "build", "verify"], "help": "What to do."}),
+            _RECIPE,
+            _DEVICE,
+        ),
         takes_recipe_keys=True,
     ),
     "evaluate": Entry(

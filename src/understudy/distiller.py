@@ -35,6 +35,8 @@ class Teacher(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
+        self.precision: torch.dtype | None = None
+        """Arithmetic of the forward pass, if not that of the weights."""
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode, whatever the module around it does."""
@@ -44,7 +46,9 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
         """Features of the teacher."""
-        return self.network.features(images)
+        kind, lower = images.device.type, self.precision
+        with torch.autocast(kind, dtype=lower, enabled=lower is not None):
+            return self.network.features(images)
 
 
 @final
@@ -97,6 +101,8 @@ class Distiller(nn.Module):
         self.teacher = Teacher(teacher) if teacher is not None else None
         self.trainable = Trainable(student, methods, task)
         self.weights = dict(weights)
+        self.replay: Callable[[Batch], Features] | None = None
+        """Gives the teacher's features of a batch in its stead: from a bank."""
 
     @property
     def student(self) -> Network:
@@ -115,7 +121,7 @@ class Distiller(nn.Module):
         """As `prepare`, where the images of a clean and of an augmented pass are known apart."""
         if self.teacher is None:
             return
-        outputs = _LiveOutputs(self.teacher, batches, num_images)
+        outputs = _Outputs(self, self.teacher, batches, num_images)
         for method in self.trainable.methods.values():
             method.prepare(outputs)  # type: ignore[operator]
 
@@ -128,20 +134,27 @@ class Distiller(nn.Module):
 
     def observe(self, batch: Batch) -> Features:
         """Features of the teacher, or none if no method asks for them."""
-        return self.teacher(batch.images) if self.teacher and self.trainable.methods else {}
+        if self.teacher is None or not self.trainable.methods:
+            return {}
+        return self.replay(batch) if self.replay else self.teacher(batch.images)
 
     def total(self, losses: Mapping[str, Tensor], epoch: int = 0) -> Float[Tensor, ""]:
         """Weighted sum of the losses in an epoch counted from 0: what to call `backward` on."""
         return torch.stack([self.weights[name].at(epoch) * x for name, x in losses.items()]).sum()
 
 
-class _LiveOutputs(TeacherOutputs):
-    """The teacher run over the training images."""
+class _Outputs(TeacherOutputs):
+    """What a distiller's teacher gives for the training images."""
 
     def __init__(
-        self, teacher: Teacher, batches: Callable[[bool], Iterator[Batch]], num_images: int
+        self,
+        distiller: Distiller,
+        teacher: Teacher,
+        batches: Callable[[bool], Iterator[Batch]],
+        num_images: int,
     ) -> None:
-        self._teacher, self._batches, self._num_images = teacher, batches, num_images
+        self._distiller, self._teacher = distiller, teacher
+        self._batches, self._num_images = batches, num_images
 
     @property
     def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
@@ -155,7 +168,7 @@ class _LiveOutputs(TeacherOutputs):
         device = next(self._teacher.parameters()).device
         for batch in self._batches(augmented):
             batch = batch.to(device, torch.contiguous_format)
-            yield self._teacher(batch.images), batch
+            yield self._distiller.observe(batch), batch
 
 
 def _as_batch(item: Any) -> Batch:

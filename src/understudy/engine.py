@@ -178,8 +178,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, *, share: float) -> None:
         batch = batch.to(self.accelerator.device, self._layout)
-        with self.accelerator.autocast():
-            teacher = self.distiller.observe(batch)
+        teacher = self.distiller.observe(batch)
         losses = self._trainable(batch, teacher)
         total = self.distiller.total(losses, self.position.epoch)
         self.accelerator.backward(total * share)

@@ -9,6 +9,7 @@ Each message says what was asked, what there is, and what to do.
     ├── NetworkError           a network that cannot be found, loaded or tapped
     ├── ShapeError             a feature that is missing or has the wrong form for a method
     ├── RunError               a run directory that is missing, damaged or from another recipe
+    ├── BankError              stored teacher outputs that are of another teacher, or damaged
     ├── Diverged               a loss became NaN or infinite; names the term
     └── Interrupted            stopped by a signal after saving; says how to continue
 """
@@ -41,6 +42,10 @@ class ShapeError(UnderstudyError):
 
 class RunError(UnderstudyError):
     """A run directory that is missing, damaged or made by another recipe."""
+
+
+class BankError(UnderstudyError):
+    """Stored teacher outputs that are of another teacher or of other images, or damaged."""
 
 
 class Diverged(UnderstudyError):

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from safetensors.torch import save
 
-from understudy import build, machine, storage
+from understudy import build, machine, replay, storage
 from understudy import recipe as recipes
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RecipeError, RunError
@@ -67,6 +67,7 @@ class Execution:
             recipe, rank=self.accelerator.process_index, world=self.accelerator.num_processes
         )
         self.experiment.distiller.to(self.accelerator.device)
+        replay.attach(self.experiment, recipe, dtype_of(self.accelerator))
         state = self._saved() if resume else None
         if state is None:
             self._begin()
@@ -306,6 +307,11 @@ def accelerator(
         log_with=list(trackers) or None,
         project_dir=folder,
     )
+
+
+def dtype_of(accelerator: Accelerator) -> torch.dtype | None:
+    """What networks compute in, if not in the type of their weights."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
 
 
 def _precision(training: Training, *, cpu: bool) -> str:

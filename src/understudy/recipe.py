@@ -33,6 +33,8 @@ class Data:
     """Side of the square training view in pixels; default: the source's own size, or 224."""
     augment: Literal["none", "flip", "crop_flip", "resized_crop"] = "crop_flip"
     """`crop_flip`: pad 4, random crop, mirror (small images); `resized_crop`: as on ImageNet."""
+    seed: int | None = None
+    """Seed of views and of what is left out; default: the recipe's. Equal for a shared bank."""
     validation: float = 0.0
     """Share of the training images kept for validation; 0 validates on the source's test split."""
     images: int | None = None
@@ -65,6 +67,20 @@ class Network:
     """Channel means this network subtracts, for values in [0, 1]."""
     std: tuple[float, ...] | None = None
     """Channel deviations this network divides by."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Where the teacher's outputs are stored and replayed; without a path it runs every step."""
+
+    path: str = ""
+    """Directory of the bank; made, and filled as training meets new views, if there is none."""
+    features: tuple[str, ...] = ("penultimate", "logits")
+    """What is stored of the teacher's outputs; methods that read others run the teacher."""
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    """How numbers are stored; with `fp32` the student is the same to the bit as without a bank."""
+    views: int = 1
+    """Views of each image that have a place, where they are not few by nature."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,8 @@ class Recipe:
     """The frozen network it learns from; not needed without methods."""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Label → hyper-parameters and `weight`; a label that is no method's name needs `method`."""
+    bank: Bank = Bank()
+    """Where the teacher's outputs are stored and replayed."""
     task_weight: float = 1.0
     """Weight of the loss on labels."""
     training: Training = Training()
@@ -138,8 +156,16 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that change with any key but those in `NOT_IN_DIGEST`."""
-        content = {k: v for k, v in flat(self).items() if k not in NOT_IN_DIGEST}
+        """Twelve hex digits that change with any key but those in `NOT_IN_DIGEST`.
+
+        Keys at their default do not count, so that a new key changes no digest of before.
+        """
+        default = flat(Recipe())
+        content = {
+            key: value
+            for key, value in flat(self).items()
+            if key not in NOT_IN_DIGEST and value != default.get(key)
+        }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -241,8 +267,15 @@ def _set(content: dict[str, Any], path: str, value: Any) -> None:
 
 _T = TypeVar("_T")
 
-NOT_IN_DIGEST = ("name", "data.root", "data.workers")
-"""Keys that name or place an experiment without changing it."""
+NOT_IN_DIGEST = ("name", "data.root", "data.workers", "bank.path", "bank.views")
+"""Keys that name or place an experiment, or make it faster, without changing it."""
+
+_COUNTS = {
+    *(f"training.{key}" for key in ("epochs", "batch", "accumulate", "evaluate_every")),
+    *(f"data.{key}" for key in ("size", "images", "labels")),
+    "bank.views",
+}
+"""Keys of which 0 makes no sense."""
 
 
 def _build(cls: type[_T], content: Any, path: str) -> _T:
@@ -259,10 +292,12 @@ def _build(cls: type[_T], content: Any, path: str) -> _T:
             raise RecipeError(
                 f"Unknown key '{dotted}'{suggestion(key, known)}. Known here: {', '.join(known)}."
             )
-    values = {
-        key: convert(hints[key], value, f"{path}.{key}" if path else key)
-        for key, value in content.items()
-    }
+    values = {}
+    for key, value in content.items():
+        dotted = f"{path}.{key}" if path else key
+        values[key] = convert(hints[key], value, dotted)
+        if dotted in _COUNTS and values[key] is not None and values[key] < 1:
+            raise RecipeError(f"'{dotted}' is {value}; it must be at least 1.")
     return cls(**values)
 
 

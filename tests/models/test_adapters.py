@@ -42,7 +42,7 @@ def test_function_in_a_file(file: str) -> None:
 @pytest.mark.parametrize(
     ("factory", "words"),
     [
-        ("plan", "no function 'plan'; did you mean 'plain'"),
+        ("plan", "no function 'plan' \\(did you mean 'plain'"),
         ("wrong", "returns str, not a torch module"),
         ("explained", "fails with"),
     ],

@@ -7,7 +7,6 @@ integer column `label`; without either the images are unlabelled. The test split
 
 from collections.abc import Mapping
 from functools import cached_property
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, final
@@ -20,7 +19,7 @@ from understudy.batch import UNLABELLED
 from understudy.data._files import fits, in_memory
 from understudy.data._image import decode
 from understudy.data._split import TEST_NAMES, no_test_split
-from understudy.data.source import Source
+from understudy.data.source import Source, short_digest
 from understudy.errors import DataError
 
 
@@ -48,10 +47,9 @@ class RowSource(Source):
         return _decoded(self.rows[i][self.column])
 
     @cached_property
-    def digest(self) -> str:
-        """Sixteen hex digits of the data set's own fingerprint, labels and class names."""
-        listing = f"{self.rows._fingerprint} {self.labels.tolist()} {self.classes}"
-        return sha256(listing.encode()).hexdigest()[:16]
+    def images_digest(self) -> str:
+        """Sixteen hex digits of the data set's own fingerprint."""
+        return short_digest(self.rows._fingerprint)
 
 
 def load(

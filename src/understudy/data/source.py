@@ -39,8 +39,18 @@ class Source(ABC):
 
     @cached_property
     @abstractmethod
+    def images_digest(self) -> str:
+        """Sixteen hex digits that change with the images or their order, not with their labels."""
+
+    @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits that change with the images, their order or their labels."""
+        """Sixteen hex digits that change with the images, their order, labels or class names."""
+        return short_digest(self.images_digest, self.labels.tolist(), self.classes)
+
+
+def short_digest(*content: object) -> str:
+    """Sixteen hex digits of the written form of some values."""
+    return sha256(repr(content).encode()).hexdigest()[:16]
 
 
 @final
@@ -67,12 +77,9 @@ class MemorySource(Source):
         return self.pixels[i]
 
     @cached_property
-    def digest(self) -> str:
-        """Sixteen hex digits of pixels, labels and class names."""
-        content = sha256(self.pixels.contiguous().numpy().data)
-        content.update(self.labels.contiguous().numpy().data)
-        content.update(repr(self.classes).encode())
-        return content.hexdigest()[:16]
+    def images_digest(self) -> str:
+        """Sixteen hex digits of the pixels."""
+        return sha256(self.pixels.contiguous().numpy().data).hexdigest()[:16]
 
 
 @final
@@ -104,10 +111,10 @@ class FileSource(Source):
         return decode(self.paths[i])
 
     @cached_property
-    def digest(self) -> str:
-        """Sixteen hex digits of the listing: paths, sizes in bytes, labels, class names."""
-        content = sha256(repr(self.classes).encode())
-        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            name = path.relative_to(self.root) if path.is_relative_to(self.root) else path
-            content.update(f"\n{name.as_posix()}\t{path.stat().st_size}\t{label}".encode())
-        return content.hexdigest()[:16]
+    def images_digest(self) -> str:
+        """Sixteen hex digits of the listing: paths and sizes in bytes."""
+        return short_digest([(self._name(path), path.stat().st_size) for path in self.paths])
+
+    def _name(self, path: Path) -> str:
+        inside = path.is_relative_to(self.root)
+        return (path.relative_to(self.root) if inside else path).as_posix()

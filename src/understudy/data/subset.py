@@ -1,7 +1,6 @@
 """Parts of a source: fewer images, fewer labels, a share for validation; all decided by a seed."""
 
 from functools import cached_property
-from hashlib import sha256
 from typing import final
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED
 from understudy.data._order import shuffled
-from understudy.data.source import Source
+from understudy.data.source import Source, short_digest
 from understudy.errors import DataError
 
 # In the place of an epoch, which is never negative: no order of an epoch shares these streams.
@@ -33,10 +32,9 @@ class Subset(Source):
         return self.source.image(int(self.index[i]))
 
     @cached_property
-    def digest(self) -> str:
-        """Sixteen hex digits of the whole source's digest, which images are kept, and labels."""
-        listing = f"{self.source.digest} {self.index.tolist()} {self.labels.tolist()}"
-        return sha256(listing.encode()).hexdigest()[:16]
+    def images_digest(self) -> str:
+        """Sixteen hex digits of the whole source's digest, and of which images are kept."""
+        return short_digest(self.source.images_digest, self.index.tolist())
 
 
 def class_balanced(

@@ -52,12 +52,28 @@ class Views(ABC):
     """Views of the images of one source, all squares of one size."""
 
     size: int
+    description: str
+    """What makes a view, its seed included where the seed changes what view `number` shows."""
+    count: int | None
+    """How many different views an image has; None if there is no end of them."""
 
     @abstractmethod
     def __call__(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
         """View number `view` of each image in `index`, with values in [0, 1]; `CLEAN` for none."""
+
+    @abstractmethod
+    def number(
+        self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
+    ) -> Int64[Tensor, " batch"]:
+        """Place of each view among all views of its image; -1 for one that has no place there."""
+
+    @abstractmethod
+    def show(
+        self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """The view of each image in `index` that has this place."""
 
 
 @final
@@ -84,11 +100,8 @@ class MemoryViews(Views):
         self._inside = self._offsets()
         # Dividing by a plain number, a GPU would multiply by its rounded reciprocal instead.
         self._white = torch.tensor(255.0, device=pixels.device)
-
-    @property
-    def count(self) -> int:
-        """How many different views an image has."""
-        return self.mirrors * self.places**2
+        self.count: int = self.mirrors * self.places**2
+        self.description = f"{augment}, {self.height} × {self.width} to {size}, {self.count} views"
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
@@ -153,6 +166,20 @@ class FileViews(Views):
         self.source, self.size, self.seed = source, size, seed
         self.clean = _clean(size, native=source.size)
         self.transform = transform or _augmented(augment, self.clean, size)
+        self.count = None
+        self.description = f"{self.transform}, seed {seed}"
+
+    def number(
+        self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
+    ) -> Int64[Tensor, " batch"]:
+        """The view's own number: -1 for `CLEAN`, which is not among them."""
+        return view
+
+    def show(
+        self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """The view of each image in `index` that has this number."""
+        return self(index, number)
 
     def __call__(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]

@@ -37,6 +37,11 @@ class Method(nn.Module, ABC):
         """False as long as the loss needs a `prepare` that has not happened."""
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the teacher's features that the loss needs."""
+        return ("penultimate", "logits")
+
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:
         """Add to the student, in place, the layers that stay in it; most methods add none."""

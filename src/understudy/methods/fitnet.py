@@ -63,6 +63,11 @@ class FitNet(Method):
             nn.Identity() if projector == "none" else regressor(student, teacher, feature)
         )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The compared feature alone."""
+        return (self.feature,)
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
         s, t = student[self.feature], teacher[self.feature]

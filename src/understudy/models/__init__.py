@@ -39,6 +39,7 @@ def find(
     options: Mapping[str, Any] | None = None,
     taps: Mapping[str, str] | None = None,
     size: int | None = None,
+    shown: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     new_classifier: bool = False,
@@ -54,6 +55,8 @@ def find(
         options: Further arguments of the network's factory.
         taps: Feature name → module path, beside those found automatically.
         size: Side of the images it wants, instead of its own.
+        shown: Side of the images it will be shown, which a network without a size of its own takes:
+            its `shapes` are those of such images.
         mean: Channel means it subtracts, instead of its own.
         std: Channel deviations it divides by, instead of its own.
         new_classifier: Make the classifier anew if the weights are of other classes: right for a
@@ -71,7 +74,10 @@ def find(
         name, None if keep and num_classes else num_classes, weights == "pretrained", options or {}
     )
     contract = replace(
-        contract, size=size or contract.size, mean=mean or contract.mean, std=std or contract.std
+        contract,
+        size=size or contract.size or shown,
+        mean=mean or contract.mean,
+        std=std or contract.std,
     )
     network = Network(built, input=contract, taps=taps, name=name)
     if weights and weights != "pretrained":

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.filesize import decimal
 from rich.table import Table
 
 from understudy.reporting.columns import columns, count, name
 from understudy.reporting.gather import of_comparison
 from understudy.reporting.read import read_json
 from understudy.reporting.results import Arm, Results, duration
+
+if TYPE_CHECKING:
+    from understudy.filling import Plan
 
 NONE = "–"
 
@@ -64,6 +68,26 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     if "seconds" in evaluation:
         shown.add_row("training time", duration(evaluation["seconds"]))
     return shown
+
+
+def plan_table(plan: "Plan") -> Table:
+    """What a complete bank would take, and what it would serve."""
+    contract = plan.contract
+    table = Table(box=None, show_header=False, pad_edge=False)
+    kept = ", ".join(f"{k} {' × '.join(map(str, v))}" for k, v in contract.features.items())
+    rows = {
+        "stored": f"{kept} as {contract.dtype}",
+        "records": f"{contract.num_images:,} images × {contract.num_views} views",
+        "bytes": f"{contract.record_bytes:,} a record, {decimal(contract.bytes)} in all",
+        "free": decimal(plan.free_bytes)
+        + ("" if plan.free_bytes > contract.bytes else ": too little for a complete bank"),
+        "time": f"{duration(plan.seconds)} of the teacher's forward passes",
+        **{f"with {k}": f"{decimal(v)} more" for k, v in plan.more.items()},
+        **{f"not for {k}": f"reads {', '.join(v)}" for k, v in plan.unserved.items()},
+    }
+    for row in rows.items():
+        table.add_row(*row)
+    return table
 
 
 def _style(arm: Arm) -> str:

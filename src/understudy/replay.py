@@ -1,0 +1,99 @@
+"""A teacher whose outputs come from a bank, and are stored there when they are not in it yet."""
+
+from pathlib import Path
+from typing import final
+
+import torch
+
+from understudy.bank import Bank, Contract
+from understudy.batch import Batch
+from understudy.build import Experiment
+from understudy.data import Views
+from understudy.distiller import Teacher
+from understudy.errors import RecipeError
+from understudy.features import Features
+from understudy.models.weights import digest
+from understudy.recipe import Recipe
+
+
+@final
+class Replay:
+    """Features of a batch, read from a bank; a view that is met for the first time is stored.
+
+    The teacher runs on the whole batch if anything of it is missing, never on a part: its numbers
+    are then those it would have given without a bank.
+
+    Args:
+        teacher: Gives what is not stored.
+        bank: Where outputs are stored.
+        views: Tells which place in the bank a view has.
+    """
+
+    def __init__(self, teacher: Teacher, bank: Bank, views: Views) -> None:
+        self.teacher, self.bank, self.views = teacher, bank, views
+
+    def __call__(self, batch: Batch) -> Features:
+        """Features of the teacher, on the device of the batch."""
+        index = batch.index.cpu()
+        number = self.views.number(index, batch.view.cpu())
+        if not ((number >= 0) & (number < self.bank.contract.num_views)).all():
+            return self.teacher(batch.images)  # type: ignore[no-any-return]
+        missing = ~self.bank.has(index, number)
+        if missing.any():
+            features = self.teacher(batch.images)
+            met = {name: x.cpu()[missing] for name, x in features.items()}
+            self.bank.write(index[missing], number[missing], met)
+        stored = self.bank.read(index, number)
+        return {name: x.to(batch.images.device) for name, x in stored.items()}
+
+
+def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None) -> Replay | None:
+    """Put the bank of a recipe in front of the teacher, which computes in `precision` from now on.
+
+    Returns:
+        None if the recipe names no bank, or there is nothing to learn from a teacher.
+
+    Raises:
+        BankError: The directory holds another bank.
+        RecipeError: A method reads what the bank does not store.
+    """
+    distiller = experiment.distiller
+    if distiller.teacher is None:
+        return None
+    distiller.teacher.precision = precision
+    if not recipe.bank.path or not distiller.trainable.methods:
+        return None
+    _check_served(experiment, recipe)
+    bank = Bank(Path(recipe.bank.path), contract(experiment, recipe))
+    replay = Replay(distiller.teacher, bank, experiment.train.views)
+    distiller.replay = replay
+    return replay
+
+
+def contract(experiment: Experiment, recipe: Recipe) -> Contract:
+    """What the bank of an experiment must be made of."""
+    teacher, views = experiment.distiller.teacher, experiment.train.views
+    if teacher is None:
+        raise RecipeError("A bank stores what a teacher gives: give --teacher.name.")
+    shapes = teacher.network.shapes
+    return Contract(
+        teacher=digest(teacher.network.module),
+        input=str(teacher.network.input),
+        precision=str(teacher.precision or "fp32").removeprefix("torch."),
+        images=experiment.images.images_digest,
+        transform=views.description,
+        num_images=len(experiment.images),
+        num_views=views.count or recipe.bank.views,
+        features={name: shapes[name] for name in recipe.bank.features if name in shapes},
+        dtype=recipe.bank.dtype,
+    )
+
+
+def _check_served(experiment: Experiment, recipe: Recipe) -> None:
+    for name, method in experiment.distiller.trainable.methods.items():
+        missing = set(method.reads) - set(recipe.bank.features)  # type: ignore[arg-type]
+        if missing:
+            raise RecipeError(
+                f"The method '{name}' reads {', '.join(sorted(missing))} of the teacher, which the "
+                f"bank does not store: add it to bank.features, or leave bank.path out."
+            )
