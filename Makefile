@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check results clean
+.PHONY: setup demo test check bench results clean
 
 setup: .venv/ready
 
@@ -21,6 +21,9 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/steps.py
 
 results: setup
 	$(BIN)/python results/tables.py

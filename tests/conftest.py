@@ -1,6 +1,12 @@
 """Options of the test suite."""
 
+import os
+
 import pytest
+
+# The tensors of tests are small: a second thread would only wait for the first. Set before torch
+# is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

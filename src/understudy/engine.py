@@ -121,7 +121,8 @@ class Trainer:
         while self.position.epoch < self.training.epochs:
             yield self._epoch(after_step)
 
-    def _epoch(self, after_step: Callable[[], None]) -> Epoch:
+    def steps(self) -> Iterator[None]:
+        """The optimizer steps left in this epoch, one done before each item."""
         here = self.position
         self.distiller.train()
         self._names = list(here.sums)
@@ -131,12 +132,16 @@ class Trainer:
         steps, rank = torch.arange(len(self.loader)), self.accelerator.process_index
         self._seeds = mix(self.seed, here.epoch, steps, rank).tolist()
         started = time.perf_counter() - here.seconds
-        lr = self.training.lr
         for parts in self.loader.epoch(here.epoch, start=here.step):
-            lr = self._step(parts)
+            self._step(parts)
             here.step += 1
             here.images += sum(len(part) for part in parts) * self.accelerator.num_processes
             here.seconds = time.perf_counter() - started
+            yield
+
+    def _epoch(self, after_step: Callable[[], None]) -> Epoch:
+        here = self.position
+        for _ in self.steps():
             after_step()
         self._check()
         record = Epoch(
@@ -144,14 +149,14 @@ class Trainer:
             step=(here.epoch + 1) * len(self.loader),
             seconds=here.seconds,
             images_per_second=here.images / max(here.seconds, 1e-9),
-            lr=lr,
+            lr=self.optimizer.param_groups[0]["lr"],
             losses=self.mean_losses(),
         )
         self.position = Position(epoch=here.epoch + 1)
         self._names = []
         return record
 
-    def _step(self, parts: list[Batch]) -> float:
+    def _step(self, parts: list[Batch]) -> None:
         here, size = self.position, sum(len(part) for part in parts)
         # No state of a generator to save: what dropout draws here depends on nothing before.
         self._seed_dropout(self._seeds[here.step])
@@ -174,7 +179,6 @@ class Trainer:
         self._optimizer.zero_grad()
         if self.ema:
             self.ema.update_parameters(self.distiller.student)
-        return lr
 
     def _backward(self, batch: Batch, *, share: float) -> None:
         batch = batch.to(self.accelerator.device, self._layout)
