@@ -67,7 +67,8 @@ class Execution:
             recipe, rank=self.accelerator.process_index, world=self.accelerator.num_processes
         )
         self.experiment.distiller.to(self.accelerator.device)
-        replay.attach(self.experiment, recipe, dtype_of(self.accelerator))
+        with self.accelerator.main_process_first():  # which makes the bank, if there is none
+            replay.attach(self.experiment, recipe, dtype_of(self.accelerator))
         state = self._saved() if resume else None
         if state is None:
             self._begin()

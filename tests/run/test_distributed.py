@@ -65,6 +65,14 @@ def processes(path: Path, started: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in children.read_text().split()]
 
 
+def test_two_processes_fill_one_bank(wanted: Recipe, tmp_path: Path) -> None:
+    one = train(wanted, out=tmp_path / "one", device="cpu")
+    banked = recipe.parse(recipe.plain(wanted), {"bank.path": str(tmp_path / "bank")})
+    for name in ("filling", "replaying"):
+        finish(two(banked, tmp_path / name))
+        same(one, Run(tmp_path / name))
+
+
 def test_two_processes_equal_one(wanted: Recipe, tmp_path: Path) -> None:
     one = train(wanted, out=tmp_path / "one", device="cpu")
     finish(two(wanted, tmp_path / "two"))
