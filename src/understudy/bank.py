@@ -6,13 +6,15 @@ A bank is a directory with
     records.bin     one record for every (image, view): the teacher's features, end to end
     checks.bin      one checksum for every record; 0 where nothing is stored yet
 
-Both binary files have their full size from the start, but are sparse: an empty record takes no room
-on the disk. A record is written before its checksum, so that a process that is killed in between
+Both binary files have their full size from the start, the records as a hole: an empty one takes no
+room on the disk. A record is written before its checksum, so that a process killed in between
 leaves a record that counts as empty. A table is complete for small images, whose crops and mirrors
 are few (162 for CIFAR), and holds as many views as asked for otherwise.
 """
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
@@ -31,6 +33,7 @@ from understudy.features import Features
 DType = Literal["fp32", "fp16"]
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16}
 _NUMPY = {"fp32": np.float32, "fp16": np.float16}
+_Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class Bank:
             _create(path, contract)
         _refuse(path, contract)
         self._widths = [prod(shape) for shape in contract.features.values()]
-        self._records = _table(path, "records.bin", _NUMPY[contract.dtype], sum(self._widths))
-        self._checks = _table(path, "checks.bin", np.uint32, 1)
+        self._records = _Table(path / "records.bin", _NUMPY[contract.dtype], sum(self._widths))
+        self._checks = _Table(path / "checks.bin", np.uint32, 1)
         if len(self._records) != contract.records or len(self._checks) != contract.records:
             raise BankError(
                 f"{path} is damaged: it holds {len(self._records)} of {contract.records} records. "
@@ -102,13 +105,13 @@ class Bank:
 
     def filled(self) -> int:
         """How many records are stored."""
-        return int(np.count_nonzero(self._checks))
+        return int(np.count_nonzero(self._checks.rows))
 
     def has(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
     ) -> Bool[Tensor, " batch"]:
         """Which views of which images are stored."""
-        return torch.from_numpy(self._checks[self._rows(index, number)] != 0)
+        return torch.from_numpy(self._checks.rows[self._rows(index, number), 0] != 0)
 
     def read(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> Features:
         """Stored features of some views, in float32.
@@ -117,8 +120,8 @@ class Bank:
             BankError: A record is empty, or its bytes are not those that were written.
         """
         rows = self._rows(index, number)
-        records = self._records[rows]
-        wrong = self._checks[rows] != _checksums(records)
+        records = self._records.rows[rows]
+        wrong = self._checks.rows[rows, 0] != _checksums(records)
         if wrong.any():
             first = int(np.flatnonzero(wrong)[0])
             raise BankError(
@@ -136,7 +139,8 @@ class Bank:
         """Store features of some views, and give them back as `read` will.
 
         Raises:
-            BankError: A feature is not finite, and would be replayed for ever.
+            BankError: A feature is not finite and would be replayed for ever, or the disk is full
+                or read-only.
         """
         flat = [features[name].detach().flatten(1).cpu() for name in self.contract.features]
         records = torch.cat(flat, dim=1).to(_TORCH[self.contract.dtype])
@@ -146,27 +150,20 @@ class Bank:
                 "weights, or set bank.dtype to fp32."
             )
         rows, content = self._rows(index, number), records.numpy()
-        self._records[rows] = content
-        self._checks[rows] = _checksums(content)
+        self._records.write(rows, content)
+        self._checks.write(rows, _checksums(content))
         return self._split(records.float())
 
     def sample(self, records: int) -> tuple[Int64[Tensor, " records"], Int64[Tensor, " records"]]:
         """Image and view numbers of some stored records, at random but the same each time."""
-        stored = np.flatnonzero(self._checks)
+        stored = np.flatnonzero(self._checks.rows)
         count = min(records, len(stored))
         rows = np.sort(np.random.default_rng(0).choice(stored, count, replace=False))
         index, number = np.divmod(rows, self.contract.num_views)
         return torch.from_numpy(index), torch.from_numpy(number)
 
-    def flush(self) -> None:
-        """Hand everything written to the disk."""
-        self._records.flush()
-        self._checks.flush()
-
-    def _rows(self, index: Tensor, number: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
-        rows: np.ndarray[Any, np.dtype[np.int64]] = (
-            (index * self.contract.num_views + number).cpu().numpy()
-        )
+    def _rows(self, index: Tensor, number: Tensor) -> _Rows:
+        rows: _Rows = (index * self.contract.num_views + number).cpu().numpy()
         return rows
 
     def _split(self, records: Tensor) -> Features:
@@ -182,10 +179,10 @@ def _create(path: Path, contract: Contract) -> None:
     """An empty bank; the manifest comes last, so that half a bank is no bank."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        sizes = {"records.bin": contract.record_bytes, "checks.bin": np.dtype(np.uint32).itemsize}
-        for name, size in sizes.items():
-            with (path / name).open("wb") as file:
-                file.truncate(size * contract.records)
+        with (path / "records.bin").open("wb") as file:
+            file.truncate(contract.record_bytes * contract.records)
+        with (path / "checks.bin").open("wb") as file:
+            file.write(bytes(np.dtype(np.uint32).itemsize * contract.records))
     except OSError as error:
         raise BankError(
             f"The bank {path} cannot be made ({error.strerror}); name another folder by bank.path."
@@ -195,7 +192,13 @@ def _create(path: Path, contract: Contract) -> None:
 
 def _refuse(path: Path, contract: Contract) -> None:
     """Name the first difference between what a bank was made of and what is asked for."""
-    stored: Mapping[str, Any] = json.loads((path / "manifest.json").read_text())
+    try:
+        stored: Mapping[str, Any] = json.loads((path / "manifest.json").read_text())
+    except ValueError as error:
+        raise BankError(
+            f"{path / 'manifest.json'} is damaged: delete the bank; it is filled again as training "
+            "goes on."
+        ) from error
     wanted = json.loads(json.dumps(asdict(contract)))
     different = [key for key in wanted if stored.get(key) != wanted[key]]
     if different:
@@ -206,18 +209,48 @@ def _refuse(path: Path, contract: Contract) -> None:
         )
 
 
-def _table(path: Path, name: str, dtype: Any, width: int) -> np.memmap[Any, Any]:
-    try:
-        flat: np.memmap[Any, Any] = np.memmap(path / name, dtype=dtype, mode="r+")
-    except (OSError, ValueError) as error:
-        raise BankError(
-            f"{path / name} cannot be opened: {error}. Delete the bank, or name another folder by "
-            "bank.path."
-        ) from error
-    whole = len(flat) // width * width
-    rows: Any = flat[:whole].reshape((-1, width) if width > 1 else (-1,))
-    assert isinstance(rows, np.memmap)
-    return rows
+class _Table:
+    """A file of equal rows: mapped for reading, written by position.
+
+    Writing through the map would end the process on a full disk; writing to the file says so.
+    """
+
+    def __init__(self, path: Path, dtype: Any, width: int) -> None:
+        self.path = path
+        try:
+            flat: np.memmap[Any, Any] = np.memmap(path, dtype=dtype, mode="r")
+        except (OSError, ValueError) as error:
+            raise BankError(
+                f"{path} cannot be read ({error}): delete the bank, or name another folder by "
+                "bank.path."
+            ) from error
+        self.rows: np.ndarray[Any, Any] = flat[: len(flat) // width * width].reshape(-1, width)
+        try:
+            self._file = os.open(path, os.O_WRONLY)
+        except OSError:
+            self._file = -1  # a bank that is complete may lie where nobody can write
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def write(self, rows: _Rows, content: np.ndarray[Any, Any]) -> None:
+        """Replace some rows; `BankError` if the disk is full or read-only."""
+        lines = np.ascontiguousarray(content).reshape(len(rows), -1).view(np.uint8)
+        try:
+            if self._file < 0:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            for row, line in zip(rows.tolist(), lines, strict=True):
+                if os.pwrite(self._file, line.data, row * len(line)) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise BankError(
+                f"The bank {self.path.parent} cannot be written ({error.strerror}); what it holds "
+                "is intact. Free some space, name another folder by bank.path, or leave it out."
+            ) from error
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            os.close(self._file)
 
 
 def _checksums(records: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint32]]:

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -90,6 +91,8 @@ def fill(
 ) -> Bank:
     """Fill every empty record of a recipe's bank; goes on where an earlier filling stopped.
 
+    Under torchrun every process fills its share of the images.
+
     Args:
         recipe: Names the bank, the teacher and the images.
         device: As for `train`.
@@ -102,11 +105,11 @@ def fill(
     bank, total = source.bank, source.bank.contract.records
     done = bank.filled()
     _check_room(bank, total - done)
-    for index, number in _empty(bank):
+    processes = PartialState()
+    for index, number in _empty(bank, processes.process_index, processes.num_processes):
         bank.write(index, number, _computed(source, index, number))
         done += len(index)
         watch(done, total)
-    bank.flush()
     return bank
 
 
@@ -151,7 +154,8 @@ def _opened(recipe: Recipe, device: str | None) -> Replay:
     experiment = _built(recipe, device)
     teacher = experiment.distiller.teacher
     assert teacher is not None
-    bank = Bank(Path(recipe.bank.path), replay.contract(experiment, recipe))
+    with PartialState().main_process_first():  # which makes the bank, if there is none
+        bank = Bank(Path(recipe.bank.path), replay.contract(experiment, recipe))
     return Replay(teacher, bank, experiment.train.views)
 
 
@@ -161,9 +165,9 @@ def _computed(source: Replay, index: Tensor, number: Tensor) -> dict[str, Tensor
     return features
 
 
-def _empty(bank: Bank) -> Iterator[Places]:
-    """Places without a record, a batch of images of one view after the other."""
-    images = torch.arange(bank.contract.num_images)
+def _empty(bank: Bank, rank: int, world: int) -> Iterator[Places]:
+    """Places without a record among this process's images, a batch of one view after the other."""
+    images = torch.arange(rank, bank.contract.num_images, world)
     for view in range(bank.contract.num_views):
         number = torch.full_like(images, view)
         left = images[~bank.has(images, number)]

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,18 +102,6 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_state(
     assert len(Run(tmp_path).epochs()) == 1
     state = torch.load(tmp_path / "last" / "state.ckpt", weights_only=True)["trainable"]
     assert all(x.isfinite().all() for x in state.values())
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 kB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(mount)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
 
 
 def test_a_full_disk_loses_nothing(tiny: Recipe, tmp_path: Path, small_disk: Path) -> None:

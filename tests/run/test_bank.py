@@ -1,5 +1,8 @@
 """A bank replays the teacher: the same student to the bit, and no teacher's forward pass."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,3 +186,56 @@ def test_images_from_files_have_as_many_views_as_asked_for(
         second = train(wanted, out=tmp_path / "second")
     assert seen == []
     assert outcome(first) == outcome(second) == outcome(online)
+
+
+def test_killed_while_filling_it_goes_on_by_itself_or_with_another(
+    tiny: Recipe, tmp_path: Path
+) -> None:
+    wanted = banked(tiny, tmp_path / "bank")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.dump(wanted))
+    words = ["-m", "understudy", "bank", "build", str(path), "--device", "cpu"]
+    killed = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    checks = tmp_path / "bank" / "checks.bin"
+    until = time.monotonic() + 120
+    while not (checks.is_file() and any(checks.read_bytes())):
+        assert killed.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < until, "nothing was stored"
+        time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run(
+        [sys.executable, *launcher, *words], check=True, capture_output=True, timeout=300
+    )
+    assert filling.fill(wanted).filled() == 200 * 162
+    assert filling.verify(wanted).difference < 1e-4
+
+
+def test_a_full_disk_keeps_what_was_stored(tiny: Recipe, tmp_path: Path, small_disk: Path) -> None:
+    wanted = banked(tiny, small_disk / "bank", methods={"kd": {}})
+    with pytest.raises(BankError, match="The rest of the bank needs"):
+        filling.fill(wanted)
+    with pytest.raises(BankError, match=r"cannot be written \(No space left"):
+        train(recipe.parse(recipe.plain(wanted), {"training.epochs": 30}), out=tmp_path / "run")
+    left = filling.verify(wanted)
+    assert left.records > 0
+    assert left.difference < 1e-4
+
+
+def test_a_bank_that_cannot_be_written_is_still_read(
+    tiny: Recipe, tmp_path: Path, small_disk: Path
+) -> None:
+    wanted = banked(tiny, small_disk / "bank", **{"data.augment": "flip"})
+    filling.fill(wanted)
+    first = train(wanted, out=tmp_path / "first")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    second = train(wanted, out=tmp_path / "second")
+    assert outcome(first) == outcome(second)
+
+
+def test_a_damaged_manifest_is_named(tiny: Recipe, tmp_path: Path) -> None:
+    train(banked(tiny, tmp_path / "bank"), out=tmp_path / "first")
+    (tmp_path / "bank" / "manifest.json").write_text('{"teacher":')
+    with pytest.raises(BankError, match=r"manifest.json is damaged"):
+        train(banked(tiny, tmp_path / "bank"), out=tmp_path / "second")
