@@ -43,7 +43,6 @@ def trainer(student: str, teacher: str, methods: dict, bank: Path | None) -> Tra
     theirs = models.find(teacher, num_classes=100) if methods else None
     wired = wiring.distiller(Recipe(methods=methods), ours, theirs, tasks.find("classification"))
     loader = Loader(views, labels, batch=BATCH, seed=0, shuffle=True)
-    wired.measure(lambda augmented: loader.once(augmented=augmented), num_images=IMAGES)
     if bank is not None and wired.teacher is not None:
         shapes = wired.teacher.network.shapes
         features = {name: shapes[name] for name in ("penultimate", "logits")}
@@ -51,6 +50,7 @@ def trainer(student: str, teacher: str, methods: dict, bank: Path | None) -> Tra
         wired.replay = Replay(wired.teacher, Bank(bank, contract), views)
         for batch in loader.once(augmented=False):
             wired.observe(batch)
+    wired.measure(lambda augmented: loader.once(augmented=augmented), num_images=IMAGES)
     training = Training(epochs=1, batch=BATCH)
     return Trainer(wired, loader, training, seed=0, accelerator=Accelerator(cpu=True))
 
