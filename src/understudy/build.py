@@ -173,6 +173,11 @@ def network(
     A student that starts from weights of other classes gets a new classifier, unless `exact`. A
     teacher keeps its own, whatever classes it tells apart: some methods do not look at them.
     """
+    if wanted.weights not in ("", "pretrained") and not Path(wanted.weights).exists():
+        raise NetworkError(
+            f"There is no file or directory '{wanted.weights}' to take the {role}'s weights from: "
+            f"correct --{role}.weights."
+        )
     made_by = Path(wanted.weights) / "recipe.yaml"
     if not wanted.name and made_by.is_file():
         wanted = _completed(wanted, recipe.load(made_by).student)
