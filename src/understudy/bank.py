@@ -135,8 +135,8 @@ class Bank:
         index: Int64[Tensor, " batch"],
         number: Int64[Tensor, " batch"],
         features: Features,
-    ) -> Features:
-        """Store features of some views, and give them back as `read` will.
+    ) -> None:
+        """Store features of some views.
 
         Raises:
             BankError: A feature is not finite and would be replayed for ever, or the disk is full
@@ -152,7 +152,6 @@ class Bank:
         rows, content = self._rows(index, number), records.numpy()
         self._records.write(rows, content)
         self._checks.write(rows, _checksums(content))
-        return self._split(records.float())
 
     def sample(self, records: int) -> tuple[Int64[Tensor, " records"], Int64[Tensor, " records"]]:
         """Image and view numbers of some stored records, at random but the same each time."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from understudy import build, replay
 from understudy.bank import Bank, Contract
+from understudy.distiller import Teacher
 from understudy.errors import BankError, RecipeError
 from understudy.execution import accelerator, dtype_of
 from understudy.recipe import Recipe
@@ -60,15 +61,14 @@ def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
     Raises:
         UnderstudyError: The recipe cannot be built, or names no teacher.
     """
-    experiment = _built(recipe, device)
-    contract = replay.contract(experiment, recipe)
-    stored, teacher = set(contract.features), experiment.distiller.teacher
-    assert teacher is not None
+    experiment, teacher = _built(recipe, device)
+    contract = replay.contract(experiment, teacher, recipe)
+    stored = set(contract.features)
     number_bytes = contract.record_bytes // sum(map(prod, contract.features.values()))
     methods = experiment.distiller.trainable.methods.items()
     return Plan(
         contract=contract,
-        seconds=_seconds_per_image(experiment) * contract.records,
+        seconds=_seconds_per_image(experiment, teacher) * contract.records,
         free_bytes=shutil.disk_usage(_existing(Path(recipe.bank.path))).free,
         more={
             name: number_bytes * prod(shape) * contract.records
@@ -138,25 +138,22 @@ def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> 
     return Verified(len(index), worst)
 
 
-def _built(recipe: Recipe, device: str | None) -> build.Experiment:
+def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teacher]:
     experiment = build.experiment(recipe)
-    if experiment.distiller.teacher is None:
+    teacher = experiment.distiller.teacher
+    if teacher is None:
         raise RecipeError("A bank stores what a teacher gives: give --teacher.name.")
     devices = accelerator(recipe.training, device)
-    experiment.distiller.to(devices.device)
-    experiment.distiller.teacher.precision = dtype_of(devices)
-    return experiment
+    teacher.to(devices.device).precision = dtype_of(devices)
+    return experiment, teacher
 
 
 def _opened(recipe: Recipe, device: str | None) -> Replay:
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
-    experiment = _built(recipe, device)
-    teacher = experiment.distiller.teacher
-    assert teacher is not None
+    experiment, teacher = _built(recipe, device)
     with PartialState().main_process_first():  # which makes the bank, if there is none
-        bank = Bank(Path(recipe.bank.path), replay.contract(experiment, recipe))
-    return Replay(teacher, bank, experiment.train.views)
+        return replay.opened(experiment, teacher, recipe)
 
 
 def _computed(source: Replay, index: Tensor, number: Tensor) -> dict[str, Tensor]:
@@ -176,10 +173,9 @@ def _empty(bank: Bank, rank: int, world: int) -> Iterator[Places]:
                 yield part, number[: len(part)]
 
 
-def _seconds_per_image(experiment: build.Experiment) -> float:
+def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     """Of the teacher's forward pass, the second of two batches."""
-    teacher, batches = experiment.distiller.teacher, experiment.everything.once(augmented=True)
-    assert teacher is not None
+    batches = experiment.everything.once(augmented=True)
     device = next(teacher.parameters()).device
     images = next(batches).images[:BATCH].to(device)
     for _ in range(2):

@@ -12,7 +12,6 @@ from understudy.data import Views
 from understudy.distiller import Teacher
 from understudy.errors import RecipeError
 from understudy.features import Features
-from understudy.models.weights import digest
 from understudy.recipe import Recipe
 
 
@@ -47,11 +46,10 @@ class Replay:
         return {name: x.to(batch.images.device) for name, x in stored.items()}
 
 
-def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None) -> Replay | None:
+def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None) -> None:
     """Put the bank of a recipe in front of the teacher, which computes in `precision` from now on.
 
-    Returns:
-        None if the recipe names no bank, or there is nothing to learn from a teacher.
+    Without a bank in the recipe, or anything to learn from the teacher, it stays in front itself.
 
     Raises:
         BankError: The directory holds another bank.
@@ -59,25 +57,28 @@ def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None
     """
     distiller = experiment.distiller
     if distiller.teacher is None:
-        return None
+        return
     distiller.teacher.precision = precision
-    if not recipe.bank.path or not distiller.trainable.methods:
-        return None
-    _check_served(experiment, recipe)
-    bank = Bank(Path(recipe.bank.path), contract(experiment, recipe))
-    replay = Replay(distiller.teacher, bank, experiment.train.views)
-    distiller.replay = replay
-    return replay
+    if recipe.bank.path and distiller.trainable.methods:
+        _check_served(experiment, recipe)
+        distiller.replay = opened(experiment, distiller.teacher, recipe)
 
 
-def contract(experiment: Experiment, recipe: Recipe) -> Contract:
+def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
+    """The bank of a recipe, made if there is none, with the teacher that fills it.
+
+    Raises:
+        BankError: The directory holds another bank.
+    """
+    bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
+    return Replay(teacher, bank, experiment.train.views)
+
+
+def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:
     """What the bank of an experiment must be made of."""
-    teacher, views = experiment.distiller.teacher, experiment.train.views
-    if teacher is None:
-        raise RecipeError("A bank stores what a teacher gives: give --teacher.name.")
-    shapes = teacher.network.shapes
+    shapes, views = teacher.network.shapes, experiment.train.views
     return Contract(
-        teacher=digest(teacher.network.module),
+        teacher=experiment.digests["teacher"],
         input=str(teacher.network.input),
         precision=str(teacher.precision or "fp32").removeprefix("torch."),
         images=experiment.images.images_digest,
