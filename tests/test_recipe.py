@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from understudy import data, models, recipe, tasks
+from understudy.conversion import documentation, leaves
 from understudy.errors import NameNotFound, RecipeError
 from understudy.recipe import NOT_IN_DIGEST, Recipe
 from understudy.wiring import check_methods
@@ -36,7 +37,7 @@ def test_yaml_gives_the_same_recipe_back(content: dict[str, Any], tmp_path: Path
 
 def test_every_key_is_written_out() -> None:
     written = recipe.flat(recipe.parse(recipe.from_yaml(recipe.dump(Recipe()))))
-    assert set(written) == {path for path, _, _ in recipe.leaves()}
+    assert set(written) == {path for path, _, _ in leaves(Recipe)}
 
 
 SEVERAL: dict[str, Any] = {
@@ -59,12 +60,12 @@ def another(path: str, hint: Any, default: Any) -> Any:
         return SEVERAL[name]
     if get_origin(hint) is Literal:
         return next(option for option in get_args(hint) if option != default)
-    if hint is bool:
+    if bool in (hint, *get_args(hint)):
         return not default
     return "another" if hint is str else 7 if int in (hint, *get_args(hint)) else 0.7
 
 
-LEAVES = {path: (hint, default) for path, hint, default in recipe.leaves()}
+LEAVES = {path: (hint, default) for path, hint, default in leaves(Recipe)}
 
 
 @pytest.mark.parametrize("path", LEAVES)
@@ -169,8 +170,8 @@ def test_a_recipe_that_does_not_exist() -> None:
 
 
 def test_every_key_has_its_sentence() -> None:
-    written = recipe.documentation()
-    assert not [path for path, _, _ in recipe.leaves() if not written.get(path)]
+    written = documentation(Recipe)
+    assert not [path for path, _, _ in leaves(Recipe) if not written.get(path)]
 
 
 def test_every_dataclass_is_frozen() -> None:

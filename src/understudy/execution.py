@@ -4,26 +4,24 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from safetensors.torch import save
 
 from understudy import build, machine, replay, storage
 from understudy import recipe as recipes
+from understudy.devices import accelerator, dtype_of
 from understudy.engine import Epoch, Trainer
-from understudy.errors import Diverged, Interrupted, RecipeError, RunError
+from understudy.errors import Diverged, Interrupted, RunError
 from understudy.evaluation import Evaluation, Outputs, collect, evaluate
 from understudy.models.network import Network
-from understudy.recipe import Recipe, Training
+from understudy.recipe import Recipe
 
 
 class Watcher(Protocol):
@@ -279,51 +277,6 @@ def read_environment(path: Path) -> dict[str, Any]:
             f"{path / 'environment.json'} is missing or damaged; start again in another --out."
         ) from error
     return content
-
-
-def accelerator(
-    training: Training,
-    device: str | None,
-    *,
-    trackers: Sequence[str] = (),
-    folder: Path | None = None,
-) -> Accelerator:
-    """Devices, processes and precision of a run, and what its numbers are sent to.
-
-    Raises:
-        RecipeError: A tracker is not installed, or fp16 is asked of a CPU.
-    """
-    for tracker in trackers:
-        if find_spec(tracker) is None:
-            raise RecipeError(
-                f"The tracker {tracker} is not installed; install it with: "
-                f"pip install 'understudy[{tracker}]'."
-            )
-    # Accelerate keeps one state per process for life; a second run may want another precision.
-    AcceleratorState._reset_state()
-    cpu = device == "cpu" or not torch.cuda.is_available()
-    return Accelerator(
-        cpu=cpu,
-        mixed_precision=_precision(training, cpu=cpu),
-        log_with=list(trackers) or None,
-        project_dir=folder,
-    )
-
-
-def dtype_of(accelerator: Accelerator) -> torch.dtype | None:
-    """What networks compute in, if not in the type of their weights."""
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
-
-
-def _precision(training: Training, *, cpu: bool) -> str:
-    """The precision as accelerate calls it."""
-    if training.precision == "fp16" and cpu:
-        raise RecipeError(
-            "A CPU does not train in fp16; set training.precision to bf16 or fp32, or use a GPU."
-        )
-    if training.precision == "auto":
-        return "bf16" if machine.has_bf16(cpu=cpu) else "no"
-    return "no" if training.precision == "fp32" else training.precision
 
 
 @contextmanager

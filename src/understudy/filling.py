@@ -14,9 +14,9 @@ from torch import Tensor
 
 from understudy import build, replay
 from understudy.bank import Bank, Contract
+from understudy.devices import accelerator, dtype_of
 from understudy.distiller import Teacher
 from understudy.errors import BankError, RecipeError
-from understudy.execution import accelerator, dtype_of
 from understudy.recipe import Recipe
 from understudy.replay import Replay
 

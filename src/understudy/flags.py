@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 from jsonargparse import ArgumentParser, Namespace
 
 from understudy import recipe
+from understudy.conversion import documentation, leaves
 from understudy.errors import RecipeError, suggestion
+from understudy.recipe import Recipe
 
 Command = Callable[[Namespace, dict[str, Any]], None]
 """Takes the options of a command, and the keys of the recipe that its flags replace."""
@@ -57,7 +59,7 @@ def parse(command: Entry, name: str, words: Sequence[str]) -> tuple[Namespace, d
         options = parser.parse_args(rest)
     except ArgumentError as error:
         raise RecipeError(_one_sentence(str(error), parser)) from error
-    known = {path for path, _, _ in recipe.leaves()} - {"methods"}
+    known = {path for path, _, _ in leaves(Recipe)} - {"methods"}
     flat = vars(options.as_flat())
     return options, {key: value for key, value in flat.items() if key in known} | methods
 
@@ -69,8 +71,8 @@ def _place(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _add_recipe_keys(parser: ArgumentParser) -> None:
-    help_of, groups = recipe.documentation(), {}
-    for path, hint, default in recipe.leaves():
+    help_of, groups = documentation(Recipe), {}
+    for path, hint, default in leaves(Recipe):
         section = path.rpartition(".")[0]
         if section not in groups:
             title = f"keys of the recipe: {section}" if section else "keys of the recipe"
@@ -103,7 +105,7 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     """What the parser says of an error, in a sentence with the way out."""
     text, see = " ".join(message.split()), f"See {parser.prog} --help."
     if bad := _VALUE.search(text):
-        if bad["key"] in recipe.documentation() and not bad["element"]:
+        if bad["key"] in documentation(Recipe) and not bad["element"]:
             recipe.parse({}, {bad["key"]: bad["value"]})  # which says what is wrong with it
         return f"--{bad['key']} cannot be {bad['value']!r}. {see}"
     if choice := _CHOICE.search(text):

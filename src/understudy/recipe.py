@@ -9,16 +9,26 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
 import yaml
-from docstring_parser import parse_from_object
 
-from understudy.errors import NameNotFound, RecipeError, suggestion
+from understudy.conversion import build
+from understudy.errors import NameNotFound, RecipeError
+
+NOT_IN_DIGEST = (
+    *("name", "data.root", "data.workers", "data.decoded"),
+    *("bank.path", "bank.views", "bank.codes"),
+)
+"""Keys that name or place an experiment, or make it faster, without changing it."""
+
+
+def _count(default: Any) -> Any:
+    """A number of which 0 makes no sense."""
+    return field(default=default, metadata={"least": 1})
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Data:
     """Name of a data source: see `understudy list data`."""
     root: str = ""
     """Folder or file of the source; sources shipped with Understudy need none."""
-    size: int | None = None
+    size: int | None = _count(None)
     """Side of the square training view in pixels; default: the source's own size, or 224."""
     augment: Literal["none", "flip", "crop_flip", "resized_crop"] = "crop_flip"
     """`crop_flip`: pad 4, random crop, mirror (small images); `resized_crop`: as on ImageNet."""
@@ -37,9 +47,9 @@ class Data:
     """Seed of views and of what is left out; default: the recipe's. Equal for a shared bank."""
     validation: float = 0.0
     """Share of the training images kept for validation; 0 validates on the source's test split."""
-    images: int | None = None
+    images: int | None = _count(None)
     """Use only this many training images, the same number of every class."""
-    labels: int | None = None
+    labels: int | None = _count(None)
     """Use the labels of only this many training images; the others are shown without a label."""
     labelled_share: float | None = None
     """Share of every batch that is drawn from the labelled images, when others have no label."""
@@ -47,11 +57,19 @@ class Data:
     """What to do with a file that is no image: leave it out and count it, or stop."""
     workers: int = 0
     """Processes that decode image files."""
+    jitter: float = 0.0
+    """Strength of a random change of brightness, contrast and saturation, as in torchvision."""
+    decoded: str = ""
+    """Folder that keeps every image once it is decoded, so that it is never decoded again."""
+    decoded_side: int | None = _count(None)
+    """Shorter side to which the images kept there are reduced; default: as they are."""
 
 
 @dataclass(frozen=True)
 class Network:
     """A network by name."""
+
+    shorthand: ClassVar[str] = "name"
 
     name: str = ""
     """`resnet8x4`, `timm:NAME`, `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
@@ -77,9 +95,13 @@ class Bank:
     """Directory of the bank; made, and filled as training meets new views, if there is none."""
     features: tuple[str, ...] = ("penultimate", "logits")
     """What is stored of the teacher's outputs; methods that read others run the teacher."""
-    dtype: Literal["fp32", "fp16"] = "fp32"
+    dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     """How numbers are stored; with `fp32` the student is the same to the bit as without a bank."""
-    views: int = 1
+    top_logits: int | None = _count(None)
+    """Store only so many of the largest logits, and what all others have in common."""
+    codes: bool = False
+    """Also store what methods compute of the teacher alone: the hash bits of lshfm."""
+    views: int = _count(1)
     """Views of each image that have a place, where they are not few by nature."""
 
 
@@ -87,11 +109,11 @@ class Bank:
 class Training:
     """How the student is trained."""
 
-    epochs: int = 240
+    epochs: int = _count(240)
     """Passes over the training images."""
-    batch: int = 64
+    batch: int = _count(64)
     """Images per optimizer step, over all processes."""
-    accumulate: int = 1
+    accumulate: int = _count(1)
     """Forward passes that one optimizer step is split into, to save memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer of the student and everything trained beside it."""
@@ -117,11 +139,13 @@ class Training:
     """Decay of an exponential moving average of the student, which is then what is evaluated."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the networks; losses are always float32."""
+    teacher_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the teacher; `auto` is that of the student."""
     compile: bool = False
-    """Compile the training step with torch.compile."""
-    channels_last: bool = False
-    """Keep images and convolutions in the channels-last memory layout."""
-    evaluate_every: int = 1
+    """Compile student, methods and teacher with torch.compile."""
+    channels_last: bool | None = None
+    """Keep images and convolutions in the channels-last layout; default: where it is faster."""
+    evaluate_every: int = _count(1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_minutes: float = 10.0
     """Minutes between saves within an epoch; the end of an epoch is always saved."""
@@ -189,7 +213,7 @@ def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
     merged = deepcopy(dict(content))
     for path, value in (overrides or {}).items():
         _set(merged, path, value)
-    return _build(Recipe, merged, "")
+    return build(Recipe, merged)
 
 
 class _Loader(yaml.SafeLoader):
@@ -236,6 +260,13 @@ def _flatten(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that YAML and JSON agree."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def without_methods(recipe: Recipe) -> Recipe:
     """The control of a recipe: same student, data and budget, nothing to learn from the teacher."""
     return replace(recipe, methods={})
@@ -263,117 +294,3 @@ def _set(content: dict[str, Any], path: str, value: Any) -> None:
         if not isinstance(content, dict):
             raise RecipeError(f"'{path}' cannot be set: '{parent}' is a value, no group of keys.")
     content[last] = value
-
-
-_T = TypeVar("_T")
-
-NOT_IN_DIGEST = ("name", "data.root", "data.workers", "bank.path", "bank.views")
-"""Keys that name or place an experiment, or make it faster, without changing it."""
-
-_COUNTS = {
-    *(f"training.{key}" for key in ("epochs", "batch", "accumulate", "evaluate_every")),
-    *(f"data.{key}" for key in ("size", "images", "labels")),
-    "bank.views",
-}
-"""Keys of which 0 makes no sense."""
-
-
-def _build(cls: type[_T], content: Any, path: str) -> _T:
-    """An instance of the dataclass `cls` from a dictionary, checked key by key."""
-    if isinstance(content, str) and cls is Network:
-        content = {"name": content}
-    if not isinstance(content, dict):
-        raise RecipeError(f"'{path}' must be a group of keys, not {content!r}.")
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for key in content:
-        if key not in known:
-            dotted = f"{path}.{key}" if path else key
-            raise RecipeError(
-                f"Unknown key '{dotted}'{suggestion(key, known)}. Known here: {', '.join(known)}."
-            )
-    values = {}
-    for key, value in content.items():
-        dotted = f"{path}.{key}" if path else key
-        values[key] = convert(hints[key], value, dotted)
-        if dotted in _COUNTS and values[key] is not None and values[key] < 1:
-            raise RecipeError(f"'{dotted}' is {value}; it must be at least 1.")
-    return cls(**values)
-
-
-def convert(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the type `hint` says.
-
-    Raises:
-        RecipeError: It is of another type; names the dotted path.
-    """
-    origin, options = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
-        return _build(hint, value, path)  # type: ignore[arg-type]
-    if origin in (UnionType, Union):
-        if value is None and NoneType in options:
-            return None
-        inner = [o for o in options if o is not NoneType]
-        return convert(inner[0], value, path) if len(inner) == 1 else value
-    if origin is Literal:
-        if value not in options:
-            names = [str(o) for o in options]
-            raise RecipeError(
-                f"'{path}' is {value!r}{suggestion(str(value), names)}; "
-                f"it can be: {', '.join(names)}."
-            )
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(convert(options[0], v, f"{path}[{i}]") for i, v in enumerate(value))
-    if origin is dict and value is None:
-        return {}  # In YAML, `kd:` with nothing behind it means a method with its defaults.
-    if origin is dict and isinstance(value, dict):
-        return {str(k): convert(options[1], v, f"{path}.{k}") for k, v in value.items()}
-    if hint is Any:
-        return value
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if _is_instance(value, origin or hint):
-        return value
-    raise RecipeError(f"'{path}' is {value!r}; it must be {_words(hint)}.")
-
-
-def _is_instance(value: Any, kind: Any) -> bool:
-    if kind in (int, float):
-        return type(value) is kind  # not `isinstance`, to which True is an int
-    return isinstance(kind, type) and isinstance(value, kind)
-
-
-def _words(hint: Any) -> str:
-    several = {tuple: "a list", dict: "a group of keys"}
-    return several.get(get_origin(hint)) or f"of type {getattr(hint, '__name__', hint)}"
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that YAML and JSON agree."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def documentation(cls: type = Recipe, prefix: str = "") -> dict[str, str]:
-    """Dotted path → the sentence under the field."""
-    hints = get_type_hints(cls)
-    found: dict[str, str] = {}
-    for parameter in parse_from_object(cls).params:
-        name = parameter.arg_name
-        found[f"{prefix}{name}"] = parameter.description or ""
-        if is_dataclass(hints[name]):
-            found |= documentation(hints[name], f"{prefix}{name}.")
-    return found
-
-
-def leaves(cls: type = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted path, type and default of every key a recipe can have."""
-    hints = get_type_hints(cls)
-    for f in fields(cls):
-        if is_dataclass(hints[f.name]):
-            yield from leaves(hints[f.name], f"{prefix}{f.name}.")
-        else:
-            default = {} if f.default is MISSING else f.default  # only dictionaries are made
-            yield f"{prefix}{f.name}", hints[f.name], default

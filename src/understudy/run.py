@@ -23,12 +23,12 @@ from typing import Any
 
 from understudy import build, evaluation, tasks
 from understudy import recipe as recipes
+from understudy.devices import accelerator
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.evaluation import Evaluation, collect
 from understudy.execution import (
     Execution,
     Watcher,
-    accelerator,
     read_environment,
     read_epochs,
 )

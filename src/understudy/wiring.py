@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from understudy import methods, tasks
+from understudy.conversion import convert
 from understudy.distiller import Distiller, Weight
 from understudy.errors import RecipeError, suggestion
 from understudy.methods import Method
 from understudy.models.network import Input, Network
-from understudy.recipe import Recipe, convert
+from understudy.recipe import Recipe
 from understudy.tasks import Task
 
 

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from understudy import build, recipe
+from understudy.devices import accelerator
 from understudy.engine import Epoch, Trainer
 from understudy.errors import RecipeError
-from understudy.execution import accelerator
 from understudy.recipe import Recipe
 from understudy.run import Run, train
 
