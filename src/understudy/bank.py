@@ -30,7 +30,7 @@ from understudy import storage
 from understudy.errors import BankError
 from understudy.features import Features
 
-DType = Literal["fp32", "fp16"]
+DType = Literal["fp32", "fp16", "int8"]
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16}
 _NUMPY = {"fp32": np.float32, "fp16": np.float16}
 _Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -91,6 +91,8 @@ class Bank:
 
     def __init__(self, path: Path, contract: Contract) -> None:
         self.path, self.contract = path, contract
+        if contract.dtype not in _NUMPY:
+            raise BankError(f"A bank keeps fp32 or fp16, not {contract.dtype}: set bank.dtype.")
         if not (path / "manifest.json").is_file():
             _create(path, contract)
         _refuse(path, contract)
