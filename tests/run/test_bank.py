@@ -148,9 +148,9 @@ def test_verify_notices_what_the_teacher_does_not_give(tiny: Recipe, tmp_path: P
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "none"})
     with pytest.raises(BankError, match="is empty"):
         filling.verify(wanted)
-    bank = filling.fill(wanted)
-    index = torch.arange(200)
-    bank.write(index, torch.zeros_like(index), bank.read(index.flip(0), torch.zeros_like(index)))
+    right = filling.fill(banked(wanted, tmp_path / "right"))
+    index, number = torch.arange(200), torch.zeros(200, dtype=torch.int64)
+    Bank(tmp_path / "bank", right.contract).write(index, number, right.read(index.flip(0), number))
     with pytest.raises(BankError, match="differs from what the teacher gives"):
         filling.verify(wanted)
     with pytest.raises(RecipeError, match="names no bank"):

@@ -1,0 +1,91 @@
+"""A file of equal rows of 32-bit words: mapped for reading, written by position."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from understudy.errors import BankError
+
+Words = np.ndarray[Any, np.dtype[np.uint32]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Table:
+    """The first `length` rows of a file.
+
+    Writing through the map would end the process on a full disk; writing to the file says so.
+
+    Raises:
+        BankError: The file cannot be read, or is too short.
+    """
+
+    def __init__(self, path: Path, *, length: int, width: int) -> None:
+        self.path = path
+        try:
+            whole: Words = np.memmap(path, dtype=np.uint32, mode="r")
+        except (OSError, ValueError) as error:
+            raise BankError(
+                f"{path} cannot be read ({error}): delete the bank, or name another folder by "
+                "bank.path."
+            ) from error
+        if whole.size < length * width:
+            raise BankError(
+                f"{path.parent} is damaged: it holds {whole.size // width} of {length} records. "
+                "Delete it; it is filled again as training goes on."
+            )
+        self.rows: Words = whole[: length * width].reshape(length, width)
+        try:
+            self._file = os.open(path, os.O_WRONLY)
+        except OSError:
+            self._file = -1  # a bank that is complete may lie where nobody can write
+
+    def read(self, rows: Places) -> Words:
+        """A copy of some rows."""
+        # Faster than indexing with the same numbers.
+        return self.rows.take(rows, axis=0)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other process writes; `BankError` if the disk is full or read-only."""
+        try:
+            if self._file < 0:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        except OSError as error:
+            raise BankError(
+                f"The bank {self.path.parent} cannot be written ({error.strerror}); what it holds "
+                "is intact. Free some space, name another folder by bank.path, or leave it out."
+            ) from error
+
+    def write(self, rows: Places, content: Words) -> None:
+        """Replace some rows; `OSError` if the disk is full or read-only."""
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+        stops = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
+        for start, stop in zip(starts, stops, strict=True):
+            data = content[start:stop].data.cast("B")
+            if os.pwrite(self._file, data, int(rows[start]) * content[0].nbytes) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            os.close(self._file)
+
+
+def checksums(records: Words) -> Words:
+    """A number that any flipped bit of a record changes; never 0, which marks an empty record.
+
+    A sum of words times odd numbers modulo 2³²: one changed word always changes it.
+    """
+    odd = np.arange(1, 2 * records.shape[1], 2, dtype=np.uint32)
+    total: Words = np.einsum("rw,w->r", records, odd)
+    return np.where(total == 0, np.uint32(1), total)
