@@ -27,6 +27,9 @@ class Method(nn.Module, ABC):
     published_weight: ClassVar[float] = 1.0
     """Weight in the paper's CIFAR-100 experiments; the default where a recipe names none."""
 
+    coded_by: ClassVar[tuple[str, ...]] = ()
+    """Buffers on which `codes` depend; empty where a method has none."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.__init__ = _with_checked_choices(cls.__init__)  # type: ignore[method-assign]
@@ -41,6 +44,19 @@ class Method(nn.Module, ABC):
     def reads(self) -> tuple[str, ...]:
         """Names of the teacher's features that the loss needs."""
         return ("penultimate", "logits")
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Those of `reads` that the loss does without where the teacher's `codes` are given."""
+        return ()
+
+    def codes(self, teacher: Features) -> Features:
+        """All that the loss asks of some of the teacher's features, in few bytes.
+
+        Rows `(batch, bytes)` of uint8 by name. A bank may store them; the loss gives the same
+        number, to the bit, where the teacher's features contain them under these names.
+        """
+        return {}
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:

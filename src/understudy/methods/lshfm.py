@@ -29,14 +29,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.batch import UNLABELLED, Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
-from understudy.functional import EPS, batch_mean
+from understudy.functional import EPS, batch_mean, product
 from understudy.methods._method import Method
 
 Terms = Literal["lshl2", "lsh", "l2", "l1"]
@@ -58,11 +58,85 @@ def lsh(
 
     `bce` compares the student's hash value with the teacher's bit, `l1` and `l2` with its value.
     """
-    ours, theirs = F.linear(student, weight, bias), F.linear(teacher, weight, bias)
     if discrepancy == "bce":
-        bits = (theirs > 0).to(ours.dtype)
-        return F.binary_cross_entropy_with_logits(ours, bits, reduction="none").mean(1)
+        return bce(student, bits(teacher, weight, bias), weight, bias)
+    ours, theirs = F.linear(student, weight, bias), F.linear(teacher, weight, bias)
     return l1(ours, theirs) if discrepancy == "l1" else l2(ours, theirs)
+
+
+def bits(
+    teacher: Float[Tensor, "batch dim"],
+    weight: Float[Tensor, "hashes dim"],
+    bias: Float[Tensor, " hashes"],
+) -> Float[Tensor, "batch hashes"]:
+    """h: 1 on the positive side of a plane, 0 on it or beyond."""
+    return product(teacher, weight, bias).gt_(0)
+
+
+def bce(
+    student: Float[Tensor, "batch dim"],
+    bits: Float[Tensor, "batch hashes"],
+    weight: Float[Tensor, "hashes dim"],
+    bias: Float[Tensor, " hashes"],
+    precision: torch.dtype | None = None,
+) -> Float[Tensor, " batch"]:
+    """Mean over the hashes of softplus(a) − h a of each row; hashes have no gradient.
+
+    Args:
+        student: Features f_s.
+        bits: h, 0 or 1.
+        weight: W.
+        bias: b.
+        precision: Arithmetic of both matrix products, if not that of the features.
+    """
+    lower = precision or student.dtype
+    rows: Tensor = _BCE.apply(student, bits, weight.to(lower), bias.to(lower))
+    return rows
+
+
+@final
+class _BCE(torch.autograd.Function):
+    """Two matrix products, and between them one table of hash values, changed in place.
+
+    With z = 1 − 2h, softplus(a) − h a = softplus(z a), whose slope is z sigmoid(z a).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        z = torch.rsub(h, 1, alpha=2)
+        a = product(s.to(weight.dtype), weight, bias).to(s.dtype).mul_(z)
+        rows = F.softplus(a).mean(1)
+        ctx.save_for_backward(a.sigmoid_().mul_(z), weight)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        slope, weight = ctx.saved_tensors
+        along = product(slope.to(weight.dtype), weight.T).to(slope.dtype)
+        return along.mul_(grad.unsqueeze(1) / len(weight)), None, None, None
+
+
+def pack(bits: Float[Tensor, "batch hashes"]) -> UInt8[Tensor, "batch bytes"]:
+    """Eight hashes a byte; missing ones are zero.
+
+    Hash j is bit j // n of byte j % n, where n are the bytes: unpacking is then a few operations
+    on whole rows, a fraction of what neighbours in one byte would take.
+    """
+    whole = F.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
+    return (torch.unflatten(whole, 1, (8, -1)) * _places(bits.device)).sum(1, dtype=torch.uint8)
+
+
+def unpack(
+    packed: UInt8[Tensor, "batch bytes"], like: Float[Tensor, " hashes"]
+) -> Float[Tensor, "batch hashes"]:
+    """The bits behind `pack`, as many and of the type of `like`."""
+    planes = (packed.unsqueeze(1) & _places(packed.device)).clamp_(max=1)
+    return planes.flatten(1)[:, : len(like)].to(like.dtype)
+
+
+def _places(device: torch.device) -> UInt8[Tensor, "8 1"]:
+    place = torch.arange(8, dtype=torch.uint8, device=device).unsqueeze(1)
+    return torch.ones_like(place) << place
 
 
 def l2(
@@ -133,12 +207,17 @@ class LSHFM(Method):
         discrepancy: How hash values are compared.
         normalise: Scale rows to length one before the l2 or l1 term. A zero row then has a
             gradient of the order 1e10, as in the released code.
+        hash_seed: Seed of the hash directions; default: as drawn by the run's seed. Give one so
+            that stored bits serve every seed.
         selective: Learn only from images that the teacher classifies correctly, which asks for a
             teacher of the same classes as the labels.
         embed: Give the student the embedding layer `always`, or only if dimensions differ.
+        products: Arithmetic of the student's two products with the hashes; `bf16` takes less time
+            and changes training slightly. The teacher's bits are always those of fp32.
     """
 
     published_weight: ClassVar[float] = 6.0
+    coded_by: ClassVar[tuple[str, ...]] = ("hash_weight", "hash_bias")
     hash_weight: Float[Tensor, "hashes dim"]
     hash_bias: Float[Tensor, " hashes"]
     hash_std: Float[Tensor, ""]
@@ -163,7 +242,9 @@ class LSHFM(Method):
         discrepancy: Discrepancy = "bce",
         normalise: bool = False,
         selective: bool = True,
+        hash_seed: int | None = None,
         embed: Literal["auto", "always"] = "auto",
+        products: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         super().__init__()
         if "lsh" in terms and hashes is not None and hashes < 1:
@@ -175,13 +256,34 @@ class LSHFM(Method):
             _check_same_classes(student, teacher)
         self.offset, self.terms, self.discrepancy = offset, terms, discrepancy
         self.normalise, self.selective, self.given_std = normalise, selective, hash_std
+        self.products = products
         std = 1.0 if hash_std is None else hash_std
         count = 32 * dim if hashes is None else hashes
         count = count if "lsh" in terms else 0
-        self.register_buffer("hash_weight", std * torch.randn(count, dim))
+        self.register_buffer("hash_weight", std * _directions(count, dim, hash_seed))
         self.register_buffer("hash_bias", torch.zeros(count))
         self.register_buffer("hash_std", torch.tensor(std))
         self.prepared = "lsh" not in terms or (hash_std is not None and offset == "zero")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The penultimate feature, and logits to tell which images the teacher gets right."""
+        return ("penultimate", "logits") if self.selective else ("penultimate",)
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The penultimate feature, where nothing but its bits is compared."""
+        return ("penultimate",) if self.terms == "lsh" and self.discrepancy == "bce" else ()
+
+    def codes(self, teacher: Features) -> Features:
+        """`bits` of the penultimate feature, eight hashes a byte; none where no bits are compared.
+
+        They hold for the hashes as they are: a bank must know `coded_by`.
+        """
+        if "lsh" not in self.terms or self.discrepancy != "bce":
+            return {}
+        t = teacher["penultimate"].to(self.hash_weight.dtype)
+        return {"bits": pack(bits(t, self.hash_weight, self.hash_bias))}
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Scale the hashes to σ and put their offsets where the teacher's training images are.
@@ -199,13 +301,23 @@ class LSHFM(Method):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels only select images, and only if `selective`."""
-        s, t = student["penultimate"], teacher["penultimate"]
+        s = student["penultimate"]
         rows = s.new_zeros(len(s))
         if "lsh" in self.terms:
-            rows = rows + lsh(s, t, self.hash_weight, self.hash_bias, self.discrepancy)
+            rows = rows + self._hash(s, teacher)
         if self.terms != "lsh":
-            rows = rows + self._mimic(s, t)
+            rows = rows + self._mimic(s, teacher["penultimate"])
         return batch_mean(rows, correct(teacher, batch) if self.selective else None)
+
+    def _hash(self, s: Tensor, teacher: Features) -> Float[Tensor, " batch"]:
+        weight, bias = self.hash_weight, self.hash_bias
+        if self.discrepancy != "bce":
+            return lsh(s, teacher["penultimate"], weight, bias, self.discrepancy)
+        if "bits" in teacher:
+            h = unpack(teacher["bits"], bias)
+        else:
+            h = bits(teacher["penultimate"], weight, bias)
+        return bce(s, h, weight, bias, torch.bfloat16 if self.products == "bf16" else None)
 
     def _mimic(self, s: Tensor, t: Tensor) -> Float[Tensor, " batch"]:
         if self.normalise:
@@ -234,6 +346,12 @@ class LSHFM(Method):
             return (weight.double() @ (total / max(count, 1))).to(weight.dtype)
         kept = [rows.to(weight.dtype) for rows in features]
         return medians(kept, weight, published=self.offset == "median_published")
+
+
+def _directions(count: int, dim: int, seed: int | None) -> Float[Tensor, "hashes dim"]:
+    if seed is None:
+        return torch.randn(count, dim)
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
 def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
