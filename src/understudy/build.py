@@ -47,9 +47,10 @@ class Experiment:
 
     def prepare(self) -> None:
         """Let every method measure the teacher on all training images, in every process alike."""
-        loader = self.everything
+        loader, stored = self.everything, self.distiller.stored
         self.distiller.measure(
-            lambda augmented: loader.once(augmented=augmented), num_images=len(loader.labels)
+            lambda augmented: loader.once(augmented=augmented, stored=stored),
+            num_images=len(loader.labels),
         )
 
 

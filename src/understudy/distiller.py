@@ -71,8 +71,16 @@ class Trainable(nn.Module):
         task = self.task.loss(student, batch)
         losses = {} if task is None else {"task": task}
         return losses | {
-            name: method(student, teacher, batch) for name, method in self.methods.items()
+            label: method(student, _addressed(teacher, label), batch)
+            for label, method in self.methods.items()
         }
+
+
+def _addressed(teacher: Features, label: str) -> Features:
+    """The features, and what is stored for one method under the names it knows it by."""
+    mine = f"{label}/"
+    own = {name.removeprefix(mine): x for name, x in teacher.items() if name.startswith(mine)}
+    return teacher | own
 
 
 @final
@@ -102,7 +110,12 @@ class Distiller(nn.Module):
         self.trainable = Trainable(student, methods, task)
         self.weights = dict(weights)
         self.replay: Callable[[Batch], Features] | None = None
-        """Gives the teacher's features of a batch in its stead: from a bank."""
+        """Gives the teacher's features of a batch in its stead: from a bank.
+
+        What it stores for one method alone is named `<label>/<name>`.
+        """
+        self.stored: Callable[[Tensor, Tensor], bool] = lambda index, view: False
+        """Whether `replay` needs no images to give the features of some views."""
 
     @property
     def student(self) -> Network:

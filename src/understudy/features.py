@@ -78,7 +78,11 @@ class TeacherOutputs(Protocol):
         """How many images one pass delivers."""
 
     def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
-        """One pass over the training images: each once, clean or in its augmented view 0."""
+        """One pass over the training images: each once, clean or in its augmented view 0.
+
+        Features that come from a bank need no images: those of their batch are then an empty
+        tensor `(batch, 3, 0, 0)`.
+        """
 
 
 class Extendable(Protocol):

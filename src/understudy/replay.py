@@ -1,18 +1,83 @@
 """A teacher whose outputs come from a bank, and are stored there when they are not in it yet."""
 
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from understudy.bank import Bank, Contract
 from understudy.batch import Batch
 from understudy.build import Experiment
-from understudy.data import Views
+from understudy.data import CLEAN, Views
 from understudy.distiller import Teacher
 from understudy.errors import RecipeError
 from understudy.features import Features
+from understudy.methods import Method
 from understudy.recipe import Recipe
+
+Index = Int64[Tensor, " batch"]
+
+
+@final
+class Codes:
+    """What methods compute of the stored features alone, each method's in a bank beside them.
+
+    Args:
+        bank: Where the features are stored.
+        methods: Label → method.
+    """
+
+    def __init__(self, bank: Bank, methods: Mapping[str, Method]) -> None:
+        self.bank = bank
+        self.methods = {label: method for label, method in methods.items() if method.coded_by}
+        self._banks: dict[str, Bank] = {}
+
+    @torch.no_grad()
+    def __call__(self, index: Index, number: Index, stored: Features) -> Features:
+        """`<label>/<code>` → codes, of features as the bank gives them back.
+
+        None before every method has measured the teacher, which its codes may depend on.
+        """
+        if not all(method.prepared for method in self.methods.values()):
+            return {}
+        return {
+            f"{label}/{name}": code
+            for label, method in self.methods.items()
+            for name, code in self._of(label, method, index, number, stored).items()
+        }
+
+    def _of(
+        self, label: str, method: Method, index: Index, number: Index, stored: Features
+    ) -> Features:
+        if label not in self._banks:
+            shapes = {name: tuple(x.shape[1:]) for name, x in method.codes(stored).items()}
+            if not shapes:
+                return {}
+            self._banks[label] = self._opened(label, method, shapes)
+        bank = self._banks[label]
+        missing = ~bank.has(index, number)
+        if missing.any():
+            met = {name: x.cpu()[missing] for name, x in method.codes(stored).items()}
+            bank.write(index[missing], number[missing], met)
+        return bank.read(index, number)
+
+    def _opened(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Bank:
+        source = self.bank.contract
+        digest = sha256(repr((replace(source, num_views=0), type(method).__qualname__)).encode())
+        for name in method.coded_by:
+            digest.update(
+                method.get_buffer(name).flatten().cpu().view(torch.uint8).numpy().tobytes()
+            )
+        name = f"{label}-{digest.hexdigest()[:12]}"
+        made_of = f"{source.teacher}, codes of {name}"
+        contract = replace(source, teacher=made_of, features=shapes, dtype="bits", top_logits=None)
+        return Bank(self.bank.path / name, contract)
 
 
 @final
@@ -26,24 +91,65 @@ class Replay:
         teacher: Gives what is not stored.
         bank: Where outputs are stored.
         views: Tells which place in the bank a view has.
+        codes: What methods compute of the outputs, if that is stored too.
+
+    Attributes:
+        seconds: Spent in the live teacher so far, waiting for its device included.
     """
 
-    def __init__(self, teacher: Teacher, bank: Bank, views: Views) -> None:
-        self.teacher, self.bank, self.views = teacher, bank, views
+    def __init__(
+        self, teacher: Teacher, bank: Bank, views: Views, codes: Codes | None = None
+    ) -> None:
+        self.teacher, self.bank, self.views, self.codes = teacher, bank, views, codes
+        self.seconds = 0.0
 
     def __call__(self, batch: Batch) -> Features:
         """Features of the teacher, on the device of the batch."""
-        index = batch.index.cpu()
-        number = self.views.number(index, batch.view.cpu())
-        if not ((number >= 0) & (number < self.bank.contract.num_views)).all():
-            return self.teacher(batch.images)  # type: ignore[no-any-return]
+        index, view = batch.index.cpu(), batch.view.cpu()
+        number = place(self.views, index, view)
+        if not self._has_place(number):
+            return self._live(batch.images)
         missing = ~self.bank.has(index, number)
         if missing.any():
-            features = self.teacher(batch.images)
+            features = self._live(batch.images)
             met = {name: x.cpu()[missing] for name, x in features.items()}
             self.bank.write(index[missing], number[missing], met)
-        stored = self.bank.read(index, number)
-        return {name: x.to(batch.images.device) for name, x in stored.items()}
+        device = batch.images.device
+        stored = {name: x.to(device) for name, x in self.bank.read(index, number).items()}
+        if self.codes is None:
+            return stored
+        codes = self.codes(index, number, stored)
+        return stored | {name: x.to(device) for name, x in codes.items()}
+
+    def holds(self, index: Index, view: Index) -> bool:
+        """Whether all of some views are stored, so that nobody needs their images."""
+        number = place(self.views, index, view)
+        return self._has_place(number) and bool(self.bank.has(index, number).all())
+
+    def _has_place(self, number: Index) -> bool:
+        return bool(((number >= 0) & (number < self.bank.contract.num_views)).all())
+
+    def _live(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
+        started = time.perf_counter()
+        features: Features = self.teacher(images)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        self.seconds += time.perf_counter() - started
+        return features
+
+
+def place(views: Views, index: Index, view: Index) -> Index:
+    """Which view in the bank a view of each image is.
+
+    Where views are few, each has its place; else the clean one is first, before view 0.
+    """
+    number = views.number(index, view)
+    return number if views.count else number - CLEAN
+
+
+def numbers(views: Views, place: Index) -> Index:
+    """The number by which `Views.show` knows what has a `place` in the bank."""
+    return place if views.count else place + CLEAN
 
 
 def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None) -> None:
@@ -61,7 +167,10 @@ def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None
     distiller.teacher.precision = precision
     if recipe.bank.path and distiller.trainable.methods:
         _check_served(experiment, recipe)
-        distiller.replay = opened(experiment, distiller.teacher, recipe)
+        replay = opened(experiment, distiller.teacher, recipe)
+        if recipe.bank.codes:
+            replay.codes = Codes(replay.bank, _methods(experiment))
+        distiller.replay, distiller.stored = replay, replay.holds
 
 
 def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
@@ -84,17 +193,30 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
         images=experiment.images.images_digest,
         transform=views.description,
         num_images=len(experiment.images),
-        num_views=views.count or recipe.bank.views,
+        num_views=views.count or 1 + recipe.bank.views,
         features={name: shapes[name] for name in recipe.bank.features if name in shapes},
         dtype=recipe.bank.dtype,
+        top_logits=recipe.bank.top_logits,
     )
 
 
+def serves(experiment: Experiment, recipe: Recipe) -> bool:
+    """Whether the bank of a recipe stores all that its methods read."""
+    return not any(_missing(method, recipe) for method in _methods(experiment).values())
+
+
 def _check_served(experiment: Experiment, recipe: Recipe) -> None:
-    for name, method in experiment.distiller.trainable.methods.items():
-        missing = set(method.reads) - set(recipe.bank.features)  # type: ignore[arg-type]
-        if missing:
+    for name, method in _methods(experiment).items():
+        if missing := _missing(method, recipe):
             raise RecipeError(
-                f"The method '{name}' reads {', '.join(sorted(missing))} of the teacher, which the "
-                f"bank does not store: add it to bank.features, or leave bank.path out."
+                f"The method '{name}' reads {', '.join(missing)} of the teacher, which the bank "
+                "does not store: add it to bank.features, or leave bank.path out."
             )
+
+
+def _missing(method: Method, recipe: Recipe) -> list[str]:
+    return sorted(set(method.reads) - set(recipe.bank.features))
+
+
+def _methods(experiment: Experiment) -> dict[str, Method]:
+    return cast(dict[str, Method], dict(experiment.distiller.trainable.methods.items()))

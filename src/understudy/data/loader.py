@@ -1,8 +1,8 @@
 """The loader: which images come in which batch, on which process, in which view."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress, islice
 from typing import final
 
 import torch
@@ -14,6 +14,9 @@ from understudy.batch import Batch
 from understudy.data._order import Pairs, mixed, plain
 from understudy.data.views import CLEAN, MemoryViews, Views
 from understudy.errors import DataError, UnderstudyError
+
+Show = Callable[[Tensor, Tensor], Tensor]
+"""Images `(batch, 3, size, size)` by two numbers each."""
 
 
 @final
@@ -87,13 +90,33 @@ class Loader:
         for step in steps:
             yield list(islice(batches, len(step)))
 
-    def once(self, *, augmented: bool) -> Iterator[Batch]:
-        """This process's share of all images, each once and in order: in its view 0, or clean."""
+    def once(
+        self,
+        *,
+        augmented: bool,
+        stored: Callable[[Tensor, Tensor], bool] = lambda index, view: False,
+    ) -> Iterator[Batch]:
+        """This process's share of all images, each once and in order: in its view 0, or clean.
+
+        A batch of which `stored(index, view)` is true is not shown: its images are an empty tensor
+        `(batch, 3, 0, 0)`.
+        """
         index = torch.arange(len(self.labels))
         view = torch.full_like(index, 0 if augmented else CLEAN)
         count = math.ceil(len(index) / self.batch)
         shares = [(self._share(index, b), self._share(view, b)) for b in range(count)]
-        yield from self._shown([share for share in shares if len(share[0])])
+        shares = [share for share in shares if len(share[0])]
+        missing = [not stored(*share) for share in shares]
+        shown = self._shown(list(compress(shares, missing)))
+        for share, needed in zip(shares, missing, strict=True):
+            yield next(shown) if needed else self._unseen(*share)
+
+    def show(self, places: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
+        """The views that have some places, `(index, number)` as `Views.show` knows them."""
+        return map(_checked, self._images(places, self.views.show))
+
+    def _unseen(self, index: Tensor, view: Tensor) -> Batch:
+        return Batch(torch.empty(len(index), 3, 0, 0), self.labels[index], index, view)
 
     def _order(self, epoch: int) -> Pairs:
         if not self.shuffle:
@@ -118,14 +141,13 @@ class Loader:
         return [pair for pair in zip(*parts, strict=True) if len(pair[0])]
 
     def _shown(self, pairs: Sequence[Pairs]) -> Iterator[Batch]:
-        for (index, view), images in zip(pairs, self._images(pairs), strict=True):
-            if isinstance(images, UnderstudyError):
-                raise images
+        shown = self._images(pairs, self.views)
+        for (index, view), images in zip(pairs, map(_checked, shown), strict=True):
             rows = (x.to(images.device) for x in (self.labels[index], index, view))
             yield Batch(images, *rows)
 
-    def _images(self, pairs: Sequence[Pairs]) -> Iterable[Tensor | UnderstudyError]:
-        shown = _Shown(self.views)
+    def _images(self, pairs: Sequence[Pairs], show: Show) -> Iterable[Tensor | UnderstudyError]:
+        shown = _Shown(show)
         if self.workers == 0 or isinstance(self.views, MemoryViews):
             return map(shown.__getitem__, pairs)
         return DataLoader(
@@ -140,14 +162,20 @@ class Loader:
 
 
 class _Shown(Dataset[Tensor | UnderstudyError]):
-    """Micro-batches by their (index, view) pairs, as a worker process makes them."""
+    """Batches by their pairs of numbers, as a worker process makes them."""
 
-    def __init__(self, views: Views) -> None:
-        self.views = views
+    def __init__(self, show: Show) -> None:
+        self.show = show
 
     def __getitem__(self, pair: Pairs) -> Float[Tensor, "batch 3 size size"] | UnderstudyError:
         try:
-            return self.views(*pair)
+            return self.show(*pair)
         except UnderstudyError as error:
             # Raised in a worker, its one sentence would arrive inside a traceback.
             return error
+
+
+def _checked(images: Tensor | UnderstudyError) -> Tensor:
+    if isinstance(images, UnderstudyError):
+        raise images
+    return images
