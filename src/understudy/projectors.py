@@ -82,9 +82,18 @@ def map_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequ
 
 
 def map_shape(shapes: Shapes, feature: str) -> tuple[int, ...]:
-    """`(channels, height, width)` of a map, or of tokens laid out as a square grid."""
+    """`(channels, height, width)` of a map, or of tokens laid out as a square grid.
+
+    Raises:
+        ShapeError: The feature is a vector, or its tokens are no square grid.
+    """
     if shapes.kind(feature) == "map":
         return shapes[feature]
+    if shapes.kind(feature) == "vector":
+        raise ShapeError(
+            f"{feature!r} of {shapes.owner} is a vector of {shapes[feature][0]}; this compares "
+            "maps, or tokens that are a square grid: name one of those."
+        )
     tokens, width = shapes[feature]
     side = isqrt(tokens)
     if tokens not in (side**2, side**2 + 1):
