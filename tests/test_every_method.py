@@ -3,7 +3,7 @@
 import inspect
 import io
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -68,7 +68,7 @@ def training_set(teacher: Network) -> Outputs:
     batch = images(40, seed=1)
     with torch.no_grad():
         features = teacher.features(batch.images)
-    return Outputs(features, batch.labels, teacher.classifier_weight)
+    return Outputs(features, batch.labels, teacher.classifier_weight, teacher.classifier_bias)
 
 
 def pair(
@@ -139,7 +139,7 @@ def test_gradient_reaches_student_and_own_parameters_but_not_the_teacher(made: P
 def test_order_of_the_batch_is_irrelevant(made: Pair) -> None:
     batch = made.images(8)
     order = torch.randperm(8)
-    shuffled = Batch.of(batch.images[order], batch.labels[order])
+    shuffled = Batch(*(getattr(batch, field.name)[order] for field in fields(Batch)))
     made.method.eval()
     close(made.loss(shuffled), made.loss(batch))
 

@@ -174,6 +174,10 @@ class _Outputs(TeacherOutputs):
         return self._teacher.network.classifier_weight
 
     @property
+    def classifier_bias(self) -> Float[Tensor, " classes"] | None:
+        return self._teacher.network.classifier_bias
+
+    @property
     def num_images(self) -> int:
         return self._num_images
 

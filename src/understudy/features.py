@@ -1,5 +1,6 @@
 """What a network gives: named features of one forward pass, and their shapes beforehand."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
@@ -65,6 +66,17 @@ class Shapes(Mapping[str, tuple[int, ...]]):
             )
         return self[name][0]
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages, first to last; `ShapeError` if there is none."""
+        names = [name for name in self._shapes if re.fullmatch(r"stage\d+", name)]
+        if not names:
+            raise ShapeError(
+                f"{self.owner} has no stages; it has: {', '.join(self._shapes)}. Name them by taps "
+                "such as 'stage1'."
+            )
+        return tuple(sorted(names, key=lambda name: int(name.removeprefix("stage"))))
+
 
 class TeacherOutputs(Protocol):
     """The teacher's view of the training images, for a method's `prepare`."""
@@ -72,6 +84,10 @@ class TeacherOutputs(Protocol):
     @property
     def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
         """Weight of the teacher's last linear layer; None if the teacher has no classifier."""
+
+    @property
+    def classifier_bias(self) -> Float[Tensor, " classes"] | None:
+        """Bias of that layer; None if it has none."""
 
     @property
     def num_images(self) -> int:

@@ -1,7 +1,7 @@
 """Methods, batches, teachers and networks of the library, made to fit recorded arrays."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +21,7 @@ class Outputs:
     features: Features
     labels: Tensor | None = None
     classifier_weight: Tensor | None = None
+    classifier_bias: Tensor | None = None
     batch: int = 16
 
     @property
@@ -32,7 +33,8 @@ class Outputs:
             part = slice(start, start + self.batch)
             features = {name: x[part] for name, x in self.features.items()}
             labels = None if self.labels is None else self.labels[part]
-            yield features, batch(len(next(iter(features.values()))), labels)
+            index = torch.arange(self.num_images)[part]
+            yield features, replace(batch(len(index), labels), index=index)
 
 
 def batch(rows: int, labels: Any = None) -> Batch:
