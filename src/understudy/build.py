@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from understudy import data, models, recipe, tasks
 from understudy.batch import UNLABELLED
-from understudy.data import Loader, Source, Views, subset, views
+from understudy.data import DecodedSource, Loader, Source, Views, subset, views
 from understudy.data.classes import check as check_classes
 from understudy.distiller import Distiller
 from understudy.errors import DataError, NetworkError, RecipeError
@@ -118,8 +119,7 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
 def sources(recipe: Recipe) -> tuple[Source, Source]:
     """Training and test images of a recipe."""
     wanted = recipe.data
-    train = data.find(wanted.source).load(wanted.root, "train", unreadable=wanted.unreadable)
-    test = _test(recipe)
+    train, test = _loaded(wanted, "train"), _test(recipe)
     check_classes(test.classes, train.classes)
     if wanted.validation:
         train, _ = subset.split(train, wanted.validation, seed=_data_seed(recipe))
@@ -137,11 +137,25 @@ def sources(recipe: Recipe) -> tuple[Source, Source]:
 
 def _test(recipe: Recipe) -> Source:
     wanted = recipe.data
-    load = data.find(wanted.source).load
     if not wanted.validation:
-        return load(wanted.root, "test", unreadable=wanted.unreadable)
-    whole = load(wanted.root, "train", unreadable=wanted.unreadable)
+        return _loaded(wanted, "test")
+    whole = _loaded(wanted, "train")
     return subset.split(whole, wanted.validation, seed=_data_seed(recipe))[1]
+
+
+def _loaded(wanted: recipe.Data, split: Literal["train", "test"]) -> Source:
+    """The images of one split; those that are not in memory come from the decoded ones."""
+    source = data.find(wanted.source).load(wanted.root, split, unreadable=wanted.unreadable)
+    small = source.pixels is not None
+    if wanted.decoded_side and (small or not wanted.decoded):
+        reason = "these are small and kept in memory: leave it out" if small else "set data.decoded"
+        raise RecipeError(
+            f"data.decoded_side={wanted.decoded_side} reduces the images that are kept decoded in "
+            f"a folder; {reason}."
+        )
+    if small or not wanted.decoded:
+        return source
+    return DecodedSource(source, Path(wanted.decoded) / split, side=wanted.decoded_side)
 
 
 def _data_seed(recipe: Recipe) -> int:
@@ -303,7 +317,14 @@ class _Loaders:
     def _views(self, source: Source) -> Views:
         wanted = self.recipe.data
         seed = _data_seed(self.recipe)
-        return views.of(source, augment=wanted.augment, size=self.size, seed=seed)
+        return views.of(
+            source,
+            augment=wanted.augment,
+            size=self.size,
+            seed=seed,
+            jitter=wanted.jitter,
+            channels_last=bool(self.recipe.training.channels_last),
+        )
 
 
 def _labels(source: Source, task: Task) -> Tensor:

@@ -10,7 +10,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from understudy.data import CLEAN, FileViews, MemorySource, MemoryViews
-from understudy.data.views import Augment, mix, of, uniform
+from understudy.data._hash import mix, uniform
+from understudy.data.views import Augment, of
 
 SIZE = 32
 AUGMENTS: list[Augment] = ["none", "flip", "crop_flip", "resized_crop"]

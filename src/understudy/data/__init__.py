@@ -7,6 +7,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Literal, Protocol, cast
 
+from understudy.data.decoded import DecodedSource as DecodedSource
 from understudy.data.loader import Loader as Loader
 from understudy.data.source import FileSource as FileSource
 from understudy.data.source import MemorySource as MemorySource
@@ -17,7 +18,7 @@ from understudy.data.views import MemoryViews as MemoryViews
 from understudy.data.views import Views as Views
 from understudy.errors import NameNotFound
 
-_MACHINERY = {"classes", "loader", "source", "subset", "views"}
+_MACHINERY = {"classes", "decoded", "loader", "source", "subset", "views"}
 
 
 class SourceModule(Protocol):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from understudy.errors import DataError
@@ -16,10 +16,15 @@ SUFFIXES = frozenset(
     | {".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """Endings of the file names that are taken for images, in lower case."""
+_TURNED = (5, 6, 7, 8)
+"""Values of EXIF for a camera that was held upright: height and width change places."""
 
 
 def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height width"]:
     """The image in a file, upright and in RGB; `name` is what an error calls it.
+
+    The three colours of a pixel lie side by side, as the decoder puts them: for images of
+    several hundred pixels a side, to put them apart takes as long as to crop and resize.
 
     Raises:
         DataError: The file is missing, damaged, cut short, or no image.
@@ -33,9 +38,23 @@ def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height w
         raise DataError(f"{name or file} cannot be read as an image: {reason}") from error
 
 
+def sides_of(file: Path) -> tuple[int, int]:
+    """Height and width that `decode` will find, from the header alone.
+
+    Raises:
+        DataError: The file is missing, or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            return image.size if turned else (image.height, image.width)
+    except Exception as error:
+        raise DataError(f"{file} cannot be read as an image: {error}") from error
+
+
 def _tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     array = np.array(_rgb(ImageOps.exif_transpose(image)))
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(array).permute(2, 0, 1)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
-from understudy.data.views import mix
+from understudy.data._hash import mix
 from understudy.errors import DataError
 
 Pairs = tuple[Int64[Tensor, " images"], Int64[Tensor, " images"]]

@@ -36,15 +36,20 @@ class RowSource(Source):
         labels: Int64[Tensor, " images"],
         classes: tuple[str, ...],
         *,
-        size: int | None,
+        sides: Int64[Tensor, "images 2"],
         skipped: tuple[str, ...],
     ) -> None:
         self.rows, self.column, self.labels, self.classes = rows, column, labels, classes
-        self.size, self.skipped = size, skipped
+        self._sides, self.skipped = sides, skipped
+        self.size = int(sides[0, 0]) if (sides == sides[0, 0]).all() else None
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Image of row `i`, upright and in RGB; `DataError` if it cannot be decoded."""
         return _decoded(self.rows[i][self.column])
+
+    def sides(self) -> Int64[Tensor, "images 2"]:
+        """Height and width of every image, as the check has found them."""
+        return self._sides
 
     @cached_property
     def images_digest(self) -> str:
@@ -77,7 +82,7 @@ def load(
         column,
         labels[kept],
         classes,
-        size=sides.pop() if len(sides) == 1 else None,
+        sides=sides[kept],
         skipped=tuple(broken.values()),
     )
     return in_memory(source) if fits(len(source), source.size) else source
@@ -141,8 +146,8 @@ def _encoded(rows: Any, column: str) -> Any:
     return rows.cast_column(column, Image(decode=False))
 
 
-def _checked(rows: Any, column: str) -> tuple[set[int], dict[int, str]]:
-    """All sides of the readable images, and row → reason for the others."""
+def _checked(rows: Any, column: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, str]]:
+    """Height and width of every image, and row → reason for those that cannot be read."""
     import datasets
 
     # A second run finds the result by the fingerprint of the data; not beside them, where
@@ -157,8 +162,7 @@ def _checked(rows: Any, column: str) -> tuple[set[int], dict[int, str]]:
         desc="Checking images",
     )
     broken = {i: f"row {i}: {reason}" for i, reason in enumerate(found["reason"]) if reason}
-    sides = {s for side in ("height", "width") for s in found[side] if s}
-    return sides, broken
+    return torch.tensor([list(found["height"]), list(found["width"])]).T, broken
 
 
 def _result(image: Mapping[str, Any]) -> dict[str, Any]:

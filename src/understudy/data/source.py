@@ -4,13 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
+import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from understudy.data._image import decode
+from understudy.data._image import decode, sides_of
 
 
 class Source(ABC):
@@ -36,6 +38,14 @@ class Source(ABC):
     @abstractmethod
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Image number `i`; `DataError` if it cannot be decoded."""
+
+    def target(self, i: int) -> Any:
+        """What a task with more than one label knows of image `i`, such as boxes; default: None."""
+        return None
+
+    def sides(self) -> Int64[Tensor, "images 2"]:
+        """Height and width of every image, upright; decodes all where nothing else tells them."""
+        return torch.tensor([self.image(i).shape[1:] for i in range(len(self))])
 
     @cached_property
     @abstractmethod
@@ -109,6 +119,11 @@ class FileSource(Source):
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Image number `i`, upright and in RGB; `DataError` if its file cannot be decoded."""
         return decode(self.paths[i])
+
+    def sides(self) -> Int64[Tensor, "images 2"]:
+        """Height and width of every image, upright, from the headers of the files."""
+        with ThreadPool() as pool:
+            return torch.tensor(pool.map(sides_of, self.paths, chunksize=64))
 
     @cached_property
     def images_digest(self) -> str:

@@ -1,7 +1,7 @@
 """Parts of a source: fewer images, fewer labels, a share for validation; all decided by a seed."""
 
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -30,6 +30,14 @@ class Subset(Source):
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Image number `i` of the subset."""
         return self.source.image(int(self.index[i]))
+
+    def target(self, i: int) -> Any:
+        """Target of image number `i` of the subset."""
+        return self.source.target(int(self.index[i]))
+
+    def sides(self) -> Int64[Tensor, "kept 2"]:
+        """Height and width of every image of the subset."""
+        return self.source.sides()[self.index]
 
     @cached_property
     def images_digest(self) -> str:

@@ -1,51 +1,28 @@
 """Views: augmented versions of images, replayable in any order, by any process, on any machine.
 
-View v of image i under seed s is a pure function of (s, i, v). There is no generator whose state
-could depend on what was drawn before: the random number itself is a hash of the three counters.
-The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014) applied once per counter; torch's
-int64 multiplication wraps around modulo 2^64, which is exactly the arithmetic the hash wants.
+View v of image i under seed s is a pure function of (s, i, v): its random numbers are a hash of the
+three, or drawn from a generator that starts from that hash.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
+from torchvision import tv_tensors
 
+from understudy.data import _transforms
+from understudy.data._hash import mix as mix
+from understudy.data._hash import uniform
+from understudy.data._transforms import PAD
+from understudy.data._transforms import Augment as Augment
 from understudy.data.source import Source
 
 CLEAN = -1
 """View number of an image as evaluation shows it: resized and cut to its centre, nothing random."""
-
-Augment = Literal["none", "flip", "crop_flip", "resized_crop"]
-_PAD = 4
-# timm and torchvision resize to 256 before they cut 224 pixels.
-_MARGIN = 256 / 224
-
-
-def mix(*counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-    """A hash of some counters, uniform over all 64-bit integers: SplitMix64 over a chain."""
-    state = torch.zeros((), dtype=torch.int64)
-    for counter in counters:
-        state = (state ^ counter) - 0x61C8864680B583EB  # 0x9E37… as a signed number
-        state = (state ^ _shift(state, 30)) * -0x40A7B892E31B1A47  # 0xBF58…
-        state = (state ^ _shift(state, 27)) * -0x6B2FB644ECCEEE15  # 0x94D0…
-        state = state ^ _shift(state, 31)
-    return state
-
-
-def uniform(below: int, *counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-    """An integer in [0, below) for the counters; its bias is below 2^-50 for `below` < 2^13."""
-    return _shift(mix(*counters), 1) % below
-
-
-def _shift(x: Int64[Tensor, " batch"], bits: int) -> Int64[Tensor, " batch"]:
-    # torch shifts the sign in from the left; the hash wants zeros there.
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 class Views(ABC):
@@ -82,6 +59,9 @@ class MemoryViews(Views):
 
     The images of one source have finitely many views: 9 × 9 places of the crop, mirrored or not,
     are 162. Equal to the bit to torchvision's pad, crop and flip of each image.
+
+    A crop lies in one stretch of the padded image, from its first value to its last: a batch is
+    gathered by one number per image, and its crops are then strided windows of what was gathered.
     """
 
     def __init__(
@@ -91,17 +71,23 @@ class MemoryViews(Views):
         augment: Literal["none", "flip", "crop_flip"],
         size: int,
         seed: int,
+        channels_last: bool = False,
     ) -> None:
         self.size, self.seed = size, seed
-        self.places = 2 * _PAD + 1 if augment == "crop_flip" else 1
+        self.places = 2 * PAD + 1 if augment == "crop_flip" else 1
         self.mirrors = 1 if augment == "none" else 2
-        self.height, self.width = pixels.shape[2:]
-        self.padded = F.pad(pixels, (self.places // 2,) * 4)
-        self._inside = self._offsets()
-        # Dividing by a plain number, a GPU would multiply by its rounded reciprocal instead.
-        self._white = torch.tensor(255.0, device=pixels.device)
+        self.channels, self.height, self.width = pixels.shape[1:]
         self.count: int = self.mirrors * self.places**2
         self.description = f"{augment}, {self.height} × {self.width} to {size}, {self.count} views"
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        padded = _padded(pixels, self.places // 2, self.mirrors, layout)
+        self._image, *self._strides = padded.stride()
+        self._crop = (self.channels, self.height, self.width)
+        span = 1 + sum((n - 1) * s for n, s in zip(self._crop, self._strides, strict=True))
+        self._stretches = padded.as_strided((padded.numel() - span + 1, span), (1, 1))
+        self._corners = self._offsets(len(pixels)).to(pixels.device)
+        # Dividing by a plain number, a GPU would multiply by its rounded reciprocal instead.
+        self._white = torch.tensor(255.0, device=pixels.device)
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
@@ -120,30 +106,49 @@ class MemoryViews(Views):
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
         """The view of each image in `index` that has this `number` in [0, count)."""
-        device = self.padded.device
-        index, number = index.to(device), number.to(device)
-        mirrored, place = number // self.places**2, number % self.places**2
-        top, left = place // self.places, place % self.places
-        _, channels, height, width = self.padded.shape
-        corner = (index * channels * height + top) * width + left
-        flat = (corner[:, None] + self._inside[mirrored]).flatten()
-        # index_select is several times faster than indexing with the same numbers.
-        values = self.padded.flatten().index_select(0, flat)
-        images = values.view(-1, channels, self.height, self.width) / self._white
+        device = self._stretches.device
+        corners = self._corners.index_select(0, number.to(device))
+        gathered = self._stretches.index_select(0, corners + index.to(device) * self._image)
+        strides = (gathered.shape[1], *self._strides)
+        crops = gathered.as_strided((len(gathered), *self._crop), strides)
+        images = crops.float().div_(self._white)
         if (self.height, self.width) == (self.size, self.size):
             return images
         return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True).clamp(
             0, 1
         )
 
-    def _offsets(self) -> Int64[Tensor, "2 values"]:
-        """Distance from a crop's corner to each of its values, plain and mirrored."""
-        _, channels, height, width = self.padded.shape
-        channel, row, column = (
-            torch.arange(n, device=self.padded.device) for n in (channels, self.height, self.width)
+    def _offsets(self, images: int) -> Int64[Tensor, " count"]:
+        """Distance from the first value of an image to that of its crop, for every view."""
+        mirrored, top, left = torch.meshgrid(
+            *(torch.arange(n) for n in (self.mirrors, self.places, self.places)), indexing="ij"
         )
-        start = (channel[:, None, None] * height + row[:, None]) * width
-        return torch.stack([(start + c).flatten() for c in (column, column.flip(0))])
+        # In a mirrored image, what was cut from the left is cut from the right.
+        left = torch.where(mirrored == 1, self.places - 1 - left, left)
+        _, row, column = self._strides
+        return (mirrored * images * self._image + top * row + left * column).flatten()
+
+
+def _padded(
+    pixels: UInt8[Tensor, "images 3 height width"],
+    margin: int,
+    mirrors: int,
+    layout: torch.memory_format,
+) -> UInt8[Tensor, "mirrored_images 3 padded_height padded_width"]:
+    """The images in a black margin and, with two `mirrors`, after them all of them mirrored.
+
+    To mirror a batch takes longer than all else that is done to it; the copy costs only memory.
+    """
+    images, channels, height, width = pixels.shape
+    shape = (mirrors * images, channels, height + 2 * margin, width + 2 * margin)
+    padded = torch.empty(
+        shape, dtype=pixels.dtype, device=pixels.device, memory_format=layout
+    ).zero_()
+    inner = padded[:, :, margin : margin + height, margin : margin + width]
+    inner[:images] = pixels
+    if mirrors == 2:
+        inner[images:] = pixels.flip(-1)
+    return padded
 
 
 @final
@@ -151,7 +156,8 @@ class FileViews(Views):
     """Any torchvision transform, image by image, its generator seeded by (seed, image, view).
 
     A `transform` of your own takes a uint8 image `(3, height, width)`, draws its random numbers
-    from torch alone, and gives a square of side `size`, as uint8 or as floats in [0, 1].
+    from torch alone, and gives a square of side `size`, as uint8 or as floats in [0, 1]. For
+    `paired`, it takes and gives an image and its target.
     """
 
     def __init__(
@@ -161,11 +167,16 @@ class FileViews(Views):
         augment: Augment,
         size: int,
         seed: int,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        jitter: float = 0.0,
+        channels_last: bool = False,
+        transform: Callable[..., Any] | None = None,
     ) -> None:
         self.source, self.size, self.seed = source, size, seed
-        self.clean = _clean(size, native=source.size)
-        self.transform = transform or _augmented(augment, self.clean, size)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.clean = _transforms.clean(size, native=source.size)
+        self.transform = transform or _transforms.augmented(
+            augment, size, native=source.size, jitter=jitter
+        )
         self.count = None
         self.description = f"{self.transform}, seed {seed}"
 
@@ -185,42 +196,76 @@ class FileViews(Views):
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
         """View number `view` of each image in `index`, with values in [0, 1]; `CLEAN` for none."""
-        seeds = mix(self.seed, index, view).tolist()
-        shown = zip(index.tolist(), view.tolist(), seeds, strict=True)
-        return torch.stack([self._one(*numbers) for numbers in shown])
+        shown = [
+            self._one(self.source.image(i), view=v, seed=s)
+            for i, v, s in self._numbers(index, view)
+        ]
+        batch = torch.empty(
+            (len(shown), *shown[0].shape), dtype=shown[0].dtype, memory_format=self.layout
+        )
+        return _floats(torch.stack(shown, out=batch))
 
-    def _one(self, i: int, view: int, seed: int) -> Float[Tensor, "3 size size"]:
-        image = self.source.image(i)
+    def paired(
+        self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
+    ) -> list[tuple[Float[Tensor, "3 height width"], Any]]:
+        """The same views, each with the target of its image as the transform leaves it.
+
+        Boxes and masks (`torchvision.tv_tensors`) move along with the image, anything else is
+        untouched: that is how transforms of torchvision treat a pair.
+        """
+        pairs = [
+            self._one(tv_tensors.Image(self.source.image(i)), self.source.target(i), view=v, seed=s)
+            for i, v, s in self._numbers(index, view)
+        ]
+        return [(_floats(image.as_subclass(Tensor)), target) for image, target in pairs]
+
+    def _numbers(self, index: Tensor, view: Tensor) -> list[tuple[int, int, int]]:
+        """Image, view and seed of every row."""
+        seeds = mix(self.seed, index, view)
+        return list(zip(index.tolist(), view.tolist(), seeds.tolist(), strict=True))
+
+    def _one(self, *sample: Any, view: int, seed: int) -> Any:
+        """One image, or an image and its target, in one view."""
         if view == CLEAN:
-            return _floats(self.clean(image))
+            return self.clean(*sample)
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would also reseed the accelerators, which are not forked here.
             torch.default_generator.manual_seed(seed)
-            return _floats(self.transform(image))
+            return self.transform(*sample)
 
 
-def of(source: Source, *, augment: Augment, size: int, seed: int) -> Views:
-    """The views of a source: batched on the device if its pixels are in memory, else per sample."""
-    if source.pixels is not None and augment != "resized_crop":
-        return MemoryViews(source.pixels, augment=augment, size=size, seed=seed)
-    return FileViews(source, augment=augment, size=size, seed=seed)
+def of(
+    source: Source,
+    *,
+    augment: Augment,
+    size: int,
+    seed: int,
+    jitter: float = 0.0,
+    channels_last: bool = False,
+) -> Views:
+    """The views of a source: batched on the device if its pixels are in memory, else per sample.
+
+    Images that are resized from a random crop, or change colour, are shown one by one.
+
+    Args:
+        source: The images.
+        augment: What is done to them.
+        size: Side of the views in pixels.
+        seed: With image and view, all that a view depends on.
+        jitter: Strength of torchvision's `ColorJitter` in brightness, contrast and saturation.
+        channels_last: Lay out the batches with the colours of a pixel side by side.
+
+    Raises:
+        DataError: A negative jitter.
+    """
+    if source.pixels is not None and augment != "resized_crop" and not jitter:
+        return MemoryViews(
+            source.pixels, augment=augment, size=size, seed=seed, channels_last=channels_last
+        )
+    return FileViews(
+        source, augment=augment, size=size, seed=seed, jitter=jitter, channels_last=channels_last
+    )
 
 
-def _clean(size: int, *, native: int | None) -> v2.Transform:
-    shorter = size if native == size else round(size * _MARGIN)
-    return v2.Compose([v2.Resize(shorter, antialias=True), v2.CenterCrop(size)])
-
-
-def _augmented(augment: Augment, clean: v2.Transform, size: int) -> v2.Transform:
-    mirror = v2.RandomHorizontalFlip()
-    steps: dict[Augment, list[v2.Transform]] = {
-        "none": [clean],
-        "flip": [clean, mirror],
-        "crop_flip": [clean, v2.RandomCrop(size, padding=_PAD), mirror],
-        "resized_crop": [v2.RandomResizedCrop(size, antialias=True), mirror],
-    }
-    return v2.Compose(steps[augment])
-
-
-def _floats(image: Tensor) -> Float[Tensor, "3 size size"]:
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+def _floats(images: Tensor) -> Float[Tensor, "*batch 3 height width"]:
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

@@ -1,0 +1,231 @@
+"""Images kept decoded in one file: each is decoded once, by whichever process needs it first.
+
+The folder of a store holds
+
+    manifest.json   what the images are: their number, digest, and the side they are reduced to
+    sides.npy       height and width of every image
+    images.bin      one record for every image: a checksum, then its pixels, colours side by side
+
+`images.bin` has its full size from the start, as a hole that takes no room. The pixels of an image
+are written before its checksum, so that a process killed in between leaves an image that counts
+as missing. Without a side, what is kept is what the decoder gave, and training is the same to the
+bit with a store and without.
+"""
+
+import errno
+import json
+import os
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from understudy.data._transforms import resized
+from understudy.data.source import Source, short_digest
+from understudy.errors import DataError
+
+_WORD = 8
+"""Bytes of a checksum; records are filled up to a multiple of it."""
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@final
+class DecodedSource(Source):
+    """The images of another source, kept decoded in a folder.
+
+    Args:
+        source: Where an image comes from that is not kept yet.
+        folder: Place of the store; made if there is none.
+        side: Shorter side in pixels to which larger images are reduced; None keeps them whole.
+
+    Raises:
+        DataError: The folder holds other images (the difference is named), cannot be written, or
+            its disk has no room for all of them.
+    """
+
+    pixels = None
+
+    def __init__(self, source: Source, folder: Path, *, side: int | None = None) -> None:
+        self.source, self.folder, self.side = source, folder, side
+        self.classes, self.labels, self.skipped = source.classes, source.labels, source.skipped
+        self.size = min(source.size, side or source.size) if source.size else None
+        if not (folder / "manifest.json").is_file():
+            _create(folder, self._manifest, _reduced(source.sides(), side))
+        _refuse(folder, self._manifest)
+        self._sides: Int64[Tensor, "images 2"] = torch.from_numpy(_sides_in(folder))
+        self._offsets = _offsets(self._sides).tolist()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker process opens the folder anew."""
+        return _opened, (self.source, self.folder, self.side)
+
+    def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        """Image number `i`, decoded and kept if it is met for the first time.
+
+        Raises:
+            DataError: It is kept but its bytes are damaged, or cannot be decoded or kept.
+        """
+        height, width = self._sides[i].tolist()
+        start, end = self._offsets[i : i + 2]
+        record = _read(self._file, start, end - start)
+        if not record[:_WORD].any():
+            return self._keep(i)
+        if len(record) < end - start or record[:_WORD].tobytes() != _checksum(record[_WORD:]):
+            raise _damaged(self._file, f"image {i} is not what was stored")
+        image = record[_WORD : _WORD + height * width * 3].reshape(height, width, 3)
+        return torch.from_numpy(image).permute(2, 0, 1)
+
+    def target(self, i: int) -> Any:
+        """What the source knows of image `i`."""
+        return self.source.target(i)
+
+    def sides(self) -> Int64[Tensor, "images 2"]:
+        """Height and width of every image as it is kept."""
+        return self._sides
+
+    @cached_property
+    def images_digest(self) -> str:
+        """That of the source, unless its images are reduced."""
+        whole = self.source.images_digest
+        return short_digest(whole, self.side) if self.side else whole
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "images.bin"
+
+    @property
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "number of images": len(self.source),
+            "digest of the images": self.source.images_digest,
+            "data.decoded_side": self.side,
+        }
+
+    def _keep(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        image, (height, width) = self.source.image(i), self._sides[i].tolist()
+        if self.side and min(image.shape[1:]) > self.side:
+            image = resized(image, (height, width))
+        if image.shape != (3, height, width):
+            raise DataError(
+                f"Image {i} has {image.shape[1]} × {image.shape[2]} pixels, and had {height} × "
+                f"{width} when {self.folder} was made: the images have changed. Delete that folder."
+            )
+        start, end = self._offsets[i : i + 2]
+        content = np.zeros(end - start - _WORD, np.uint8)
+        content[: image.numel()] = image.permute(1, 2, 0).reshape(-1)
+        _write(self._file, start + _WORD, content.tobytes())
+        _write(self._file, start, _checksum(content))
+        return image
+
+
+def _opened(source: Source, folder: Path, side: int | None) -> DecodedSource:
+    return DecodedSource(source, folder, side=side)
+
+
+def _reduced(sides: Int64[Tensor, "images 2"], side: int | None) -> Int64[Tensor, "images 2"]:
+    """Height and width of images whose shorter side is at most `side`."""
+    if side is None:
+        return sides
+    shorter = sides.amin(1, keepdim=True)
+    smaller = (sides.double() * side / shorter).round().long()
+    return torch.where(shorter > side, smaller, sides)
+
+
+def _offsets(sides: Int64[Tensor, "images 2"]) -> Int64[Tensor, " images_and_one"]:
+    """Where the record of every image starts, and where the last ends."""
+    words = (3 * sides.prod(1) + 2 * _WORD - 1) // _WORD
+    return torch.cat([torch.zeros(1, dtype=torch.int64), (words * _WORD).cumsum(0)])
+
+
+def _checksum(content: _Bytes) -> bytes:
+    """Eight bytes that one changed word always changes: the sum of all; never 0, which is missing.
+
+    A stronger one would take longer than to crop and resize the image.
+    """
+    total = int(content.view(np.uint64).sum())
+    return np.uint64(total or 1).tobytes()
+
+
+def _create(folder: Path, manifest: dict[str, Any], sides: Int64[Tensor, "images 2"]) -> None:
+    """An empty store, made beside its place and moved there: several processes may try at once."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        needed, free = int(_offsets(sides)[-1]), shutil.disk_usage(partial).free
+        if needed > free:
+            raise DataError(
+                f"The decoded images need {needed:,} bytes and the disk of {folder} has {free:,} "
+                "free: set data.decoded_side to keep them smaller, name another folder by "
+                "data.decoded, or leave it out."
+            )
+        np.save(partial / "sides.npy", sides.numpy())
+        with (partial / "images.bin").open("wb") as file:
+            file.truncate(needed)
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        partial.rename(folder)
+    except OSError as error:
+        if not (folder / "manifest.json").is_file():
+            raise _unwritten(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse(folder: Path, manifest: dict[str, Any]) -> None:
+    """Name the first difference between the images a store was made for and those asked for."""
+    try:
+        stored = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / "manifest.json", error) from error
+    for key, wanted in manifest.items():
+        if stored.get(key) != wanted:
+            raise DataError(
+                f"{folder} keeps other images, decoded: the {key} is {stored.get(key)} there and "
+                f"{wanted} here. Delete it, or name another folder by data.decoded."
+            )
+
+
+def _sides_in(folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
+    try:
+        sides: np.ndarray[Any, np.dtype[np.int64]] = np.load(folder / "sides.npy")
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(folder / "sides.npy", error) from error
+    return sides
+
+
+def _read(file: Path, offset: int, count: int) -> _Bytes:
+    try:
+        return np.fromfile(file, np.uint8, count, offset=offset)
+    except OSError as error:
+        raise _damaged(file, error) from error
+
+
+def _write(file: Path, offset: int, content: bytes) -> None:
+    """Replace some bytes in one write; `DataError` if the disk is full or read-only."""
+    try:
+        handle = os.open(file, os.O_WRONLY)
+        try:
+            if os.pwrite(handle, content, offset) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _unwritten(file.parent, error) from error
+
+
+def _damaged(file: Path, reason: object) -> DataError:
+    return DataError(
+        f"{file} is damaged ({reason}): delete {file.parent}; it is filled again as training goes "
+        "on."
+    )
+
+
+def _unwritten(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"Decoded images cannot be kept in {folder} ({error.strerror}); those kept there are "
+        "intact. Free some space, name another folder by data.decoded, or leave it out."
+    )
