@@ -2,27 +2,35 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import PartialState
 from jaxtyping import Int64
 from torch import Tensor
 
-from understudy import build, replay
+from understudy import build, machine, methods, replay
 from understudy.bank import Bank, Contract
+from understudy.bank.forms import DType
+from understudy.data import Loader
 from understudy.devices import accelerator, dtype_of
 from understudy.distiller import Teacher
-from understudy.errors import BankError, RecipeError
+from understudy.errors import BankError, RecipeError, UnderstudyError
+from understudy.features import Features
+from understudy.methods import Method
 from understudy.recipe import Recipe
 from understudy.replay import Replay
+from understudy.wiring import distiller
 
 BATCH = 256
-_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}
-"""Largest difference that another batch size and the stored type can make, of the length."""
+_TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
+"""Largest difference that another batch size can make in the stored form, of the length."""
+_TOP = 10
+"""Logits that a plan counts with where the recipe does not say how many to store."""
 
 Places = tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]
 """Image numbers, and the number of the view of each."""
@@ -30,21 +38,31 @@ Places = tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a complete bank would take.
+    """What a complete bank would take, and whom it would serve.
 
     Attributes:
         contract: What it holds.
         seconds: Of the teacher's forward passes on this machine, estimated from two batches.
         free_bytes: Of the disk it would lie on.
-        more: Feature of the teacher that is not stored → bytes that it would add.
-        unserved: Method of the recipe that reads more than is stored → what it reads.
+        memory_bytes: Of memory that keeps what was read from it.
+        hot_bytes: What is read again and again, or ahead: all views where they are few, else one.
+        shapes: Every feature of the teacher → its shape.
+        sizes: Every feature of the teacher → form → bytes in all records.
+        serves: Methods, of the library and of the recipe, that read only what it holds.
+        unserved: Method that reads more → what it reads beside.
+        unfit: Method that cannot work with this student and this teacher → why.
     """
 
     contract: Contract
     seconds: float
     free_bytes: int
-    more: dict[str, int]
+    memory_bytes: int
+    hot_bytes: int
+    shapes: dict[str, tuple[int, ...]]
+    sizes: dict[str, dict[str, int]]
+    serves: tuple[str, ...]
     unserved: dict[str, tuple[str, ...]]
+    unfit: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -63,24 +81,58 @@ def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
     """
     experiment, teacher = _built(recipe, device)
     contract = replay.contract(experiment, teacher, recipe)
-    stored = set(contract.features)
-    number_bytes = contract.record_bytes // sum(map(prod, contract.features.values()))
-    methods = experiment.distiller.trainable.methods.items()
+    shapes = dict(teacher.network.shapes)
+    reads, unfit = _reads(experiment, recipe)
+    missing = {
+        name: tuple(sorted(set(read) - set(contract.features))) for name, read in reads.items()
+    }
+    few = experiment.train.views.count is not None
     return Plan(
         contract=contract,
         seconds=_seconds_per_image(experiment, teacher) * contract.records,
         free_bytes=shutil.disk_usage(_existing(Path(recipe.bank.path))).free,
-        more={
-            name: number_bytes * prod(shape) * contract.records
-            for name, shape in teacher.network.shapes.items()
-            if name not in stored
-        },
-        unserved={
-            label: method.reads  # type: ignore[misc]
-            for label, method in methods
-            if not set(method.reads) <= stored  # type: ignore[arg-type]
-        },
+        memory_bytes=machine.available_memory(),
+        hot_bytes=contract.bytes if few else contract.bytes // contract.num_views,
+        shapes=shapes,
+        sizes={name: _sizes(replace(contract, features={name: shapes[name]})) for name in shapes},
+        serves=tuple(name for name, beside in missing.items() if not beside),
+        unserved={name: beside for name, beside in missing.items() if beside},
+        unfit=unfit,
     )
+
+
+def _sizes(contract: Contract) -> dict[str, int]:
+    """Form → bytes of one feature in all records; fewer logits only where there are more."""
+    forms: dict[str, Contract] = {
+        name: replace(contract, dtype=name, top_logits=None) for name in _TOLERANCE
+    }
+    kept, logits = contract.top_logits or _TOP, contract.features.get("logits")
+    if logits and kept < logits[0]:
+        forms[f"top {kept}"] = replace(contract, top_logits=kept)
+    return {name: made.record_bytes * made.records for name, made in forms.items()}
+
+
+def _reads(
+    experiment: build.Experiment, recipe: Recipe
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """What each method reads of the teacher, or why it cannot work with this pair.
+
+    Those of the recipe are as it says, all others as they are by default.
+    """
+    own = cast(Mapping[str, Method], experiment.distiller.trainable.methods)
+    reads, unfit = {label: method.reads for label, method in own.items()}, {}
+    teacher = cast(Teacher, experiment.distiller.teacher).network
+    for name in methods.names():
+        if name in reads:
+            continue
+        # A copy, because a method may add a layer to it.
+        student = deepcopy(experiment.distiller.student)
+        try:
+            wired = distiller(Recipe(methods={name: {}}), student, teacher, experiment.task)
+            reads[name] = cast(Method, wired.trainable.methods[name]).reads
+        except UnderstudyError as error:
+            unfit[name] = str(error)
+    return dict(sorted(reads.items())), unfit
 
 
 def fill(
@@ -101,15 +153,18 @@ def fill(
     Raises:
         BankError: The disk is too small, or the directory holds another bank.
     """
-    source = _opened(recipe, device)
+    source, loader = _opened(recipe, device)
     bank, total = source.bank, source.bank.contract.records
     done = bank.filled()
     _check_room(bank, total - done)
-    processes = PartialState()
-    for index, number in _empty(bank, processes.process_index, processes.num_processes):
-        bank.write(index, number, _computed(source, index, number))
-        done += len(index)
-        watch(done, total)
+    for view in range(bank.contract.num_views):
+        places = _empty(bank, view)
+        for (index, number), features in zip(
+            places, _computed(source, loader, places), strict=True
+        ):
+            bank.write(index, number, features)
+            done += len(index)
+            watch(done, total)
     return bank
 
 
@@ -119,23 +174,24 @@ def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> 
     Raises:
         BankError: The bank is empty, a byte was flipped, or the teacher gives something else.
     """
-    source = _opened(recipe, device)
-    index, number = source.bank.sample(records)
-    if not len(index):
-        raise BankError(f"{source.bank.path} is empty; fill it with `understudy bank build`.")
+    source, loader = _opened(recipe, device)
+    bank = source.bank
+    sample = bank.sample(records)
+    places = _batches(*sample)
+    if not places:
+        raise BankError(f"{bank.path} is empty; fill it with `understudy bank build`.")
     worst = 0.0
-    for rows in torch.arange(len(index)).split(BATCH):  # type: ignore[no-untyped-call]
-        stored = source.bank.read(index[rows], number[rows])
-        fresh = _computed(source, index[rows], number[rows])
+    for (index, number), fresh in zip(places, _computed(source, loader, places), strict=True):
+        stored, again = bank.read(index, number), bank.rounded(fresh)
         for name, x in stored.items():
-            gap = (x - fresh[name].float().cpu()).norm() / x.norm().clamp_min(1e-12)
+            gap = (x - again[name]).norm() / x.norm().clamp_min(1e-12)
             worst = max(worst, float(gap))
-    if worst > _TOLERANCE[source.bank.contract.dtype]:
+    if worst > _TOLERANCE[bank.contract.dtype]:
         raise BankError(
-            f"{source.bank.path} differs from what the teacher gives by {worst:.1e} of the "
+            f"{bank.path} differs from what the teacher gives by {worst:.1e} of the "
             "features' length; delete it and fill it again."
         )
-    return Verified(len(index), worst)
+    return Verified(len(sample[0]), worst)
 
 
 def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teacher]:
@@ -148,29 +204,34 @@ def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teache
     return experiment, teacher
 
 
-def _opened(recipe: Recipe, device: str | None) -> Replay:
+def _opened(recipe: Recipe, device: str | None) -> tuple[Replay, Loader]:
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
     experiment, teacher = _built(recipe, device)
     with PartialState().main_process_first():  # which makes the bank, if there is none
-        return replay.opened(experiment, teacher, recipe)
+        return replay.opened(experiment, teacher, recipe), experiment.train
 
 
-def _computed(source: Replay, index: Tensor, number: Tensor) -> dict[str, Tensor]:
+def _computed(source: Replay, loader: Loader, places: Sequence[Places]) -> Iterator[Features]:
+    """What the teacher gives for the views at some places of the bank."""
     device = next(source.teacher.parameters()).device
-    features: dict[str, Tensor] = source.teacher(source.views.show(index, number).to(device))
-    return features
+    shown = [(index, replay.numbers(source.views, number)) for index, number in places]
+    for images in loader.show(shown):
+        yield source.teacher(images.to(device))
 
 
-def _empty(bank: Bank, rank: int, world: int) -> Iterator[Places]:
-    """Places without a record among this process's images, a batch of one view after the other."""
-    images = torch.arange(rank, bank.contract.num_images, world)
-    for view in range(bank.contract.num_views):
-        number = torch.full_like(images, view)
-        left = images[~bank.has(images, number)]
-        for part in left.split(BATCH):  # type: ignore[no-untyped-call]
-            if len(part):
-                yield part, number[: len(part)]
+def _empty(bank: Bank, view: int) -> list[Places]:
+    """Places of one view without a record among this process's images, in their order."""
+    processes = PartialState()
+    images = torch.arange(bank.contract.num_images)
+    images = images.tensor_split(processes.num_processes)[processes.process_index]
+    left = images[~bank.has(images, torch.full_like(images, view))]
+    return _batches(left, torch.full_like(left, view))
+
+
+def _batches(index: Tensor, number: Tensor) -> list[Places]:
+    parts = zip(torch.split(index, BATCH), torch.split(number, BATCH), strict=True)
+    return [part for part in parts if len(part[0])]
 
 
 def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 
 _CPUINFO, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def describe() -> dict[str, Any]:
@@ -31,6 +32,14 @@ def has_bf16(*, cpu: bool) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = _field(_CPUINFO, "flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def available_memory() -> int:
+    """Bytes of memory that nobody needs now; all there are where the system does not say."""
+    known = _field(_MEMINFO, "MemAvailable")
+    if known:
+        return int(known.split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def is_first_process() -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 from understudy import storage
 from understudy.bank._contract import CHECK_BYTES, Contract
 from understudy.bank._table import Places, Table, checksums
+from understudy.bank.forms import Rows
 from understudy.errors import BankError
 from understudy.features import Features
 
@@ -82,9 +83,7 @@ class Bank:
             BankError: A feature is not finite and would be replayed for ever, or the disk is full
                 or read-only.
         """
-        forms = self.contract.forms.items()
-        flat = [form.encode(features[name].detach().flatten(1).cpu()) for name, form in forms]
-        encoded = torch.cat(flat, dim=1)
+        encoded = self._encoded(features)
         if not all(x.isfinite().all() for x in self._decoded(encoded).values()):
             raise BankError(
                 f"The teacher gave a NaN, or a number beyond {self.contract.dtype}: check its "
@@ -97,6 +96,10 @@ class Bank:
             rows, records = rows[empty], records[empty]
             self._records.write(rows, records)
             self._checks.write(rows, checksums(records)[:, None])
+
+    def rounded(self, features: Features) -> Features:
+        """Features as they would come back from this bank."""
+        return self._decoded(self._encoded(features))
 
     def sample(self, records: int) -> tuple[Int64[Tensor, " records"], Int64[Tensor, " records"]]:
         """Image and view numbers of some stored records, at random but the same each time."""
@@ -114,7 +117,12 @@ class Bank:
         stored: np.ndarray[Any, np.dtype[np.bool_]] = self._checks.read(rows)[:, 0] != 0
         return stored
 
-    def _decoded(self, records: Tensor) -> Features:
+    def _encoded(self, features: Features) -> Rows:
+        forms = self.contract.forms.items()
+        flat = [form.encode(features[name].detach().flatten(1).cpu()) for name, form in forms]
+        return torch.cat(flat, dim=1)
+
+    def _decoded(self, records: Rows) -> Features:
         parts = torch.split(records, self._bytes, dim=1)
         shapes = self.contract.features.values()
         return {

@@ -1,10 +1,11 @@
 """The results as a table: in Markdown, and in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -70,24 +71,42 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     return shown
 
 
-def plan_table(plan: "Plan") -> Table:
-    """What a complete bank would take, and what it would serve."""
+def plan_table(plan: "Plan") -> Group:
+    """What a complete bank would take in every form, and whom it would serve."""
+    sizes = Table(box=SIMPLE_HEAD, show_edge=False)
+    sizes.add_column("feature")
+    forms = list(dict.fromkeys(form for by_form in plan.sizes.values() for form in by_form))
+    for title in ("shape", *forms, "stored"):
+        sizes.add_column(title, justify="right", no_wrap=True)
+    for feature, by_form in plan.sizes.items():
+        cells = (decimal(by_form[form]) if form in by_form else NONE for form in forms)
+        stored = "yes" if feature in plan.contract.features else NONE
+        sizes.add_row(feature, " × ".join(map(str, plan.shapes[feature])), *cells, stored)
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    for row in _plan_facts(plan):
+        facts.add_row(*row)
+    return Group(sizes, "", facts)
+
+
+def _plan_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     contract = plan.contract
-    table = Table(box=None, show_header=False, pad_edge=False)
-    kept = ", ".join(f"{k} {' × '.join(map(str, v))}" for k, v in contract.features.items())
-    rows = {
-        "stored": f"{kept} as {contract.dtype}",
-        "records": f"{contract.num_images:,} images × {contract.num_views} views",
-        "bytes": f"{contract.record_bytes:,} a record, {decimal(contract.bytes)} in all",
-        "free": decimal(plan.free_bytes)
-        + ("" if plan.free_bytes > contract.bytes else ": too little for a complete bank"),
-        "time": f"{duration(plan.seconds)} of the teacher's forward passes",
-        **{f"with {k}": f"{decimal(v)} more" for k, v in plan.more.items()},
-        **{f"not for {k}": f"reads {', '.join(v)}" for k, v in plan.unserved.items()},
-    }
-    for row in rows.items():
-        table.add_row(*row)
-    return table
+    top = f", {contract.top_logits} logits" if contract.top_logits else ""
+    yield "stored", f"{', '.join(contract.features)} as {contract.dtype}{top}"
+    yield "records", f"{contract.num_images:,} images × {contract.num_views} views"
+    yield "bytes", f"{contract.record_bytes:,} a record, {decimal(contract.bytes)} in all"
+    yield "disk", _suffices(plan.free_bytes, contract.bytes, "for a complete bank")
+    yield "memory", _suffices(plan.memory_bytes, plan.hot_bytes, "to read it at full speed")
+    yield "time", f"{duration(plan.seconds)} of the teacher's forward passes"
+    yield "serves", ", ".join(plan.serves) or "no method"
+    for method, beside in plan.unserved.items():
+        yield f"not {method}", f"reads {', '.join(beside)} too"
+    if plan.unfit:
+        yield "not for this pair", ", ".join(plan.unfit)
+
+
+def _suffices(there: int, needed: int, purpose: str) -> str:
+    verdict = f"enough {purpose}" if there > needed else f"too little {purpose}"
+    return f"{decimal(there)} free, {verdict}, which takes {decimal(needed)}"
 
 
 def _style(arm: Arm) -> str:
