@@ -173,7 +173,9 @@ def test_zero_rows_are_harmless(made: Pair, whose: str) -> None:
     loss.backward()
     assert_loss(loss)
     grads = [x.grad for x in leaves.values() if x.grad is not None]
-    assert all(grad.abs().max() < 1e3 for grad in grads)
+    # Dividing by a clamped norm would give 1e6 and more; relations between the nearly equal
+    # features of untrained networks give some thousands by themselves.
+    assert all(grad.abs().max() < 1e4 for grad in grads)
 
 
 def test_batch_without_labels_teaches(made: Pair) -> None:
