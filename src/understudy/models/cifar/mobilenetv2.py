@@ -1,7 +1,7 @@
 """MobileNetV2 of half width for small images: Sandler et al., arXiv 1801.04381.
 
 As in the distillation papers: ReLU instead of ReLU6, a stem of stride 2, an expansion by six in all
-stages but the first, no dropout.
+stages but the first, no dropout. Stages end without an activation: `stage1/preact` is `stage1`.
 """
 
 from typing import ClassVar
@@ -46,9 +46,13 @@ class MobileNetV2(nn.Module):
     classifier_path = "fc"
     taps: ClassVar = {
         "stem": "stem",
+        "stage1/preact": "groups.1",
         "stage1": "groups.1",
+        "stage2/preact": "groups.2",
         "stage2": "groups.2",
+        "stage3/preact": "groups.4",
         "stage3": "groups.4",
+        "stage4/preact": "groups.6",
         "stage4": "groups.6",
         "penultimate": "fc:input",
     }

@@ -20,14 +20,18 @@ class Block(nn.Module):
         right_in = width_in if stride == 2 else half
         self.left = None
         if stride == 2:
-            self.left = nn.Sequential(*_filter(width_in, stride), *_mix(width_in, half))
-        self.right = nn.Sequential(*_mix(right_in, half), *_filter(half, stride), *_mix(half, half))
+            self.left = nn.Sequential(*_filter(width_in, stride), *_mix(width_in, half)[:-1])
+        # Both branches share the last activation; where left is empty, its half has none to change.
+        self.right = nn.Sequential(
+            *_mix(right_in, half), *_filter(half, stride), *_mix(half, half)[:-1]
+        )
         self.shuffle = nn.ChannelShuffle(2)
+        self.act = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width h2 w2"]:
-        """Both branches, their channels interleaved."""
+        """Both branches, their channels interleaved, activated."""
         left, right = x.chunk(2, 1) if self.left is None else (self.left(x), x)
-        out: Tensor = self.shuffle(torch.cat([left, self.right(right)], 1))
+        out: Tensor = self.act(self.shuffle(torch.cat([left, self.right(right)], 1)))
         return out
 
 
@@ -37,8 +41,11 @@ class ShuffleNetV2(nn.Module):
     classifier_path = "fc"
     taps: ClassVar = {
         "stem": "stem",
+        "stage1/preact": "stages.0.3.act:input",
         "stage1": "stages.0",
+        "stage2/preact": "stages.1.7.act:input",
         "stage2": "stages.1",
+        "stage3/preact": "stages.2.3.act:input",
         "stage3": "stages.2",
         "penultimate": "fc:input",
     }

@@ -31,8 +31,10 @@ class VGG(nn.Module):
         self.shrink = nn.MaxPool2d(2)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[-1], num_classes)
-        stages = {f"stage{i}": f"groups.{i}" for i in range(1, 5)}
-        self.taps = {"stem": "groups.0", **stages, "penultimate": "fc:input"}
+        self.taps = {"stem": "groups.0", "penultimate": "fc:input"}
+        for stage, count in enumerate(convolutions[1:], 1):
+            self.taps[f"stage{stage}/preact"] = f"groups.{stage}.{3 * count - 1}:input"
+            self.taps[f"stage{stage}"] = f"groups.{stage}"
         self.apply(self.initialise)
 
     @staticmethod

@@ -1,8 +1,8 @@
 """Wide residual networks: Zagoruyko & Komodakis, arXiv 1605.07146.
 
 `wrn_d_w` has depth d = 6n + 4 and widths 16, 16w, 32w, 64w. Blocks are pre-activated, so the
-stages end in raw residual sums, which is where the distillation papers read them; `penultimate`
-follows the last norm and activation.
+stages end in raw residual sums, which is where the distillation papers read them; `stage1/preact`
+is such a sum after the norm that follows it, `penultimate` after the last norm and activation.
 """
 
 from functools import partial
@@ -64,8 +64,10 @@ class WideResNet(nn.Module):
         self.act = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[-1], num_classes)
-        stages = {f"stage{i + 1}": f"stages.{i}" for i in range(3)}
-        self.taps = {"stem": "stem", **stages, "penultimate": "fc:input"}
+        self.taps = {"stem": "stem", "penultimate": "fc:input"}
+        for number, norm in enumerate(("stages.1.0.bn1", "stages.2.0.bn1", "bn")):
+            self.taps[f"stage{number + 1}"] = f"stages.{number}"
+            self.taps[f"stage{number + 1}/preact"] = norm
         self.apply(self.initialise)
 
     @staticmethod
