@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import ShapeError, suggestion
@@ -110,3 +110,9 @@ class Extendable(Protocol):
 
     def embed(self, dim: int) -> None:
         """Insert a linear embedding layer of width `dim` before the classifier."""
+
+    def insert(self, feature: str, layer: nn.Module, taps: Mapping[str, str]) -> None:
+        """Let the map `feature` pass through a layer that stays; `taps` name what is read in it."""
+
+    def averages(self, feature: str) -> bool:
+        """Whether nothing but the mean over the locations of the map `feature` matters."""

@@ -20,7 +20,7 @@ from understudy.errors import NameNotFound, NetworkError
 from understudy.models import cifar
 from understudy.models.network import Input as Input
 from understudy.models.network import Network as Network
-from understudy.models.weights import count_classes, load
+from understudy.models.weights import count_classes, load, read
 
 _ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
 _HINT = "Others: timm:NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory."
@@ -81,6 +81,7 @@ def find(
     )
     network = Network(built, input=contract, taps=taps, name=name)
     if weights and weights != "pretrained":
+        network.restore(read(weights))
         theirs = count_classes(network.module, weights, network.classifier) if own_classes else None
         if theirs not in (None, network.num_classes):
             network.renew_classifier(theirs)

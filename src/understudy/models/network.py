@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -12,8 +13,10 @@ from torch.utils.hooks import RemovableHandle
 
 from understudy.errors import NetworkError, suggestion
 from understudy.features import Features, Shapes
+from understudy.models import places
 from understudy.models.embedding import Embedded, linear_like
-from understudy.models.taps import attach, first_tensor, settle, still, vector
+from understudy.models.inserted import Followed, drop_idle, recorded
+from understudy.models.taps import attach, first_tensor, run, settle, still, vector
 from understudy.models.trace import Anatomy, discover
 
 DRY_SIZE = 224
@@ -99,7 +102,7 @@ class Network(nn.Module):
         for key, values in (("_mean", input.mean), ("_std", input.std)):
             self.register_buffer(key, like.new_tensor(values).view(-1, 1, 1), persistent=False)
         self._anatomy = self._examine(classifier)
-        self.taps: dict[str, str] = {**self._anatomy.taps, **(taps or {})}
+        self.taps: dict[str, str] = {**self._anatomy.taps, **self._places(), **(taps or {})}
         if "penultimate" in self.taps:  # features are listed in the order of the computation
             self.taps["penultimate"] = self.taps.pop("penultimate")
         self._embedded = ""
@@ -190,6 +193,49 @@ class Network(nn.Module):
         self.taps["penultimate"] = f"{path}.embedding"
         self._attach()
 
+    def insert(
+        self, feature: str, layer: nn.Module, taps: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Let a map pass through one more layer, which stays, also in `plain()`.
+
+        Args:
+            feature: The map, which from now on is what the layer gives.
+            layer: Gives a map of the same shape.
+            taps: Feature name → path inside the layer, for what is read there.
+
+        Raises:
+            NetworkError: The feature is no map that a module gives.
+        """
+        if self.shapes.kind(feature) != "map" or self.taps[feature].endswith(":input"):
+            raise NetworkError(
+                f"No layer can be put at {feature!r} of {self.name}, which must be a map that a "
+                "module gives; name such a module by a tap."
+            )
+        path = self.taps[feature]
+        self._follow(path, layer)
+        self.taps |= {name: f"{path}.layer.{inner}" for name, inner in taps.items()}
+        self._attach()
+
+    def averages(self, feature: str) -> bool:
+        """Whether nothing but the mean over the locations of a map matters to the output."""
+        images, last = self._dry_images(), self._taps[feature].layout == "channels last"
+
+        def flatten(module: nn.Module, args: object, kwargs: object, x: Tensor) -> Tensor:
+            return x.mean((1, 2) if last else (2, 3), keepdim=True).expand_as(x).contiguous()
+
+        with still(self.module):
+            full = run(self.module, images)
+            handle = attach(self.module, self.taps[feature], flatten)
+            flat = run(self.module, images)
+            handle.remove()
+        return torch.allclose(flat, full, rtol=1e-3, atol=1e-4 * float(full.abs().max()))
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Insert the layers that a state dict is of; their values are still to be loaded."""
+        for path, layer in recorded(state):
+            self._follow(path, layer)
+        self._attach()
+
     def renew_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one for another number of classes.
 
@@ -227,6 +273,7 @@ class Network(nn.Module):
             copy.module.set_submodule(copy._embedded, block.fold())
             if copy._anatomy.dropout:
                 copy.module.set_submodule(copy._anatomy.dropout, block.dropout)
+        drop_idle(copy.module)
         return copy.module.eval()
 
     # ---- inside ---------------------------------------------------------------------------------
@@ -252,6 +299,24 @@ class Network(nn.Module):
             return Anatomy(dict(declared), path)
         with still(self.module):
             return discover(self.module, self._dry_images(), classifier)
+
+    def _places(self) -> dict[str, str]:
+        with still(self.module):
+            return places.find(self.module, self._dry_images())
+
+    def _follow(self, path: str, layer: nn.Module) -> None:
+        """Put a layer behind the module at a path; taps inside that module move with it."""
+        body, like = self.module.get_submodule(path), self.get_buffer("_mean")
+        with still(self.module):
+            taps, _, _ = settle(self.module, {"map": path}, self._dry_images())
+        layer.to(like.device, like.dtype).train(body.training)
+        channels_last = taps["map"].layout == "channels last"
+        self.module.set_submodule(path, Followed(body, layer, channels_last=channels_last))
+        inside, moved = f"{path}.", f"{path}.body."
+        self.taps = {
+            name: place.replace(inside, moved, 1) if place.startswith(inside) else place
+            for name, place in self.taps.items()
+        }
 
     def _attach(self) -> None:
         self._detach()
