@@ -20,9 +20,9 @@ def standardised(
     centred = logits - logits.mean(-1, keepdim=True)
     length = norm(centred).unsqueeze(-1)
     deviation = length / max(logits.shape[-1] - 1, 1) ** 0.5
-    return centred.where(length > EPS, 0).div(deviation + eps)
+    return centred.where(length > EPS, 0.0).div(deviation + eps)
 
 
 def known_classes(teacher: Features, batch: Batch) -> Int[Tensor, " batch"]:
     """The label of each image, or the teacher's prediction where it has none."""
-    return torch.where(batch.labels == UNLABELLED, teacher["logits"].argmax(1), batch.labels)
+    return batch.labels.where(batch.labels != UNLABELLED, teacher["logits"].argmax(1))
