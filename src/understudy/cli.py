@@ -152,6 +152,7 @@ def _execute(function: "Callable[..., Run]", wanted: Recipe, options: Namespace)
             resume=options.resume,
             device=options.device,
             watcher=watcher,
+            profile=options.profile,
         )
     _report_on([run.path])
 
@@ -253,6 +254,10 @@ def _show(options: Namespace, overrides: dict[str, Any]) -> None:
 _RECIPE = ("recipe", {"nargs": "?", "help": "A recipe: a file, or the name of a shipped one."})
 _OUT = ("--out", {"help": "Where to write; default: runs/<name>."})
 _DEVICE = ("--device", {"help": "`cpu`; default: the best device there is."})
+_PROFILE = (
+    "--profile",
+    {"action": "store_true", "help": "Show where the time of some steps goes, then go on."},
+)
 _RESUME = ("--resume", {"action": "store_true", "help": "Continue an interrupted run exactly."})
 _METHOD = (
     "--method",
@@ -290,13 +295,13 @@ COMMANDS = {
     "distill": Entry(
         "Train a student by mimicking a teacher.",
         _distill,
-        (_RECIPE, _METHOD, _OUT, _RESUME, _DEVICE),
+        (_RECIPE, _METHOD, _OUT, _RESUME, _DEVICE, _PROFILE),
         takes_recipe_keys=True,
     ),
     "train": Entry(
         "Train a network alone: a teacher, or a control.",
         _train,
-        (_RECIPE, _OUT, _RESUME, _DEVICE),
+        (_RECIPE, _OUT, _RESUME, _DEVICE, _PROFILE),
         takes_recipe_keys=True,
     ),
     "compare": Entry(

@@ -1,16 +1,82 @@
 """Devices, processes and precision of a run: what a recipe asks for, on the machine there is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, final
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from understudy import machine
+from understudy.distiller import Distiller
 from understudy.errors import RecipeError
 from understudy.recipe import Training
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@final
+@dataclass(frozen=True)
+class Choices:
+    """How a run computes: what the recipe says, and the machine decides where it says nothing."""
+
+    device: str
+    precision: Precision
+    teacher_precision: Precision
+    channels_last: bool
+    compile: bool
+
+    @property
+    def teacher_dtype(self) -> torch.dtype | None:
+        """What the teacher computes in, if not in the type of its weights."""
+        return _DTYPES.get(self.teacher_precision)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Memory format of images and convolutions."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def place(self, distiller: Distiller) -> None:
+        """Put student, teacher and methods where and how they compute."""
+        distiller.to(device=torch.device(self.device))
+        distiller.to(memory_format=self.layout)
+        if distiller.teacher is not None:
+            distiller.teacher.precision = self.teacher_dtype
+
+    def __str__(self) -> str:
+        own = self.teacher_precision != self.precision
+        parts = (
+            self.device,
+            self.precision + (f" (teacher {self.teacher_precision})" if own else ""),
+            "channels last" if self.channels_last else "channels first",
+            "compiled" if self.compile else "not compiled",
+        )
+        keys = "precision, teacher_precision, channels_last, compile"
+        return f"on {', '.join(parts)} (set training.{{{keys}}} to choose)"
+
+
+def choose(training: Training, distiller: Distiller, device: torch.device) -> Choices:
+    """What is fastest on a device without changing training, unless the recipe says otherwise."""
+    precision = _precision(training, cpu=device.type == "cpu")
+    wanted = training.teacher_precision
+    teacher = precision if wanted == "auto" else wanted
+    # A GPU's fp32 convolutions gain nothing by it; a CPU's gain a tenth, and bf16's a quarter.
+    faster = device.type == "cpu" or precision != "fp32"
+    convolves = any(isinstance(module, nn.Conv2d) for module in distiller.modules())
+    asked = training.channels_last
+    return Choices(
+        device=str(device),
+        precision=precision,
+        teacher_precision=teacher,
+        channels_last=faster and convolves if asked is None else asked,
+        compile=training.compile,
+    )
 
 
 def accelerator(
@@ -34,25 +100,21 @@ def accelerator(
     # Accelerate keeps one state per process for life; a second run may want another precision.
     AcceleratorState._reset_state()
     cpu = device == "cpu" or not torch.cuda.is_available()
+    precision = _precision(training, cpu=cpu)
     return Accelerator(
         cpu=cpu,
-        mixed_precision=_precision(training, cpu=cpu),
+        mixed_precision="no" if precision == "fp32" else precision,
         log_with=list(trackers) or None,
         project_dir=folder,
     )
 
 
-def dtype_of(accelerator: Accelerator) -> torch.dtype | None:
-    """What networks compute in, if not in the type of their weights."""
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
-
-
-def _precision(training: Training, *, cpu: bool) -> str:
-    """The precision as accelerate calls it."""
+def _precision(training: Training, *, cpu: bool) -> Precision:
+    """Arithmetic of the student; `auto` is bf16 only where the machine is fast in it."""
     if training.precision == "fp16" and cpu:
         raise RecipeError(
             "A CPU does not train in fp16; set training.precision to bf16 or fp32, or use a GPU."
         )
     if training.precision == "auto":
-        return "bf16" if machine.has_bf16(cpu=cpu) else "no"
-    return "no" if training.precision == "fp32" else training.precision
+        return "bf16" if machine.has_bf16(cpu=cpu) else "fp32"
+    return training.precision

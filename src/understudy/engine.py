@@ -7,6 +7,7 @@ A state saved between any two steps therefore continues bit for bit (on the CPU)
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -20,11 +21,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from understudy.batch import Batch
 from understudy.data.loader import Loader
 from understudy.data.views import mix
+from understudy.devices import choose
 from understudy.distiller import Distiller
-from understudy.errors import Diverged
+from understudy.errors import Diverged, OutOfMemory
 from understudy.models.network import Network
+from understudy.profiling import span, spans
 from understudy.recipe import Training
 from understudy.schedules import learning_rate
+from understudy.splitting import Splitting, ran_out
 
 
 @dataclass
@@ -59,6 +63,7 @@ class Trainer:
         training: How to train.
         seed: Seed of what dropout draws.
         accelerator: Devices, processes and precision.
+        note: Told what happens beside the plan, in a sentence.
     """
 
     def __init__(
@@ -69,10 +74,13 @@ class Trainer:
         *,
         seed: int,
         accelerator: Accelerator,
+        note: Callable[[str], None] = warnings.warn,
     ) -> None:
         self.distiller, self.loader, self.training = distiller, loader, training
-        self.seed, self.accelerator = seed, accelerator
+        self.seed, self.accelerator, self.note = seed, accelerator, note
         self.position = Position()
+        self.choices = choose(training, distiller, accelerator.device)
+        self.choices.place(distiller)
         self.ema = (
             AveragedModel(
                 distiller.student,
@@ -82,13 +90,11 @@ class Trainer:
             if training.ema
             else None
         )
-        self._layout = torch.channels_last if training.channels_last else torch.contiguous_format
-        distiller.to(accelerator.device)
-        distiller.to(memory_format=self._layout)
-        if self.ema:
-            self.ema.to(accelerator.device)
         if training.compile:
             distiller.trainable.compile()
+            if distiller.teacher is not None:
+                distiller.teacher.compile()
+        self.splitting = Splitting(distiller.trainable)
         self.optimizer = _optimizer(distiller, training)
         self._trainable, scaling = accelerator.prepare(distiller.trainable, self.optimizer)
         # Accelerate's optimizer is for fp16; it looks for a package on disk at every step.
@@ -132,7 +138,7 @@ class Trainer:
         steps, rank = torch.arange(len(self.loader)), self.accelerator.process_index
         self._seeds = mix(self.seed, here.epoch, steps, rank).tolist()
         started = time.perf_counter() - here.seconds
-        for parts in self.loader.epoch(here.epoch, start=here.step):
+        for parts in spans("input", self.loader.epoch(here.epoch, start=here.step)):
             self._step(parts)
             here.step += 1
             here.images += sum(len(part) for part in parts) * self.accelerator.num_processes
@@ -157,20 +163,56 @@ class Trainer:
         return record
 
     def _step(self, parts: list[Batch]) -> None:
-        here, size = self.position, sum(len(part) for part in parts)
-        # No state of a generator to save: what dropout draws here depends on nothing before.
-        self._seed_dropout(self._seeds[here.step])
+        here = self.position
         lr = learning_rate(
             self.training, here.epoch * len(self.loader) + here.step, len(self.loader)
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        for number, part in enumerate(parts, 1):
-            last = number == len(parts)
-            with nullcontext() if last else self.accelerator.no_sync(self._trainable):
-                self._backward(part, share=len(part) / size)
-        if self.may_wait:
-            self._check()
+        while not self._fitted(self.splitting.of(parts)):
+            self.note(self.splitting.double(parts))
+        with span("check"):
+            if self.may_wait:
+                self._check()
+        with span("optimizer"):
+            self._update()
+
+    def _fitted(self, parts: list[Batch]) -> bool:
+        """Add up the gradients of a step; if memory runs out, all is left as it was before."""
+        sums, size = self._sums, sum(map(len, parts))
+        self.splitting.remember()
+        # No state of a generator to save: what dropout draws here depends on nothing before.
+        self._seed_dropout(self._seeds[self.position.step])
+        try:
+            for number, part in enumerate(parts, 1):
+                last = number == len(parts)
+                with nullcontext() if last else self.accelerator.no_sync(self._trainable):
+                    self._backward(part, share=len(part) / size)
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            if self.accelerator.num_processes > 1:
+                raise OutOfMemory(self._no_split()) from error
+        # The error is gone by now, and with it the activations that its traceback held.
+        self._sums = sums
+        self.splitting.undo()
+        self.optimizer.zero_grad()
+        return False
+
+    def _backward(self, batch: Batch, *, share: float) -> None:
+        batch = batch.to(self.accelerator.device, self.choices.layout)
+        with span("teacher"):
+            teacher = self.distiller.observe(batch)
+        with span("forward"):
+            losses = self._trainable(batch, teacher)
+            total = self.distiller.total(losses, self.position.epoch)
+        with span("backward"):
+            self.accelerator.backward(total * share)
+        self._names = [*losses, "total"]
+        self._sums = self._sums + share * torch.stack([*losses.values(), total]).detach().double()
+
+    def _update(self) -> None:
         if self.training.clip is not None:
             self.accelerator.clip_grad_norm_(
                 self.distiller.trainable.parameters(), self.training.clip
@@ -180,14 +222,12 @@ class Trainer:
         if self.ema:
             self.ema.update_parameters(self.distiller.student)
 
-    def _backward(self, batch: Batch, *, share: float) -> None:
-        batch = batch.to(self.accelerator.device, self._layout)
-        teacher = self.distiller.observe(batch)
-        losses = self._trainable(batch, teacher)
-        total = self.distiller.total(losses, self.position.epoch)
-        self.accelerator.backward(total * share)
-        self._names = [*losses, "total"]
-        self._sums = self._sums + share * torch.stack([*losses.values(), total]).detach().double()
+    def _no_split(self) -> str:
+        wanted = 2 * self.training.accumulate
+        return (
+            f"Memory ran out on one of {self.accelerator.num_processes} processes, which then can "
+            f"only stop together: start again with training.accumulate {wanted}."
+        )
 
     def _seed_dropout(self, seed: int) -> None:
         # `torch.manual_seed` seeds every kind of device there might be, in half a millisecond.
@@ -230,6 +270,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         return {
             "position": asdict(self.position) | {"sums": self._global_sums()},
+            "splitting": self.splitting.factor,
             "trainable": self.distiller.trainable.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
@@ -239,6 +280,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state_dict` gave."""
         self.position = Position(**state["position"])
+        self.splitting.factor = state["splitting"]
         self.distiller.trainable.load_state_dict(state["trainable"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:

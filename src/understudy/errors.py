@@ -10,6 +10,7 @@ Each message says what was asked, what there is, and what to do.
     ├── ShapeError             a feature that is missing or has the wrong form for a method
     ├── RunError               a run directory that is missing, damaged or from another recipe
     ├── BankError              stored teacher outputs that are of another teacher, or damaged
+    ├── OutOfMemory            a step that fits into memory in no number of parts
     ├── Diverged               a loss became NaN or infinite; names the term
     └── Interrupted            stopped by a signal after saving; says how to continue
 """
@@ -46,6 +47,10 @@ class RunError(UnderstudyError):
 
 class BankError(UnderstudyError):
     """Stored teacher outputs that are of another teacher or of other images, or damaged."""
+
+
+class OutOfMemory(UnderstudyError):
+    """A step of training does not fit into memory, however small its parts."""
 
 
 class Diverged(UnderstudyError):

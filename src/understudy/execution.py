@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,12 @@ from safetensors.torch import save
 
 from understudy import build, machine, replay, storage
 from understudy import recipe as recipes
-from understudy.devices import accelerator, dtype_of
+from understudy.devices import accelerator, choose
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RunError
 from understudy.evaluation import Evaluation, Outputs, collect, evaluate
 from understudy.models.network import Network
+from understudy.profiling import Profile
 from understudy.recipe import Recipe
 
 
@@ -32,6 +33,9 @@ class Watcher(Protocol):
 
     def start(self, trainer: Trainer, name: str) -> None:
         """Training begins or continues."""
+
+    def note(self, text: str) -> None:
+        """Something beside the plan: how the run computes, or why it does so otherwise from now."""
 
     def step(self, trainer: Trainer) -> None:
         """An optimizer step was done."""
@@ -54,6 +58,7 @@ class Execution:
         resume: bool,
         device: str | None,
         watcher: Watcher | None,
+        profile: bool = False,
     ) -> None:
         self.path, self.recipe = path, recipe
         self.accelerator = accelerator(
@@ -61,23 +66,33 @@ class Execution:
         )
         self._memory = machine.PeakMemory(self.accelerator.device)
         self.watcher = watcher if self.accelerator.is_main_process else None
+        self._note = self.watcher.note if self.watcher else _unheard
         self.experiment = build.experiment(
             recipe, rank=self.accelerator.process_index, world=self.accelerator.num_processes
         )
-        self.experiment.distiller.to(self.accelerator.device)
+        distiller = self.experiment.distiller
+        self.choices = choose(recipe.training, distiller, self.accelerator.device)
+        # Before methods measure the teacher: what it gives them may be stored for training.
+        self.choices.place(distiller)
         with self.accelerator.main_process_first():  # which makes the bank, if there is none
-            replay.attach(self.experiment, recipe, dtype_of(self.accelerator))
+            replay.attach(self.experiment, recipe, self.choices.teacher_dtype)
         state = self._saved() if resume else None
         if state is None:
             self._begin()
         else:
             self._check_same()
         self.trainer = Trainer(
-            self.experiment.distiller,
+            distiller,
             self.experiment.train,
             recipe.training,
             seed=recipe.seed,
             accelerator=self.accelerator,
+            note=self._note,
+        )
+        self._profile = (
+            Profile(path / "profile.json", self._note)
+            if profile and self.accelerator.is_main_process
+            else None
         )
         self.records: list[dict[str, Any]] = []
         if state is not None:
@@ -126,7 +141,8 @@ class Execution:
             self.accelerator.init_trackers(self.recipe.name, config=keys)
         if self.watcher:
             self.watcher.start(self.trainer, self.recipe.name)
-        with _signals() as received:
+        self._note(str(self.choices))
+        with self._profile or nullcontext(), _signals() as received:
             for epoch in self.trainer.fit(lambda: self._after_step(received)):
                 self._record(epoch)
         for tracker in self.accelerator.trackers:
@@ -181,6 +197,8 @@ class Execution:
         return bytes(save(state, metadata={"classes": json.dumps(self.experiment.classes)}))
 
     def _after_step(self, received: list[str]) -> None:
+        if self._profile:
+            self._profile.step()
         if self.watcher:
             self.watcher.step(self.trainer)
         if self.accelerator.num_processes > 1 and not self.trainer.may_wait:
@@ -222,14 +240,16 @@ class Execution:
 
     def _environment(self) -> dict[str, Any]:
         process = {"rank": self.accelerator.process_index, "pid": os.getpid()}
-        return machine.describe() | {
-            "processes": gather_object([process]),
-            "device": str(self.accelerator.device),
-            "precision": self.accelerator.mixed_precision,
-            "classes": self.experiment.classes,
-            "skipped": self.experiment.skipped,
-            "digests": self.experiment.digests,
-        }
+        return (
+            machine.describe()
+            | asdict(self.choices)
+            | {
+                "processes": gather_object([process]),
+                "classes": self.experiment.classes,
+                "skipped": self.experiment.skipped,
+                "digests": self.experiment.digests,
+            }
+        )
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         trained = self.experiment.distiller.trainable
@@ -277,6 +297,10 @@ def read_environment(path: Path) -> dict[str, Any]:
             f"{path / 'environment.json'} is missing or damaged; start again in another --out."
         ) from error
     return content
+
+
+def _unheard(text: str) -> None:
+    """Nobody watches."""
 
 
 @contextmanager

@@ -13,18 +13,17 @@ from accelerate import PartialState
 from jaxtyping import Int64
 from torch import Tensor
 
-from understudy import build, machine, methods, replay
+from understudy import build, machine, methods, replay, wiring
 from understudy.bank import Bank, Contract
 from understudy.bank.forms import DType
 from understudy.data import Loader
-from understudy.devices import accelerator, dtype_of
+from understudy.devices import accelerator, choose
 from understudy.distiller import Teacher
 from understudy.errors import BankError, RecipeError, UnderstudyError
 from understudy.features import Features
 from understudy.methods import Method
 from understudy.recipe import Recipe
 from understudy.replay import Replay
-from understudy.wiring import distiller
 
 BATCH = 256
 _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
@@ -128,7 +127,7 @@ def _reads(
         # A copy, because a method may add a layer to it.
         student = deepcopy(experiment.distiller.student)
         try:
-            wired = distiller(Recipe(methods={name: {}}), student, teacher, experiment.task)
+            wired = wiring.distiller(Recipe(methods={name: {}}), student, teacher, experiment.task)
             reads[name] = cast(Method, wired.trainable.methods[name]).reads
         except UnderstudyError as error:
             unfit[name] = str(error)
@@ -199,8 +198,8 @@ def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teache
     teacher = experiment.distiller.teacher
     if teacher is None:
         raise RecipeError("A bank stores what a teacher gives: give --teacher.name.")
-    devices = accelerator(recipe.training, device)
-    teacher.to(devices.device).precision = dtype_of(devices)
+    distiller, devices = experiment.distiller, accelerator(recipe.training, device)
+    choose(recipe.training, distiller, devices.device).place(distiller)
     return experiment, teacher
 
 

@@ -39,6 +39,7 @@ class Terminal:
         self._runs, self._ended = 1, 0
         self._headings: list[str] = []
         self._moved = 0.0
+        self._noted: set[str] = set()
 
     def __enter__(self) -> "Terminal":
         if self.console.is_terminal:
@@ -77,6 +78,12 @@ class Terminal:
         )
         if self._runs == 1:
             self._print(f"{name}: {self._epochs} epochs of {len(trainer.loader)} steps")
+
+    def note(self, text: str) -> None:
+        """Print a text, but only once: the runs of a series compute alike."""
+        if text not in self._noted:
+            self._print(text)
+        self._noted.add(text)
 
     def step(self, trainer: Trainer) -> None:
         """Move the bar, at most four times a second."""

@@ -10,6 +10,7 @@ A run directory holds
     student.safetensors   the plain student of the last epoch; loads without Understudy
     evaluation.json       metrics, per-class accuracy, fidelity and cost of that student
     diverged.txt          instead of the two above, if a loss became NaN or infinite: which
+    profile.json          written by `--profile`: a trace of some steps, in Chrome's format
     report.html           written by `understudy report`
 
 Every file is replaced in one step, so a crash leaves the old or the new one, never half of it.
@@ -108,6 +109,7 @@ def train(
     resume: bool = False,
     device: str | None = None,
     watcher: Watcher | None = None,
+    profile: bool = False,
 ) -> Run:
     """Execute a recipe.
 
@@ -117,12 +119,15 @@ def train(
         resume: Continue an interrupted run exactly where it was saved.
         device: `cpu`, or None for the best device there is.
         watcher: Told about progress.
+        profile: Measure where the time of some steps goes: a table for the watcher, and a trace in
+            `profile.json`. It changes nothing of what is trained.
 
     Raises:
         RunError: The directory holds another run, nothing to resume, or the disk is full.
         Diverged: A loss became NaN or infinite, now or when it was last trained; the last good
             state is kept.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
+        OutOfMemory: A step does not fit into memory in any number of parts.
     """
     run = Run(Path(out) if out else Path("runs") / recipe.name)
     _claim(run, recipe, resume=resume)
@@ -134,7 +139,9 @@ def train(
         raise Diverged(
             f"{run.path} ended so: {run.diverged} It would again; remove it to train anew."
         )
-    Execution(run.path, recipe, resume=resume, device=device, watcher=watcher).finish()
+    Execution(
+        run.path, recipe, resume=resume, device=device, watcher=watcher, profile=profile
+    ).finish()
     return run
 
 

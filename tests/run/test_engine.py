@@ -35,6 +35,10 @@ class Seen:
         self.lrs: list[float] = []
         self.states: list[dict[str, Tensor]] = []
         self.files: list[bytes] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def series(self, runs: int) -> None: ...
 
