@@ -17,11 +17,13 @@ from understudy.distiller import Distiller, Weight
 from understudy.errors import RecipeError, ShapeError, UnderstudyError
 from understudy.features import Features, Shapes
 from understudy.methods import Method
+from understudy.methods.fsp import FSP
 from understudy.models.network import Input, Network
 
 CLASSES, SIDE = 5, 16
 TEACHER = (6, 8, 10, 12)
 STUDENTS = {"equal": TEACHER, "narrower": (4, 6, 8, 9), "wider": (8, 10, 12, 16)}
+NEEDS_EQUAL_WIDTHS = (FSP,)
 
 
 def network(widths: tuple[int, ...]) -> Network:
@@ -31,7 +33,8 @@ def network(widths: tuple[int, ...]) -> Network:
         convolution = nn.Conv2d(inputs, outputs, 3, stride=1 if number == 0 else 2, padding=1)
         layers.append(nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU()))
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], CLASSES))
-    return Network(nn.Sequential(*layers, *head), input=Input(size=SIDE))
+    taps = {f"stage{number}/preact": f"{number}.2:input" for number in range(1, len(widths))}
+    return Network(nn.Sequential(*layers, *head), input=Input(size=SIDE), taps=taps)
 
 
 def images(count: int, seed: int = 0) -> Batch:
@@ -94,7 +97,16 @@ def cls(request: pytest.FixtureRequest) -> type[Method]:
 
 @pytest.fixture(params=STUDENTS)
 def made(request: pytest.FixtureRequest, cls: type[Method]) -> Pair:
+    if cls in NEEDS_EQUAL_WIDTHS and request.param != "equal":
+        pytest.skip("refused at construction, which has a test of its own")
     return pair(cls, STUDENTS[request.param])
+
+
+@pytest.mark.parametrize("cls", NEEDS_EQUAL_WIDTHS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("student", ["narrower", "wider"])
+def test_refuses_other_widths_if_it_needs_equal_ones(cls: type[Method], student: str) -> None:
+    with pytest.raises(ShapeError, match="equal channels"):
+        pair(cls, STUDENTS[student])
 
 
 def assert_loss(loss: Tensor) -> None:
@@ -228,7 +240,8 @@ def test_refuses_to_work_unprepared(cls: type[Method]) -> None:
 
 
 def test_same_seed_gives_the_same_number(cls: type[Method]) -> None:
-    first, second = (pair(cls, STUDENTS["narrower"], seed=7) for _ in range(2))
+    widths = STUDENTS["equal" if cls in NEEDS_EQUAL_WIDTHS else "narrower"]
+    first, second = (pair(cls, widths, seed=7) for _ in range(2))
     torch.manual_seed(1)
     loss = first.loss(first.images(8))
     torch.manual_seed(1)

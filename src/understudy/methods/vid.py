@@ -1,0 +1,104 @@
+"""Ahn et al.: "Variational Information Distillation for Knowledge Transfer", CVPR 2019.
+
+arXiv 1904.05835.
+
+    L = Σₗ 1/(2·B·C·N) Σ_{i,c,n} [ (μ(sᵢˡ) − tᵢˡ)²_{cn} / v_c + log v_c ],   v = log(1 + e^ρ) + ε
+
+sˡ and tˡ ∈ R^{B×C×N} are the maps of stage l of student and teacher with N = H·W positions (the
+larger map is averaged down to the smaller), B the batch, μ three 1×1 convolutions without bias and
+a ReLU between them, ρ ∈ R^C one number for each of the teacher's channels, ε = 1e-5. This is the
+negative logarithm of a normal density without its constant, so it may be negative.
+
+As in the code base of CRD (github.com/HobbitLong/RepDistiller). That of mdistiller
+(github.com/megvii-research/mdistiller) keeps ρ out of the optimizer, by oversight; here ρ is
+trained, as published.
+"""
+
+from math import expm1, log
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from understudy.batch import Batch
+from understudy.errors import RecipeError
+from understudy.features import Features, Shapes
+from understudy.functional import batch_mean
+from understudy.methods._maps import maps, meet, pairs
+from understudy.methods._method import Method
+from understudy.projectors import map_shape
+
+LEAST_VARIANCE = 1e-5
+
+
+def vid(
+    mean: Float[Tensor, "batch channels height width"],
+    teacher: Float[Tensor, "batch channels height width"],
+    log_scale: Float[Tensor, " channels"],
+) -> Float[Tensor, " batch"]:
+    """Negative log density of the teacher's map, averaged over its elements."""
+    variance = F.softplus(log_scale) + LEAST_VARIANCE
+    error = (mean - teacher).square().mean((2, 3))
+    return (error / variance + variance.log()).mean(1) / 2
+
+
+@final
+class VID(Method):
+    """Variational information: the teacher's maps are likely, given the student's.
+
+    Published weight: 1, beside 1 on the labels.
+
+    Args:
+        student: Shapes of the student; needs maps.
+        teacher: Shapes of the teacher; needs maps.
+        stages: Maps to compare; default all stages, matched from the deepest backwards. Where the
+            networks' names differ: 'stage2:stage3', the student's first.
+        variance: v at the start of training.
+    """
+
+    published_weight: ClassVar[float] = 1.0
+
+    def __init__(
+        self,
+        student: Shapes,
+        teacher: Shapes,
+        *,
+        stages: tuple[str, ...] = (),
+        variance: float = 5.0,
+    ) -> None:
+        super().__init__()
+        if not variance > LEAST_VARIANCE:
+            raise RecipeError(
+                f"'variance' of vid is {variance}; it must be above {LEAST_VARIANCE}."
+            )
+        self.pairs = pairs(student, teacher, stages)
+        widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in self.pairs]
+        scale = log(expm1(variance - LEAST_VARIANCE))
+        self.means = nn.ModuleList(_mean(ours, theirs) for ours, theirs in widths)
+        self.log_scales = nn.ParameterList(torch.full((theirs,), scale) for _, theirs in widths)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The compared maps alone."""
+        return tuple(t for _, t in self.pairs)
+
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
+        """The unweighted loss; labels are not used."""
+        levels = []
+        compared = maps(student, teacher, self.pairs)
+        for mean, log_scale, level in zip(self.means, self.log_scales, compared, strict=True):
+            s, t = meet(*level)
+            levels.append(vid(mean(s), t, log_scale))
+        return batch_mean(torch.stack(levels).sum(0))
+
+
+def _mean(student: int, teacher: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(student, teacher, 1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(teacher, teacher, 1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(teacher, teacher, 1, bias=False),
+    )
