@@ -8,10 +8,7 @@ from vectors.archive import Case, Fields
 FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd}
 
 NOT_YET = {
-    "logit": {"dkd", "dist", "hcl", "abf", "ofd", "ofdmargin"},
-    "zoo": {
-        "AT", "SP", "CC", "RKD", "PKT", "NST", "VID", "AB", "FT", "FSP", "CRD", "SimKD", "SRRL",
-    },
+    "zoo": {"CRD", "SimKD", "SRRL"},
     "lshfm": {"retina", "lsh_det"},
     "letkd": {"cosconv", "vq", "kl", "pen", "int", "offline", "step1", "step2"},
 }  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from understudy.functional import batch_mean
 from understudy.methods.kd import KD, kd
+from vectors import maps, relations
 from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, numbered, tensor
 from vectors.build import batch, method
 
@@ -30,4 +31,4 @@ def check_kd(fields: Fields) -> None:
     gradients_close({"student": s}, fields)
 
 
-CHECKS: dict[str, Check] = {"kd": check_kd}
+CHECKS: dict[str, Check] = {"kd": check_kd} | maps.LOGIT | relations.LOGIT

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from understudy.functional import batch_mean
 from understudy.methods.fitnet import FitNet, fitnet
 from understudy.methods.kd import KD
+from vectors import maps, relations
 from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
 from vectors.build import batch, load, method
 
@@ -60,4 +61,4 @@ def load_regressor(built: FitNet, fields: Fields) -> dict[str, Tensor]:
     }
 
 
-CHECKS: dict[str, Check] = {"KD": check_kd, "FitNet": check_fitnet}
+CHECKS: dict[str, Check] = {"KD": check_kd, "FitNet": check_fitnet} | maps.ZOO | relations.ZOO
