@@ -21,19 +21,24 @@ def unit(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    length = norm(x).unsqueeze(-1)
-    return torch.where(length > EPS, x, 0) / length
+    return x * inverse_norm(x).unsqueeze(-1)
 
 
 def norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
     """Euclidean length of each row, at least `EPS`; safe to divide by and to differentiate."""
-    # Clamped before the root, because the root of exactly 0 has an infinite slope.
-    return x.square().sum(-1).clamp_min(EPS**2).sqrt()
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return length.clamp_min(EPS)
+
+
+def inverse_norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """1 / ‖x‖ of each row; 0, with no gradient, of a zero row."""
+    length = norm(x)
+    return torch.where(length > EPS, 1 / length, 0)
 
 
 def cosine(x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
     """Cosine of the angle between rows; 0 where either row is zero."""
-    return (unit(x) * unit(y)).sum(-1)
+    return (x * y).sum(-1) * inverse_norm(x) * inverse_norm(y)
 
 
 def product(
@@ -46,7 +51,8 @@ def product(
     In float32 on a CPU by oneDNN, which PyTorch uses for convolutions. The library it uses for
     matrices fills only half of the vectors of processors that are not its maker's.
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and _ONEDNN:
+    single = x.device.type == "cpu" and x.dtype == torch.float32
+    if single and _ONEDNN and x.numel():
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return found
     return F.linear(x, weight, bias)
@@ -88,11 +94,11 @@ def batch_mean(
         # Filled on the device: a tensor made of a Python number would make the device wait.
         total, count = values.sum(), values.new_full((), len(values))
     else:
-        total, count = torch.where(keep, values, 0).sum(), keep.sum().to(values.dtype)
+        total, count = torch.where(keep, values, 0).sum(), keep.sum(dtype=values.dtype)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         count = count / dist.get_world_size()
         dist.all_reduce(count)
-    return total / torch.where(count > 0, count, 1)
+    return total / count.clamp_min(EPS)
 
 
 def kl_divergence(

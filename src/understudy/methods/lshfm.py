@@ -26,6 +26,7 @@ Where this departs from the released code:
 """
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -68,14 +69,15 @@ def bits(
     teacher: Float[Tensor, "batch dim"],
     weight: Float[Tensor, "hashes dim"],
     bias: Float[Tensor, " hashes"],
-) -> Float[Tensor, "batch hashes"]:
+) -> UInt8[Tensor, "batch hashes"]:
     """h: 1 on the positive side of a plane, 0 on it or beyond."""
-    return product(teacher, weight, bias).gt_(0)
+    # Not bool: PyTorch has no vector operations that make or read one.
+    return product(teacher, weight, bias).gt_(0).to(torch.uint8)
 
 
 def bce(
     student: Float[Tensor, "batch dim"],
-    bits: Float[Tensor, "batch hashes"],
+    bits: UInt8[Tensor, "batch hashes"],
     weight: Float[Tensor, "hashes dim"],
     bias: Float[Tensor, " hashes"],
     precision: torch.dtype | None = None,
@@ -103,10 +105,11 @@ class _BCE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        z = torch.rsub(h, 1, alpha=2)
+        z = torch.rsub(h.to(s.dtype), 1, alpha=2)
         a = product(s.to(weight.dtype), weight, bias).to(s.dtype).mul_(z)
-        rows = F.softplus(a).mean(1)
-        ctx.save_for_backward(a.sigmoid_().mul_(z), weight)
+        slope = a.sigmoid()
+        rows = _softplus_mean(a, slope)
+        ctx.save_for_backward(slope.mul_(z), weight)
         return rows
 
     @staticmethod
@@ -116,22 +119,31 @@ class _BCE(torch.autograd.Function):
         return along.mul_(grad.unsqueeze(1) / len(weight)), None, None, None
 
 
-def pack(bits: Float[Tensor, "batch hashes"]) -> UInt8[Tensor, "batch bytes"]:
+def _softplus_mean(x: Tensor, sigmoid: Tensor) -> Float[Tensor, " batch"]:
+    """Mean of softplus(x) = max(x, 0) − log max(σ, 1 − σ) of each row, given σ = sigmoid(x).
+
+    What the logarithm is taken of lies in [½, 1], so that it is taken once for the product of 64.
+    """
+    hashes = x.shape[1]
+    factors = torch.maximum(sigmoid, 1 - sigmoid)
+    products = torch.unflatten(factors, 1, (-1, gcd(hashes, 64))).prod(2)
+    return (x.relu().sum(1) - products.log().sum(1)) / hashes
+
+
+def pack(bits: UInt8[Tensor, "batch hashes"]) -> UInt8[Tensor, "batch bytes"]:
     """Eight hashes a byte; missing ones are zero.
 
     Hash j is bit j // n of byte j % n, where n are the bytes: unpacking is then a few operations
     on whole rows, a fraction of what neighbours in one byte would take.
     """
-    whole = F.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
+    whole = F.pad(bits, (0, -bits.shape[1] % 8))
     return (torch.unflatten(whole, 1, (8, -1)) * _places(bits.device)).sum(1, dtype=torch.uint8)
 
 
-def unpack(
-    packed: UInt8[Tensor, "batch bytes"], like: Float[Tensor, " hashes"]
-) -> Float[Tensor, "batch hashes"]:
-    """The bits behind `pack`, as many and of the type of `like`."""
+def unpack(packed: UInt8[Tensor, "batch bytes"], hashes: int) -> UInt8[Tensor, "batch hashes"]:
+    """The bits behind `pack`."""
     planes = (packed.unsqueeze(1) & _places(packed.device)).clamp_(max=1)
-    return planes.flatten(1)[:, : len(like)].to(like.dtype)
+    return planes.flatten(1)[:, :hashes]
 
 
 def _places(device: torch.device) -> UInt8[Tensor, "8 1"]:
@@ -314,7 +326,7 @@ class LSHFM(Method):
         if self.discrepancy != "bce":
             return lsh(s, teacher["penultimate"], weight, bias, self.discrepancy)
         if "bits" in teacher:
-            h = unpack(teacher["bits"], bias)
+            h = unpack(teacher["bits"], len(bias))
         else:
             h = bits(teacher["penultimate"], weight, bias)
         return bce(s, h, weight, bias, torch.bfloat16 if self.products == "bf16" else None)

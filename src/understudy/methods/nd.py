@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from understudy.batch import UNLABELLED, Batch
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
-from understudy.functional import EPS, batch_mean, cosine, norm, unit
+from understudy.functional import EPS, batch_mean, cosine, norm
 from understudy.methods._method import Method
 from understudy.projectors import BatchNorm
 
@@ -50,8 +50,9 @@ def nd(
     """
     ours, theirs = norm(student), norm(teacher)
     longest = torch.where(theirs > ours, theirs, ours)
-    along = (student * unit(center)).sum(-1)
-    return 1 - torch.where(longest > EPS, along, 0) / longest
+    # A row without a direction: whatever is divided by infinity has no gradient.
+    length = torch.where(longest.detach() > EPS, norm(center), torch.inf)
+    return 1 - (student * center).sum(-1) / length / longest
 
 
 def direction(
@@ -146,7 +147,8 @@ class ND(Method):
         s, t = self.embedding(student["penultimate"]), teacher["penultimate"]
         classes = self._known(teacher, batch)
         # Without a class there is no mean to follow; `prepare` has refused such images in words.
-        return batch_mean(self._rows(s, t, self.class_means[classes]), classes >= 0)
+        known = None if self.guesses else classes >= 0
+        return batch_mean(self._rows(s, t, self.class_means[classes]), known)
 
     def _rows(self, s: Tensor, t: Tensor, center: Tensor) -> Float[Tensor, " batch"]:
         if self.terms == "nd":

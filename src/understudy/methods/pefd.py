@@ -24,12 +24,11 @@ from typing import ClassVar, Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from understudy.batch import Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes
-from understudy.functional import batch_mean, cosine
+from understudy.functional import batch_mean, cosine, linear
 from understudy.methods._method import Method
 
 Activation = Literal["relu", "none"]
@@ -49,7 +48,7 @@ def project(
     activation: Activation = "relu",
 ) -> Float[Tensor, "batch dim_t"]:
     """Mean over the projectors of activation(W s + c)."""
-    each = F.linear(student, weight.flatten(0, 1), bias.flatten()).view(-1, *bias.shape)
+    each = linear(student, weight.flatten(0, 1), bias.flatten()).view(-1, *bias.shape)
     return (each.relu() if activation == "relu" else each).mean(1)
 
 
