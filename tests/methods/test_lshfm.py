@@ -9,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 from vectors.build import Outputs, batch
 
 from methods.forms import angle, random, shapes
 from understudy.batch import UNLABELLED
 from understudy.errors import RecipeError, ShapeError
-from understudy.features import Shapes
+from understudy.features import Features, Shapes
+from understudy.methods._hashing import bce, bits, pack, unpack
 from understudy.methods.lshfm import LSHFM, l2, lsh, medians
 
 HASHES = 400_000
@@ -212,6 +214,115 @@ def test_offsets_of_65536_hashes_fit_in_256_megabytes() -> None:
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 256
+
+
+# ---- bits, and the fused form -------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.integers(0, 5), st.integers(1, 40), st.integers(0, 10_000))
+def test_packed_bits_come_back(rows: int, count: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    h = torch.randint(2, (rows, count), dtype=torch.uint8)
+    packed = pack(h)
+    assert packed.shape == (rows, -(-count // 8))
+    assert packed.dtype == torch.uint8
+    assert torch.equal(unpack(packed, count), h)
+
+
+def step(method: LSHFM, student: Features, teacher: Features, labels: Tensor) -> list[Tensor]:
+    s = student["penultimate"].clone().requires_grad_()
+    loss = method({"penultimate": s}, teacher, batch(len(s), labels))
+    loss.backward()
+    assert s.grad is not None
+    return [loss.detach(), s.grad]
+
+
+@pytest.mark.parametrize("terms", ["lshl2", "lsh"])
+@pytest.mark.parametrize("selective", [True, False])
+@pytest.mark.parametrize("products", ["fp32", "bf16"])
+def test_with_codes_the_loss_is_the_same_to_the_bit(
+    terms: str, selective: bool, products: str
+) -> None:
+    method = made(terms=terms, selective=selective, hashes=83, products=products)
+    student, teacher = (
+        {name: x.float() for name, x in random(6, penultimate=4, logits=3).items()}
+        for _ in range(2)
+    )
+    labels = teacher["logits"].argmax(1)
+    labels[0] = (labels[0] + 1) % 3
+    codes = method.codes(teacher)
+    assert {x.dtype for x in codes.values()} == {torch.uint8}
+    needed = {name: teacher[name] for name in set(method.reads) - set(method.replaced)}
+    assert ("penultimate" in needed) == (terms != "lsh")
+    assert ("logits" in needed) == selective
+    full, coded = (step(method, student, t, labels) for t in (teacher, needed | codes))
+    assert all(torch.equal(a, b) for a, b in zip(full, coded, strict=True))
+
+
+@pytest.mark.parametrize("hyper", [{"terms": "l2"}, {"discrepancy": "l1"}])
+def test_no_codes_where_no_bits_are_compared(hyper: dict[str, str]) -> None:
+    method = made(**hyper)
+    assert method.codes({"penultimate": torch.randn(2, 4)}) == {}
+    assert "penultimate" not in method.replaced
+
+
+def test_codes_depend_on_what_is_named() -> None:
+    first, second = LSHFM(FLAT, FLAT), LSHFM(FLAT, FLAT)
+    teacher = {"penultimate": torch.randn(9, 4)}
+    assert not torch.equal(first.codes(teacher)["bits"], second.codes(teacher)["bits"])
+    for name in LSHFM.coded_by:
+        getattr(second, name).copy_(getattr(first, name))
+    assert torch.equal(first.codes(teacher)["bits"], second.codes(teacher)["bits"])
+
+
+def test_seed_of_the_hashes_is_apart_from_that_of_the_run() -> None:
+    same = [LSHFM(FLAT, FLAT, hash_seed=3).hash_weight for _ in range(2)]
+    assert torch.equal(*same)
+    assert not torch.equal(LSHFM(FLAT, FLAT, hash_seed=4).hash_weight, same[0])
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    LSHFM(FLAT, FLAT, hash_seed=3)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("count", [7, 64, 96])
+def test_fused_gradient_is_that_of_finite_differences(count: int) -> None:
+    s, t, weight = (torch.randn(n, 4, dtype=torch.float64) for n in (3, 3, count))
+    bias = torch.randn(count, dtype=torch.float64)
+    h = bits(t, weight, bias)
+    assert torch.autograd.gradcheck(lambda x: bce(x, h, weight, bias), s.requires_grad_())
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e15, 1e30])
+def test_huge_features_give_a_finite_loss(size: float) -> None:
+    s, t, weight = torch.randn(5, 4), torch.randn(5, 4), torch.randn(128, 4)
+    leaf = (size * s).requires_grad_()
+    h, bias = bits(t, weight, torch.zeros(128)), torch.zeros(128)
+    rows = bce(leaf, h, weight, bias)
+    rows.sum().backward()
+    exact = F.binary_cross_entropy_with_logits(
+        size * s @ weight.T, h.float(), reduction="none"
+    ).mean(1)
+    torch.testing.assert_close(rows, exact)
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
+
+
+def test_products_in_bf16_are_close_and_not_the_same() -> None:
+    student, teacher = (
+        {name: x.float() for name, x in random(6, penultimate=4, logits=3).items()}
+        for _ in range(2)
+    )
+    labels = teacher["logits"].argmax(1)
+    exact, lower = (
+        step(made(products=p, terms="lsh"), student, teacher, labels) for p in ("fp32", "bf16")
+    )
+    for a, b in zip(exact, lower, strict=True):
+        assert a.dtype == b.dtype == torch.float32
+        assert not torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
 
 
 # ---- what it works on ---------------------------------------------------------------------------
