@@ -13,6 +13,7 @@ from understudy.errors import ShapeError
 from understudy.features import Features, TeacherOutputs
 from understudy.methods import Method
 from understudy.models.network import Network
+from understudy.profiling import span
 from understudy.tasks import Task
 
 
@@ -67,13 +68,14 @@ class Trainable(nn.Module):
 
     def forward(self, batch: Batch, teacher: Features) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses by name: `task`, unless there is no such loss, and every method."""
-        student = self.student.features(batch.images)
+        with span("forward/student"):
+            student = self.student.features(batch.images)
         task = self.task.loss(student, batch)
         losses = {} if task is None else {"task": task}
-        return losses | {
-            label: method(student, _addressed(teacher, label), batch)
-            for label, method in self.methods.items()
-        }
+        for label, method in self.methods.items():
+            with span(f"forward/{label}"):
+                losses[label] = method(student, _addressed(teacher, label), batch)
+        return losses
 
 
 def _addressed(teacher: Features, label: str) -> Features:

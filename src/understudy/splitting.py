@@ -59,10 +59,11 @@ class Splitting:
                 "time: use smaller images (data.size), training.precision bf16, or smaller "
                 "networks."
             )
+        normalised = ", each normalised by itself" if self._statistics else ""
         return (
             f"Memory ran out at {max(map(len, before))} images at a time: from now on a step has "
-            f"{len(after)} parts, as with training.accumulate {len(after)}, which saves the "
-            "attempt. Batch normalisation sees one part at a time."
+            f"{len(after)} parts{normalised}. With training.accumulate {len(after)} it has them "
+            "from the start."
         )
 
     def _parts(self, batch: Batch) -> int:

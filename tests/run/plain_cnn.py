@@ -1,12 +1,14 @@
-"""A network without batch normalisation, whose loss does not depend on how a batch is split."""
+"""A small network; without batch normalisation, how a batch is split does not change its loss."""
 
 from torch import Tensor, nn
 
 
 class PlainCNN(nn.Module):
-    def __init__(self, num_classes: int, width: int, dropout: float) -> None:
+    def __init__(self, num_classes: int, width: int, dropout: float, norm: bool) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU())
+        if norm:
+            self.stem.append(nn.BatchNorm2d(width))
         self.stage1 = nn.Sequential(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.ReLU())
         self.stage2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU())
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -17,5 +19,7 @@ class PlainCNN(nn.Module):
         return self.fc(self.drop(self.pool(self.stage2(self.stage1(self.stem(images))))))
 
 
-def factory(num_classes: int = 10, width: int = 8, dropout: float = 0.0) -> PlainCNN:
-    return PlainCNN(num_classes, width, dropout)
+def factory(
+    num_classes: int = 10, width: int = 8, dropout: float = 0.0, norm: bool = False
+) -> PlainCNN:
+    return PlainCNN(num_classes, width, dropout, norm)
