@@ -104,11 +104,12 @@ class OFD(Method):
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Measure the margin of every channel over one augmented view of the training images."""
-        moments = [torch.zeros(5, len(margin), dtype=torch.float64) for margin in self._margins()]
+        margins = self._margins()
+        moments = [torch.zeros(5, len(margin), dtype=torch.float64) for margin in margins]
         for features, _ in teacher.batches(augmented=True):
-            for total, name in zip(moments, self.reads, strict=True):
-                total += _moments(as_map(features[name]).float()).double().cpu()
-        for margin, total in zip(self._margins(), moments, strict=True):
+            for total, margin, name in zip(moments, margins, self.reads, strict=True):
+                total += _moments(as_map(features[name]).to(margin)).double().cpu()
+        for margin, total in zip(margins, moments, strict=True):
             margin.copy_(_margin(total, self.margin).view(-1, 1, 1))
         self.prepared = True
 
