@@ -1,5 +1,6 @@
 """Methods on vectors, relations and logits, of the files `zoo_*.npz` and `logit_*.npz`."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from understudy.functional import batch_mean
 from understudy.methods.cc import CC, cc
+from understudy.methods.crd import CRD
 from understudy.methods.dist import DIST, dist
 from understudy.methods.dkd import DKD, dkd
 from understudy.methods.pkt import PKT, pkt
@@ -65,6 +67,55 @@ def embeddings(ours: torch.nn.Linear, theirs: torch.nn.Linear, fields: Fields) -
     return found
 
 
+def check_crd(fields: Fields) -> None:
+    """Two calls: the first finds Z and fills the memory, which the second uses."""
+    built = crd_method(fields)
+    leaves = {"student_feat": leaf(fields["student_feat"])}
+    leaves |= embeddings(built.ours, built.theirs, fields)
+    loss = contrast(built, fields, "", leaves["student_feat"])
+    loss.backward()
+    close(loss, fields["loss"])
+    gradients_close(leaves, fields)
+    close(built.z, [float(fields["Z_v1"]), float(fields["Z_v2"])])
+    close(built.student_memory, fields["memory_v1_after"])
+    close(built.teacher_memory, fields["memory_v2_after"])
+    again = leaf(fields["step2_student_feat"])
+    loss = contrast(built, fields, "step2_", again)
+    loss.backward()
+    close(loss, fields["step2_loss"])
+    gradients_close({"step2_student_feat": again}, fields)
+
+
+def crd_method(fields: Fields) -> CRD:
+    """The method with the recorded memory, which its state brings along."""
+    s, t = ({"penultimate": tensor(fields[f"{side}_feat"])} for side in ("student", "teacher"))
+    built = method(
+        CRD,
+        s,
+        t,
+        dim=fields["memory_v1"].shape[1],
+        negatives=int(fields["nce_k"]),
+        temperature=float(fields["nce_t_effective"]),
+        momentum=float(fields["nce_m_effective"]),
+    )
+    names = {"student_memory": "memory_v1", "teacher_memory": "memory_v2"}
+    recorded = {name: tensor(fields[field]) for name, field in names.items()}
+    labels = torch.arange(int(fields["n_data"]), dtype=torch.int32)
+    built.load_state_dict(built.state_dict() | recorded | {"labels": labels})
+    return built
+
+
+def contrast(built: CRD, fields: Fields, step: str, s: Tensor) -> Tensor:
+    """The loss with the recorded draw."""
+    index, drawn = (tensor(fields[f"{step}{name}"]) for name in ("index", "contrast_index"))
+    assert torch.equal(drawn[:, 0], index)
+    t = tensor(fields[f"{step}teacher_feat"])
+    built._draw = lambda differ: drawn[:, 1:]
+    images = replace(batch(len(s)), index=index)
+    loss: Tensor = built({"penultimate": s}, {"penultimate": t}, images)
+    return loss
+
+
 EXACT_DKD = (
     *(294.41723897898055, 29.1447838880746, 0.6103906269598335),
     *(262.5133245004618, 32.08297244737373, 0.8653970103997068),
@@ -117,5 +168,6 @@ ZOO: dict[str, Check] = {
     "CC": check_cc,
     "RKD": check_rkd,
     "PKT": check_pkt,
+    "CRD": check_crd,
 }
 LOGIT: dict[str, Check] = {"dkd": check_dkd, "dist": check_dist}
