@@ -1,0 +1,280 @@
+"""What a run chooses by itself, what it does when memory runs out, and where its time goes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from small_runs import TINY, Stop, outcome
+
+from understudy import build, machine, recipe
+from understudy.batch import Batch
+from understudy.devices import accelerator, choose
+from understudy.distiller import Teacher, Trainable
+from understudy.engine import Trainer
+from understudy.errors import OutOfMemory
+from understudy.profiling import span
+from understudy.recipe import Recipe, Training
+from understudy.run import Run, train
+from understudy.sharing import Shared
+from understudy.wiring import wire
+
+SHORT = {"training.epochs": 1, "data.images": 128, "data.validation": 0.02}
+# Both depend on how often a step is tried, unless what it did is undone.
+DELICATE = {"student.options": {"width": 8, "dropout": 0.3, "norm": True}, "methods": {}}
+
+
+class Listener(Stop):
+    """Keeps what a run says, and stops it after some steps."""
+
+    def __init__(self, after: int = 0, number: int = 15) -> None:
+        super().__init__(after, number)
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
+    return recipe.parse(recipe.plain(wanted), changes)
+
+
+@pytest.mark.parametrize(
+    ("fast", "training", "device", "said"),
+    [
+        (True, {"precision": "auto"}, "cpu", "on cpu, bf16, channels last, not compiled"),
+        (False, {"precision": "auto"}, "cpu", "on cpu, fp32, channels last, not compiled"),
+        (True, {}, "cuda", "on cuda, fp32, channels first, not compiled"),
+        (True, {"precision": "auto"}, "cuda:1", "on cuda:1, bf16, channels last, not compiled"),
+        (True, {"teacher_precision": "fp16"}, "cuda", "on cuda, fp32 (teacher fp16), channels fir"),
+        (
+            True,
+            {"precision": "auto", "channels_last": False, "compile": True},
+            "cpu",
+            "on cpu, bf16, channels first, compiled",
+        ),
+    ],
+)
+def test_what_a_recipe_leaves_open_depends_on_the_machine(
+    tiny: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    fast: bool,
+    training: dict[str, Any],
+    device: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: fast)
+    distiller = build.experiment(tiny).distiller
+    assert str(choose(Training(**training), distiller, torch.device(device))).startswith(said)
+
+
+def test_without_convolutions_there_is_no_layout_to_choose() -> None:
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Linear(8, 3))
+    distiller = wire(flat, flat, {"kd": 1}, example=torch.rand(2, 3, 2, 2))
+    assert not choose(Training(), distiller, torch.device("cpu")).channels_last
+
+
+def test_choices_are_printed_and_recorded(tiny: Recipe, tmp_path: Path) -> None:
+    watcher = Listener()
+    wanted = changed(tiny, SHORT | {"training.precision": "bf16"})
+    run = train(wanted, out=tmp_path, device="cpu", watcher=watcher)
+    assert watcher.notes[0].startswith("on cpu, bf16, channels last, not compiled")
+    chosen = {"device": "cpu", "precision": "bf16", "teacher_precision": "bf16",
+              "channels_last": True, "compile": False}  # fmt: skip
+    assert chosen.items() <= run.environment.items()
+
+
+def test_the_teacher_may_compute_less_precisely_than_the_student(
+    tiny: Recipe, tmp_path: Path
+) -> None:
+    bank = {"bank.path": str(tmp_path / "bank")}
+    exact = train(changed(tiny, SHORT), out=tmp_path / "exact").epochs()[0]["losses"]
+    lower = changed(tiny, SHORT | bank | {"training.teacher_precision": "bf16"})
+    near = train(lower, out=tmp_path / "near").epochs()[0]["losses"]
+    assert near != exact
+    assert near == pytest.approx(exact, rel=0.05)
+    assert '"precision": "bfloat16"' in (tmp_path / "bank" / "manifest.json").read_text()
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from test_fast_path import Listener
+from understudy import recipe
+from understudy.errors import Interrupted
+from understudy.run import train
+
+class Limited(Listener):
+    def start(self, trainer, name):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        used = next(int(line.split()[1]) for line in lines if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + 100_000_000,) * 2)
+
+watcher = Limited(after=2)
+try:
+    train(recipe.load(sys.argv[1]), out=sys.argv[2], device="cpu", watcher=watcher)
+except Interrupted:
+    print(*watcher.notes[1:], sep="\\n")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process so")
+def test_a_step_without_memory_is_done_in_parts_and_so_are_all_after_it(tmp_path: Path) -> None:
+    large = {
+        "data.images": 768,
+        "data.size": 64,
+        "training.batch": 256,
+        "student.options.width": 32,
+    }
+    wanted = recipe.parse(TINY, SHORT | DELICATE | large)
+    path = tmp_path / "wanted.yaml"
+    path.write_text(recipe.dump(wanted))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path), str(tmp_path / "limited")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent,
+    )
+    *_, last = done.stdout.splitlines()
+    assert last.startswith("Memory ran out at ")
+    parts = int(last.split("With training.accumulate ")[1].split()[0])
+    assert parts > 1
+    resumed = train(wanted, out=tmp_path / "limited", resume=True)
+    told = train(changed(wanted, {"training.accumulate": parts}), out=tmp_path / "told")
+    assert outcome(resumed) == outcome(told)
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    """Let memory suffice for so many images, and run out when the losses are there."""
+    forward: Callable[..., Any] = Trainable.forward
+
+    def limited(self: Trainable, batch: Batch, teacher: Any) -> Any:
+        losses = forward(self, batch, teacher)
+        if len(batch) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return losses
+
+    monkeypatch.setattr(Trainable, "forward", limited)
+
+
+def test_what_a_failed_attempt_did_is_undone(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = changed(tiny, SHORT | DELICATE | {"training.batch": 64})
+    told = train(changed(wanted, {"training.accumulate": 4}), out=tmp_path / "told")
+    watcher = Listener()
+    short_of_memory(monkeypatch, 16)
+    split = train(wanted, out=tmp_path / "split", watcher=watcher)
+    assert outcome(split) == outcome(told)
+    assert [note.split(":")[0] for note in watcher.notes[1:]] == [
+        "Memory ran out at 64 images at a time",
+        "Memory ran out at 32 images at a time",
+    ]
+
+
+@pytest.mark.parametrize(("norm", "least"), [(False, 1), (True, 2)])
+def test_a_step_that_fits_in_no_parts_ends_in_a_sentence(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: bool, least: int
+) -> None:
+    wanted = changed(tiny, SHORT | {"methods": {}, "student.options": {"norm": norm}})
+    short_of_memory(monkeypatch, 0)
+    with pytest.raises(OutOfMemory, match=f"not even {least} images at a time"):
+        train(wanted, out=tmp_path)
+
+
+def test_several_processes_do_not_split(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, devices = build.experiment(tiny), accelerator(tiny.training, "cpu")
+    made.prepare()
+    trainer = Trainer(made.distiller, made.train, tiny.training, seed=0, accelerator=devices)
+    short_of_memory(monkeypatch, 16)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(OutOfMemory, match=r"one of 2 processes.*training\.accumulate 2\."):
+        next(trainer.steps())
+
+
+def test_another_error_is_no_lack_of_memory(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Trainable, "forward", fails)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        next(trained_until(tiny))
+
+
+def trained_until(wanted: Recipe) -> Any:
+    made = build.experiment(wanted)
+    made.prepare()
+    devices = accelerator(wanted.training, "cpu")
+    trainer = Trainer(made.distiller, made.train, wanted.training, seed=0, accelerator=devices)
+    return trainer.steps()
+
+
+def test_a_profile_shows_every_span_and_changes_nothing(tiny: Recipe, tmp_path: Path) -> None:
+    wanted, watcher = changed(tiny, {"training.epochs": 3}), Listener()
+    plain = train(wanted, out=tmp_path / "plain")
+    measured = train(wanted, out=tmp_path / "measured", profile=True, watcher=watcher)
+    assert outcome(measured) == outcome(plain)
+    rows = [line.split() for line in watcher.notes[1].splitlines()]
+    assert rows[0] == ["profile", "of", "10", "steps"]
+    spans = {row[0]: float(row[1]) for row in rows[2:-3]}
+    whole = {"input", "teacher", "forward", "backward", "check", "optimizer"}
+    assert set(spans) == whole | {"forward/student", "forward/lshfm", "forward/kd"}
+    assert list(spans.values()) == sorted(spans.values(), reverse=True)
+    assert rows[-3][0] == "step"
+    assert float(rows[-3][1]) == pytest.approx(sum(spans[name] for name in whole), abs=0.01)
+    events = json.loads((tmp_path / "measured" / "profile.json").read_text())["traceEvents"]
+    assert sum(event.get("name") == "understudy: backward" for event in events) == 10
+
+
+def test_a_run_too_short_for_a_profile_says_so(tiny: Recipe, tmp_path: Path) -> None:
+    watcher = Listener()
+    train(changed(tiny, SHORT), out=tmp_path, profile=True, watcher=watcher)
+    assert watcher.notes[1].startswith("Nothing was profiled")
+    assert not (tmp_path / "profile.json").exists()
+
+
+def test_a_span_costs_nothing_while_nobody_profiles() -> None:
+    assert span("forward") is span("backward")
+
+
+def test_one_teacher_runs_once_for_several_students(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    forward = Teacher.forward
+
+    def spy(self: Teacher, images: Any) -> Any:
+        seen.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(Teacher, "forward", spy)
+    example = torch.rand(4, 3, 32, 32)
+    ours, theirs = (build.network(recipe.Network("resnet8"), 10, "student", shown=32) for _ in "ab")
+    first = wire(ours, theirs, {"kd": 1}, example=example)
+    second = wire(theirs.module, theirs, {"kd": 1}, example=example)
+    assert first.teacher is not None
+    alone = first(example)
+    first.replay = second.replay = Shared(first.teacher)
+    seen.clear()
+    assert torch.equal(first(example)["kd"], alone["kd"])
+    second(example.clone())
+    assert seen == [4]
+    first(example[:2])
+    # A batch of one's own has no numbers: only what it shows tells it from another.
+    first(torch.rand(2, 3, 32, 32))
+    assert seen == [4, 2, 2]
+    first(example)
+    example.zero_()
+    second(example)
+    assert seen == [4, 2, 2, 4, 4]
+
+
+def test_a_student_file_is_stored_as_others_expect_it(tiny: Recipe, tmp_path: Path) -> None:
+    run = train(changed(tiny, SHORT | {"training.channels_last": True}), out=tmp_path)
+    saved = load_file(Run(run.path).path / "student.safetensors")
+    assert all(value.is_contiguous() for value in saved.values())
