@@ -8,7 +8,7 @@ from vectors.archive import Case, Fields
 FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd}
 
 NOT_YET = {
-    "zoo": {"CRD", "SimKD", "SRRL"},
+    "zoo": {"SimKD", "SRRL"},
     "lshfm": {"retina", "lsh_det"},
     "letkd": {"cosconv", "vq", "kl", "pen", "int", "offline", "step1", "step2"},
 }  # fmt: skip
