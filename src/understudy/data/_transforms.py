@@ -1,14 +1,14 @@
 """What is done to images shown one by one: the transforms of torchvision, the slow one faster."""
 
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from understudy.data.source import Source
 from understudy.errors import DataError
 
 Augment = Literal["none", "flip", "crop_flip", "resized_crop"]
@@ -24,8 +24,10 @@ def clean(size: int, *, native: int | None) -> v2.Transform:
     return v2.Compose([v2.Resize(shorter, antialias=True), v2.CenterCrop(size)])
 
 
-def augmented(augment: Augment, size: int, *, native: int | None, jitter: float) -> v2.Transform:
-    """An image as training shows it; colours change after the crop, by the strength `jitter`.
+def augmented(
+    augment: Augment, size: int, *, native: int | None, jitter: float
+) -> list[v2.Transform]:
+    """What is done to an image in training; colours change last, by the strength `jitter`.
 
     Raises:
         DataError: The strength is negative.
@@ -33,35 +35,36 @@ def augmented(augment: Augment, size: int, *, native: int | None, jitter: float)
     if jitter < 0:
         raise DataError(f"data.jitter is {jitter}, but a strength is 0 or above.")
     whole, mirror = clean(size, native=native), v2.RandomHorizontalFlip()
-    steps: dict[Augment, list[nn.Module]] = {
+    steps: dict[Augment, list[v2.Transform]] = {
         "none": [whole],
         "flip": [whole, mirror],
         "crop_flip": [whole, v2.RandomCrop(size, padding=PAD), mirror],
         "resized_crop": [RandomResizedCrop(size, antialias=True), mirror],
     }
     colour = [v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)]
-    return v2.Compose([*steps[augment], *(colour if jitter else [])])
+    return steps[augment] + (colour if jitter else [])
 
 
 @final
 class RandomResizedCrop(v2.RandomResizedCrop):  # type: ignore[misc]
-    """Torchvision's, to the bit, but uint8 images keep their colours side by side in memory.
+    """Torchvision's, which can also read no more of an image than it shows."""
 
-    That is how image files are decoded and how PyTorch resizes uint8 images fastest.
-    """
+    def of(self, source: Source, i: int) -> UInt8[Tensor, "3 size size"]:
+        """What it shows of image number `i`."""
+        return resized(source.part(i, self.box), self.size)
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crop and resize an image; anything else is left to torchvision."""
-        if type(inpt) not in (Tensor, tv_tensors.Image) or inpt.dtype != torch.uint8:
-            return super().transform(inpt, params)
-        top, left, height, width = (params[key] for key in ("top", "left", "height", "width"))
-        part = inpt.as_subclass(Tensor)[:, top : top + height, left : left + width]
-        return tv_tensors.wrap(resized(part, self.size), like=inpt)
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a random part of an image of this size."""
+        drawn = self.make_params([torch.empty(3, height, width, device="meta")])
+        return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
 
 
 def resized(
-    image: UInt8[Tensor, "3 height width"], size: list[int] | tuple[int, int]
+    image: UInt8[Tensor, "3 height width"], size: tuple[int, int]
 ) -> UInt8[Tensor, "3 new_height new_width"]:
-    """An image of another size, smoothed where it shrinks."""
+    """An image of another size, smoothed where it shrinks; to the bit as torchvision does it.
+
+    PyTorch resizes uint8 images fastest if the colours of a pixel lie side by side.
+    """
     packed = image[None].contiguous(memory_format=torch.channels_last)
-    return F.interpolate(packed, tuple(size), mode="bilinear", antialias=True)[0]
+    return F.interpolate(packed, size, mode="bilinear", antialias=True)[0]

@@ -26,7 +26,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy.data._transforms import resized
-from understudy.data.source import Source, short_digest
+from understudy.data.source import Box, Source, short_digest
 from understudy.errors import DataError
 
 _WORD = 8
@@ -59,6 +59,10 @@ class DecodedSource(Source):
         _refuse(folder, self._manifest)
         self._sides: Int64[Tensor, "images 2"] = torch.from_numpy(_sides_in(folder))
         self._offsets = _offsets(self._sides).tolist()
+        self._bytes = _mapped(self._file, self._offsets[-1])
+        # Shared with worker processes, so that each image is checked once and not once an epoch.
+        self._intact = torch.zeros(len(source), dtype=torch.bool)
+        self._intact.share_memory_()  # type: ignore[no-untyped-call]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the folder anew."""
@@ -70,15 +74,19 @@ class DecodedSource(Source):
         Raises:
             DataError: It is kept but its bytes are damaged, or cannot be decoded or kept.
         """
+        return self.part(i, lambda height, width: (0, 0, height, width))
+
+    def part(self, i: int, choose: Box) -> UInt8[Tensor, "3 part_height part_width"]:
+        """A part of image number `i`; no more is read, once the image is known to be intact."""
+        if not self._intact[i]:
+            self._check(i)
         height, width = self._sides[i].tolist()
-        start, end = self._offsets[i : i + 2]
-        record = _read(self._file, start, end - start)
-        if not record[:_WORD].any():
-            return self._keep(i)
-        if len(record) < end - start or record[:_WORD].tobytes() != _checksum(record[_WORD:]):
-            raise _damaged(self._file, f"image {i} is not what was stored")
-        image = record[_WORD : _WORD + height * width * 3].reshape(height, width, 3)
-        return torch.from_numpy(image).permute(2, 0, 1)
+        start = self._offsets[i] + _WORD
+        image = self._bytes[start : start + height * width * 3].reshape(height, width, 3)
+        top, left, height, width = choose(height, width)
+        # A copy, since what is mapped from the file cannot be written.
+        part = np.array(image[top : top + height, left : left + width])
+        return torch.from_numpy(part).permute(2, 0, 1)
 
     def target(self, i: int) -> Any:
         """What the source knows of image `i`."""
@@ -106,7 +114,19 @@ class DecodedSource(Source):
             "data.decoded_side": self.side,
         }
 
-    def _keep(self, i: int) -> UInt8[Tensor, "3 height width"]:
+    def _check(self, i: int) -> None:
+        """Image number `i` is kept and intact from now on; `DataError` if it cannot be."""
+        start, end = self._offsets[i : i + 2]
+        checksum, content = np.split(self._bytes[start:end], [_WORD])
+        if not checksum.any():
+            _write(self._file, start + _WORD, content := self._decoded(i, end - start - _WORD))
+            _write(self._file, start, _checksum(content))
+        elif (checksum != _checksum(content)).any():
+            raise _damaged(self._file, f"image {i} is not what was stored")
+        self._intact[i] = True
+
+    def _decoded(self, i: int, count: int) -> _Bytes:
+        """The pixels of image number `i`, with zeros after them up to `count` bytes."""
         image, (height, width) = self.source.image(i), self._sides[i].tolist()
         if self.side and min(image.shape[1:]) > self.side:
             image = resized(image, (height, width))
@@ -115,12 +135,9 @@ class DecodedSource(Source):
                 f"Image {i} has {image.shape[1]} × {image.shape[2]} pixels, and had {height} × "
                 f"{width} when {self.folder} was made: the images have changed. Delete that folder."
             )
-        start, end = self._offsets[i : i + 2]
-        content = np.zeros(end - start - _WORD, np.uint8)
+        content = np.zeros(count, np.uint8)
         content[: image.numel()] = image.permute(1, 2, 0).reshape(-1)
-        _write(self._file, start + _WORD, content.tobytes())
-        _write(self._file, start, _checksum(content))
-        return image
+        return content
 
 
 def _opened(source: Source, folder: Path, side: int | None) -> DecodedSource:
@@ -142,13 +159,13 @@ def _offsets(sides: Int64[Tensor, "images 2"]) -> Int64[Tensor, " images_and_one
     return torch.cat([torch.zeros(1, dtype=torch.int64), (words * _WORD).cumsum(0)])
 
 
-def _checksum(content: _Bytes) -> bytes:
+def _checksum(content: _Bytes) -> _Bytes:
     """Eight bytes that one changed word always changes: the sum of all; never 0, which is missing.
 
     A stronger one would take longer than to crop and resize the image.
     """
     total = int(content.view(np.uint64).sum())
-    return np.uint64(total or 1).tobytes()
+    return np.array([total or 1], np.uint64).view(np.uint8)
 
 
 def _create(folder: Path, manifest: dict[str, Any], sides: Int64[Tensor, "images 2"]) -> None:
@@ -197,19 +214,20 @@ def _sides_in(folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
     return sides
 
 
-def _read(file: Path, offset: int, count: int) -> _Bytes:
+def _mapped(file: Path, count: int) -> _Bytes:
     try:
-        return np.fromfile(file, np.uint8, count, offset=offset)
-    except OSError as error:
+        content: _Bytes = np.memmap(file, np.uint8, mode="r", shape=(count,))
+    except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
+    return content.view(np.ndarray)
 
 
-def _write(file: Path, offset: int, content: bytes) -> None:
+def _write(file: Path, offset: int, content: _Bytes) -> None:
     """Replace some bytes in one write; `DataError` if the disk is full or read-only."""
     try:
         handle = os.open(file, os.O_WRONLY)
         try:
-            if os.pwrite(handle, content, offset) < len(content):
+            if os.pwrite(handle, content.data, offset) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(handle)

@@ -1,7 +1,7 @@
 """What a source of images is: random access, and what is known about the images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
@@ -13,6 +13,9 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy.data._image import decode, sides_of
+
+Box = Callable[[int, int], tuple[int, int, int, int]]
+"""Height and width of an image → top, left, height and width of a part of it."""
 
 
 class Source(ABC):
@@ -38,6 +41,12 @@ class Source(ABC):
     @abstractmethod
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Image number `i`; `DataError` if it cannot be decoded."""
+
+    def part(self, i: int, choose: Box) -> UInt8[Tensor, "3 part_height part_width"]:
+        """The part of image number `i` that `choose` picks, once it knows height and width."""
+        image = self.image(i)
+        top, left, height, width = choose(*image.shape[1:])
+        return image[:, top : top + height, left : left + width]
 
     def target(self, i: int) -> Any:
         """What a task with more than one label knows of image `i`, such as boxes; default: None."""

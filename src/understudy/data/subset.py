@@ -9,7 +9,7 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED
 from understudy.data._order import shuffled
-from understudy.data.source import Source, short_digest
+from understudy.data.source import Box, Source, short_digest
 from understudy.errors import DataError
 
 # In the place of an epoch, which is never negative: no order of an epoch shares these streams.
@@ -30,6 +30,10 @@ class Subset(Source):
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Image number `i` of the subset."""
         return self.source.image(int(self.index[i]))
+
+    def part(self, i: int, choose: Box) -> UInt8[Tensor, "3 part_height part_width"]:
+        """Part of image number `i` of the subset."""
+        return self.source.part(int(self.index[i]), choose)
 
     def target(self, i: int) -> Any:
         """Target of image number `i` of the subset."""

@@ -5,7 +5,8 @@ three, or drawn from a generator that starts from that hash.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, final
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from understudy.data import _transforms
 from understudy.data._hash import mix as mix
@@ -20,9 +22,12 @@ from understudy.data._hash import uniform
 from understudy.data._transforms import PAD
 from understudy.data._transforms import Augment as Augment
 from understudy.data.source import Source
+from understudy.errors import DataError
 
 CLEAN = -1
 """View number of an image as evaluation shows it: resized and cut to its centre, nothing random."""
+
+_WHITE = torch.tensor(255.0)
 
 
 class Views(ABC):
@@ -87,7 +92,7 @@ class MemoryViews(Views):
         self._stretches = padded.as_strided((padded.numel() - span + 1, span), (1, 1))
         self._corners = self._offsets(len(pixels)).to(pixels.device)
         # Dividing by a plain number, a GPU would multiply by its rounded reciprocal instead.
-        self._white = torch.tensor(255.0, device=pixels.device)
+        self._white = _WHITE.to(pixels.device)
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
@@ -174,9 +179,10 @@ class FileViews(Views):
         self.source, self.size, self.seed = source, size, seed
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.clean = _transforms.clean(size, native=source.size)
-        self.transform = transform or _transforms.augmented(
-            augment, size, native=source.size, jitter=jitter
-        )
+        steps = _transforms.augmented(augment, size, native=source.size, jitter=jitter)
+        self.transform = transform or v2.Compose(steps)
+        random_part = transform is None and isinstance(steps[0], _transforms.RandomResizedCrop)
+        self._crop, self._others = steps[0] if random_part else None, steps[1:]
         self.count = None
         self.description = f"{self.transform}, seed {seed}"
 
@@ -196,14 +202,12 @@ class FileViews(Views):
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
         """View number `view` of each image in `index`, with values in [0, 1]; `CLEAN` for none."""
-        shown = [
-            self._one(self.source.image(i), view=v, seed=s)
-            for i, v, s in self._numbers(index, view)
-        ]
-        batch = torch.empty(
-            (len(shown), *shown[0].shape), dtype=shown[0].dtype, memory_format=self.layout
-        )
-        return _floats(torch.stack(shown, out=batch))
+        shape = (len(index), 3, self.size, self.size)
+        batch = torch.empty(shape, memory_format=self.layout)
+        for row, (i, v, s) in zip(batch, self._numbers(index, view), strict=True):
+            with _seeded(s):
+                _put(self._image(i, v), row)
+        return batch
 
     def paired(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
@@ -213,25 +217,39 @@ class FileViews(Views):
         Boxes and masks (`torchvision.tv_tensors`) move along with the image, anything else is
         untouched: that is how transforms of torchvision treat a pair.
         """
-        pairs = [
-            self._one(tv_tensors.Image(self.source.image(i)), self.source.target(i), view=v, seed=s)
-            for i, v, s in self._numbers(index, view)
-        ]
-        return [(_floats(image.as_subclass(Tensor)), target) for image, target in pairs]
+        pairs = []
+        for i, v, s in self._numbers(index, view):
+            transform = self.clean if v == CLEAN else self.transform
+            with _seeded(s):
+                image, target = transform(
+                    tv_tensors.Image(self.source.image(i)), self.source.target(i)
+                )
+            pairs.append((_floats(image.as_subclass(Tensor)), target))
+        return pairs
 
     def _numbers(self, index: Tensor, view: Tensor) -> list[tuple[int, int, int]]:
         """Image, view and seed of every row."""
         seeds = mix(self.seed, index, view)
         return list(zip(index.tolist(), view.tolist(), seeds.tolist(), strict=True))
 
-    def _one(self, *sample: Any, view: int, seed: int) -> Any:
-        """One image, or an image and its target, in one view."""
+    def _image(self, i: int, view: int) -> Any:
         if view == CLEAN:
-            return self.clean(*sample)
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would also reseed the accelerators, which are not forked here.
-            torch.default_generator.manual_seed(seed)
-            return self.transform(*sample)
+            return self.clean(self.source.image(i))
+        if self._crop is None:
+            return self.transform(self.source.image(i))
+        image = self._crop.of(self.source, i)
+        for transform in self._others:
+            image = transform(image)
+        return image
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let torch draw from this seed, and go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also reseed the accelerators, which are not forked here.
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def of(
@@ -267,5 +285,18 @@ def of(
     )
 
 
-def _floats(images: Tensor) -> Float[Tensor, "*batch 3 height width"]:
-    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+def _put(image: Tensor, row: Float[Tensor, "3 size size"]) -> None:
+    """One image as floats in its place of a batch, in a single pass over memory."""
+    if image.shape != row.shape:
+        raise DataError(
+            f"The transform gave an image of shape {tuple(image.shape)} where {tuple(row.shape)} "
+            "is expected; let it end in a resize or crop to data.size."
+        )
+    if image.dtype == torch.uint8:
+        torch.div(image, _WHITE, out=row)
+    else:
+        row.copy_(image)
+
+
+def _floats(image: Tensor) -> Float[Tensor, "3 height width"]:
+    return image / _WHITE if image.dtype == torch.uint8 else image.float()
