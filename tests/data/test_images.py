@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from understudy.data._image import decode
+from understudy.data._image import decode, sides_of
 from understudy.errors import DataError
 
 
@@ -63,6 +63,7 @@ def test_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     found = saved(tmp_path / "a.png", image, exif=exif)
     assert torch.equal(found, torch.from_numpy(upright).permute(2, 0, 1))
+    assert sides_of(tmp_path / "a.png") == (8, 16)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\nbut not really"])
@@ -71,6 +72,8 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
         decode(path)
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
+        sides_of(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp"])

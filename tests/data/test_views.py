@@ -6,12 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from understudy.data import CLEAN, FileViews, MemorySource, MemoryViews
 from understudy.data._hash import mix, uniform
 from understudy.data.views import Augment, of
+from understudy.errors import DataError
 
 SIZE = 32
 AUGMENTS: list[Augment] = ["none", "flip", "crop_flip", "resized_crop"]
@@ -69,6 +71,30 @@ def test_a_numbered_view_is_torchvisions_to_the_bit(i: int, number: int) -> None
     assert torch.equal(shown[0], reference(data.pixels[i], number))
 
 
+@pytest.mark.parametrize("augment", ["none", "flip", "crop_flip"])
+def test_the_layout_changes_no_value(augment: Augment) -> None:
+    data, index = source(), torch.arange(7)
+    shown = [
+        of(data, augment=augment, size=SIZE, seed=0, channels_last=last)(index, index)
+        for last in (False, True)
+    ]
+    assert torch.equal(*shown)
+    assert shown[0].is_contiguous()
+    assert shown[1].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_every_view_of_images_that_are_no_squares(channels_last: bool) -> None:
+    pixels = source().pixels[:, :, :20]
+    views = MemoryViews(pixels, augment="crop_flip", size=24, seed=0, channels_last=channels_last)
+    for number in range(162):
+        mirrored, place = divmod(number, 81)
+        shown = tv.crop(tv.pad(pixels[5], [4]), *divmod(place, 9), 20, SIZE)
+        plain = (tv.horizontal_flip(shown) if mirrored else shown)[None] / 255
+        expected = F.interpolate(plain, (24, 24), mode="bilinear", antialias=True).clamp(0, 1)
+        torch.testing.assert_close(views.show(ints(5), ints(number)), expected)
+
+
 @pytest.mark.parametrize(("augment", "count"), [("none", 1), ("flip", 2)])
 def test_fewer_augmentations_have_fewer_views(augment: Augment, count: int) -> None:
     data = source()
@@ -87,16 +113,17 @@ def test_the_hash_reaches_all_views_of_an_image() -> None:
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("jitter", [0.0, 0.5])
 @pytest.mark.parametrize("in_memory", [True, False])
 @given(
     rows=st.lists(st.tuples(st.integers(0, 6), st.integers(-1, 9)), min_size=1, max_size=5),
     seed=st.integers(0, 2**31),
 )
 def test_a_view_depends_on_nothing_but_its_numbers(
-    augment: Augment, in_memory: bool, rows: list[tuple[int, int]], seed: int
+    augment: Augment, jitter: float, in_memory: bool, rows: list[tuple[int, int]], seed: int
 ) -> None:
-    data = source()
-    views = (of if in_memory else FileViews)(data, augment=augment, size=SIZE, seed=seed)
+    make = of if in_memory else FileViews
+    views = make(source(), augment=augment, size=SIZE, seed=seed, jitter=jitter)
     together = views(*torch.tensor(rows).T)
     alone = [views(ints(i), ints(v))[0] for i, v in reversed(rows)]
     assert torch.equal(together, torch.stack(alone[::-1]))
@@ -146,6 +173,56 @@ def test_clean_view_of_a_photo_is_resize_and_centre_crop() -> None:
     clean = v2.Compose([v2.Resize(73, antialias=True), v2.CenterCrop(64)])
     views = FileViews(data, augment="resized_crop", size=64, seed=0)
     assert torch.equal(views(ints(1), ints(CLEAN))[0], clean(data.pixels[1]).float() / 255)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 9))
+def test_a_resized_crop_is_torchvisions_to_the_bit(seed: int, view: int) -> None:
+    data = source(2, size=80)
+    views = FileViews(data, augment="resized_crop", size=48, seed=seed)
+    theirs = v2.Compose([v2.RandomResizedCrop(48, antialias=True), v2.RandomHorizontalFlip()])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(mix(seed, ints(1), ints(view))))
+        expected = theirs(data.pixels[1])
+    assert torch.equal(views(ints(1), ints(view))[0], expected / 255)
+    assert views.description == f"{theirs}, seed {seed}"
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_jitter_changes_colours_after_the_crop(augment: Augment) -> None:
+    data, index = source(), torch.arange(7)
+    plain = FileViews(data, augment=augment, size=SIZE, seed=0)
+    views = of(data, augment=augment, size=SIZE, seed=0, jitter=0.4)
+    assert isinstance(views, FileViews)
+    assert views.description != plain.description
+    assert not torch.equal(views(index, index), plain(index, index))
+    jitter = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(mix(0, ints(3), ints(2))))
+        expected = jitter(plain.transform(data.pixels[3]))
+    assert torch.equal(views(ints(3), ints(2))[0], expected / 255)
+    clean = torch.full_like(index, CLEAN)
+    assert torch.equal(views(index, clean), plain(index, clean))
+
+
+def test_no_jitter_is_no_change() -> None:
+    for augment in AUGMENTS:
+        shown = [
+            of(source(), augment=augment, size=SIZE, seed=0, **options)
+            for options in ({}, {"jitter": 0.0})
+        ]
+        assert type(shown[0]) is type(shown[1])
+        assert shown[0].description == shown[1].description
+
+
+def test_a_negative_jitter_is_refused() -> None:
+    with pytest.raises(DataError, match=r"data\.jitter is -0\.1, but a strength is 0 or above"):
+        of(source(), augment="flip", size=SIZE, seed=0, jitter=-0.1)
+
+
+def test_a_transform_of_another_size_is_refused() -> None:
+    views = FileViews(source(), augment="none", size=16, seed=0, transform=v2.RandomCrop(20))
+    with pytest.raises(DataError, match=r"shape \(3, 20, 20\) where \(3, 16, 16\) is expected"):
+        views(ints(0), ints(0))
 
 
 def test_a_transform_of_the_callers_own() -> None:

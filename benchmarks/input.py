@@ -1,0 +1,151 @@
+"""What an image costs before a network sees it: ours beside PIL and torchvision, per image.
+
+    python -m benchmarks.input [--rounds 15]
+
+Small images are those of CIFAR, cropped and mirrored, from memory; large ones are JPEG files of
+500 × 375 pixels, of which a random part is resized to 224 and mirrored. Every variant ends with a
+normalised batch of floats. PIL and torchvision take image by image, as in a data set of torchvision
+and a worker of a DataLoader; ours are `MemoryViews`, and `FileViews` over images kept decoded, with
+the normalisation that a `Network` does. Variants take turns in one process, with one thread.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms as v1
+from torchvision.transforms import v2
+
+from benchmarks.clock import interleaved, milliseconds, ratio
+from understudy import machine
+from understudy.data import DecodedSource, FileSource, FileViews, MemoryViews, Views
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL_BATCH, SMALL_TURN, SMALL_IMAGES = 64, 32 * 64, 20_000
+LARGE_BATCH, LARGE_TURN = 32, 32
+QUALITY = 95
+"""Of the JPEG files: 144 KB each, as photos of that size have."""
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Microseconds per image of every variant, and how many times ours goes into it."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            "CIFAR, crop and mirror": _measured(_small(), rounds, SMALL_TURN),
+            "JPEG 500 × 375, resized crop to 224": _measured(
+                _large(Path(folder)), rounds, LARGE_TURN
+            ),
+        }
+
+
+def _measured(variants: dict[str, Iterator[object]], rounds: int, images: int) -> dict[str, Any]:
+    times = interleaved(variants, rounds)
+    per_image = {
+        name: {n: 1e3 * t / images for n, t in turns.items()} for name, turns in times.items()
+    }
+    return {
+        name: {"us": milliseconds(turns), "ratio": ratio(turns, per_image["ours"])}
+        for name, turns in per_image.items()
+    }
+
+
+def _small() -> dict[str, Iterator[object]]:
+    """Batches of 64 small images, 32 of them in a turn."""
+    arrays = np.random.default_rng(0).integers(0, 256, (SMALL_IMAGES, 32, 32, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
+    crop = {"size": 32, "padding": 4}
+    by_pil = v1.Compose([v1.RandomCrop(**crop), v1.RandomHorizontalFlip(), *_PIL_FLOATS])
+    by_v2 = v2.Compose([v2.RandomCrop(**crop), v2.RandomHorizontalFlip(), *_V2_FLOATS])
+    views = MemoryViews(pixels, augment="crop_flip", size=32, seed=0)
+    kinds = {
+        "PIL": _one_by_one(lambda i: by_pil(Image.fromarray(arrays[i]))),
+        "torchvision v2": _one_by_one(lambda i: by_v2(pixels[i])),
+        "ours": _batched(views),
+    }
+    return {
+        name: _turns(show, SMALL_IMAGES, SMALL_TURN, SMALL_BATCH) for name, show in kinds.items()
+    }
+
+
+def _large(folder: Path) -> dict[str, Iterator[object]]:
+    """One batch of 32 large images in a turn."""
+    paths = [_photo(folder / f"{i}.jpg", seed=i) for i in range(2 * LARGE_TURN)]
+    source = FileSource(paths, torch.zeros(len(paths), dtype=torch.int64), (), root=folder)
+    crop, mirror = v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()
+    by_pil = v1.Compose([v1.RandomResizedCrop(224), v1.RandomHorizontalFlip(), *_PIL_FLOATS])
+    by_v2 = v2.Compose([v2.PILToTensor(), crop, mirror, *_V2_FLOATS])
+    options: dict[str, Any] = {"augment": "resized_crop", "size": 224, "seed": 0}
+    kept = DecodedSource(source, folder / "decoded")
+    for i in range(len(kept)):
+        kept.image(i)
+    kinds = {
+        "PIL": _one_by_one(lambda i: by_pil(Image.open(paths[i]).convert("RGB"))),
+        "torchvision v2": _one_by_one(lambda i: by_v2(Image.open(paths[i]).convert("RGB"))),
+        "ours, decoding": _batched(FileViews(source, **options)),
+        "ours": _batched(FileViews(kept, **options)),
+        "ours, channels last": _batched(FileViews(kept, **options, channels_last=True)),
+    }
+    return {name: _turns(show, len(paths), LARGE_TURN, LARGE_BATCH) for name, show in kinds.items()}
+
+
+_PIL_FLOATS = (v1.ToTensor(), v1.Normalize(MEAN, STD))
+_V2_FLOATS = (v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD))
+_Show = Callable[[Tensor, int], Tensor]
+"""Some images in the view of a turn, as a batch."""
+
+
+def _one_by_one(show: Callable[[int], Tensor]) -> _Show:
+    return lambda index, turn: torch.stack([show(i) for i in index.tolist()])
+
+
+def _batched(views: Views) -> _Show:
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return lambda index, turn: (views(index, torch.full_like(index, turn)) - mean).div_(std)
+
+
+def _turns(show: _Show, images: int, turn: int, batch: int) -> Iterator[object]:
+    """All batches of a turn, then those of the next."""
+    number = 0
+    while True:
+        order = torch.randperm(images, generator=torch.Generator().manual_seed(number))
+        for index in order[:turn].split(batch):
+            show(index, number)
+        number += 1
+        yield None
+
+
+def _photo(path: Path, *, seed: int) -> Path:
+    """A smooth picture with some noise, which compresses like a photo."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.int64)
+    noisy = smooth + rng.integers(-18, 19, smooth.shape)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=QUALITY)
+    return path
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15, help="counted turns of each variant")
+    found = measure(parser.parse_args().rounds)
+    print(machine.describe()["machine"])
+    for name, variants in found.items():
+        print(name)
+        for variant, figures in variants.items():
+            times = figures["ratio"]
+            print(
+                f"  {variant:20} {figures['us']['median']:8.1f} us   {times['median']:6.2f} × ours "
+                f"({times['low']:.2f} to {times['high']:.2f})"
+            )
+
+
+if __name__ == "__main__":
+    main()
