@@ -21,7 +21,7 @@ def unit(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    return x * inverse_norm(x).unsqueeze(-1)
+    return x / divisor(x).unsqueeze(-1)
 
 
 def norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
@@ -30,15 +30,15 @@ def norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
     return length.clamp_min(EPS)
 
 
-def inverse_norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
-    """1 / ‖x‖ of each row; 0, with no gradient, of a zero row."""
+def divisor(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """‖x‖ of each row; infinite for a zero row, whose quotients then have value and slope 0."""
     length = norm(x)
-    return torch.where(length > EPS, 1 / length, 0)
+    return torch.where(length > EPS, length, torch.inf)
 
 
 def cosine(x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
     """Cosine of the angle between rows; 0 where either row is zero."""
-    return (x * y).sum(-1) * inverse_norm(x) * inverse_norm(y)
+    return (x * y).sum(-1) / divisor(x) / divisor(y)
 
 
 def product(
