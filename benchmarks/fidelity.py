@@ -1,0 +1,123 @@
+"""How far a student drifts in 16 steps when its teacher's outputs are stored or computed otherwise.
+
+Real images and a trained teacher, both of the demonstration. Every variant starts from the same
+weights and sees the same views; what differs is where the teacher's features come from. `stale`
+are features of another view of the same image, which a cache that knows images but no views
+gives. Given are the distance of the weights from those of the live fp32 teacher, of their length,
+and the largest relative difference of a step's loss; medians over three seeds.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import understudy
+from benchmarks import ours
+from understudy import recipe as recipes
+from understudy.batch import Batch
+from understudy.engine import Trainer
+from understudy.features import Features
+from understudy.recipe import Recipe
+
+STEPS, SEEDS = 16, (0, 1, 2)
+IMAGES = 1100
+"""Enough for the steps; of them lshfm takes its medians."""
+OTHER_VIEW = 1_000_000
+Change = Callable[[Trainer], object]
+
+
+def measure(rounds: int, *, teacher_epochs: int = 2) -> dict[str, Any]:
+    """Variant → deviations; and how fp16 storage compares with a change of memory layout."""
+    with tempfile.TemporaryDirectory() as name:
+        wanted = _recipe(Path(name), teacher_epochs)
+        runs = [_variants(Path(name) / str(seed), replace(wanted, seed=seed)) for seed in SEEDS]
+    found = {
+        variant: {what: median(run[variant][what] for run in runs) for what in figures}
+        for variant, figures in runs[0].items()
+    }
+    layout = found["channels last"]["weights"]
+    return {"variants": found, "fp16 over layout": found["bank fp16"]["weights"] / layout}
+
+
+def _variants(folder: Path, wanted: Recipe) -> dict[str, dict[str, float]]:
+    def stored(dtype: Any) -> Recipe:
+        return replace(wanted, bank=recipes.Bank(path=str(folder / dtype), dtype=dtype))
+
+    in_bf16 = replace(wanted.training, teacher_precision="bf16")
+    changed: dict[str, tuple[Recipe, Change]] = {
+        "live again": (wanted, _nothing),
+        "bank fp32": (stored("fp32"), _nothing),
+        "bank fp16": (stored("fp16"), _nothing),
+        "bank int8": (stored("int8"), _nothing),
+        "channels last": (wanted, _channels_last),
+        "bf16 teacher": (replace(wanted, training=in_bf16), _nothing),
+        "stale": (wanted, _stale),
+    }
+    reference = _trained(folder, wanted, _nothing)
+    return {
+        name: _deviation(_trained(folder, *given), reference) for name, given in changed.items()
+    }
+
+
+def _recipe(folder: Path, teacher_epochs: int) -> Recipe:
+    """The demonstration's student, in fp32, behind a teacher that was trained a little."""
+    lesson = recipes.load("fashion/teacher")
+    shorter = replace(lesson, training=replace(lesson.training, epochs=teacher_epochs))
+    teacher = understudy.train(shorter, out=folder / "teacher", device="cpu")
+    demo = recipes.load("fashion/demo")
+    # A high rate makes chaos of any rounding within a few steps, and all variants alike.
+    calm = replace(demo.training, batch=64, lr=0.01, precision="fp32", channels_last=False)
+    return replace(
+        demo,
+        data=replace(demo.data, images=IMAGES, labels=None, labelled_share=None),
+        teacher=replace(demo.teacher, weights=str(teacher.path)),
+        methods={"kd": {}, "lshfm": {}},
+        training=calm,
+    )
+
+
+def _trained(folder: Path, wanted: Recipe, change: Change) -> tuple[Tensor, list[float]]:
+    """Weights after the steps, and the loss of each."""
+    trainer = ours.execution(folder, wanted).trainer
+    change(trainer)
+    sums = [0.0]
+    for number, _ in zip(range(1, STEPS + 1), trainer.steps(), strict=False):
+        sums.append(trainer.mean_losses()["total"] * number)
+    weights = torch.cat([p.detach().flatten() for p in trainer.student.parameters()])
+    return weights, [after - before for before, after in pairwise(sums)]
+
+
+def _deviation(
+    found: tuple[Tensor, list[float]], reference: tuple[Tensor, list[float]]
+) -> dict[str, float]:
+    (weights, losses), (right, wanted) = found, reference
+    worst = max(abs(a - b) / abs(b) for a, b in zip(losses, wanted, strict=True))
+    return {"weights": float((weights - right).norm() / right.norm()), "loss": worst}
+
+
+def _nothing(_: Trainer) -> None: ...
+
+
+def _channels_last(trainer: Trainer) -> None:
+    """Another layout in memory for the teacher: the same sums in another order."""
+    assert trainer.distiller.teacher is not None
+    trainer.distiller.teacher.to(memory_format=torch.channels_last)
+
+
+def _stale(trainer: Trainer) -> None:
+    trainer.distiller.replay = partial(_of_another_view, trainer)
+
+
+def _of_another_view(trainer: Trainer, batch: Batch) -> Features:
+    assert trainer.distiller.teacher is not None
+    view = torch.full_like(batch.view, OTHER_VIEW)
+    features: Features = trainer.distiller.teacher(trainer.loader.views(batch.index, view))
+    return features

@@ -1,0 +1,48 @@
+"""The programs that grew out of RepDistiller's `train_student.py`: one command line for all."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.pairs import BATCH, CLASSES, Pair, random_weights
+from benchmarks.peers import _repairs
+from benchmarks.peers._program import Program
+
+_NAMES = {"resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
+
+
+def train_student(
+    checkout: Path,
+    method: str,
+    pair: Pair,
+    folder: Path,
+    weights: Sequence[str],
+    *,
+    before: Callable[[], object] = lambda: None,
+) -> Program:
+    """`train_student.py` with an untrained teacher's checkpoint and no loader processes."""
+    student, teacher = (_NAMES.get(name, name) for name in (pair.student, pair.teacher))
+    path = folder / "teachers" / f"{teacher}_vanilla" / "untrained.pth"
+
+    def prepare() -> None:
+        # Only now the checkout's own `models` can be imported.
+        network = import_module("models").model_dict[teacher](num_classes=CLASSES)
+        random_weights(network, path)
+        before()
+
+    arguments = (
+        f"--path_t {path} --model_s {student} --distill {method} {' '.join(weights)} "
+        f"--batch_size {BATCH} --num_workers 0"
+    )
+    return Program(
+        checkout / "train_student.py",
+        arguments.split(),
+        modules=(checkout,),
+        folder=folder / "work",
+        repairs=(
+            _repairs.cifar100(folder / "images"),
+            _repairs.log_files(),
+            _repairs.no_cuda(),
+        ),
+        before=prepare,
+    )

@@ -1,0 +1,68 @@
+"""What a peer needs to run on a CPU, with current packages and without its data; in memory only."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torchvision import datasets
+
+from benchmarks.peers._program import PeerError
+
+
+@contextmanager
+def cifar100(place: Path) -> Iterator[None]:
+    """CIFAR-100 of torchvision comes from `place`, unchecked, with the attributes it once had."""
+    load = datasets.CIFAR10.__init__
+
+    def init(self: Any, root: str, *args: Any, **kwargs: Any) -> None:
+        load(self, place, *args, **kwargs)
+        self.train_data = self.test_data = self.data
+        self.train_labels = self.test_labels = self.targets
+
+    with (
+        patch.object(datasets.CIFAR10, "__init__", init),
+        patch("torchvision.datasets.cifar.check_integrity", return_value=True),
+    ):
+        yield
+
+
+@contextmanager
+def no_cuda() -> Iterator[None]:
+    """`.cuda()` leaves tensors and modules where they are."""
+
+    def stay(self: Any, *_: Any, **__: Any) -> Any:
+        return self
+
+    with patch.object(torch.Tensor, "cuda", stay), patch.object(torch.nn.Module, "cuda", stay):
+        yield
+
+
+@contextmanager
+def log_files() -> Iterator[None]:
+    """The loggers `tensorboard_logger` and `tensorboardX` write nothing."""
+
+    class Silent:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __getattr__(self, _: str) -> Any:
+            return lambda *_, **__: None
+
+    loggers = {"tensorboard_logger": "Logger", "tensorboardX": "SummaryWriter"}
+    modules = {name: ModuleType(name) for name in loggers}
+    for name, logger in loggers.items():
+        setattr(modules[name], logger, Silent)
+    with patch.dict(sys.modules, modules):
+        yield
+
+
+def needs(module: str) -> None:
+    """Refuse to start a peer whose own requirement is missing."""
+    try:
+        __import__(module)
+    except ImportError as error:
+        raise PeerError(f"this peer needs {module}: pip install {module}") from error

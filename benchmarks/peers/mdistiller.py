@@ -1,0 +1,45 @@
+"""mdistiller (Zhao et al. 2022, github.com/megvii-research/mdistiller), its `tools/train.py`.
+
+Needs `yacs`. Repairs: `.cuda()` does nothing, `tensorboardX` writes nothing, and the teacher's
+checkpoint and the data lie in a temporary folder.
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.pairs import CLASSES, Pair, random_weights
+from benchmarks.peers import _repairs
+from benchmarks.peers._program import Program
+
+METHODS = {"KD": "kd.yaml", "DKD": "dkd/res32x4_res8x4.yaml"}
+_NAMES = {"resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
+
+
+def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
+    """Its command line for a method, with the published configuration."""
+    _repairs.needs("yacs")
+    student, teacher = (_NAMES.get(name, name) for name in (pair.student, pair.teacher))
+
+    def prepare() -> None:
+        import_module("mdistiller.dataset.cifar100").get_data_folder = lambda: str(folder)
+        known = import_module("mdistiller.models").cifar_model_dict
+        make = known[teacher][0]
+        path = folder / "teachers" / "mdistiller" / f"{teacher}.pth"
+        known[teacher] = make, str(random_weights(make(num_classes=CLASSES), path))
+
+    arguments = (
+        f"--cfg {checkout / 'configs/cifar100' / METHODS[method]} DISTILLER.TEACHER {teacher} "
+        f"DISTILLER.STUDENT {student} DATASET.NUM_WORKERS 0 LOG.WANDB False"
+    )
+    return Program(
+        checkout / "tools" / "train.py",
+        arguments.split(),
+        modules=(checkout,),
+        folder=folder / "work",
+        repairs=(
+            _repairs.cifar100(folder / "images"),
+            _repairs.log_files(),
+            _repairs.no_cuda(),
+        ),
+        before=prepare,
+    )
