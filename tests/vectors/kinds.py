@@ -10,7 +10,6 @@ FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, 
 NOT_YET = {
     "zoo": {"SimKD", "SRRL"},
     "lshfm": {"retina", "lsh_det"},
-    "letkd": {"cosconv", "vq", "kl", "pen", "int", "offline", "step1", "step2"},
 }  # fmt: skip
 
 

@@ -124,7 +124,7 @@ class LetKD(Method):
         places: `penultimate` is letKD-1, `both` letKD-2.
         words: K, the size of the codebook.
         subclasses: Sub-classes of each class.
-        dims: Discriminant axes that are used, at most one less than classes. Published: 60 for
+        dims: Discriminant axes that are used; there are one less than classes. Published: 60 for
             CIFAR-100, 8 for CIFAR-10.
         temperature: τ; how soft the words are hangs on the scale of the teacher's features.
         alpha: α at the penultimate map; 0 adds nothing (QuEST).
@@ -207,7 +207,7 @@ class LetKD(Method):
         if "intermediate" in grids:
             classes = _classes(student, teacher)
             self.guesses = "logits" in teacher and teacher.vector("logits") == classes
-            dims = min(dims, classes - 1, grids["intermediate"][0])
+            dims = min(dims, grids["intermediate"][0])
             self._prepare_subclasses(
                 Subclasses(subclasses, dims, classes, iterations, grids["intermediate"])
             )

@@ -43,17 +43,27 @@ class Block(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """Three shuffled stages; PyTorch's initialisation, as published for small images."""
+    """Three shuffled stages; PyTorch's initialisation, as published for small images.
+
+    Args:
+        num_classes: Width of the logits.
+        stages: Channels and blocks of each stage.
+    """
 
     classifier_path = "fc"
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        stages: tuple[tuple[int, int], ...] = ((240, 4), (480, 8), (960, 4)),
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
         self.stages = nn.Sequential()
         self.taps = {"stem": "stem", "penultimate": "fc:input"}
         before = 24
-        for width, blocks in ((240, 4), (480, 8), (960, 4)):
+        for width, blocks in stages:
             rest = (Block(width, width, 1) for _ in range(blocks - 1))
             self.stages.append(nn.Sequential(Block(before, width, 2), *rest))
             stage = len(self.stages)
