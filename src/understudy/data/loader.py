@@ -141,10 +141,19 @@ class Loader:
         return [pair for pair in zip(*parts, strict=True) if len(pair[0])]
 
     def _shown(self, pairs: Sequence[Pairs]) -> Iterator[Batch]:
-        shown = self._images(pairs, self.views)
+        shown = self._images(self._places(pairs), self.views.show)
         for (index, view), images in zip(pairs, map(_checked, shown), strict=True):
             rows = (x.to(images.device) for x in (self.labels[index], index, view))
             yield Batch(images, *rows)
+
+    def _places(self, pairs: Sequence[Pairs]) -> list[Pairs]:
+        """The pairs with the number of each view, all at once: small batches are slow to hash."""
+        if not pairs:
+            return []
+        index, view = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+        sizes = [len(rows) for rows, _ in pairs]
+        numbers = torch.split(self.views.number(index, view), sizes)
+        return list(zip(torch.split(index, sizes), numbers, strict=True))
 
     def _images(self, pairs: Sequence[Pairs], show: Show) -> Iterable[Tensor | UnderstudyError]:
         shown = _Shown(show)
