@@ -39,7 +39,8 @@ class Table:
                 f"{path.parent} is damaged: it holds {whole.size // width} of {length} records. "
                 "Delete it; it is filled again as training goes on."
             )
-        self.rows: Words = whole[: length * width].reshape(length, width)
+        # A plain array: memmap's own class costs more than a small read.
+        self.rows: Words = np.asarray(whole[: length * width]).reshape(length, width)
         try:
             self._file = os.open(path, os.O_WRONLY)
         except OSError:

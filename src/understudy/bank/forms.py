@@ -151,7 +151,7 @@ def _whole(count: int) -> int:
 
 
 def _bytes(x: Tensor) -> Rows:
-    return x.contiguous().view(torch.uint8)
+    return x.flatten().view(torch.uint8).reshape(len(x), x.shape[1] * x.itemsize)
 
 
 def _padded(rows: Rows, count: int) -> Rows:
