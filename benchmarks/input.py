@@ -12,6 +12,7 @@ the normalisation that a `Network` does. Variants take turns in one process, wit
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,11 @@ def _small() -> dict[str, Iterator[object]]:
     by_pil = v1.Compose([v1.RandomCrop(**crop), v1.RandomHorizontalFlip(), *_PIL_FLOATS])
     by_v2 = v2.Compose([v2.RandomCrop(**crop), v2.RandomHorizontalFlip(), *_V2_FLOATS])
     views = MemoryViews(pixels, augment="crop_flip", size=32, seed=0)
-    kinds = {
-        "PIL": _one_by_one(lambda i: by_pil(Image.fromarray(arrays[i]))),
-        "torchvision v2": _one_by_one(lambda i: by_v2(pixels[i])),
-        "ours": _batched(views),
-    }
+    form = (SMALL_IMAGES, SMALL_TURN, SMALL_BATCH)
     return {
-        name: _turns(show, SMALL_IMAGES, SMALL_TURN, SMALL_BATCH) for name, show in kinds.items()
+        "PIL": _one_by_one(lambda i: by_pil(Image.fromarray(arrays[i])), *form),
+        "torchvision v2": _one_by_one(lambda i: by_v2(pixels[i]), *form),
+        "ours": _batched(views, *form),
     }
 
 
@@ -85,40 +84,44 @@ def _large(folder: Path) -> dict[str, Iterator[object]]:
     kept = DecodedSource(source, folder / "decoded")
     for i in range(len(kept)):
         kept.image(i)
-    kinds = {
-        "PIL": _one_by_one(lambda i: by_pil(Image.open(paths[i]).convert("RGB"))),
-        "torchvision v2": _one_by_one(lambda i: by_v2(Image.open(paths[i]).convert("RGB"))),
-        "ours, decoding": _batched(FileViews(source, **options)),
-        "ours": _batched(FileViews(kept, **options)),
-        "ours, channels last": _batched(FileViews(kept, **options, channels_last=True)),
+    form = (len(paths), LARGE_TURN, LARGE_BATCH)
+    return {
+        "PIL": _one_by_one(lambda i: by_pil(Image.open(paths[i]).convert("RGB")), *form),
+        "torchvision v2": _one_by_one(lambda i: by_v2(Image.open(paths[i]).convert("RGB")), *form),
+        "ours, decoding": _batched(FileViews(source, **options), *form),
+        "ours": _batched(FileViews(kept, **options), *form),
+        "ours, channels last": _batched(FileViews(kept, **options, channels_last=True), *form),
     }
-    return {name: _turns(show, len(paths), LARGE_TURN, LARGE_BATCH) for name, show in kinds.items()}
 
 
 _PIL_FLOATS = (v1.ToTensor(), v1.Normalize(MEAN, STD))
 _V2_FLOATS = (v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD))
-_Show = Callable[[Tensor, int], Tensor]
-"""Some images in the view of a turn, as a batch."""
 
 
-def _one_by_one(show: Callable[[int], Tensor]) -> _Show:
-    return lambda index, turn: torch.stack([show(i) for i in index.tolist()])
-
-
-def _batched(views: Views) -> _Show:
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return lambda index, turn: (views(index, torch.full_like(index, turn)) - mean).div_(std)
-
-
-def _turns(show: _Show, images: int, turn: int, batch: int) -> Iterator[object]:
-    """All batches of a turn, then those of the next."""
-    number = 0
-    while True:
-        order = torch.randperm(images, generator=torch.Generator().manual_seed(number))
-        for index in order[:turn].split(batch):
-            show(index, number)
-        number += 1
+def _one_by_one(
+    show: Callable[[int], Tensor], images: int, turn: int, batch: int
+) -> Iterator[object]:
+    """Batches of images that are shown one by one, all those of a turn and then of the next."""
+    for index in _orders(images, turn):
+        for rows in index.split(batch):
+            torch.stack([show(i) for i in rows.tolist()])
         yield None
+
+
+def _batched(views: Views, images: int, turn: int, batch: int) -> Iterator[object]:
+    """Batches as a `Loader` makes them, normalised as by a `Network`."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    for number, index in enumerate(_orders(images, turn)):
+        places = views.number(index, torch.full_like(index, number))
+        for rows in zip(index.split(batch), places.split(batch), strict=True):
+            (views.show(*rows) - mean).div_(std)
+        yield None
+
+
+def _orders(images: int, turn: int) -> Iterator[Tensor]:
+    """The images of every turn."""
+    for number in count():
+        yield torch.randperm(images, generator=torch.Generator().manual_seed(number))[:turn]
 
 
 def _photo(path: Path, *, seed: int) -> Path:
