@@ -52,7 +52,8 @@ def product(
     matrices fills only half of the vectors of processors that are not its maker's.
     """
     single = x.device.type == "cpu" and x.dtype == torch.float32
-    if single and _ONEDNN and x.numel():
+    # A compiler chooses for itself, and takes this operation for constant weights alone.
+    if single and _ONEDNN and x.numel() and not torch.compiler.is_compiling():
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return found
     return F.linear(x, weight, bias)
