@@ -29,7 +29,7 @@ LEVELS = (
     ("storage", "machine"),
     ("distiller",),
     ("methods", "tasks", "models", "data"),
-    ("projectors", "metrics", "schedules"),
+    ("projectors", "reused", "metrics", "schedules"),
     ("recipe", "functional", "features", "splitting", "profiling"),
     ("batch", "conversion"),
     ("errors",),

@@ -114,5 +114,8 @@ class Extendable(Protocol):
     def insert(self, feature: str, layer: nn.Module, taps: Mapping[str, str]) -> None:
         """Let the map `feature` pass through a layer that stays; `taps` name what is read in it."""
 
+    def rehead(self, layer: nn.Module, classifier: nn.Linear) -> None:
+        """Let `penultimate/map` pass through a layer that stays, and classify its average anew."""
+
     def averages(self, feature: str) -> bool:
         """Whether nothing but the mean over the locations of the map `feature` matters."""

@@ -86,6 +86,7 @@ def _built(
     for kind, hyper_parameters in wanted.values():
         with seeded(seed + 2):
             kind.extend(student, teacher.shapes, **hyper_parameters)
+    student.take_classifier(teacher)
     built: dict[str, Method] = {}
     for label, (kind, hyper_parameters) in wanted.items():
         # Seeded one by one: what a method draws does not depend on its neighbours.

@@ -8,7 +8,6 @@ from vectors.archive import Case, Fields
 FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd}
 
 NOT_YET = {
-    "zoo": {"SimKD", "SRRL"},
     "lshfm": {"retina", "lsh_det"},
 }  # fmt: skip
 

@@ -14,9 +14,12 @@ from understudy.methods.dist import DIST, dist
 from understudy.methods.dkd import DKD, dkd
 from understudy.methods.pkt import PKT, pkt
 from understudy.methods.rkd import RKD, rkd
+from understudy.methods.simkd import SimKD
 from understudy.methods.sp import SP, sp
+from understudy.methods.srrl import SRRL
+from understudy.reused import LAST_MAP, Translator
 from vectors.archive import Check, Fields, close, gradients_close, leaf, tensor
-from vectors.build import M, batch, load, method
+from vectors.build import M, Outputs, batch, linear, load, method
 
 
 def equal(cls: type[M], function: Any, fields: Fields, feature: str, **hyper: Any) -> None:
@@ -116,6 +119,49 @@ def contrast(built: CRD, fields: Fields, step: str, s: Tensor) -> Tensor:
     return loss
 
 
+def check_simkd(fields: Fields) -> None:
+    s, t = leaf(fields["student_feat"]), tensor(fields["teacher_feat"])
+    height, width = (min(pair) for pair in zip(s.shape[2:], t.shape[2:], strict=True))
+    middle = t.shape[1] // int(fields["factor"])
+    layer = Translator(s.shape[1], t.shape[1], middle, (height, width)).double()
+    leaves = {"student_feat": s}
+    for number in (1, 2, 3):
+        convolution, norm = layer.translate[3 * number - 3], layer.translate[3 * number - 2]
+        load(convolution, weight=fields[f"conv{number}_W"])
+        load(norm, **{k: fields[f"bn{number}_{k}"] for k in ("weight", "bias")})
+        leaves |= {f"conv{number}_W": convolution.weight}
+        leaves |= {f"bn{number}_weight": norm.weight, f"bn{number}_bias": norm.bias}
+    projected = layer(s)
+    logits = torch.zeros(len(s), len(fields["cls_b"]))
+    student, teacher = ({LAST_MAP: x, "logits": logits} for x in (projected, t))
+    loss = method(SimKD, student, teacher)(student, teacher, batch(len(s)))
+    loss.backward()
+    close(projected, fields["trans_feat"])
+    close(linear(fields["cls_W"], fields["cls_b"])(projected.mean((2, 3))), fields["pred_logits"])
+    close(loss, fields["loss"])
+    gradients_close(leaves, fields)
+
+
+def check_srrl(fields: Fields) -> None:
+    s, t = leaf(fields["student_feat"]), tensor(fields["teacher_feat"])
+    teacher = {"penultimate": t, "logits": tensor(fields["teacher_logits"])}
+    built = method(SRRL, {"penultimate": s}, teacher)
+    weight, bias = tensor(fields["cls_W"]), tensor(fields["cls_b"])
+    built.prepare(Outputs(teacher, classifier_weight=weight, classifier_bias=bias))
+    projection, norm, _ = built.projector
+    load(projection, weight=tensor(fields["W"]).flatten(1))
+    load(norm, weight=fields["bn_weight"], bias=fields["bn_bias"])
+    h = built.projector(s)
+    close(h, fields["trans_feat"])
+    close(built.classifier(h), fields["pred_logits"])
+    loss = built({"penultimate": s}, teacher, batch(len(s)))
+    loss.backward()
+    close(loss, fields["loss"])
+    leaves = {"student_feat": s, "bn_weight": norm.weight, "bn_bias": norm.bias}
+    gradients_close(leaves, fields)
+    close(projection.weight.grad, tensor(fields["grad_W"]).flatten(1))
+
+
 EXACT_DKD = (
     *(294.41723897898055, 29.1447838880746, 0.6103906269598335),
     *(262.5133245004618, 32.08297244737373, 0.8653970103997068),
@@ -169,5 +215,7 @@ ZOO: dict[str, Check] = {
     "RKD": check_rkd,
     "PKT": check_pkt,
     "CRD": check_crd,
+    "SimKD": check_simkd,
+    "SRRL": check_srrl,
 }
 LOGIT: dict[str, Check] = {"dkd": check_dkd, "dist": check_dist}

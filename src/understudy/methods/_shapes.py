@@ -36,17 +36,3 @@ def same_classes(method: str, student: Shapes, teacher: Shapes) -> int:
             "compares features, such as lshfm."
         )
     return ours
-
-
-def classifier_shape(method: str, teacher: Shapes) -> tuple[int, int]:
-    """Classes and dimension of the teacher's classifier.
-
-    Raises:
-        ShapeError: The teacher has none.
-    """
-    if "logits" not in teacher:
-        raise ShapeError(
-            f"{method} reuses the teacher's classifier, but {teacher.owner} has no logits; use a "
-            "method that needs none, such as lshfm or pefd."
-        )
-    return teacher.vector("logits"), teacher.vector("penultimate")

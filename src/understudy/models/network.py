@@ -18,6 +18,7 @@ from understudy.models.embedding import Embedded, linear_like
 from understudy.models.inserted import Followed, drop_idle, recorded
 from understudy.models.taps import attach, first_tensor, run, settle, still, vector
 from understudy.models.trace import Anatomy, discover
+from understudy.reused import LAST_MAP, fill, is_average, translators
 
 DRY_SIZE = 224
 """Side of the images of the dry pass of a network that takes any size."""
@@ -105,7 +106,7 @@ class Network(nn.Module):
         self.taps: dict[str, str] = {**self._anatomy.taps, **self._places(), **(taps or {})}
         if "penultimate" in self.taps:  # features are listed in the order of the computation
             self.taps["penultimate"] = self.taps.pop("penultimate")
-        self._embedded = ""
+        self._embedded, self._reheaded = "", False
         self._handles: list[RemovableHandle] = []
         self._attach()
 
@@ -230,10 +231,35 @@ class Network(nn.Module):
             handle.remove()
         return torch.allclose(flat, full, rtol=1e-3, atol=1e-4 * float(full.abs().max()))
 
+    def rehead(self, layer: nn.Module, classifier: nn.Linear) -> None:
+        """Let the last map pass through a layer that stays, and classify its average anew.
+
+        Args:
+            layer: Gives a map of any shape, from now on `penultimate/map`.
+            classifier: Stays frozen, for `take_classifier` to fill.
+
+        Raises:
+            NetworkError: The classifier is not linear, or reads more than the map's average.
+        """
+        if self._embedded or self._reheaded or not self._reads_average():
+            raise NetworkError(
+                f"{self.name} cannot take another head: its classifier must be a linear layer that "
+                f"reads the average of {LAST_MAP!r} and gives the logits, with no layer added yet."
+            )
+        self._rehead(self.taps[LAST_MAP], layer, classifier)
+        self._attach()
+
+    def take_classifier(self, other: "Network") -> None:
+        """Fill the classifier of a new head with another network's; any other stays as it is."""
+        if self._reheaded:
+            fill(self._layer(), other.classifier_weight, other.classifier_bias)
+
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Insert the layers that a state dict is of; their values are still to be loaded."""
         for path, layer in recorded(state):
             self._follow(path, layer)
+        for path, translator in translators(state):
+            self._rehead(path, translator, nn.Linear(*state[f"{self.classifier}.weight"].T.shape))
         self._attach()
 
     def renew_classifier(self, num_classes: int) -> None:
@@ -318,6 +344,25 @@ class Network(nn.Module):
             name: place.replace(inside, moved, 1) if place.startswith(inside) else place
             for name, place in self.taps.items()
         }
+
+    def _reads_average(self) -> bool:
+        """Whether the classifier, linear and last, reads just the average of the last map."""
+        linear = self.classifier and isinstance(self._layer(), nn.Linear) and self._anatomy.exact
+        if not linear or self.shapes.kind(LAST_MAP) != "map":
+            return False
+        with still(self.module):
+            run(self.module, self._dry_images())
+        found = {name: tap.take() for name, tap in self._taps.items()}
+        return is_average(found["penultimate"], found[LAST_MAP])
+
+    def _rehead(self, path: str, layer: nn.Module, classifier: nn.Linear) -> None:
+        self._follow(path, layer)
+        classifier.requires_grad_(False).to(self._layer().weight)
+        self.module.set_submodule(self.classifier, classifier)
+        # Whatever else was read at that place is still what the module gives.
+        others = {k for k, place in self.taps.items() if place == path} - {LAST_MAP}
+        self.taps |= dict.fromkeys(others, f"{path}.body")
+        self._reheaded = True
 
     def _attach(self) -> None:
         self._detach()
