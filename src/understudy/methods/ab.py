@@ -40,8 +40,9 @@ def ab(
     teacher: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, " batch"]:
     """Squared hinge of the student against the sign of the teacher, summed over all elements."""
-    short = torch.where(teacher > 0, 1 - student, 1 + student).relu()
-    return short.square().flatten(1).sum(1)
+    # Not `torch.where`, which takes four times as long on a CPU.
+    side = 2 * (teacher > 0).to(student.dtype) - 1
+    return (1 - side * student).relu().square().flatten(1).sum(1)
 
 
 @final

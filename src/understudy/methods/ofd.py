@@ -44,7 +44,9 @@ def ofd(
 ) -> Float[Tensor, " batch"]:
     """Partial squared distance of each row, summed over all elements."""
     gap = student - torch.maximum(teacher, margin)
-    return torch.where(teacher > 0, gap, gap.relu()).square().flatten(1).sum(1)
+    # Not `torch.where`, which takes four times as long on a CPU.
+    counts = ((teacher > 0) | (gap > 0)).to(gap.dtype)
+    return (counts * gap).square().flatten(1).sum(1)
 
 
 def normal_margin(

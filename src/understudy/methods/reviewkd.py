@@ -16,9 +16,6 @@ As in mdistiller (github.com/megvii-research/mdistiller), the teacher's stages a
 last activation, the student's those after it. mdistiller has no such stages of MobileNetV2; here
 they are those of the network, which ends them without an activation. On ImageNet, where the
 authors' in-place ReLU leaves nothing but activated maps, name the stages.
-
-The average is linear, so that differences are averaged, not both maps: half the work, and the same
-number up to rounding.
 """
 
 from collections.abc import Sequence
@@ -43,14 +40,21 @@ def hcl(
     teacher: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, " batch"]:
     """Hierarchical context loss of one level."""
-    gap = student - teacher
-    loss, total, weight = gap.square().flatten(1).mean(1), 1.0, 1.0
+    loss, total, weight = _mean_square(student, teacher), 1.0, 1.0
+    # The average of averages is the average, where all have equal shares.
+    nested = all(side % 4 == 0 for side in student.shape[2:])
+    pooled = full = student, teacher
     for side in (4, 2, 1):
-        if side < gap.shape[2]:
+        if side < student.shape[2]:
             weight /= 2
             total += weight
-            loss = loss + weight * F.adaptive_avg_pool2d(gap, side).square().flatten(1).mean(1)
+            s, t = (F.adaptive_avg_pool2d(x, side) for x in (pooled if nested else full))
+            loss, pooled = loss + weight * _mean_square(s, t), (s, t)
     return loss / total
+
+
+def _mean_square(x: Tensor, y: Tensor) -> Float[Tensor, " batch"]:
+    return F.mse_loss(x, y, reduction="none").flatten(1).mean(1)
 
 
 @final
