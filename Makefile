@@ -22,8 +22,9 @@ check: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Against other projects: make bench PEERS="repdistiller=../RepDistiller mdistiller=../mdistiller"
 bench: setup
-	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python -m benchmarks $(addprefix --peer ,$(PEERS))
 
 results: setup
 	$(BIN)/python results/tables.py

@@ -21,12 +21,15 @@ HASHES = (512, 2048, 8192, 32768)
 VIEWS = (1, 8, 32, 162)
 STUDENTS = (1, 2, 4, 8)
 IMAGES = 1000
+MOST_ROUNDS = 5
+"""Curves need less precision than ratios."""
 _WIDE = Pair("resnet8", "resnet8x4")
 """Its teacher takes any width, and never runs."""
 
 
 def measure(rounds: int) -> dict[str, Any]:
     """What grows → with what → figures at each value."""
+    rounds = min(rounds, MOST_ROUNDS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         steps = (rounds + clock.WARM_UP) * max(BATCHES) // BATCH

@@ -10,13 +10,20 @@ from understudy.reporting.tables import markdown_table
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+PRECISIONS = ("fp32", "best")
+COMPARED = {
+    "bank": "fastest peer",
+    "first run": "first run",
+    "four students, bank": "four students",
+}
+"""What a peer is compared with in the measurements → the head of its columns."""
 BLOCK = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def block(match: re.Match[str]) -> str:
     """The table of one measurement, and under it where it comes from."""
     content = json.loads((HERE / f"{match[1]}.json").read_text(encoding="utf-8"))
-    table, origin = (steps if "pairs" in content else comparison)(content)
+    table, origin = (ratios if "parts" in content else comparison)(content)
     return f"<!-- table: {match[1]} -->\n{table}\n\n{origin}\n<!-- end -->"
 
 
@@ -31,19 +38,43 @@ def comparison(content: dict[str, Any]) -> tuple[str, str]:
     return markdown_table(of_comparison(content)), origin
 
 
-def steps(content: dict[str, Any]) -> tuple[str, str]:
-    """A row for every pair: the cost of a step as a multiple of the student's own."""
-    pairs = content["pairs"]
-    variants = [name for name in next(iter(pairs.values())) if name != "student alone"]
-    lines = [f"| pair | {' | '.join(variants)} |", f"| --- |{' ---: |' * len(variants)}"]
-    for name, figures in pairs.items():
-        ratios = " | ".join(f"{figures[variant]['ratio']:.2f}" for variant in variants)
-        lines.append(f"| {name} | {ratios} |")
-    origin = (
-        f"Batch {content['batch']}, fp32, one thread of {content['machine']}, medians of steps in "
-        "turn in one process; read differences under 3 % as equal. `make bench` measures it anew."
+def ratios(content: dict[str, Any]) -> tuple[str, str]:
+    """A row for every pair: what a step costs, and how much faster it is than the fastest peer."""
+    steps = content["parts"]["steps"]
+    against = content["parts"].get("peers", {})
+    columns = [f"{name}, {how}" for name in ("with bank", "online") for how in PRECISIONS]
+    compared = [f"{name}, {how}" for name in COMPARED.values() for how in PRECISIONS]
+    columns += compared if against else []
+    lines = [f"| pair | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for pair, measured in steps.items():
+        cells = [_range(measured[how]["bank"]) for how in PRECISIONS]
+        cells += [f"{measured[how]['online']['median']:.2f}" for how in PRECISIONS]
+        if against:
+            fastest = against[pair]["fastest"]
+            cells += [
+                f"{fastest[how][what]['median']:.2f} ×" for what in COMPARED for how in PRECISIONS
+            ]
+        lines.append(f"| {pair} | {' | '.join(cells)} |")
+    return "\n".join(lines), _origin(content)
+
+
+def _range(by_method: dict[str, Any]) -> str:
+    """Smallest and largest ratio of the methods; of one in two forms, the comparable one."""
+    names = [name for name in by_method if f"{name}, 2048 hashes" not in by_method]
+    values = sorted(by_method[name]["median"] for name in names)
+    return f"{values[0]:.2f} – {values[-1]:.2f}"
+
+
+def _origin(content: dict[str, Any]) -> str:
+    peers = ", ".join(f"{name} {commit}" for name, commit in content.get("peers", {}).items())
+    return (
+        f"Batch {content['batch']}, one thread of {content['machine']}, medians of steps in turn "
+        "in one process; read differences under 3 % as equal. With a bank: over the student's own "
+        "step, from the cheapest method to the dearest (lshfm with 2048 hashes where the feature "
+        "has 2048 dimensions). Online: over teacher forward and student step."
+        + (f" Fastest of {peers}." if peers else "")
+        + " [What the ratios mean](docs/benchmarks.md); `make bench` measures them anew."
     )
-    return "\n".join(lines), origin
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""The benchmarks are a program like any other: every part of ours measures something in seconds."""
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import clock, fidelity, first, pairs, peers, reading, run, steps  # noqa: E402
+
+PEER = """
+import torch
+import helper
+weight = torch.nn.Parameter(torch.zeros(2))
+optimizer = torch.optim.SGD([weight], lr=1)
+for step in range(3):
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    helper.done.append(step)
+    print(step)
+"""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less of everything."""
+    monkeypatch.setattr(reading, "IMAGES", 50)
+    monkeypatch.setattr(reading, "VIEWS", 4)
+    monkeypatch.setattr(reading, "FILES", 8)
+    monkeypatch.setattr(steps, "METHODS", {"kd": {"kd": {}}})
+    monkeypatch.setattr(fidelity, "STEPS", 2)
+    monkeypatch.setattr(fidelity, "IMAGES", 160)
+    monkeypatch.setattr(fidelity, "SEEDS", (0,))
+
+
+def test_a_ratio_is_that_of_turns_in_one_round() -> None:
+    figure = clock.ratio({0: 2.0, 1: 8.0, 2: 6.0, 5: 9.0}, {0: 1.0, 1: 2.0, 2: 2.0})
+    assert figure == {"low": 2.5, "median": 3.0, "high": 3.5}
+
+
+def test_seldom_variants_take_fewer_turns() -> None:
+    turns = clock.interleaved({"a": iter(range(99)), "b": iter(range(99))}, 7, seldom=("b",))
+    assert list(turns["a"]) == list(range(7))
+    assert list(turns["b"]) == [0, 3, 6]
+
+
+def test_steps() -> None:
+    found = steps.measure(1, [pairs.SMALL])[str(pairs.SMALL)]
+    for how in ("fp32", "best"):
+        assert set(found[how]["bank"]) == {"kd"}
+        assert found[how]["online over alone"]["median"] > 1
+
+
+def test_first_run() -> None:
+    assert 0 < first.share(2, steps=2) <= 1
+
+
+def test_reading() -> None:
+    assert reading.measure(1)["bank over files"]["median"] > 1
+
+
+def test_fidelity() -> None:
+    found = fidelity.measure(1, lesson=500)["variants"]
+    assert found["live again"] == found["bank fp32"] == {"weights": 0.0, "loss": 0.0}
+    assert 0 < found["bank fp16"]["weights"] < found["stale"]["weights"]
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Callable[[], peers.Program]:
+    """A program of three steps, in a checkout with a module of its own."""
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "train.py").write_text(PEER)
+    (tmp_path / "checkout" / "helper.py").write_text("done = []")
+    script = tmp_path / "checkout" / "train.py"
+    return lambda: peers.Program(script, [], modules=(), folder=tmp_path / "work")
+
+
+def test_a_peer_stands_still_after_every_step(
+    peer: Callable[[], peers.Program], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = set(sys.modules)
+    with closing(peer()) as program, closing(peer()) as other:
+        for number in range(3):
+            next(program)
+            if number == 0:
+                next(other)
+            # A step of somebody else's optimizer is none of the program's.
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1).step()
+        with pytest.raises(peers.PeerError, match="all its epochs are over"):
+            next(program)
+    assert "helper" not in set(sys.modules) - before
+    assert capsys.readouterr().out == ""
+
+
+def test_a_peer_that_fails_says_so(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("raise ValueError('no data')")
+    program = peers.Program(tmp_path / "train.py", [], modules=(), folder=tmp_path)
+    with closing(program), pytest.raises(peers.PeerError, match="no data"):
+        next(program)
+
+
+@pytest.mark.parametrize("name", peers.names())
+def test_every_adapter_has_methods_and_a_program(name: str) -> None:
+    adapter = runpy.run_module(f"benchmarks.peers.{name}")
+    assert adapter["METHODS"]
+    assert callable(adapter["program"])
+
+
+def test_results_are_kept_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "bench.json"
+    out.write_text('{"parts": {"input": 1}}')
+    monkeypatch.setattr(first, "EPOCHS", (2,))
+    run.main(["first", "--out", str(out)])
+    kept: dict[str, Any] = json.loads(out.read_text())
+    assert set(kept["parts"]) == {"input", "first"}
+
+
+def test_an_unknown_peer_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["peers", "--peer", "nobody=/"])
+    assert "there is no 'nobody'" in capsys.readouterr().err
+
+
+def test_tables_render(tmp_path: Path) -> None:
+    tables = runpy.run_path(str(ROOT / "results" / "tables.py"))
+    figure = {"low": 1.0, "median": 1.004, "high": 1.1}
+    step = {"bank": {"kd": figure, "nd": {**figure, "median": 1.02}}, "online": figure}
+    faster = {what: {"peer": "kd", **figure, "median": 2.614} for what in tables["COMPARED"]}
+    content = {
+        "machine": "one core",
+        "batch": 64,
+        "peers": {"repdistiller": "b84f547"},
+        "parts": {
+            "steps": {"t → s": {"fp32": step, "best": step}},
+            "peers": {"t → s": {"fastest": {"fp32": faster, "best": faster}}},
+        },
+    }
+    table, origin = tables["ratios"](content)
+    assert "| t → s | 1.00 – 1.02 |" in table
+    assert "2.61 ×" in table
+    assert "repdistiller b84f547" in origin
