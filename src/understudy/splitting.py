@@ -11,7 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from understudy.batch import Batch
 from understudy.errors import OutOfMemory
 
-_COMPLAINTS = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
+_COMPLAINTS = (
+    *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
+    "could not create a primitive",  # all that oneDNN says when it finds no memory
+)
 
 
 @final

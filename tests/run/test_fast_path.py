@@ -114,9 +114,9 @@ class Limited(Listener):
     def start(self, trainer, name):
         lines = Path("/proc/self/status").read_text().splitlines()
         used = next(int(line.split()[1]) for line in lines if line.startswith("VmData"))
-        resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + 100_000_000,) * 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + 200_000_000,) * 2)
 
-watcher = Limited(after=2)
+watcher = Limited(after=1)
 try:
     train(recipe.load(sys.argv[1]), out=sys.argv[2], device="cpu", watcher=watcher)
 except Interrupted:
