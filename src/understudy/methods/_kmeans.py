@@ -60,8 +60,8 @@ def step(parts: Iterator[Float[Tensor, "_ dim"]], centers: Float[Tensor, "k dim"
 
 def share(iteration: int, iterations: int) -> float:
     """Share of the images that an iteration, counted from 0, looks at."""
-    done = iteration / iterations
-    return 1 / 16 if done < 0.5 else 1 / 4 if done < 0.85 else 1.0
+    done = (iteration + 1) / iterations
+    return 1 / 16 if done <= 0.5 else 1 / 4 if done <= 0.85 else 1.0
 
 
 def clusters(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from understudy.methods._kmeans import nearest, step
 
-FAR = 1e15
+FAR = 2.0**50
 """Where a sub-class without any location is put: nearest to nothing."""
 _SEED = 0
 

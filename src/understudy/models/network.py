@@ -219,6 +219,8 @@ class Network(nn.Module):
 
     def averages(self, feature: str) -> bool:
         """Whether nothing but the mean over the locations of a map matters to the output."""
+        if self._places().get("penultimate/map") != self.taps[feature]:
+            return False  # later layers may let nothing pass as yet, and do so once trained
         images, last = self._dry_images(), self._taps[feature].layout == "channels last"
 
         def flatten(module: nn.Module, args: object, kwargs: object, x: Tensor) -> Tensor:
