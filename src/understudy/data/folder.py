@@ -5,7 +5,8 @@ order are the labels, as in torchvision's ImageFolder. Images that lie directly 
 the root itself, are unlabelled. Files that do not end like an image are no images and ignored.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -65,7 +66,7 @@ def _classes(folder: Path) -> list[str]:
 
 def _listing(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
     """Files and labels, sorted by class and path."""
-    loose, here = _images(folder, "*"), _classes(folder)
+    loose, here = _images(_files(folder, deep=False)), _classes(folder)
     if not here:
         if not loose:
             raise DataError(f"{folder} holds no images; they end in {', '.join(sorted(SUFFIXES))}.")
@@ -80,7 +81,7 @@ def _listing(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int
             f"{folder} has the class {unknown[0]!r}, which the training images lack; "
             f"they have: {', '.join(classes) or 'no classes'}."
         )
-    files = {name: _images(folder / name, "**/*") for name in here}
+    files = {name: _images(_files(folder / name, deep=True)) for name in here}
     if empty := [name for name in here if not files[name]]:
         raise DataError(
             f"The class folder {folder / empty[0]} holds no images; add some, or remove the folder."
@@ -89,9 +90,20 @@ def _listing(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int
     return [path for path, _ in rows], [label for _, label in rows]
 
 
-def _images(folder: Path, pattern: str) -> list[Path]:
+def _images(files: Iterable[os.DirEntry[str]]) -> list[Path]:
+    endings = tuple(SUFFIXES)
     return sorted(
-        path
-        for path in folder.glob(pattern)
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        Path(file.path)
+        for file in files
+        if file.name.lower().endswith(endings) and not file.name.startswith(".")
     )
+
+
+def _files(folder: Path | str, *, deep: bool) -> Iterator[os.DirEntry[str]]:
+    """Files in a folder and, if `deep`, in those below; several times faster than `Path.glob`."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if deep and entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path, deep=True)
+            elif entry.is_file():
+                yield entry
