@@ -3,6 +3,9 @@
 A comparison directory holds `comparison.json`, whose form is `Comparison`, and a run directory
 `<arm>/seed<n>` for every arm and seed. It may be interrupted and continued: finished runs are kept.
 An arm that diverges is left at that seed and recorded so; removing its run trains it anew.
+
+All arms learn from one teacher: what it gives is kept in `bank`, filled by whichever run first
+meets a view and replayed by all others, unless the recipe names a bank of its own.
 """
 
 import json
@@ -12,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from understudy import build, machine, storage, tasks
+from understudy import build, machine, replay, storage, tasks
+from understudy.build import Experiment
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.execution import Watcher
 from understudy.recipe import Recipe, without_methods
@@ -21,6 +25,8 @@ from understudy.verdict import Verdict, diverged, verdict
 from understudy.wiring import check_methods
 
 CONTROL = "control"
+SEED = "{seed}"
+"""Stands for the seed in the path of a bank that seeds cannot share."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,10 @@ def compare(
         device: As for `train`.
         watcher: Told about the progress of every run.
 
+    Without a `bank.path` in the recipe, arms whose methods read what `bank.features` names share a
+    bank in the comparison directory, if half of the free disk holds it. Its runs are the same to
+    the bit as without one.
+
     Raises:
         RecipeError: No method, no teacher, or no seed to compare with.
         RunError: The directory holds another comparison, or runs on other images.
@@ -70,10 +80,7 @@ def compare(
     root = Path(out) if out else Path("runs") / recipe.name
     _claim(root, recipe)
     arms = _arms(recipe, methods)
-    for name, arm in arms.items():
-        if not all(Run(_place(root, name, seed)).finished for seed in seeds):
-            build.experiment(replace(arm, seed=seeds[0]))
-    runs = _execute(arms, seeds, root, device, watcher)
+    runs = _execute(_built(arms, seeds, root), seeds, root, device, watcher)
     result = _comparison(recipe, arms, runs, seeds, root)
     if machine.is_first_process():
         storage.write(root / "comparison.json", json.dumps(asdict(result), indent=1))
@@ -114,6 +121,37 @@ def _arms(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
     return arms
 
 
+def _built(arms: Mapping[str, Recipe], seeds: Sequence[int], root: Path) -> dict[str, Recipe]:
+    """Every arm with its bank; an arm that cannot be built is found before any is trained."""
+    made = {}
+    for name, arm in arms.items():
+        unfinished = not all(Run(_place(root, name, seed)).finished for seed in seeds)
+        experiment = build.experiment(replace(arm, seed=seeds[0])) if unfinished else None
+        made[name] = _banked(arm, experiment, root) if experiment else arm
+    return made
+
+
+def _banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
+    """The arm with the bank of the comparison, if that serves its methods and has room."""
+    teacher = experiment.distiller.teacher
+    if arm.bank.path or teacher is None or not replay.serves(experiment, arm):
+        return arm
+    data, few = arm.data, experiment.train.views.count is not None
+    # Else which images are used, or which crops of them, hangs on the seed of the run.
+    shared = data.seed is not None or (few and not data.images and not data.validation)
+    path, epochs = root / "bank" / ("all" if shared else SEED), arm.training.epochs
+    banked = replace(arm, bank=replace(arm.bank, path=str(path), views=epochs))
+    contract = replay.contract(experiment, teacher, banked)
+    met = contract.bytes * min(1.0, epochs / contract.num_views)
+    return banked if met < storage.free_bytes(root) / 2 else arm
+
+
+def _seeded(arm: Recipe, name: str, seed: int) -> Recipe:
+    """One run of an arm."""
+    bank = replace(arm.bank, path=arm.bank.path.replace(SEED, f"seed{seed}"))
+    return replace(arm, name=f"{name} seed {seed}", seed=seed, bank=bank)
+
+
 def _place(root: Path, arm: str, seed: int) -> Path:
     return root / arm / f"seed{seed}"
 
@@ -135,7 +173,7 @@ def _execute(
                 continue
             run = Run(_place(root, name, seed))
             runs[name].append(run)
-            made = replace(arm, name=f"{name} seed {seed}", seed=seed)
+            made = _seeded(arm, name, seed)
             try:
                 # What was interrupted goes on where it stopped.
                 train(made, out=run.path, resume=run.begun, device=device, watcher=watcher)
@@ -167,6 +205,8 @@ def _comparison(
     root: Path,
 ) -> Comparison:
     first = runs[CONTROL][0].evaluation
+    done = [run for group in runs.values() for run in group if run.finished]
+    filling = sum(run.evaluation["teacher_seconds"] or 0.0 for run in done)
     return Comparison(
         name=recipe.name,
         task=recipe.task,
@@ -176,7 +216,7 @@ def _comparison(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=sum(run.seconds for group in runs.values() for run in group),
         classes=first["classes"],
-        teacher=first["teacher"],
+        teacher=first["teacher"] | {"seconds": filling},
         arms=[
             {
                 "name": name,
@@ -218,12 +258,18 @@ def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "per_class": [e["per_class"] for e in evaluations],
         "fidelity": _over_seeds([e["fidelity"] for e in evaluations]),
         "cost": {
-            "seconds": [e["prepare_seconds"] + e["seconds"] for e in evaluations],
+            "seconds": [_own_seconds(e) for e in evaluations],
             "memory_mb": [e["memory_mb"] for e in evaluations],
             "parameters": counted.get("parameters"),
             "train_parameters": counted.get("train_parameters"),
         },
     }
+
+
+def _own_seconds(evaluation: Mapping[str, Any]) -> float:
+    """What a run took without filling the bank, which all arms share."""
+    whole = evaluation["prepare_seconds"] + evaluation["seconds"]
+    return float(whole - (evaluation["teacher_seconds"] or 0.0))
 
 
 def _over_seeds(parts: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

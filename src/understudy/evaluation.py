@@ -34,11 +34,25 @@ class Evaluation:
 
 
 @torch.no_grad()
-def collect(network: Network, batches: Iterable[Batch], accelerator: Accelerator) -> Outputs:
-    """Outputs of a network in evaluation mode, from all processes, in the order of the index."""
+def collect(
+    network: Network,
+    batches: Iterable[Batch],
+    accelerator: Accelerator,
+    *,
+    replay: Callable[[Batch], Features] | None = None,
+) -> Outputs:
+    """Outputs of a network in evaluation mode, from all processes, in the order of the index.
+
+    Args:
+        network: Student or teacher.
+        batches: This process's share of the images.
+        accelerator: Devices, processes and precision.
+        replay: Gives the network's features in its stead.
+    """
     training = network.training
     network.eval()
-    parts = [_outputs(network, batch, accelerator) for batch in batches]
+    give = replay or (lambda batch: network.features(batch.images))
+    parts = [_outputs(give, batch, accelerator) for batch in batches]
     network.train(training)
     parts = gather_object(parts) if accelerator.num_processes > 1 else parts
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -46,10 +60,10 @@ def collect(network: Network, batches: Iterable[Batch], accelerator: Accelerator
     return {name: x[order] for name, x in joined.items()}
 
 
-def _outputs(network: Network, batch: Batch, accelerator: Accelerator) -> Outputs:
+def _outputs(give: Callable[[Batch], Features], batch: Batch, accelerator: Accelerator) -> Outputs:
     batch = batch.to(accelerator.device, torch.contiguous_format)
     with accelerator.autocast():
-        features: Features = network.features(batch.images)
+        features = give(batch)
     kept: Outputs = {"index": batch.index, "labels": batch.labels}
     kept |= {name: features[name] for name in ("logits", "penultimate") if name in features}
     return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -75,7 +75,8 @@ class Execution:
         # Before methods measure the teacher: what it gives them may be stored for training.
         self.choices.place(distiller)
         with self.accelerator.main_process_first():  # which makes the bank, if there is none
-            replay.attach(self.experiment, recipe, self.choices.teacher_dtype)
+            self._replay = replay.attach(self.experiment, recipe, self.choices.teacher_dtype)
+            self._tested = replay.tested(self.experiment, recipe)
         state = self._saved() if resume else None
         if state is None:
             self._begin()
@@ -107,7 +108,10 @@ class Execution:
         self._write("recipe.yaml", recipes.dump(self.recipe))
         started = time.monotonic()
         self.experiment.prepare()
-        environment = self._environment() | {"prepare_seconds": time.monotonic() - started}
+        environment = self._environment() | {
+            "prepare_seconds": time.monotonic() - started,
+            "teacher_seconds": self._teacher_seconds(),
+        }
         self._write("environment.json", json.dumps(environment, indent=1))
 
     def _check_same(self) -> None:
@@ -164,6 +168,7 @@ class Execution:
             "epoch": epoch.number,
             "metrics": evaluation.metrics if evaluation else None,
             "fidelity": evaluation.fidelity if evaluation else None,
+            "teacher_seconds": self._teacher_seconds(),
         }
         del record["number"]
         self.records.append(record)
@@ -179,7 +184,9 @@ class Execution:
         """The student as it is now, on the test images; the teacher's side is computed once."""
         test, teacher = self.experiment.test, self.experiment.teacher
         if teacher is not None and self._teacher_outputs is None:
-            self._teacher_outputs = collect(teacher, test.once(augmented=False), self.accelerator)
+            self._teacher_outputs = collect(
+                teacher, test.once(augmented=False), self.accelerator, replay=self._tested
+            )
         student = collect(self.trainer.student, test.once(augmented=False), self.accelerator)
         self._latest = evaluate(student, self._teacher_outputs, self.experiment.task)
         return self._latest
@@ -251,11 +258,19 @@ class Execution:
             }
         )
 
+    def _teacher_seconds(self) -> float | None:
+        """Seconds in the teacher since this was asked last; None without a bank to fill."""
+        if self._replay is None:
+            return None
+        seconds, self._replay.seconds = self._replay.seconds, 0.0
+        return seconds
+
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         trained = self.experiment.distiller.trainable
         return asdict(evaluation) | {
             "teacher": self._teacher_summary(),
             "prepare_seconds": read_environment(self.path)["prepare_seconds"],
+            "teacher_seconds": _teacher_seconds(read_environment(self.path), *self.records),
             "classes": self.experiment.classes,
             "parameters": _count(self.trainer.student.plain()),
             "train_parameters": _count(trained),
@@ -276,6 +291,12 @@ class Execution:
             "per_class": own.per_class if alike else [],
             "parameters": _count(teacher.module),
         }
+
+
+def _teacher_seconds(*parts: Mapping[str, Any]) -> float | None:
+    """What filling the bank took of preparing and of all epochs; None without a bank."""
+    found: list[Any] = [part.get("teacher_seconds") for part in parts]
+    return None if None in found else float(sum(found))
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Plan, fill and verify the bank of a recipe, apart from any training run."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -13,7 +12,7 @@ from accelerate import PartialState
 from jaxtyping import Int64
 from torch import Tensor
 
-from understudy import build, machine, methods, replay, wiring
+from understudy import build, machine, methods, replay, storage, wiring
 from understudy.bank import Bank, Contract
 from understudy.bank.forms import DType
 from understudy.data import Loader
@@ -89,7 +88,7 @@ def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
     return Plan(
         contract=contract,
         seconds=_seconds_per_image(experiment, teacher) * contract.records,
-        free_bytes=shutil.disk_usage(_existing(Path(recipe.bank.path))).free,
+        free_bytes=storage.free_bytes(Path(recipe.bank.path)),
         memory_bytes=machine.available_memory(),
         hot_bytes=contract.bytes if few else contract.bytes // contract.num_views,
         shapes=shapes,
@@ -247,15 +246,10 @@ def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
 
 def _check_room(bank: Bank, records: int) -> None:
     needed = records * bank.contract.bytes // bank.contract.records
-    free = shutil.disk_usage(bank.path).free
+    free = storage.free_bytes(bank.path)
     if free < needed:
         raise BankError(
             f"The rest of the bank needs {needed / 1e9:.2f} GB, and {bank.path} has "
             f"{free / 1e9:.2f} GB free: name another disk by bank.path, set bank.dtype to fp16, or "
             "let training store only what it meets."
         )
-
-
-def _existing(path: Path) -> Path:
-    whole = path.resolve()
-    return next(folder for folder in (whole, *whole.parents) if folder.is_dir())

@@ -152,7 +152,7 @@ def numbers(views: Views, place: Index) -> Index:
     return place if views.count else place + CLEAN
 
 
-def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None) -> None:
+def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None) -> Replay | None:
     """Put the bank of a recipe in front of the teacher, which computes in `precision` from now on.
 
     Without a bank in the recipe, or anything to learn from the teacher, it stays in front itself.
@@ -163,14 +163,16 @@ def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None
     """
     distiller = experiment.distiller
     if distiller.teacher is None:
-        return
+        return None
     distiller.teacher.precision = precision
-    if recipe.bank.path and distiller.trainable.methods:
-        _check_served(experiment, recipe)
-        replay = opened(experiment, distiller.teacher, recipe)
-        if recipe.bank.codes:
-            replay.codes = Codes(replay.bank, _methods(experiment))
-        distiller.replay, distiller.stored = replay, replay.holds
+    if not recipe.bank.path or not distiller.trainable.methods:
+        return None
+    _check_served(experiment, recipe)
+    replay = opened(experiment, distiller.teacher, recipe)
+    if recipe.bank.codes:
+        replay.codes = Codes(replay.bank, _methods(experiment))
+    distiller.replay, distiller.stored = replay, replay.holds
+    return replay
 
 
 def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
@@ -198,6 +200,27 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
         dtype=recipe.bank.dtype,
         top_logits=recipe.bank.top_logits,
     )
+
+
+def tested(experiment: Experiment, recipe: Recipe) -> Replay | None:
+    """What the teacher gives for the test images, stored beside the bank of a recipe, if any.
+
+    Always as it is: metrics of the teacher are no place to save bytes.
+    """
+    distiller, views = experiment.distiller, experiment.test.views
+    if distiller.teacher is None or not recipe.bank.path:
+        return None
+    made_of = replace(
+        contract(experiment, distiller.teacher, recipe),
+        images=experiment.digests["test images"],
+        transform=views.description,
+        num_images=len(experiment.test.labels),
+        num_views=views.count or 1,
+        dtype="fp32",
+        top_logits=None,
+    )
+    bank = Bank(Path(recipe.bank.path) / f"test-{made_of.images}", made_of)
+    return Replay(distiller.teacher, bank, views)
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def write(path: Path, content: str | bytes) -> None:
     except OSError as error:
         _forget(partial)
         raise RunError(_reason(error, path, len(data))) from error
+
+
+def free_bytes(path: Path) -> int:
+    """What the disk has free on which `path` lies, or would lie."""
+    whole = path.resolve()
+    folder = next(place for place in (whole, *whole.parents) if place.is_dir())
+    return shutil.disk_usage(folder).free
 
 
 def _forget(partial: Path) -> None:

@@ -15,7 +15,7 @@ from understudy.comparison import CONTROL, compare
 from understudy.errors import Diverged, RecipeError, RunError, UnderstudyError
 from understudy.recipe import Recipe
 from understudy.reporting import report, terminal_table
-from understudy.run import Run
+from understudy.run import Run, train
 
 BROKEN = {"kd": {"weight": 1e38, "temperature": 1.0}, "pefd": {}}
 
@@ -55,6 +55,40 @@ def test_a_comparison_continues_where_it_stopped(short: Recipe, tmp_path: Path) 
     other = replace(short, training=replace(short.training, lr=0.01))
     with pytest.raises(RunError, match="comparison by another recipe"):
         compare(other, methods=["kd"], seeds=[0], out=tmp_path)
+
+
+def test_arms_share_one_teacher_and_learn_what_they_would_alone(
+    short: Recipe, tmp_path: Path
+) -> None:
+    short = replace(short, data=replace(short.data, seed=0))
+    found = compare(short, methods=["kd", "pefd"], seeds=[0, 1], out=tmp_path / "all")
+    kd, pefd = ([Run(tmp_path / "all" / path) for path in arm["runs"]] for arm in found.arms[1:])
+    first, *others = [run.evaluation["teacher_seconds"] for run in (kd[0], pefd[0], pefd[1])]
+    assert first > 0
+    assert others == [0, 0], "kd has met all of their views"
+    assert found.teacher["seconds"] == first + kd[1].evaluation["teacher_seconds"]
+    alone = train(replace(short, methods={"pefd": {}}, seed=1), out=tmp_path / "alone")
+    student = "student.safetensors"
+    assert (alone.path / student).read_bytes() == (pefd[1].path / student).read_bytes()
+
+
+def test_seeds_of_image_files_have_banks_of_their_own(short: Recipe, tmp_path: Path) -> None:
+    crops = replace(short, data=replace(short.data, augment="resized_crop"))
+    compare(crops, methods=["kd"], seeds=[0, 1], out=tmp_path)
+    assert {path.name for path in (tmp_path / "bank").iterdir()} == {"seed0", "seed1"}
+    same = replace(crops, data=replace(crops.data, seed=3))
+    compare(same, methods=["kd"], seeds=[0, 1], out=tmp_path / "same")
+    assert [path.name for path in (tmp_path / "same" / "bank").iterdir()] == ["all"]
+
+
+def test_an_arm_whose_features_no_bank_stores_has_the_teacher_itself(
+    short: Recipe, tmp_path: Path
+) -> None:
+    found = compare(short, methods=["fitnet", "kd"], seeds=[0], out=tmp_path)
+    runs = [Run(tmp_path / arm["runs"][0]) for arm in found.arms]
+    seconds = [run.evaluation["teacher_seconds"] for run in runs]
+    assert [x is None for x in seconds] == [True, True, False]
+    assert not runs[1].recipe.bank.path
 
 
 def test_arms_that_saw_other_images_are_not_compared(short: Recipe, tmp_path: Path) -> None:

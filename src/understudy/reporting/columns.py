@@ -91,7 +91,13 @@ def _fidelity_cell(key: str) -> Callable[[Arm], str]:
 
 def _cost() -> list[Column]:
     return [
-        Column("time", _time, "training time of one seed", brief=True),
+        Column(
+            "time",
+            _time,
+            "training time of one seed; the teacher's, where arms share it through a bank, stands "
+            "in its own row, once for all of them",
+            brief=True,
+        ),
         Column("memory", _memory, "peak memory of training"),
         Column(
             "parameters",

@@ -75,6 +75,7 @@ def _teacher(content: Mapping[str, Any]) -> Arm:
         "teacher",
         metrics={key: [value] for key, value in content["metrics"].items() if value is not None},
         per_class=[content["per_class"]] if content.get("per_class") else [],
+        seconds=[content["seconds"]] if content.get("seconds") else [],
         parameters=content["parameters"],
     )
 
