@@ -20,7 +20,7 @@ TINY: dict[str, Any] = {
 
 def outcome(run: Run) -> tuple[list[dict[str, Any]], bytes]:
     """What must not depend on interruptions: metrics without times, and the student's weights."""
-    timed = ("seconds", "images_per_second")
+    timed = ("seconds", "images_per_second", "teacher_seconds")
     lines = [{k: v for k, v in line.items() if k not in timed} for line in run.epochs()]
     return json.loads(json.dumps(lines)), (run.path / "student.safetensors").read_bytes()
 

@@ -1,44 +1,22 @@
 """A bank replays the teacher: the same student to the bit, and no teacher's forward pass."""
 
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from banked_runs import banked, counted, folder_of_images, shown
 from small_runs import CNN, outcome
 
-from understudy import filling, recipe
-from understudy.bank import Bank, Contract
-from understudy.distiller import Teacher
+from understudy import build, filling, recipe, replay
+from understudy.bank import Bank
+from understudy.devices import accelerator, choose
+from understudy.engine import Trainer
 from understudy.errors import BankError, RecipeError
+from understudy.features import Features
+from understudy.methods.lshfm import LSHFM
 from understudy.recipe import Recipe
 from understudy.run import train
-
-
-@contextmanager
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many images each forward pass of the teacher saw."""
-    seen: list[int] = []
-    forward = Teacher.forward
-
-    def spy(self: Teacher, images: Any) -> Any:
-        seen.append(len(images))
-        return forward(self, images)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Teacher, "forward", spy)
-        yield seen
-
-
-def banked(tiny: Recipe, path: Path, **changes: Any) -> Recipe:
-    return recipe.parse(recipe.plain(tiny), {"bank.path": str(path), **changes})
 
 
 def test_the_student_is_the_same_to_the_bit_with_and_without_a_bank(
@@ -65,34 +43,6 @@ def test_an_fp16_bank_is_close(tiny: Recipe, tmp_path: Path) -> None:
         assert near["losses"] == pytest.approx(exact["losses"], rel=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"bank.dtype": "fp16"}, "another dtype: fp32 there, fp16 here"),
-        ({"data.augment": "flip"}, "another transform"),
-        ({"data.images": 100}, "another images"),
-        ({"training.precision": "bf16"}, "another precision: fp32 there, bfloat16 here"),
-        ({"teacher.size": 24}, "another input"),
-    ],
-)
-def test_a_bank_of_something_else_is_refused(
-    tiny: Recipe, tmp_path: Path, changes: dict[str, Any], words: str
-) -> None:
-    train(banked(tiny, tmp_path / "bank"), out=tmp_path / "first")
-    with pytest.raises(BankError, match=words):
-        train(banked(tiny, tmp_path / "bank", **changes), out=tmp_path / "second")
-
-
-def test_a_flipped_byte_is_noticed(tiny: Recipe, tmp_path: Path) -> None:
-    train(banked(tiny, tmp_path / "bank"), out=tmp_path / "first")
-    records = np.memmap(tmp_path / "bank" / "records.bin", dtype=np.uint8, mode="r+")
-    places = np.flatnonzero(records)
-    records[places[len(places) // 2]] ^= 1
-    records.flush()
-    with pytest.raises(BankError, match=r"is damaged: view \d+ of image \d+"):
-        train(banked(tiny, tmp_path / "bank"), out=tmp_path / "second")
-
-
 def test_a_method_that_reads_more_than_is_stored_is_refused(tiny: Recipe, tmp_path: Path) -> None:
     wanted = banked(tiny, tmp_path / "bank", methods={"fitnet": {"feature": "stage2"}})
     with pytest.raises(RecipeError, match="'fitnet' reads stage2"):
@@ -101,28 +51,27 @@ def test_a_method_that_reads_more_than_is_stored_is_refused(tiny: Recipe, tmp_pa
     train(stored, out=tmp_path / "stored")
 
 
-def test_a_truncated_bank_is_refused(tmp_path: Path) -> None:
-    contract = Contract("t", "i", "fp32", "x", "v", 5, 3, {"logits": (4,)})
-    Bank(tmp_path, contract)
-    with (tmp_path / "records.bin").open("r+b") as file:
-        file.truncate(100)
-    with pytest.raises(BankError, match="is damaged: it holds 6 of 15 records"):
-        Bank(tmp_path, contract)
-
-
 def test_plan_fill_and_verify(tiny: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip"})
     planned = filling.plan(wanted)
     assert not (tmp_path / "bank").exists()
     assert planned.contract.records == 200 * 2
-    assert planned.contract.bytes == 400 * (4 * (32 + 10) + 4)
+    assert planned.contract.bytes == planned.hot_bytes == 400 * (4 * (32 + 10) + 4)
+    assert planned.sizes["penultimate"] == {
+        "fp32": 400 * 128, "fp16": 400 * 64, "int8": 400 * (4 + 32)
+    }  # fmt: skip
+    assert planned.sizes["stage2"]["fp32"] == 400 * 4 * 32 * 4 * 4
+    assert {"kd", "lshfm", "nd", "pefd"} <= set(planned.serves)
+    assert planned.unserved["fitnet"] == ("stage2",)
+    assert min(planned.free_bytes, planned.memory_bytes) > planned.contract.bytes
     told: list[tuple[int, int]] = []
     bank = filling.fill(wanted, watch=lambda *counts: told.append(counts))
     assert (bank.filled(), told[-1]) == (400, (400, 400))
     assert filling.verify(wanted).difference < 1e-5
     with counted(monkeypatch) as seen:
-        banked_run = train(wanted, out=tmp_path / "banked")
+        _weights(wanted)
     assert seen == []
+    banked_run = train(wanted, out=tmp_path / "banked")
     online = recipe.parse(recipe.plain(wanted), {"bank.path": ""})
     for exact, near in zip(
         train(online, out=tmp_path / "online").epochs(), banked_run.epochs(), strict=True
@@ -158,84 +107,142 @@ def test_verify_notices_what_the_teacher_does_not_give(tiny: Recipe, tmp_path: P
 
 
 def test_images_from_files_have_as_many_views_as_asked_for(
-    tmp_path: Path, monkeypatch: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", 4)):
-        for name in ("cat", "dog"):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{i}.png")
     base = {
-        "data": {"source": "folder", "root": str(tmp_path / "images"), "size": 32},
+        "data": {"source": "folder", "root": str(folder_of_images(tmp_path / "images")),
+                 "size": 32},
         "student": {"name": CNN},
         "training": {"epochs": 2, "batch": 8, "lr": 0.01, "schedule": "constant"},
-    }
+    }  # fmt: skip
     teacher = train(recipe.parse(base, {"training.epochs": 1}), out=tmp_path / "teacher")
     changes = {
         "data.augment": "resized_crop",
         "teacher.weights": str(teacher.path),
-        "methods": {"kd": {}},
+        "methods": {"kd": {}, "nd": {}},
     }
-    wanted = recipe.parse(base, {**changes, "bank": {"path": str(tmp_path / "bank"), "views": 2}})
+    wanted = recipe.parse(base, {**changes, "bank": {"path": str(tmp_path / "bank"), "views": 1}})
+    more = recipe.parse(recipe.plain(wanted), {"bank.views": 2})
     online = train(recipe.parse(base, changes), out=tmp_path / "online")
     first = train(wanted, out=tmp_path / "first")
     with counted(monkeypatch) as seen:
-        second = train(wanted, out=tmp_path / "second")
+        grown = train(more, out=tmp_path / "grown")
+    assert seen == [8, 8, 8]  # view 1 of 24 images; view 0 and the clean one were there
+    with counted(monkeypatch) as seen:
+        full = train(wanted, out=tmp_path / "full")
     assert seen == []
-    assert outcome(first) == outcome(second) == outcome(online)
+    assert outcome(online) == outcome(first) == outcome(grown) == outcome(full)
+    assert filling.fill(more).filled() == 24 * 3
+    assert filling.verify(more).difference < 1e-5
 
 
-def test_killed_while_filling_it_goes_on_by_itself_or_with_another(
-    tiny: Recipe, tmp_path: Path
+@pytest.mark.parametrize("means", ["clean", "augmented"])
+def test_a_full_bank_lets_methods_prepare_without_images_or_teacher(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, means: str
 ) -> None:
-    wanted = banked(tiny, tmp_path / "bank")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.dump(wanted))
-    words = ["-m", "understudy", "bank", "build", str(path), "--device", "cpu"]
-    killed = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
-    checks = tmp_path / "bank" / "checks.bin"
-    until = time.monotonic() + 120
-    while not (checks.is_file() and any(checks.read_bytes())):
-        assert killed.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < until, "nothing was stored"
-        time.sleep(0.005)
-    killed.kill()
-    killed.wait()
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run(
-        [sys.executable, *launcher, *words], check=True, capture_output=True, timeout=300
-    )
-    assert filling.fill(wanted).filled() == 200 * 162
-    assert filling.verify(wanted).difference < 1e-4
-
-
-def test_a_full_disk_keeps_what_was_stored(tiny: Recipe, tmp_path: Path, small_disk: Path) -> None:
-    wanted = banked(tiny, small_disk / "bank", methods={"kd": {}})
-    with pytest.raises(BankError, match="The rest of the bank needs"):
-        filling.fill(wanted)
-    with pytest.raises(BankError, match=r"cannot be written \(No space left"):
-        train(recipe.parse(recipe.plain(wanted), {"training.epochs": 30}), out=tmp_path / "run")
-    left = filling.verify(wanted)
-    assert left.records > 0
-    assert left.difference < 1e-4
-
-
-def test_a_bank_that_cannot_be_written_is_still_read(
-    tiny: Recipe, tmp_path: Path, small_disk: Path
-) -> None:
-    wanted = banked(tiny, small_disk / "bank", **{"data.augment": "flip"})
+    measuring = {"methods": {"lshfm": {"hashes": 16}, "nd": {"means": means}}}
+    wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip", **measuring})
+    online = build.experiment(recipe.parse(recipe.plain(wanted), {"bank.path": ""}))
+    online.prepare()
     filling.fill(wanted)
-    first = train(wanted, out=tmp_path / "first")
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    second = train(wanted, out=tmp_path / "second")
-    assert outcome(first) == outcome(second)
+    experiment = build.experiment(wanted)
+    replay.attach(experiment, wanted, None)
+    with counted(monkeypatch) as seen, shown(monkeypatch) as images:
+        experiment.prepare()
+    assert (seen, images) == ([], [])
+    state = experiment.distiller.trainable.state_dict()
+    for name, exact in online.distiller.trainable.state_dict().items():
+        torch.testing.assert_close(state[name], exact, rtol=1e-4, atol=1e-4)
 
 
-def test_a_damaged_manifest_is_named(tiny: Recipe, tmp_path: Path) -> None:
-    train(banked(tiny, tmp_path / "bank"), out=tmp_path / "first")
-    (tmp_path / "bank" / "manifest.json").write_text('{"teacher":')
-    with pytest.raises(BankError, match=r"manifest.json is damaged"):
-        train(banked(tiny, tmp_path / "bank"), out=tmp_path / "second")
+def test_only_batches_that_miss_something_are_shown(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "none", "data.images": 600})
+    experiment = build.experiment(wanted)
+    replay.attach(experiment, wanted, None)
+    loader, distiller = experiment.everything, experiment.distiller
+    first, second, third = loader.once(augmented=False)
+    distiller.observe(first)
+    distiller.observe(third)
+    with counted(monkeypatch) as seen, shown(monkeypatch) as images:
+        experiment.prepare()
+    assert seen == images == [256]
+    got = list(loader.once(augmented=False, stored=distiller.stored))
+    assert [batch.images.shape for batch in got] == [(256, 3, 0, 0), (256, 3, 0, 0), (88, 3, 0, 0)]
+    for bare, whole in zip(got, (first, second, third), strict=True):
+        assert torch.equal(bare.labels, whole.labels)
+        assert torch.equal(bare.index, whole.index)
+        assert torch.equal(bare.view, whole.view)
+
+
+def test_codes_are_stored_apart_and_change_nothing(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = {
+        "lshfm": {"hashes": 40},
+        "other": {"method": "lshfm", "hashes": 24, "weight": 1.0},
+        "kd": {},
+    }
+    wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip", "methods": methods})
+    plain = train(wanted, out=tmp_path / "plain")
+    coded = recipe.parse(recipe.plain(wanted), {"bank.codes": True})
+    first = train(coded, out=tmp_path / "first")
+    kept = [len(list((tmp_path / "bank").glob(f"{label}-*"))) for label in methods]
+    assert kept == [1, 1, 0]
+    computed: list[int] = []
+    codes = LSHFM.codes
+
+    def spy(self: LSHFM, teacher: Features) -> Features:
+        computed.append(len(teacher["penultimate"]))
+        return codes(self, teacher)
+
+    monkeypatch.setattr(LSHFM, "codes", spy)
+    second = train(coded, out=tmp_path / "second")
+    assert len(computed) == 2  # of the first batch, to know how many bytes each has
+    assert outcome(plain) == outcome(first) == outcome(second)
+    train(recipe.parse(recipe.plain(coded), {"seed": 3, "data.seed": 0}), out=tmp_path / "third")
+    assert len(list((tmp_path / "bank").glob("lshfm-*"))) == 2  # other hashes, other codes
+
+
+def test_the_time_of_the_live_teacher_is_known(tiny: Recipe, tmp_path: Path) -> None:
+    wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "none"})
+    experiment = build.experiment(wanted)
+    teacher = experiment.distiller.teacher
+    assert teacher is not None
+    source = replay.opened(experiment, teacher, wanted)
+    (batch,) = experiment.everything.once(augmented=False)
+    source(batch)
+    spent = source.seconds
+    assert spent > 0
+    source(batch)
+    assert source.seconds == spent
+
+
+def test_an_fp16_bank_changes_less_than_another_memory_layout(tiny: Recipe, tmp_path: Path) -> None:
+    """After 30 steps of a network with batch normalisation, which enlarges every difference."""
+    taught = {
+        "student": {"name": "resnet8"},
+        "data.images": 192,
+        "training": {"epochs": 5, "batch": 32, "lr": 0.01, "channels_last": False},
+    }
+    base = recipe.parse(recipe.plain(tiny), taught)
+    exact = _weights(base)
+    rounded = _weights(banked(base, tmp_path / "bank", **{"bank.dtype": "fp16"}))
+    moved = _weights(recipe.parse(recipe.plain(base), {"training.channels_last": True}))
+    by_rounding, by_layout = (float((x - exact).norm() / exact.norm()) for x in (rounded, moved))
+    assert 0 < by_rounding <= 1.5 * by_layout, f"{by_rounding:.2e} against {by_layout:.2e}"
+
+
+def _weights(wanted: Recipe) -> torch.Tensor:
+    """Those of the student at the end of its training."""
+    experiment = build.experiment(wanted)
+    cpu = accelerator(wanted.training, "cpu")
+    choose(wanted.training, experiment.distiller, cpu.device).place(experiment.distiller)
+    replay.attach(experiment, wanted, None)
+    experiment.prepare()
+    trainer = Trainer(
+        experiment.distiller, experiment.train, wanted.training, seed=0, accelerator=cpu
+    )
+    list(trainer.fit())
+    return torch.cat([x.detach().flatten() for x in trainer.student.parameters()])

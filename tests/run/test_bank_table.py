@@ -59,6 +59,12 @@ def test_a_view_lies_in_one_piece(tmp_path: Path) -> None:
     assert not any(content[2 * size :])
 
 
+def test_the_order_in_which_features_are_named_does_not_matter(tmp_path: Path) -> None:
+    store(Bank(tmp_path, CONTRACT), 0)
+    turned = dict(reversed(CONTRACT.features.items()))
+    assert holds(Bank(tmp_path, replace(CONTRACT, features=turned)), 0)
+
+
 def test_an_empty_record_is_no_record(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="view 1 of image 0 is not what was stored"):
         Bank(tmp_path, CONTRACT).read(IMAGES, torch.ones(5, dtype=torch.int64))

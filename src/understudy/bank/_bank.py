@@ -123,13 +123,11 @@ class Bank:
         return torch.cat(flat, dim=1)
 
     def _decoded(self, records: Rows) -> Features:
+        forms, shapes = self.contract.forms.items(), self.contract.features
         parts = torch.split(records, self._bytes, dim=1)
-        shapes = self.contract.features.values()
         return {
-            name: form.decode(part).reshape(-1, *shape)
-            for (name, form), part, shape in zip(
-                self.contract.forms.items(), parts, shapes, strict=True
-            )
+            name: form.decode(part).reshape(-1, *shapes[name])
+            for (name, form), part in zip(forms, parts, strict=True)
         }
 
 
@@ -190,9 +188,15 @@ def _views(path: Path, contract: Contract) -> int:
         if key != "num_views" and stored.get(key) != wanted[key]:
             raise BankError(
                 f"The bank {path} was filled with another {_NAMES.get(key, key)}: "
-                f"{stored.get(key)} there, {wanted[key]} here. Name another folder by bank.path."
+                f"{_line(stored.get(key))} there, {_line(wanted[key])} here. Name another folder "
+                "by bank.path."
             )
     return int(stored["num_views"])
+
+
+def _line(value: Any) -> str:
+    """A value in one line; some transforms describe themselves in several."""
+    return " ".join(str(value).split())
 
 
 _NAMES = {"num_images": "number of images", "top_logits": "number of logits"}

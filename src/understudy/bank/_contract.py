@@ -39,10 +39,10 @@ class Contract:
 
     @cached_property
     def forms(self) -> dict[str, Form]:
-        """How each feature is stored."""
+        """How each feature is stored, in the order of a record: that of the names."""
         return {
             name: form(prod(shape), self.dtype, self.top_logits if name == "logits" else None)
-            for name, shape in self.features.items()
+            for name, shape in sorted(self.features.items())
         }
 
     @property
