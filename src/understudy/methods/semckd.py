@@ -73,8 +73,8 @@ class SemCKD(Method):
 
     def __init__(self, student: Shapes, teacher: Shapes, *, neighbours: int = 64) -> None:
         super().__init__()
-        if neighbours < 4:
-            raise RecipeError(f"'neighbours' of semckd is {neighbours}; it must be at least 4.")
+        if neighbours < 8:
+            raise RecipeError(f"'neighbours' of semckd is {neighbours}; it must be at least 8.")
         self.neighbours, self.ours, self.theirs = neighbours, student.stages, teacher.stages
         self.queries = nn.ModuleList(_perceptron(neighbours) for _ in self.ours)
         self.keys = nn.ModuleList(_perceptron(neighbours) for _ in self.theirs)
