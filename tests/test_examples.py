@@ -28,6 +28,13 @@ def test_own_loop_brings_the_losses_down() -> None:
         assert last < first
 
 
+def test_several_students_bring_their_losses_down() -> None:
+    text = said("several_students.py")
+    for name in ("mobilenet", "shufflenet"):
+        first, *_, last = numbers(text, name)
+        assert last < first
+
+
 def test_new_method_is_compared(tmp_path: Path) -> None:
     text = said("new_method.py", tmp_path)
     assert [line.split()[0] for line in text.splitlines()[3:6]] == ["teacher", "control", "angle"]
@@ -43,5 +50,8 @@ def test_unlabelled_images_raise_the_fidelity(tmp_path: Path) -> None:
 
 def test_no_example_is_forgotten() -> None:
     # foreign_network.py is no script but a network, which the tests of networks load.
-    tested = {"own_loop.py", "new_method.py", "unlabelled_images.py", "foreign_network.py"}
+    tested = {
+        *("own_loop.py", "several_students.py", "new_method.py", "unlabelled_images.py"),
+        "foreign_network.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from understudy.run import distill as distill
     from understudy.run import evaluate as evaluate
     from understudy.run import train as train
+    from understudy.sharing import Shared as Shared
     from understudy.wiring import wire as wire
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ _HOMES = {
     "Network": "models.Network",
     "Recipe": "recipe.Recipe",
     "Run": "run.Run",
+    "Shared": "sharing.Shared",
     "UnderstudyError": "errors.UnderstudyError",
     "compare": "comparison.compare",
     "demo": "demonstration.demo",
