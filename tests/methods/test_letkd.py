@@ -236,3 +236,9 @@ def test_layers_back_to_back_where_the_last_stage_has_one_block() -> None:
 def test_a_feature_that_is_no_map_takes_no_layer() -> None:
     with pytest.raises(NetworkError, match="No layer can be put at 'penultimate' of resnet8"):
         tiny().insert("penultimate", nn.Identity(), {})
+
+
+def test_a_student_takes_the_layers_once() -> None:
+    student, teacher, _ = pair()
+    with pytest.raises(ShapeError, match="has a KD layer for 'letkd/intermediate' already"):
+        LetKD.extend(student, teacher.shapes, **SMALL)

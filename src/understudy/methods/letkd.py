@@ -168,6 +168,11 @@ class LetKD(Method):
         strengths = {"penultimate": alpha, "intermediate": alpha_intermediate}
         features = {"penultimate": penultimate, "intermediate": intermediate}
         for place in _names(places):
+            if SCORES[place] in student.shapes:
+                raise ShapeError(
+                    f"{student.shapes.owner} has a KD layer for {SCORES[place]!r} already; one "
+                    "student takes the layers of one letkd."
+                )
             feature = features[place]
             averaged = place == "penultimate" and student.averages(feature)
             layer = KDLayer(student.shapes[feature][0], counts[place], alpha=strengths[place],

@@ -4,7 +4,8 @@ Gorgun, Gurbuz & Alatan, "Knowledge Distillation Layer that Lets the Student Dec
 2309.02843. Nothing here but torch is needed, so that a deployed student can carry a copy.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import final
 
 import torch
@@ -106,7 +107,7 @@ class Followed(nn.Module):
         return self.layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
-def recorded(state: Mapping[str, Tensor]) -> Iterable[tuple[str, KDLayer]]:
+def recorded(state: Mapping[str, Tensor]) -> Iterator[tuple[str, KDLayer]]:
     """Path and form of the layers that a state dict is of, outermost first, with new values."""
     mark = ".layer.score.weight"
     for path in sorted((k.removesuffix(mark) for k in state if k.endswith(mark)), key=len):
@@ -118,7 +119,28 @@ def recorded(state: Mapping[str, Tensor]) -> Iterable[tuple[str, KDLayer]]:
 
 def drop_idle(module: nn.Module) -> None:
     """Take out, in place, the layers that add nothing."""
+    _take_out(module, [p for p, block in _blocks(module) if getattr(block.layer, "idle", False)])
+
+
+def without_layers(module: nn.Module) -> nn.Module:
+    """A copy without any of these layers; the module itself if it has none."""
+    paths = [path for path, _ in _blocks(module)]
+    if not paths:
+        return module
+    bare = deepcopy(module)
+    _take_out(bare, paths)
+    return bare
+
+
+def _blocks(module: nn.Module) -> Iterator[tuple[str, Followed]]:
+    for path, block in module.named_modules():
+        if isinstance(block, Followed):
+            yield path, block
+
+
+def _take_out(module: nn.Module, paths: list[str]) -> None:
     # Innermost first, so that the paths of those around it still hold.
-    for path, block in reversed(list(module.named_modules())):
-        if isinstance(block, Followed) and getattr(block.layer, "idle", False):
-            module.set_submodule(path, block.body)
+    for path in reversed(paths):
+        block = module.get_submodule(path)
+        assert isinstance(block, Followed)
+        module.set_submodule(path, block.body)

@@ -1,0 +1,81 @@
+"""What a network costs where it is deployed, and what layers that stay in it add to that."""
+
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from understudy.models.inserted import without_layers
+from understudy.models.network import DRY_SIZE, Network
+
+_REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of the plain network, in evaluation mode.
+
+    Attributes:
+        parameters: Their number.
+        macs: Multiplications with addition of convolutions and matrix products, for one image.
+        image_ms: Median time of one image, in milliseconds.
+        batch_ms: Median time of a batch, in milliseconds.
+        batch: Images in that batch.
+    """
+
+    parameters: int
+    macs: int
+    image_ms: float
+    batch_ms: float
+    batch: int
+
+
+def cost(network: Network, *, batch: int = 64) -> Cost:
+    """What the network costs at its own input size, on the device where it is."""
+    return _cost(network.plain(), _images(network, batch))
+
+
+def bare_cost(network: Network, *, batch: int = 64) -> Cost | None:
+    """The same without the layers that a method has put in; None if there are none."""
+    plain = network.plain()
+    bare = without_layers(plain)
+    return None if bare is plain else _cost(bare, _images(network, batch))
+
+
+def _images(network: Network, batch: int) -> Tensor:
+    side = network.input.size or DRY_SIZE
+    like = next(network.parameters())
+    return torch.zeros(batch, len(network.input.mean), side, side).to(like)
+
+
+@torch.no_grad()
+def _cost(module: nn.Module, images: Tensor) -> Cost:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        module(images[:1])
+    return Cost(
+        parameters=sum(p.numel() for p in module.parameters()),
+        macs=counter.get_total_flops() // 2,
+        image_ms=_milliseconds(module, images[:1]),
+        batch_ms=_milliseconds(module, images),
+        batch=len(images),
+    )
+
+
+def _milliseconds(module: nn.Module, images: Tensor) -> float:
+    times = []
+    for _ in range(_REPEATS):
+        _wait(images.device)
+        began = time.perf_counter()
+        module(images)
+        _wait(images.device)
+        times.append(1000 * (time.perf_counter() - began))
+    return median(times)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
