@@ -95,9 +95,12 @@ class ABF(nn.Module):
         x = self.enter(level)
         if self.attention is not None:
             assert deeper is not None
-            y = _resize(deeper, x.shape[2:])
-            z = self.attention(torch.cat([x, y], 1)).sigmoid()
-            x = x * z[:, :1] + y * z[:, 1:]
+            # Attention to a resized map is the resized attention: both need not be concatenated.
+            ours, theirs = self.attention.weight.chunk(2, 1)
+            scores = F.conv2d(x, ours, self.attention.bias)
+            scores = scores + _resize(F.conv2d(deeper, theirs), x.shape[2:])
+            z = scores.sigmoid()
+            x = x * z[:, :1] + _resize(deeper, x.shape[2:]) * z[:, 1:]
         x = _resize(x, size)
         return self.leave(x), x
 
