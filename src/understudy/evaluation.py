@@ -18,6 +18,9 @@ from understudy.tasks import Task
 Outputs = dict[str, Tensor]
 """`logits` and `penultimate` of every image, with `index` and `labels`, on the CPU."""
 
+COMPARED = ("logits", "penultimate")
+"""Features in which a student is held against its teacher."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -65,7 +68,7 @@ def _outputs(give: Callable[[Batch], Features], batch: Batch, accelerator: Accel
     with accelerator.autocast():
         features = give(batch)
     kept: Outputs = {"index": batch.index, "labels": batch.labels}
-    kept |= {name: features[name] for name in ("logits", "penultimate") if name in features}
+    kept |= {name: features[name] for name in COMPARED if name in features}
     return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
 
 

@@ -1,5 +1,6 @@
 """A teacher whose outputs come from a bank, and are stored there when they are not in it yet."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from understudy.build import Experiment
 from understudy.data import CLEAN, Views
 from understudy.distiller import Teacher
 from understudy.errors import RecipeError
+from understudy.evaluation import COMPARED
 from understudy.features import Features
 from understudy.methods import Method
 from understudy.recipe import Recipe
@@ -205,22 +207,28 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
 def tested(experiment: Experiment, recipe: Recipe) -> Replay | None:
     """What the teacher gives for the test images, stored beside the bank of a recipe, if any.
 
-    Always as it is: metrics of the teacher are no place to save bytes.
+    Always as it is: metrics of the teacher are no place to save bytes. A bank that can only be read
+    goes without it.
     """
     distiller, views = experiment.distiller, experiment.test.views
+    root = Path(recipe.bank.path)
     if distiller.teacher is None or not recipe.bank.path:
         return None
+    shapes = distiller.teacher.network.shapes
     made_of = replace(
         contract(experiment, distiller.teacher, recipe),
         images=experiment.digests["test images"],
         transform=views.description,
         num_images=len(experiment.test.labels),
         num_views=views.count or 1,
+        features={name: shapes[name] for name in COMPARED if name in shapes},
         dtype="fp32",
         top_logits=None,
     )
-    bank = Bank(Path(recipe.bank.path) / f"test-{made_of.images}", made_of)
-    return Replay(distiller.teacher, bank, views)
+    folder = root / f"test-{made_of.images}"
+    if root.is_dir() and not folder.is_dir() and not os.access(root, os.W_OK):
+        return None
+    return Replay(distiller.teacher, Bank(folder, made_of), views)
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:
