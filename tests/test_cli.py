@@ -59,8 +59,19 @@ def test_distill_with_flags_of_methods(
     made = catalogue.recipe.load(tmp_path / "recipe.yaml")
     assert made.methods == {"kd": {"weight": 0.5}, "lshfm": {"hashes": 64}}
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"  epoch 1/1  top1 [\d.]+  loss [\d.]+  [\d,]+ images/s", lines[1])
+    assert lines[1].startswith("on cpu, fp32, channels last, not compiled (set training.")
+    assert re.fullmatch(r"  epoch 1/1  top1 [\d.]+  loss [\d.]+  [\d,]+ images/s", lines[2])
     assert lines[-1] == f"report: {tmp_path / 'report.html'}"
+
+
+def test_profile_shows_where_a_step_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("train", *SMALL, "--training.epochs", "3", "--profile", "--out", tmp_path)
+    said = capsys.readouterr().out
+    assert "profile of 10 steps" in said
+    assert re.search(r"^backward +[\d.]+ +[\d.]+%$", said, re.MULTILINE)
+    assert f"trace: {tmp_path / 'profile.json'}" in said
 
 
 def test_method_adds_to_the_recipe(teacher: Path, tmp_path: Path) -> None:

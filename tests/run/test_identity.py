@@ -1,0 +1,79 @@
+"""A hundred steps end in the same weights, to the bit, however they are executed on a CPU."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import TINY, Stop
+
+from understudy import filling, recipe
+from understudy.errors import Interrupted
+from understudy.recipe import Recipe
+from understudy.run import Run, train
+
+METHODS: dict[str, Any] = {"lshfm": {"hashes": 64}, "pefd": {}, "kd": {}}
+HUNDRED = {"training.epochs": 10, "training.batch": 20, "training.evaluate_every": 10}
+
+
+def weights(run: Run) -> bytes:
+    """The trained student's weights, after as many steps as promised."""
+    assert run.epochs()[-1]["step"] == 100
+    return (run.path / "student.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def wanted(teacher: Path) -> Recipe:
+    """A hundred steps by three methods, one of which measures the teacher first."""
+    changes = {"teacher.weights": str(teacher), "methods": METHODS, "data.validation": 0.02}
+    return recipe.parse(TINY, HUNDRED | changes)
+
+
+@pytest.fixture(scope="module")
+def online(wanted: Recipe, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights that a live teacher leads to."""
+    return weights(train(wanted, out=tmp_path_factory.mktemp("online")))
+
+
+def test_from_a_bank_that_was_filled_in_another_order_and_batch_size(
+    wanted: Recipe, online: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    banked = recipe.parse(recipe.plain(wanted), {"bank.path": str(tmp_path / "bank")})
+    monkeypatch.setattr(filling, "BATCH", 200)
+    filling.fill(banked)
+    assert weights(train(banked, out=tmp_path / "run")) == online
+
+
+def test_resumed_in_the_middle_of_an_epoch_by_another_process(
+    wanted: Recipe, online: bytes, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "wanted.yaml", tmp_path / "run"
+    path.write_text(recipe.dump(wanted))
+    with pytest.raises(Interrupted, match="epoch 5, step 7"):
+        train(wanted, out=out, watcher=Stop(47, signal.SIGTERM))
+    words = ["-m", "understudy", "distill", str(path), "--out", str(out), "--resume"]
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    assert weights(Run(out)) == online
+
+
+def test_from_files_decoded_by_any_number_of_workers(wanted: Recipe, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split, count in (("train", 200), ("test", 20)):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(0, 256, (36, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / split / f"{i}.png")
+    data = {"source": "folder", "root": str(tmp_path / "images"), "size": 32}
+    changes = {"task": "none", "data": data | {"augment": "resized_crop"}}
+    here, there = (
+        train(
+            recipe.parse(recipe.plain(wanted), changes | {"data.workers": workers}),
+            out=tmp_path / f"{workers} workers",
+        )
+        for workers in (0, 2)
+    )
+    assert weights(here) == weights(there)
