@@ -24,7 +24,11 @@ def measure(
     rounds: int, checkouts: Mapping[str, Path], pairs: Iterable[Pair] = PAIRS
 ) -> dict[str, Any]:
     """Pair → every peer's method → its step over ours, and the smallest of these ratios."""
-    return {str(pair): _measured(pair, checkouts, rounds) for pair in pairs}
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        print(f"  {pair}", flush=True)
+        found[str(pair)] = _measured(pair, checkouts, rounds)
+    return found
 
 
 def _measured(pair: Pair, checkouts: Mapping[str, Path], rounds: int) -> dict[str, Any]:

@@ -47,12 +47,11 @@ def _batches(folder: Path, rounds: int) -> dict[str, Any]:
     """A step with a bank: its time, its ratio to the student alone, and its memory."""
     found = {}
     for batch in BATCHES:
-        variants = {
-            what: ours.trainer(
-                folder, ours.recipe(folder, SMALL, methods, bank=bank, batch=batch)
-            ).steps()
-            for what, methods, bank in (("alone", {}, ""), ("bank", {"kd": {}}, f"batch{batch}"))
+        recipes = {
+            "alone": ours.recipe(folder, SMALL, {}, batch=batch),
+            "bank": ours.recipe(folder, SMALL, {"kd": {}}, bank=f"batch{batch}", batch=batch),
         }
+        variants = {name: ours.trainer(folder, given).steps() for name, given in recipes.items()}
         peak = PeakMemory(torch.device("cpu"))
         turns = clock.interleaved(variants, rounds)
         found[str(batch)] = {

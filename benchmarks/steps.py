@@ -27,6 +27,7 @@ def measure(rounds: int, pairs: Iterable[Pair] = PAIRS) -> dict[str, Any]:
     """Pair → precision → ratios and milliseconds."""
     found: dict[str, Any] = {}
     for pair in pairs:
+        print(f"  {pair}", flush=True)
         with tempfile.TemporaryDirectory() as name:
             write_images(Path(name) / "images", rounds + clock.WARM_UP)
             found[str(pair)] = {how: _of(Path(name), pair, how, rounds) for how in ours.PRECISIONS}

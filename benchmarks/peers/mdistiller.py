@@ -6,6 +6,7 @@ checkpoint and the data lie in a temporary folder.
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from benchmarks.pairs import CLASSES, Pair, random_weights
 from benchmarks.peers import _repairs
@@ -21,7 +22,8 @@ def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
     student, teacher = (_NAMES.get(name, name) for name in (pair.student, pair.teacher))
 
     def prepare() -> None:
-        import_module("mdistiller.dataset.cifar100").get_data_folder = lambda: str(folder)
+        data: Any = import_module("mdistiller.dataset.cifar100")
+        data.get_data_folder = lambda: str(folder)
         known = import_module("mdistiller.models").cifar_model_dict
         make = known[teacher][0]
         path = folder / "teachers" / "mdistiller" / f"{teacher}.pth"
