@@ -29,6 +29,17 @@ def test_equals_the_formula_in_plain_loops(temperature: float) -> None:
     assert loss.item() == pytest.approx(temperature**2 * total / 5)
 
 
+def test_standardised_logits_have_mean_0_and_deviation_1() -> None:
+    student, teacher = random(5, logits=4), random(5, logits=4)
+    s, t = (
+        {"logits": (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-7)}
+        for x in (student["logits"], teacher["logits"])
+    )
+    expected = KD(FLAT, FLAT)(s, t, batch(5))
+    loss = KD(FLAT, FLAT, standardise=True)(student, teacher, batch(5))
+    torch.testing.assert_close(loss, expected)
+
+
 def test_gradient_hardly_depends_on_the_temperature() -> None:
     student, teacher = random(5, logits=4), random(5, logits=4)
     sizes = []

@@ -208,18 +208,16 @@ class CRD(Method):
 
 def _labels(teacher: TeacherOutputs) -> Int[Tensor, " images"]:
     """Class of every image, one of its own where it is not known."""
-    images = teacher.num_images
-    labels = torch.full((images,), UNLABELLED)
-    times = torch.zeros(images, dtype=torch.long)
-    for _, batch in teacher.batches(augmented=False):
-        index = batch.index.cpu().clamp_max(images - 1)
-        labels[index] = batch.labels.cpu()
-        times += index.bincount(minlength=images)
-    if (times != 1).any():
+    batches = (batch for _, batch in teacher.batches(augmented=False))
+    known = [torch.stack([batch.index, batch.labels]).cpu() for batch in batches]
+    index, labels = torch.cat(known, dim=1).unbind()
+    images = len(index)
+    if not torch.equal(index.sort().values, torch.arange(images)):
         raise ShapeError(
             "crd remembers every training image by its number, but the numbers of these "
             f"{images} images are not 0 to {images - 1}; give Batches with their `index`."
         )
+    labels = labels[index.argsort()]
     alone = labels.max() + 1 + torch.arange(images)
     labels = labels.where(labels != UNLABELLED, alone)
     if (labels == labels[0]).all():

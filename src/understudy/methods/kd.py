@@ -6,7 +6,9 @@ s, t ∈ R^{B×K} are the logits of student and teacher, T the temperature, B th
 size of the gradient independent of T. The form is that of the code bases of CRD
 (github.com/HobbitLong/RepDistiller) and mdistiller, which agree. With `projector` the student's
 logits first pass one linear layer, as in Chen et al., "Understanding the Effects of Projectors in
-Knowledge Distillation", 2023, arXiv 2310.17183 (github.com/chenyd7/PEFD): s ← V s + d.
+Knowledge Distillation", 2023, arXiv 2310.17183 (github.com/chenyd7/PEFD): s ← V s + d. With
+`standardise` the logits of both networks are brought to mean 0 and deviation 1 in each row, as in
+Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, arXiv 2403.01528.
 """
 
 from typing import ClassVar, final
@@ -15,10 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError, ShapeError
+from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, kl_divergence
+from understudy.methods._logits import standardised
 from understudy.methods._method import Method
+from understudy.methods._shapes import same_classes
 
 
 def kd(
@@ -42,6 +46,7 @@ class KD(Method):
         teacher: Shapes of the teacher; needs `logits` of the same classes.
         temperature: T, softens both distributions.
         projector: Compare the teacher with one trained linear layer on the student's logits.
+        standardise: Bring the logits of each row to mean 0 and deviation 1 before the temperature.
     """
 
     published_weight: ClassVar[float] = 0.9
@@ -53,21 +58,18 @@ class KD(Method):
         *,
         temperature: float = 4.0,
         projector: bool = False,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         if not temperature > 0:
             raise RecipeError(f"'temperature' of kd is {temperature}; it must be above 0.")
-        ours, theirs = student.vector("logits"), teacher.vector("logits")
-        if ours != theirs:
-            raise ShapeError(
-                f"kd compares logits of the same classes, but {student.owner} has {ours} classes "
-                f"and {teacher.owner} has {theirs}; use a teacher of your classes, or a method "
-                "that compares features, such as lshfm."
-            )
-        self.temperature = temperature
-        self.projector = nn.Linear(ours, theirs) if projector else nn.Identity()
+        classes = same_classes("kd", student, teacher)
+        self.temperature, self.standardise = temperature, standardise
+        self.projector = nn.Linear(classes, classes) if projector else nn.Identity()
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
         s, t = self.projector(student["logits"]), teacher["logits"]
+        if self.standardise:
+            s, t = standardised(s), standardised(t)
         return batch_mean(kd(s, t, self.temperature))

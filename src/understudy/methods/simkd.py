@@ -101,10 +101,10 @@ class SimKD(Method):
 
 
 def _map(shapes: Shapes) -> tuple[int, ...]:
-    if shapes.kind(LAST_MAP) != "map":
+    if LAST_MAP not in shapes or shapes.kind(LAST_MAP) != "map":
         raise ShapeError(
-            f"simkd compares maps, but {LAST_MAP!r} of {shapes.owner} is {shapes.kind(LAST_MAP)} "
-            f"of shape {shapes[LAST_MAP]}; use networks that end in a map and its average."
+            f"simkd compares the last maps, but {shapes.owner} has no map {LAST_MAP!r}; use "
+            "networks that end in a map, its average and a linear classifier."
         )
     return shapes[LAST_MAP]
 
