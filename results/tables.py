@@ -23,7 +23,8 @@ BLOCK = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 def block(match: re.Match[str]) -> str:
     """The table of one measurement, and under it where it comes from."""
     content = json.loads((HERE / f"{match[1]}.json").read_text(encoding="utf-8"))
-    table, origin = (ratios if "parts" in content else comparison)(content)
+    render = next(FORMS[key] for key in FORMS if key in content)
+    table, origin = render(content)
     return f"<!-- table: {match[1]} -->\n{table}\n\n{origin}\n<!-- end -->"
 
 
@@ -36,6 +37,21 @@ def comparison(content: dict[str, Any]) -> tuple[str, str]:
         f"{content['seconds'] / 60:.0f} minutes of training, {content['created'][:10]}."
     )
     return markdown_table(of_comparison(content)), origin
+
+
+def steps(content: dict[str, Any]) -> tuple[str, str]:
+    """A row for every pair: the cost of a step as a multiple of the student's own."""
+    pairs = content["pairs"]
+    variants = [name for name in next(iter(pairs.values())) if name != "student alone"]
+    lines = [f"| pair | {' | '.join(variants)} |", f"| --- |{' ---: |' * len(variants)}"]
+    for name, figures in pairs.items():
+        ratios = " | ".join(f"{figures[variant]['ratio']:.2f}" for variant in variants)
+        lines.append(f"| {name} | {ratios} |")
+    origin = (
+        f"Batch {content['batch']}, fp32, one thread of {content['machine']}, medians of steps in "
+        "turn in one process; read differences under 3 % as equal. `make bench` measures it anew."
+    )
+    return "\n".join(lines), origin
 
 
 def ratios(content: dict[str, Any]) -> tuple[str, str]:
@@ -75,6 +91,10 @@ def _origin(content: dict[str, Any]) -> str:
         + (f" Fastest of {peers}." if peers else "")
         + " [What the ratios mean](docs/benchmarks.md); `make bench` measures them anew."
     )
+
+
+FORMS = {"arms": comparison, "pairs": steps, "parts": ratios}
+"""What only one form of a measurement holds → how it is rendered."""
 
 
 if __name__ == "__main__":

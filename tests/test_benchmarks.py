@@ -147,3 +147,9 @@ def test_tables_render(tmp_path: Path) -> None:
     assert "| t → s | 1.00 – 1.02 |" in table
     assert "2.61 ×" in table
     assert "repdistiller b84f547" in origin
+
+
+def test_the_tables_of_the_readme_are_those_of_the_measurements() -> None:
+    tables = runpy.run_path(str(ROOT / "results" / "tables.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables["BLOCK"].sub(tables["block"], readme) == readme
