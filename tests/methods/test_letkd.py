@@ -11,13 +11,13 @@ from methods.forms import shapes
 from understudy import models
 from understudy.batch import UNLABELLED
 from understudy.errors import NetworkError, ShapeError
+from understudy.layers import Followed, KDLayer
 from understudy.methods.letkd import (
     LetKD,
     divergence,
     own_subclass,
     word_probabilities,
 )
-from understudy.models.inserted import Followed, KDLayer
 from understudy.models.network import Input, Network
 
 SMALL = {"words": 6, "subclasses": 2, "dims": 3}

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from understudy import models
-from understudy.models.inserted import KDLayer
+from understudy.layers import KDLayer
 from understudy.models.network import Network
 
 PUBLISHED = {

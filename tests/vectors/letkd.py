@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.features import Features, Shapes
+from understudy.layers import CosineConv, KDLayer
 from understudy.methods._kmeans import nearest
 from understudy.methods._subclasses import Scatter, decisions, prototypes_of
 from understudy.methods.letkd import SCORES, LetKD, divergence, word_probabilities
 from understudy.models.cifar.resnet import ResNet
 from understudy.models.cifar.shufflenetv1 import ShuffleNetV1
 from understudy.models.cifar.wrn import WideResNet
-from understudy.models.inserted import CosineConv, KDLayer
 from understudy.models.network import Input, Network
 from vectors.archive import Case, Check, Fields, close, leaf, tensor
 from vectors.build import batch, load

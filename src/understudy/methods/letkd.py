@@ -8,7 +8,7 @@ BMVC 2023, arXiv 2309.02843; code: github.com/adagorgun/letKD-framework.
     pᵀᵢ     = T[ h(zᵢ, y), · ]                           after the first block of the last stage
 
 x is a map of the student, i one of its B·H·W locations, ω the templates of a KD layer that stays in
-the student and adds to x what its matched templates mean (`models/inserted.py`). f and z are the
+the student and adds to x what its matched templates mean (`layers.py`). f and z are the
 maps of the teacher at the same places, ρ its K words: the centres of all locations of all training
 images. T is the decision matrix of the S sub-classes: T[s, r] is the share of the locations of
 sub-class s that lie nearest to the prototype of r, and h(z, y) the sub-class among those of the
@@ -46,9 +46,9 @@ from understudy.batch import UNLABELLED, Batch
 from understudy.errors import ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
+from understudy.layers import KDLayer
 from understudy.methods._method import Method
 from understudy.methods._words import Plan, Subclasses, Words, measure
-from understudy.models.inserted import KDLayer
 from understudy.projectors import as_map, map_shape
 
 Places = Literal["both", "penultimate", "intermediate"]

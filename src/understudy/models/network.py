@@ -13,9 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from understudy.errors import NetworkError, suggestion
 from understudy.features import Features, Shapes
+from understudy.layers import Followed, drop_idle, recorded
 from understudy.models import places
 from understudy.models.embedding import Embedded, linear_like
-from understudy.models.inserted import Followed, drop_idle, recorded
 from understudy.models.taps import attach, first_tensor, run, settle, still, vector
 from understudy.models.trace import Anatomy, discover
 from understudy.reused import LAST_MAP, fill, is_average, translators
