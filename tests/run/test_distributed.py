@@ -67,7 +67,8 @@ def processes(path: Path, started: subprocess.Popen[str]) -> list[int]:
 
 def test_two_processes_fill_one_bank(wanted: Recipe, tmp_path: Path) -> None:
     one = train(wanted, out=tmp_path / "one", device="cpu")
-    banked = recipe.parse(recipe.plain(wanted), {"bank.path": str(tmp_path / "bank")})
+    bank = {"bank.path": str(tmp_path / "bank"), "bank.codes": True}
+    banked = recipe.parse(recipe.plain(wanted), bank)
     for name in ("filling", "replaying"):
         finish(two(banked, tmp_path / name))
         same(one, Run(tmp_path / name))

@@ -99,7 +99,7 @@ def _plan_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "time", f"{duration(plan.seconds)} of the teacher's forward passes"
     yield "serves", ", ".join(plan.serves) or "no method"
     for method, beside in plan.unserved.items():
-        yield f"not {method}", f"reads {', '.join(beside)} too"
+        yield f"{method} misses", ", ".join(beside)
     if plan.unfit:
         yield "not for this pair", ", ".join(plan.unfit)
 
