@@ -26,6 +26,10 @@ LARGE = 224
 """Side of the views where neither the images nor the networks have one of their own."""
 
 
+Images = tuple[Source, Source]
+"""Training and test images."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything a recipe names, built."""
@@ -55,14 +59,22 @@ class Experiment:
         )
 
 
-def experiment(recipe: Recipe, *, rank: int = 0, world: int = 1) -> Experiment:
+def experiment(
+    recipe: Recipe, *, rank: int = 0, world: int = 1, images: Images | None = None
+) -> Experiment:
     """Build what a recipe names, for process `rank` of `world`.
+
+    Args:
+        recipe: Says what.
+        rank: Number of this process.
+        world: How many there are.
+        images: What `sources` gave for this recipe, if it was asked already.
 
     Raises:
         UnderstudyError: Whatever the recipe names is missing, or does not fit together.
     """
     task = tasks.find(recipe.task)
-    train, test = sources(recipe)
+    train, test = images or sources(recipe)
     teacher = _teacher(recipe, train)
     with seeded(recipe.seed):
         classes = _num_classes(train, teacher, task)
@@ -116,7 +128,7 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
     return Examination(student, teacher, task, show.test(test), test.classes)
 
 
-def sources(recipe: Recipe) -> tuple[Source, Source]:
+def sources(recipe: Recipe) -> Images:
     """Training and test images of a recipe."""
     wanted = recipe.data
     train, test = _loaded(wanted, "train"), _test(recipe)

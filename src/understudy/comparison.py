@@ -15,18 +15,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from understudy import build, machine, replay, storage, tasks
-from understudy.build import Experiment
+from understudy import build, machine, storage, tasks
+from understudy.arms import CONTROL, Images, banked, named, seeded
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.execution import Watcher
-from understudy.recipe import Recipe, without_methods
+from understudy.recipe import Recipe
 from understudy.run import Run, train
 from understudy.verdict import Verdict, diverged, verdict
-from understudy.wiring import check_methods
-
-CONTROL = "control"
-SEED = "{seed}"
-"""Stands for the seed in the path of a bank that seeds cannot share."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +74,9 @@ def compare(
     _check_complete(recipe, seeds)
     root = Path(out) if out else Path("runs") / recipe.name
     _claim(root, recipe)
-    arms = _arms(recipe, methods)
-    runs = _execute(_built(arms, seeds, root), seeds, root, device, watcher)
+    images = Images(recipe)
+    arms = _built(named(recipe, methods), seeds, root, images)
+    runs = _execute(arms, seeds, root, images, device, watcher)
     result = _comparison(recipe, arms, runs, seeds, root)
     if machine.is_first_process():
         storage.write(root / "comparison.json", json.dumps(asdict(result), indent=1))
@@ -105,51 +101,17 @@ def _claim(root: Path, recipe: Recipe) -> None:
         )
 
 
-def _arms(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
-    """The control and one recipe for every arm."""
-    names = list(dict.fromkeys(names)) or list(recipe.methods)
-    if not names:
-        raise RecipeError("There is nothing to compare: name methods, such as --methods kd lshfm.")
-    if CONTROL in names:
-        raise RecipeError(f"'{CONTROL}' is the arm without a method; give your method a new label.")
-    arms = {CONTROL: without_methods(recipe)}
-    for name in names:
-        parts = {label: recipe.methods.get(label, {}) for label in name.split("+")}
-        arms[name] = replace(recipe, methods=parts)
-    for arm in arms.values():
-        check_methods(arm)
-    return arms
-
-
-def _built(arms: Mapping[str, Recipe], seeds: Sequence[int], root: Path) -> dict[str, Recipe]:
+def _built(
+    arms: Mapping[str, Recipe], seeds: Sequence[int], root: Path, images: Images
+) -> dict[str, Recipe]:
     """Every arm with its bank; an arm that cannot be built is found before any is trained."""
-    made = {}
+    made, first = {}, seeds[0]
     for name, arm in arms.items():
-        unfinished = not all(Run(_place(root, name, seed)).finished for seed in seeds)
-        experiment = build.experiment(replace(arm, seed=seeds[0])) if unfinished else None
-        made[name] = _banked(arm, experiment, root) if experiment else arm
+        made[name] = arm
+        if not all(Run(_place(root, name, seed)).finished for seed in seeds):
+            experiment = build.experiment(replace(arm, seed=first), images=images.of(first))
+            made[name] = banked(arm, experiment, root)
     return made
-
-
-def _banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
-    """The arm with the bank of the comparison, if that serves its methods and has room."""
-    teacher = experiment.distiller.teacher
-    if arm.bank.path or teacher is None or not replay.serves(experiment, arm):
-        return arm
-    data, few = arm.data, experiment.train.views.count is not None
-    # Else which images are used, or which crops of them, hangs on the seed of the run.
-    shared = data.seed is not None or (few and not data.images and not data.validation)
-    path, epochs = root / "bank" / ("all" if shared else SEED), arm.training.epochs
-    banked = replace(arm, bank=replace(arm.bank, path=str(path), views=epochs))
-    contract = replay.contract(experiment, teacher, banked)
-    met = contract.bytes * min(1.0, epochs / contract.num_views)
-    return banked if met < storage.free_bytes(root) / 2 else arm
-
-
-def _seeded(arm: Recipe, name: str, seed: int) -> Recipe:
-    """One run of an arm."""
-    bank = replace(arm.bank, path=arm.bank.path.replace(SEED, f"seed{seed}"))
-    return replace(arm, name=f"{name} seed {seed}", seed=seed, bank=bank)
 
 
 def _place(root: Path, arm: str, seed: int) -> Path:
@@ -160,6 +122,7 @@ def _execute(
     arms: Mapping[str, Recipe],
     seeds: Sequence[int],
     root: Path,
+    images: Images,
     device: str | None,
     watcher: Watcher | None,
 ) -> dict[str, list[Run]]:
@@ -173,10 +136,15 @@ def _execute(
                 continue
             run = Run(_place(root, name, seed))
             runs[name].append(run)
-            made = _seeded(arm, name, seed)
             try:
-                # What was interrupted goes on where it stopped.
-                train(made, out=run.path, resume=run.begun, device=device, watcher=watcher)
+                train(
+                    seeded(arm, name, seed),
+                    out=run.path,
+                    resume=run.begun,  # What was interrupted goes on where it stopped.
+                    device=device,
+                    watcher=watcher,
+                    images=None if run.finished else images.of(seed),
+                )
             except Diverged:
                 if name == CONTROL:
                     raise

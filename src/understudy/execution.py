@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from understudy import build, machine, replay, storage
 from understudy import recipe as recipes
+from understudy.build import Images
 from understudy.devices import accelerator, choose
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RunError
@@ -59,6 +60,7 @@ class Execution:
         device: str | None,
         watcher: Watcher | None,
         profile: bool = False,
+        images: Images | None = None,
     ) -> None:
         self.path, self.recipe = path, recipe
         self.accelerator = accelerator(
@@ -68,7 +70,10 @@ class Execution:
         self.watcher = watcher if self.accelerator.is_main_process else None
         self._note = self.watcher.note if self.watcher else _unheard
         self.experiment = build.experiment(
-            recipe, rank=self.accelerator.process_index, world=self.accelerator.num_processes
+            recipe,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            images=images,
         )
         distiller = self.experiment.distiller
         self.choices = choose(recipe.training, distiller, self.accelerator.device)

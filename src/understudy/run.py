@@ -24,6 +24,7 @@ from typing import Any
 
 from understudy import build, evaluation, tasks
 from understudy import recipe as recipes
+from understudy.build import Images
 from understudy.devices import accelerator
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.evaluation import Evaluation, collect
@@ -110,6 +111,7 @@ def train(
     device: str | None = None,
     watcher: Watcher | None = None,
     profile: bool = False,
+    images: Images | None = None,
 ) -> Run:
     """Execute a recipe.
 
@@ -121,6 +123,7 @@ def train(
         watcher: Told about progress.
         profile: Measure where the time of some steps goes: a table for the watcher, and a trace in
             `profile.json`. It changes nothing of what is trained.
+        images: Training and test images of the recipe, if they are loaded already.
 
     Raises:
         RunError: The directory holds another run, nothing to resume, or the disk is full.
@@ -140,7 +143,13 @@ def train(
             f"{run.path} ended so: {run.diverged} It would again; remove it to train anew."
         )
     Execution(
-        run.path, recipe, resume=resume, device=device, watcher=watcher, profile=profile
+        run.path,
+        recipe,
+        resume=resume,
+        device=device,
+        watcher=watcher,
+        profile=profile,
+        images=images,
     ).finish()
     return run
 

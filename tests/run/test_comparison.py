@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from small_runs import CNN
 
-from understudy import recipe
-from understudy.comparison import CONTROL, compare
+from understudy import build, recipe
+from understudy.arms import CONTROL
+from understudy.comparison import compare
 from understudy.errors import Diverged, RecipeError, RunError, UnderstudyError
 from understudy.recipe import Recipe
 from understudy.reporting import report, terminal_table
@@ -70,6 +71,16 @@ def test_arms_share_one_teacher_and_learn_what_they_would_alone(
     alone = train(replace(short, methods={"pefd": {}}, seed=1), out=tmp_path / "alone")
     student = "student.safetensors"
     assert (alone.path / student).read_bytes() == (pefd[1].path / student).read_bytes()
+
+
+def test_images_are_loaded_once_for_all_arms_of_a_seed(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    real = build.sources
+    monkeypatch.setattr(build, "sources", lambda r: loaded.append(r.seed) or real(r))
+    compare(short, methods=["kd", "pefd"], seeds=[0, 1], out=tmp_path)
+    assert loaded == [0, 1]
 
 
 def test_seeds_of_image_files_have_banks_of_their_own(short: Recipe, tmp_path: Path) -> None:
