@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import Tensor, multiprocessing, nn
 from torch.nn import functional as F
 from vectors.build import Outputs, batch
 
@@ -124,6 +124,13 @@ def test_remembers_what_it_saw_halfway_and_keeps_z() -> None:
     method(student, teacher, images([7]))
     assert torch.equal(method.z, z)
     assert not any(buffer.requires_grad for buffer in method.buffers())
+
+
+def test_its_memory_is_restored_inside_a_larger_module() -> None:
+    method, again = built(), CRD(NET, NET, dim=3, negatives=5).double()
+    nn.ModuleDict({"crd": again}).load_state_dict(nn.ModuleDict({"crd": method}).state_dict())
+    assert torch.equal(again.teacher_memory, method.teacher_memory)
+    assert (again.fewest_others, again.most_others) == (8, 8)
 
 
 def test_an_image_without_label_is_told_from_all_others() -> None:

@@ -129,3 +129,48 @@ def test_trains_under_distributed_data_parallel(tmp_path: Path) -> None:
 def test_unknown_interpolation_is_refused() -> None:
     with pytest.raises(NetworkError, match="did you mean 'bicubic'"):
         Input(interpolation="cubic")
+
+
+class Doubled(nn.Module):
+    """Gives every channel twice, on half of the locations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x], dim=1)[..., ::2, ::2]
+
+
+def test_a_new_head_reads_the_average_of_what_its_layer_gives() -> None:
+    network, x = small(), torch.rand(2, 3, 32, 32)
+    before = network.eval().features(x)
+    network.rehead(Doubled(), nn.Linear(16, 7))
+    after = network.features(x)
+    projected = Doubled()(before["penultimate/map"])
+    torch.testing.assert_close(after["penultimate/map"], projected)
+    torch.testing.assert_close(after["penultimate"], projected.mean((2, 3)))
+    torch.testing.assert_close(after["stage3"], before["stage3"])
+    assert network.num_classes == 7
+    assert network.shapes["penultimate"] == (16,)
+    assert network.plain().fc.weight.shape == (7, 16)
+
+
+def test_a_new_head_takes_another_networks_classifier_and_no_other_head_does() -> None:
+    network, teacher = small(), small()
+    old = network.classifier_weight.clone()
+    network.take_classifier(teacher)
+    assert torch.equal(network.classifier_weight, old)
+    network.rehead(nn.Identity(), nn.Linear(8, 5))
+    network.take_classifier(teacher)
+    assert torch.equal(network.classifier_weight, teacher.classifier_weight)
+    assert torch.equal(network.classifier_bias, teacher.classifier_bias)
+    assert not network.classifier_weight.requires_grad
+
+
+def test_a_new_head_is_refused_where_something_else_lies_between() -> None:
+    network = small()
+    network.embed(6)
+    with pytest.raises(NetworkError, match="no layer added yet"):
+        network.rehead(nn.Identity(), nn.Linear(6, 5))
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    with pytest.raises(NetworkError, match="reads the average"):
+        Network(pooled, input=Input(size=8)).rehead(nn.Identity(), nn.Linear(4, 2))
