@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.pairs import BATCH, Pair
+from benchmarks.pairs import BATCH, CLASSES, Pair
 from benchmarks.peers import _repairs
 from benchmarks.peers._program import Program
 from understudy.models import cifar
@@ -28,7 +28,7 @@ def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
     def prepare() -> None:
         register = import_module("torchdistill.models.registry").register_model
         for name in (pair.student, pair.teacher):
-            register(key=name)(cifar.models()[name])
+            register(key=f"understudy_{name}")(cifar.models()[name])
 
     return Program(
         checkout / "examples/torchvision/image_classification.py",
@@ -62,7 +62,9 @@ def _configured(sample: str, pair: Pair) -> str:
     config: dict[str, Any] = yaml.load(sample, _Tagged)
     for role in ("teacher", "student"):
         model = config["models"][f"{role}_model"]
-        model |= {"key": getattr(pair, role), "kwargs": {"num_classes": 100}, "src_ckpt": None}
+        # A name of torchvision's would be torchvision's network.
+        key = f"understudy_{getattr(pair, role)}"
+        model |= {"key": key, "kwargs": {"num_classes": CLASSES}, "src_ckpt": None}
     config["models"]["student_model"]["dst_ckpt"] = "student.pt"
     for loader in ("train_data_loader", "val_data_loader"):
         config["train"][loader]["kwargs"] |= {"batch_size": BATCH, "num_workers": 0}

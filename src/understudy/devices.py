@@ -44,6 +44,8 @@ class Choices:
 
     def place(self, distiller: Distiller) -> None:
         """Put student, teacher and methods where and how they compute."""
+        if self.device == "cpu":
+            machine.keep_memory()
         distiller.to(device=torch.device(self.device))
         distiller.to(memory_format=self.layout)
         if distiller.teacher is not None:

@@ -187,10 +187,13 @@ class Execution:
 
     def _evaluate(self) -> Evaluation:
         """The student as it is now, on the test images; the teacher's side is computed once."""
-        test, teacher = self.experiment.test, self.experiment.teacher
+        test, teacher = self.experiment.test, self.experiment.distiller.teacher
         if teacher is not None and self._teacher_outputs is None:
             self._teacher_outputs = collect(
-                teacher, test.once(augmented=False), self.accelerator, replay=self._tested
+                teacher.network,
+                test.once(augmented=False),
+                self.accelerator,
+                replay=self._tested or (lambda batch: teacher(batch.images)),
             )
         student = collect(self.trainer.student, test.once(augmented=False), self.accelerator)
         self._latest = evaluate(student, self._teacher_outputs, self.experiment.task)
