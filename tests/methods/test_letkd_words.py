@@ -243,6 +243,16 @@ def test_what_was_measured_otherwise_is_refused_by_name(tmp_path: Path) -> None:
         method(tmp_path).prepare(outputs(seed=1))
 
 
+def test_a_damaged_file_and_a_folder_that_cannot_be_made_are_one_sentence(tmp_path: Path) -> None:
+    method(tmp_path).prepare(outputs())
+    (tmp_path / "penultimate.safetensors").write_bytes(b"nothing of use")
+    with pytest.raises(BankError, match=r"penultimate.safetensors is damaged; remove it"):
+        method(tmp_path).prepare(outputs())
+    blocked = tmp_path / "penultimate.safetensors" / "folder"
+    with pytest.raises(BankError, match="cannot keep what letkd measures"):
+        method(blocked).prepare(outputs())
+
+
 def test_without_any_class_the_intermediate_place_cannot_be_measured() -> None:
     with pytest.raises(ShapeError, match="set places to penultimate"):
         method().prepare(outputs(labelled=False))

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from understudy.errors import BankError
@@ -25,15 +25,18 @@ class Ledger:
         probe: Features of the first images, by which the teacher is known again.
 
     Raises:
-        BankError: The file was made of something else.
+        BankError: The file was made of something else, or is damaged.
     """
 
     def __init__(self, path: Path, made_of: Mapping[str, Any], probe: Tensor) -> None:
         self.path, self._made_of = path, dict(made_of)
         self.tensors: dict[str, Tensor] = {}
         if path.is_file():
-            self._check()
-            self.tensors = dict(load_file(path))
+            try:
+                self._check()
+                self.tensors = dict(load_file(path))
+            except SafetensorError as error:
+                raise BankError(f"{path} is damaged; remove it to measure again.") from error
             self._recognise(probe)
         self.tensors["probe"] = probe
 
@@ -41,7 +44,7 @@ class Ledger:
         """Add finished tensors, in one step that a crash leaves done or undone."""
         self.tensors |= {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
         partial = self.path.with_suffix(".partial")
-        save_file(self.tensors, partial, {"made_of": json.dumps(self._made_of)})
+        partial.write_bytes(save(self.tensors, {"made_of": json.dumps(self._made_of)}))
         partial.replace(self.path)
 
     def _check(self) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from understudy.batch import Batch
-from understudy.errors import ShapeError
+from understudy.errors import BankError, ShapeError
 from understudy.features import Features, TeacherOutputs
 from understudy.methods._kmeans import Step, clusters
 from understudy.methods._ledger import Ledger
@@ -73,9 +73,26 @@ def measure(
         device: Where to compute.
 
     Raises:
-        BankError: The folder holds measurements of something else.
+        BankError: The folder holds measurements of something else, or cannot be written.
         ShapeError: No image has a class, where classes are needed.
     """
+    try:
+        return _measured(teacher, folder, plans, maps, known, device)
+    except OSError as error:
+        raise BankError(
+            f"{folder} cannot keep what letkd measures of the teacher ({error.strerror}); finished "
+            "stages are kept: make room, or name another folder by `keep`."
+        ) from error
+
+
+def _measured(
+    teacher: TeacherOutputs,
+    folder: Path,
+    plans: Mapping[str, Plan],
+    maps: Callable[[Features], Features],
+    known: Callable[[Features, Batch], Tensor],
+    device: torch.device,
+) -> dict[str, Tensor]:
     folder.mkdir(parents=True, exist_ok=True)
     features, _ = next(iter(teacher.batches(augmented=False)))
     first = maps(features)
