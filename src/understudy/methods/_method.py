@@ -58,6 +58,13 @@ class Method(nn.Module, ABC):
         """
         return {}
 
+    def projected(self, student: Features) -> Features:
+        """What the loss compares with the teacher's features of the same names.
+
+        Only where a projector lies between; empty where a method has none.
+        """
+        return {}
+
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:
         """Add to the student, in place, the layers that stay in it; most methods add none."""

@@ -68,6 +68,12 @@ class FitNet(Method):
         """The compared feature alone."""
         return (self.feature,)
 
+    def projected(self, student: Features) -> Features:
+        """What the regressor makes of the feature."""
+        s = student[self.feature]
+        s = as_map(s) if self.grid else s
+        return {} if isinstance(self.regressor, nn.Identity) else {self.feature: self.regressor(s)}
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
         s, t = student[self.feature], teacher[self.feature]

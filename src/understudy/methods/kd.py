@@ -67,6 +67,12 @@ class KD(Method):
         self.temperature, self.standardise = temperature, standardise
         self.projector = nn.Linear(classes, classes) if projector else nn.Identity()
 
+    def projected(self, student: Features) -> Features:
+        """The logits behind the trained layer."""
+        if isinstance(self.projector, nn.Identity):
+            return {}
+        return {"logits": self.projector(student["logits"])}
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
         s, t = self.projector(student["logits"]), teacher["logits"]

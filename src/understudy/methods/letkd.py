@@ -38,7 +38,7 @@ from typing import Any, ClassVar, Literal, final
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -249,17 +249,22 @@ class LetKD(Method):
         """The divergence at each place."""
         if not self.supervised:
             return {place: 0 * student[SCORES[place]].sum() for place in self.features}
-        found = {}
+        return {
+            place: batch_mean(divergence(student[SCORES[place]], target), known)
+            for place, target, known in self.targets(student, teacher, batch)
+        }
+
+    def targets(
+        self, student: Features, teacher: Features, batch: Batch
+    ) -> Iterator[tuple[str, Float[Tensor, "batch words h w"], Bool[Tensor, " batch"] | None]]:
+        """At each place: what the teacher says of the words there, and of which images it can."""
         for place, t in self._maps(teacher, student).items():
-            scores = student[SCORES[place]]
             if place == "penultimate":
-                target = word_probabilities(t, self.words, self.temperature, self.word_counts > 0)
-                found[place] = batch_mean(divergence(scores, target))
+                heard = self.word_counts > 0
+                yield place, word_probabilities(t, self.words, self.temperature, heard), None
             else:
                 classes = self._known(teacher, batch)
-                target = self.decided(t, classes.clamp_min(0))
-                found[place] = batch_mean(divergence(scores, target), classes >= 0)
-        return found
+                yield place, self.decided(t, classes.clamp_min(0)), classes >= 0
 
     def decided(
         self, teacher: Float[Tensor, "batch dim h w"], classes: Int[Tensor, " batch"]

@@ -142,6 +142,12 @@ class ND(Method):
         self.class_means.copy_(sums / counts.clamp_min(1).unsqueeze(1))
         self.prepared = True
 
+    def projected(self, student: Features) -> Features:
+        """What the embedding makes of the feature, where dimensions differ."""
+        if isinstance(self.embedding, nn.Identity):
+            return {}
+        return {"penultimate": self.embedding(student["penultimate"])}
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; an unlabelled image takes the class that the teacher predicts."""
         s, t = self.embedding(student["penultimate"]), teacher["penultimate"]

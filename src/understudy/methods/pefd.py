@@ -92,9 +92,14 @@ class PEFD(Method):
             self.weight = nn.Parameter(weight.uniform_(-bound, bound))
             self.bias = nn.Parameter(bias.uniform_(-bound, bound))
 
+    def projected(self, student: Features) -> Features:
+        """The mean of the ensemble."""
+        if not self.projectors:
+            return {}
+        s = student["penultimate"]
+        return {"penultimate": project(s, self.weight, self.bias, self.activation)}
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
-        z = student["penultimate"]
-        if self.projectors:
-            z = project(z, self.weight, self.bias, self.activation)
+        z = (self.projected(student) or student)["penultimate"]
         return batch_mean(pefd(z, teacher["penultimate"]))

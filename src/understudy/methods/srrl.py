@@ -64,7 +64,11 @@ class SRRL(Method):
         self.classifier.copy(teacher)
         self.prepared = True
 
+    def projected(self, student: Features) -> Features:
+        """The feature as the teacher's classifier reads it."""
+        return {"penultimate": self.projector(student["penultimate"])}
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
-        h = self.projector(student["penultimate"])
+        h = self.projected(student)["penultimate"]
         return batch_mean(srrl(h, teacher["penultimate"], self.classifier(h), teacher["logits"]))
