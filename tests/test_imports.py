@@ -31,7 +31,7 @@ LEVELS = (
     ("methods", "tasks", "models", "data"),
     ("projectors", "layers", "reused", "metrics", "schedules"),
     ("recipe", "functional", "features", "splitting", "profiling"),
-    ("batch", "conversion"),
+    ("batch", "conversion", "narration"),
     ("errors",),
     ("__init__",),
 )

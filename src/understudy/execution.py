@@ -21,7 +21,9 @@ from understudy.devices import accelerator, choose
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RunError
 from understudy.evaluation import Evaluation, Outputs, collect, evaluate
+from understudy.models.cost import layers_cost
 from understudy.models.network import Network
+from understudy.narration import narrated
 from understudy.profiling import Profile
 from understudy.recipe import Recipe
 
@@ -112,7 +114,8 @@ class Execution:
     def _begin(self) -> None:
         self._write("recipe.yaml", recipes.dump(self.recipe))
         started = time.monotonic()
-        self.experiment.prepare()
+        with narrated(self.watcher.note if self.watcher else None):
+            self.experiment.prepare()
         environment = self._environment() | {
             "prepare_seconds": time.monotonic() - started,
             "teacher_seconds": self._teacher_seconds(),
@@ -282,6 +285,7 @@ class Execution:
             "classes": self.experiment.classes,
             "parameters": _count(self.trainer.student.plain()),
             "train_parameters": _count(trained),
+            "layers": layers_cost(self.trainer.student),
             "seconds": sum(record["seconds"] for record in self.records),
             "memory_mb": self._memory.mb,
         }
