@@ -23,7 +23,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 @cache
-def share(epochs: int, steps: int = 4) -> float:
+def share(epochs: int, steps: int = 64) -> float:
     """Images that the teacher is asked for, of all that are shown in so many epochs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

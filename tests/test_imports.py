@@ -23,7 +23,7 @@ LEVELS = (
     ("execution",),
     ("replay",),
     ("build",),
-    ("wiring",),
+    ("wiring", "diagnostics"),
     ("engine", "evaluation", "bank"),
     ("devices", "sharing"),
     ("storage", "machine"),

@@ -1,12 +1,33 @@
 """What travels from the data to the networks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What mixup or cutmix put into each image of a batch: some of another one.
+
+    Attributes:
+        labels: Class of the other image; `UNLABELLED` (-1) where it is not known.
+        share: Of the image itself, in [0, 1]; what is missing to 1 is of the other.
+    """
+
+    labels: Int[Tensor, " batch"]
+    share: Float[Tensor, " batch"]
+
+    def to(self, device: torch.device) -> "Mixed":
+        """The same on another device."""
+        labels, share = (x.to(device, non_blocking=True) for x in (self.labels, self.share))
+        return Mixed(labels, share)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Mixed":
+        return Mixed(self.labels[rows], self.share[rows])
 
 
 @dataclass(frozen=True)
@@ -18,12 +39,16 @@ class Batch:
         labels: Class numbers; `UNLABELLED` (-1) where the class of an image is not known.
         index: Position of each image in its source.
         view: Number of the augmented version shown of each image.
+        mixed: What else is in each image; None if nothing is.
+        smoothing: Share of every label that is spread over all classes.
     """
 
     images: Float[Tensor, "batch 3 height width"]
     labels: Int[Tensor, " batch"]
     index: Int[Tensor, " batch"]
     view: Int[Tensor, " batch"]
+    mixed: Mixed | None = None
+    smoothing: float = 0.0
 
     @classmethod
     def of(cls, images: Tensor, labels: Tensor | None = None) -> "Batch":
@@ -44,7 +69,16 @@ class Batch:
         labels, index, view = (
             x.to(device, non_blocking=True) for x in (self.labels, self.index, self.view)
         )
-        return replace(self, images=images, labels=labels, index=index, view=view)
+        mixed = None if self.mixed is None else self.mixed.to(device)
+        return Batch(images, labels, index, view, mixed, self.smoothing)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Batch":
+        """Some of the images."""
+        images, labels, index, view = (
+            x[rows] for x in (self.images, self.labels, self.index, self.view)
+        )
+        mixed = None if self.mixed is None else self.mixed[rows]
+        return Batch(images, labels, index, view, mixed, self.smoothing)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Float
@@ -65,6 +65,11 @@ class Trainable(nn.Module):
         self.student = student
         self.methods = nn.ModuleDict(methods)
         self.task = task
+
+    @property
+    def reads(self) -> set[str]:
+        """Names of the teacher's features that a method asks for."""
+        return {name for method in self.methods.values() for name in cast(Method, method).reads}
 
     def forward(self, batch: Batch, teacher: Features) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses by name: `task`, unless there is no such loss, and every method."""
@@ -148,10 +153,14 @@ class Distiller(nn.Module):
         return self.trainable(batch, self.observe(batch))  # type: ignore[no-any-return]
 
     def observe(self, batch: Batch) -> Features:
-        """Features of the teacher, or none if no method asks for them."""
+        """Features of the teacher that a method asks for; none if there is none."""
         if self.teacher is None or not self.trainable.methods:
             return {}
-        return self.replay(batch) if self.replay else self.teacher(batch.images)
+        if self.replay:
+            return self.replay(batch)
+        # Maps that nobody asks for would fill memory until the student's step is done.
+        features, asked = self.teacher(batch.images), self.trainable.reads
+        return {name: x for name, x in features.items() if name in asked}
 
     def total(self, losses: Mapping[str, Tensor], epoch: int = 0) -> Float[Tensor, ""]:
         """Weighted sum of the losses in an epoch counted from 0: what to call `backward` on."""

@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors.torch import save
 
-from understudy import build, machine, replay, storage
+from understudy import build, diagnostics, machine, replay, storage
 from understudy import recipe as recipes
 from understudy.build import Images
 from understudy.devices import accelerator, choose
@@ -199,8 +199,24 @@ class Execution:
                 replay=self._tested or (lambda batch: teacher(batch.images)),
             )
         student = collect(self.trainer.student, test.once(augmented=False), self.accelerator)
+        if self.trainer.position.epoch == self.recipe.training.epochs:
+            self._diagnose(student)
         self._latest = evaluate(student, self._teacher_outputs, self.experiment.task)
         return self._latest
+
+    def _diagnose(self, student: Outputs) -> None:
+        """Keep what the pictures of direction and norm need of the trained student."""
+        if self._teacher_outputs is None or not self.accelerator.is_main_process:
+            return
+        found = diagnostics.measure(
+            student,
+            self._teacher_outputs,
+            network=self.trainer.student,
+            distiller=self.experiment.distiller,
+            test=self.experiment.test,
+            accelerator=self.accelerator,
+        )
+        self._write("diagnostics.json", json.dumps(found))
 
     def _keep_student(self, evaluation: Evaluation) -> None:
         content = self._student_file(self.trainer.student)

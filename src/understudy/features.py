@@ -108,6 +108,10 @@ class Extendable(Protocol):
     def shapes(self) -> Shapes:
         """Shapes of the student's features."""
 
+    @property
+    def module(self) -> nn.Module:
+        """The student as it is outside of Understudy."""
+
     def embed(self, dim: int) -> None:
         """Insert a linear embedding layer of width `dim` before the classifier."""
 

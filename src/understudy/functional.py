@@ -102,6 +102,14 @@ def batch_mean(
     return total / count.clamp_min(EPS)
 
 
+def global_sum(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Sum of a constant over all processes; it has no gradient."""
+    total = values.detach().clone()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
 def kl_divergence(
     student: Float[Tensor, "rows classes"],
     teacher: Float[Tensor, "rows classes"],

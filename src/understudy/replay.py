@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import cast, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from understudy.bank import Bank, Contract
@@ -24,6 +24,13 @@ from understudy.methods import Method
 from understudy.recipe import Recipe
 
 Index = Int64[Tensor, " batch"]
+Missing = Bool[Tensor, " batch"]
+Images = Float[Tensor, "batch 3 height width"]
+Places = tuple[Index, Index]
+NOTHING: Places = (torch.empty(0, dtype=torch.int64),) * 2
+
+_AHEAD = 64
+"""How many views to come are looked at for one that is not stored."""
 
 
 @final
@@ -86,23 +93,32 @@ class Codes:
 class Replay:
     """Features of a batch, read from a bank; a view that is met for the first time is stored.
 
-    The teacher runs on the whole batch if anything of it is missing, never on a part: its numbers
-    are then those it would have given without a bank.
+    The teacher always runs on as many images as the batch has: on what is missing of it, and in the
+    place of the others on what will be missing of the batches to come. Its numbers are then those
+    it would have given without a bank, and it runs no oftener than there are new views.
 
     Args:
         teacher: Gives what is not stored.
         bank: Where outputs are stored.
         views: Tells which place in the bank a view has.
         codes: What methods compute of the outputs, if that is stored too.
+        coming: Gives what will be shown, `(index, number)`, as `Loader.coming`.
 
     Attributes:
         seconds: Spent in the live teacher so far, waiting for its device included.
     """
 
     def __init__(
-        self, teacher: Teacher, bank: Bank, views: Views, codes: Codes | None = None
+        self,
+        teacher: Teacher,
+        bank: Bank,
+        views: Views,
+        *,
+        codes: Codes | None = None,
+        coming: Callable[[], Places] = lambda: NOTHING,
     ) -> None:
-        self.teacher, self.bank, self.views, self.codes = teacher, bank, views, codes
+        self.teacher, self.bank, self.views = teacher, bank, views
+        self.codes, self.coming = codes, coming
         self.seconds = 0.0
 
     def __call__(self, batch: Batch) -> Features:
@@ -113,15 +129,39 @@ class Replay:
             return self._live(batch.images)
         missing = ~self.bank.has(index, number)
         if missing.any():
-            features = self._live(batch.images)
-            met = {name: x.cpu()[missing] for name, x in features.items()}
-            self.bank.write(index[missing], number[missing], met)
+            self._meet(batch.images, index, number, missing)
         device = batch.images.device
         stored = {name: x.to(device) for name, x in self.bank.read(index, number).items()}
         if self.codes is None:
             return stored
         codes = self.codes(index, number, stored)
         return stored | {name: x.to(device) for name, x in codes.items()}
+
+    def _meet(self, images: Images, index: Index, number: Index, missing: Missing) -> None:
+        """Store what is missing of a batch, and what else the teacher can be asked at once."""
+        if missing.all():
+            self.bank.write(index, number, self._on_cpu(images))
+            return
+        spare = int((~missing).sum())
+        later = self._later(spare)
+        more = [self.views.show(*later).to(images.device)] if len(later[0]) else []
+        again = images[~missing][: spare - len(later[0])]
+        # In the memory layout of the batch, on which rounding depends.
+        rows = torch.cat([images[missing], *more, again], out=torch.empty_like(images))
+        features = self._on_cpu(rows)
+        met = torch.cat([index[missing], later[0]]), torch.cat([number[missing], later[1]])
+        self.bank.write(*met, {name: x[: len(met[0])] for name, x in features.items()})
+
+    def _later(self, count: int) -> Places:
+        """At most `count` of the views to come that are not stored."""
+        if self.views.count is None:  # all views of an epoch are new, or none is
+            return NOTHING
+        index, number = (x[: _AHEAD * count] for x in self.coming())
+        absent = (~self.bank.has(index, number)).nonzero().flatten()[:count]
+        return index[absent], number[absent]
+
+    def _on_cpu(self, images: Images) -> Features:
+        return {name: x.cpu() for name, x in self._live(images).items()}
 
     def holds(self, index: Index, view: Index) -> bool:
         """Whether all of some views are stored, so that nobody needs their images."""
@@ -184,7 +224,7 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
         BankError: The directory holds another bank.
     """
     bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
-    return Replay(teacher, bank, experiment.train.views)
+    return Replay(teacher, bank, experiment.train.views, coming=experiment.train.coming)
 
 
 def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:

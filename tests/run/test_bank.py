@@ -34,6 +34,29 @@ def test_the_student_is_the_same_to_the_bit_with_and_without_a_bank(
     assert outcome(second) == outcome(online)
 
 
+def test_a_first_run_asks_the_teacher_for_new_views_only(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = banked(tiny, tmp_path / "bank", **{"training.batch": 10, "bank.dtype": "fp32"})
+    experiment = build.experiment(wanted)
+    source = replay.attach(experiment, wanted, None)
+    assert source is not None
+    teacher, size = source.teacher, wanted.training.batch
+    shown = 0
+    with counted(monkeypatch) as seen:
+        for epoch in range(60):
+            for [batch] in experiment.train.epoch(epoch):
+                given = experiment.distiller.observe(batch)
+                shown += len(batch)
+                if epoch == 30:
+                    asked = len(seen)
+                    for name, x in teacher(batch.images).items():
+                        assert name not in given or torch.equal(given[name], x), name
+                    del seen[asked:]
+    assert set(seen) == {size}, "the teacher always runs on whole batches"
+    assert sum(seen) < 1.1 * source.bank.filled() < 0.95 * shown
+
+
 def test_an_fp16_bank_is_close(tiny: Recipe, tmp_path: Path) -> None:
     online = train(tiny, out=tmp_path / "online")
     halved = train(

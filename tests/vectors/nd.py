@@ -49,9 +49,12 @@ def check_case(fields: Fields) -> None:
 
 def check_mix(fields: Fields) -> None:
     s, t = leaf(fields["student"]), tensor(fields["teacher"])
+    center = tensor(fields["centers"])[tensor(fields["labels"])]
+    share = torch.full((len(s),), float(fields["lam"]), dtype=s.dtype)
     center = mixed_means(
-        tensor(fields["centers"])[tensor(fields["labels"])],
-        float(fields["lam"]),
+        center,
+        center.flip(0),
+        share,
         float(fields["smoothing"]),
         int(fields["num_classes"]),
     )

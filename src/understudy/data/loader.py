@@ -19,6 +19,9 @@ Show = Callable[[Tensor, Tensor], Tensor]
 """Images `(batch, 3, size, size)` by two numbers each."""
 
 
+_NOTHING: Pairs = (torch.empty(0, dtype=torch.int64),) * 2
+
+
 @final
 class Loader:
     """Batches of an epoch, as a pure function of (seed, epoch).
@@ -65,6 +68,7 @@ class Loader:
         self.batch, self.seed, self.shuffle = batch, seed, shuffle
         self.labelled_share = labelled_share
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
+        self._coming = _NOTHING
         if len(self) == 0:
             raise DataError(
                 f"There are {len(labels)} images, too few for a batch on which {world} processes × "
@@ -86,9 +90,21 @@ class Loader:
             self._micro_batches(self._share(index, b), self._share(view, b))
             for b in range(start, len(self))
         ]
-        batches = self._shown([pair for step in steps for pair in step])
+        pairs = [pair for step in steps for pair in step]
+        places = self._places(pairs)
+        batches, (rows, numbers) = self._shown(pairs, places), _joined(places)
+        given = 0
         for step in steps:
+            given += sum(len(part) for part, _ in step)
+            self._coming = rows[given:], numbers[given:]
             yield list(islice(batches, len(step)))
+
+    def coming(self) -> Pairs:
+        """What this process will show in this epoch after the step given last: `(index, number)`.
+
+        Views are numbered as `Views.show` knows them.
+        """
+        return self._coming
 
     def once(
         self,
@@ -107,9 +123,10 @@ class Loader:
         shares = [(self._share(index, b), self._share(view, b)) for b in range(count)]
         shares = [share for share in shares if len(share[0])]
         missing = [not stored(*share) for share in shares]
-        shown = self._shown(list(compress(shares, missing)))
-        for share, needed in zip(shares, missing, strict=True):
-            yield next(shown) if needed else self._unseen(*share)
+        needed = list(compress(shares, missing))
+        shown = self._shown(needed, self._places(needed))
+        for share, unknown in zip(shares, missing, strict=True):
+            yield next(shown) if unknown else self._unseen(*share)
 
     def show(self, places: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """The views that have some places, `(index, number)` as `Views.show` knows them."""
@@ -140,17 +157,15 @@ class Loader:
         parts = (x.tensor_split(self.accumulate) for x in (index, view))
         return [pair for pair in zip(*parts, strict=True) if len(pair[0])]
 
-    def _shown(self, pairs: Sequence[Pairs]) -> Iterator[Batch]:
-        shown = self._images(self._places(pairs), self.views.show)
+    def _shown(self, pairs: Sequence[Pairs], places: Sequence[Pairs]) -> Iterator[Batch]:
+        shown = self._images(places, self.views.show)
         for (index, view), images in zip(pairs, map(_checked, shown), strict=True):
             rows = (x.to(images.device) for x in (self.labels[index], index, view))
             yield Batch(images, *rows)
 
     def _places(self, pairs: Sequence[Pairs]) -> list[Pairs]:
         """The pairs with the number of each view, all at once: small batches are slow to hash."""
-        if not pairs:
-            return []
-        index, view = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+        index, view = _joined(pairs)
         sizes = [len(rows) for rows, _ in pairs]
         numbers = torch.split(self.views.number(index, view), sizes)
         return list(zip(torch.split(index, sizes), numbers, strict=True))
@@ -168,6 +183,13 @@ class Loader:
             # Without one of its own, DataLoader draws from the global generator.
             generator=torch.Generator(),
         )
+
+
+def _joined(pairs: Sequence[Pairs]) -> Pairs:
+    if not pairs:
+        return _NOTHING
+    first, second = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+    return first, second
 
 
 class _Shown(Dataset[Tensor | UnderstudyError]):

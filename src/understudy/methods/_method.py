@@ -93,8 +93,8 @@ class Method(nn.Module, ABC):
                 "`prepare` of the distiller with the training images, or load a saved state."
             )
         with torch.autocast(batch.images.device.type, enabled=False):
-            target = {name: x.detach() for name, x in _full_precision(teacher).items()}
-            return self.loss(_full_precision(student), target, batch)
+            target = {name: x.detach() for name, x in teacher.items()}
+            return self.loss(_FullPrecision(student), _FullPrecision(target), batch)
 
 
 def _with_checked_choices(init: Callable[..., None]) -> Callable[..., None]:
@@ -120,8 +120,9 @@ def _restored(method: nn.Module, incompatible_keys: object) -> None:
     setattr(method, "prepared", True)  # noqa: B010 - mypy takes it for a submodule
 
 
-def _full_precision(features: Features) -> Features:
-    return {
-        name: x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        for name, x in features.items()
-    }
+class _FullPrecision(dict[str, Tensor]):
+    """Features in full precision; maps that a loss does not ask for are not worth converting."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        x = super().__getitem__(name)
+        return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -37,3 +37,11 @@ def linear_like(layer: nn.Linear, dim_in: int, dim_out: int, *, bias: bool) -> n
     """A new linear layer on the device and in the type of another."""
     weight = layer.weight
     return nn.Linear(dim_in, dim_out, bias=bias, device=weight.device, dtype=weight.dtype)
+
+
+def classifier_like(layer: nn.Linear | nn.Conv2d, classes: int) -> nn.Linear | nn.Conv2d:
+    """A new classifier of the form of another, for other classes."""
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        return linear_like(layer, layer.in_features, classes, bias=bias)
+    return nn.Conv2d(layer.in_channels, classes, 1, bias=bias).to(layer.weight)

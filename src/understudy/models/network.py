@@ -15,8 +15,8 @@ from understudy.errors import NetworkError, suggestion
 from understudy.features import Features, Shapes
 from understudy.layers import Followed, drop_idle, recorded
 from understudy.models import places
-from understudy.models.embedding import Embedded, linear_like
-from understudy.models.taps import attach, first_tensor, run, settle, still, vector
+from understudy.models.embedding import Embedded, classifier_like, linear_like
+from understudy.models.taps import attach, first_tensor, run, settle, still, taken, vector
 from understudy.models.trace import Anatomy, discover
 from understudy.reused import LAST_MAP, fill, is_average, translators
 
@@ -120,7 +120,7 @@ class Network(nn.Module):
         """
         output = first_tensor(self.module(self._normalise(images)))
         assert output is not None  # the dry pass has seen one
-        found = {name: tap.take() for name, tap in self._taps.items()}
+        found = taken(self._taps)
         if self.classifier:
             return found | {"logits": output}
         return found if "penultimate" in found else found | {"penultimate": vector(output)}
@@ -258,6 +258,9 @@ class Network(nn.Module):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Insert the layers that a state dict is of; their values are still to be loaded."""
+        embedding = state.get(f"{self.classifier}.embedding.weight")
+        if embedding is not None:
+            self.embed(len(embedding))
         for path, layer in recorded(state):
             self._follow(path, layer)
         for path, translator in translators(state):
@@ -275,16 +278,10 @@ class Network(nn.Module):
                 f"{self.name} has no classifier that could be made anew for {num_classes} classes; "
                 "name its path with `classifier`."
             )
-        old = self._layer()
-        new: nn.Linear | nn.Conv2d
-        if isinstance(old, nn.Linear):
-            new = linear_like(old, old.in_features, num_classes, bias=old.bias is not None)
-        else:
-            new = nn.Conv2d(old.in_channels, num_classes, 1, bias=old.bias is not None).to(
-                old.weight
-            )
-        self._initialise(new)
-        self.module.set_submodule(self.classifier, new)
+        for path in filter(None, (self.classifier, self._anatomy.second)):
+            new = classifier_like(self._layer(path), num_classes)
+            self._initialise(new)
+            self.module.set_submodule(path, new)
         self._attach()
 
     def plain(self) -> nn.Module:
@@ -354,7 +351,7 @@ class Network(nn.Module):
             return False
         with still(self.module):
             run(self.module, self._dry_images())
-        found = {name: tap.take() for name, tap in self._taps.items()}
+        found = taken(self._taps)
         return is_average(found["penultimate"], found[LAST_MAP])
 
     def _rehead(self, path: str, layer: nn.Module, classifier: nn.Linear) -> None:
@@ -390,11 +387,11 @@ class Network(nn.Module):
         if initialise is not None:
             initialise(layer)
 
-    def _layer(self) -> nn.Linear | nn.Conv2d:
-        layer = self.module.get_submodule(self.classifier)
+    def _layer(self, path: str = "") -> nn.Linear | nn.Conv2d:
+        layer = self.module.get_submodule(path or self.classifier)
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise NetworkError(
-                f"The classifier {self.classifier!r} of {self.name} is a {type(layer).__name__}; "
+                f"The classifier {path or self.classifier!r} of {self.name} is a {type(layer).__name__}; "
                 "it must be a linear layer or a 1×1 convolution."
             )
         return layer

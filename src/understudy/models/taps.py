@@ -11,6 +11,9 @@ from torch.utils.hooks import RemovableHandle
 
 from understudy.errors import NetworkError, suggestion
 
+OTHER_TOKEN = "penultimate/dist"
+"""What enters the second classifier of a network that averages two, one for each of two tokens."""
+
 Layout = Literal["as is", "channels last", "pooled"]
 """How a tapped tensor becomes a feature: unchanged, NHWC → NCHW, or averaged to a vector."""
 
@@ -36,6 +39,14 @@ class Tap:
         tensor, self._tensor = self._tensor, None
         assert tensor is not None
         return arrange(tensor, self.layout)
+
+
+def taken(taps: Mapping[str, Tap]) -> dict[str, Tensor]:
+    """Every feature of the pass just made; `penultimate` is the mean of two tokens if both count."""
+    found = {name: tap.take() for name, tap in taps.items()}
+    if OTHER_TOKEN in found:
+        found["penultimate"] = (found["penultimate"] + found[OTHER_TOKEN]) / 2
+    return found
 
 
 def attach(module: nn.Module, place: str, hook: Callable[..., Any]) -> RemovableHandle:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from understudy.errors import NetworkError
-from understudy.models.taps import first_tensor, is_channels_last, run
+from understudy.models.taps import OTHER_TOKEN, first_tensor, is_channels_last, run
 
 _WEIGHTED = nn.Linear | nn.Conv2d
 _DROPOUT = nn.Dropout | nn.Dropout2d
@@ -32,12 +32,15 @@ class Anatomy:
         classifier: Path of the last layer, or "".
         dropout: Path of the dropout between `penultimate` and the classifier, or "".
         exact: Whether the classifier's output is the network's output.
+        second: Path of a second classifier, of another token, whose logits are averaged with those
+            of the first; or "".
     """
 
     taps: dict[str, str]
     classifier: str
     dropout: str = ""
     exact: bool = True
+    second: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,14 +130,17 @@ def discover(module: nn.Module, images: Tensor, classifier: str | None) -> Anato
         classifier: Path of the last layer if known, "" if there is none.
     """
     calls, output = _trace(module, images)
-    last, exact = _classifier(calls, output, classifier)
+    last, second, exact = _classifier(calls, output, classifier)
     body = [c for c in calls if last is None or c.ended < last.began]
     taps = _stages(body, len(images), images.shape[-1])
     if last is None:
         return Anatomy(taps, "")
     dropout = _dropout_before(last, body)
     taps["penultimate"] = f"{dropout or last.path}:input"
-    return Anatomy(taps, last.path, dropout, exact)
+    if second is None:
+        return Anatomy(taps, last.path, dropout, exact)
+    taps |= {OTHER_TOKEN: f"{second.path}:input", "dist_logits": second.path}
+    return Anatomy(taps, last.path, dropout, exact, second.path)
 
 
 def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Seen]:
@@ -174,22 +180,27 @@ def _trace(module: nn.Module, images: Tensor) -> tuple[list[Call], Seen]:
     return calls, seen
 
 
-def _classifier(calls: list[Call], output: Seen, named: str | None) -> tuple[Call | None, bool]:
-    """The last layer, and whether its output is the network's output."""
+def _classifier(
+    calls: list[Call], output: Seen, named: str | None
+) -> tuple[Call | None, Call | None, bool]:
+    """The last layer, a second one averaged with it, and whether the first gives the output."""
     if named is not None:
         weighted = [c for c in calls if c.path == named and isinstance(c.module, _WEIGHTED)]
         if named and len(weighted) != 1:
             raise NetworkError(
                 f"The classifier {named!r} is no linear layer that is called once in a pass."
             )
-        return (weighted[0], _gives(weighted[0], output)) if named else (None, False)
+        return (weighted[0], None, _gives(weighted[0], output)) if named else (None, None, False)
     # A layer that other trained layers follow, if only a norm, is no classifier but a projection.
     trained = [c for c in calls if c.own_parameters]
     heads = []
     while trained and _is_head(trained[-1], output):
         heads.append(trained.pop())
-    # Several are classifiers of several tokens, averaged (distilled DeiT): the first is taken.
-    return (heads[-1], len(heads) == 1 and _gives(heads[0], output)) if heads else (None, False)
+    if not heads:
+        return None, None, False
+    # Two are classifiers of two tokens, averaged (distilled DeiT); the first reads the class token.
+    second = heads[0] if len(heads) == 2 else None
+    return heads[-1], second, len(heads) == 1 and _gives(heads[0], output)
 
 
 def _is_head(call: Call, output: Seen) -> bool:

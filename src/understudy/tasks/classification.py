@@ -20,11 +20,17 @@ class Classification(Task):
     headline: ClassVar[str] = "top1"
 
     def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""]:
-        """Cross-entropy, averaged over the labelled images; 0 if no image has a label."""
-        each = F.cross_entropy(
-            student["logits"].float(), batch.labels, ignore_index=UNLABELLED, reduction="none"
-        )
-        return batch_mean(each, batch.labelled)
+        """Cross-entropy, averaged over the labelled images; 0 if no image has a label.
+
+        Where images are mixed, each label counts by the share of its image, as far as it is known.
+        """
+        logits, mixed = student["logits"].float(), batch.mixed
+        each = _cross_entropy(logits, batch.labels, batch.smoothing)
+        if mixed is None:
+            return batch_mean(each, batch.labelled)
+        other = _cross_entropy(logits, mixed.labels, batch.smoothing)
+        known = batch.labelled | (mixed.labels != UNLABELLED)
+        return batch_mean(mixed.share * each + (1 - mixed.share) * other, known)
 
     def metrics(
         self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
@@ -43,3 +49,12 @@ class Classification(Task):
         """Top-1 accuracy of each class."""
         each = metrics.per_class_accuracy(logits, labels)
         return [None if accuracy is None else 100 * accuracy for accuracy in each]
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], smoothing: float
+) -> Float[Tensor, " batch"]:
+    """Of each image; 0 where it has no label."""
+    return F.cross_entropy(
+        logits, labels, ignore_index=UNLABELLED, reduction="none", label_smoothing=smoothing
+    )
