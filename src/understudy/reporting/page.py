@@ -5,7 +5,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from understudy.reporting.bars import changes, intervals
 from understudy.reporting.columns import columns, signed
-from understudy.reporting.curves import INKS, curves
+from understudy.reporting.curves import curves
+from understudy.reporting.drawing import INKS
 from understudy.reporting.headline import headline
 from understudy.reporting.results import Results
 from understudy.reporting.tables import markdown_table, table

@@ -1,7 +1,7 @@
 """What a run directory holds, as it was written."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ class Run:
     epochs: list[dict[str, Any]]
     evaluation: dict[str, Any]
     environment: dict[str, Any]
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    """What pictures of direction and norm are drawn from; empty where nothing was measured."""
 
 
 def read_run(path: Path) -> Run:
@@ -38,6 +40,7 @@ def read_run(path: Path) -> Run:
         _lines(path / "metrics.jsonl"),
         read_json(path / "evaluation.json", optional=True),
         read_json(path / "environment.json", optional=True),
+        read_json(path / "diagnostics.json", optional=True),
     )
 
 
