@@ -17,7 +17,7 @@ from safetensors.torch import save
 from understudy import build, diagnostics, machine, replay, storage
 from understudy import recipe as recipes
 from understudy.build import Images
-from understudy.devices import accelerator, choose
+from understudy.devices import accelerator, choose, processes
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RunError
 from understudy.evaluation import Evaluation, Outputs, collect, evaluate
@@ -65,19 +65,21 @@ class Execution:
         images: Images | None = None,
     ) -> None:
         self.path, self.recipe = path, recipe
-        self.accelerator = accelerator(
-            recipe.training, device, trackers=recipe.training.trackers, folder=path
-        )
-        self._memory = machine.PeakMemory(self.accelerator.device)
-        self.watcher = watcher if self.accelerator.is_main_process else None
+        here = processes(device)
+        self._memory = machine.PeakMemory(here.device)
+        self.watcher = watcher if here.is_main_process else None
         self._note = self.watcher.note if self.watcher else _unheard
         self.experiment = build.experiment(
-            recipe,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            images=images,
+            recipe, rank=here.process_index, world=here.num_processes, images=images
         )
         distiller = self.experiment.distiller
+        self.accelerator = accelerator(
+            recipe.training,
+            device,
+            student=distiller.student,
+            trackers=recipe.training.trackers,
+            folder=path,
+        )
         self.choices = choose(recipe.training, distiller, self.accelerator.device)
         # Before methods measure the teacher: what it gives them may be stored for training.
         self.choices.place(distiller)

@@ -197,7 +197,8 @@ def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teache
     teacher = experiment.distiller.teacher
     if teacher is None:
         raise RecipeError("A bank stores what a teacher gives: give --teacher.name.")
-    distiller, devices = experiment.distiller, accelerator(recipe.training, device)
+    distiller = experiment.distiller
+    devices = accelerator(recipe.training, device, student=distiller.student)
     choose(recipe.training, distiller, devices.device).place(distiller)
     return experiment, teacher
 

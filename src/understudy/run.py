@@ -173,7 +173,7 @@ def evaluate(
     if not (path / "student.safetensors").is_file():
         raise RunError(f"{path} holds no student yet; continue it with --resume.")
     exam = build.examination(recipe, path / "student.safetensors")
-    devices = accelerator(recipe.training, device)
+    devices = accelerator(recipe.training, device, student=exam.student)
     outputs = [
         collect(network.to(devices.device), exam.test.once(augmented=False), devices)
         for network in (exam.student, exam.teacher)

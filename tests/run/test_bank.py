@@ -260,7 +260,7 @@ def test_an_fp16_bank_changes_less_than_another_memory_layout(tiny: Recipe, tmp_
 def _weights(wanted: Recipe) -> torch.Tensor:
     """Those of the student at the end of its training."""
     experiment = build.experiment(wanted)
-    cpu = accelerator(wanted.training, "cpu")
+    cpu = accelerator(wanted.training, "cpu", student=experiment.distiller.student)
     choose(wanted.training, experiment.distiller, cpu.device).place(experiment.distiller)
     replay.attach(experiment, wanted, None)
     experiment.prepare()

@@ -71,7 +71,7 @@ def trained(wanted: Recipe) -> tuple[Trainer, list[Epoch]]:
         made.train,
         wanted.training,
         seed=wanted.seed,
-        accelerator=accelerator(wanted.training, "cpu"),
+        accelerator=accelerator(wanted.training, "cpu", student=made.distiller.student),
     )
     return trainer, list(trainer.fit())
 

@@ -74,6 +74,22 @@ def test_what_a_recipe_leaves_open_depends_on_the_machine(
     assert str(choose(Training(**training), distiller, torch.device(device))).startswith(said)
 
 
+def test_a_cpu_computes_grouped_convolutions_in_fp32(
+    tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: True)
+    wanted = changed(tiny, {"student": {"name": "mobilenetv2"}})
+    distiller = build.experiment(wanted).distiller
+    said = {
+        (precision, device): str(choose(Training(precision=precision), distiller, device))
+        for precision in ("auto", "bf16")
+        for device in (torch.device("cpu"), torch.device("cuda"))
+    }
+    assert "cpu, fp32 (teacher bf16)" in said["auto", torch.device("cpu")]
+    assert "cuda, bf16, " in said["auto", torch.device("cuda")]
+    assert "cpu, bf16, " in said["bf16", torch.device("cpu")]
+
+
 def test_without_convolutions_there_is_no_layout_to_choose() -> None:
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Linear(8, 3))
     distiller = wire(flat, flat, {"kd": 1}, example=torch.rand(2, 3, 2, 2))
@@ -190,7 +206,8 @@ def test_a_step_that_fits_in_no_parts_ends_in_a_sentence(
 
 
 def test_several_processes_do_not_split(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, devices = build.experiment(tiny), accelerator(tiny.training, "cpu")
+    made = build.experiment(tiny)
+    devices = accelerator(tiny.training, "cpu", student=made.distiller.student)
     made.prepare()
     trainer = Trainer(made.distiller, made.train, tiny.training, seed=0, accelerator=devices)
     short_of_memory(monkeypatch, 16)
@@ -211,7 +228,7 @@ def test_another_error_is_no_lack_of_memory(tiny: Recipe, monkeypatch: pytest.Mo
 def trained_until(wanted: Recipe) -> Any:
     made = build.experiment(wanted)
     made.prepare()
-    devices = accelerator(wanted.training, "cpu")
+    devices = accelerator(wanted.training, "cpu", student=made.distiller.student)
     trainer = Trainer(made.distiller, made.train, wanted.training, seed=0, accelerator=devices)
     return trainer.steps()
 
