@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from math import cos, exp, log, log1p, pi, radians, sqrt
 
 import pytest
@@ -13,11 +14,11 @@ from torch.nn import functional as F
 from vectors.build import Outputs, batch
 
 from methods.forms import angle, random, shapes
-from understudy.batch import UNLABELLED
-from understudy.errors import RecipeError, ShapeError
+from understudy.batch import UNLABELLED, Mixed
+from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.methods._hashing import bce, bits, pack, unpack
-from understudy.methods.lshfm import LSHFM, l2, lsh, medians
+from understudy.methods.lshfm import LSHFM, correct, l2, lsh, medians
 
 HASHES = 400_000
 FLAT = shapes("net", penultimate=4, logits=3)
@@ -186,10 +187,27 @@ def test_prepare_takes_the_deviation_of_the_classifier_and_the_mean_of_the_image
         torch.testing.assert_close(method.hash_bias, -mean, rtol=1e-4, atol=1e-5)
 
 
-def test_prepare_asks_for_the_deviation_where_there_is_no_classifier() -> None:
-    method = LSHFM(FLAT, FLAT, offset="zero")
-    with pytest.raises(RecipeError, match="hash_std"):
-        method.prepare(Outputs({"penultimate": torch.randn(5, 4)}))
+@pytest.mark.parametrize("offset", ["median", "mean", "zero"])
+def test_without_a_classifier_hash_values_deviate_by_one(offset: str) -> None:
+    torch.manual_seed(0)
+    bare = shapes("net", penultimate=8)
+    method = LSHFM(bare, bare, offset=offset, selective=False, hashes=4096)
+    features = 3 + torch.randn(500, 8) * torch.linspace(0.1, 20, 8)
+    for size in (500, 64):
+        method.prepare(Outputs({"penultimate": features}, batch=size))
+        std = features.double().var(0, correction=0).sum().rsqrt()
+        assert float(method.hash_std) == pytest.approx(float(std))
+        values = features @ method.hash_weight.T + method.hash_bias
+        # On average over the hashes; a single one depends on its direction.
+        variance = values.var(0, correction=0).mean().item()
+        assert variance == pytest.approx(1, abs=0.05)
+
+
+def test_of_a_mixed_image_either_class_is_correct() -> None:
+    logits = torch.eye(3)[[0, 0, 0, 0]]
+    mixed = Mixed(torch.tensor([1, 0, 2, UNLABELLED]), torch.full((4,), 0.7))
+    images = replace(batch(4, [0, 1, 1, 1]), mixed=mixed)
+    assert correct({"logits": logits}, images).tolist() == [True, True, False, True]
 
 
 MEASURE = """

@@ -1,5 +1,6 @@
 """ND against plain loops, the two branches of its maximum, its means and its ablations."""
 
+from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor
 from vectors.build import Outputs, batch, load
 
 from methods.forms import random, shapes
-from understudy.batch import UNLABELLED
+from understudy.batch import UNLABELLED, Mixed
 from understudy.errors import ShapeError
 from understudy.functional import unit
 from understudy.methods.nd import ND, nd
@@ -126,3 +127,25 @@ def test_images_that_no_one_can_name_are_refused() -> None:
     with pytest.raises(ShapeError, match="label 3"):
         method.prepare(Outputs(features, torch.full((9,), 3)))
     method.prepare(Outputs(features, torch.arange(9) % 3))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_images_follow_both_means(smoothing: float) -> None:
+    method = ND(FLAT, FLAT).double()
+    means = random(3, c=4)["c"]
+    load(method, class_means=means)
+    student, teacher = random(6, penultimate=4), random(6, penultimate=4, logits=3)
+    labels, share = torch.tensor([0, 1, 2, 2, 1, UNLABELLED]), 0.3
+    mixed = Mixed(labels.flip(0), torch.full((6,), share))
+    images = replace(batch(6, labels), mixed=mixed, smoothing=smoothing)
+    # The teacher guesses the one label that is missing, wherever its image is seen.
+    guess = teacher["logits"].argmax(1)
+    own = torch.where(labels < 0, guess, labels)
+    other = torch.where(labels.flip(0) < 0, guess, labels.flip(0))
+    spread = smoothing / 3 * sum(means[k] for k in own)
+    total = 0.0
+    for i in range(6):
+        pure = share * means[own[i]] + (1 - share) * means[other[i]]
+        c = (1 - smoothing) * pure + spread
+        total += row("nd", student["penultimate"][i], teacher["penultimate"][i], c)
+    assert method(student, teacher, images).item() == pytest.approx(float(total) / 6, rel=1e-6)

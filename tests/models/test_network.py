@@ -79,8 +79,11 @@ def test_network_that_returns_no_tensor_is_refused() -> None:
 def test_only_one_embedding() -> None:
     network = small()
     network.embed(6)
+    layer = network.module.fc.embedding
+    network.embed(6)
+    assert network.module.fc.embedding is layer
     with pytest.raises(NetworkError, match="no embedding yet"):
-        network.embed(6)
+        network.embed(7)
 
 
 def test_embedding_folds_exactly() -> None:

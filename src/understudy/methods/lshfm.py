@@ -80,8 +80,14 @@ def l1(
 
 
 def correct(teacher: Features, batch: Batch) -> Bool[Tensor, " batch"]:
-    """Which images the teacher classifies correctly, as far as is known."""
-    return (teacher["logits"].argmax(1) == batch.labels) | (batch.labels == UNLABELLED)
+    """Which images the teacher classifies correctly, as far as is known.
+
+    Of a mixed image (mixup, cutmix), either of its two classes is correct.
+    """
+    seen, labels = teacher["logits"].argmax(1), [batch.labels]
+    if batch.mixed is not None:
+        labels.append(batch.mixed.labels)
+    return torch.stack([(seen == y) | (y == UNLABELLED) for y in labels]).any(0)
 
 
 def medians(
@@ -116,6 +122,42 @@ def _median(values: Float[Tensor, "hashes images"], published: bool) -> Float[Te
 
 
 @final
+class Seen:
+    """The teacher's features of all images: their moments, and themselves if they are kept.
+
+    Args:
+        dim: Of the features.
+        keep: Whether they are.
+    """
+
+    def __init__(self, dim: int, *, keep: bool) -> None:
+        self.kept: list[Float[Tensor, "_ dim"]] = []
+        self._keep, self._count = keep, 0
+        self._sum, self._squares = torch.zeros(2, dim, dtype=torch.float64)
+
+    def add(self, rows: Float[Tensor, "batch dim"]) -> None:
+        """Some more of them."""
+        if self._keep:
+            self.kept.append(rows)
+        exact = rows.double()
+        self._count += len(rows)
+        self._sum += exact.sum(0)
+        self._squares += exact.square().sum(0)
+
+    @property
+    def mean(self) -> Float[Tensor, " dim"]:
+        """The mean feature."""
+        mean: Tensor = self._sum / max(self._count, 1)
+        return mean
+
+    def unit_std(self) -> Float[Tensor, ""]:
+        """σ of hashes whose values over these features have the deviation 1."""
+        variance = self._squares / max(self._count, 1) - self.mean.square()
+        std: Tensor = variance.sum().clamp_min(EPS).rsqrt()
+        return std.float()
+
+
+@final
 class LSHFM(Method):
     """Feature mimicking by locality-sensitive hashing.
 
@@ -125,7 +167,9 @@ class LSHFM(Method):
         student: Shapes of the student; needs the vector `penultimate` of the teacher's dimension.
         teacher: Shapes of the teacher; needs the vector `penultimate`, and `logits` if `selective`.
         hashes: N; default 32 for each dimension of the feature.
-        hash_std: σ; default the standard deviation of the teacher's classifier weights.
+        hash_std: σ; default the standard deviation of the teacher's classifier weights, or without
+            a classifier what gives its hash values the deviation 1 over the training images, about
+            that of class logits: σ² = 1 / Σ_d Var(f_t,d).
         offset: What of the teacher's hash values over one augmented view of the training images is
             moved to 0.
         terms: L_lsh and L_mse, one of them, or the mean absolute difference.
@@ -211,17 +255,18 @@ class LSHFM(Method):
         return {"bits": pack(bits(t, self.hash_weight, self.hash_bias))}
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Scale the hashes to σ and put their offsets where the teacher's training images are.
-
-        Raises:
-            RecipeError: σ is neither given nor known from a classifier of the teacher.
-        """
+        """Scale the hashes to σ and put their offsets where the teacher's training images are."""
         if "lsh" not in self.terms:
             return
-        std = self._std(teacher).to(self.hash_std)
-        self.hash_weight.mul_(std / self.hash_std)
+        std = self._known_std(teacher)
+        seen = Seen(len(self.hash_weight[0]), keep="median" in self.offset)
+        if std is None or self.offset != "zero":
+            for features, _ in teacher.batches(augmented=True):
+                seen.add(features["penultimate"].to("cpu"))
+        std = seen.unit_std() if std is None else std
+        self.hash_weight.mul_(std.to(self.hash_std) / self.hash_std)
         self.hash_std.copy_(std)
-        self.hash_bias.copy_(-self._thresholds(teacher))
+        self.hash_bias.copy_(-self._thresholds(seen))
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
@@ -249,27 +294,19 @@ class LSHFM(Method):
             s, t = F.normalize(s, eps=EPS), F.normalize(t, eps=EPS)
         return l1(s, t) if self.terms == "l1" else l2(s, t)
 
-    def _std(self, teacher: TeacherOutputs) -> Float[Tensor, ""]:
+    def _known_std(self, teacher: TeacherOutputs) -> Float[Tensor, ""] | None:
         if self.given_std is not None:
             return torch.as_tensor(self.given_std)
-        if teacher.classifier_weight is None:
-            raise RecipeError(
-                "lshfm takes the deviation of its hashes from the teacher's classifier, but this "
-                "teacher has none; set hash_std, for example to 0.05."
-            )
-        return teacher.classifier_weight.detach().float().std()
+        weight = teacher.classifier_weight
+        return None if weight is None else weight.detach().float().std()
 
-    def _thresholds(self, teacher: TeacherOutputs) -> Tensor:
+    def _thresholds(self, seen: Seen) -> Tensor:
         if self.offset == "zero":
             return torch.zeros_like(self.hash_bias)
         weight = self.hash_weight.cpu()
-        features = (f["penultimate"].to("cpu") for f, _ in teacher.batches(augmented=True))
         if self.offset == "mean":
-            total, count = torch.zeros(weight.shape[1], dtype=torch.float64), 0
-            for rows in features:
-                total, count = total + rows.double().sum(0), count + len(rows)
-            return (weight.double() @ (total / max(count, 1))).to(weight.dtype)
-        kept = [rows.to(weight.dtype) for rows in features]
+            return (weight.double() @ seen.mean).to(weight.dtype)
+        kept = [rows.to(weight.dtype) for rows in seen.kept]
         return medians(kept, weight, published=self.offset == "median_published")
 
 

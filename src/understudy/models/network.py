@@ -173,6 +173,8 @@ class Network(nn.Module):
             NetworkError: There is no linear classifier whose output is the logits, or the network
                 is embedded already.
         """
+        if self._embedded and self.shapes.vector("penultimate") == dim:
+            return  # it came with the weights, from a first stage of training
         old = self._layer() if self.classifier else None
         if self._embedded or not isinstance(old, nn.Linear) or not self._anatomy.exact:
             raise NetworkError(
@@ -388,10 +390,11 @@ class Network(nn.Module):
             initialise(layer)
 
     def _layer(self, path: str = "") -> nn.Linear | nn.Conv2d:
-        layer = self.module.get_submodule(path or self.classifier)
+        path = path or self.classifier
+        layer = self.module.get_submodule(path)
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise NetworkError(
-                f"The classifier {path or self.classifier!r} of {self.name} is a {type(layer).__name__}; "
+                f"The classifier {path!r} of {self.name} is a {type(layer).__name__}; "
                 "it must be a linear layer or a 1×1 convolution."
             )
         return layer

@@ -42,7 +42,7 @@ class Tap:
 
 
 def taken(taps: Mapping[str, Tap]) -> dict[str, Tensor]:
-    """Every feature of the pass just made; `penultimate` is the mean of two tokens if both count."""
+    """Every feature of the pass just made; of two tokens that count, `penultimate` is the mean."""
     found = {name: tap.take() for name, tap in taps.items()}
     if OTHER_TOKEN in found:
         found["penultimate"] = (found["penultimate"] + found[OTHER_TOKEN]) / 2

@@ -16,6 +16,9 @@ def build(
 ) -> tuple[nn.Module, Input]:
     """A model of timm and what it wants its images to be.
 
+    The options go first: `num_classes: 0` builds one without a classifier, whatever classes the
+    data have.
+
     Raises:
         NetworkError: timm has no such model, does not take the options, or cannot get the weights.
     """
@@ -25,8 +28,9 @@ def build(
             "timm.list_models() lists what there is."
         )
     classes = {} if num_classes is None else {"num_classes": num_classes}
+    wanted = {**classes, **options}
     try:
-        module: nn.Module = timm.create_model(name, pretrained=pretrained, **classes, **options)
+        module: nn.Module = timm.create_model(name, pretrained=pretrained, **wanted)
     except Exception as error:
         hint = " Without a connection, name a file of weights instead." if pretrained else ""
         raise NetworkError(f"timm cannot build {name!r}: {error}{hint}") from error

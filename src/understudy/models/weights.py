@@ -1,7 +1,18 @@
-"""Weights from disk, read without running any code, and their digest."""
+"""Weights from disk, read without running any code, and their digest.
+
+Names in a file need not be those of the network. What wrappers and training frameworks put before
+them is found by comparing both: the part of the file that has most of the network's names, the
+first of equals. So `module.encoder_q.` of MoCo v1 and v2, `module.base_encoder.` of MoCo v3 and
+`backbone.` of DINO are read as they are; of DINO's two networks, the teacher. Other spellings
+(DINOv2, DINOv3) are left to timm, for its networks.
+"""
 
 import hashlib
 import pickle
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +22,34 @@ from torch import Tensor, nn
 
 from understudy.errors import NetworkError
 
-_HOLDERS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_HOLDERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
+_STUDENT = "student.module."
+"""What stands before the student's names among all that a run trains."""
 
 
 def load(
     module: nn.Module, path: str | Path, *, classifier: str = "", new_classifier: bool = False
 ) -> None:
-    """Fill a module with the weights of a file or of a run directory.
+    """Fill a module with the weights of a file or of a run.
 
     Args:
         module: The plain network, without taps.
-        path: `.safetensors`; a state dict saved by torch, perhaps inside a checkpoint and with the
-            prefixes of DataParallel and compile; or a run directory (its `student.safetensors`).
+        path: `.safetensors`; a state dict saved by torch, perhaps inside a checkpoint and with
+            something before its names; a run directory (its `student.safetensors`); or its folder
+            `last`, where an embedding layer is not folded into the classifier.
         classifier: Path of the classifier, for the message if its classes differ.
-        new_classifier: Leave the classifier as it is if the file's has other classes.
+        new_classifier: Leave the classifier as it is if the file has none, or of other classes.
 
     Raises:
         NetworkError: No such file, pickled code in it, or tensors that do not fit.
     """
-    state = read(path)
     own = module.state_dict()
-    if not set(state) & set(own):
-        state = _stripped(state, own)
+    state = _headless(_translated(_stripped(read(path), own), module), module)
     # Files of before 2018 do not count batches; nothing but norms without momentum reads the count.
     state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state
     if new_classifier and classifier:
         for key in (f"{classifier}.weight", f"{classifier}.bias"):
-            if key in state and key in own and state[key].shape != own[key].shape:
+            if key in own and (key not in state or state[key].shape != own[key].shape):
                 state[key] = own[key]
     problem = _mismatch(state, own, classifier)
     if problem:
@@ -57,20 +68,22 @@ def count_classes(module: nn.Module, path: str | Path, classifier: str) -> int |
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file or run directory.
+    """The state dict in a file, run directory, or folder of checkpoints.
 
     Raises:
         NetworkError: No such file, or one that cannot be read without running code from it.
     """
     file = Path(path)
     if file.is_dir():
-        file = file / "student.safetensors"
+        student, checkpoint = file / "student.safetensors", file / "state.ckpt"
+        file = checkpoint if checkpoint.is_file() else student
     if not file.is_file():
         raise NetworkError(f"There are no weights at {file}; check the path.")
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the flags of a training script
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NetworkError(
             f"{file} holds pickled objects, and reading it would run code from the file. If you "
@@ -93,7 +106,10 @@ def digest(module: nn.Module) -> str:
 
 
 def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
-    """The dictionary of tensors inside a checkpoint."""
+    """The dictionary of tensors inside a checkpoint; inside a run's own, the student's."""
+    if isinstance(content, dict) and isinstance(content.get("trainable"), dict):
+        own = content["trainable"].items()
+        return {k.removeprefix(_STUDENT): v for k, v in own if k.startswith(_STUDENT)}
     for key in _HOLDERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -108,13 +124,46 @@ def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
 
 
 def _stripped(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys without the prefixes that wrappers add, as far as it takes to meet the module's own."""
-    while not set(state) & set(own):
-        prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)
-        if prefix is None:
-            break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    """The part of a state dict that is the module's, without what stands before its names."""
+    if set(state) & set(own):
+        return state
+    found = Counter(
+        ".".join(parts[:start]) + "."
+        for parts in (key.split(".") for key in state)
+        for start in range(1, len(parts))
+        if ".".join(parts[start:]) in own
+    )
+    prefix, names = max(found.items(), key=lambda item: item[1], default=("", 0))
+    if 2 * names < len(own):
+        return state  # a few equal names say nothing
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _translated(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The names and forms that timm gives to what others have published of its networks."""
+    file = sys.modules.get(type(module).__module__)
+    translate: Callable[..., dict[str, Tensor]] | None = getattr(file, "checkpoint_filter_fn", None)
+    own = module.state_dict()
+    fits = all(key in state and state[key].shape == own[key].shape for key in own)
+    if fits or translate is None:
+        return state
+    try:
+        return translate(dict(state), module)
+    except Exception:  # of another architecture, which is what the mismatch will say
+        return state
+
+
+def _headless(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Without what the file has where a network of timm was built without its classifier."""
+    heads = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    known = dict(module.named_modules())
+    gone = tuple(f"{path}." for path in heads if isinstance(known.get(path), nn.Identity))
+    return {key: value for key, value in state.items() if not key.startswith(gone)}
+
+
+def _of(own: dict[str, Tensor], path: str) -> list[str]:
+    return [key for key in own if key.startswith(f"{path}.")]
 
 
 def _mismatch(state: dict[str, Tensor], own: dict[str, Tensor], classifier: str) -> str:
@@ -124,6 +173,11 @@ def _mismatch(state: dict[str, Tensor], own: dict[str, Tensor], classifier: str)
         return (
             f"their classifier has {len(state[weight])} classes, {len(own[weight])} were asked "
             "for. Use weights trained for these classes."
+        )
+    if classifier and {k for k in own if k not in state} == set(_of(own, classifier)):
+        return (
+            "they hold no classifier, as self-supervised ones do. Build the network without one, "
+            "by `options: {num_classes: 0}` for timm."
         )
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     sizes = [
