@@ -13,13 +13,14 @@ from understudy import data, models, recipe, tasks
 from understudy.batch import UNLABELLED
 from understudy.data import DecodedSource, Loader, Source, Views, subset, views
 from understudy.data.classes import check as check_classes
+from understudy.data.mixing import Mixing
 from understudy.distiller import Distiller
 from understudy.errors import DataError, NetworkError, RecipeError
 from understudy.models.network import Network
 from understudy.models.weights import digest
 from understudy.recipe import Recipe
 from understudy.tasks import Task
-from understudy.wiring import distiller, seeded
+from understudy.wiring import distiller, seeded, train_only
 
 EVALUATION_BATCH = 256
 LARGE = 224
@@ -80,6 +81,7 @@ def experiment(
         classes = _num_classes(train, teacher, task)
         student = network(recipe.student, classes, "student", shown=_shown(recipe, train))
     wired = distiller(recipe, student, teacher, task)
+    train_only(student, recipe.training.only)
     show = _Loaders(recipe, _side(recipe, train, student), rank, world)
     return Experiment(
         distiller=wired,
@@ -300,6 +302,8 @@ class _Loaders:
             seed=self.recipe.seed,
             shuffle=True,
             labelled_share=share,
+            mixing=Mixing(self.recipe.data.mixup, self.recipe.data.cutmix),
+            smoothing=self.recipe.training.label_smoothing,
             accumulate=self.recipe.training.accumulate,
             rank=self.rank,
             world=self.world,

@@ -59,6 +59,10 @@ class Data:
     """Processes that decode image files."""
     jitter: float = 0.0
     """Strength of a random change of brightness, contrast and saturation, as in torchvision."""
+    mixup: float = 0.0
+    """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0 does not."""
+    cutmix: float = 0.0
+    """Put a box of the other image into each instead; of both, every step takes one by chance."""
     decoded: str = ""
     """Folder that keeps every image once it is decoded, so that it is never decoded again."""
     decoded_side: int | None = _count(None)
@@ -135,6 +139,10 @@ class Training:
     """Linear rise of the learning rate from 0 at the start."""
     clip: float | None = None
     """Largest norm of the gradient."""
+    label_smoothing: float = 0.0
+    """Share of every label that is spread over all classes."""
+    only: tuple[str, ...] = ()
+    """Train only these parameters of the student, such as `*.embedding.*`; default: all."""
     ema: float | None = None
     """Decay of an exponential moving average of the student, which is then what is evaluated."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"

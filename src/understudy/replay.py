@@ -201,7 +201,7 @@ def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None
 
     Raises:
         BankError: The directory holds another bank.
-        RecipeError: A method reads what the bank does not store.
+        RecipeError: A method reads what the bank does not store, or images are mixed.
     """
     distiller = experiment.distiller
     if distiller.teacher is None:
@@ -222,7 +222,13 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
 
     Raises:
         BankError: The directory holds another bank.
+        RecipeError: Images are mixed, of which a bank can hold nothing.
     """
+    if recipe.data.mixup or recipe.data.cutmix:
+        raise RecipeError(
+            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
+            "leave bank.path out, or set data.mixup and data.cutmix to 0."
+        )
     bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
     return Replay(teacher, bank, experiment.train.views, coming=experiment.train.coming)
 

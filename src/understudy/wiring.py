@@ -1,6 +1,7 @@
 """Methods by name, between two networks: from a recipe's `methods` to a distiller."""
 
-from collections.abc import Iterator, Mapping
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_type_hints
 
@@ -62,6 +63,7 @@ def distiller(recipe: Recipe, student: Network, teacher: Network | None, task: T
     weights, wanted = {"task": Weight(recipe.task_weight)}, {}
     for label, given in recipe.methods.items():
         kind, weights[label], hyper_parameters = _method_class(label, given)
+        _check_mixed(label, kind, recipe)
         wanted[label] = kind, hyper_parameters
     if wanted and teacher is None:
         raise RecipeError(
@@ -136,7 +138,35 @@ def _weight(label: str, value: Any) -> Weight:
 def check_methods(recipe: Recipe) -> None:
     """Refuse unknown methods and hyper-parameters before anything is loaded."""
     for label, given in recipe.methods.items():
-        _method_class(label, given)
+        _check_mixed(label, _method_class(label, given)[0], recipe)
+
+
+def _check_mixed(label: str, kind: type[Method], recipe: Recipe) -> None:
+    if kind.one_class and (recipe.data.mixup or recipe.data.cutmix):
+        raise RecipeError(
+            f"The method '{label}' asks which one class an image has, and mixed images have two: "
+            "set data.mixup and data.cutmix to 0, or leave the method out."
+        )
+
+
+def train_only(student: Network, patterns: Sequence[str]) -> None:
+    """Freeze the student's parameters that match none of some patterns; without any, none.
+
+    Batch normalisation still follows the images: its statistics are no parameters.
+
+    Raises:
+        RecipeError: A pattern matches nothing.
+    """
+    named = dict(student.module.named_parameters())
+    for pattern in patterns:
+        if not fnmatch.filter(named, pattern):
+            raise RecipeError(
+                f"No parameter of {student.name} is called '{pattern}' in training.only"
+                f"{suggestion(pattern, named)}; its last ones are {', '.join([*named][-4:])}."
+            )
+    for name, parameter in named.items() if patterns else ():
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
 
 
 @contextmanager

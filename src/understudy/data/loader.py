@@ -10,14 +10,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from understudy.batch import Batch
+from understudy.batch import Batch, Mixed
 from understudy.data._order import Pairs, mixed, plain
+from understudy.data.mixing import Blend, Mixing, mirrored
 from understudy.data.views import CLEAN, MemoryViews, Views
 from understudy.errors import DataError, UnderstudyError
 
 Show = Callable[[Tensor, Tensor], Tensor]
 """Images `(batch, 3, size, size)` by two numbers each."""
 
+
+_Asked = tuple[Tensor, Tensor, Blend | None]
+"""Images by two numbers each, and how they are mixed."""
 
 _NOTHING: Pairs = (torch.empty(0, dtype=torch.int64),) * 2
 
@@ -28,7 +32,8 @@ class Loader:
 
     Any worker count, any process count and a restart anywhere give the same images: global batch
     b is the same for every `world`, rank r takes its rows r, r + world, …, and its micro-batches
-    are contiguous parts of those.
+    are contiguous parts of those. Where images are mixed, it takes both rows of the pairs
+    r, r + world, …
     """
 
     def __init__(
@@ -40,6 +45,8 @@ class Loader:
         seed: int,
         shuffle: bool,
         labelled_share: float | None = None,
+        mixing: Mixing | None = None,
+        smoothing: float = 0.0,
         accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
@@ -56,6 +63,8 @@ class Loader:
                 images is left out; otherwise all images in their own order.
             labelled_share: Share of labelled images in every batch, which are repeated within an
                 epoch as often as that needs; None takes all images as they come.
+            mixing: How the images of an epoch are mixed with each other, if they are.
+            smoothing: Share of every label that is spread over all classes.
             accumulate: Micro-batches per optimizer step and process.
             rank: Number of this process.
             world: How many processes there are.
@@ -66,13 +75,18 @@ class Loader:
         """
         self.views, self.labels = views, labels
         self.batch, self.seed, self.shuffle = batch, seed, shuffle
-        self.labelled_share = labelled_share
+        self.labelled_share, self.mixing, self.smoothing = labelled_share, mixing, smoothing
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
         self._coming = _NOTHING
         if len(self) == 0:
             raise DataError(
                 f"There are {len(labels)} images, too few for a batch on which {world} processes × "
                 f"{accumulate} micro-batches see two images each; give more images."
+            )
+        if mixing and batch < 2 * world * accumulate:
+            raise DataError(
+                f"A batch of {batch} images has no pair to mix for each of {world} processes × "
+                f"{accumulate} micro-batches; use a batch of {2 * world * accumulate} or more."
             )
 
     def __len__(self) -> int:
@@ -86,13 +100,12 @@ class Loader:
     def epoch(self, number: int, *, start: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch from step `start`: of each, the micro-batches of this process."""
         index, view = self._order(number)
-        steps = [
-            self._micro_batches(self._share(index, b), self._share(view, b))
-            for b in range(start, len(self))
-        ]
+        steps = [self._micro_batches(index, view, b) for b in range(start, len(self))]
         pairs = [pair for step in steps for pair in step]
+        drawn = zip(steps, self._blends(number)[start:], strict=True)
+        blends = [blend for step, blend in drawn for _ in step]
         places = self._places(pairs)
-        batches, (rows, numbers) = self._shown(pairs, places), _joined(places)
+        batches, (rows, numbers) = self._shown(pairs, places, blends), _joined(places)
         given = 0
         for step in steps:
             given += sum(len(part) for part, _ in step)
@@ -124,13 +137,13 @@ class Loader:
         shares = [share for share in shares if len(share[0])]
         missing = [not stored(*share) for share in shares]
         needed = list(compress(shares, missing))
-        shown = self._shown(needed, self._places(needed))
+        shown = self._shown(needed, self._places(needed), [None] * len(needed))
         for share, unknown in zip(shares, missing, strict=True):
             yield next(shown) if unknown else self._unseen(*share)
 
     def show(self, places: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """The views that have some places, `(index, number)` as `Views.show` knows them."""
-        return map(_checked, self._images(places, self.views.show))
+        return map(_checked, self._images([(*place, None) for place in places]))
 
     def _unseen(self, index: Tensor, view: Tensor) -> Batch:
         return Batch(torch.empty(len(index), 3, 0, 0), self.labels[index], index, view)
@@ -153,15 +166,33 @@ class Loader:
     def _share(self, x: Int64[Tensor, " images"], b: int) -> Int64[Tensor, " share"]:
         return x[b * self.batch : (b + 1) * self.batch][self.rank :: self.world]
 
-    def _micro_batches(self, index: Tensor, view: Tensor) -> list[Pairs]:
-        parts = (x.tensor_split(self.accumulate) for x in (index, view))
-        return [pair for pair in zip(*parts, strict=True) if len(pair[0])]
+    def _micro_batches(self, index: Tensor, view: Tensor, b: int) -> list[Pairs]:
+        index, view = (x[b * self.batch : (b + 1) * self.batch] for x in (index, view))
+        return [(index[rows], view[rows]) for rows in self._rows(len(index))]
 
-    def _shown(self, pairs: Sequence[Pairs], places: Sequence[Pairs]) -> Iterator[Batch]:
-        shown = self._images(places, self.views.show)
-        for (index, view), images in zip(pairs, map(_checked, shown), strict=True):
-            rows = (x.to(images.device) for x in (self.labels[index], index, view))
-            yield Batch(images, *rows)
+    def _rows(self, batch: int) -> list[Int64[Tensor, " rows"]]:
+        """Places in a batch that this process takes, one tensor for each of its micro-batches."""
+        if self.mixing:
+            return mirrored(batch, rank=self.rank, world=self.world, parts=self.accumulate)
+        rows = torch.arange(batch)[self.rank :: self.world]
+        return [part for part in rows.tensor_split(self.accumulate) if len(part)]
+
+    def _blends(self, epoch: int) -> Sequence[Blend | None]:
+        """How every step of an epoch is mixed."""
+        if not self.mixing:
+            return [None] * len(self)
+        return self.mixing.blends(self.views.size, seed=self.seed, epoch=epoch, steps=len(self))
+
+    def _shown(
+        self, pairs: Sequence[Pairs], places: Sequence[Pairs], blends: Sequence[Blend | None]
+    ) -> Iterator[Batch]:
+        shown = self._images([(*place, b) for place, b in zip(places, blends, strict=True)])
+        for (index, view), blend, images in zip(pairs, blends, map(_checked, shown), strict=True):
+            labels, mixed = self.labels[index], None
+            if blend is not None:
+                mixed = Mixed(labels.flip(0), torch.full(labels.shape, blend.share))
+            batch = Batch(images, labels, index, view, mixed, self.smoothing)
+            yield batch.to(images.device, torch.preserve_format)
 
     def _places(self, pairs: Sequence[Pairs]) -> list[Pairs]:
         """The pairs with the number of each view, all at once: small batches are slow to hash."""
@@ -170,13 +201,13 @@ class Loader:
         numbers = torch.split(self.views.number(index, view), sizes)
         return list(zip(torch.split(index, sizes), numbers, strict=True))
 
-    def _images(self, pairs: Sequence[Pairs], show: Show) -> Iterable[Tensor | UnderstudyError]:
-        shown = _Shown(show)
+    def _images(self, asked: Sequence[_Asked]) -> Iterable[Tensor | UnderstudyError]:
+        shown = _Shown(self.views.show)
         if self.workers == 0 or isinstance(self.views, MemoryViews):
-            return map(shown.__getitem__, pairs)
+            return map(shown.__getitem__, asked)
         return DataLoader(
             shown,
-            sampler=pairs,
+            sampler=asked,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
@@ -193,14 +224,16 @@ def _joined(pairs: Sequence[Pairs]) -> Pairs:
 
 
 class _Shown(Dataset[Tensor | UnderstudyError]):
-    """Batches by their pairs of numbers, as a worker process makes them."""
+    """Batches by their pairs of numbers, mixed if they are to be, as a worker process does it."""
 
     def __init__(self, show: Show) -> None:
         self.show = show
 
-    def __getitem__(self, pair: Pairs) -> Float[Tensor, "batch 3 size size"] | UnderstudyError:
+    def __getitem__(self, asked: _Asked) -> Float[Tensor, "batch 3 size size"] | UnderstudyError:
+        index, number, blend = asked
         try:
-            return self.show(*pair)
+            images = self.show(index, number)
+            return images if blend is None else blend(images)
         except UnderstudyError as error:
             # Raised in a worker, its one sentence would arrive inside a traceback.
             return error

@@ -27,6 +27,9 @@ class Method(nn.Module, ABC):
     published_weight: ClassVar[float] = 1.0
     """Weight in the paper's CIFAR-100 experiments; the default where a recipe names none."""
 
+    one_class: ClassVar[bool] = False
+    """True if the loss asks which one class an image has, which mixed images cannot say."""
+
     coded_by: ClassVar[tuple[str, ...]] = ()
     """Buffers on which `codes` depend; empty where a method has none."""
 
