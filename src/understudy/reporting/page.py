@@ -8,6 +8,7 @@ from understudy.reporting.columns import columns, signed
 from understudy.reporting.curves import curves
 from understudy.reporting.drawing import INKS
 from understudy.reporting.headline import headline
+from understudy.reporting.pictures import pictures
 from understudy.reporting.results import Results
 from understudy.reporting.tables import markdown_table, table
 
@@ -34,6 +35,7 @@ def page(results: Results) -> str:
         columns=columns(results),
         intervals=intervals(results),
         curves=curves(results),
+        pictures=pictures(results),
         changes=changes(results),
         recipes=recipes(results),
     )
