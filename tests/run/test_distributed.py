@@ -83,6 +83,14 @@ def test_two_processes_equal_one(wanted: Recipe, tmp_path: Path) -> None:
     same(one, run)
 
 
+def test_two_processes_mix_the_same_images(wanted: Recipe, tmp_path: Path) -> None:
+    keys = {"data.mixup": 0.8, "data.cutmix": 1.0, "training.label_smoothing": 0.1}
+    mixed = recipe.parse(recipe.plain(wanted), keys)
+    one = train(mixed, out=tmp_path / "one", device="cpu")
+    finish(two(mixed, tmp_path / "two"))
+    same(one, Run(tmp_path / "two"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_killed_or_stopped_processes_continue_as_if_nothing_had_happened(
     wanted: Recipe, tmp_path: Path

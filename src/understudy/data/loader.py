@@ -14,7 +14,7 @@ from understudy.batch import Batch, Mixed
 from understudy.data._order import Pairs, mixed, plain
 from understudy.data.mixing import Blend, Mixing, mirrored
 from understudy.data.views import CLEAN, MemoryViews, Views
-from understudy.errors import DataError, UnderstudyError
+from understudy.errors import DataError, RecipeError, UnderstudyError
 
 Show = Callable[[Tensor, Tensor], Tensor]
 """Images `(batch, 3, size, size)` by two numbers each."""
@@ -71,7 +71,8 @@ class Loader:
             workers: Processes that decode image files; pixels in memory need none.
 
         Raises:
-            DataError: There are too few images for a single step.
+            DataError: There are too few images for a single step, or to mix in a batch.
+            RecipeError: A smoothing outside of [0, 1).
         """
         self.views, self.labels = views, labels
         self.batch, self.seed, self.shuffle = batch, seed, shuffle
@@ -82,6 +83,10 @@ class Loader:
             raise DataError(
                 f"There are {len(labels)} images, too few for a batch on which {world} processes × "
                 f"{accumulate} micro-batches see two images each; give more images."
+            )
+        if not 0 <= smoothing < 1:
+            raise RecipeError(
+                f"'training.label_smoothing' is {smoothing}; it must be at least 0 and below 1."
             )
         if mixing and batch < 2 * world * accumulate:
             raise DataError(
