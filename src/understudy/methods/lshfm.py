@@ -10,6 +10,8 @@ feature to the teacher's side of every random plane, that is, to its direction; 
 norm. The selective form (default, as published) averages over the images the teacher classifies
 correctly. If the dimensions differ, the student gets a linear embedding layer before its
 classifier, which stays, and folds into the classifier when the student is exported.
+The published alignment is a run before: `task_weight: 0`, `training.only: ["*.embedding.*"]`,
+`embed: always`; the next one starts from its folder `last`, where the layer is not folded yet.
 Code of the authors: github.com/DoctorKey/LSHFM.singleclassification, and .multiclassification and
 .detection beside it.
 
