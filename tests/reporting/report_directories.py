@@ -7,6 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from understudy.diagnostics.directions import bit_agreement, of_student, of_teacher
 from understudy.verdict import verdict
 
 CLASSES = ["T-shirt", "trouser", "pullover", "dress", "coat"]
@@ -19,6 +22,28 @@ teacher: {name: resnet26, weights: runs/teacher}
 training: {epochs: 30, batch: 64, lr: 0.05}
 seed: 0
 """
+
+
+def diagnosed(*, scale: float = 1.0, dim: int = 16, projects: bool = False) -> dict[str, Any]:
+    """What a run keeps for its pictures, measured of made-up features of 200 images."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 5
+    teacher = torch.rand(200, 16, generator=generator) + labels[:, None] * torch.eye(5, 16)[labels]
+    noise = torch.rand(200, dim, generator=generator)
+    student = scale * (teacher + 0.3 * noise if dim == 16 else noise)
+    weight = torch.randn(500, 16, generator=generator)
+    cosines = [0.25 if dim == 16 else None, 0.875]
+    entry = {"method": "pefd", "feature": "penultimate", "cka": [0.5, 0.75], "cosine": cosines}
+    return {
+        "images": 200,
+        "student": of_student(student, teacher, labels),
+        "teacher": of_teacher(teacher, labels),
+        "bits": bit_agreement(student, teacher, weight, torch.zeros(500), None)
+        if dim == 16
+        else None,
+        "projectors": [entry | {"zeros": [0.0, 0.25]}] if projects else [],
+        "templates": None,
+    }
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -36,6 +61,7 @@ def write_run(
     finished: bool = True,
     classes: int = 10,
     seed: int = 0,
+    diagnostics: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write one run directory and return its evaluation."""
     noise = random.Random(f"{path.name} {final} {seed}")
@@ -71,6 +97,8 @@ def write_run(
     evaluation |= {"classes": CLASSES, "seconds": 8.1 * epochs, "memory_mb": 812.4}
     if finished:
         write_json(path / "evaluation.json", evaluation)
+    if diagnostics:
+        write_json(path / "diagnostics.json", diagnostics)
     return evaluation
 
 

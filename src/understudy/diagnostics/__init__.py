@@ -21,7 +21,7 @@ from understudy.evaluation import Outputs
 from understudy.methods.lshfm import LSHFM
 from understudy.models.network import Network
 
-HASHES = 2048
+HASHES = 4096
 """Hashes that bits are compared of, at most."""
 
 

@@ -1,15 +1,15 @@
 """Which of letKD's templates wins where, on some test images."""
 
 import base64
+import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.io import encode_png
 
 from understudy.batch import Batch
 from understudy.diagnostics.watch import Watch, spread
@@ -68,14 +68,12 @@ def _place(drawn: Tensor, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
         "student": ours[drawn].tolist(),
         "teacher": theirs[drawn].tolist() if known.any() else None,
         "agreement": float((ours == theirs)[known].double().mean()) if known.any() else None,
-        "templates": [int((x.bincount() > 0).sum()) for x in (ours.flatten(), theirs[known])],
     }
 
 
 def _png(image: Float[Tensor, "3 height width"]) -> str:
-    longest = max(image.shape[1:])
-    if longest > PIXELS:
-        share = PIXELS / longest
-        image = F.interpolate(image[None], scale_factor=share, mode="bilinear", antialias=True)[0]
-    encoded = encode_png((255 * image).round().clamp(0, 255).byte())
-    return base64.b64encode(encoded.numpy().tobytes()).decode()
+    pixels = (255 * image).round().clamp(0, 255).byte().permute(1, 2, 0)
+    picture, file = Image.fromarray(pixels.numpy()), io.BytesIO()
+    picture.thumbnail((PIXELS, PIXELS))
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
