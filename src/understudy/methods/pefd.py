@@ -11,6 +11,9 @@ The ensemble is averaged after the ReLU: without it the q layers collapse into o
 follow a teacher whose features are signed, as a transformer's are (the cosine stays below
 ‖max(t, 0)‖ / ‖t‖, about 0.71): use `activation="none"` there.
 
+Projectors may differ in depth, width and initial values, which the paper leaves equal: projector k
+is then ReLU(W_k … ReLU(W_k¹ s + c_k¹) … + c_k), and z the mean of all as before.
+
 The follow-up, "Understanding the Effects of Projectors in Knowledge Distillation" (arXiv
 2310.17183), keeps this loss for features and adds a projector on logits: `kd` with `projector`.
 
@@ -19,19 +22,23 @@ student ensemble or teacher is zero has the loss 1 and no gradient, where the co
 number of projectors, three in the code, is free; projectors are saved with every checkpoint.
 """
 
-from typing import ClassVar, Literal, final
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import ClassVar, Literal, TypeVar, final, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError, ShapeError
+from understudy.errors import RecipeError, ShapeError, suggestion
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, cosine, linear
 from understudy.methods._method import Method
 
 Activation = Literal["relu", "none"]
+Initial = Literal["default", "orthogonal", "xavier", "kaiming"]
+_T = TypeVar("_T", int, Initial)
 
 
 def pefd(
@@ -56,13 +63,18 @@ def project(
 class PEFD(Method):
     """Projector ensemble: the mean of several projections of the student points to the teacher.
 
-    Published weight: 25, beside 1 on the labels.
+    Published weight: 25, beside 1 on the labels. `depth`, `width` and `initial` are one value for
+    all projectors, or a list with one for each.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate`.
         teacher: Shapes of the teacher; needs the vector `penultimate`.
         projectors: q; 0 compares the features as they are, which must then have equal dimensions.
-        activation: What follows each linear layer; `none` for teachers with signed features.
+        activation: What follows each projector; `none` for teachers with signed features.
+        depth: Linear layers of a projector, with ReLU between them.
+        width: Units of the layers inside a deeper projector; default: the teacher's dimension.
+        initial: Weights at first: `default` of a linear layer, or orthogonal, uniform (`xavier`) or
+            normal (`kaiming`), the last three without biases.
     """
 
     published_weight: ClassVar[float] = 25.0
@@ -74,6 +86,9 @@ class PEFD(Method):
         *,
         projectors: int = 3,
         activation: Activation = "relu",
+        depth: int | tuple[int, ...] = 1,
+        width: int | tuple[int, ...] | None = None,
+        initial: Initial | tuple[Initial, ...] = "default",
     ) -> None:
         super().__init__()
         if projectors < 0:
@@ -85,21 +100,95 @@ class PEFD(Method):
                 f"and {teacher.owner} has {theirs}; set projectors to 1 or more."
             )
         self.projectors, self.activation = projectors, activation
-        if projectors:
-            # The initial values of q separate `nn.Linear(ours, theirs)`.
-            weight, bias = torch.empty(projectors, theirs, ours), torch.empty(projectors, theirs)
-            bound = ours**-0.5
-            self.weight = nn.Parameter(weight.uniform_(-bound, bound))
-            self.bias = nn.Parameter(bias.uniform_(-bound, bound))
+        depths = _counts("depth", depth, projectors)
+        widths = _counts("width", theirs if width is None else width, projectors)
+        starts = _choices(initial, projectors)
+        flat = [start for start, layers in zip(starts, depths, strict=True) if layers == 1]
+        if flat:
+            weight, bias = torch.empty(len(flat), theirs, ours), torch.empty(len(flat), theirs)
+            _initialise(weight, bias, flat)
+            self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.deep = nn.ModuleList(
+            _deep((ours, *[units] * (layers - 1), theirs), start)
+            for layers, units, start in zip(depths, widths, starts, strict=True)
+            if layers > 1
+        )
 
     def projected(self, student: Features) -> Features:
         """The mean of the ensemble."""
-        if not self.projectors:
-            return {}
-        s = student["penultimate"]
-        return {"penultimate": project(s, self.weight, self.bias, self.activation)}
+        return {"penultimate": self._mean(student["penultimate"])} if self.projectors else {}
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
         z = (self.projected(student) or student)["penultimate"]
         return batch_mean(pefd(z, teacher["penultimate"]))
+
+    def _mean(self, s: Float[Tensor, "batch dim_s"]) -> Float[Tensor, "batch dim_t"]:
+        flat = self.projectors - len(self.deep)
+        mean = project(s, self.weight, self.bias, self.activation) if flat else s.new_zeros(())
+        if not self.deep:
+            return mean
+        each = [layers(s) for layers in self.deep]
+        total = [x.relu() if self.activation == "relu" else x for x in each]
+        return (flat * mean + torch.stack(total).sum(0)) / self.projectors
+
+
+def _deep(sizes: Sequence[int], initial: Initial) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layer = nn.Linear(inputs, outputs)
+        with torch.no_grad():
+            _initialise(layer.weight[None], layer.bias[None], [initial])
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _initialise(
+    weight: Float[Tensor, "layers outputs inputs"],
+    bias: Float[Tensor, "layers outputs"],
+    initial: Sequence[Initial],
+) -> None:
+    """First values of some linear layers of one form, in place."""
+    bound = weight.shape[2] ** -0.5
+    weight.uniform_(-bound, bound)
+    bias.uniform_(-bound, bound)
+    fill: dict[str, Callable[[Tensor], Tensor]] = {
+        "orthogonal": nn.init.orthogonal_,
+        "xavier": nn.init.xavier_uniform_,
+        "kaiming": nn.init.kaiming_normal_,
+    }
+    for layer, start in enumerate(initial):
+        if start != "default":
+            fill[start](weight[layer])
+            bias[layer].zero_()
+
+
+def _counts(key: str, given: int | Sequence[int], projectors: int) -> Sequence[int]:
+    values = _each(key, given, projectors)
+    if any(type(value) is not int or value < 1 for value in values):
+        raise RecipeError(f"'{key}' of pefd is {given}; it must be at least 1.")
+    return values
+
+
+def _choices(given: Initial | Sequence[Initial], projectors: int) -> Sequence[Initial]:
+    values: Sequence[Initial] = _each("initial", given, projectors)
+    known = get_args(Initial)
+    for value in values:
+        if value not in known:
+            near = suggestion(str(value), known)
+            raise RecipeError(
+                f"'initial' of pefd is {value!r}{near}; it can be: {', '.join(known)}."
+            )
+    return values
+
+
+def _each(key: str, given: _T | Sequence[_T], projectors: int) -> Sequence[_T]:
+    """One value for each projector."""
+    if not isinstance(given, list | tuple):
+        return [given] * projectors  # type: ignore[list-item]
+    if len(given) != projectors:
+        raise RecipeError(
+            f"'{key}' of pefd has {len(given)} values for {projectors} projectors; give one for "
+            "each, or a single one for all."
+        )
+    return given
