@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vectors.build import Outputs
 
 from understudy import methods, tasks
-from understudy.batch import UNLABELLED, Batch
+from understudy.batch import UNLABELLED, Batch, Mixed
 from understudy.distiller import Distiller, Weight
 from understudy.errors import RecipeError, ShapeError, UnderstudyError
 from understudy.features import Features, Shapes
@@ -154,6 +154,20 @@ def test_order_of_the_batch_is_irrelevant(made: Pair) -> None:
     order = torch.randperm(8)
     made.method.eval()
     close(made.loss(batch[order]), made.loss(batch))
+
+
+def test_mixed_images_teach_in_any_order(made: Pair, cls: type[Method]) -> None:
+    if cls.one_class:
+        pytest.skip("refused with the recipe, which has a test of its own")
+    batch = made.images(8)
+    mixed = Mixed(batch.labels.flip(0), torch.full((8,), 0.3))
+    batch = replace(batch, mixed=mixed, smoothing=0.1)
+    made.method.eval()
+    loss = made.loss(batch)
+    assert_loss(loss)
+    close(made.loss(batch[torch.randperm(8)]), loss)
+    missing = replace(batch, mixed=replace(mixed, labels=torch.full((8,), UNLABELLED)))
+    assert_loss(made.loss(missing))
 
 
 @pytest.mark.parametrize("training", [True, False])
