@@ -229,10 +229,13 @@ def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
 
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.reporting import evaluation_table
-    from understudy.run import evaluate
+    from understudy.run import Run, evaluate
 
-    found = evaluate(options.run, overrides, device=options.device)
-    _console().print(evaluation_table(asdict(found)))
+    found = asdict(evaluate(options.run, overrides, device=options.device))
+    run = Run(Path(options.run))
+    if run.finished:
+        found["layers"] = run.evaluation.get("layers")
+    _console().print(evaluation_table(found))
 
 
 def _report(options: Namespace, overrides: dict[str, Any]) -> None:

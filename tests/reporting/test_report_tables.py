@@ -90,6 +90,28 @@ def test_evaluation_table():
     assert ["parameters", "78", "k"] in lines
 
 
+LAYERS = {
+    "student": {"parameters": 3000, "macs": 1_500_000, "image_ms": 0.4},
+    "plain": {"parameters": 2000, "macs": 1_000_000, "image_ms": 0.1},
+}
+
+
+def test_layers_that_stay_are_shown_beside_the_plain_student(tmp_path):
+    text = printed(evaluation_table({"metrics": {}, "fidelity": None, "layers": LAYERS}))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "parameters, with kept layers 3 k, × 1.5" in lines
+    assert "multiplications, with kept layers 1.5 M, × 1.5" in lines
+    assert "time of one image, with kept layers 0.4 ms, × 4" in lines
+    content = write_comparison(tmp_path, arms=("control", "letkd"), epochs=1)
+    assert "kept layers" not in table(read([tmp_path]))[0]
+    for run in content["arms"][1]["runs"]:
+        file = tmp_path / run / "evaluation.json"
+        write_json(file, json.loads(file.read_text(encoding="utf-8")) | {"layers": LAYERS})
+    header, _, control, letkd = table(read([tmp_path]))
+    place = header.index("kept layers")
+    assert (control[place], letkd[place]) == ("–", "× 1.5, × 1.5, × 4")
+
+
 def test_without_labels_fidelity_is_the_metric(tmp_path):
     content = write_comparison(tmp_path, arms=("control", "kd"), epochs=2)
     content |= {"metric": "cka", "classes": []}

@@ -14,6 +14,8 @@ NAMES: Mapping[str, str] = {
     "cka": "CKA",
     "kl": "KL",
     "calibration_error": "calibration error",
+    "macs": "multiplications",
+    "image_ms": "time of one image",
 }
 """Metrics that are written differently from their key."""
 FIDELITY = {
@@ -23,6 +25,13 @@ FIDELITY = {
     "cka": "likeness of the geometry of both feature spaces, from 0 to 1, whatever their size",
     "kl": "distance of the student's probabilities from the teacher's; 0 is equal",
 }
+
+LAYERS: Mapping[str, Callable[[float], str]] = {
+    "parameters": lambda number: count(int(number)),
+    "macs": lambda number: count(int(number)),
+    "image_ms": lambda milliseconds: f"{milliseconds:.3g} ms",
+}
+"""What layers that stay in a student cost, and how each is written."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,12 @@ def _cost() -> list[Column]:
             _parameters,
             "of the student as it is deployed; in brackets what is trained beside it and dropped",
         ),
+        Column(
+            "kept layers",
+            _kept_layers,
+            "parameters, multiplications and time of one image, times those of the same student "
+            "without the layers that its method leaves in it",
+        ),
     ]
 
 
@@ -153,6 +168,12 @@ def _parameters(arm: Arm) -> str:
         return ""
     beside = (arm.train_parameters or arm.parameters) - arm.parameters
     return count(arm.parameters) + (f" (+{count(beside)})" if beside > 0 else "")
+
+
+def _kept_layers(arm: Arm) -> str:
+    found = [run.evaluation["layers"] for run in arm.runs if run.evaluation.get("layers")]
+    each = [[both["student"][key] / both["plain"][key] for key in LAYERS] for both in found]
+    return ", ".join(f"× {mean(ratios):.3g}" for ratios in zip(*each, strict=True))
 
 
 def count(number: int) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
 
-from understudy.reporting.columns import columns, count, name
+from understudy.reporting.columns import LAYERS, columns, count, name
 from understudy.reporting.gather import of_comparison
 from understudy.reporting.read import read_json
 from understudy.reporting.results import Arm, Results, duration
@@ -68,7 +68,16 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
         shown.add_row("parameters", count(evaluation["parameters"]))
     if "seconds" in evaluation:
         shown.add_row("training time", duration(evaluation["seconds"]))
+    for row in _layers(evaluation.get("layers") or {}):
+        shown.add_row(*row)
     return shown
+
+
+def _layers(both: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the deployed student costs with the layers it keeps, beside the plain one."""
+    for key, written in LAYERS.items() if both else ():
+        ours, plain = both["student"][key], both["plain"][key]
+        yield f"{name(key)}, with kept layers", f"{written(ours)}, × {ours / plain:.3g}"
 
 
 def plan_table(plan: "Plan") -> Group:
