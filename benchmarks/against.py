@@ -4,6 +4,9 @@ Each of them runs its own program, loader and loop. `fp32` does the same arithme
 another memory layout; `best` is the best precision of the machine. Beside a step with a full bank
 there are the mean step of a first run, which fills its bank over 240 epochs, and four students with
 four methods: behind one bank, or behind one live teacher.
+
+Ours keeps the memory of its tensors between steps. Others do not, and a process has one setting for
+both: it is changed before and after every step of theirs.
 """
 
 import tempfile
@@ -16,6 +19,7 @@ from benchmarks import clock, first, ours
 from benchmarks.pairs import PAIRS, Pair, write_images
 from benchmarks.peers import programs
 from benchmarks.steps import METHODS
+from understudy import machine
 from understudy.engine import Trainer
 from understudy.sharing import Shared
 
@@ -37,7 +41,7 @@ def _measured(pair: Pair, checkouts: Mapping[str, Path], rounds: int) -> dict[st
         # A round more: a program that ends its epoch begins to evaluate.
         write_images(folder / "images", rounds + clock.WARM_UP + 1)
         peers: dict[str, Iterator[None]] = {
-            peer: stack.enter_context(closing(program))
+            peer: _as_by_itself(stack.enter_context(closing(program)))
             for peer, program in programs(checkouts, pair, folder)
         }
         mine = {
@@ -48,6 +52,17 @@ def _measured(pair: Pair, checkouts: Mapping[str, Path], rounds: int) -> dict[st
         seldom = [name for name in mine if not name.startswith("bank")]
         turns = clock.interleaved(mine | peers, rounds, seldom=[*seldom, *peers])
         return _compared(turns, list(peers))
+
+
+def _as_by_itself(program: Iterator[None]) -> Iterator[None]:
+    """Steps of a program with the memory management it has in a process of its own."""
+    while True:
+        machine.release_memory()
+        try:
+            next(program)
+        finally:
+            machine.keep_memory()
+        yield
 
 
 def _ours(folder: Path, pair: Pair, how: str) -> dict[str, Iterator[object]]:
