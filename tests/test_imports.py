@@ -31,6 +31,7 @@ LEVELS = (
     ("methods", "tasks", "models", "data"),
     ("projectors", "layers", "reused", "metrics", "schedules"),
     ("recipe", "functional", "features", "splitting", "profiling"),
+    ("recipes",),
     ("batch", "conversion", "narration"),
     ("errors",),
     ("__init__",),

@@ -5,18 +5,21 @@ Lists need no torch where the files alone can tell: a second of waiting is long 
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+import yaml
 from docstring_parser import parse_from_object
 from rich.console import Group, RenderableType
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from understudy import recipe
+from understudy import recipe, recipes
 from understudy.errors import NameNotFound
+from understudy.recipes import About
 
 Row = tuple[str, ...]
 
@@ -34,8 +37,8 @@ def show(name: str) -> RenderableType:
         NameNotFound: Nothing has that name; offers the nearest spelling.
         NetworkError: A network of that name cannot be built.
     """
-    if name in recipe.shipped():
-        return Syntax(recipe.shipped()[name].read_text(), "yaml", background_color="default")
+    if name in recipes.shipped() | recipes.tables():
+        return Syntax(_recipe_page(name), "yaml", background_color="default", word_wrap=True)
     from understudy import data, methods, models, tasks
 
     if name in methods.names():
@@ -45,7 +48,7 @@ def show(name: str) -> RenderableType:
             return _prose(import_module(f"{package.__name__}.{name}"))
     if name in models.names() or ":" in name:
         return _model_page(name)
-    known = [*methods.names(), *models.names(), *data.names(), *tasks.names(), *recipe.shipped()]
+    known = [*methods.names(), *models.names(), *data.names(), *tasks.names(), *recipes.tables()]
     raise NameNotFound("method, model, data source, task or recipe", name, known)
 
 
@@ -66,6 +69,40 @@ def _method_page(method: Any) -> Group:
     )
 
 
+def _recipe_page(name: str) -> str:
+    """A file as it is; for a row of a table, one that does the same, headed by what is known."""
+    if name in recipes.tables():
+        return recipes.tables()[name].read_text(encoding="utf-8")
+    about = recipes.about(name)
+    lines = [f"{about.paper}: {about.table}.", "", *_figures(about), f"Cost: {about.cost}."]
+    lines += [f"Note: {about.note}."] if about.note else []
+    head = [part for line in lines for part in textwrap.wrap(line, 98) or [""]]
+    head += ["", *(f"  {line}" for line in _commands(name, about))]
+    keys = yaml.safe_dump(
+        recipes.read(name), default_flow_style=None, sort_keys=False, allow_unicode=True, width=100
+    )
+    return "\n".join(f"# {line}".rstrip() for line in head) + f"\n{keys}"
+
+
+def _figures(about: About) -> Iterator[str]:
+    figures = {"": about.published, "student alone": about.student, "teacher": about.teacher}
+    known = [f"{who} {value} %".strip() for who, value in figures.items() if value]
+    if known:
+        yield f"Published top-1: {', '.join(known)}."
+
+
+def _commands(name: str, about: About) -> Iterator[str]:
+    """How to run it: first the stage before, whose student, with all its layers, this one takes."""
+    if about.first:
+        row = f"{about.first}/{name.rpartition('/')[2]}"
+        first = row if row in recipes.shipped() else about.first
+        yield from (f"{line} --out runs/first" for line in _commands(first, recipes.about(first)))
+    found = recipe.load(name)
+    words = ["understudy", "distill" if found.methods else "train", name, "--data.root DIR"]
+    words += ["--teacher.weights RUN_OR_FILE"] * bool(found.methods and not found.teacher.weights)
+    yield " ".join([*words, *["--student.weights runs/first/last"] * bool(about.first)])
+
+
 def _model_page(name: str) -> Group:
     from understudy import models
 
@@ -84,7 +121,8 @@ def _model_page(name: str) -> Group:
 def _table(headings: Row, rows: Iterator[Row]) -> Table:
     result = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        result.add_column(heading, overflow="fold")
+        # Names are copied from here, and must stay in one piece.
+        result.add_column(heading, overflow="fold", no_wrap=heading == headings[0])
     for row in rows:
         result.add_row(*map(Text, row))
     return result
@@ -135,9 +173,29 @@ def _models() -> Iterator[Row]:
 
 def _recipes() -> Iterator[Row]:
     for name in recipe.shipped():
-        found = recipe.load(name)
-        source, pair = found.data.source, f"{found.teacher.name or '–'} → {found.student.name}"
-        yield name, source, pair, " + ".join(found.methods) or "none"
+        found, about = recipe.load(name), recipes.about(name)
+        pair = f"{_short(found.teacher.name) or '–'} → {_short(found.student.name)}"
+        # Without a method the student alone is what is trained.
+        published = about.published or ("" if found.methods else about.student)
+        yield (
+            name,
+            found.data.source,
+            pair,
+            "+".join(found.methods) or "none",
+            _cited(about.paper),
+            published.partition(" ")[0],
+        )
+
+
+def _short(network: str) -> str:
+    """A network without where it comes from and what its weights are."""
+    return network.rpartition(":")[2].partition(".")[0]
+
+
+def _cited(paper: str) -> str:
+    """First author and year."""
+    years = re.findall(r"\b(?:19|20)\d\d\b", paper)
+    return " ".join([re.split(r",| et al\.", paper)[0], *years[:1]])
 
 
 _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
@@ -145,5 +203,8 @@ _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
     "models": (("model", "parameters at 100 classes", "penultimate dimension"), _models),
     "data": (("source", "what it is"), _modules("data")),
     "tasks": (("task", "what it is"), _modules("tasks")),
-    "recipes": (("recipe", "data", "teacher → student", "methods"), _recipes),
+    "recipes": (
+        ("recipe", "data", "teacher → student", "methods", "paper", "top-1"),
+        _recipes,
+    ),
 }

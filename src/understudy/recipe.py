@@ -6,18 +6,18 @@ Every field is a key of the YAML file and, by its dotted path, a flag of the com
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
 
 from understudy.conversion import build
-from understudy.errors import NameNotFound, RecipeError
+from understudy.recipes import from_yaml as from_yaml
+from understudy.recipes import name_of, put, read
+from understudy.recipes import shipped as shipped
 
 NOT_IN_DIGEST = (
     *("name", "data.root", "data.workers", "data.decoded"),
@@ -205,43 +205,22 @@ class Recipe:
 def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in a file or shipped under a name, with some dotted keys replaced.
 
-    Unless it has a `name`, it goes by the one it is shipped under, or by that of the file.
+    Unless it has a `name`, it goes by the one it is shipped under, or by that of the file. See
+    `understudy.recipes` for bases and tables.
 
     Raises:
         NameNotFound: Neither a file nor the name of a shipped recipe.
         RecipeError: Not YAML, an unknown key, or a value of the wrong type.
     """
-    known = str(name_or_path) in shipped()
-    name = str(name_or_path) if known else Path(name_or_path).stem
-    return parse({"name": name} | _read(name_or_path), overrides or {})
+    return parse({"name": name_of(name_or_path)} | read(name_or_path), overrides or {})
 
 
 def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe from plain data; `overrides` maps dotted paths to values."""
     merged = deepcopy(dict(content))
     for path, value in (overrides or {}).items():
-        _set(merged, path, value)
+        put(merged, path, value)
     return build(Recipe, merged)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but `5e-4` is a number, as in YAML 1.2."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"]
-)
-
-
-def from_yaml(text: str) -> Any:
-    """What a text in YAML says: the content of a recipe, or one value of a flag."""
-    return yaml.load(text, _Loader)
-
-
-def shipped() -> dict[str, Path]:
-    """Name → file of every recipe in the wheel; a name is `<folder>/<file without .yaml>`."""
-    root = Path(str(files("understudy") / "recipes"))
-    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
 
 
 def dump(recipe: Recipe) -> str:
@@ -278,27 +257,3 @@ def _plain(value: Any) -> Any:
 def without_methods(recipe: Recipe) -> Recipe:
     """The control of a recipe: same student, data and budget, nothing to learn from the teacher."""
     return replace(recipe, methods={})
-
-
-def _read(name_or_path: str | Path) -> dict[str, Any]:
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = shipped().get(str(name_or_path), path)
-    if not path.is_file():
-        raise NameNotFound("recipe", str(name_or_path), shipped(), "A recipe may also be a file.")
-    try:
-        content = from_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds no keys; a recipe starts with lines such as 'student:'.")
-    return content
-
-
-def _set(content: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise RecipeError(f"'{path}' cannot be set: '{parent}' is a value, no group of keys.")
-    content[last] = value

@@ -1,0 +1,178 @@
+"""Every shipped recipe: it reads, says what it is of, is built, and takes two steps.
+
+Images are noise of the right size, drawn in memory, and teachers have random weights. Recipes that
+differ in nothing but weights, temperatures and the like are trained once.
+"""
+
+import re
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from understudy import models, recipe, recipes, tasks
+from understudy.batch import Batch
+from understudy.catalogue import show
+from understudy.cli import COMMANDS
+from understudy.distiller import Distiller
+from understudy.features import Features
+from understudy.flags import parse
+from understudy.models import Network
+from understudy.recipe import Recipe
+from understudy.wiring import distiller, train_only
+
+CLASSES, IMAGES = 10, 4
+SIDE = 64
+"""Of images from folders, which are larger in the experiments."""
+
+PUBLISHED = [name for name in recipe.shipped() if not name.startswith("fashion/")]
+
+SHORT: dict[str, dict[str, Any]] = {
+    "lshfm": {"hashes": 64},
+    "letkd": {"words": 16, "iterations": 2, "dims": 4},
+    "ft": {"paraphraser_epochs": 1},
+}
+"""What only makes measuring a teacher shorter."""
+
+
+@cache
+def drawn(side: int) -> Batch:
+    """Some images, each of a class of its own."""
+    images = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return Batch.of(images, torch.arange(IMAGES))
+
+
+def side_of(wanted: Recipe) -> int:
+    return wanted.data.size or 32 if wanted.data.source != "folder" else SIDE
+
+
+@cache
+def built(name: str, side: int) -> Network:
+    """A network for images of this size; of a transformer four blocks are enough."""
+    options = {"img_size": side, "depth": 4} if re.match("timm:(vit|deit)_", name) else {}
+    return models.find(name, num_classes=CLASSES, options=options, size=side)
+
+
+@cache
+def taught(name: str, side: int) -> tuple[Network, Features]:
+    """A teacher and its features of all images; its norms have seen them, or they would grow."""
+    found = deepcopy(built(name, side))
+    for module in found.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        found.train()(drawn(side).images)
+        return found.eval(), found.features(drawn(side).images)
+
+
+def wired(wanted: Recipe) -> Distiller:
+    """Networks and methods of a recipe; the teacher's features are those of all images."""
+    side, task = side_of(wanted), tasks.find(wanted.task)
+    student = deepcopy(built(wanted.student.name, side))
+    if not wanted.methods:
+        return distiller(wanted, student, None, task)
+    teacher, features = taught(wanted.teacher.name, side)
+    made = distiller(wanted, student, teacher, task)
+    train_only(student, wanted.training.only)
+    made.replay = lambda batch: features
+    made.measure(lambda augmented: iter([drawn(side)]), num_images=IMAGES)
+    return made
+
+
+def shortened(name: str) -> Recipe:
+    """A recipe whose teacher is measured in a moment."""
+    labels = {
+        label: given.get("method", label) for label, given in recipe.load(name).methods.items()
+    }
+    changes = {
+        f"methods.{label}.{key}": value
+        for label, kind in labels.items()
+        for key, value in SHORT.get(kind, {}).items()
+    }
+    return recipe.load(name, changes)
+
+
+def distinct() -> list[str]:
+    """The first of all recipes that differ in numbers only."""
+    found: dict[str, str] = {}
+    for name in recipe.shipped():
+        wanted = recipe.load(name)
+        if wanted.methods and not wanted.teacher.name:
+            continue  # The demonstration, which a test of its own runs.
+        told = {
+            label: {k: v for k, v in given.items() if not isinstance(v, float | dict)}
+            for label, given in wanted.methods.items()
+        }
+        same = wanted.student.name, wanted.teacher.name, side_of(wanted), wanted.task, told
+        found.setdefault(repr((*same, wanted.task_weight > 0)), name)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_says_what_it_is_of(name: str) -> None:
+    about = recipes.about(name)
+    assert all((about.paper, about.table, about.cost))
+    assert re.search(r"\b20\d\d\b", about.paper)
+    for figure in filter(None, (about.published, about.student, about.teacher)):
+        assert re.fullmatch(r"[4-9]\d\.\d\d?( ± 0\.\d\d)?", figure)
+    if recipe.load(name).methods and not about.published:
+        assert about.note, "nothing tells why there is no figure"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_is_shown_is_the_recipe(name: str) -> None:
+    shown = recipe.from_yaml(show(name).code)
+    given = {"name": name} | {k: v for k, v in shown.items() if k != "about"}
+    assert recipe.parse(given) == recipe.load(name)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({name.rpartition("/")[0]: name for name in PUBLISHED}.values())
+)
+def test_the_commands_that_are_shown_can_be_typed(name: str) -> None:
+    lines = re.findall(r"^#   understudy (.*)$", show(name).code, re.MULTILINE)
+    assert lines
+    for command, *words in map(str.split, lines):
+        options, overrides = parse(COMMANDS[command], command, words)
+        wanted = recipe.load(options.recipe, overrides)
+        assert bool(wanted.methods) == (command == "distill")
+        assert wanted.teacher.weights or not wanted.methods
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if recipes.about(name).first])
+def test_a_second_stage_takes_the_student_of_the_first(name: str) -> None:
+    lines = re.findall(r"^#   understudy \S+ (\S+) .*$", show(name).code, re.MULTILINE)
+    first, second = map(recipe.load, lines)
+    assert second.name == name
+    assert first.methods
+    assert first.student.name == second.student.name
+    assert "--student.weights runs/first/last" in show(name).code
+
+
+def test_pretrained_teachers_exist() -> None:
+    teachers = [recipe.load(name).teacher for name in PUBLISHED]
+    asked = {found.name for found in teachers if found.weights == "pretrained"}
+    assert asked
+    assert all(timm.is_model_pretrained(name.removeprefix("timm:")) for name in asked)
+
+
+@pytest.mark.parametrize("name", distinct())
+def test_takes_two_steps(name: str) -> None:
+    wanted = shortened(name)
+    made = wired(wanted)
+    optimizer = torch.optim.SGD(made.trainable.parameters(), lr=1e-3)
+    before = [x.detach().clone() for x in made.student.parameters()]
+    for _ in range(2):
+        losses = made(drawn(side_of(wanted)))
+        # The last epoch, when every weight has risen.
+        made.total(losses, wanted.training.epochs).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert set(losses) == {*wanted.methods} | ({"task"} if wanted.task != "none" else set())
+        assert all(loss.isfinite() for loss in losses.values())
+    moved = [not torch.equal(x, y) for x, y in zip(before, made.student.parameters(), strict=True)]
+    assert any(moved)

@@ -1,0 +1,127 @@
+"""Files of recipes: bases, tables, and what is known about a row."""
+
+from pathlib import Path
+
+import pytest
+
+from understudy import recipe, recipes
+from understudy.errors import NameNotFound, RecipeError
+from understudy.recipes import About
+
+TABLE = """
+about: {paper: Somebody 2020, cost: a day}
+base: cifar100/pairs
+methods: {kd: {weight: 0.9}}
+training: {epochs: 3}
+rows:
+  resnet56_resnet20: 70.60
+  resnet110_resnet20: {training.lr: 0.2, methods.kd.weight: 0.5, methods.nd.weight: 2}
+  vgg13_vgg8: ~
+  mine: {base: other.yaml, about.published: 1 ± 2}
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    (tmp_path / "other.yaml").write_text("name: other\nstudent: resnet8\nmethods: {pefd: {}}")
+    path = tmp_path / "table.yaml"
+    path.write_text(TABLE)
+    return path
+
+
+def test_a_row_means_the_same_row_of_its_base(table: Path) -> None:
+    made = recipe.load(f"{table}/resnet56_resnet20")
+    assert made.name == "resnet56_resnet20"
+    assert (made.teacher.name, made.student.name) == ("resnet56", "resnet20")
+    assert (made.training.epochs, made.training.batch) == (3, 64)
+    assert made.methods == {"kd": {"weight": 0.9}}
+
+
+def test_a_row_differs_by_dotted_keys(table: Path) -> None:
+    made = recipe.load(f"{table}/resnet110_resnet20", {"training.epochs": 5})
+    assert (made.training.lr, made.training.epochs) == (0.2, 5)
+    assert made.methods == {"kd": {"weight": 0.5}, "nd": {"weight": 2}}
+    assert recipe.load(f"{table}/resnet56_resnet20").methods == {"kd": {"weight": 0.9}}
+
+
+def test_a_row_may_have_a_base_of_its_own(table: Path) -> None:
+    made = recipe.load(f"{table}/mine")
+    assert (made.name, made.student.name) == ("mine", "resnet8")
+    assert made.methods == {"pefd": {}, "kd": {"weight": 0.9}}
+
+
+def test_what_is_known_of_a_row(table: Path) -> None:
+    about = recipes.about(f"{table}/resnet56_resnet20")
+    assert about.paper == "Somebody 2020"
+    assert (about.published, about.student, about.teacher) == ("70.60", "69.06", "72.34")
+    assert recipes.about(f"{table}/vgg13_vgg8").published == ""
+    assert recipes.about(f"{table}/mine") == About("Somebody 2020", "", "1 ± 2", cost="a day")
+
+
+def test_a_base_changes_no_digest(table: Path) -> None:
+    made = recipe.load(f"{table}/resnet110_resnet20")
+    written = table.with_name("written.yaml")
+    written.write_text(recipe.dump(made))
+    assert "base" not in written.read_text()
+    assert recipe.load(written) == made
+    assert recipe.load(written).digest == made.digest
+
+
+def test_a_network_may_be_just_its_name_in_a_base(tmp_path: Path) -> None:
+    (tmp_path / "below.yaml").write_text("student: resnet8\nteacher: {name: resnet20, size: 16}")
+    path = tmp_path / "above.yaml"
+    path.write_text("base: below.yaml\nstudent: {size: 16}\nteacher: resnet32")
+    made = recipe.load(path)
+    assert made.student == recipe.Network("resnet8", size=16)
+    assert made.teacher == recipe.Network("resnet32")
+
+
+def test_every_file_is_a_table_or_a_recipe() -> None:
+    names = recipe.shipped()
+    assert list(names) == sorted(names)
+    assert set(names.values()) == set(recipes.tables().values())
+    assert "cifar100/crd/resnet56_resnet20" in names
+    assert "cifar100/crd" not in names
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        (TABLE, "", r"table.yaml is a table of 4 recipes; name a row, such as .*resnet56_resnet20"),
+        (TABLE, "/vgg13_vgg9", r"has no row 'vgg13_vgg9' \(did you mean 'vgg13_vgg8'\?\)"),
+        ("base: table.yaml", "", "is its own base"),
+        ("base: cifar100/pairs", "", "cifar100/pairs is a table of 14 recipes"),
+        ("rows: 3", "", "'rows' of .* must be a group of keys, not 3"),
+        ("base: [a]", "", "There is no recipe"),
+        ("student: a\nrows: {b: {student.name: c}}", "/b", "'student.name' cannot be set"),
+    ],
+)
+def test_a_file_that_makes_no_sense(table: Path, text: str, name: str, words: str) -> None:
+    table.write_text(text)
+    with pytest.raises((RecipeError, NameNotFound), match=words):
+        recipe.load(f"{table}{name}")
+
+
+def test_what_is_known_is_checked_key_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("about: {papr: me}")
+    with pytest.raises(RecipeError, match=r"'about.papr' \(did you mean 'paper'\?\)"):
+        recipes.about(path)
+    path.write_text("about: me")
+    with pytest.raises(RecipeError, match="'about' must be a group of keys"):
+        recipes.about(path)
+    assert recipe.load(path).name == "mine"
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest_table() -> None:
+    with pytest.raises(NameNotFound, match=r"did you mean 'cifar100/crd'") as error:
+        recipe.load("cifar100/crdd")
+    assert len(str(error.value)) < 3000
+
+
+def test_the_page_names_every_table() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    for name in recipes.tables():
+        folder, _, file = name.partition("/")
+        rows = [line for line in page.splitlines() if line.startswith(f"| `{folder}/")]
+        assert any(f"`{file}`" in row or f"`{name}`" in row for row in rows), name
