@@ -49,6 +49,7 @@ SEVERAL: dict[str, Any] = {
     "milestones": [3],
     "features": ["logits"],
     "trackers": ["tensorboard"],
+    "only": ["fc.*"],
 }
 """Values of the keys that hold several."""
 
