@@ -125,18 +125,26 @@ def test_says_what_it_is_of(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_is_shown_is_the_recipe(name: str) -> None:
-    shown = recipe.from_yaml(show(name).code)
+    page = show(name).code
+    assert max(map(len, page.splitlines())) <= 100
+    shown = recipe.from_yaml(page)
     given = {"name": name} | {k: v for k, v in shown.items() if k != "about"}
     assert recipe.parse(given) == recipe.load(name)
+
+
+def commands(name: str) -> list[list[str]]:
+    """Words of every command that the page of a recipe shows."""
+    page = show(name).code.replace("\\\n#", "")
+    return [line.split() for line in re.findall(r"^# (understudy .*)$", page, re.MULTILINE)]
 
 
 @pytest.mark.parametrize(
     "name", sorted({name.rpartition("/")[0]: name for name in PUBLISHED}.values())
 )
 def test_the_commands_that_are_shown_can_be_typed(name: str) -> None:
-    lines = re.findall(r"^#   understudy (.*)$", show(name).code, re.MULTILINE)
+    lines = commands(name)
     assert lines
-    for command, *words in map(str.split, lines):
+    for _, command, *words in lines:
         options, overrides = parse(COMMANDS[command], command, words)
         wanted = recipe.load(options.recipe, overrides)
         assert bool(wanted.methods) == (command == "distill")
@@ -145,12 +153,12 @@ def test_the_commands_that_are_shown_can_be_typed(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if recipes.about(name).first])
 def test_a_second_stage_takes_the_student_of_the_first(name: str) -> None:
-    lines = re.findall(r"^#   understudy \S+ (\S+) .*$", show(name).code, re.MULTILINE)
-    first, second = map(recipe.load, lines)
+    lines = commands(name)
+    first, second = (recipe.load(words[2]) for words in lines)
     assert second.name == name
     assert first.methods
     assert first.student.name == second.student.name
-    assert "--student.weights runs/first/last" in show(name).code
+    assert lines[-1][-2:] == ["--student.weights", "runs/first/last"]
 
 
 def test_pretrained_teachers_exist() -> None:

@@ -77,9 +77,11 @@ def _recipe_page(name: str) -> str:
     lines = [f"{about.paper}: {about.table}.", "", *_figures(about), f"Cost: {about.cost}."]
     lines += [f"Note: {about.note}."] if about.note else []
     head = [part for line in lines for part in textwrap.wrap(line, 98) or [""]]
-    head += ["", *(f"  {line}" for line in _commands(name, about))]
+    for line in _commands(name, about):
+        # Lines that a narrow output would break are broken here, where they stay comments.
+        head += ["", *" \\\n    ".join(textwrap.wrap(line, 90)).split("\n")]
     keys = yaml.safe_dump(
-        recipes.read(name), default_flow_style=None, sort_keys=False, allow_unicode=True, width=100
+        recipes.read(name), default_flow_style=None, sort_keys=False, allow_unicode=True, width=90
     )
     return "\n".join(f"# {line}".rstrip() for line in head) + f"\n{keys}"
 
@@ -174,7 +176,8 @@ def _models() -> Iterator[Row]:
 def _recipes() -> Iterator[Row]:
     for name in recipe.shipped():
         found, about = recipe.load(name), recipes.about(name)
-        pair = f"{_short(found.teacher.name) or '–'} → {_short(found.student.name)}"
+        # Without spaces: so the rows of nearly all tables stay on one line for grep.
+        pair = f"{_short(found.teacher.name) or '–'}→{_short(found.student.name)}"
         # Without a method the student alone is what is trained.
         published = about.published or ("" if found.methods else about.student)
         yield (
@@ -188,8 +191,8 @@ def _recipes() -> Iterator[Row]:
 
 
 def _short(network: str) -> str:
-    """A network without where it comes from and what its weights are."""
-    return network.rpartition(":")[2].partition(".")[0]
+    """A network without where it comes from, the size of its images and what its weights are."""
+    return re.sub(r"_patch.*|\..*", "", network.rpartition(":")[2])
 
 
 def _cited(paper: str) -> str:
@@ -204,7 +207,7 @@ _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
     "data": (("source", "what it is"), _modules("data")),
     "tasks": (("task", "what it is"), _modules("tasks")),
     "recipes": (
-        ("recipe", "data", "teacher → student", "methods", "paper", "top-1"),
+        ("recipe", "data", "teacher→student", "methods", "paper", "top-1"),
         _recipes,
     ),
 }
