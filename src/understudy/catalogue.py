@@ -81,7 +81,7 @@ def _recipe_page(name: str) -> str:
         # Lines that a narrow output would break are broken here, where they stay comments.
         head += ["", *" \\\n    ".join(textwrap.wrap(line, 90)).split("\n")]
     keys = yaml.safe_dump(
-        recipes.read(name), default_flow_style=None, sort_keys=False, allow_unicode=True, width=90
+        recipes.read(name), default_flow_style=None, sort_keys=False, allow_unicode=True, width=80
     )
     return "\n".join(f"# {line}".rstrip() for line in head) + f"\n{keys}"
 
