@@ -31,6 +31,7 @@ class Choices:
     teacher_precision: Precision
     channels_last: bool
     compile: bool
+    graphs: bool
 
     @property
     def teacher_dtype(self) -> torch.dtype | None:
@@ -77,6 +78,7 @@ def choose(training: Training, distiller: Distiller, device: torch.device) -> Ch
         teacher_precision=_teacher_precision(training, distiller, cpu=cpu),
         channels_last=faster and convolves if asked is None else asked,
         compile=training.compile,
+        graphs=training.graphs and not cpu,
     )
 
 

@@ -156,8 +156,12 @@ class Distiller(nn.Module):
         """Features of the teacher that a method asks for; none if there is none."""
         if self.teacher is None or not self.trainable.methods:
             return {}
-        if self.replay:
-            return self.replay(batch)
+        return self.replay(batch) if self.replay else self.live(batch)
+
+    def live(self, batch: Batch) -> Features:
+        """As `observe`, always from the teacher itself."""
+        if self.teacher is None or not self.trainable.methods:
+            return {}
         # Maps that nobody asks for would fill memory until the student's step is done.
         features, asked = self.teacher(batch.images), self.trainable.reads
         return {name: x for name, x in features.items() if name in asked}

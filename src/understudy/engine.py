@@ -15,15 +15,18 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from understudy.bank import Resident
 from understudy.batch import Batch
 from understudy.data.loader import Loader
-from understudy.data.views import mix
+from understudy.data.views import MemoryViews, mix
 from understudy.devices import choose
 from understudy.distiller import Distiller
 from understudy.errors import Diverged, OutOfMemory
+from understudy.graphs import Graphs
 from understudy.models.network import Network
 from understudy.profiling import span, spans
 from understudy.recipe import Training
@@ -75,6 +78,7 @@ class Trainer:
         seed: int,
         accelerator: Accelerator,
         note: Callable[[str], None] = warnings.warn,
+        resident: Resident | None = None,
     ) -> None:
         self.distiller, self.loader, self.training = distiller, loader, training
         self.seed, self.accelerator, self.note = seed, accelerator, note
@@ -102,6 +106,32 @@ class Trainer:
         self._names: list[str] = []
         self._sums = torch.zeros(())
         self._seeds: list[int] = []
+        self.resident = resident
+        self._graphs = self._captured() if self._graphable else None
+
+    @property
+    def _graphable(self) -> bool:
+        """Whether a step can be captured: on one GPU, on images in memory, drawing nothing."""
+        draws = any(isinstance(m, nn.Dropout) and m.p for m in self.distiller.trainable.modules())
+        return (
+            self.choices.graphs
+            and isinstance(self.loader.views, MemoryViews)
+            and self.accelerator.num_processes == 1
+            and self.training.accumulate == 1
+            and not (draws or self.ema or self.accelerator.scaler)
+            and not self.loader.mixing
+        )
+
+    def _captured(self) -> Graphs:
+        return Graphs(
+            loader=self.loader,
+            optimizer=self.optimizer,
+            losses=self._losses,
+            trained=self.distiller.trainable,
+            clip=self.training.clip,
+            layout=self.choices.layout,
+            device=self.accelerator.device,
+        )
 
     @property
     def may_wait(self) -> bool:
@@ -135,6 +165,9 @@ class Trainer:
         self._sums = torch.tensor(
             list(here.sums.values()) or 0.0, dtype=torch.float64, device=self.accelerator.device
         )
+        if self._graphs is not None:
+            yield from self._launches(self._graphs)
+            return
         steps, rank = torch.arange(len(self.loader)), self.accelerator.process_index
         self._seeds = mix(self.seed, here.epoch, steps, rank).tolist()
         started = time.perf_counter() - here.seconds
@@ -144,6 +177,32 @@ class Trainer:
             here.images += sum(len(part) for part in parts) * self.accelerator.num_processes
             here.seconds = time.perf_counter() - started
             yield
+
+    def _launches(self, graphs: Graphs) -> Iterator[None]:
+        """The steps left in this epoch, sixteen of them done before each item."""
+        here, each = self.position, len(self.loader)
+        started = time.perf_counter() - here.seconds
+        rates = [learning_rate(self.training, here.epoch * each + s, each) for s in range(each)]
+        weights = {name: w.at(here.epoch) for name, w in self.distiller.weights.items()}
+        for steps, images in graphs.epoch(here.epoch, here.step, lrs=rates, weights=weights):
+            here.step += steps
+            here.images += images
+            here.seconds = time.perf_counter() - started
+            self._names = graphs.names
+            yield
+        torch.cuda.synchronize(self.accelerator.device)
+        here.seconds = time.perf_counter() - started
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """What is captured: losses of a batch that lies on the device."""
+        with self.accelerator.autocast():
+            teacher = (
+                self.resident.read(batch.index, batch.view)
+                if self.resident
+                else self.distiller.live(batch)
+            )
+            losses: dict[str, Tensor] = self.distiller.trainable(batch, teacher)
+        return losses
 
     def _epoch(self, after_step: Callable[[], None]) -> Epoch:
         here = self.position
@@ -155,7 +214,7 @@ class Trainer:
             step=(here.epoch + 1) * len(self.loader),
             seconds=here.seconds,
             images_per_second=here.images / max(here.seconds, 1e-9),
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=float(self.optimizer.param_groups[0]["lr"]),
             losses=self.mean_losses(),
         )
         self.position = Position(epoch=here.epoch + 1)
@@ -255,6 +314,8 @@ class Trainer:
     def _global_sums(self) -> dict[str, float]:
         if not self._names:
             return {}
+        if self._graphs is not None:
+            self._sums = self._sums + self._graphs.sums()
         sums = self._sums
         if self.accelerator.num_processes > 1:
             sums = self.accelerator.reduce(sums, reduction="mean")
@@ -292,7 +353,13 @@ class Trainer:
 def _optimizer(distiller: Distiller, training: Training) -> Optimizer:
     parameters = [p for p in distiller.trainable.parameters() if p.requires_grad]
     if training.optimizer == "adamw":
-        return AdamW(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+        return AdamW(
+            parameters,
+            lr=training.lr,
+            weight_decay=training.weight_decay,
+            fused=True,
+            capturable=parameters[0].is_cuda,
+        )
     return SGD(
         parameters,
         lr=training.lr,

@@ -2,10 +2,9 @@
 
 import json
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +15,13 @@ from safetensors.torch import save
 
 from understudy import build, diagnostics, machine, replay, storage
 from understudy import recipe as recipes
+from understudy.bank import Resident
 from understudy.build import Images
 from understudy.devices import accelerator, choose, processes
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RunError
 from understudy.evaluation import Evaluation, Outputs, collect, evaluate
+from understudy.interruption import signals
 from understudy.models.cost import layers_cost
 from understudy.models.network import Network
 from understudy.narration import narrated
@@ -98,6 +99,7 @@ class Execution:
             seed=recipe.seed,
             accelerator=self.accelerator,
             note=self._note,
+            resident=self._resident(),
         )
         self._profile = (
             Profile(path / "profile.json", self._note)
@@ -112,6 +114,19 @@ class Execution:
         self._teacher_outputs: Outputs | None = None
         self._latest: Evaluation | None = None
         self._saved_at = time.monotonic()
+
+    def _resident(self) -> Resident | None:
+        """A complete bank on the GPU, where steps are captured; None if there is none."""
+        if self._replay is None or not self.choices.graphs:
+            return None
+        bank = self._replay.bank
+        if bank.filled() == bank.contract.records:
+            return Resident(bank, self.accelerator.device)
+        self._note(
+            f"{bank.path} is not complete, so the teacher runs in every step; to be without it, "
+            "fill the bank first by `understudy bank build`, or set training.graphs to false."
+        )
+        return None
 
     def _begin(self) -> None:
         self._write("recipe.yaml", recipes.dump(self.recipe))
@@ -156,7 +171,7 @@ class Execution:
         if self.watcher:
             self.watcher.start(self.trainer, self.recipe.name)
         self._note(str(self.choices))
-        with self._profile or nullcontext(), _signals() as received:
+        with self._profile or nullcontext(), signals() as received:
             for epoch in self.trainer.fit(lambda: self._after_step(received)):
                 self._record(epoch)
         for tracker in self.accelerator.trackers:
@@ -352,26 +367,6 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 def _unheard(text: str) -> None:
     """Nobody watches."""
-
-
-@contextmanager
-def _signals() -> Iterator[list[str]]:
-    """Names of the signals received meanwhile; a second SIGINT interrupts at once."""
-    received: list[str] = []
-
-    def remember(number: int, _: Any) -> None:
-        received.append(signal.Signals(number).name)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    try:
-        before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where Python allows no handlers
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _score(record: dict[str, Any], headline: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -60,6 +60,18 @@ class Bank:
         Raises:
             BankError: A record is empty, or its bytes are not those that were written.
         """
+        return self.decoded(self._checked(index, number))
+
+    def whole(self, number: int) -> Rows:
+        """The records of one view of all images, as they are stored.
+
+        Raises:
+            BankError: As for `read`.
+        """
+        index = torch.arange(self.contract.num_images)
+        return self._checked(index, torch.full_like(index, number))
+
+    def _checked(self, index: Tensor, number: Tensor) -> Rows:
         rows = self._rows(index, number)
         records = self._records.read(rows)
         wrong = self._checks.read(rows)[:, 0] != checksums(records)
@@ -69,7 +81,7 @@ class Bank:
                 f"{self.path} is damaged: view {int(number[first])} of image {int(index[first])} "
                 "is not what was stored. Delete it; it is filled again as training goes on."
             )
-        return self._decoded(torch.from_numpy(records.view(np.uint8)))
+        return torch.from_numpy(records.view(np.uint8))
 
     def write(
         self,
@@ -84,7 +96,7 @@ class Bank:
                 or read-only.
         """
         encoded = self._encoded(features)
-        if not all(x.isfinite().all() for x in self._decoded(encoded).values()):
+        if not all(x.isfinite().all() for x in self.decoded(encoded).values()):
             raise BankError(
                 f"The teacher gave a NaN, or a number beyond {self.contract.dtype}: check its "
                 "weights, or set bank.dtype to fp32."
@@ -99,7 +111,7 @@ class Bank:
 
     def rounded(self, features: Features) -> Features:
         """Features as they would come back from this bank."""
-        return self._decoded(self._encoded(features))
+        return self.decoded(self._encoded(features))
 
     def sample(self, records: int) -> tuple[Int64[Tensor, " records"], Int64[Tensor, " records"]]:
         """Image and view numbers of some stored records, at random but the same each time."""
@@ -122,13 +134,41 @@ class Bank:
         flat = [form.encode(features[name].detach().flatten(1).cpu()) for name, form in forms]
         return torch.cat(flat, dim=1)
 
-    def _decoded(self, records: Rows) -> Features:
+    def decoded(self, records: Rows) -> Features:
+        """The features that some records stand for."""
         forms, shapes = self.contract.forms.items(), self.contract.features
         parts = torch.split(records, self._bytes, dim=1)
         return {
             name: form.decode(part).reshape(-1, *shapes[name])
             for (name, form), part in zip(forms, parts, strict=True)
         }
+
+
+@final
+class Resident:
+    """A copy of a complete bank in the memory of a device, read without asking the host.
+
+    Args:
+        bank: Bank with no empty record.
+        device: Where its records are kept.
+
+    Raises:
+        BankError: A record is empty, or its bytes are not those that were written.
+    """
+
+    def __init__(self, bank: Bank, device: torch.device) -> None:
+        self._bank, contract = bank, bank.contract
+        shape = contract.records, contract.record_bytes
+        self._records = torch.empty(shape, dtype=torch.uint8, device=device)
+        for view in range(contract.num_views):
+            first = view * contract.num_images
+            part = bank.whole(view)
+            self._records[first : first + contract.num_images] = part.to(device)
+
+    def read(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> Features:
+        """Stored features of some views, in float32; the numbers lie on the device too."""
+        rows = number * self._bank.contract.num_images + index
+        return self._bank.decoded(self._records.index_select(0, rows))
 
 
 def _agreed(path: Path, contract: Contract) -> Contract:

@@ -117,6 +117,12 @@ class Loader:
             self._coming = rows[given:], numbers[given:]
             yield list(islice(batches, len(step)))
 
+    def ordered(self, number: int) -> Pairs:
+        """All that one process shows in an epoch, one step after the other: `(index, number)`."""
+        index, view = self._order(number)
+        count = min(len(index), len(self) * self.batch)
+        return index[:count], self.views.number(index[:count], view[:count])
+
     def coming(self) -> Pairs:
         """What this process will show in this epoch after the step given last: `(index, number)`.
 

@@ -7,6 +7,7 @@ three, or drawn from a generator that starts from that hash.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Literal, final
 
 import torch
@@ -85,14 +86,25 @@ class MemoryViews(Views):
         self.count: int = self.mirrors * self.places**2
         self.description = f"{augment}, {self.height} × {self.width} to {size}, {self.count} views"
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        padded = _padded(pixels, self.places // 2, self.mirrors, layout)
-        self._image, *self._strides = padded.stride()
+        self._images = len(pixels)
         self._crop = (self.channels, self.height, self.width)
+        self._lay(_padded(pixels, self.places // 2, self.mirrors, layout))
+
+    def _lay(self, padded: UInt8[Tensor, "mirrored_images 3 padded_height padded_width"]) -> None:
+        """Take the pixels where and how they lie."""
+        self._padded = padded
+        self._image, *self._strides = padded.stride()
         span = 1 + sum((n - 1) * s for n, s in zip(self._crop, self._strides, strict=True))
         self._stretches = padded.as_strided((padded.numel() - span + 1, span), (1, 1))
-        self._corners = self._offsets(len(pixels)).to(pixels.device)
+        self._corners = self._offsets(self._images).to(padded.device)
         # Dividing by a plain number, a GPU would multiply by its rounded reciprocal instead.
-        self._white = _WHITE.to(pixels.device)
+        self._white = _WHITE.to(padded.device)
+
+    def on(self, device: torch.device) -> "MemoryViews":
+        """The same views with the pixels on a device."""
+        moved = copy(self)
+        moved._lay(self._padded.to(device))
+        return moved
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]

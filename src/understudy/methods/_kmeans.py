@@ -48,7 +48,7 @@ def step(parts: Iterator[Float[Tensor, "_ dim"]], centers: Float[Tensor, "k dim"
     error = 0.0
     most = max(1, SCORE_BYTES // (centers.itemsize * len(centers)))
     for part in parts:
-        for rows in part.split(most):
+        for rows in part.split(most):  # type: ignore[no-untyped-call]
             index, distance = nearest(rows, centers)
             sums.index_add_(0, index, rows.double())
             counts += index.bincount(minlength=len(centers))

@@ -233,7 +233,7 @@ class _Stages:
     def _some(self, images: Int[Tensor, " images"], count: int) -> Float[Tensor, "count dim"]:
         """Random rows of these images, from as many of them as possible."""
         each, picked = -(-count // len(images)), []
-        for part in images.split(_IMAGES):
+        for part in images.split(_IMAGES):  # type: ignore[no-untyped-call]
             rows = self.rows.read(part).view(len(part), self.rows.locations, -1)
             where = torch.rand(rows.shape[:2], generator=_generator()).argsort(1)[:, :each]
             picked.append(rows.take_along_dim(where.unsqueeze(2), 1).flatten(0, 1))
@@ -244,7 +244,7 @@ class _Stages:
         return (self.ledger.tensors["labels"] == label).nonzero().squeeze(1)
 
     def _read(self, images: Int[Tensor, " images"]) -> Iterator[Float[Tensor, "rows dim"]]:
-        for part in images.split(_IMAGES):
+        for part in images.split(_IMAGES):  # type: ignore[no-untyped-call]
             yield self.rows.read(part).to(self.device)
 
     def _projected(self, label: int) -> Float[Tensor, "rows dims"]:
