@@ -39,19 +39,11 @@ def comparison(content: dict[str, Any]) -> tuple[str, str]:
     return markdown_table(of_comparison(content)), origin
 
 
-def steps(content: dict[str, Any]) -> tuple[str, str]:
-    """A row for every pair: the cost of a step as a multiple of the student's own."""
-    pairs = content["pairs"]
-    variants = [name for name in next(iter(pairs.values())) if name != "student alone"]
-    lines = [f"| pair | {' | '.join(variants)} |", f"| --- |{' ---: |' * len(variants)}"]
-    for name, figures in pairs.items():
-        ratios = " | ".join(f"{figures[variant]['ratio']:.2f}" for variant in variants)
-        lines.append(f"| {name} | {ratios} |")
-    origin = (
-        f"Batch {content['batch']}, fp32, one thread of {content['machine']}, medians of steps in "
-        "turn in one process; read differences under 3 % as equal. `make bench` measures it anew."
-    )
-    return "\n".join(lines), origin
+def listed(content: dict[str, Any]) -> tuple[str, str]:
+    """The rows as they were written down."""
+    lines = [content["columns"], ["---"] * len(content["columns"]), *content["rows"]]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return table, f"{content['machine']}, {content['created']}. {content['origin']}"
 
 
 def ratios(content: dict[str, Any]) -> tuple[str, str]:
@@ -93,7 +85,7 @@ def _origin(content: dict[str, Any]) -> str:
     )
 
 
-FORMS = {"arms": comparison, "pairs": steps, "parts": ratios}
+FORMS = {"arms": comparison, "rows": listed, "parts": ratios}
 """What only one form of a measurement holds → how it is rendered."""
 
 
