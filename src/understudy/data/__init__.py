@@ -18,7 +18,7 @@ from understudy.data.views import MemoryViews as MemoryViews
 from understudy.data.views import Views as Views
 from understudy.errors import NameNotFound
 
-_MACHINERY = {"classes", "decoded", "loader", "source", "subset", "views"}
+_MACHINERY = {"classes", "mixing", "decoded", "loader", "source", "subset", "views"}
 
 
 class SourceModule(Protocol):
