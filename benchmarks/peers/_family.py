@@ -11,6 +11,11 @@ from benchmarks.peers._program import Program
 _NAMES = {"resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
 
 
+def spelled(pair: Pair) -> tuple[str, str]:
+    """Student and teacher as RepDistiller calls them, and those that took over its networks."""
+    return _NAMES.get(pair.student, pair.student), _NAMES.get(pair.teacher, pair.teacher)
+
+
 def train_student(
     checkout: Path,
     method: str,
@@ -21,7 +26,7 @@ def train_student(
     before: Callable[[], object] = lambda: None,
 ) -> Program:
     """`train_student.py` with an untrained teacher's checkpoint and no loader processes."""
-    student, teacher = (_NAMES.get(name, name) for name in (pair.student, pair.teacher))
+    student, teacher = spelled(pair)
     path = folder / "teachers" / f"{teacher}_vanilla" / "untrained.pth"
 
     def prepare() -> None:
@@ -39,10 +44,6 @@ def train_student(
         arguments.split(),
         modules=(checkout,),
         folder=folder / "work",
-        repairs=(
-            _repairs.cifar100(folder / "images"),
-            _repairs.log_files(),
-            _repairs.no_cuda(),
-        ),
+        repairs=_repairs.all_for(folder / "images"),
         before=prepare,
     )

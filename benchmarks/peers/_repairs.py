@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,6 +58,11 @@ def log_files() -> Iterator[None]:
         setattr(modules[name], logger, Silent)
     with patch.dict(sys.modules, modules):
         yield
+
+
+def all_for(images: Path) -> tuple[AbstractContextManager[None], ...]:
+    """Every repair, with the data in `images`."""
+    return cifar100(images), log_files(), no_cuda()
 
 
 def needs(module: str) -> None:

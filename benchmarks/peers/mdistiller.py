@@ -10,16 +10,16 @@ from typing import Any
 
 from benchmarks.pairs import CLASSES, Pair, random_weights
 from benchmarks.peers import _repairs
+from benchmarks.peers._family import spelled
 from benchmarks.peers._program import Program
 
 METHODS = {"KD": "kd.yaml", "DKD": "dkd/res32x4_res8x4.yaml"}
-_NAMES = {"resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
     """Its command line for a method, with the published configuration."""
     _repairs.needs("yacs")
-    student, teacher = (_NAMES.get(name, name) for name in (pair.student, pair.teacher))
+    student, teacher = spelled(pair)
 
     def prepare() -> None:
         data: Any = import_module("mdistiller.dataset.cifar100")
@@ -38,10 +38,6 @@ def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
         arguments.split(),
         modules=(checkout,),
         folder=folder / "work",
-        repairs=(
-            _repairs.cifar100(folder / "images"),
-            _repairs.log_files(),
-            _repairs.no_cuda(),
-        ),
+        repairs=_repairs.all_for(folder / "images"),
         before=prepare,
     )

@@ -21,11 +21,13 @@ class Images:
     """Training and test images of one seed at a time, which all its arms use."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe, self._seed = recipe, -1
+        self._recipe = recipe
+        self._seed: int | None = None
+        self._images: build.Images | None = None
 
     def of(self, seed: int) -> build.Images:
         """The images of a seed, loaded when they are first asked for."""
-        if seed != self._seed:
+        if self._images is None or seed != self._seed:
             self._images = build.sources(replace(self._recipe, seed=seed))
             self._seed = seed
         return self._images

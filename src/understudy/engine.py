@@ -67,6 +67,8 @@ class Trainer:
         seed: Seed of what dropout draws.
         accelerator: Devices, processes and precision.
         note: Told what happens beside the plan, in a sentence.
+        resident: Gives a complete bank on the GPU, if there is one; asked only where steps are
+            captured.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Trainer:
         seed: int,
         accelerator: Accelerator,
         note: Callable[[str], None] = warnings.warn,
-        resident: Resident | None = None,
+        resident: Callable[[], Resident | None] = lambda: None,
     ) -> None:
         self.distiller, self.loader, self.training = distiller, loader, training
         self.seed, self.accelerator, self.note = seed, accelerator, note
@@ -106,7 +108,7 @@ class Trainer:
         self._names: list[str] = []
         self._sums = torch.zeros(())
         self._seeds: list[int] = []
-        self.resident = resident
+        self._resident = resident() if self._graphable else None
         self._graphs = self._captured() if self._graphable else None
 
     @property
@@ -197,8 +199,8 @@ class Trainer:
         """What is captured: losses of a batch that lies on the device."""
         with self.accelerator.autocast():
             teacher = (
-                self.resident.read(batch.index, batch.view)
-                if self.resident
+                self._resident.read(batch.index, batch.view)
+                if self._resident
                 else self.distiller.live(batch)
             )
             losses: dict[str, Tensor] = self.distiller.trainable(batch, teacher)

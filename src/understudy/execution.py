@@ -99,7 +99,7 @@ class Execution:
             seed=recipe.seed,
             accelerator=self.accelerator,
             note=self._note,
-            resident=self._resident(),
+            resident=self._resident,
         )
         self._profile = (
             Profile(path / "profile.json", self._note)
@@ -117,7 +117,7 @@ class Execution:
 
     def _resident(self) -> Resident | None:
         """A complete bank on the GPU, where steps are captured; None if there is none."""
-        if self._replay is None or not self.choices.graphs:
+        if self._replay is None:
             return None
         bank = self._replay.bank
         if bank.filled() == bank.contract.records:
@@ -310,11 +310,11 @@ class Execution:
         return seconds
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        trained = self.experiment.distiller.trainable
+        trained, begun = self.experiment.distiller.trainable, read_environment(self.path)
         return asdict(evaluation) | {
             "teacher": self._teacher_summary(),
-            "prepare_seconds": read_environment(self.path)["prepare_seconds"],
-            "teacher_seconds": _teacher_seconds(read_environment(self.path), *self.records),
+            "prepare_seconds": begun["prepare_seconds"],
+            "teacher_seconds": _teacher_seconds(begun, *self.records),
             "classes": self.experiment.classes,
             "parameters": _count(self.trainer.student.plain()),
             "train_parameters": _count(trained),

@@ -82,6 +82,11 @@ def linear(
     return found
 
 
+def several_processes() -> bool:
+    """Whether `torch.distributed` runs, with more processes than this one."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def batch_mean(
     values: Float[Tensor, " rows"], keep: Bool[Tensor, " rows"] | None = None
 ) -> Float[Tensor, ""]:
@@ -96,7 +101,7 @@ def batch_mean(
         total, count = values.sum(), values.new_full((), len(values))
     else:
         total, count = torch.where(keep, values, 0).sum(), keep.sum(dtype=values.dtype)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if several_processes():
         count = count / dist.get_world_size()
         dist.all_reduce(count)
     return total / count.clamp_min(EPS)
@@ -105,7 +110,7 @@ def batch_mean(
 def global_sum(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Sum of a constant over all processes; it has no gradient."""
     total = values.detach().clone()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if several_processes():
         dist.all_reduce(total)
     return total
 

@@ -177,18 +177,19 @@ class Graphs:
             self._sums = self._sums.new_zeros(len(self.names))
         self._sums.add_(torch.stack([*losses.values(), total]).detach())
 
+    def _own(self) -> Iterable[Tensor]:
+        return chain(self._trained.parameters(), self._trained.buffers())
+
     def _state(self) -> Iterable[Tensor]:
         """All that a step changes, but gradients."""
-        own = (*self._trained.parameters(), *self._trained.buffers())
-        return chain(own, _tensors(self._optimizer))
+        return chain(self._own(), _tensors(self._optimizer))
 
     @torch.no_grad()
     def _undo(self, before: list[Tensor], *, fresh: bool) -> None:
         """Everything as it was; a momentum that there was not yet becomes zero."""
-        own = (*self._trained.parameters(), *self._trained.buffers())
         for x in _tensors(self._optimizer) if fresh else ():
             x.zero_()
-        for x, old in zip(own if fresh else self._state(), before, strict=True):
+        for x, old in zip(self._own() if fresh else self._state(), before, strict=True):
             x.copy_(old)
 
 

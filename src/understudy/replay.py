@@ -224,7 +224,7 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
         BankError: The directory holds another bank.
         RecipeError: Images are mixed, of which a bank can hold nothing.
     """
-    if recipe.data.mixup or recipe.data.cutmix:
+    if _mixes(recipe):
         raise RecipeError(
             "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
             "leave bank.path out, or set data.mixup and data.cutmix to 0."
@@ -278,8 +278,15 @@ def tested(experiment: Experiment, recipe: Recipe) -> Replay | None:
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:
-    """Whether the bank of a recipe stores all that its methods read."""
-    return not any(_missing(method, recipe) for method in _methods(experiment).values())
+    """Whether the bank of a recipe stores all that its methods read, of images as they are."""
+    return not _mixes(recipe) and not any(
+        _missing(method, recipe) for method in _methods(experiment).values()
+    )
+
+
+def _mixes(recipe: Recipe) -> bool:
+    """Whether the teacher is shown mixed images, of which a bank can hold nothing."""
+    return bool(recipe.data.mixup or recipe.data.cutmix)
 
 
 def _check_served(experiment: Experiment, recipe: Recipe) -> None:

@@ -9,10 +9,26 @@ from torch.nn import functional as F
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import unit
+from understudy.methods._method import Method
 from understudy.projectors import as_map, map_shape
 
 Pairs = tuple[tuple[str, str], ...]
 """Names of the features that are compared, the student's and the teacher's, first to last."""
+
+
+class OnMaps(Method):
+    """A method that compares some maps of both networks, and nothing else.
+
+    Attributes:
+        pairs: What is compared; set at construction, from `pairs`.
+    """
+
+    pairs: Pairs
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The compared maps alone."""
+        return tuple(t for _, t in self.pairs)
 
 
 def pairs(

@@ -6,7 +6,7 @@ every iteration of the long one, is on disk before the next begins.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -76,40 +76,36 @@ def measure(
         BankError: The folder holds measurements of something else, or cannot be written.
         ShapeError: No image has a class, where classes are needed.
     """
+    with _kept(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        features, _ = next(iter(teacher.batches(augmented=False)))
+        first = maps(features)
+        stages = {
+            name: _Stages(
+                plan,
+                _ledger(folder, plan, teacher.num_images, first[name]),
+                Rows(folder / f"{name}.fp16", plan.map[1] * plan.map[2], plan.map[0]),
+                device,
+            )
+            for name, plan in plans.items()
+        }
+        missing = {name: stage for name, stage in stages.items() if not stage.finished}
+        _store(teacher, {n: s for n, s in missing.items() if not s.stored}, maps, known)
+        for stage in missing.values():
+            stage.finish()
+        return {k: x for stage in stages.values() for k, x in stage.ledger.tensors.items()}
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Say in a sentence if the folder cannot be written."""
     try:
-        return _measured(teacher, folder, plans, maps, known, device)
+        yield
     except OSError as error:
         raise BankError(
             f"{folder} cannot keep what letkd measures of the teacher ({error.strerror}); finished "
             "stages are kept: make room, or name another folder by `keep`."
         ) from error
-
-
-def _measured(
-    teacher: TeacherOutputs,
-    folder: Path,
-    plans: Mapping[str, Plan],
-    maps: Callable[[Features], Features],
-    known: Callable[[Features, Batch], Tensor],
-    device: torch.device,
-) -> dict[str, Tensor]:
-    folder.mkdir(parents=True, exist_ok=True)
-    features, _ = next(iter(teacher.batches(augmented=False)))
-    first = maps(features)
-    stages = {
-        name: _Stages(
-            plan,
-            _ledger(folder, plan, teacher.num_images, first[name]),
-            Rows(folder / f"{name}.fp16", plan.map[1] * plan.map[2], plan.map[0]),
-            device,
-        )
-        for name, plan in plans.items()
-    }
-    missing = {name: stage for name, stage in stages.items() if not stage.finished}
-    _store(teacher, {n: s for n, s in missing.items() if not s.stored}, maps, known)
-    for stage in missing.values():
-        stage.finish()
-    return {k: x for stage in stages.values() for k, x in stage.ledger.tensors.items()}
 
 
 def _ledger(folder: Path, plan: Plan, images: int, first: Tensor) -> Ledger:

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import Pairs, maps, pairs
-from understudy.methods._method import Method
+from understudy.methods._maps import OnMaps, Pairs, maps, pairs
 from understudy.projectors import map_regressor, map_shape
 
 SCALE = 3 / 1000
@@ -46,7 +45,7 @@ def ab(
 
 
 @final
-class AB(Method):
+class AB(OnMaps):
     """Activation boundaries: the student's neurons are active where the teacher's are.
 
     Published weight: 1, with a `task_weight` of 0, in a first stage of 30 epochs.
@@ -65,11 +64,6 @@ class AB(Method):
         super().__init__()
         self.pairs = pairs(student, teacher, stages, ours="/preact", theirs="/preact")
         self.connectors = _connectors(student, teacher, self.pairs)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
-        return tuple(t for _, t in self.pairs)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""

@@ -22,8 +22,7 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import attention, maps, meet, pairs
-from understudy.methods._method import Method
+from understudy.methods._maps import OnMaps, attention, maps, meet, pairs
 
 
 def at(
@@ -37,7 +36,7 @@ def at(
 
 
 @final
-class AT(Method):
+class AT(OnMaps):
     """Attention transfer: the student's stages are active where the teacher's are.
 
     Published weight: 1000, beside 1 on the labels.
@@ -64,11 +63,6 @@ class AT(Method):
         if not power >= 1:
             raise RecipeError(f"'power' of at is {power}; it must be at least 1.")
         self.pairs, self.power = pairs(student, teacher, stages), power
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
-        return tuple(t for _, t in self.pairs)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""

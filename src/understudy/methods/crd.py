@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from understudy.batch import UNLABELLED, Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
-from understudy.functional import batch_mean, product, unit
+from understudy.functional import batch_mean, product, several_processes, unit
 from understudy.methods._method import Method
 
 EPS = 1e-7
@@ -245,14 +245,10 @@ def _count(crd: nn.Module, incompatible_keys: object = None) -> None:
         setattr(crd, name, len(labels) - int(size))
 
 
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 def _global_mean(rows: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
     """Mean over the rows of all processes, the same number in each."""
     mean = batch_mean(rows)
-    if _several():
+    if several_processes():
         dist.all_reduce(mean)
         mean = mean / dist.get_world_size()
     return mean
@@ -260,7 +256,7 @@ def _global_mean(rows: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
 
 def _of_all_processes(rows: Tensor) -> Tensor:
     """The rows of all processes, which may have different numbers of them, in order."""
-    if not _several():
+    if not several_processes():
         return rows
     lengths = torch.zeros(dist.get_world_size(), dtype=torch.long, device=rows.device)
     lengths[dist.get_rank()] = len(rows)

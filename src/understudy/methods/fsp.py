@@ -29,8 +29,7 @@ from understudy.batch import Batch
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import Pairs, maps, meet, pairs
-from understudy.methods._method import Method
+from understudy.methods._maps import OnMaps, Pairs, maps, meet, pairs
 from understudy.projectors import map_shape
 
 
@@ -50,7 +49,7 @@ def fsp(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Float[Tensor, "
 
 
 @final
-class FSP(Method):
+class FSP(OnMaps):
     """Flow of the solution procedure: the student's stages relate as the teacher's do.
 
     Published weight: 50, with a `task_weight` of 0, in a first stage of 30 epochs.
@@ -71,11 +70,6 @@ class FSP(Method):
         if not stages:
             self.pairs = (*pairs(student, teacher, ("stem",)), *self.pairs)
         _check(student, teacher, self.pairs)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
-        return tuple(t for _, t in self.pairs)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""

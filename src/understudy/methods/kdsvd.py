@@ -29,8 +29,7 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
-from understudy.methods._maps import maps, meet, pairs
-from understudy.methods._method import Method
+from understudy.methods._maps import OnMaps, maps, meet, pairs
 
 Vectors = Float[Tensor, "batch width vectors"]
 
@@ -85,7 +84,7 @@ def _aligned(s: Tensor, t: Tensor, count: int) -> tuple[Vectors, Vectors]:
 
 
 @final
-class KDSVD(Method):
+class KDSVD(OnMaps):
     """Singular vectors of the maps, and how they relate from stage to stage.
 
     Published weight: 1, beside 1 on the labels.
@@ -117,11 +116,6 @@ class KDSVD(Method):
                 f"kdsvd relates each stage to the one before, but {student.owner} and "
                 f"{teacher.owner} share {len(self.pairs)}; name two maps or more by `stages`."
             )
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
-        return tuple(t for _, t in self.pairs)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""

@@ -26,8 +26,7 @@ from torch import Tensor
 from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
-from understudy.methods._maps import maps, meet, pairs
-from understudy.methods._method import Method
+from understudy.methods._maps import OnMaps, maps, meet, pairs
 
 
 def nst(
@@ -48,7 +47,7 @@ def _kernel(a: Tensor, b: Tensor) -> Float[Tensor, " batch"]:
 
 
 @final
-class NST(Method):
+class NST(OnMaps):
     """Neuron selectivity transfer: the student's channels are distributed as the teacher's.
 
     Published weight: 50, beside 1 on the labels.
@@ -65,11 +64,6 @@ class NST(Method):
     def __init__(self, student: Shapes, teacher: Shapes, *, stages: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.pairs = pairs(student, teacher, stages)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
-        return tuple(t for _, t in self.pairs)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""

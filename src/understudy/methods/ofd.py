@@ -32,8 +32,7 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean
-from understudy.methods._maps import maps, meet, pairs
-from understudy.methods._method import Method
+from understudy.methods._maps import OnMaps, maps, meet, pairs
 from understudy.projectors import BatchNorm, as_map, map_shape
 
 
@@ -66,7 +65,7 @@ def normal_margin(
 
 
 @final
-class OFD(Method):
+class OFD(OnMaps):
     """Overhaul of feature distillation: the student follows what passes the teacher's ReLU.
 
     Published weight: 0.001, beside 1 on the labels; 0.0001 from ResNet50 to MobileNet (ImageNet).
@@ -98,11 +97,6 @@ class OFD(Method):
         for number, (_, theirs) in enumerate(widths):
             self.register_buffer(f"margin{number}", torch.zeros(theirs, 1, 1))
         self.prepared = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
-        return tuple(t for _, t in self.pairs)
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Measure the margin of every channel over one augmented view of the training images."""

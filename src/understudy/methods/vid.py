@@ -26,8 +26,7 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import maps, meet, pairs
-from understudy.methods._method import Method
+from understudy.methods._maps import OnMaps, maps, meet, pairs
 from understudy.projectors import map_shape
 
 LEAST_VARIANCE = 1e-5
@@ -45,7 +44,7 @@ def vid(
 
 
 @final
-class VID(Method):
+class VID(OnMaps):
     """Variational information: the teacher's maps are likely, given the student's.
 
     Published weight: 1, beside 1 on the labels.
@@ -78,11 +77,6 @@ class VID(Method):
         scale = log(expm1(variance - LEAST_VARIANCE))
         self.means = nn.ModuleList(_mean(ours, theirs) for ours, theirs in widths)
         self.log_scales = nn.ParameterList(torch.full((theirs,), scale) for _, theirs in widths)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
-        return tuple(t for _, t in self.pairs)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
