@@ -18,7 +18,8 @@ from understudy.errors import RecipeError, ShapeError, UnderstudyError
 from understudy.features import Features, Shapes
 from understudy.methods import Method
 from understudy.methods.fsp import FSP
-from understudy.models.network import Input, Network
+from understudy.models.input import Input
+from understudy.models.network import Network
 
 CLASSES, SIDE = 5, 16
 TEACHER = (6, 8, 10, 12)

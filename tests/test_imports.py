@@ -23,6 +23,7 @@ LEVELS = (
     ("execution",),
     ("replay",),
     ("build",),
+    ("networks",),
     ("wiring", "diagnostics"),
     ("engine", "evaluation"),
     ("graphs", "bank"),

@@ -109,7 +109,7 @@ def test_the_order_of_keys_does_not_matter() -> None:
         ({"methods": ["kd"]}, r"'methods' is \['kd'\]; it must be a group of keys"),
         ({"methods": {"kd": 2}}, "'methods.kd' is 2; it must be a group of keys"),
         ({"name": recipe.from_yaml("2026-01-01")}, "'name' is .*; it must be of type str"),
-        ({"task": "detection"}, "it can be: classification, none"),
+        ({"task": "segmentation"}, "it can be: classification, multilabel, detection, none"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_the_dotted_path(

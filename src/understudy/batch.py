@@ -31,24 +31,62 @@ class Mixed:
 
 
 @dataclass(frozen=True)
+class Objects:
+    """The objects in each image of a batch, whose images may be smaller than its tensor.
+
+    Attributes:
+        sizes: Height and width of each image, which lies in the upper left corner of its place.
+        boxes: Left, top, right and bottom of each object in pixels, image by image.
+        labels: Class of each object, from 0.
+        difficult: Objects that VOC calls so: neither to be found nor a mistake if found.
+        crowd: Boxes that COCO calls so: regions of many objects, treated likewise.
+        areas: Pixels of each object; of its box where nothing better is known.
+    """
+
+    sizes: Int[Tensor, "batch 2"]
+    boxes: tuple[Float[Tensor, "objects 4"], ...]
+    labels: tuple[Int[Tensor, " objects"], ...]
+    difficult: tuple[Bool[Tensor, " objects"], ...]
+    crowd: tuple[Bool[Tensor, " objects"], ...]
+    areas: tuple[Float[Tensor, " objects"], ...]
+
+    def to(self, device: torch.device) -> "Objects":
+        """The same on another device."""
+        moved = (tuple(x.to(device, non_blocking=True) for x in part) for part in self._parts())
+        return Objects(self.sizes.to(device, non_blocking=True), *moved)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Objects":
+        chosen = torch.arange(len(self.sizes))[rows].tolist()
+        return Objects(
+            self.sizes[rows], *(tuple(part[i] for i in chosen) for part in self._parts())
+        )
+
+    def _parts(self) -> tuple[tuple[Tensor, ...], ...]:
+        return self.boxes, self.labels, self.difficult, self.crowd, self.areas
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some views of some images.
 
     Attributes:
         images: Values in [0, 1]; every network resizes and normalises for itself.
-        labels: Class numbers; `UNLABELLED` (-1) where the class of an image is not known.
+        labels: Class numbers; `UNLABELLED` (-1) where the class of an image is not known. With
+            several classes in an image, a row of 1 (present), 0 (absent) and -1 (not known).
         index: Position of each image in its source.
         view: Number of the augmented version shown of each image.
         mixed: What else is in each image; None if nothing is.
         smoothing: Share of every label that is spread over all classes.
+        objects: Boxes in each image; None where no task asks for any.
     """
 
     images: Float[Tensor, "batch 3 height width"]
-    labels: Int[Tensor, " batch"]
+    labels: Int[Tensor, "batch ..."]
     index: Int[Tensor, " batch"]
     view: Int[Tensor, " batch"]
     mixed: Mixed | None = None
     smoothing: float = 0.0
+    objects: Objects | None = None
 
     @classmethod
     def of(cls, images: Tensor, labels: Tensor | None = None) -> "Batch":
@@ -70,7 +108,8 @@ class Batch:
             x.to(device, non_blocking=True) for x in (self.labels, self.index, self.view)
         )
         mixed = None if self.mixed is None else self.mixed.to(device)
-        return Batch(images, labels, index, view, mixed, self.smoothing)
+        objects = None if self.objects is None else self.objects.to(device)
+        return Batch(images, labels, index, view, mixed, self.smoothing, objects)
 
     def __getitem__(self, rows: slice | Tensor) -> "Batch":
         """Some of the images."""
@@ -78,7 +117,8 @@ class Batch:
             x[rows] for x in (self.images, self.labels, self.index, self.view)
         )
         mixed = None if self.mixed is None else self.mixed[rows]
-        return Batch(images, labels, index, view, mixed, self.smoothing)
+        objects = None if self.objects is None else self.objects[rows]
+        return Batch(images, labels, index, view, mixed, self.smoothing, objects)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)

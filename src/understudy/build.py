@@ -1,23 +1,23 @@
 """From names to objects: what a recipe says, built."""
 
-import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from understudy import data, models, recipe, tasks
+from understudy import data, networks, recipe, tasks
 from understudy.batch import UNLABELLED
-from understudy.data import DecodedSource, Loader, Source, Views, subset, views
+from understudy.data import DecodedSource, Loader, ObjectViews, Source, Views, subset, views
 from understudy.data.classes import check as check_classes
 from understudy.data.mixing import Mixing
 from understudy.distiller import Distiller
-from understudy.errors import DataError, NetworkError, RecipeError
+from understudy.errors import DataError, RecipeError
 from understudy.models.network import Network
 from understudy.models.weights import digest
+from understudy.models.wrapped import Wrapped
+from understudy.networks import classes_of, network
 from understudy.recipe import Recipe
 from understudy.tasks import Task
 from understudy.wiring import distiller, seeded, train_only
@@ -47,7 +47,7 @@ class Experiment:
     """Of the training images, the test images and the teacher, if there is one."""
 
     @property
-    def teacher(self) -> Network | None:
+    def teacher(self) -> Wrapped | None:
         """The teacher, if the recipe has one."""
         return self.distiller.teacher.network if self.distiller.teacher else None
 
@@ -76,10 +76,12 @@ def experiment(
     """
     task = tasks.find(recipe.task)
     train, test = images or sources(recipe)
-    teacher = _teacher(recipe, train)
+    teacher = _teacher(recipe, train, task)
     with seeded(recipe.seed):
         classes = _num_classes(train, teacher, task)
-        student = network(recipe.student, classes, "student", shown=_shown(recipe, train))
+        student = network(
+            recipe.student, classes, "student", task=task, shown=_shown(recipe, train)
+        )
     wired = distiller(recipe, student, teacher, task)
     train_only(student, recipe.training.only)
     show = _Loaders(recipe, _side(recipe, train, student), rank, world)
@@ -89,14 +91,14 @@ def experiment(
         images=train,
         train=show.training(train, task),
         everything=show.everything(train, task),
-        test=show.test(test),
+        test=show.test(test, task),
         classes=_names(recipe, train, student),
         skipped=train.skipped + test.skipped,
         digests=_digests(train, test, teacher),
     )
 
 
-def _digests(train: Source, test: Source, teacher: Network | None) -> dict[str, str]:
+def _digests(train: Source, test: Source, teacher: Wrapped | None) -> dict[str, str]:
     known = {"training images": train.digest, "test images": test.digest}
     return known | ({"teacher": digest(teacher.module)[:16]} if teacher else {})
 
@@ -105,8 +107,8 @@ def _digests(train: Source, test: Source, teacher: Network | None) -> dict[str, 
 class Examination:
     """A trained student with what it is measured on."""
 
-    student: Network
-    teacher: Network | None
+    student: Wrapped
+    teacher: Wrapped | None
     task: Task
     test: Loader
     classes: tuple[str, ...]
@@ -119,15 +121,17 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
         UnderstudyError: As for `experiment`; also if the student was trained for other classes.
     """
     test = _test(recipe)
-    check_classes(test.classes, _classes_of(weights))
-    teacher, task = _teacher(recipe, test), tasks.find(recipe.task)
+    check_classes(test.classes, classes_of(weights))
+    task = tasks.find(recipe.task)
+    teacher = _teacher(recipe, test, task)
     wanted, classes = (
         replace(recipe.student, weights=str(weights)),
         _num_classes(test, teacher, task),
     )
-    student = network(wanted, classes, "student", shown=_shown(recipe, test), exact=True)
+    shown = _shown(recipe, test)
+    student = network(wanted, classes, "student", task=task, shown=shown, exact=True)
     show = _Loaders(recipe, _side(recipe, test, student), rank=0, world=1)
-    return Examination(student, teacher, task, show.test(test), test.classes)
+    return Examination(student, teacher, task, show.test(test, task), test.classes)
 
 
 def sources(recipe: Recipe) -> Images:
@@ -176,103 +180,26 @@ def _data_seed(recipe: Recipe) -> int:
     return recipe.seed if recipe.data.seed is None else recipe.data.seed
 
 
-def _num_classes(source: Source, teacher: Network | None, task: Task) -> int | None:
+def _num_classes(source: Source, teacher: Wrapped | None, task: Task) -> int | None:
     """Classes of the data; of the teacher where the data have none, or theirs do not matter."""
     ours, theirs = len(source.classes) or None, teacher.num_classes if teacher else None
     return ours or theirs if task.uses_labels else theirs or ours
 
 
-def _names(recipe: Recipe, source: Source, student: Network) -> tuple[str, ...]:
+def _names(recipe: Recipe, source: Source, student: Wrapped) -> tuple[str, ...]:
     """Names of the student's classes, from the data or from the teacher; none if nobody knows."""
-    known = (source.classes, _classes_of(Path(recipe.teacher.weights)))
+    known = (source.classes, classes_of(Path(recipe.teacher.weights)))
     return next((names for names in known if len(names) == student.num_classes), ())
 
 
-def network(
-    wanted: recipe.Network,
-    num_classes: int | None,
-    role: str,
-    *,
-    shown: int,
-    exact: bool = False,
-) -> Network:
-    """The network a recipe names; a run directory as weights also tells which network it holds.
-
-    A network without a size of its own takes the images as they are `shown`, in pixels a side.
-    A student that starts from weights of other classes gets a new classifier, unless `exact`. A
-    teacher keeps its own, whatever classes it tells apart: some methods do not look at them.
-    """
-    if wanted.weights not in ("", "pretrained") and not Path(wanted.weights).exists():
-        raise NetworkError(
-            f"There is no file or directory '{wanted.weights}' to take the {role}'s weights from: "
-            f"correct --{role}.weights."
-        )
-    made_by = Path(wanted.weights) / "recipe.yaml"
-    if not wanted.name and made_by.is_file():
-        wanted = _completed(wanted, recipe.load(made_by).student)
-    if not wanted.name and wanted.weights:
-        raise NetworkError(
-            f"The weights '{wanted.weights}' are no run directory and do not tell which network "
-            f"they are of: give --{role}.name."
-        )
-    if not wanted.name:
-        raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
-    return models.find(
-        wanted.name,
-        num_classes=num_classes,
-        weights=wanted.weights,
-        options=wanted.options,
-        taps=wanted.taps,
-        size=wanted.size,
-        shown=shown,
-        mean=wanted.mean,
-        std=wanted.std,
-        new_classifier=role == "student" and not exact,
-        own_classes=role == "teacher",
-    )
+def _teacher(recipe: Recipe, source: Source, task: Task) -> Wrapped | None:
+    return networks.teacher(recipe, source.classes, task, shown=_shown(recipe, source))
 
 
-def _completed(wanted: recipe.Network, stored: recipe.Network) -> recipe.Network:
-    """A network as a run was made with it, where nothing else is asked for."""
-    asked = {
-        f.name: getattr(wanted, f.name)
-        for f in fields(recipe.Network)
-        if getattr(wanted, f.name) not in ("", None, {})
-    }
-    return replace(stored, **asked)
-
-
-def _teacher(recipe: Recipe, source: Source) -> Network | None:
-    if not (recipe.teacher.name or recipe.teacher.weights):
-        return None
-    bare = not recipe.teacher.weights and not recipe.teacher.name.startswith("hf:")
-    if bare and recipe.methods:
-        raise NetworkError(
-            f"The teacher {recipe.teacher.name} has no weights and would teach noise: give "
-            "--teacher.weights, a file, a run directory or 'pretrained'."
-        )
-    classes, taught = source.classes, _classes_of(Path(recipe.teacher.weights))
-    with seeded(recipe.seed):
-        # Unlabelled images tell of no classes, but a run that trained the teacher does.
-        known = len(classes or taught) or None
-        teacher = network(recipe.teacher, known, "teacher", shown=_shown(recipe, source))
-    if len(classes) == teacher.num_classes:
-        check_classes(classes, taught)
-    return teacher
-
-
-def _classes_of(weights: Path) -> tuple[str, ...]:
-    """The class names that a run directory or a student's file records; none for other weights."""
-    path = weights / "student.safetensors" if weights.name and weights.is_dir() else weights
-    if path.suffix != ".safetensors" or not path.is_file():
-        return ()
-    with safe_open(path, framework="pt") as file:
-        return tuple(json.loads((file.metadata() or {}).get("classes", "[]")))
-
-
-def _side(recipe: Recipe, source: Source, student: Network) -> int:
+def _side(recipe: Recipe, source: Source, student: Wrapped) -> int:
     """Side of the views in pixels."""
-    return recipe.data.size or source.size or student.input.size or LARGE
+    own = student.input.size if isinstance(student, Network) else None
+    return recipe.data.size or source.size or own or LARGE
 
 
 def _shown(recipe: Recipe, source: Source) -> int:
@@ -296,7 +223,7 @@ class _Loaders:
         if task.uses_labels and not self.recipe.methods and (labels == UNLABELLED).any():
             share = 1.0  # A control has no use for an image without a label.
         return Loader(
-            self._views(source),
+            self._views(source, task),
             labels,
             batch=self.recipe.training.batch,
             seed=self.recipe.seed,
@@ -312,17 +239,19 @@ class _Loaders:
 
     def everything(self, source: Source, task: Task) -> Loader:
         """All training images in order, alike in every process."""
-        return self._ordered(source, _labels(source, task), rank=0, world=1)
+        return self._ordered(source, task, _labels(source, task), rank=0, world=1)
 
-    def test(self, source: Source) -> Loader:
+    def test(self, source: Source, task: Task) -> Loader:
         """All test images in order, this process's share."""
-        return self._ordered(source, source.labels, rank=self.rank, world=self.world)
+        return self._ordered(source, task, source.labels, rank=self.rank, world=self.world)
 
-    def _ordered(self, source: Source, labels: Tensor, *, rank: int, world: int) -> Loader:
+    def _ordered(
+        self, source: Source, task: Task, labels: Tensor, *, rank: int, world: int
+    ) -> Loader:
         return Loader(
-            self._views(source),
+            self._views(source, task),
             labels,
-            batch=EVALUATION_BATCH,
+            batch=self.recipe.training.batch if task.truth == "objects" else EVALUATION_BATCH,
             seed=self.recipe.seed,
             shuffle=False,
             rank=rank,
@@ -330,9 +259,11 @@ class _Loaders:
             workers=self.recipe.data.workers,
         )
 
-    def _views(self, source: Source) -> Views:
+    def _views(self, source: Source, task: Task) -> Views:
         wanted = self.recipe.data
         seed = _data_seed(self.recipe)
+        if task.truth == "objects":
+            return ObjectViews(source, augment=wanted.augment, seed=seed, jitter=wanted.jitter)
         return views.of(
             source,
             augment=wanted.augment,

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import ShapeError
-from understudy.features import Features, TeacherOutputs
+from understudy.features import Features, Observation, Places, TeacherOutputs
 from understudy.methods import Method
-from understudy.models.network import Network
+from understudy.models.wrapped import Wrapped
 from understudy.profiling import span
 from understudy.tasks import Task
 
@@ -33,7 +33,7 @@ class Weight:
 class Teacher(nn.Module):
     """A frozen network: always in evaluation mode, never part of a gradient."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Wrapped) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.precision: torch.dtype | None = None
@@ -46,10 +46,30 @@ class Teacher(nn.Module):
     # `no_grad`, not `inference_mode`: a squared error keeps the teacher's tensor for its backward.
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
-        """Features of the teacher."""
-        kind, lower = images.device.type, self.precision
-        with torch.autocast(kind, dtype=lower, enabled=lower is not None):
-            return self.network.features(images)
+        """Features of whole images."""
+        with self._autocast(images.device.type):
+            return self.network.observe(Batch.of(images)).features
+
+    @torch.no_grad()
+    def at(self, places: Places) -> Features:
+        """Features at the places where a student was observed."""
+        with self._autocast(next(self.parameters()).device.type):
+            return self.network.at(places)
+
+    @torch.no_grad()
+    def observe(self, batch: Batch) -> Observation:
+        """Features of the images, or at the places where the teacher itself would look."""
+        with self._autocast(batch.images.device.type):
+            return self.network.observe(batch)
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> Features:
+        """What the teacher says of some images."""
+        with self._autocast(batch.images.device.type):
+            return self.network.outputs(batch)
+
+    def _autocast(self, device: str) -> torch.autocast:
+        return torch.autocast(device, dtype=self.precision, enabled=self.precision is not None)
 
 
 @final
@@ -60,7 +80,7 @@ class Trainable(nn.Module):
     DistributedDataParallel, torch.compile and optimizers meet nothing special.
     """
 
-    def __init__(self, student: Network, methods: Mapping[str, Method], task: Task) -> None:
+    def __init__(self, student: Wrapped, methods: Mapping[str, Method], task: Task) -> None:
         super().__init__()
         self.student = student
         self.methods = nn.ModuleDict(methods)
@@ -71,15 +91,26 @@ class Trainable(nn.Module):
         """Names of the teacher's features that a method asks for."""
         return {name for method in self.methods.values() for name in cast(Method, method).reads}
 
-    def forward(self, batch: Batch, teacher: Features) -> dict[str, Float[Tensor, ""]]:
-        """Unweighted losses by name: `task`, unless there is no such loss, and every method."""
+    def forward(self, batch: Batch, teacher: Features | Teacher) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses by name: those on labels, if there are any, and every method's.
+
+        Those on labels are `task`, or several called `task/…` where the student has its own.
+
+        Args:
+            batch: Some images.
+            teacher: Features of the teacher; or the teacher, to be read where the student looks.
+        """
         with span("forward/student"):
-            student = self.student.features(batch.images)
-        task = self.task.loss(student, batch)
-        losses = {} if task is None else {"task": task}
+            seen = self.student.observe(batch)
+        task = self.task.loss(seen.features, batch)
+        losses = dict(seen.losses) if task is None else {"task": task}
+        if isinstance(teacher, Teacher) and seen.places is not None:
+            with span("forward/teacher"):
+                teacher = teacher.at(seen.places)
+        assert not isinstance(teacher, Teacher)
         for label, method in self.methods.items():
             with span(f"forward/{label}"):
-                losses[label] = method(student, _addressed(teacher, label), batch)
+                losses[label] = method(seen.features, _addressed(teacher, label), seen.batch)
         return losses
 
 
@@ -95,8 +126,8 @@ class Distiller(nn.Module):
     """Student and teacher in one pass: `distiller(images, labels)` gives every loss by name.
 
     Args:
-        student: Network to be trained.
-        teacher: Network to learn from; None for a control.
+        student: Wrapped to be trained.
+        teacher: Wrapped to learn from; None for a control.
         methods: Label → method.
         task: What labels ask of the student.
         weights: Weight of `task` and of every method.
@@ -104,8 +135,8 @@ class Distiller(nn.Module):
 
     def __init__(
         self,
-        student: Network,
-        teacher: Network | None,
+        student: Wrapped,
+        teacher: Wrapped | None,
         methods: Mapping[str, Method],
         task: Task,
         weights: Mapping[str, Weight],
@@ -125,7 +156,7 @@ class Distiller(nn.Module):
         """Whether `replay` needs no images to give the features of some views."""
 
     @property
-    def student(self) -> Network:
+    def student(self) -> Wrapped:
         """The network being trained."""
         return self.trainable.student
 
@@ -152,23 +183,29 @@ class Distiller(nn.Module):
         batch = images if isinstance(images, Batch) else Batch.of(images, labels)
         return self.trainable(batch, self.observe(batch))  # type: ignore[no-any-return]
 
-    def observe(self, batch: Batch) -> Features:
-        """Features of the teacher that a method asks for; none if there is none."""
+    def observe(self, batch: Batch) -> Features | Teacher:
+        """Features of the teacher that a method asks for; none if there is none.
+
+        Where two networks meet at places in the images, the teacher itself, to be read there.
+        """
         if self.teacher is None or not self.trainable.methods:
             return {}
         return self.replay(batch) if self.replay else self.live(batch)
 
-    def live(self, batch: Batch) -> Features:
+    def live(self, batch: Batch) -> Features | Teacher:
         """As `observe`, always from the teacher itself."""
         if self.teacher is None or not self.trainable.methods:
             return {}
+        if self.trainable.task.truth == "objects":
+            return self.teacher
         # Maps that nobody asks for would fill memory until the student's step is done.
         features, asked = self.teacher(batch.images), self.trainable.reads
         return {name: x for name, x in features.items() if name in asked}
 
     def total(self, losses: Mapping[str, Tensor], epoch: int = 0) -> Float[Tensor, ""]:
         """Weighted sum of the losses in an epoch counted from 0: what to call `backward` on."""
-        return torch.stack([self.weights[name].at(epoch) * x for name, x in losses.items()]).sum()
+        weights = {name: self.weights[name.partition("/")[0]].at(epoch) for name in losses}
+        return torch.stack([weights[name] * x for name, x in losses.items()]).sum()
 
 
 class _Outputs(TeacherOutputs):
@@ -200,7 +237,12 @@ class _Outputs(TeacherOutputs):
         device = next(self._teacher.parameters()).device
         for batch in self._batches(augmented):
             batch = batch.to(device, torch.contiguous_format)
-            yield self._distiller.observe(batch), batch
+            found = self._distiller.observe(batch)
+            if isinstance(found, Teacher):
+                seen = found.observe(batch)
+                yield seen.features, seen.batch
+            else:
+                yield found, batch
 
 
 def _as_batch(item: Any) -> Batch:

@@ -27,7 +27,7 @@ from understudy.devices import choose
 from understudy.distiller import Distiller
 from understudy.errors import Diverged, OutOfMemory
 from understudy.graphs import Graphs
-from understudy.models.network import Network
+from understudy.models.wrapped import Wrapped
 from understudy.profiling import span, spans
 from understudy.recipe import Training
 from understudy.schedules import learning_rate
@@ -144,9 +144,9 @@ class Trainer:
         return self.accelerator.device.type == "cpu" or self.position.step % 16 == 0
 
     @property
-    def student(self) -> Network:
+    def student(self) -> Wrapped:
         """The student to evaluate and deploy: the moving average, if there is one."""
-        return cast(Network, self.ema.module) if self.ema else self.distiller.student
+        return cast(Wrapped, self.ema.module) if self.ema else self.distiller.student
 
     def fit(self, after_step: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
         """Train from the present position to the last epoch.

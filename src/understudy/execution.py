@@ -20,13 +20,15 @@ from understudy.build import Images
 from understudy.devices import accelerator, choose, processes
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RunError
-from understudy.evaluation import Evaluation, Outputs, collect, evaluate
+from understudy.evaluation import collect
 from understudy.interruption import signals
 from understudy.models.cost import layers_cost
 from understudy.models.network import Network
+from understudy.models.wrapped import Wrapped
 from understudy.narration import narrated
 from understudy.profiling import Profile
 from understudy.recipe import Recipe
+from understudy.tasks import Evaluation, Outputs
 
 
 class Watcher(Protocol):
@@ -208,27 +210,33 @@ class Execution:
     def _evaluate(self) -> Evaluation:
         """The student as it is now, on the test images; the teacher's side is computed once."""
         test, teacher = self.experiment.test, self.experiment.distiller.teacher
+        task = self.experiment.task
         if teacher is not None and self._teacher_outputs is None:
             self._teacher_outputs = collect(
                 teacher.network,
                 test.once(augmented=False),
                 self.accelerator,
-                replay=self._tested or (lambda batch: teacher(batch.images)),
+                task,
+                replay=self._tested or teacher.outputs,
             )
-        student = collect(self.trainer.student, test.once(augmented=False), self.accelerator)
+        shown = test.once(augmented=False)
+        student = collect(self.trainer.student, shown, self.accelerator, task)
         if self.trainer.position.epoch == self.recipe.training.epochs:
             self._diagnose(student)
-        self._latest = evaluate(student, self._teacher_outputs, self.experiment.task)
+        self._latest = task.evaluate(student, self._teacher_outputs)
         return self._latest
 
     def _diagnose(self, student: Outputs) -> None:
         """Keep what the pictures of direction and norm need of the trained student."""
+        network = self.trainer.student
         if self._teacher_outputs is None or not self.accelerator.is_main_process:
+            return
+        if not isinstance(network, Network):
             return
         found = diagnostics.measure(
             student,
             self._teacher_outputs,
-            network=self.trainer.student,
+            network=network,
             distiller=self.experiment.distiller,
             test=self.experiment.test,
             accelerator=self.accelerator,
@@ -243,7 +251,7 @@ class Execution:
         if scores[-1] >= max(scores):
             self._write("best/student.safetensors", content)
 
-    def _student_file(self, student: Network) -> bytes:
+    def _student_file(self, student: Wrapped) -> bytes:
         state = {k: v.detach().cpu().contiguous() for k, v in student.plain().state_dict().items()}
         return bytes(save(state, metadata={"classes": json.dumps(self.experiment.classes)}))
 
@@ -318,17 +326,22 @@ class Execution:
             "classes": self.experiment.classes,
             "parameters": _count(self.trainer.student.plain()),
             "train_parameters": _count(trained),
-            "layers": layers_cost(self.trainer.student),
+            "layers": self._layers(),
             "seconds": sum(record["seconds"] for record in self.records),
             "memory_mb": self._memory.mb,
         }
+
+    def _layers(self) -> dict[str, dict[str, float]] | None:
+        """What layers that stay in the student cost; None without any."""
+        student = self.trainer.student
+        return layers_cost(student) if isinstance(student, Network) else None
 
     def _teacher_summary(self) -> dict[str, Any] | None:
         """The teacher's own metrics on the test images; none if its classes are others."""
         teacher = self.experiment.teacher
         if self._teacher_outputs is None or teacher is None:
             return None
-        own = evaluate(self._teacher_outputs, None, self.experiment.task)
+        own = self.experiment.task.evaluate(self._teacher_outputs, None)
         alike = teacher.num_classes == self.trainer.student.num_classes
         return {
             "name": teacher.name,

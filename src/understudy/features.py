@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from jaxtyping import Float
@@ -22,10 +23,26 @@ class Shapes(Mapping[str, tuple[int, ...]]):
 
     `shapes["stage3"]` is `(channels, height, width)`. Asking for a feature that the network
     does not have raises `ShapeError` with the names there are and the nearest spelling.
+
+    Args:
+        owner: What errors call the network.
+        shapes: Name → shape.
+        exclusive: Whether a row of `logits` goes through a softmax, as one class excludes the
+            others; if not, every logit goes through a sigmoid of its own.
+        classes: How many values a label has; default: as many as there are logits.
     """
 
-    def __init__(self, owner: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        owner: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        exclusive: bool = True,
+        classes: int | None = None,
+    ) -> None:
         self.owner = owner
+        self.exclusive = exclusive
+        self._classes = classes
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
 
     def __getitem__(self, name: str) -> tuple[int, ...]:
@@ -47,6 +64,16 @@ class Shapes(Mapping[str, tuple[int, ...]]):
 
     def __repr__(self) -> str:
         return f"Shapes({self.owner!r}, {self._shapes})"
+
+    @property
+    def classes(self) -> int | None:
+        """How many values a label has; None if nobody knows."""
+        known = self._classes is not None or "logits" not in self
+        return self._classes if known else self.vector("logits")
+
+    def independent(self) -> "Shapes":
+        """The same, of a network whose classes do not exclude each other."""
+        return Shapes(self.owner, self._shapes, exclusive=False, classes=self._classes)
 
     def kind(self, name: str) -> Kind:
         """Whether feature `name` is a vector, tokens or a map."""
@@ -76,6 +103,29 @@ class Shapes(Mapping[str, tuple[int, ...]]):
                 "such as 'stage1'."
             )
         return tuple(sorted(names, key=lambda name: int(name.removeprefix("stage"))))
+
+
+class Places(Protocol):
+    """Where in some images two networks are read: boxes, or positions of a dense head."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one forward pass of a network gives a step of training.
+
+    Attributes:
+        features: Of the images, or of places in them.
+        batch: What the rows of the features are of: images with labels, or places with theirs.
+        losses: The network's own losses on labels, by name; empty where the task computes one.
+        places: Where the other network is to be read; None for whole images.
+    """
+
+    features: Features
+    batch: Batch
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    places: Places | None = None
 
 
 class TeacherOutputs(Protocol):

@@ -41,8 +41,11 @@ class Data:
     """Folder or file of the source; sources shipped with Understudy need none."""
     size: int | None = _count(None)
     """Side of the square training view in pixels; default: the source's own size, or 224."""
-    augment: Literal["none", "flip", "crop_flip", "resized_crop"] = "crop_flip"
-    """`crop_flip`: pad 4, random crop, mirror (small images); `resized_crop`: as on ImageNet."""
+    augment: Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"] = (
+        "crop_flip"
+    )
+    """`crop_flip`: pad 4, crop, mirror (small images); `resized_crop`: as on ImageNet;
+    `squash_flip`: the whole image as a square; `scale_jitter`: enlarged or reduced, with boxes."""
     seed: int | None = None
     """Seed of views and of what is left out; default: the recipe's. Equal for a shared bank."""
     validation: float = 0.0
@@ -55,6 +58,12 @@ class Data:
     """Share of every batch that is drawn from the labelled images, when others have no label."""
     unreadable: Literal["skip", "fail"] = "skip"
     """What to do with a file that is no image: leave it out and count it, or stop."""
+    faulty: Literal["repair", "skip", "fail"] = "repair"
+    """What to do with an impossible box: cut it to the image or drop it, leave out its image, or
+    stop."""
+    difficult: Literal["ignore", "published"] = "ignore"
+    """Objects marked difficult: neither sought nor a mistake; or as in LSHFM: in multi-label
+    training present, in detection removed, so that finding them is a mistake."""
     workers: int = 0
     """Processes that decode image files."""
     jitter: float = 0.0
@@ -169,8 +178,8 @@ class Recipe:
 
     name: str = "recipe"
     """Name of the experiment; the default run directory is `runs/<name>`."""
-    task: Literal["classification", "none"] = "classification"
-    """`none` uses no labels at all: the student learns from the teacher alone."""
+    task: Literal["classification", "multilabel", "detection", "none"] = "classification"
+    """`multilabel`: several classes an image; `none` uses no labels, but the teacher alone."""
     data: Data = Data()
     """Where the images come from."""
     student: Network = Network()

@@ -18,10 +18,10 @@ from understudy.build import Experiment
 from understudy.data import CLEAN, Views
 from understudy.distiller import Teacher
 from understudy.errors import RecipeError
-from understudy.evaluation import COMPARED
 from understudy.features import Features
 from understudy.methods import Method
 from understudy.recipe import Recipe
+from understudy.tasks._vectors import COMPARED
 
 Index = Int64[Tensor, " batch"]
 Missing = Bool[Tensor, " batch"]
@@ -144,7 +144,7 @@ class Replay:
             return
         spare = int((~missing).sum())
         later = self._later(spare)
-        more = [self.views.show(*later).to(images.device)] if len(later[0]) else []
+        more = [self._shown(later).to(images.device)] if len(later[0]) else []
         again = images[~missing][: spare - len(later[0])]
         # In the memory layout of the batch, on which rounding depends.
         rows = torch.cat([images[missing], *more, again], out=torch.empty_like(images))
@@ -159,6 +159,11 @@ class Replay:
         index, number = (x[: _AHEAD * count] for x in self.coming())
         absent = (~self.bank.has(index, number)).nonzero().flatten()[:count]
         return index[absent], number[absent]
+
+    def _shown(self, places: Places) -> Images:
+        shown = self.views.show(*places)
+        assert isinstance(shown, Tensor)  # nothing is stored of images with boxes
+        return shown
 
     def _on_cpu(self, images: Images) -> Features:
         return {name: x.cpu() for name, x in self._live(images).items()}
@@ -222,13 +227,10 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
 
     Raises:
         BankError: The directory holds another bank.
-        RecipeError: Images are mixed, of which a bank can hold nothing.
+        RecipeError: Images are mixed, or have boxes: of such a bank can hold nothing.
     """
-    if _mixes(recipe):
-        raise RecipeError(
-            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
-            "leave bank.path out, or set data.mixup and data.cutmix to 0."
-        )
+    if reason := _unfit(experiment, recipe):
+        raise RecipeError(reason)
     bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
     return Replay(teacher, bank, experiment.train.views, coming=experiment.train.coming)
 
@@ -279,14 +281,24 @@ def tested(experiment: Experiment, recipe: Recipe) -> Replay | None:
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:
     """Whether the bank of a recipe stores all that its methods read, of images as they are."""
-    return not _mixes(recipe) and not any(
+    return not _unfit(experiment, recipe) and not any(
         _missing(method, recipe) for method in _methods(experiment).values()
     )
 
 
-def _mixes(recipe: Recipe) -> bool:
-    """Whether the teacher is shown mixed images, of which a bank can hold nothing."""
-    return bool(recipe.data.mixup or recipe.data.cutmix)
+def _unfit(experiment: Experiment, recipe: Recipe) -> str:
+    """Why no bank can stand before the teacher of a recipe; empty if one can."""
+    if recipe.data.mixup or recipe.data.cutmix:
+        return (
+            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
+            "leave bank.path out, or set data.mixup and data.cutmix to 0."
+        )
+    if experiment.task.truth == "objects":
+        return (
+            "A bank stores what the teacher gives for whole images, but a detector is read where "
+            "the student looks: leave bank.path out."
+        )
+    return ""
 
 
 def _check_served(experiment: Experiment, recipe: Recipe) -> None:

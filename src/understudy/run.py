@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy import build, evaluation, tasks
+from understudy import build, tasks
 from understudy import recipe as recipes
 from understudy.build import Images
 from understudy.devices import accelerator
 from understudy.errors import Diverged, RecipeError, RunError
-from understudy.evaluation import Evaluation, collect
+from understudy.evaluation import collect
 from understudy.execution import (
     Execution,
     Watcher,
@@ -36,6 +36,7 @@ from understudy.execution import (
     read_epochs,
 )
 from understudy.recipe import Recipe
+from understudy.tasks import Evaluation
 
 
 @dataclass(frozen=True)
@@ -175,11 +176,11 @@ def evaluate(
     exam = build.examination(recipe, path / "student.safetensors")
     devices = accelerator(recipe.training, device, student=exam.student)
     outputs = [
-        collect(network.to(devices.device), exam.test.once(augmented=False), devices)
+        collect(network.to(devices.device), exam.test.once(augmented=False), devices, exam.task)
         for network in (exam.student, exam.teacher)
         if network is not None
     ]
-    return evaluation.evaluate(outputs[0], outputs[1] if exam.teacher else None, exam.task)
+    return exam.task.evaluate(outputs[0], outputs[1] if exam.teacher else None)
 
 
 def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:

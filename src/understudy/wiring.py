@@ -13,7 +13,9 @@ from understudy.conversion import convert
 from understudy.distiller import Distiller, Weight
 from understudy.errors import RecipeError, suggestion
 from understudy.methods import Method
-from understudy.models.network import Input, Network
+from understudy.models.input import Input
+from understudy.models.network import Network
+from understudy.models.wrapped import Wrapped
 from understudy.recipe import Recipe
 from understudy.tasks import Task
 
@@ -29,8 +31,8 @@ def wire(
     """Any two networks and some methods, wired for a training loop of your own.
 
     Args:
-        student: Network to be trained; maps images to logits.
-        teacher: Network to learn from.
+        student: Wrapped to be trained; maps images to logits.
+        teacher: Wrapped to learn from.
         methods: Method's name → its weight, or its hyper-parameters with a `weight`.
         example: Some images as both networks take them; only their size matters.
         task: `classification`, or `none` to learn from the teacher alone.
@@ -54,7 +56,7 @@ def wire(
     return distiller(Recipe(methods=given), ours, theirs, tasks.find(task))
 
 
-def distiller(recipe: Recipe, student: Network, teacher: Network | None, task: Task) -> Distiller:
+def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: Task) -> Distiller:
     """Student, teacher and the methods of a recipe, wired.
 
     Raises:
@@ -80,8 +82,8 @@ def distiller(recipe: Recipe, student: Network, teacher: Network | None, task: T
 
 def _built(
     wanted: Mapping[str, tuple[type[Method], dict[str, Any]]],
-    student: Network,
-    teacher: Network,
+    student: Wrapped,
+    teacher: Wrapped,
     seed: int,
 ) -> dict[str, Method]:
     # A layer that one method adds to the student changes the shapes that all of them see.
@@ -149,7 +151,7 @@ def _check_mixed(label: str, kind: type[Method], recipe: Recipe) -> None:
         )
 
 
-def train_only(student: Network, patterns: Sequence[str]) -> None:
+def train_only(student: Wrapped, patterns: Sequence[str]) -> None:
     """Freeze the student's parameters that match none of some patterns; without any, none.
 
     Batch normalisation still follows the images: its statistics are no parameters.

@@ -11,7 +11,8 @@ from methods.forms import random, shapes
 from understudy.batch import Batch
 from understudy.errors import ShapeError
 from understudy.methods.deit import DeiT
-from understudy.models.network import Input, Network
+from understudy.models.input import Input
+from understudy.models.network import Network
 from understudy.wiring import wire
 
 TEACHER = shapes("teacher", penultimate=6, logits=3)

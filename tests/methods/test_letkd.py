@@ -18,7 +18,8 @@ from understudy.methods.letkd import (
     own_subclass,
     word_probabilities,
 )
-from understudy.models.network import Input, Network
+from understudy.models.input import Input
+from understudy.models.network import Network
 
 SMALL = {"words": 6, "subclasses": 2, "dims": 3}
 

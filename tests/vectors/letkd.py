@@ -16,7 +16,8 @@ from understudy.methods.letkd import SCORES, LetKD, divergence, word_probabiliti
 from understudy.models.cifar.resnet import ResNet
 from understudy.models.cifar.shufflenetv1 import ShuffleNetV1
 from understudy.models.cifar.wrn import WideResNet
-from understudy.models.network import Input, Network
+from understudy.models.input import Input
+from understudy.models.network import Network
 from vectors.archive import Case, Check, Fields, close, leaf, tensor
 from vectors.build import batch, load
 

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, cast
 
 from understudy.data.decoded import DecodedSource as DecodedSource
 from understudy.data.loader import Loader as Loader
+from understudy.data.objects import ObjectViews as ObjectViews
 from understudy.data.source import FileSource as FileSource
 from understudy.data.source import MemorySource as MemorySource
 from understudy.data.source import Source as Source
@@ -18,7 +19,7 @@ from understudy.data.views import MemoryViews as MemoryViews
 from understudy.data.views import Views as Views
 from understudy.errors import NameNotFound
 
-_MACHINERY = {"classes", "mixing", "decoded", "loader", "source", "subset", "views"}
+_MACHINERY = {"classes", "mixing", "decoded", "loader", "objects", "source", "subset", "views"}
 
 
 class SourceModule(Protocol):

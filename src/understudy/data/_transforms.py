@@ -1,5 +1,6 @@
 """What is done to images shown one by one: the transforms of torchvision, the slow one faster."""
 
+from collections.abc import Mapping
 from typing import Literal, final
 
 import torch
@@ -11,15 +12,17 @@ from torchvision.transforms import v2
 from understudy.data.source import Source
 from understudy.errors import DataError
 
-Augment = Literal["none", "flip", "crop_flip", "resized_crop"]
+Augment = Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"]
 PAD = 4
 """Margin in pixels of `crop_flip`."""
 # timm and torchvision resize to 256 before they cut 224 pixels.
 _MARGIN = 256 / 224
 
 
-def clean(size: int, *, native: int | None) -> v2.Transform:
-    """An image as evaluation shows it; whole if it has the right size by nature."""
+def clean(size: int, *, native: int | None, augment: Augment = "none") -> v2.Transform:
+    """An image as evaluation shows it; whole if it has the right size by nature, or is squashed."""
+    if augment == "squash_flip":
+        return v2.Resize((size, size), antialias=True)
     shorter = size if native == size else round(size * _MARGIN)
     return v2.Compose([v2.Resize(shorter, antialias=True), v2.CenterCrop(size)])
 
@@ -30,19 +33,35 @@ def augmented(
     """What is done to an image in training; colours change last, by the strength `jitter`.
 
     Raises:
-        DataError: The strength is negative.
+        DataError: The strength is negative, or only images with boxes are augmented so.
     """
-    if jitter < 0:
-        raise DataError(f"data.jitter is {jitter}, but a strength is 0 or above.")
-    whole, mirror = clean(size, native=native), v2.RandomHorizontalFlip()
+    whole, mirror = clean(size, native=native, augment=augment), v2.RandomHorizontalFlip()
     steps: dict[Augment, list[v2.Transform]] = {
         "none": [whole],
         "flip": [whole, mirror],
+        "squash_flip": [whole, mirror],
         "crop_flip": [whole, v2.RandomCrop(size, padding=PAD), mirror],
         "resized_crop": [RandomResizedCrop(size, antialias=True), mirror],
     }
-    colour = [v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)]
-    return steps[augment] + (colour if jitter else [])
+    return chosen(steps, augment) + colour(jitter)
+
+
+def chosen(steps: Mapping[Augment, list[v2.Transform]], augment: Augment) -> list[v2.Transform]:
+    """The steps of one way to augment; `DataError` if the images cannot be augmented so."""
+    if augment not in steps:
+        raise DataError(
+            f"data.augment is {augment}, which these images cannot be shown with; "
+            f"they can with: {', '.join(steps)}."
+        )
+    return steps[augment]
+
+
+def colour(jitter: float) -> list[v2.Transform]:
+    """A random change of brightness, contrast and saturation; none at strength 0."""
+    if jitter < 0:
+        raise DataError(f"data.jitter is {jitter}, but a strength is 0 or above.")
+    change = v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)
+    return [change] if jitter else []
 
 
 @final

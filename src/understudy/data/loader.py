@@ -10,18 +10,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from understudy.batch import Batch, Mixed
+from understudy.batch import Batch, Mixed, Objects
 from understudy.data._order import Pairs, mixed, plain
 from understudy.data.mixing import Blend, Mixing, mirrored
-from understudy.data.views import CLEAN, MemoryViews, Views
+from understudy.data.views import CLEAN, MemoryViews, Shown, Views
 from understudy.errors import DataError, RecipeError, UnderstudyError
 
-Show = Callable[[Tensor, Tensor], Tensor]
-"""Images `(batch, 3, size, size)` by two numbers each."""
+Show = Callable[[Tensor, Tensor], Shown]
+"""Images by two numbers each."""
 
 
 _Asked = tuple[Tensor, Tensor, Blend | None]
 """Images by two numbers each, and how they are mixed."""
+
+_Given = tuple[Tensor, Objects | None] | UnderstudyError
+"""Images with their objects, if these are asked for; or why there are none."""
 
 _NOTHING: Pairs = (torch.empty(0, dtype=torch.int64),) * 2
 
@@ -154,7 +157,7 @@ class Loader:
 
     def show(self, places: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """The views that have some places, `(index, number)` as `Views.show` knows them."""
-        return map(_checked, self._images([(*place, None) for place in places]))
+        return (_checked(x)[0] for x in self._images([(*place, None) for place in places]))
 
     def _unseen(self, index: Tensor, view: Tensor) -> Batch:
         return Batch(torch.empty(len(index), 3, 0, 0), self.labels[index], index, view)
@@ -198,11 +201,13 @@ class Loader:
         self, pairs: Sequence[Pairs], places: Sequence[Pairs], blends: Sequence[Blend | None]
     ) -> Iterator[Batch]:
         shown = self._images([(*place, b) for place, b in zip(places, blends, strict=True)])
-        for (index, view), blend, images in zip(pairs, blends, map(_checked, shown), strict=True):
+        for (index, view), blend, (images, objects) in zip(
+            pairs, blends, map(_checked, shown), strict=True
+        ):
             labels, mixed = self.labels[index], None
             if blend is not None:
                 mixed = Mixed(labels.flip(0), torch.full(labels.shape, blend.share))
-            batch = Batch(images, labels, index, view, mixed, self.smoothing)
+            batch = Batch(images, labels, index, view, mixed, self.smoothing, objects)
             yield batch.to(images.device, torch.preserve_format)
 
     def _places(self, pairs: Sequence[Pairs]) -> list[Pairs]:
@@ -212,8 +217,8 @@ class Loader:
         numbers = torch.split(self.views.number(index, view), sizes)
         return list(zip(torch.split(index, sizes), numbers, strict=True))
 
-    def _images(self, asked: Sequence[_Asked]) -> Iterable[Tensor | UnderstudyError]:
-        shown = _Shown(self.views.show)
+    def _images(self, asked: Sequence[_Asked]) -> Iterable[_Given]:
+        shown = _Images(self.views.show)
         if self.workers == 0 or isinstance(self.views, MemoryViews):
             return map(shown.__getitem__, asked)
         return DataLoader(
@@ -234,23 +239,24 @@ def _joined(pairs: Sequence[Pairs]) -> Pairs:
     return first, second
 
 
-class _Shown(Dataset[Tensor | UnderstudyError]):
+class _Images(Dataset[_Given]):
     """Batches by their pairs of numbers, mixed if they are to be, as a worker process does it."""
 
     def __init__(self, show: Show) -> None:
         self.show = show
 
-    def __getitem__(self, asked: _Asked) -> Float[Tensor, "batch 3 size size"] | UnderstudyError:
+    def __getitem__(self, asked: _Asked) -> _Given:
         index, number, blend = asked
         try:
-            images = self.show(index, number)
-            return images if blend is None else blend(images)
+            shown = self.show(index, number)
         except UnderstudyError as error:
             # Raised in a worker, its one sentence would arrive inside a traceback.
             return error
+        images, objects = shown if isinstance(shown, tuple) else (shown, None)
+        return images if blend is None else blend(images), objects
 
 
-def _checked(images: Tensor | UnderstudyError) -> Tensor:
-    if isinstance(images, UnderstudyError):
-        raise images
-    return images
+def _checked(given: _Given) -> tuple[Tensor, Objects | None]:
+    if isinstance(given, UnderstudyError):
+        raise given
+    return given

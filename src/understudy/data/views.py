@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final, get_args
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from understudy.batch import Objects
 from understudy.data import _transforms
 from understudy.data._hash import mix as mix
 from understudy.data._hash import uniform
@@ -28,23 +29,29 @@ from understudy.errors import DataError
 CLEAN = -1
 """View number of an image as evaluation shows it: resized and cut to its centre, nothing random."""
 
+Few = Literal["none", "flip", "crop_flip"]
+"""Ways to augment that give an image finitely many views."""
+
 _WHITE = torch.tensor(255.0)
 
 
+Shown = Tensor | tuple[Tensor, Objects]
+"""Images `(batch, 3, height, width)` with values in [0, 1], and their objects if they have any."""
+
+
 class Views(ABC):
-    """Views of the images of one source, all squares of one size."""
+    """Views of the images of one source."""
 
     size: int
+    """Side in pixels, if all are squares of one size; else 0."""
     description: str
     """What makes a view, its seed included where the seed changes what view `number` shows."""
     count: int | None
     """How many different views an image has; None if there is no end of them."""
 
     @abstractmethod
-    def __call__(
-        self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch 3 size size"]:
-        """View number `view` of each image in `index`, with values in [0, 1]; `CLEAN` for none."""
+    def __call__(self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]) -> Shown:
+        """View number `view` of each image in `index`; `CLEAN` for none."""
 
     @abstractmethod
     def number(
@@ -53,9 +60,7 @@ class Views(ABC):
         """Place of each view among all views of its image; -1 for one that has no place there."""
 
     @abstractmethod
-    def show(
-        self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+    def show(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> Shown:
         """The view of each image in `index` that has this place."""
 
 
@@ -74,7 +79,7 @@ class MemoryViews(Views):
         self,
         pixels: UInt8[Tensor, "images 3 height width"],
         *,
-        augment: Literal["none", "flip", "crop_flip"],
+        augment: Few,
         size: int,
         seed: int,
         channels_last: bool = False,
@@ -190,7 +195,7 @@ class FileViews(Views):
     ) -> None:
         self.source, self.size, self.seed = source, size, seed
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.clean = _transforms.clean(size, native=source.size)
+        self.clean = _transforms.clean(size, native=source.size, augment=augment)
         steps = _transforms.augmented(augment, size, native=source.size, jitter=jitter)
         self.transform = transform or v2.Compose(steps)
         random_part = transform is None and isinstance(steps[0], _transforms.RandomResizedCrop)
@@ -217,7 +222,7 @@ class FileViews(Views):
         shape = (len(index), 3, self.size, self.size)
         batch = torch.empty(shape, memory_format=self.layout)
         for row, (i, v, s) in zip(batch, self._numbers(index, view), strict=True):
-            with _seeded(s):
+            with seeded(s):
                 _put(self._image(i, v), row)
         return batch
 
@@ -232,7 +237,7 @@ class FileViews(Views):
         pairs = []
         for i, v, s in self._numbers(index, view):
             transform = self.clean if v == CLEAN else self.transform
-            with _seeded(s):
+            with seeded(s):
                 image, target = transform(
                     tv_tensors.Image(self.source.image(i)), self.source.target(i)
                 )
@@ -256,7 +261,7 @@ class FileViews(Views):
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Let torch draw from this seed, and go on afterwards as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also reseed the accelerators, which are not forked here.
@@ -288,9 +293,10 @@ def of(
     Raises:
         DataError: A negative jitter.
     """
-    if source.pixels is not None and augment != "resized_crop" and not jitter:
+    if source.pixels is not None and augment in get_args(Few) and not jitter:
+        few = cast(Few, augment)
         return MemoryViews(
-            source.pixels, augment=augment, size=size, seed=seed, channels_last=channels_last
+            source.pixels, augment=few, size=size, seed=seed, channels_last=channels_last
         )
     return FileViews(
         source, augment=augment, size=size, seed=seed, jitter=jitter, channels_last=channels_last

@@ -17,9 +17,9 @@ from understudy.diagnostics.projections import projections
 from understudy.diagnostics.templates import templates
 from understudy.diagnostics.watch import Watch
 from understudy.distiller import Distiller
-from understudy.evaluation import Outputs
 from understudy.methods.lshfm import LSHFM
 from understudy.models.network import Network
+from understudy.tasks import Outputs
 
 HASHES = 4096
 """Hashes that bits are compared of, at most."""

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from understudy.diagnostics.directions import zeros
 from understudy.diagnostics.watch import Watch
-from understudy.evaluation import COMPARED, Outputs
 from understudy.features import Features
 from understudy.functional import linear_cka
 from understudy.methods import Method
 from understudy.metrics import cosine_mean
+from understudy.tasks import Outputs
+from understudy.tasks._vectors import COMPARED
 
 ROWS = 1024
 SAMPLE = 2048

@@ -18,7 +18,7 @@ from torch import nn
 
 from understudy.errors import NameNotFound, NetworkError
 from understudy.models import cifar
-from understudy.models.network import Input as Input
+from understudy.models.input import Input as Input
 from understudy.models.network import Network as Network
 from understudy.models.weights import count_classes, load, read
 

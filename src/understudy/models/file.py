@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from understudy.errors import NetworkError, suggestion
-from understudy.models.network import ANY_INPUT, Input, Network
+from understudy.models.input import ANY_INPUT, Input
+from understudy.models.network import Network
 
 
 def build(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from understudy.errors import NetworkError
-from understudy.models.network import Input
+from understudy.models.input import Input
 
 _INTERPOLATION = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Numbers of PIL's resampling filters, as the files of image processors hold them."""

@@ -2,72 +2,31 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from understudy.errors import NetworkError, suggestion
-from understudy.features import Features, Shapes
+from understudy.batch import Batch
+from understudy.errors import NetworkError
+from understudy.features import Features, Observation, Shapes
 from understudy.layers import Followed, drop_idle, recorded
 from understudy.models import places
 from understudy.models.embedding import Embedded, classifier_like, linear_like
+from understudy.models.input import ANY_INPUT, Input
 from understudy.models.taps import attach, first_tensor, run, settle, still, taken, vector
 from understudy.models.trace import Anatomy, discover
+from understudy.models.wrapped import Wrapped
 from understudy.reused import LAST_MAP, fill, is_average, translators
 
 DRY_SIZE = 224
 """Side of the images of the dry pass of a network that takes any size."""
 
 
-@dataclass(frozen=True)
-class Input:
-    """What a network does to images with values in [0, 1] before it reads them.
-
-    Attributes:
-        size: Side in pixels it resizes to; None reads images of any size as they are.
-        mean: Subtracted from each channel.
-        std: Divides each channel.
-        interpolation: `nearest`, `bilinear` or `bicubic`.
-    """
-
-    size: int | None = None
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    interpolation: str = "bicubic"
-
-    def __post_init__(self) -> None:
-        known = ("nearest", "bilinear", "bicubic")
-        if self.interpolation not in known:
-            raise NetworkError(
-                f"There is no interpolation {self.interpolation!r}"
-                f"{suggestion(self.interpolation, known)}. There are: {', '.join(known)}."
-            )
-
-    def resize(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 size size"]:
-        """Images of the size the network wants, still in [0, 1]."""
-        if self.size is None or images.shape[-2:] == (self.size, self.size):
-            return images
-        smooth = self.interpolation != "nearest"
-        images = F.interpolate(
-            images,
-            size=(self.size, self.size),
-            mode=self.interpolation,
-            align_corners=False if smooth else None,
-            antialias=smooth,
-        )
-        # Bicubic interpolation overshoots at edges; an image file could not hold such values.
-        return images.clamp(0, 1)
-
-
-ANY_INPUT = Input()
-
-
-class Network(nn.Module):
+class Network(Wrapped):
     """Any module that maps images to logits (or vectors, without a classifier), features by name.
 
     `network.module` stays the plain network: nothing is added to its state dict. Features are read
@@ -124,6 +83,10 @@ class Network(nn.Module):
         if self.classifier:
             return found | {"logits": output}
         return found if "penultimate" in found else found | {"penultimate": vector(output)}
+
+    def observe(self, batch: Batch) -> Observation:
+        """Features of whole images."""
+        return Observation(self.features(batch.images), batch)
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         """Logits; the penultimate vector if there is no classifier."""
@@ -253,7 +216,7 @@ class Network(nn.Module):
         self._rehead(self.taps[LAST_MAP], layer, classifier)
         self._attach()
 
-    def take_classifier(self, other: "Network") -> None:
+    def take_classifier(self, other: Wrapped) -> None:
         """Fill the classifier of a new head with another network's; any other stays as it is."""
         if self._reheaded:
             fill(self._layer(), other.classifier_weight, other.classifier_bias)

@@ -8,7 +8,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from understudy.errors import NetworkError, suggestion
-from understudy.models.network import Input
+from understudy.models.input import Input
 
 
 def build(

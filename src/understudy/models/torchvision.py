@@ -7,7 +7,7 @@ from torch import nn
 from torchvision import models
 
 from understudy.errors import NetworkError, suggestion
-from understudy.models.network import Input
+from understudy.models.input import Input
 
 
 def build(

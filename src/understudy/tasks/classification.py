@@ -10,7 +10,8 @@ from understudy import metrics
 from understudy.batch import UNLABELLED, Batch
 from understudy.features import Features
 from understudy.functional import batch_mean
-from understudy.tasks._task import Task
+from understudy.tasks import _vectors
+from understudy.tasks._task import Evaluation, Outputs, Task
 
 
 @final
@@ -32,23 +33,29 @@ class Classification(Task):
         known = batch.labelled | (mixed.labels != UNLABELLED)
         return batch_mean(mixed.share * each + (1 - mixed.share) * other, known)
 
-    def metrics(
-        self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
-    ) -> dict[str, float]:
-        """Top-1 and top-5 accuracy, mean cross-entropy and expected calibration error."""
-        return {
+    def kept(self, features: Features, batch: Batch) -> Outputs:
+        """Logits and penultimate features."""
+        return _vectors.kept(features, batch)
+
+    def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
+        """Top-1 and top-5 accuracy in percent, mean cross-entropy and expected calibration error.
+
+        Fidelity: `agreement` is the share of images with the teacher's predicted class, `kl` that
+        of the student's distribution from the teacher's.
+        """
+        close = _vectors.fidelity(student, teacher, _vectors.CLASSES) if teacher else None
+        labelled = student["labels"] != UNLABELLED
+        if "logits" not in student or not labelled.any():
+            return Evaluation({}, [], close)
+        logits, labels = student["logits"][labelled], student["labels"][labelled]
+        each = metrics.per_class_accuracy(logits, labels)
+        found = {
             "top1": 100 * metrics.top_k(logits, labels, k=1),
             "top5": 100 * metrics.top_k(logits, labels, k=min(5, logits.shape[1])),
             "loss": float(F.cross_entropy(logits, labels)),
             "calibration_error": metrics.calibration_error(logits, labels),
         }
-
-    def per_class(
-        self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
-    ) -> list[float | None]:
-        """Top-1 accuracy of each class."""
-        each = metrics.per_class_accuracy(logits, labels)
-        return [None if accuracy is None else 100 * accuracy for accuracy in each]
+        return Evaluation(found, [None if x is None else 100 * x for x in each], close)
 
 
 def _cross_entropy(

@@ -2,12 +2,10 @@
 
 from typing import ClassVar, final
 
-from jaxtyping import Float, Int
-from torch import Tensor
-
 from understudy.batch import Batch
 from understudy.features import Features
-from understudy.tasks._task import Task
+from understudy.tasks import _vectors
+from understudy.tasks._task import Evaluation, Outputs, Task
 
 
 @final
@@ -20,14 +18,11 @@ class Unlabelled(Task):
     def loss(self, student: Features, batch: Batch) -> None:
         """There is none."""
 
-    def metrics(
-        self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
-    ) -> dict[str, float]:
-        """There are none: see the fidelity."""
-        return {}
+    def kept(self, features: Features, batch: Batch) -> Outputs:
+        """Logits and penultimate features."""
+        return _vectors.kept(features, batch)
 
-    def per_class(
-        self, logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
-    ) -> list[float | None]:
-        """There is none."""
-        return []
+    def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
+        """Fidelity alone, as in classification."""
+        close = _vectors.fidelity(student, teacher, _vectors.CLASSES) if teacher else None
+        return Evaluation({}, [], close)

@@ -1,0 +1,140 @@
+"""Detectors with a head for boxes: Faster R-CNN, read at the proposals its losses look at."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+
+from understudy.batch import Batch
+from understudy.features import Features, Observation, Places, Shapes
+from understudy.models.detection._detector import Detector, Resized, Targets, watched
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Boxes in some resized images.
+
+    Attributes:
+        images: As the student resized them.
+        boxes: Of each image, in its pixels.
+    """
+
+    images: Resized
+    boxes: list[Float[Tensor, "boxes 4"]]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.boxes))
+
+
+@final
+class BoxHead(Detector):
+    """Faster R-CNN: `penultimate` is what enters its box predictor, `logits` the class scores.
+
+    A row is a proposal that the student sampled for its own loss, background included; the teacher
+    pools the same boxes from maps of its own. Class 0 is the background, here as in torchvision.
+    """
+
+    module: FasterRCNN
+
+    @cached_property
+    def _shapes(self) -> Shapes:
+        weight = self._scores.weight
+        return Shapes(self.name, {"penultimate": weight.shape[1:], "logits": weight.shape[:1]})
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of the rows."""
+        return self._shapes
+
+    @property
+    def num_classes(self) -> int:
+        """Without the background."""
+        return len(self._scores.weight) - 1
+
+    @property
+    def classifier_weight(self) -> Float[Tensor, "classes dim"]:
+        """Weight of the class scores."""
+        return self._scores.weight
+
+    @property
+    def classifier_bias(self) -> Float[Tensor, " classes"]:
+        """Bias of the class scores."""
+        return self._scores.bias
+
+    @property
+    def _scores(self) -> torch.nn.Linear:
+        found = self.module.roi_heads.box_predictor.cls_score
+        assert isinstance(found, torch.nn.Linear)
+        return found
+
+    def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
+        heads = self.module.roi_heads
+        with watched(
+            {
+                "transform": self.module.transform,
+                "pool": heads.box_roi_pool,
+                "head": heads.box_head,
+                "predictor": heads.box_predictor,
+            }
+        ) as calls:
+            losses = self.module(images, targets)
+        _, (resized, scaled) = calls["transform"][0]
+        (_, boxes, _), _ = calls["pool"][0]
+        _, rows = calls["head"][0]
+        _, (logits, _) = calls["predictor"][0]
+        labels = self._labels(boxes, scaled)
+        places = Proposals(self._resized(resized), boxes)
+        return _observation(rows, logits, labels, places, losses)
+
+    def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
+        resized, scaled = self.module.transform(images, targets)
+        maps = self.module.backbone(resized.tensors)
+        boxes, _ = self.module.rpn(resized, maps)
+        boxes, _, labels, _ = self.module.roi_heads.select_training_samples(boxes, scaled)
+        places = Proposals(self._resized(resized), boxes)
+        found = self._read(maps, places)
+        return _observation(found["penultimate"], found["logits"], labels, places, {})
+
+    def _labels(self, boxes: list[Tensor], targets: Targets) -> list[Tensor]:
+        """Class of each sampled proposal, once more: the detector keeps it to itself."""
+        truth = [each["boxes"].to(boxes[0].dtype) for each in targets]
+        _, labels = self.module.roi_heads.assign_targets_to_proposals(
+            boxes, truth, [each["labels"] for each in targets]
+        )
+        return labels  # type: ignore[no-any-return]
+
+    def at(self, places: Places) -> Features:
+        """Features of another detector's proposals."""
+        assert isinstance(places, Proposals)
+        return self._read(self.module.backbone(self._own(places.images)), places)
+
+    def _read(self, maps: dict[str, Tensor], places: Proposals) -> Features:
+        heads = self.module.roi_heads
+        pooled = heads.box_roi_pool(maps, places.boxes, places.images.sizes)
+        rows = heads.box_head(pooled)
+        return {"penultimate": rows, "logits": self._scores(rows)}
+
+
+def _observation(
+    rows: Tensor,
+    logits: Tensor,
+    labels: list[Tensor],
+    places: Proposals,
+    losses: dict[str, Tensor],
+) -> Observation:
+    return Observation(
+        {"penultimate": rows, "logits": logits},
+        rows_batch(torch.cat(labels), rows),
+        {f"task/{name.removeprefix('loss_')}": x for name, x in losses.items()},
+        places,
+    )
+
+
+def rows_batch(labels: Tensor, rows: Tensor) -> Batch:
+    """Places as a batch: of no images, but with labels."""
+    index = torch.arange(len(labels), device=labels.device)
+    return Batch(rows.new_empty(len(rows), 3, 0, 0), labels, index, torch.zeros_like(index))
