@@ -1,6 +1,8 @@
 """What travels from the data to the networks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +30,15 @@ class Mixed:
 
     def __getitem__(self, rows: slice | Tensor) -> "Mixed":
         return Mixed(self.labels[rows], self.share[rows])
+
+
+def padded(images: Sequence[Tensor]) -> Float[Tensor, "batch 3 height width"]:
+    """Images of any size in one tensor, each in the upper left corner of its place."""
+    height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+    batch = images[0].new_zeros(len(images), 3, height, width)
+    for place, image in zip(batch, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return batch
 
 
 @dataclass(frozen=True)
@@ -89,12 +100,42 @@ class Batch:
     objects: Objects | None = None
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor | None = None) -> "Batch":
-        """A batch from a user's own loader, where image numbers and views are unknown."""
+    def of(
+        cls,
+        images: Tensor | Sequence[Tensor],
+        labels: Tensor | Sequence[Mapping[str, Tensor]] | None = None,
+    ) -> "Batch":
+        """A batch from a user's own loader, where image numbers and views are unknown.
+
+        Args:
+            images: With values in [0, 1]; for a detector a list of images of any size.
+            labels: Classes; for a detector a target of each image with `boxes` and `labels`, which
+                count from 1, as torchvision's detectors take them.
+        """
+        if not isinstance(images, Tensor):
+            return cls._of_targets(images, [] if labels is None else list(labels))
         rows = torch.arange(len(images), device=images.device)
-        if labels is None:
+        if not isinstance(labels, Tensor):
             labels = torch.full_like(rows, UNLABELLED)
         return cls(images, labels, rows, torch.zeros_like(rows))
+
+    @classmethod
+    def _of_targets(cls, images: Sequence[Tensor], targets: Sequence[Any]) -> "Batch":
+        boxes = tuple(each["boxes"] for each in targets)
+        none = tuple(torch.zeros(len(each), dtype=torch.bool, device=each.device) for each in boxes)
+        objects = Objects(
+            sizes=torch.tensor([image.shape[1:] for image in images]),
+            boxes=boxes,
+            labels=tuple(each["labels"] - 1 for each in targets),
+            difficult=none,
+            crowd=tuple(
+                each["iscrowd"].bool() if "iscrowd" in each else x
+                for each, x in zip(targets, none, strict=True)
+            ),
+            areas=tuple((x[:, 2:] - x[:, :2]).prod(1) for x in boxes),
+        )
+        batch = cls.of(padded(images))
+        return replace(batch, objects=objects)
 
     @property
     def labelled(self) -> Bool[Tensor, " batch"]:

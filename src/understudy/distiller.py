@@ -1,6 +1,6 @@
 """Student, frozen teacher, methods and task: one forward pass, every loss by name."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, final
 
@@ -177,9 +177,11 @@ class Distiller(nn.Module):
             method.prepare(outputs)  # type: ignore[operator]
 
     def forward(
-        self, images: Tensor | Batch, labels: Tensor | None = None
+        self,
+        images: Tensor | Sequence[Tensor] | Batch,
+        labels: Tensor | Sequence[Mapping[str, Tensor]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Unweighted losses by name; images hold values in [0, 1]."""
+        """Unweighted losses by name; images and labels are those of `Batch.of`."""
         batch = images if isinstance(images, Batch) else Batch.of(images, labels)
         return self.trainable(batch, self.observe(batch))  # type: ignore[no-any-return]
 

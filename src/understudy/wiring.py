@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from understudy import methods, tasks
 from understudy.conversion import convert
 from understudy.distiller import Distiller, Weight
-from understudy.errors import RecipeError, suggestion
+from understudy.errors import RecipeError, ShapeError, suggestion
 from understudy.methods import Method
+from understudy.models import detection
 from understudy.models.input import Input
 from understudy.models.network import Network
 from understudy.models.wrapped import Wrapped
@@ -25,17 +26,18 @@ def wire(
     teacher: nn.Module,
     methods: Mapping[str, float | Mapping[str, Any]],
     *,
-    example: Tensor,
+    example: Tensor | None = None,
     task: str = "classification",
 ) -> Distiller:
     """Any two networks and some methods, wired for a training loop of your own.
 
     Args:
-        student: Wrapped to be trained; maps images to logits.
-        teacher: Wrapped to learn from.
+        student: Network to be trained; maps images to logits, or is a detector of torchvision.
+        teacher: Network to learn from.
         methods: Method's name → its weight, or its hyper-parameters with a `weight`.
-        example: Some images as both networks take them; only their size matters.
-        task: `classification`, or `none` to learn from the teacher alone.
+        example: Some images as both networks take them; only their size matters. Detectors need
+            none.
+        task: `classification`, `multilabel`, `detection`, or `none`: from the teacher alone.
 
     Raises:
         UnderstudyError: A name does not exist, or a method cannot work with these networks.
@@ -48,12 +50,20 @@ def wire(
     ['kd', 'task']
     """
     given = {k: dict(v) if isinstance(v, Mapping) else {"weight": v} for k, v in methods.items()}
-    contract = Input(size=example.shape[-1])
+    wanted = tasks.find(task)
     ours, theirs = (
-        module if isinstance(module, Network) else Network(module, input=contract)
+        module if isinstance(module, Wrapped) else _wrapped(module, wanted, example)
         for module in (student, teacher)
     )
-    return distiller(Recipe(methods=given), ours, theirs, tasks.find(task))
+    return distiller(Recipe(task=task, methods=given), ours, theirs, wanted)  # type: ignore[arg-type]
+
+
+def _wrapped(module: nn.Module, task: Task, example: Tensor | None) -> Wrapped:
+    if task.truth == "objects":
+        return detection.wrap(module)
+    if example is None:
+        raise ShapeError("Features are found by a look at images: give some as `example`.")
+    return Network(module, input=Input(size=example.shape[-1]))
 
 
 def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: Task) -> Distiller:
