@@ -70,7 +70,11 @@ class Detector(Wrapped):
     def observe(self, batch: Batch) -> Observation:
         """Losses of the detector itself, bit for bit, and features where they were computed."""
         images, targets = inputs(batch)
-        return self._trained(images, targets) if self.training else self._sampled(images, targets)
+        if self.training:
+            return self._trained(images, targets)
+        # Detectors sample at random; what a method measures depends on the images alone.
+        with _seeded(int(batch.index[0]), batch.index.device):
+            return self._sampled(images, targets)
 
     @abstractmethod
     def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
@@ -142,6 +146,17 @@ def inputs(batch: Batch) -> tuple[list[Tensor], Targets]:
     sizes = there.sizes.tolist()
     images = [x[:, :h, :w] for x, (h, w) in zip(batch.images, sizes, strict=True)]
     return images, targets
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Let torch draw from a seed, and go on afterwards as if nothing had been drawn."""
+    gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if gpu:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 @contextmanager
