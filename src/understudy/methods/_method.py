@@ -1,7 +1,7 @@
 """What a method is: the contract every file in this folder keeps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ClassVar, Literal, final, get_args, get_origin, get_type_hints
 
@@ -26,6 +26,13 @@ class Method(nn.Module, ABC):
 
     published_weight: ClassVar[float] = 1.0
     """Weight in the paper's CIFAR-100 experiments; the default where a recipe names none."""
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Task → hyper-parameters and `weight` for it, where a recipe says nothing else."""
+
+    exclusive: ClassVar[bool] = False
+    """True if the loss has no meaning but for classes that exclude each other: for a softmax over
+    them, or for the one class of an image."""
 
     one_class: ClassVar[bool] = False
     """True if the loss asks which one class an image has, which mixed images cannot say."""

@@ -46,6 +46,7 @@ class DeiT(Method):
     """
 
     published_weight: ClassVar[float] = 0.5
+    exclusive: ClassVar[bool] = True
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:

@@ -73,6 +73,7 @@ class DKD(Method):
     """
 
     published_weight: ClassVar[float] = 1.0
+    exclusive: ClassVar[bool] = True
     one_class: ClassVar[bool] = True
 
     def __init__(

@@ -139,6 +139,7 @@ class LetKD(Method):
     """
 
     published_weight: ClassVar[float] = 1.0
+    exclusive: ClassVar[bool] = True
     one_class: ClassVar[bool] = True
     words: Float[Tensor, "words dim"]
     word_counts: Int[Tensor, " words"]

@@ -27,7 +27,7 @@ Where this departs from the released code:
 - Under distributed training the mean is over the correct images of all processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -163,12 +163,14 @@ class Seen:
 class LSHFM(Method):
     """Feature mimicking by locality-sensitive hashing.
 
-    Published weights: 6 (CIFAR-100) or 5 (ImageNet) beside 1 on the labels.
+    Published weights: 6 (CIFAR-100) or 5 (ImageNet) beside 1 on the labels; several labels an image
+    0.5 (VOC) or 3 (COCO); detection 7.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate` of the teacher's dimension.
         teacher: Shapes of the teacher; needs the vector `penultimate`, and `logits` if `selective`.
-        hashes: N; default 32 for each dimension of the feature.
+        hashes: N; default `hashes_per_dim` for each dimension of the feature.
+        hashes_per_dim: As published 32 for one label an image, 4 for several.
         hash_std: σ; default the standard deviation of the teacher's classifier weights, or without
             a classifier what gives its hash values the deviation 1 over the training images, about
             that of class logits: σ² = 1 / Σ_d Var(f_t,d).
@@ -180,14 +182,18 @@ class LSHFM(Method):
             gradient of the order 1e10, as in the released code.
         hash_seed: Seed of the hash directions; default: as drawn by the run's seed. Give one so
             that stored bits serve every seed.
-        selective: Learn only from images that the teacher classifies correctly, which asks for a
-            teacher of the same classes as the labels.
+        selective: Learn only from images that the teacher classifies correctly, which asks for one
+            class an image and a teacher of the same classes as the labels.
         embed: Give the student the embedding layer `always`, or only if dimensions differ.
         products: Arithmetic of the student's two products with the hashes; `bf16` takes less time
             and changes training slightly. The teacher's bits are always those of fp32.
     """
 
     published_weight: ClassVar[float] = 6.0
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "multilabel": {"weight": 0.5, "hashes_per_dim": 4, "selective": False},
+        "detection": {"weight": 7.0, "hashes": 4096, "offset": "zero", "selective": False},
+    }
     coded_by: ClassVar[tuple[str, ...]] = ("hash_weight", "hash_bias")
     hash_weight: Float[Tensor, "hashes dim"]
     hash_bias: Float[Tensor, " hashes"]
@@ -207,6 +213,7 @@ class LSHFM(Method):
         teacher: Shapes,
         *,
         hashes: int | None = None,
+        hashes_per_dim: int = 32,
         hash_std: float | None = None,
         offset: Offset = "median",
         terms: Terms = "lshl2",
@@ -218,8 +225,9 @@ class LSHFM(Method):
         products: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         super().__init__()
-        if "lsh" in terms and hashes is not None and hashes < 1:
-            raise RecipeError(f"'hashes' of lshfm is {hashes}; it must be at least 1.")
+        for name, given in {"hashes": hashes, "hashes_per_dim": hashes_per_dim}.items():
+            if "lsh" in terms and given is not None and given < 1:
+                raise RecipeError(f"{name!r} of lshfm is {given}; it must be at least 1.")
         if hash_std is not None and not hash_std > 0:
             raise RecipeError(f"'hash_std' of lshfm is {hash_std}; it must be above 0.")
         dim = _dimension(student, teacher)
@@ -229,7 +237,7 @@ class LSHFM(Method):
         self.normalise, self.selective, self.given_std = normalise, selective, hash_std
         self.products = products
         std = 1.0 if hash_std is None else hash_std
-        count = 32 * dim if hashes is None else hashes
+        count = hashes_per_dim * dim if hashes is None else hashes
         count = count if "lsh" in terms else 0
         self.register_buffer("hash_weight", std * _directions(count, dim, hash_seed))
         self.register_buffer("hash_bias", torch.zeros(count))
@@ -320,6 +328,11 @@ def _directions(count: int, dim: int, seed: int | None) -> Float[Tensor, "hashes
 
 def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
     """Whether the teacher can be right or wrong about a label at all."""
+    if not student.exclusive:
+        raise ShapeError(
+            "The selective form of lshfm asks whether the teacher is right about the one class of "
+            f"an image, but {student.owner} tells several; set selective to false."
+        )
     if "logits" not in teacher:
         raise ShapeError(
             f"The selective form of lshfm asks whether the teacher is right, but "
