@@ -22,7 +22,7 @@ class Case:
 
     Attributes:
         name: Its name in the file.
-        kind: How to check it, a key of some module's `CHECKS` or of its `NOT_YET`.
+        kind: How to check it, a key of some module's `CHECKS`.
         fields: Field name → array.
     """
 

@@ -1,4 +1,4 @@
-"""Which module knows which family of files, and which kinds wait for a method not yet written."""
+"""Which module knows which family of files."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,6 @@ from vectors import letkd, logit, lshfm, nd, pefd, zoo
 from vectors.archive import Case, Fields
 
 FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd}
-
-NOT_YET = {
-    "lshfm": {"retina", "lsh_det"},
-}  # fmt: skip
 
 
 def cases(family: str, archive: Fields) -> Iterator[Case]:

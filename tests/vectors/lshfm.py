@@ -12,10 +12,14 @@ from understudy.batch import UNLABELLED
 from understudy.functional import batch_mean
 from understudy.methods.kd import KD
 from understudy.methods.lshfm import LSHFM, l1, l2, lsh, medians
+from understudy.models.detection._patches import patches, published
 from understudy.models.network import Network
 from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
 from vectors.build import Outputs, batch, linear, load, method
 from vectors.measures import CHECKS as MEASURES
+
+ANCHORS = 9
+"""At a location of the recorded detector."""
 
 
 def cases(archive: Fields) -> Iterator[Case]:
@@ -94,6 +98,47 @@ def check_unlabelled_is_kept(fields: Fields) -> None:
     unlabelled = dict(fields) | {"labels": np.full_like(fields["labels"], UNLABELLED)}
     every = mimic(fields, s, terms=terms(fields))
     close(mimic(unlabelled, s, terms=terms(fields), selective=True), every)
+
+
+def check_lsh_det(fields: Fields) -> None:
+    """The weight is inside the published loss; patches of a map are rows."""
+    s = leaf(fields["f_s"])
+    rows = dict(fields) | {"f_t": tensor(fields["f_t"]).flatten(1)}
+    hyper = {"terms": terms(fields), "discrepancy": str(fields["loss_type"]).lower()}
+    loss = float(fields["beta"]) * mimic(rows, s.flatten(1), **hyper)
+    loss.backward()
+    close(loss, fields["loss"])
+    gradients_close({"f_s": s}, fields)
+
+
+def check_retina(fields: Fields) -> None:
+    """Published is the mean over images of the mean over the rows of each, added up in float32."""
+    ours, theirs = (levels(fields, side) for side in "st")
+    matched = tensor(fields["matched_idx"]).unflatten(1, (-1, ANCHORS))
+    everywhere = torch.ones(matched.shape[:2], dtype=torch.bool)
+    s, t = (patches(maps, everywhere).view(*everywhere.shape, -1) for maps in (ours, theirs))
+    s = leaf(s)
+    close(s, fields["cls_feat_s"])
+    close(t, fields["cls_feat_t"])
+    kept = published(matched)
+    hyper = {"terms": str(fields["distill"])}
+    losses = [
+        mimic(dict(fields) | {"f_t": there[rows]}, here[rows], **hyper)
+        for here, there, rows in zip(s, t, kept, strict=True)
+        if rows.any()
+    ]
+    total = torch.stack([0 * s.sum(), *losses]).sum()
+    loss = float(fields["beta"]) * total / (len(losses) + 1e-7)
+    loss.backward()
+    close(loss, fields["loss"], rtol=1e-6)
+    assert s.grad is not None
+    close(s.grad, fields["grad_cls_feat_s"], rtol=1e-6, atol=1e-9)
+    assert torch.equal(patches(ours, kept), s[kept])
+
+
+def levels(fields: Fields, side: str) -> list[Tensor]:
+    """Last maps of the classification tower, level by level."""
+    return [tensor(fields[f"tower_{side}_level{i}"]) for i in range(int(fields["n_levels"]))]
 
 
 def check_l2(fields: Fields) -> None:
@@ -245,6 +290,8 @@ def check_embed(fields: Fields) -> None:
 CHECKS: dict[str, Check] = {
     "lsh": check_lsh_both,
     "lsh_s": check_lsh_s,
+    "lsh_det": check_lsh_det,
+    "retina": check_retina,
     "l2": check_l2,
     "l1": check_l1,
     "kd": check_kd,

@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import nn
 from torchvision import models
-from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from understudy.errors import NameNotFound, NetworkError
 from understudy.models.detection._detector import Detector as Detector
 from understudy.models.detection.boxhead import BoxHead
+from understudy.models.detection.dense import Dense
 from understudy.models.weights import read
 
 
@@ -61,4 +62,8 @@ def wrap(module: nn.Module, *, name: str = "") -> Detector:
     """
     if isinstance(module, FasterRCNN):
         return BoxHead(module, name=name)
-    raise NetworkError(f"{type(module).__name__} is no detector that is known here: FasterRCNN.")
+    if isinstance(module, RetinaNet | FCOS):
+        return Dense(module, name=name)
+    raise NetworkError(
+        f"{type(module).__name__} is no detector that is known here: FasterRCNN, RetinaNet, FCOS."
+    )

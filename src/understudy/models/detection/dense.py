@@ -1,0 +1,222 @@
+"""Detectors that score every location of their maps: RetinaNet and FCOS, read at those locations.
+
+With 800 x 1088 pixels there are 18 134 locations an image, which the published mask nearly all
+keeps: 167 MB of patches an image for the student, as much for the teacher. Beside them lshfm with
+4096 hashes needs 0.3 GB for each of its tables. The balanced mask keeps some hundred.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection import FCOS, RetinaNet
+
+from understudy.batch import Batch
+from understudy.errors import NetworkError
+from understudy.features import Features, Observation, Places, Shapes
+from understudy.models.detection._detector import Detector, Resized, Targets, watched
+from understudy.models.detection._patches import balanced, classes, patches, published
+
+Mask = Literal["published", "balanced"]
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Locations of the maps of some resized images.
+
+    Attributes:
+        images: As the student resized them.
+        kept: Which locations are read, level by level and row by row.
+    """
+
+    images: Resized
+    kept: Bool[Tensor, "batch locations"]
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
+
+
+@final
+class Dense(Detector):
+    """RetinaNet and FCOS: `penultimate` is a patch of the classification tower's last map.
+
+    A row is a location. What scores it is a convolution, so that what enters its last layer are
+    the 3 x 3 vectors around it; `logits` are the scores of all its anchors, anchor by anchor, each
+    with a column for the background that torchvision never trains. The label is the class of the
+    object that one of its anchors is matched to, 0 without any. Images without boxes have no rows.
+
+    Args:
+        module: The detector.
+        name: What errors and tables call it.
+        mask: Locations that are read: with `published` all but those that the detector's own loss
+            ignores, 997 of 1000 of them background; with `balanced` those of objects and three of
+            the background for each.
+
+    Raises:
+        NetworkError: Its class scores come from anything but a convolution of 3 x 3.
+    """
+
+    module: RetinaNet | FCOS
+
+    def __init__(self, module: nn.Module, *, name: str = "", mask: Mask = "published") -> None:
+        super().__init__(module, name=name)
+        self.mask = mask
+        if self._scores.kernel_size != (3, 3):
+            raise NetworkError(
+                f"The class scores of {self.name} come from a convolution of "
+                f"{self._scores.kernel_size}, where dense detectors are read in patches of 3 x 3."
+            )
+
+    @cached_property
+    def _shapes(self) -> Shapes:
+        weight = self.classifier_weight
+        shapes = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
+        return Shapes(self.name, shapes, exclusive=False, classes=self._head.num_classes)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of the rows."""
+        return self._shapes
+
+    @property
+    def num_classes(self) -> int:
+        """Without the background."""
+        return int(self._head.num_classes) - 1
+
+    @property
+    def classifier_weight(self) -> Float[Tensor, "classes dim"]:
+        """Weight of the class scores, a row for each score of a location."""
+        return self._scores.weight.flatten(1)
+
+    @property
+    def classifier_bias(self) -> Float[Tensor, " classes"] | None:
+        """Bias of the class scores."""
+        return self._scores.bias
+
+    @property
+    def _head(self) -> Any:
+        return self.module.head.classification_head
+
+    @property
+    def _scores(self) -> nn.Conv2d:
+        found = self._head.cls_logits
+        assert isinstance(found, nn.Conv2d)
+        return found
+
+    def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
+        parts = {
+            "transform": self.module.transform,
+            "anchors": self.module.anchor_generator,
+            "tower": self._head.conv,
+            "scores": self._head,
+        }
+        with watched(parts) as calls, _matching(self.module.head) as matched:
+            losses = self.module(images, targets)
+        _, (resized, scaled) = calls["transform"][0]
+        _, anchors = calls["anchors"][0]
+        _, scores = calls["scores"][0]
+        places, labels = self._places(self._resized(resized), matched, anchors, scaled)
+        features = {
+            "penultimate": patches([tower for _, tower in calls["tower"]], places.kept),
+            "logits": scores.reshape(*places.kept.shape, -1)[places.kept],
+        }
+        named = {f"task/{name}": x for name, x in losses.items()}
+        return Observation(features, _rows(features, labels), named, places)
+
+    def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
+        resized, scaled = self.module.transform(images, targets)
+        maps = self._maps(resized.tensors)
+        anchors = self.module.anchor_generator(resized, maps)
+        with _matching(self.module.head, loss=False) as matched:
+            if isinstance(self.module, FCOS):
+                sizes = [each.shape[2] * each.shape[3] for each in maps]
+                self.module.compute_loss(scaled, {}, anchors, sizes)
+            else:
+                self.module.compute_loss(scaled, {}, anchors)
+        places, labels = self._places(self._resized(resized), matched, anchors, scaled)
+        features = self._read(maps, places)
+        return Observation(features, _rows(features, labels), {}, places)
+
+    def _places(
+        self, images: Resized, matched: list[Tensor], anchors: list[Tensor], targets: Targets
+    ) -> tuple[Locations, Tensor]:
+        """Where to read, and the class at each of these locations."""
+        found = torch.unflatten(torch.stack(matched), 1, (-1, self._head.num_anchors))
+        if self.mask == "balanced":
+            kept = balanced(found, _inside(anchors, found.shape[1], images))
+        else:
+            kept = published(found)
+        seen = [
+            classes(objects, near, each["boxes"], each["labels"])
+            for objects, near, each in zip(found, anchors, targets, strict=True)
+        ]
+        there = torch.tensor([len(each["boxes"]) > 0 for each in targets], device=kept.device)
+        kept = kept & there.unsqueeze(1)
+        return Locations(images, kept), torch.stack(seen)[kept]
+
+    def at(self, places: Places) -> Features:
+        """Features at another detector's locations; neither boxes nor anchors are computed.
+
+        Raises:
+            NetworkError: The maps of the two are of different sizes.
+        """
+        assert isinstance(places, Locations)
+        return self._read(self._maps(self._own(places.images)), places)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        found = self.module.backbone(images)
+        return [found] if isinstance(found, Tensor) else list(found.values())
+
+    def _read(self, maps: list[Tensor], places: Locations) -> Features:
+        own, asked = sum(each.shape[2] * each.shape[3] for each in maps), places.kept.shape[1]
+        if own != asked:
+            raise NetworkError(
+                f"{self.name} has {own} locations in an image where the student has {asked}: take "
+                "a teacher whose maps have the strides of the student's."
+            )
+        rows = patches([self._head.conv(each) for each in maps], places.kept)
+        scores = F.linear(rows, self.classifier_weight, self.classifier_bias)
+        return {"penultimate": rows, "logits": scores}
+
+
+def _inside(
+    anchors: list[Tensor], locations: int, images: Resized
+) -> Bool[Tensor, "batch locations"]:
+    """Which locations are in their image, not in what pads it."""
+    first = torch.unflatten(torch.stack(anchors), 1, (locations, -1))[:, :, 0]
+    sizes = torch.tensor(images.sizes, device=first.device).flip(1).unsqueeze(1)
+    inside: Tensor = ((first[..., :2] + first[..., 2:]) / 2 < sizes).all(2)
+    return inside
+
+
+def _rows(features: Features, labels: Tensor) -> Batch:
+    """The locations as a batch: of no images, but with labels."""
+    index = torch.arange(len(labels), device=labels.device)
+    blank = features["penultimate"].new_empty(len(labels), 3, 0, 0)
+    return Batch(blank, labels, index, torch.zeros_like(index))
+
+
+@contextmanager
+def _matching(head: Any, *, loss: bool = True) -> Iterator[list[Tensor]]:
+    """The object of each anchor, image by image, as a detector tells its head to compute losses.
+
+    Without `loss` the head computes none.
+    """
+    matched: list[Tensor] = []
+    own = head.compute_loss
+
+    def told(targets: Any, outputs: Any, anchors: Any, found: list[Tensor]) -> dict[str, Tensor]:
+        matched.extend(found)
+        return own(targets, outputs, anchors, found) if loss else {}
+
+    head.compute_loss = told
+    try:
+        yield matched
+    finally:
+        del head.compute_loss
