@@ -47,6 +47,7 @@ SEVERAL: dict[str, Any] = {
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
     "milestones": [3],
+    "asymmetry": [1.0, 2.0, 0.0],
     "features": ["logits"],
     "trackers": ["tensorboard"],
     "only": ["fc.*"],

@@ -74,7 +74,7 @@ def experiment(
     Raises:
         UnderstudyError: Whatever the recipe names is missing, or does not fit together.
     """
-    task = tasks.find(recipe.task)
+    task = tasks.find(recipe.task, recipe.training)
     train, test = images or sources(recipe)
     teacher = _teacher(recipe, train, task)
     with seeded(recipe.seed):
@@ -122,7 +122,7 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
     """
     test = _test(recipe)
     check_classes(test.classes, classes_of(weights))
-    task = tasks.find(recipe.task)
+    task = tasks.find(recipe.task, recipe.training)
     teacher = _teacher(recipe, test, task)
     wanted, classes = (
         replace(recipe.student, weights=str(weights)),

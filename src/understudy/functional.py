@@ -126,6 +126,20 @@ def kl_divergence(
     return (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
 
 
+def binary_kl_divergence(
+    student: Float[Tensor, "rows classes"],
+    teacher: Float[Tensor, "rows classes"],
+    temperature: float = 1.0,
+) -> Float[Tensor, "rows classes"]:
+    """KL of every class by itself, present or absent: σ(student / T) from σ(teacher / T).
+
+    Without the factor T².
+    """
+    s, t = student / temperature, teacher / temperature
+    present = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s))
+    return present + (-t).sigmoid() * (F.logsigmoid(-t) - F.logsigmoid(-s))
+
+
 def linear_cka(x: Float[Tensor, "rows dim_x"], y: Float[Tensor, "rows dim_y"]) -> float:
     """Linear centred kernel alignment of two sets of features of the same images, in [0, 1].
 

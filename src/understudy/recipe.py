@@ -148,6 +148,10 @@ class Training:
     """Linear rise of the learning rate from 0 at the start."""
     clip: float | None = None
     """Largest norm of the gradient."""
+    multilabel_loss: Literal["bce", "asymmetric"] = "bce"
+    """Loss on labels of `task: multilabel`; `asymmetric` heeds absent ones less (Ridnik 2021)."""
+    asymmetry: tuple[float, ...] = (0.0, 4.0, 0.05)
+    """Of the asymmetric loss: focusing of present and of absent classes, and the clip."""
     label_smoothing: float = 0.0
     """Share of every label that is spread over all classes."""
     only: tuple[str, ...] = ()

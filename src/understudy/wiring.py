@@ -72,16 +72,17 @@ def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: T
     Raises:
         UnderstudyError: A method does not exist, or cannot work with these networks.
     """
+    _check_blends(recipe, task)
     weights, wanted = {"task": Weight(recipe.task_weight)}, {}
     for label, given in recipe.methods.items():
-        kind, weights[label], hyper_parameters = _method_class(label, given)
-        _check_mixed(label, kind, recipe)
+        kind, weights[label], hyper_parameters = _method_class(label, given, recipe.task)
+        _check_labels(label, kind, recipe)
         wanted[label] = kind, hyper_parameters
     if wanted and teacher is None:
         raise RecipeError(
             f"The method '{next(iter(wanted))}' needs a teacher: give --teacher.name."
         )
-    built = _built(wanted, student, teacher, recipe.seed) if teacher is not None else {}
+    built = _built(wanted, student, teacher, task, recipe.seed) if teacher is not None else {}
     if not built and not task.uses_labels:
         raise RecipeError(
             "Without labels there is nothing to learn from but a method: name one, such as "
@@ -94,28 +95,34 @@ def _built(
     wanted: Mapping[str, tuple[type[Method], dict[str, Any]]],
     student: Wrapped,
     teacher: Wrapped,
+    task: Task,
     seed: int,
 ) -> dict[str, Method]:
     # A layer that one method adds to the student changes the shapes that all of them see.
-    for kind, hyper_parameters in wanted.values():
+    for label, (kind, hyper_parameters) in wanted.items():
+        _check_exclusive(label, kind, task.exclusive and student.shapes.exclusive)
         with seeded(seed + 2):
             kind.extend(student, teacher.shapes, **hyper_parameters)
     student.take_classifier(teacher)
+    ours, theirs = (
+        network.shapes if task.exclusive else network.shapes.independent()
+        for network in (student, teacher)
+    )
     built: dict[str, Method] = {}
     for label, (kind, hyper_parameters) in wanted.items():
         # Seeded one by one: what a method draws does not depend on its neighbours.
         with seeded(seed + 1):
             # The arguments of a method are the contract's, not those of its base class.
             built[label] = kind(  # type: ignore[call-arg]
-                student.shapes, teacher.shapes, **hyper_parameters
+                ours, theirs, **hyper_parameters
             )
     return built
 
 
 def _method_class(
-    label: str, given: Mapping[str, Any]
+    label: str, given: Mapping[str, Any], task: str
 ) -> tuple[type[Method], Weight, dict[str, Any]]:
-    """Class, weight and hyper-parameters of one entry of `methods`."""
+    """Class, weight and hyper-parameters of one entry of `methods`, completed for the task."""
     if "." in label:  # which torch allows in no name of a module
         raise RecipeError(
             f"A method's label has no dots: instead of '{label}' give a label of your own, such as "
@@ -123,6 +130,7 @@ def _method_class(
         )
     rest = dict(given)
     kind = methods.find(rest.pop("method", label))
+    rest = {**kind.published.get(task, {}), **rest}
     weight = _weight(label, rest.pop("weight", kind.published_weight))
     known, hints = methods.hyper_parameters(kind), get_type_hints(kind.__init__)
     for key, value in rest.items():
@@ -150,10 +158,30 @@ def _weight(label: str, value: Any) -> Weight:
 def check_methods(recipe: Recipe) -> None:
     """Refuse unknown methods and hyper-parameters before anything is loaded."""
     for label, given in recipe.methods.items():
-        _check_mixed(label, _method_class(label, given)[0], recipe)
+        kind = _method_class(label, given, recipe.task)[0]
+        _check_labels(label, kind, recipe)
+        _check_exclusive(label, kind, tasks.find(recipe.task).exclusive)
 
 
-def _check_mixed(label: str, kind: type[Method], recipe: Recipe) -> None:
+def _check_blends(recipe: Recipe, task: Task) -> None:
+    data, smoothing = recipe.data, recipe.training.label_smoothing
+    if task.truth != "class" and (data.mixup or data.cutmix or smoothing):
+        raise RecipeError(
+            "data.mixup, data.cutmix and training.label_smoothing are for one class an image; set "
+            f"them to 0 for the task {recipe.task}."
+        )
+
+
+def _check_exclusive(label: str, kind: type[Method], exclusive: bool) -> None:
+    if kind.exclusive and not exclusive:
+        raise RecipeError(
+            f"The method '{label}' has no meaning where classes do not exclude each other: it "
+            "needs a softmax over them or the one class of an image. Use kd, which here takes each "
+            "class by itself, or a method that compares features, such as lshfm, nd or pefd."
+        )
+
+
+def _check_labels(label: str, kind: type[Method], recipe: Recipe) -> None:
     if kind.one_class and (recipe.data.mixup or recipe.data.cutmix):
         raise RecipeError(
             f"The method '{label}' asks which one class an image has, and mixed images have two: "

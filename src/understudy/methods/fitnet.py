@@ -8,7 +8,8 @@ number of elements of tᵢ and B the batch. As in the code base of CRD
 first stage of its own, and ends in batch normalisation and ReLU on maps.
 """
 
-from typing import ClassVar, Literal, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ def fitnet(
 class FitNet(Method):
     """Hints: the student's feature, passed through a regressor, equals the teacher's.
 
-    Published weight: 100, with `stage2`.
+    Published weight: 100, with `stage2`. For detection, whose places have no stages, it is the
+    penultimate feature with the weight of lshfm's L2.
 
     Args:
         student: Shapes of the student; needs `feature`.
@@ -42,6 +44,10 @@ class FitNet(Method):
     """
 
     published_weight: ClassVar[float] = 100.0
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "multilabel": {"weight": 8.0},
+        "detection": {"weight": 7.0, "feature": "penultimate"},
+    }
 
     def __init__(
         self,

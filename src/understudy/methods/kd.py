@@ -9,9 +9,15 @@ logits first pass one linear layer, as in Chen et al., "Understanding the Effect
 Knowledge Distillation", 2023, arXiv 2310.17183 (github.com/chenyd7/PEFD): s ← V s + d. With
 `standardise` the logits of both networks are brought to mean 0 and deviation 1 in each row, as in
 Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, arXiv 2403.01528.
+
+Where classes do not exclude each other (several labels an image, a detector with a sigmoid for each
+class), no softmax is over them, and each is a distribution of its own, over present and absent:
+
+    L = T² · 1/(B·K) Σᵢₖ KL( σ(tᵢₖ / T) ‖ σ(sᵢₖ / T) )
 """
 
-from typing import ClassVar, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +25,7 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
-from understudy.functional import batch_mean, kl_divergence
+from understudy.functional import batch_mean, binary_kl_divergence, kl_divergence
 from understudy.methods._logits import standardised
 from understudy.methods._method import Method
 from understudy.methods._shapes import same_classes
@@ -34,12 +40,21 @@ def kd(
     return temperature**2 * kl_divergence(student, teacher, temperature)
 
 
+def binary_kd(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    temperature: float = 4.0,
+) -> Float[Tensor, " batch"]:
+    """T² · KL(σ(teacher / T) ‖ σ(student / T)), averaged over the classes of each row."""
+    return temperature**2 * binary_kl_divergence(student, teacher, temperature).mean(1)
+
+
 @final
 class KD(Method):
     """Knowledge distillation: the student's class probabilities follow the teacher's.
 
-    Published weights: 0.9 beside 0.1 on the labels (CIFAR-100, T = 4), or 0.5 and 0.5 (ImageNet,
-    T = 1).
+    Published weights: 0.9 beside 0.1 on the labels (CIFAR-100, T = 4), 0.5 and 0.5 (ImageNet,
+    T = 1), or 1 beside a detector's own losses (COCO, T = 1).
 
     Args:
         student: Shapes of the student; needs `logits`.
@@ -50,6 +65,10 @@ class KD(Method):
     """
 
     published_weight: ClassVar[float] = 0.9
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "multilabel": {"weight": 1.0},
+        "detection": {"weight": 1.0, "temperature": 1.0},
+    }
 
     def __init__(
         self,
@@ -64,6 +83,12 @@ class KD(Method):
         if not temperature > 0:
             raise RecipeError(f"'temperature' of kd is {temperature}; it must be above 0.")
         classes = same_classes("kd", student, teacher)
+        if standardise and not student.exclusive:
+            raise RecipeError(
+                "'standardise' of kd compares the classes of an image with each other, which here "
+                "do not exclude each other; set it to false."
+            )
+        self.compare = kd if student.exclusive else binary_kd
         self.temperature, self.standardise = temperature, standardise
         self.projector = nn.Linear(classes, classes) if projector else nn.Identity()
 
@@ -78,4 +103,4 @@ class KD(Method):
         s, t = self.projector(student["logits"]), teacher["logits"]
         if self.standardise:
             s, t = standardised(s), standardised(t)
-        return batch_mean(kd(s, t, self.temperature))
+        return batch_mean(self.compare(s, t, self.temperature))

@@ -4,9 +4,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from understudy.errors import NameNotFound
+from understudy.recipe import Training
 from understudy.tasks._task import Evaluation as Evaluation
 from understudy.tasks._task import Outputs as Outputs
 from understudy.tasks._task import Task as Task
+
+DEFAULT = Training()
 
 
 def names() -> list[str]:
@@ -14,8 +17,8 @@ def names() -> list[str]:
     return sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def find(name: str) -> Task:
-    """The task of that name.
+def find(name: str, training: Training = DEFAULT) -> Task:
+    """The task of that name, its loss as a recipe wants it.
 
     Raises:
         NameNotFound: No such task; offers the nearest spelling.
@@ -28,4 +31,4 @@ def find(name: str) -> Task:
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Task) and value is not Task
     )
-    return found()
+    return found.of(training)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from understudy.batch import Batch
 from understudy.features import Features
+from understudy.recipe import Training
 
 Outputs = dict[str, Tensor]
 """What evaluation keeps of some images, on the CPU; the task knows what the rows are of."""
@@ -29,7 +30,7 @@ class Evaluation:
 
 
 class Task(ABC):
-    """The supervised side of an experiment; a subclass is final and has no state."""
+    """The supervised side of an experiment; a subclass is final and never changes."""
 
     uses_labels: ClassVar[bool] = True
     """False if a run needs no label at all."""
@@ -42,6 +43,11 @@ class Task(ABC):
 
     headline: ClassVar[str]
     """The metric, of the task or of fidelity, by which students are ranked; higher is better."""
+
+    @classmethod
+    def of(cls, training: Training) -> "Task":
+        """The task as a recipe wants it trained; most have nothing to choose."""
+        return cls()
 
     @abstractmethod
     def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""] | None:

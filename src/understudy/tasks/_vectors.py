@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+from jaxtyping import Float
 from torch import Tensor
 
 from understudy import metrics
 from understudy.batch import Batch
 from understudy.features import Features
-from understudy.functional import linear_cka
+from understudy.functional import binary_kl_divergence, linear_cka
 from understudy.tasks._task import Outputs
 
 COMPARED = ("logits", "penultimate")
@@ -24,6 +25,27 @@ DIRECTION: tuple[Comparison, ...] = (
 CLASSES: tuple[Comparison, ...] = (
     ("agreement", "logits", metrics.agreement),
     ("kl", "logits", metrics.kl),
+    *DIRECTION,
+)
+
+
+def decisions(
+    student: Float[Tensor, "images classes"], teacher: Float[Tensor, "images classes"]
+) -> float:
+    """Share of labels on which both decide alike whether they are present."""
+    return float(((student >= 0) == (teacher >= 0)).double().mean())
+
+
+def binary_kl(
+    student: Float[Tensor, "images classes"], teacher: Float[Tensor, "images classes"]
+) -> float:
+    """Mean over images and labels of the KL divergence of the two probabilities, in nats."""
+    return float(binary_kl_divergence(student.double(), teacher.double()).mean())
+
+
+LABELS: tuple[Comparison, ...] = (
+    ("agreement", "logits", decisions),
+    ("kl", "logits", binary_kl),
     *DIRECTION,
 )
 
