@@ -31,6 +31,7 @@ LEVELS = (
     ("storage", "machine", "interruption"),
     ("distiller",),
     ("methods", "tasks", "models", "data"),
+    ("detections",),
     ("projectors", "layers", "reused", "metrics", "schedules"),
     ("recipe", "functional", "features", "splitting", "profiling"),
     ("recipes",),

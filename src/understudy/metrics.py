@@ -5,7 +5,7 @@ classification follow the protocols of VOC 2010 and of LSHFM's code, and are giv
 Linear CKA is `understudy.functional.linear_cka`.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,9 @@ from understudy.functional import kl_divergence, norm
 
 _TINY = 1e-8
 """What LSHFM's code adds to the denominators of precision and recall."""
+
+Points = Literal["all", "eleven"]
+"""Recalls that VOC averages precision over: all (since 2010), or 0, 0.1, …, 1 (until 2009)."""
 
 
 def top_k(
@@ -51,15 +54,51 @@ def calibration_error(
 
 
 def voc_ap(
-    scores: Float[Tensor, "images classes"], targets: Int[Tensor, "images classes"]
+    scores: Float[Tensor, "images classes"],
+    targets: Int[Tensor, "images classes"],
+    *,
+    points: Points = "all",
 ) -> Float[Tensor, " classes"]:
-    """Average precision of each class: the area under the monotone envelope, over all points.
+    """Average precision of each class, from the monotone envelope; 0 without positives.
 
     Args:
         scores: Higher means more confident.
         targets: 1 where the class is present, -1 where it is not, 0 to leave an image out.
+        points: Recalls to average over.
     """
-    return torch.stack([_voc(s, t) for s, t in zip(scores.T, targets.T, strict=True)])
+    return torch.stack([_voc(s, t, points) for s, t in zip(scores.T, targets.T, strict=True)])
+
+
+def average_precision(
+    hits: Int[Tensor, " ranks"],
+    precision: Float[Tensor, " ranks"],
+    positives: int,
+    points: Points = "all",
+) -> Float[Tensor, ""]:
+    """Average precision as in VOC: the mean of the envelope over recall.
+
+    Args:
+        hits: How many of the positives are found down to each rank.
+        precision: At each rank.
+        positives: How many there are to find; at least 1.
+        points: Recalls to average over.
+    """
+    if points == "eleven":
+        return at_recalls(hits, precision, positives, steps=10).mean()
+    gained = hits.diff(prepend=hits.new_zeros(1))
+    return (gained * _envelope(precision)[:-1]).sum() / positives
+
+
+def at_recalls(
+    hits: Int[Tensor, " ranks"], precision: Float[Tensor, " ranks"], positives: int, *, steps: int
+) -> Float[Tensor, " points"]:
+    """The envelope at recalls 0, 1/steps, …, 1; 0 where the recall is not reached.
+
+    Recalls are compared as whole numbers, so that 3 of 10 is a recall of 0.3. Arguments are those
+    of `average_precision`.
+    """
+    asked = torch.arange(steps + 1, device=hits.device) * positives
+    return _envelope(precision)[torch.searchsorted(steps * hits, asked)]
 
 
 def coco_ap(
@@ -91,16 +130,28 @@ def coco_prf(
     scores: Float[Tensor, "images classes"],
     targets: Int[Tensor, "images classes"],
     threshold: float = 0.5,
+    *,
+    released: bool = True,
 ) -> PrecisionRecall:
     """Precision and recall of the decision `score >= threshold`.
 
-    A class that is never predicted has precision 0; `CR` and `CF1` are NaN if some class has no
-    positives, as in the released code.
+    A class that is never predicted has precision 0.
+
+    Args:
+        scores: Higher means more confident.
+        targets: 1 where the class is present.
+        threshold: Of the decision.
+        released: As in the released code, where one class without positives makes `CR` and `CF1`
+            NaN. Otherwise `CP`, `CR` and `CF1` are over the classes with positives, and all is
+            finite.
     """
     chosen, present = scores >= threshold, targets == 1
     hits, predicted, real = (x.double().sum(0) for x in (chosen & present, chosen, present))
-    overall = hits.sum() / predicted.sum().clamp_min(1), hits.sum() / real.sum()
-    per_class = (hits / predicted.clamp_min(1)).mean(), (hits / real).mean()
+    fewest = 0 if released else 1
+    averaged = real >= fewest
+    overall = hits.sum() / predicted.sum().clamp_min(1), hits.sum() / real.sum().clamp_min(fewest)
+    each = hits / predicted.clamp_min(1), hits / real
+    per_class = tuple(x[averaged].sum() / averaged.sum().clamp_min(fewest) for x in each)
     return PrecisionRecall(
         *(float(x) for pair in (overall, per_class) for x in (*pair, _f1(*pair)))
     )
@@ -142,14 +193,21 @@ def norm_ratio(student: Float[Tensor, "images dim"], teacher: Float[Tensor, "ima
     return _mean(norm(student[known].double()) / norm(teacher[known].double()))
 
 
-def _voc(scores: Float[Tensor, " images"], targets: Int[Tensor, " images"]) -> Float[Tensor, ""]:
+def _voc(
+    scores: Float[Tensor, " images"], targets: Int[Tensor, " images"], points: Points
+) -> Float[Tensor, ""]:
     counted = targets != 0
-    hits = _sorted(scores[counted], targets[counted] == 1).double()
-    ranks = torch.arange(1, len(hits) + 1, dtype=hits.dtype, device=hits.device)
-    precision = hits.cumsum(0) / (ranks + _TINY)
-    # From the last point to the first: the best precision at this recall or a higher one.
-    envelope = precision.flip(0).cummax(0).values.flip(0) if len(hits) else precision
-    return (hits * envelope).sum() / hits.sum().clamp_min(1)
+    hits = _sorted(scores[counted], targets[counted] == 1).cumsum(0)
+    ranks = torch.arange(1, len(hits) + 1, dtype=torch.double, device=hits.device)
+    return average_precision(
+        hits, hits / (ranks + _TINY), max(int((targets == 1).sum()), 1), points
+    )
+
+
+def _envelope(precision: Float[Tensor, " ranks"]) -> Float[Tensor, " ends"]:
+    """The best precision at the recall of each rank or a higher one; 0 behind the last rank."""
+    behind = precision.new_zeros(1)
+    return torch.cat([precision, behind]).flip(0).cummax(0).values.flip(0)
 
 
 def _sorted(scores: Tensor, present: Bool[Tensor, "images ..."]) -> Bool[Tensor, "images ..."]:

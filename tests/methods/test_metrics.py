@@ -1,5 +1,7 @@
 """Metrics against hand-made answers and plain loops."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -70,3 +72,44 @@ def test_no_images_give_zero_and_not_an_error() -> None:
     assert metrics.top_k(none, labels) == metrics.calibration_error(none, labels) == 0
     assert metrics.norm_ratio(none, none) == metrics.agreement(none, none) == 0
     assert metrics.voc_ap(none, none).tolist() == metrics.coco_ap(none, none).tolist() == [0, 0, 0]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([3, 10, 30]))
+def test_average_precisions_of_voc_equal_plain_loops(seed: int, images: int) -> None:
+    torch.manual_seed(seed)
+    scores, targets = torch.randperm(images).double(), torch.randint(-1, 2, (images,))
+    ranked = [int(targets[i]) for i in scores.argsort(descending=True) if targets[i] != 0]
+    positives = max(ranked.count(1), 1)
+    points = [(ranked[:n].count(1), ranked[:n].count(1) / n) for n in range(1, len(ranked) + 1)]
+
+    def best(hits: float) -> float:
+        return max((p for h, p in points if h >= hits), default=0.0)
+
+    column = (scores.unsqueeze(1), targets.unsqueeze(1))
+    every = [best(n) for n in range(1, positives + 1)]
+    assert metrics.voc_ap(*column).item() == pytest.approx(sum(every) / positives)
+    # Hits are whole: a recall of n/10 is reached from n · positives / 10 on, rounded up.
+    eleven = [best(-(-n * positives // 10)) for n in range(11)]
+    assert metrics.voc_ap(*column, points="eleven").item() == pytest.approx(sum(eleven) / 11)
+
+
+def test_eleven_points_of_a_small_ranking() -> None:
+    # Precisions 1 and 2/3 at recalls 0.5 and 1: six points (0 to 0.5) of one, five of the other.
+    column = torch.tensor([[0.9], [0.8], [0.7]]), torch.tensor([[1], [-1], [1]])
+    found = metrics.voc_ap(*column, points="eleven")
+    assert found.item() == pytest.approx((6 + 5 * 2 / 3) / 11)
+    assert metrics.voc_ap(*column).item() == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a_class_without_positives_is_left_out_of_the_means_over_classes() -> None:
+    scores = torch.tensor([[0.9, 0.9], [0.8, 0.1]])
+    targets = torch.tensor([[1, 0], [0, 0]])
+    assert math.isnan(metrics.coco_prf(scores, targets).CR)
+    found = metrics.coco_prf(scores, targets, released=False)
+    assert found == pytest.approx((1 / 3, 1, 1 / 2, 1 / 2, 1, 2 / 3))
+    nowhere = torch.zeros_like(targets)
+    assert metrics.coco_prf(scores, nowhere, released=False) == pytest.approx([0] * 6)
+    assert metrics.coco_prf(scores, 1 - nowhere, released=False) == pytest.approx(
+        metrics.coco_prf(scores, 1 - nowhere)
+    )
