@@ -241,4 +241,5 @@ def _own_seconds(evaluation: Mapping[str, Any]) -> float:
 
 
 def _over_seeds(parts: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {key: [part[key] for part in parts] for key in (parts[0] if parts else {})}
+    """Lists of all that any seed measured; None where one could not, on the images that it saw."""
+    return {key: [part.get(key) for part in parts] for one in parts for key in one}

@@ -227,21 +227,20 @@ class Execution:
         return self._latest
 
     def _diagnose(self, student: Outputs) -> None:
-        """Keep what the pictures of direction and norm need of the trained student."""
-        network = self.trainer.student
-        if self._teacher_outputs is None or not self.accelerator.is_main_process:
-            return
-        if not isinstance(network, Network):
+        """Keep what the pictures need of the trained student."""
+        if not self.accelerator.is_main_process:
             return
         found = diagnostics.measure(
             student,
             self._teacher_outputs,
-            network=network,
+            task=self.experiment.task,
+            network=self.trainer.student,
             distiller=self.experiment.distiller,
             test=self.experiment.test,
             accelerator=self.accelerator,
         )
-        self._write("diagnostics.json", json.dumps(found))
+        if found:
+            self._write("diagnostics.json", json.dumps(found))
 
     def _keep_student(self, evaluation: Evaluation) -> None:
         content = self._student_file(self.trainer.student)

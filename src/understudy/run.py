@@ -9,7 +9,7 @@ A run directory holds
     best/student.safetensors    the plain student of the epoch with the best headline metric
     student.safetensors   the plain student of the last epoch; loads without Understudy
     evaluation.json       metrics, per-class accuracy, fidelity and cost of that student
-    diagnostics.json      what the pictures of direction and norm are drawn from, with a teacher
+    diagnostics.json      what the pictures are drawn from; single-label runs need a teacher for it
     diverged.txt          instead of the three above, if a loss became NaN or infinite: which
     profile.json          written by `--profile`: a trace of some steps, in Chrome's format
     report.html           written by `understudy report`

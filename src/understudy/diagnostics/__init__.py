@@ -1,7 +1,7 @@
-"""What a finished run keeps for its pictures of direction and norm: counts, shares and means.
+"""What a finished run keeps for its pictures: counts, shares, means, and a few images.
 
-Of the outputs of both networks on the test images nothing is kept as it is, so that the file stays
-small. Where letKD says which template wins where, the few images are kept that this is drawn over.
+Of the features of both networks on the test images nothing is kept as it is, so that the file stays
+small. Images are kept where something is drawn over them: objects, classes, letKD's templates.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from understudy.data.loader import Loader
+from understudy.diagnostics import decisions, objects
 from understudy.diagnostics.directions import bit_agreement, of_student, of_teacher
 from understudy.diagnostics.projections import projections
 from understudy.diagnostics.templates import templates
@@ -19,7 +20,8 @@ from understudy.diagnostics.watch import Watch
 from understudy.distiller import Distiller
 from understudy.methods.lshfm import LSHFM
 from understudy.models.network import Network
-from understudy.tasks import Outputs
+from understudy.models.wrapped import Wrapped
+from understudy.tasks import Outputs, Task
 
 HASHES = 4096
 """Hashes that bits are compared of, at most."""
@@ -28,23 +30,53 @@ HASHES = 4096
 @torch.no_grad()
 def measure(
     student: Outputs,
-    teacher: Outputs,
+    teacher: Outputs | None,
     *,
-    network: Network,
+    task: Task,
+    network: Wrapped,
     distiller: Distiller,
     test: Loader,
     accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """All that the pictures of one run need, for JSON.
+    """All that the pictures of one run need, for JSON; empty if there is nothing to draw.
 
     Args:
         student: Outputs of the trained student on all test images.
-        teacher: Outputs of its teacher on the same images.
+        teacher: Outputs of its teacher on the same images, if it has one.
+        task: Says what the outputs are.
         network: The student; for features that no outputs are kept of.
         distiller: Teacher and methods.
         test: The test images.
         accelerator: Device and precision.
     """
+    there = distiller.teacher
+    alike = there is not None and there.network.num_classes == network.num_classes
+    found = _answers(student, teacher if alike else None, task, test)
+    if teacher is not None and isinstance(network, Network):
+        found |= _directions(student, teacher, network, distiller, test, accelerator)
+    return found
+
+
+def _answers(student: Outputs, teacher: Outputs | None, task: Task, test: Loader) -> dict[str, Any]:
+    """What both networks say of several objects or classes in an image."""
+    if task.truth == "class" or (task.truth == "classes" and "logits" not in student):
+        return {}
+    kind = objects if task.truth == "objects" else decisions
+    return {
+        "scenes": kind.scenes(student, teacher, test),
+        "precision": kind.precision(student, teacher),
+    }
+
+
+def _directions(
+    student: Outputs,
+    teacher: Outputs,
+    network: Network,
+    distiller: Distiller,
+    test: Loader,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """Of the features of whole images, as student and teacher see them."""
     assert distiller.teacher is not None
     s, t, labels = student["penultimate"], teacher["penultimate"], student["labels"]
     methods = dict(distiller.trainable.methods.items())

@@ -26,7 +26,7 @@ DEGREES = 2
 def of_student(
     student: Float[Tensor, "images dim_s"],
     teacher: Float[Tensor, "images dim_t"],
-    labels: Int[Tensor, " images"],
+    labels: Int[Tensor, "images ..."],
 ) -> dict[str, Any]:
     """What is drawn of a student; its cosines only where dimensions are equal."""
     alike = student.shape == teacher.shape
@@ -38,7 +38,7 @@ def of_student(
 
 
 def of_teacher(
-    teacher: Float[Tensor, "images dim"], labels: Int[Tensor, " images"]
+    teacher: Float[Tensor, "images dim"], labels: Int[Tensor, "images ..."]
 ) -> dict[str, Any]:
     """What is drawn of a teacher."""
     means = labelled_means(teacher, labels)
@@ -65,25 +65,36 @@ def histogram(values: Float[Tensor, " images"]) -> dict[str, Any] | None:
     return {"low": low, "high": high, "mean": float(values.mean()), "counts": counts}
 
 
+def shown(
+    labels: Int[Tensor, "images ..."],
+) -> tuple[Int[Tensor, " labels"], Int[Tensor, " labels"]]:
+    """Image and class of every label: one of each labelled image, or all that are present."""
+    if labels.dim() == 1:
+        (images,) = (labels >= 0).nonzero(as_tuple=True)
+        return images, labels[images]
+    images, classes = (labels == 1).nonzero(as_tuple=True)
+    return images, classes
+
+
 def labelled_means(
-    features: Float[Tensor, "images dim"], labels: Int[Tensor, " images"]
+    features: Float[Tensor, "images dim"], labels: Int[Tensor, "images ..."]
 ) -> Float[Tensor, "classes dim"]:
     """Mean feature of each class, zero for a class without images."""
-    known = labels >= 0
-    classes = int(labels.max()) + 1 if known.any() else 0
+    images, which = shown(labels)
+    classes = int(which.max()) + 1 if len(which) else 0
     sums = features.new_zeros(classes, features.shape[1], dtype=torch.float64)
-    sums.index_add_(0, labels[known], features[known].double())
-    return sums / labels[known].bincount(minlength=classes).clamp_min(1).unsqueeze(1)
+    sums.index_add_(0, which, features[images].double())
+    return sums / which.bincount(minlength=classes).clamp_min(1).unsqueeze(1)
 
 
 def to_class_mean(
     features: Float[Tensor, "images dim"],
     means: Float[Tensor, "classes dim"],
-    labels: Int[Tensor, " images"],
+    labels: Int[Tensor, "images ..."],
 ) -> dict[str, Any] | None:
-    """Cosines between each labelled image's feature and the mean of its class."""
-    known = labels >= 0
-    return histogram(cosine(features[known].double(), means[labels[known]]))
+    """Cosines between each labelled image's feature and the mean of its class, or of each."""
+    images, which = shown(labels)
+    return histogram(cosine(features[images].double(), means[which]))
 
 
 def between_classes(means: Float[Tensor, "classes dim"]) -> float | None:

@@ -1,17 +1,15 @@
 """Which of letKD's templates wins where, on some test images."""
 
-import base64
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from PIL import Image
+from jaxtyping import Int
 from torch import Tensor
 
 from understudy.batch import Batch
+from understudy.diagnostics.thumbnails import encoded
 from understudy.diagnostics.watch import Watch, spread
 from understudy.features import Features
 from understudy.methods.letkd import SCORES, LetKD
@@ -43,7 +41,7 @@ def _templates(method: LetKD, watch: Watch) -> dict[str, Any]:
     drawn = spread(len(images), DRAWN)
     places = {n: [torch.cat(x) for x in zip(*parts, strict=True)] for n, parts in won.items()}
     return {
-        "images": [_png(images[number]) for number in drawn],
+        "images": [encoded(images[i], side=PIXELS, form="PNG") for i in drawn],
         "places": {place: _place(drawn, *pair) for place, pair in places.items()},
     }
 
@@ -69,11 +67,3 @@ def _place(drawn: Tensor, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
         "teacher": theirs[drawn].tolist() if known.any() else None,
         "agreement": float((ours == theirs)[known].double().mean()) if known.any() else None,
     }
-
-
-def _png(image: Float[Tensor, "3 height width"]) -> str:
-    pixels = (255 * image).round().clamp(0, 255).byte().permute(1, 2, 0)
-    picture, file = Image.fromarray(pixels.numpy()), io.BytesIO()
-    picture.thumbnail((PIXELS, PIXELS))
-    picture.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
