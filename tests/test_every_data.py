@@ -1,5 +1,6 @@
 """What holds for every data source, whatever its format."""
 
+import json
 import os
 from collections.abc import Callable
 from inspect import signature
@@ -44,13 +45,55 @@ def table(root: Path) -> str:
     return str(root / "all.csv")
 
 
+def boxes(root: Path) -> str:
+    """Two images with a box in train, and one in test."""
+    for split, i in (("train", 0), ("train", 1), ("test", 2)):
+        (root / split).mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / split / f"{i}.png")
+    return str(root)
+
+
+def xml(root: Path) -> str:
+    boxes(root)
+    corners = "".join(f"<{c}>{n}</{c}>" for c, n in zip(CORNERS, (2, 4, 20, 30), strict=True))
+    for image in root.glob("*/*.png"):
+        name = f"class{int(image.stem) % 2}"
+        thing = f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"
+        image.with_suffix(".xml").write_text(f"<annotation>{thing}</annotation>")
+    return str(root)
+
+
+def json_file(root: Path) -> str:
+    boxes(root)
+    categories = [{"id": 3 * i + 1, "name": f"class{i}"} for i in range(2)]
+    for split in ("train", "test"):
+        names = sorted(path.name for path in (root / split).glob("*.png"))
+        content = {
+            "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+            "annotations": [
+                {"image_id": i, "category_id": 3 * i + 1, "bbox": [2, 4, 18, 26]}
+                for i in range(len(names))
+            ],
+            "categories": categories,
+        }
+        (root / split / "_annotations.coco.json").write_text(json.dumps(content))
+    return str(root)
+
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+BOXES = ("coco", "voc")
+"""Sources that know of boxes, and tell of every class whether it is in an image."""
+
 ROOTS: dict[str, Callable[[Path], str]] = {
     "cifar10": lambda root: tree(root, 10),
     "cifar100": lambda root: tree(root, 100),
+    "coco": json_file,
     "csv": table,
     "fashion": lambda root: "",
     "folder": lambda root: tree(root, 2),
     "hf": lambda root: tree(root, 2),
+    "voc": xml,
 }
 
 
@@ -63,7 +106,8 @@ def test_module_describes_itself(name: str) -> None:
     module = data.find(name)
     first = (module.__doc__ or "").splitlines()[0]
     assert 20 < len(first) <= 100
-    assert list(signature(module.load).parameters) == ["root", "split", "unreadable"]
+    more = ["faulty", "difficult"] if name in BOXES else []
+    assert list(signature(module.load).parameters) == ["root", "split", "unreadable", *more]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -72,7 +116,9 @@ def test_source_keeps_the_contract(name: str, split: str, tmp_path: Path) -> Non
     root = ROOTS[name](tmp_path)
     source = data.find(name).load(root, split)  # type: ignore[arg-type]
     assert source.labels.dtype == torch.int64
-    assert source.labels.shape == (len(source),)
+    classes = (len(source.classes),) if name in BOXES else ()
+    assert source.labels.shape == (len(source), *classes)
+    assert (source.target(0) is not None) == (name in BOXES)
     assert source.labels.min() >= UNLABELLED
     assert source.labels.max() < len(source.classes)
     assert source.skipped == ()

@@ -1,13 +1,15 @@
 """From names to objects: what a recipe says, built."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from understudy import data, networks, recipe, tasks
+from understudy import data, networks, tasks
 from understudy.batch import UNLABELLED
 from understudy.data import DecodedSource, Loader, ObjectViews, Source, Views, subset, views
 from understudy.data.classes import check as check_classes
@@ -18,7 +20,7 @@ from understudy.models.network import Network
 from understudy.models.weights import digest
 from understudy.models.wrapped import Wrapped
 from understudy.networks import classes_of, network
-from understudy.recipe import Recipe
+from understudy.recipe import Data, Recipe
 from understudy.tasks import Task
 from understudy.wiring import distiller, seeded, train_only
 
@@ -26,6 +28,11 @@ EVALUATION_BATCH = 256
 LARGE = 224
 """Side of the views where neither the images nor the networks have one of their own."""
 
+_TRUTHS = {
+    "class": "the one class",
+    "classes": "the presence of each class",
+    "objects": "boxes of the objects",
+}
 
 Images = tuple[Source, Source]
 """Training and test images."""
@@ -137,7 +144,7 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
 def sources(recipe: Recipe) -> Images:
     """Training and test images of a recipe."""
     wanted = recipe.data
-    train, test = _loaded(wanted, "train"), _test(recipe)
+    train, test = _loaded(recipe, "train"), _test(recipe)
     check_classes(test.classes, train.classes)
     if wanted.validation:
         train, _ = subset.split(train, wanted.validation, seed=_data_seed(recipe))
@@ -145,7 +152,7 @@ def sources(recipe: Recipe) -> Images:
         train = subset.class_balanced(
             train, images=wanted.images, labels=wanted.labels, seed=_data_seed(recipe)
         )
-    if recipe.task != "none" and not (train.labels != UNLABELLED).any():
+    if recipe.task != "none" and not train.labelled.any():
         raise DataError(
             f"None of the {len(train)} training images has a label; sort them into one folder per "
             "class, or train without labels by --task none."
@@ -156,14 +163,17 @@ def sources(recipe: Recipe) -> Images:
 def _test(recipe: Recipe) -> Source:
     wanted = recipe.data
     if not wanted.validation:
-        return _loaded(wanted, "test")
-    whole = _loaded(wanted, "train")
+        return _loaded(recipe, "test")
+    whole = _loaded(recipe, "train")
     return subset.split(whole, wanted.validation, seed=_data_seed(recipe))[1]
 
 
-def _loaded(wanted: recipe.Data, split: Literal["train", "test"]) -> Source:
+def _loaded(recipe: Recipe, split: Literal["train", "test"]) -> Source:
     """The images of one split; those that are not in memory come from the decoded ones."""
-    source = data.find(wanted.source).load(wanted.root, split, unreadable=wanted.unreadable)
+    wanted = recipe.data
+    load: Callable[..., Source] = data.find(wanted.source).load
+    source = load(wanted.root, split, unreadable=wanted.unreadable, **_options(wanted, load))
+    _refuse(recipe, source)
     small = source.pixels is not None
     if wanted.decoded_side and (small or not wanted.decoded):
         reason = "these are small and kept in memory: leave it out" if small else "set data.decoded"
@@ -174,6 +184,34 @@ def _loaded(wanted: recipe.Data, split: Literal["train", "test"]) -> Source:
     if small or not wanted.decoded:
         return source
     return DecodedSource(source, Path(wanted.decoded) / split, side=wanted.decoded_side)
+
+
+def _options(wanted: Data, load: Callable[..., Source]) -> dict[str, str]:
+    """What the recipe says of faulty and difficult objects, for a source that knows of any."""
+    known: dict[str, str] = {"faulty": wanted.faulty, "difficult": wanted.difficult}
+    if set(known) <= set(signature(load).parameters):
+        return known
+    for key, value in known.items():
+        if value != getattr(Data(), key):
+            raise RecipeError(
+                f"data.{key}={value} is about boxes, which the source {wanted.source!r} does not "
+                "read: leave it out, or use one with boxes, such as voc or coco."
+            )
+    return {}
+
+
+def _refuse(recipe: Recipe, source: Source) -> None:
+    """Refuse images of which the source does not tell what the task has to know."""
+    task, several = tasks.find(recipe.task), source.labels.ndim == 2
+    told = {"class": not several, "classes": several, "objects": source.target(0) is not None}
+    if task.uses_labels and not told[task.truth]:
+        raise DataError(
+            f"The task {recipe.task!r} needs {_TRUTHS[task.truth]} in every image, which the "
+            f"source {recipe.data.source!r} does not tell of {recipe.data.root or 'its images'}; "
+            "choose another task or source."
+        )
+    if task.truth == "objects" and recipe.data.labels is not None:
+        raise RecipeError("data.labels hides classes, and no boxes: leave it out for detection.")
 
 
 def _data_seed(recipe: Recipe) -> int:
@@ -220,7 +258,7 @@ class _Loaders:
         """Shuffled and augmented, this process's share."""
         labels = _labels(source, task)
         share = self.recipe.data.labelled_share
-        if task.uses_labels and not self.recipe.methods and (labels == UNLABELLED).any():
+        if task.uses_labels and not self.recipe.methods and not source.labelled.all():
             share = 1.0  # A control has no use for an image without a label.
         return Loader(
             self._views(source, task),
@@ -228,6 +266,7 @@ class _Loaders:
             batch=self.recipe.training.batch,
             seed=self.recipe.seed,
             shuffle=True,
+            upright=_upright(source) if task.truth == "objects" else None,
             labelled_share=share,
             mixing=Mixing(self.recipe.data.mixup, self.recipe.data.cutmix),
             smoothing=self.recipe.training.label_smoothing,
@@ -275,4 +314,9 @@ class _Loaders:
 
 
 def _labels(source: Source, task: Task) -> Tensor:
-    return source.labels if task.uses_labels else torch.full_like(source.labels, UNLABELLED)
+    return source.labels if task.uses_labels else torch.full((len(source),), UNLABELLED)
+
+
+def _upright(source: Source) -> Tensor:
+    height, width = source.sides().unbind(1)
+    return height > width

@@ -1,6 +1,7 @@
 """Where images come from, one file per source: the file's name is the source's name.
 
-A source module has one function, `load(root, split, *, unreadable)`, that gives a `Source`.
+A source module has one function, `load(root, split, *, unreadable)`, that gives a `Source`; one
+with boxes also takes `faulty` and `difficult`, as in `recipe.Data`.
 """
 
 from importlib import import_module

@@ -3,18 +3,18 @@
 import math
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from understudy.batch import UNLABELLED
 from understudy.data._hash import mix
+from understudy.data.source import labelled
 from understudy.errors import DataError
 
 Pairs = tuple[Int64[Tensor, " images"], Int64[Tensor, " images"]]
 """Image numbers, and the view of each that is shown."""
 
 # Each use of random numbers has a number of its own, so that no two share a stream.
-_EVERYTHING, _LABELLED, _UNLABELLED, _WITHIN = range(4)
+_EVERYTHING, _LABELLED, _UNLABELLED, _WITHIN, _BATCHES = range(5)
 
 
 def plain(images: int, *, seed: int, epoch: int) -> Pairs:
@@ -22,14 +22,32 @@ def plain(images: int, *, seed: int, epoch: int) -> Pairs:
     return shuffled(images, seed, epoch, _EVERYTHING), torch.full((images,), epoch)
 
 
+def grouped(upright: Bool[Tensor, " images"], *, batch: int, seed: int, epoch: int) -> Pairs:
+    """The same in batches of images that are all upright, or all not: little of them is padding.
+
+    What is left of both kinds when the batches are full comes last: one batch at most holds both.
+    """
+    order, view = plain(len(upright), seed=seed, epoch=epoch)
+    kinds = [order[upright[order]], order[~upright[order]]]
+    full = torch.cat([x[: len(x) // batch * batch].view(-1, batch) for x in kinds])
+    rest = [x[len(x) // batch * batch :] for x in kinds]
+    return torch.cat([full[shuffled(len(full), seed, epoch, _BATCHES)].flatten(), *rest]), view
+
+
 def mixed(
-    labels: Int64[Tensor, " images"], *, share: float, batch: int, steps: int, seed: int, epoch: int
+    labels: Int64[Tensor, "images ..."],
+    *,
+    share: float,
+    batch: int,
+    steps: int,
+    seed: int,
+    epoch: int,
 ) -> Pairs:
     """`steps` batches, each with the same `share` of labelled images, at random places in it."""
-    labelled = round(share * batch)
+    known, count = labelled(labels), round(share * batch)
     pools = (
-        (labels != UNLABELLED, labelled, _LABELLED),
-        (labels == UNLABELLED, batch - labelled, _UNLABELLED),
+        (known, count, _LABELLED),
+        (~known, batch - count, _UNLABELLED),
     )
     parts = [
         _repeated(pool.nonzero().flatten(), count, steps=steps, seed=seed, epoch=epoch, use=use)

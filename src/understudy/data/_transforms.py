@@ -1,12 +1,13 @@
 """What is done to images shown one by one: the transforms of torchvision, the slow one faster."""
 
 from collections.abc import Mapping
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from understudy.data.source import Source
@@ -15,6 +16,8 @@ from understudy.errors import DataError
 Augment = Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"]
 PAD = 4
 """Margin in pixels of `crop_flip`."""
+_GREY = (124, 116, 104)
+"""What an image is padded with: the mean of ImageNet, which networks see as zero."""
 # timm and torchvision resize to 256 before they cut 224 pixels.
 _MARGIN = 256 / 224
 
@@ -76,6 +79,59 @@ class RandomResizedCrop(v2.RandomResizedCrop):  # type: ignore[misc]
         """Top, left, height and width of a random part of an image of this size."""
         drawn = self.make_params([torch.empty(3, height, width, device="meta")])
         return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
+
+
+@final
+class ScaleJitter(v2.Transform):  # type: ignore[misc]
+    """Large-scale jitter of an image with objects, cut or padded to its own size at random.
+
+    Objects that fall out of it are dropped with all that is said of them.
+    """
+
+    def __init__(self, *, scales: tuple[float, float] = (0.1, 2.0)) -> None:
+        """A jitter in the range of Ghiasi et al. (2021)."""
+        super().__init__()
+        self.scales = scales
+
+    def forward(self, image: tv_tensors.Image, target: dict[str, Any]) -> Any:
+        """The image and its target, from torch's generator."""
+        height, width = image.shape[-2:]
+        # Of an image of few pixels, something has to be left.
+        least, most = (max(scale, 2 / min(height, width)) for scale in self.scales)
+        steps = [
+            v2.ScaleJitter((width, height), (least, most)),
+            v2.RandomCrop((height, width), pad_if_needed=True, fill=_GREY),
+            v2.SanitizeBoundingBoxes(labels_getter=_columns),
+        ]
+        return moved(v2.Compose(steps), image, target)
+
+
+def _columns(shown: tuple[Any, dict[str, Any]]) -> list[Tensor]:
+    """What a target says of each object, beside its box."""
+    return [value for name, value in shown[1].items() if name != "boxes"]
+
+
+def moved(transform: v2.Transform, image: Tensor, target: dict[str, Any]) -> Any:
+    """An image and its target after a transform; areas of objects change as those of their boxes.
+
+    An image cut at its border takes the same share of an object and of its box.
+    """
+    share = target["areas"] / _extent(target["boxes"])
+    image, target = transform(image, target | {"areas": share})
+    return image, target | {"areas": target["areas"] * _extent(target["boxes"])}
+
+
+def scaled(target: Any, size: tuple[int, int]) -> Any:
+    """What is known of an image, when that has height and width `size`."""
+    if not isinstance(target, dict) or "boxes" not in target:
+        return target
+    # Without an image, torchvision would resize whatever tensor it meets first.
+    return moved(v2.Resize(size), tv_tensors.Image(torch.empty(1, 1, 1)), target)[1]
+
+
+def _extent(boxes: Tensor) -> Float[Tensor, " objects"]:
+    left, top, right, bottom = boxes.as_subclass(Tensor).unbind(1)
+    return (right - left) * (bottom - top)
 
 
 def resized(

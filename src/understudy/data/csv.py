@@ -3,6 +3,17 @@
 Paths are relative to the file's own folder. Labels are names, numbered alphabetically, or numbers,
 taken as they are; an empty one means unlabelled. Without the column `split` all rows are `train`;
 the test split may also be called `val`, `valid` or `validation`.
+
+An image with several classes has their names in `label`, between `;` or `|`; nothing but such a
+mark means that it has none. Or every class has a column, as in
+
+    split,file_name,cat,dog
+    train,0001.jpg,1,0
+    train,0002.jpg,1,
+
+with 1 for present, 0 for absent, and an empty place for not known. Such files are looked for beside
+the table, in the folder of their split, and in all folders below. A split may have a year behind
+its name (`train2017`); of several test splits, the first of `test`, `val`, … is taken.
 """
 
 import csv
@@ -15,6 +26,8 @@ from typing import Literal
 import torch
 
 from understudy.batch import UNLABELLED
+from understudy.data import _csv_multi
+from understudy.data._csv_multi import Values
 from understudy.data._files import from_files
 from understudy.data._split import TEST_NAMES, no_test_split
 from understudy.data.source import Source
@@ -44,9 +57,12 @@ def load(
             f"There is no file {root!r}; set data.root to a CSV file of paths and labels."
         )
     try:
-        rows = _rows(table)
+        columns, lines = _read(table)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is not a CSV file in UTF-8: {error}.") from error
+    if "file_name" in columns and "label" not in columns:
+        return _csv_multi.load(table, columns, lines, split, unreadable=unreadable)
+    rows = _rows(table, columns, lines)
     # Both splits together decide on the classes, so that their labels agree.
     classes, numbers = _numbered(table, rows)
     chosen = [i for i, row in enumerate(rows) if row.split == split]
@@ -59,20 +75,25 @@ def load(
     return from_files(paths, labels, classes, root=table.parent, unreadable=unreadable)
 
 
-def _rows(table: Path) -> list[_Row]:
+def _read(table: Path) -> tuple[Sequence[str], list[tuple[int, Values]]]:
+    """The names of the columns; line number and values of every row."""
     # Spreadsheets put a byte order mark in front; utf-8-sig takes it away.
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        for column in ("path", "label"):
-            if column not in (reader.fieldnames or ()):
-                raise DataError(
-                    f"{table}, line 1: there is no column {column!r}; the header must be "
-                    "'path,label' or 'path,label,split'."
-                )
-        return [_row(table, reader.line_num, values) for values in reader]
+        return reader.fieldnames or (), [(reader.line_num, values) for values in reader]
 
 
-def _row(table: Path, line: int, values: dict[str, str | None]) -> _Row:
+def _rows(table: Path, columns: Sequence[str], lines: Sequence[tuple[int, Values]]) -> list[_Row]:
+    for column in ("path", "label"):
+        if column not in columns:
+            raise DataError(
+                f"{table}, line 1: there is no column {column!r}; the header must be "
+                "'path,label', 'path,label,split' or 'split,file_name' and a column for each class."
+            )
+    return [_row(table, line, values) for line, values in lines]
+
+
+def _row(table: Path, line: int, values: Values) -> _Row:
     path, label = (values[column] or "" for column in ("path", "label"))
     name = values.get("split") or "train"
     if not path:
@@ -85,8 +106,12 @@ def _row(table: Path, line: int, values: dict[str, str | None]) -> _Row:
     return _Row(line, table.parent / path, label.strip(), "train" if name == "train" else "test")
 
 
-def _numbered(table: Path, rows: Sequence[_Row]) -> tuple[list[str], list[int]]:
-    """Class names, and the label of each row."""
+def _numbered(
+    table: Path, rows: Sequence[_Row]
+) -> tuple[list[str], list[int]] | tuple[list[str], list[list[int]]]:
+    """Class names, and the label of each row, or of every class in it."""
+    if _csv_multi.several([row.label for row in rows]):
+        return _csv_multi.presence([row.label for row in rows])
     given = sorted({row.label for row in rows if row.label})
     if not all(re.fullmatch(r"-?\d+", label) for label in given):
         return given, [given.index(row.label) if row.label else UNLABELLED for row in rows]

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from understudy.data._transforms import resized
+from understudy.data._transforms import resized, scaled
 from understudy.data.source import Box, Source, short_digest
 from understudy.errors import DataError
 
@@ -89,8 +89,10 @@ class DecodedSource(Source):
         return torch.from_numpy(part).permute(2, 0, 1)
 
     def target(self, i: int) -> Any:
-        """What the source knows of image `i`."""
-        return self.source.target(i)
+        """What the source knows of image `i`, its boxes as the image is kept."""
+        target = self.source.target(i)
+        height, width = self._sides[i].tolist()
+        return target if self.side is None else scaled(target, (height, width))
 
     def sides(self) -> Int64[Tensor, "images 2"]:
         """Height and width of every image as it is kept."""
@@ -101,6 +103,11 @@ class DecodedSource(Source):
         """That of the source, unless its images are reduced."""
         whole = self.source.images_digest
         return short_digest(whole, self.side) if self.side else whole
+
+    @property
+    def targets_digest(self) -> str:
+        """That of the source: boxes follow the images."""
+        return self.source.targets_digest
 
     @property
     def _file(self) -> Path:

@@ -6,12 +6,12 @@ from itertools import compress, islice
 from typing import final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from understudy.batch import Batch, Mixed, Objects
-from understudy.data._order import Pairs, mixed, plain
+from understudy.data._order import Pairs, grouped, mixed, plain
 from understudy.data.mixing import Blend, Mixing, mirrored
 from understudy.data.views import CLEAN, MemoryViews, Shown, Views
 from understudy.errors import DataError, RecipeError, UnderstudyError
@@ -42,11 +42,12 @@ class Loader:
     def __init__(
         self,
         views: Views,
-        labels: Int64[Tensor, " images"],
+        labels: Int64[Tensor, "images ..."],
         *,
         batch: int,
         seed: int,
         shuffle: bool,
+        upright: Bool[Tensor, " images"] | None = None,
         labelled_share: float | None = None,
         mixing: Mixing | None = None,
         smoothing: float = 0.0,
@@ -59,11 +60,13 @@ class Loader:
 
         Args:
             views: What shows the images.
-            labels: Class of every image; `UNLABELLED` (-1) where it is not known.
+            labels: Class of every image, or whether it has each of some classes; `UNLABELLED` (-1)
+                where it is not known.
             batch: Images per optimizer step, over all processes.
             seed: Seed of the order.
             shuffle: Random order, and a last batch too small for every micro-batch to hold two
                 images is left out; otherwise all images in their own order.
+            upright: Which images are higher than wide, and share random batches with their like.
             labelled_share: Share of labelled images in every batch, which are repeated within an
                 epoch as often as that needs; None takes all images as they come.
             mixing: How the images of an epoch are mixed with each other, if they are.
@@ -78,7 +81,7 @@ class Loader:
             RecipeError: A smoothing outside of [0, 1).
         """
         self.views, self.labels = views, labels
-        self.batch, self.seed, self.shuffle = batch, seed, shuffle
+        self.batch, self.seed, self.shuffle, self.upright = batch, seed, shuffle, upright
         self.labelled_share, self.mixing, self.smoothing = labelled_share, mixing, smoothing
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
         self._coming = _NOTHING
@@ -167,6 +170,8 @@ class Loader:
             index = torch.arange(len(self.labels))
             return index, torch.full_like(index, epoch)
         if self.labelled_share is None:
+            if self.upright is not None:
+                return grouped(self.upright, batch=self.batch, seed=self.seed, epoch=epoch)
             return plain(len(self.labels), seed=self.seed, epoch=epoch)
         return mixed(
             self.labels,

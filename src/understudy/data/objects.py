@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from understudy.batch import Objects
 from understudy.data._hash import mix
-from understudy.data._transforms import Augment, chosen, colour
+from understudy.data._transforms import Augment, ScaleJitter, chosen, colour
 from understudy.data.source import Source
 from understudy.data.views import CLEAN, Views, seeded
 from understudy.errors import DataError
@@ -74,6 +74,7 @@ def _steps(augment: Augment, jitter: float) -> list[v2.Transform]:
     steps: dict[Augment, list[v2.Transform]] = {
         "none": [],
         "flip": [v2.RandomHorizontalFlip()],
+        "scale_jitter": [ScaleJitter(), v2.RandomHorizontalFlip()],
     }
     return chosen(steps, augment) + colour(jitter) or [v2.Identity()]
 

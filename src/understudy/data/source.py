@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
+from understudy.batch import UNLABELLED
 from understudy.data._image import decode, sides_of
 
 Box = Callable[[int, int], tuple[int, int, int, int]]
@@ -23,14 +24,15 @@ class Source(ABC):
 
     Attributes:
         classes: Class names in the order of the labels; empty if unknown.
-        labels: Class number of each image; `UNLABELLED` (-1) where it is not known.
+        labels: Class number of each image; `UNLABELLED` (-1) where it is not known. With several
+            classes in an image, `(images, classes)`: 1 present, 0 absent, -1 not known.
         pixels: All images at once, for small ones kept in memory; None for the others.
         size: Side of the images if all are squares of one size, else None.
-        skipped: The files that were left out, each with the reason.
+        skipped: What was left out or repaired, each with the reason.
     """
 
     classes: tuple[str, ...]
-    labels: Int64[Tensor, " images"]
+    labels: Int64[Tensor, "images ..."]
     pixels: UInt8[Tensor, "images 3 height width"] | None
     size: int | None
     skipped: tuple[str, ...]
@@ -61,10 +63,27 @@ class Source(ABC):
     def images_digest(self) -> str:
         """Sixteen hex digits that change with the images or their order, not with their labels."""
 
+    @property
+    def targets_digest(self) -> str:
+        """Sixteen hex digits that change with any `target`; empty where there are none."""
+        return ""
+
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits that change with the images, their order, labels or class names."""
-        return short_digest(self.images_digest, self.labels.tolist(), self.classes)
+        """Sixteen hex digits that change with images, order, labels, class names or targets."""
+        targets = filter(None, [self.targets_digest])
+        return short_digest(self.images_digest, self.labels.tolist(), self.classes, *targets)
+
+    @property
+    def labelled(self) -> Bool[Tensor, " images"]:
+        """Of which images a label is known."""
+        return labelled(self.labels)
+
+
+def labelled(labels: Int64[Tensor, "images ..."]) -> Bool[Tensor, " images"]:
+    """Of which images a label is known; of several classes, one is enough."""
+    known = labels != UNLABELLED
+    return known.any(1) if known.ndim == 2 else known
 
 
 def short_digest(*content: object) -> str:

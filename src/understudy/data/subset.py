@@ -1,6 +1,7 @@
 """Parts of a source: fewer images, fewer labels, a share for validation; all decided by a seed."""
 
 from functools import cached_property
+from itertools import product
 from typing import Any, final
 
 import torch
@@ -21,7 +22,7 @@ class Subset(Source):
     """Some images of a source, in their order, with labels that may be hidden."""
 
     def __init__(
-        self, source: Source, index: Int64[Tensor, " kept"], labels: Int64[Tensor, " kept"]
+        self, source: Source, index: Int64[Tensor, " kept"], labels: Int64[Tensor, "kept ..."]
     ) -> None:
         self.source, self.index, self.labels = source, index, labels
         self.classes, self.size, self.skipped = source.classes, source.size, source.skipped
@@ -48,6 +49,11 @@ class Subset(Source):
         """Sixteen hex digits of the whole source's digest, and of which images are kept."""
         return short_digest(self.source.images_digest, self.index.tolist())
 
+    @property
+    def targets_digest(self) -> str:
+        """That of the whole source."""
+        return self.source.targets_digest
+
 
 def class_balanced(
     source: Source, *, images: int | None = None, labels: int | None = None, seed: int
@@ -56,17 +62,19 @@ def class_balanced(
 
     What does not divide evenly goes to the first classes. A smaller choice is contained in a
     larger one under the same seed. Unlabelled images are kept as if they were one more class.
+    Where an image has several classes, images and those that keep their labels are any.
 
     Raises:
-        DataError: More asked for than a class has.
+        DataError: More asked for than a class has, or than there are images.
     """
+    take = _any if source.labels.ndim == 2 else _of_every_class
     if images is not None:
-        kept = _balanced(source, torch.unique(source.labels), images, seed, _IMAGES)
+        kept = take(source, images, seed, _IMAGES)
         source = Subset(source, kept.nonzero().flatten(), source.labels[kept])
     if labels is not None:
-        known = torch.unique(source.labels[source.labels != UNLABELLED])
-        shown = _balanced(source, known, labels, seed, _LABELS)
-        hidden = source.labels.masked_fill(~shown, UNLABELLED)
+        shown = take(source, labels, seed, _LABELS)
+        hidden = source.labels.clone()
+        hidden[~shown] = UNLABELLED
         source = Subset(source, torch.arange(len(source)), hidden)
     return source
 
@@ -74,13 +82,14 @@ def class_balanced(
 def split(source: Source, validation: float, *, seed: int) -> tuple[Source, Source]:
     """Training and validation part; of every class the share `validation` is validation.
 
+    Where an image has several classes, the share is kept as far as these go together, and every
+    class with two images is in both parts if that can be.
+
     Raises:
         DataError: The share is not between 0 and 1, or leaves one part empty.
     """
-    chosen = torch.zeros(len(source), dtype=torch.bool)
-    for label, members in _members(source, torch.unique(source.labels)).items():
-        count = round(validation * len(members))
-        chosen[members[shuffled(len(members), seed, _VALIDATION, label)[:count]]] = True
+    held_back = _held_back_of_several if source.labels.ndim == 2 else _held_back
+    chosen = held_back(source, validation, seed)
     if not 0 < validation < 1 or not 0 < int(chosen.sum()) < len(source):
         raise DataError(
             f"A validation share of {validation} of {len(source)} images leaves one part empty; "
@@ -90,6 +99,72 @@ def split(source: Source, validation: float, *, seed: int) -> tuple[Source, Sour
         Subset(source, part.nonzero().flatten(), source.labels[part]) for part in (~chosen, chosen)
     )
     return train, held
+
+
+def _held_back(source: Source, share: float, seed: int) -> Bool[Tensor, " images"]:
+    chosen = torch.zeros(len(source), dtype=torch.bool)
+    for label, members in _members(source, torch.unique(source.labels)).items():
+        count = round(share * len(members))
+        chosen[members[shuffled(len(members), seed, _VALIDATION, label)[:count]]] = True
+    return chosen
+
+
+def _held_back_of_several(source: Source, share: float, seed: int) -> Bool[Tensor, " images"]:
+    """Class by class, the rarest first: its images are the hardest to place."""
+    chosen, open_ = torch.zeros(2, len(source), dtype=torch.bool)
+    open_[:] = True
+    present = source.labels == 1
+    for label in present.sum(0).argsort(stable=True).tolist():
+        order = shuffled(len(source), seed, _VALIDATION, label)
+        _hold(chosen, open_, present[:, label], share, order)
+    _hold(chosen, open_, open_.clone(), share, shuffled(len(source), seed, _VALIDATION, -1))
+    return _mended(chosen, present) if 0 < share < 1 else chosen
+
+
+def _hold(
+    chosen: Bool[Tensor, " images"],
+    open_: Bool[Tensor, " images"],
+    members: Bool[Tensor, " images"],
+    share: float,
+    order: Int64[Tensor, " images"],
+) -> None:
+    """Choose of the members that are still open, until a share of all members is chosen."""
+    missing = round(share * int(members.sum())) - int((chosen & members).sum())
+    free = order[(open_ & members)[order]]
+    chosen[free[: max(missing, 0)]] = True
+    open_[members] = False
+
+
+def _mended(
+    chosen: Bool[Tensor, " images"], present: Bool[Tensor, "images classes"]
+) -> Bool[Tensor, " images"]:
+    """Move an image for each class that one part lacks, if the other can do without it."""
+    for label, side in product(range(present.shape[1]), (True, False)):
+        here, members = chosen == side, present[:, label]
+        if (here & members).any():
+            continue
+        others = present[~here].sum(0)
+        spare = members & (~present | (others > 1)).all(1)
+        chosen[spare.nonzero()[:1]] = side
+    return chosen
+
+
+def _any(source: Source, total: int, seed: int, use: int) -> Bool[Tensor, " images"]:
+    """Any `total` images of which a label is known, or any where all are to be kept."""
+    able = source.labelled if use == _LABELS else torch.ones(len(source), dtype=torch.bool)
+    if total > int(able.sum()):
+        raise DataError(
+            f"{total} images are asked for, but there are only {int(able.sum())}; ask for fewer."
+        )
+    order = shuffled(len(source), seed, use)
+    chosen = torch.zeros_like(able)
+    chosen[order[able[order]][:total]] = True
+    return chosen
+
+
+def _of_every_class(source: Source, total: int, seed: int, use: int) -> Bool[Tensor, " images"]:
+    known = source.labels if use == _IMAGES else source.labels[source.labelled]
+    return _balanced(source, torch.unique(known), total, seed, use)
 
 
 def _balanced(
