@@ -6,7 +6,7 @@ Lists need no torch where the files alone can tell: a second of waiting is long 
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +22,9 @@ from understudy.errors import NameNotFound
 from understudy.recipes import About
 
 Row = tuple[str, ...]
+
+_FIGURES = {"multilabel": "mAP", "detection": "AP50"}
+"""Task → the figure that is published of it, where that is not top-1."""
 
 
 def table(kind: str) -> Table:
@@ -59,6 +62,9 @@ def _method_page(method: Any) -> Group:
     keys = [("weight", f"{method.published_weight:g}", "of this loss, as published")]
     keys += [(key, str(x), help_of.get(key, "")) for key, x in hyper_parameters(method).items()]
     about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
+    keys += [
+        (key, _given(given), "instead, for this task") for key, given in method.published.items()
+    ]
     rows = ((key, default, " ".join(text.split())) for key, default, text in keys)
     return Group(
         _prose(import_module(method.__module__)),
@@ -69,12 +75,16 @@ def _method_page(method: Any) -> Group:
     )
 
 
+def _given(keys: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in keys.items())
+
+
 def _recipe_page(name: str) -> str:
     """A file as it is; for a row of a table, one that does the same, headed by what is known."""
     if name in recipes.tables():
         return recipes.tables()[name].read_text(encoding="utf-8")
     about = recipes.about(name)
-    lines = [f"{about.paper}: {about.table}.", "", *_figures(about), f"Cost: {about.cost}."]
+    lines = [f"{about.paper}: {about.table}.", "", *_figures(name, about), f"Cost: {about.cost}."]
     lines += [f"Note: {about.note}."] if about.note else []
     head = [part for line in lines for part in textwrap.wrap(line, 98) or [""]]
     for line in _commands(name, about):
@@ -86,11 +96,12 @@ def _recipe_page(name: str) -> str:
     return "\n".join(f"# {line}".rstrip() for line in head) + f"\n{keys}"
 
 
-def _figures(about: About) -> Iterator[str]:
+def _figures(name: str, about: About) -> Iterator[str]:
     figures = {"": about.published, "student alone": about.student, "teacher": about.teacher}
     known = [f"{who} {value} %".strip() for who, value in figures.items() if value]
     if known:
-        yield f"Published top-1: {', '.join(known)}."
+        figure = _FIGURES.get(recipe.load(name).task, "top-1")
+        yield f"Published {figure}: {', '.join(known)}."
 
 
 def _commands(name: str, about: About) -> Iterator[str]:
@@ -207,7 +218,7 @@ _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
     "data": (("source", "what it is"), _modules("data")),
     "tasks": (("task", "what it is"), _modules("tasks")),
     "recipes": (
-        ("recipe", "data", "teacher→student", "methods", "paper", "top-1"),
+        ("recipe", "data", "teacher→student", "methods", "paper", "published"),
         _recipes,
     ),
 }

@@ -32,6 +32,8 @@ def teacher(recipe: Recipe, classes: tuple[str, ...], task: Task, *, shown: int)
             "--teacher.weights, a file, a run directory or 'pretrained'."
         )
     taught = classes_of(Path(recipe.teacher.weights))
+    if recipe.teacher.weights == "pretrained" and task.truth == "objects":
+        taught = detection.COCO_CLASSES
     with seeded(recipe.seed):
         # Unlabelled images tell of no classes, but a run that trained the teacher does.
         known = len(classes or taught) or None
@@ -73,12 +75,22 @@ def network(
         raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
     new_classifier = role == "student" and not exact
     if task.truth == "objects":
+        if wanted.pool:
+            raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
+        for key in ("taps", "size", "mean", "std"):
+            if getattr(wanted, key):
+                raise RecipeError(
+                    f"A detector takes no {role}.{key}: it is read where its losses look, and "
+                    "resizes and normalises images by the options min_size, max_size (size for "
+                    "ssdlite), image_mean and image_std."
+                )
         return detection.find(
             wanted.name,
             num_classes=num_classes,
             weights=wanted.weights,
             options=wanted.options,
             new_classifier=new_classifier,
+            own_classes=role == "teacher",
         )
     return models.find(
         wanted.name,
@@ -90,6 +102,7 @@ def network(
         shown=shown,
         mean=wanted.mean,
         std=wanted.std,
+        pool=wanted.pool,
         new_classifier=new_classifier,
         own_classes=role == "teacher",
     )

@@ -98,6 +98,8 @@ class Network:
     """Channel means this network subtracts, for values in [0, 1]."""
     std: tuple[float, ...] | None = None
     """Channel deviations this network divides by."""
+    pool: Literal["", "gap", "gmp", "gwp"] = ""
+    """How its last map becomes a vector: mean, maximum, or the mean of both; default: its own."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from understudy.errors import NameNotFound, NetworkError
 from understudy.models import cifar
 from understudy.models.input import Input as Input
 from understudy.models.network import Network as Network
+from understudy.models.pooling import TIMM, Pool
 from understudy.models.weights import count_classes, load, read
 
 _ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
@@ -42,6 +43,7 @@ def find(
     shown: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    pool: Pool = "",
     new_classifier: bool = False,
     own_classes: bool = False,
 ) -> Network:
@@ -59,6 +61,7 @@ def find(
             its `shapes` are those of such images.
         mean: Channel means it subtracts, instead of its own.
         std: Channel deviations it divides by, instead of its own.
+        pool: How its last map is pooled, instead of as it does: see `models.pooling`.
         new_classifier: Make the classifier anew if the weights are of other classes: right for a
             student that starts from pretrained weights, never for a teacher.
         own_classes: Take the classes that the weights are of, if these are others.
@@ -70,8 +73,11 @@ def find(
     if num_classes == 0 and not name.startswith("timm:"):
         raise NetworkError(f"{name} cannot be built without a classifier; only timm: networks can.")
     keep = weights == "pretrained" or name.startswith("hf:")
+    options = dict(options or {})
+    if pool and name.startswith("timm:"):
+        options, pool = {"global_pool": TIMM[pool]} | options, ""
     built, contract = _build(
-        name, None if keep and num_classes else num_classes, weights == "pretrained", options or {}
+        name, None if keep and num_classes else num_classes, weights == "pretrained", options
     )
     contract = replace(
         contract,
@@ -79,7 +85,7 @@ def find(
         mean=mean or contract.mean,
         std=std or contract.std,
     )
-    network = Network(built, input=contract, taps=taps, name=name)
+    network = Network(built, input=contract, taps=taps, pool=pool, name=name)
     if weights and weights != "pretrained":
         network.restore(read(weights))
         theirs = count_classes(network.module, weights, network.classifier) if own_classes else None

@@ -17,6 +17,7 @@ from understudy.layers import Followed, drop_idle, recorded
 from understudy.models import places
 from understudy.models.embedding import Embedded, classifier_like, linear_like
 from understudy.models.input import ANY_INPUT, Input
+from understudy.models.pooling import Pool, averages, put
 from understudy.models.taps import attach, first_tensor, run, settle, still, taken, vector
 from understudy.models.trace import Anatomy, discover
 from understudy.models.wrapped import Wrapped
@@ -38,6 +39,7 @@ class Network(Wrapped):
         taps: Feature name → `module.path` (its output) or `module.path:input`; adds to the taps
             found, or replaces them.
         classifier: Path of the last layer; None finds it, "" says there is none.
+        pool: How the last map becomes `penultimate`, if other than by the average: see `pooling`.
         name: What errors and tables call the network.
 
     Raises:
@@ -52,6 +54,7 @@ class Network(Wrapped):
         input: Input = ANY_INPUT,
         taps: Mapping[str, str] | None = None,
         classifier: str | None = None,
+        pool: Pool = "",
         name: str = "",
     ) -> None:
         super().__init__()
@@ -61,6 +64,8 @@ class Network(Wrapped):
         like = next(module.parameters(), torch.empty(0))
         for key, values in (("_mean", input.mean), ("_std", input.std)):
             self.register_buffer(key, like.new_tensor(values).view(-1, 1, 1), persistent=False)
+        if pool:
+            put(module, pool, self._dry_images(), self.name)
         self._anatomy = self._examine(classifier)
         self.taps: dict[str, str] = {**self._anatomy.taps, **self._places(), **(taps or {})}
         if "penultimate" in self.taps:  # features are listed in the order of the computation
@@ -186,17 +191,8 @@ class Network(Wrapped):
         """Whether nothing but the mean over the locations of a map matters to the output."""
         if self._places().get("penultimate/map") != self.taps[feature]:
             return False  # later layers may let nothing pass as yet, and do so once trained
-        images, last = self._dry_images(), self._taps[feature].layout == "channels last"
-
-        def flatten(module: nn.Module, args: object, kwargs: object, x: Tensor) -> Tensor:
-            return x.mean((1, 2) if last else (2, 3), keepdim=True).expand_as(x).contiguous()
-
         with still(self.module):
-            full = run(self.module, images)
-            handle = attach(self.module, self.taps[feature], flatten)
-            flat = run(self.module, images)
-            handle.remove()
-        return torch.allclose(flat, full, rtol=1e-3, atol=1e-4 * float(full.abs().max()))
+            return averages(self.module, self.taps[feature], self._dry_images())
 
     def rehead(self, layer: nn.Module, classifier: nn.Linear) -> None:
         """Let the last map pass through a layer that stays, and classify its average anew.

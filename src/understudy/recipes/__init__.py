@@ -33,7 +33,7 @@ _Place = tuple[Path, str]
 
 @dataclass(frozen=True)
 class About:
-    """What is known of an experiment. Figures are top-1 in percent."""
+    """What is known of an experiment. Figures are top-1, mAP or AP50 in percent, by the task."""
 
     paper: str = ""
     """Authors, where and when."""
