@@ -50,3 +50,17 @@ def tree(tmp_path: Path, paint: Paint) -> Path:
             paint(f"train/{name}/{i}.png", seed=10 * label + i, size=(80 + i, 70))
         paint(f"val/{name}/0.jpg", seed=100 + label)
     return tmp_path
+
+
+@pytest.fixture
+def unpacked() -> Callable[[str], Path]:
+    """Finds a folder of real images below the one that UNDERSTUDY_IMAGES names, or skips."""
+
+    def find(name: str) -> Path:
+        top = Path(os.environ.get("UNDERSTUDY_IMAGES", "nowhere"))
+        found = [each for each in (*top.glob(f"*/{name}"), top / name) if each.is_dir()]
+        if not found:
+            pytest.skip(f"set UNDERSTUDY_IMAGES to a folder that holds {name}")
+        return found[0]
+
+    return find

@@ -101,8 +101,7 @@ class Listing:
             if name in self.numbers:
                 self._rows.append((image, self.numbers[name], *box, difficult, crowd, area))
             else:
-                known = ", ".join(self.numbers)
-                self.faults[image].append(f"has the unknown class {name!r}, known are: {known}")
+                self.faults[image].append(f"has the class {name!r}, which training lacks")
 
     def lose(self, path: Path, reason: str) -> None:
         """Say why a file cannot be used."""

@@ -11,8 +11,10 @@ The root is one of
 Without a list `test`, training is `train` and the test split is `val`. Boxes are taken as they are
 written. VOC counts pixels from 1 and to the last one inside, so that its boxes are a pixel further
 right and below, and a pixel smaller, than corners counted from 0; nearly all others who write this
-format write such corners. The 20 classes of VOC keep their order; others are sorted by name. The
-training images decide on the classes.
+format write such corners.
+
+The training images decide on the classes, which are sorted by name; in a folder with `ImageSets`
+whose names are all among the 20 classes of VOC, they are those 20 in their own order.
 """
 
 import re
@@ -65,7 +67,8 @@ def load(
     lost: list[str] = []
     pages = list(_pages(top, split, lost))
     training = pages if split == "train" else _pages(top, "train", [])
-    classes = _classes({thing.name for page in training for thing in page.objects})
+    names = {thing.name for page in training for thing in page.objects}
+    classes = CLASSES if _years(top) and names <= set(CLASSES) else sorted(names)
     listing = Listing(top, {name: label for label, name in enumerate(classes)}, lost=lost)
     for page in pages:
         listing.add(*page)
@@ -76,10 +79,6 @@ def load(
         faulty=faulty,
         difficult=difficult,
     )
-
-
-def _classes(names: set[str]) -> Sequence[str]:
-    return CLASSES if names <= set(CLASSES) else sorted(names)
 
 
 def _pages(top: Path, split: Literal["train", "test"], lost: list[str]) -> Iterator[_Page]:
@@ -120,9 +119,7 @@ def _pairs(
     top: Path, split: Literal["train", "test"], lost: list[str]
 ) -> Iterator[tuple[Path, Path]]:
     """Image and XML file of a split, whether they exist or not."""
-    inner = top / "VOCdevkit" if (top / "VOCdevkit").is_dir() else top
-    years = sorted(each for each in inner.iterdir() if re.fullmatch(r"VOC\d{4}", each.name))
-    years = [each for each in (inner, *years) if (each / _LISTS).is_dir()]
+    years = _years(top)
     if not years:
         yield from _beside(_folder(top, split), lost, top)
         return
@@ -132,6 +129,13 @@ def _pairs(
         for name in filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())):
             missing = year / "JPEGImages" / f"{name}.jpg"
             yield images.get(name, [missing])[0], year / "Annotations" / f"{name}.xml"
+
+
+def _years(top: Path) -> list[Path]:
+    """The folders with lists of images, by year; none where XML files lie beside their images."""
+    inner = top / "VOCdevkit" if (top / "VOCdevkit").is_dir() else top
+    years = sorted(each for each in inner.iterdir() if re.fullmatch(r"VOC\d{4}", each.name))
+    return [each for each in (inner, *years) if (each / _LISTS).is_dir()]
 
 
 def _lists(top: Path, years: Sequence[Path], split: Literal["train", "test"]) -> list[Path]:
