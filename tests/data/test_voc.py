@@ -78,7 +78,7 @@ def devkit(root: Path, paint: Paint, year: str, lists: dict[str, list[str]]) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{i}\n" for i in ids))
         for i in ids:
-            paint(f"{root.name}/{year}/JPEGImages/{i}.jpg", seed=hash(i) % 99)
+            paint(f"{root.name}/{year}/JPEGImages/{i}.jpg", seed=int(i))
             write(root / year / "Annotations" / f"{i}.xml", thing("person", (1, 2, 30, 40)))
 
 

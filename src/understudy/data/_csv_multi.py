@@ -71,8 +71,8 @@ def load(
         lacking = DataError(f"{table} lists no images of the split 'train'.")
         raise no_test_split(str(table)) if split == "test" else lacking
     chosen = [row for row in given if row.split == wanted]
-    paths = list(_found(table, chosen))
     labels = torch.tensor([row.labels(classes) for row in chosen])
+    paths = list(_found(table, chosen))
     return from_files(paths, labels, classes, root=table.parent, unreadable=unreadable)
 
 
