@@ -35,6 +35,15 @@ def test_several_students_bring_their_losses_down() -> None:
         assert last < first
 
 
+def test_a_detector_learns_beside_its_own_losses() -> None:
+    text = said("detector.py")
+    for name in ("total", "lshfm"):
+        first, *_, last = numbers(text, name)
+        assert last < first
+    added = [line for line in (EXAMPLES / "detector.py").read_text().splitlines() if "# +" in line]
+    assert len(added) <= 10
+
+
 def test_new_method_is_compared(tmp_path: Path) -> None:
     text = said("new_method.py", tmp_path)
     assert [line.split()[0] for line in text.splitlines()[3:6]] == ["teacher", "control", "angle"]
@@ -52,6 +61,6 @@ def test_no_example_is_forgotten() -> None:
     # foreign_network.py is no script but a network, which the tests of networks load.
     tested = {
         *("own_loop.py", "several_students.py", "new_method.py", "unlabelled_images.py"),
-        "foreign_network.py",
+        *("foreign_network.py", "detector.py"),
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested

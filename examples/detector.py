@@ -1,0 +1,68 @@
+"""For whoever trains a torchvision detector in a loop of their own: the lines that add mimicking.
+
+Images are drawn and few, and the teacher's training is short, so that the script ends within a
+minute: put your own in place. Lines that end in `# +` are all that mimicking adds.
+
+    python examples/detector.py
+"""
+
+import torch
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+from torchvision.models import mobilenet_v2, resnet18
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+import understudy
+from understudy.data import shapes
+
+
+def detector(backbone: torch.nn.Module, channels: int) -> FasterRCNN:
+    """A small one, of one map: 16 pixels apart, three sizes of boxes."""
+    backbone.out_channels = channels
+    boxes = AnchorGenerator(((16, 28, 40),), ((1.0,),))
+    few = {"rpn_post_nms_top_n_train": 40, "box_batch_size_per_image": 32}
+    return FasterRCNN(backbone, 7, rpn_anchor_generator=boxes, min_size=96, max_size=96, **few)
+
+
+class Drawn(torch.utils.data.Dataset):
+    """Images and targets as torchvision's detectors take them: labels count from 1."""
+
+    source = shapes.load("48", "train")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        target = self.source.target(i)
+        boxes = target["boxes"].as_subclass(torch.Tensor)
+        return self.source.image(i) / 255, {"boxes": boxes, "labels": target["labels"] + 1}
+
+
+torch.manual_seed(0)
+loader = DataLoader(
+    Drawn(), 8, shuffle=True, collate_fn=lambda rows: tuple(zip(*rows, strict=True))
+)
+teacher = detector(torch.nn.Sequential(*[*resnet18().children()][:-3]), 256)
+student = detector(mobilenet_v2(width_mult=0.5).features[:14], 48)
+
+optimizer = AdamW(teacher.parameters(), lr=1e-3)
+for images, targets in [batch for _ in range(6) for batch in loader]:
+    optimizer.zero_grad()
+    sum(teacher(images, targets).values()).backward()
+    optimizer.step()
+
+distiller = understudy.wire(student, teacher, {"lshfm": 7, "kd": 1}, task="detection")  # +
+distiller.prepare(loader)  # +
+optimizer = AdamW(distiller.trainable.parameters(), lr=1e-3)  # + instead of the student's own
+for epoch in range(1, 4):
+    for images, targets in loader:
+        optimizer.zero_grad()
+        losses = distiller(images, targets)  # + instead of student(images, targets)
+        total = distiller.total(losses)  # + instead of their sum
+        total.backward()
+        optimizer.step()
+    print(f"epoch {epoch}  total {total:.4f}", *(f"{k} {x:.4f}" for k, x in losses.items()))
+
+student.eval()  # the same detector as ever, which needs no Understudy
+print(f"student: {type(student).__name__}, {len(student(images))} images looked at")
