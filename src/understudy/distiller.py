@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import ShapeError
-from understudy.features import Features, Observation, Places, TeacherOutputs
+from understudy.features import Features, Observation, Places, TeacherOutputs, of_group, split
 from understudy.methods import Method
 from understudy.models.wrapped import Wrapped
 from understudy.profiling import span
@@ -106,7 +106,9 @@ class Trainable(nn.Module):
         losses = dict(seen.losses) if task is None else {"task": task}
         if isinstance(teacher, Teacher) and seen.places is not None:
             with span("forward/teacher"):
-                teacher = teacher.at(seen.places)
+                # Maps that nobody asks for would fill memory until the student's step is done.
+                found, asked = teacher.at(seen.places), self.reads
+                teacher = {name: x for name, x in found.items() if name in asked}
         assert not isinstance(teacher, Teacher)
         for label, method in self.methods.items():
             with span(f"forward/{label}"):
@@ -116,9 +118,7 @@ class Trainable(nn.Module):
 
 def _addressed(teacher: Features, label: str) -> Features:
     """The features, and what is stored for one method under the names it knows it by."""
-    mine = f"{label}/"
-    own = {name.removeprefix(mine): x for name, x in teacher.items() if name.startswith(mine)}
-    return teacher | own
+    return teacher | of_group(teacher, label)
 
 
 @final
@@ -245,6 +245,36 @@ class _Outputs(TeacherOutputs):
                 yield seen.features, seen.batch
             else:
                 yield found, batch
+
+    def part(self, group: str) -> "_PartOutputs":
+        return _PartOutputs(self, self._teacher.network, group)
+
+
+class _PartOutputs(TeacherOutputs):
+    """The same of one group of places."""
+
+    def __init__(self, whole: _Outputs, network: Wrapped, group: str) -> None:
+        self._whole, self._group = whole, group
+        self._groups, self._part = tuple(network.shapes.groups), network.part(group)
+
+    @property
+    def classifier_weight(self) -> Float[Tensor, "scores dim"]:
+        return self._part.classifier_weight
+
+    @property
+    def classifier_bias(self) -> Float[Tensor, " scores"] | None:
+        return self._part.classifier_bias
+
+    @property
+    def num_images(self) -> int:
+        return self._whole.num_images
+
+    def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
+        for features, batch in self._whole.batches(augmented=augmented):
+            yield split(features, batch, self._groups)[self._group]
+
+    def part(self, group: str) -> "_PartOutputs":
+        return self._whole.part(group)
 
 
 def _as_batch(item: Any) -> Batch:

@@ -1,7 +1,7 @@
 """What a network gives: named features of one forward pass, and their shapes beforehand."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -30,6 +30,10 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         exclusive: Whether a row of `logits` goes through a softmax, as one class excludes the
             others; if not, every logit goes through a sigmoid of its own.
         classes: How many values a label has; default: as many as there are logits.
+        softmaxes: Into how many equal parts a row of `logits` is cut, each of which goes through a
+            softmax; 0 without any. Default: 1 if `exclusive`.
+        groups: Shapes of the rows of several groups of places, by the name of the group: feature
+            `penultimate` of the group `level1` is named `level1/penultimate`.
     """
 
     def __init__(
@@ -39,9 +43,13 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         *,
         exclusive: bool = True,
         classes: int | None = None,
+        softmaxes: int | None = None,
+        groups: Mapping[str, "Shapes"] | None = None,
     ) -> None:
         self.owner = owner
         self.exclusive = exclusive
+        self.softmaxes = int(exclusive) if softmaxes is None else softmaxes
+        self.groups = dict(groups or {})
         self._classes = classes
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
 
@@ -150,6 +158,9 @@ class TeacherOutputs(Protocol):
         tensor `(batch, 3, 0, 0)`.
         """
 
+    def part(self, group: str) -> "TeacherOutputs":
+        """The same of one group of places, whose features have no prefix."""
+
 
 class Extendable(Protocol):
     """A student as a method sees it when it wants to add layers that stay."""
@@ -173,3 +184,34 @@ class Extendable(Protocol):
 
     def averages(self, feature: str) -> bool:
         """Whether nothing but the mean over the locations of the map `feature` matters."""
+
+
+class Part(Extendable, Protocol):
+    """A group of places of a network, as a method sees it."""
+
+    @property
+    def classifier_weight(self) -> Float[Tensor, "scores dim"]:
+        """Weight of what gives the logits of the group."""
+
+    @property
+    def classifier_bias(self) -> Float[Tensor, " scores"] | None:
+        """Bias of it; None if it has none."""
+
+
+def of_group(features: Mapping[str, Tensor], group: str) -> Features:
+    """The features of one group of places, without its name before theirs."""
+    mine = f"{group}/"
+    return {k.removeprefix(mine): x for k, x in features.items() if k.startswith(mine)}
+
+
+def split(
+    features: Mapping[str, Tensor], batch: Batch, groups: Iterable[str]
+) -> dict[str, tuple[Features, Batch]]:
+    """Features and rows of each group; the rows of a batch follow each other group by group."""
+    found, start = {}, 0
+    for group in groups:
+        own = of_group(features, group)
+        end = start + len(next(iter(own.values())))
+        found[group] = own, batch[start:end]
+        start = end
+    return found

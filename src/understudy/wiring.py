@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from understudy import methods, tasks
 from understudy.conversion import convert
 from understudy.distiller import Distiller, Weight
-from understudy.errors import RecipeError, ShapeError, suggestion
-from understudy.methods import Method
+from understudy.errors import NetworkError, RecipeError, ShapeError, suggestion
+from understudy.features import Extendable, Shapes
+from understudy.methods import Grouped, Method
 from understudy.models import detection
 from understudy.models.input import Input
 from understudy.models.network import Network
@@ -102,7 +103,8 @@ def _built(
     for label, (kind, hyper_parameters) in wanted.items():
         _check_exclusive(label, kind, task.exclusive and student.shapes.exclusive)
         with seeded(seed + 2):
-            kind.extend(student, teacher.shapes, **hyper_parameters)
+            for part, shapes in _parts(student, teacher):
+                kind.extend(part, shapes, **hyper_parameters)
     student.take_classifier(teacher)
     ours, theirs = (
         network.shapes if task.exclusive else network.shapes.independent()
@@ -112,11 +114,32 @@ def _built(
     for label, (kind, hyper_parameters) in wanted.items():
         # Seeded one by one: what a method draws does not depend on its neighbours.
         with seeded(seed + 1):
-            # The arguments of a method are the contract's, not those of its base class.
-            built[label] = kind(  # type: ignore[call-arg]
-                ours, theirs, **hyper_parameters
-            )
+            built[label] = _method(kind, ours, theirs, hyper_parameters)
     return built
+
+
+def _parts(student: Wrapped, teacher: Wrapped) -> list[tuple[Extendable, Shapes]]:
+    """What methods extend and what they compare it with: all, or each group of places apart."""
+    ours, theirs = student.shapes.groups, teacher.shapes.groups
+    if type(student) is not type(teacher) or ours.keys() != theirs.keys():
+        raise NetworkError(
+            f"The student {student.name} ({type(student.module).__name__}) and the teacher "
+            f"{teacher.name} ({type(teacher.module).__name__}) are read at different places in an "
+            "image: take detectors of one kind, with as many levels."
+        )
+    return [(student.part(name), theirs[name]) for name in ours] or [(student, teacher.shapes)]
+
+
+def _method(
+    kind: type[Method], student: Shapes, teacher: Shapes, hyper_parameters: dict[str, Any]
+) -> Method:
+    if student.groups:
+        parts = {name: (part, teacher.groups[name]) for name, part in student.groups.items()}
+        return Grouped(
+            {name: _method(kind, *part, hyper_parameters) for name, part in parts.items()}
+        )
+    # The arguments of a method are the contract's, not those of its base class.
+    return kind(student, teacher, **hyper_parameters)  # type: ignore[call-arg]
 
 
 def _method_class(

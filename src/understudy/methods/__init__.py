@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from understudy.errors import NameNotFound, RecipeError
+from understudy.methods._grouped import Grouped as Grouped
 from understudy.methods._method import Method as Method
 
 

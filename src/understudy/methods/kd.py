@@ -14,6 +14,8 @@ Where classes do not exclude each other (several labels an image, a detector wit
 class), no softmax is over them, and each is a distribution of its own, over present and absent:
 
     L = T² · 1/(B·K) Σᵢₖ KL( σ(tᵢₖ / T) ‖ σ(sᵢₖ / T) )
+
+Where a row holds several softmaxes (the boxes of a location of SSD), each is a row of its own.
 """
 
 from collections.abc import Mapping
@@ -83,12 +85,13 @@ class KD(Method):
         if not temperature > 0:
             raise RecipeError(f"'temperature' of kd is {temperature}; it must be above 0.")
         classes = same_classes("kd", student, teacher)
-        if standardise and not student.exclusive:
+        if standardise and not student.softmaxes:
             raise RecipeError(
                 "'standardise' of kd compares the classes of an image with each other, which here "
                 "do not exclude each other; set it to false."
             )
-        self.compare = kd if student.exclusive else binary_kd
+        self.compare = kd if student.softmaxes else binary_kd
+        self.softmaxes = max(1, student.softmaxes)
         self.temperature, self.standardise = temperature, standardise
         self.projector = nn.Linear(classes, classes) if projector else nn.Identity()
 
@@ -101,6 +104,7 @@ class KD(Method):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
         s, t = self.projector(student["logits"]), teacher["logits"]
+        s, t = (x.unflatten(1, (self.softmaxes, -1)).flatten(0, 1) for x in (s, t))
         if self.standardise:
             s, t = standardised(s), standardised(t)
         return batch_mean(self.compare(s, t, self.temperature))

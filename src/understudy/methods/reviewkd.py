@@ -18,8 +18,8 @@ they are those of the network, which ends them without an activation. On ImageNe
 authors' in-place ReLU leaves nothing but activated maps, name the stages.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -110,18 +110,28 @@ class ReviewKD(Method):
     """Knowledge review: the student's deeper levels, fused with a level, give the teacher's.
 
     Published weight: 5 with a warm-up of 20 epochs (`{value: 5, warmup_epochs: 20}`), beside 1 on
-    the labels; 1 or, for MobileNet, 8 on ImageNet.
+    the labels; 1 or, for MobileNet, 8 on ImageNet. On COCO, beside `nd` as ReviewKD++, 1.2 to 2.2
+    with the maps `[p2, p3, p4, p5, p6]` of Faster R-CNN.
 
     Args:
-        student: Shapes of the student; needs maps and the vector `penultimate`.
-        teacher: Shapes of the teacher; needs maps and the vector `penultimate`.
+        student: Shapes of the student; needs maps and, if it is asked for, `penultimate`.
+        teacher: Shapes of the teacher; needs maps and, if it is asked for, `penultimate`.
         stages: Maps to compare; default all 'stage1:stage1/preact' and so on, the student's first,
             matched from the deepest backwards.
-        width: Channels in which levels are fused; default those of the student's penultimate
-            feature, but at most 512.
+        width: Channels in which levels are fused; default those of the student's deepest level, but
+            at most 512.
+        penultimate: Whether the penultimate feature is the deepest level; not in a detector, where
+            it is of places.
     """
 
     published_weight: ClassVar[float] = 5.0
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "detection": {
+            "weight": 1.4,
+            "stages": ("p2", "p3", "p4", "p5", "p6"),
+            "penultimate": False,
+        }
+    }
 
     def __init__(
         self,
@@ -130,6 +140,7 @@ class ReviewKD(Method):
         *,
         stages: tuple[str, ...] = (),
         width: int | None = None,
+        penultimate: bool = True,
     ) -> None:
         super().__init__()
         if width is not None and width < 1:
@@ -137,23 +148,26 @@ class ReviewKD(Method):
         self.pairs = pairs(student, teacher, stages, theirs="/preact")
         inputs = [map_shape(student, s)[0] for s, _ in self.pairs]
         outputs = [map_shape(teacher, t)[0] for _, t in self.pairs]
-        inputs.append(student.vector("penultimate"))
-        outputs.append(teacher.vector("penultimate"))
+        self.pooled = ("penultimate",) * penultimate
+        inputs += [student.vector(name) for name in self.pooled]
+        outputs += [teacher.vector(name) for name in self.pooled]
         width = min(512, inputs[-1]) if width is None else width
         self.fusions = nn.ModuleList(
-            ABF(ours, width, theirs, fuse=level < len(self.pairs))
+            ABF(ours, width, theirs, fuse=level < len(inputs) - 1)
             for level, (ours, theirs) in enumerate(zip(inputs, outputs, strict=True))
         )
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The compared maps and the penultimate feature."""
-        return (*(t for _, t in self.pairs), "penultimate")
+        """The compared maps and, if it is, the penultimate feature."""
+        return (*(t for _, t in self.pairs), *self.pooled)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The unweighted loss; labels are not used."""
-        pooled = (x["penultimate"][:, :, None, None] for x in (student, teacher))
-        compared = [*maps(student, teacher, self.pairs), tuple(pooled)]
+        compared = maps(student, teacher, self.pairs)
+        for name in self.pooled:
+            s, t = (x[name][:, :, None, None] for x in (student, teacher))
+            compared.append((s, t))
         levels, deeper = [], None
         for fuse, (s, t) in zip(reversed(self.fusions), reversed(compared), strict=True):
             out, deeper = fuse(s, deeper, t.shape[2:])

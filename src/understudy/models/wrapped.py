@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import NetworkError
-from understudy.features import Features, Observation, Places, Shapes
+from understudy.features import Features, Observation, Part, Places, Shapes
 
 
 class Wrapped(nn.Module, ABC):
@@ -56,6 +56,14 @@ class Wrapped(nn.Module, ABC):
             NetworkError: It looks at whole images alone.
         """
         raise NetworkError(f"{self.name} looks at whole images, not at places in them.")
+
+    def part(self, group: str) -> Part:
+        """One of the groups of places that `shapes` names.
+
+        Raises:
+            NetworkError: There are none.
+        """
+        raise NetworkError(f"{self.name} shows its places in one group.")
 
     def outputs(self, batch: Batch) -> Features:
         """What it says of some images in evaluation: all that metrics are computed of."""

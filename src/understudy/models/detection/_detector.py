@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
+from math import log2
 from typing import Any
 
 import torch
@@ -16,7 +18,11 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation
+from understudy.models.taps import still
 from understudy.models.wrapped import Wrapped
+
+NOMINAL = 256
+"""Side of the image whose maps have the shapes that a detector states."""
 
 Targets = list[dict[str, Tensor]]
 """Boxes and labels of each image, as torchvision wants them: class 0 is the background."""
@@ -100,6 +106,9 @@ class Detector(Wrapped):
             "image": batch.index.repeat_interleave(counts),
         }
 
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put in the layers that a state dict has beyond the detector's own; most take none."""
+
     def plain(self) -> nn.Module:
         """A copy of the torchvision detector."""
         copy: nn.Module = deepcopy(self.module)
@@ -107,6 +116,25 @@ class Detector(Wrapped):
 
     def take_classifier(self, other: Wrapped) -> None:
         """No method makes a new head for a detector."""
+
+    @cached_property
+    def _pyramid(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and shape of each map of the backbone: `p3` has an eighth of the resolution.
+
+        Of an image of `NOMINAL` pixels, whatever the detector resizes images to: a teacher is shown
+        those that the student has resized.
+        """
+        image = next(self.module.parameters()).new_zeros(1, 3, NOMINAL, NOMINAL)
+        with still(self.module.backbone):
+            maps = self._maps(image).values()
+        return [(f"p{round(log2(NOMINAL / x.shape[-1]))}", tuple(x.shape[1:])) for x in maps]
+
+    def _maps(self, images: Tensor) -> dict[str, Tensor]:
+        return as_maps(self.module.backbone(images))
+
+    def _named(self, maps: Mapping[str, Tensor]) -> Features:
+        """The maps by the names that `shapes` gives them; of one stride, the last."""
+        return {name: x for (name, _), x in zip(self._pyramid, maps.values(), strict=True)}
 
     @property
     def _transform(self) -> GeneralizedRCNNTransform:
@@ -122,6 +150,11 @@ class Detector(Wrapped):
         """Another detector's images as this one wants them."""
         mean, std = (tuple(x) for x in (self._transform.image_mean, self._transform.image_std))
         return images.normalised(mean, std)
+
+
+def as_maps(found: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a backbone gives, which may be a single map."""
+    return {"0": found} if isinstance(found, Tensor) else found
 
 
 def inputs(batch: Batch) -> tuple[list[Tensor], Targets]:
@@ -146,6 +179,12 @@ def inputs(batch: Batch) -> tuple[list[Tensor], Targets]:
     sizes = there.sizes.tolist()
     images = [x[:, :h, :w] for x, (h, w) in zip(batch.images, sizes, strict=True)]
     return images, targets
+
+
+def rows_batch(labels: Tensor, rows: Tensor) -> Batch:
+    """Places as a batch: of no images, but with labels."""
+    index = torch.arange(len(labels), device=labels.device)
+    return Batch(rows.new_empty(len(rows), 3, 0, 0), labels, index, torch.zeros_like(index))
 
 
 @contextmanager

@@ -9,9 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from understudy.batch import Batch
 from understudy.features import Features, Observation, Places, Shapes
-from understudy.models.detection._detector import Detector, Resized, Targets, watched
+from understudy.models.detection._detector import (
+    Detector,
+    Resized,
+    Targets,
+    as_maps,
+    rows_batch,
+    watched,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class BoxHead(Detector):
 
     A row is a proposal that the student sampled for its own loss, background included; the teacher
     pools the same boxes from maps of its own. Class 0 is the background, here as in torchvision.
+    The maps that proposals are pooled from are `p2`, `p3` and so on, by their strides.
     """
 
     module: FasterRCNN
@@ -43,11 +50,12 @@ class BoxHead(Detector):
     @cached_property
     def _shapes(self) -> Shapes:
         weight = self._scores.weight
-        return Shapes(self.name, {"penultimate": weight.shape[1:], "logits": weight.shape[:1]})
+        rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
+        return Shapes(self.name, {**dict(self._pyramid), **rows})
 
     @property
     def shapes(self) -> Shapes:
-        """Of the rows."""
+        """Of the maps and of the rows."""
         return self._shapes
 
     @property
@@ -76,6 +84,7 @@ class BoxHead(Detector):
         with watched(
             {
                 "transform": self.module.transform,
+                "backbone": self.module.backbone,
                 "pool": heads.box_roi_pool,
                 "head": heads.box_head,
                 "predictor": heads.box_predictor,
@@ -86,18 +95,19 @@ class BoxHead(Detector):
         (_, boxes, _), _ = calls["pool"][0]
         _, rows = calls["head"][0]
         _, (logits, _) = calls["predictor"][0]
+        _, maps = calls["backbone"][0]
         labels = self._labels(boxes, scaled)
         places = Proposals(self._resized(resized), boxes)
-        return _observation(rows, logits, labels, places, losses)
+        features = {**self._named(as_maps(maps)), "penultimate": rows, "logits": logits}
+        return _observation(features, labels, places, losses)
 
     def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
         resized, scaled = self.module.transform(images, targets)
-        maps = self.module.backbone(resized.tensors)
+        maps = self._maps(resized.tensors)
         boxes, _ = self.module.rpn(resized, maps)
         boxes, _, labels, _ = self.module.roi_heads.select_training_samples(boxes, scaled)
         places = Proposals(self._resized(resized), boxes)
-        found = self._read(maps, places)
-        return _observation(found["penultimate"], found["logits"], labels, places, {})
+        return _observation(self._read(maps, places), labels, places, {})
 
     def _labels(self, boxes: list[Tensor], targets: Targets) -> list[Tensor]:
         """Class of each sampled proposal, once more: the detector keeps it to itself."""
@@ -108,33 +118,23 @@ class BoxHead(Detector):
         return labels  # type: ignore[no-any-return]
 
     def at(self, places: Places) -> Features:
-        """Features of another detector's proposals."""
+        """Features of another detector's proposals; it makes none of its own."""
         assert isinstance(places, Proposals)
-        return self._read(self.module.backbone(self._own(places.images)), places)
+        return self._read(self._maps(self._own(places.images)), places)
 
     def _read(self, maps: dict[str, Tensor], places: Proposals) -> Features:
         heads = self.module.roi_heads
         pooled = heads.box_roi_pool(maps, places.boxes, places.images.sizes)
         rows = heads.box_head(pooled)
-        return {"penultimate": rows, "logits": self._scores(rows)}
+        return {**self._named(maps), "penultimate": rows, "logits": self._scores(rows)}
 
 
 def _observation(
-    rows: Tensor,
-    logits: Tensor,
-    labels: list[Tensor],
-    places: Proposals,
-    losses: dict[str, Tensor],
+    features: Features, labels: list[Tensor], places: Proposals, losses: dict[str, Tensor]
 ) -> Observation:
     return Observation(
-        {"penultimate": rows, "logits": logits},
-        rows_batch(torch.cat(labels), rows),
+        features,
+        rows_batch(torch.cat(labels), features["penultimate"]),
         {f"task/{name.removeprefix('loss_')}": x for name, x in losses.items()},
         places,
     )
-
-
-def rows_batch(labels: Tensor, rows: Tensor) -> Batch:
-    """Places as a batch: of no images, but with labels."""
-    index = torch.arange(len(labels), device=labels.device)
-    return Batch(rows.new_empty(len(rows), 3, 0, 0), labels, index, torch.zeros_like(index))

@@ -20,7 +20,13 @@ from torchvision.models.detection import FCOS, RetinaNet
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation, Places, Shapes
-from understudy.models.detection._detector import Detector, Resized, Targets, watched
+from understudy.models.detection._detector import (
+    Detector,
+    Resized,
+    Targets,
+    as_maps,
+    watched,
+)
 from understudy.models.detection._patches import balanced, classes, patches, published
 
 Mask = Literal["published", "balanced"]
@@ -76,12 +82,13 @@ class Dense(Detector):
     @cached_property
     def _shapes(self) -> Shapes:
         weight = self.classifier_weight
-        shapes = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
+        rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
+        shapes = {**dict(self._pyramid), **rows}
         return Shapes(self.name, shapes, exclusive=False, classes=self._head.num_classes)
 
     @property
     def shapes(self) -> Shapes:
-        """Of the rows."""
+        """Of the maps and of the rows."""
         return self._shapes
 
     @property
@@ -112,6 +119,7 @@ class Dense(Detector):
     def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
         parts = {
             "transform": self.module.transform,
+            "backbone": self.module.backbone,
             "anchors": self.module.anchor_generator,
             "tower": self._head.conv,
             "scores": self._head,
@@ -121,8 +129,10 @@ class Dense(Detector):
         _, (resized, scaled) = calls["transform"][0]
         _, anchors = calls["anchors"][0]
         _, scores = calls["scores"][0]
+        _, maps = calls["backbone"][0]
         places, labels = self._places(self._resized(resized), matched, anchors, scaled)
         features = {
+            **self._named(as_maps(maps)),
             "penultimate": patches([tower for _, tower in calls["tower"]], places.kept),
             "logits": scores.reshape(*places.kept.shape, -1)[places.kept],
         }
@@ -132,10 +142,11 @@ class Dense(Detector):
     def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
         resized, scaled = self.module.transform(images, targets)
         maps = self._maps(resized.tensors)
-        anchors = self.module.anchor_generator(resized, maps)
+        levels = list(maps.values())
+        anchors = self.module.anchor_generator(resized, levels)
         with _matching(self.module.head, loss=False) as matched:
             if isinstance(self.module, FCOS):
-                sizes = [each.shape[2] * each.shape[3] for each in maps]
+                sizes = [each.shape[2] * each.shape[3] for each in levels]
                 self.module.compute_loss(scaled, {}, anchors, sizes)
             else:
                 self.module.compute_loss(scaled, {}, anchors)
@@ -169,20 +180,17 @@ class Dense(Detector):
         assert isinstance(places, Locations)
         return self._read(self._maps(self._own(places.images)), places)
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        found = self.module.backbone(images)
-        return [found] if isinstance(found, Tensor) else list(found.values())
-
-    def _read(self, maps: list[Tensor], places: Locations) -> Features:
-        own, asked = sum(each.shape[2] * each.shape[3] for each in maps), places.kept.shape[1]
+    def _read(self, maps: dict[str, Tensor], places: Locations) -> Features:
+        levels = list(maps.values())
+        own, asked = sum(each.shape[2] * each.shape[3] for each in levels), places.kept.shape[1]
         if own != asked:
             raise NetworkError(
                 f"{self.name} has {own} locations in an image where the student has {asked}: take "
                 "a teacher whose maps have the strides of the student's."
             )
-        rows = patches([self._head.conv(each) for each in maps], places.kept)
+        rows = patches([self._head.conv(each) for each in levels], places.kept)
         scores = F.linear(rows, self.classifier_weight, self.classifier_bias)
-        return {"penultimate": rows, "logits": scores}
+        return {**self._named(maps), "penultimate": rows, "logits": scores}
 
 
 def _inside(

@@ -1,0 +1,181 @@
+"""Families of detectors over any backbone: plain modules of torchvision, put together here.
+
+| name | detector | maps of the backbone |
+|---|---|---|
+| `fasterrcnn` | `FasterRCNN` over a feature pyramid, p2 to p6 | strides 4, 8, 16, 32 |
+| `retinanet`, `fcos` | `RetinaNet`, `FCOS` over a feature pyramid, p3 to p7 | strides 8, 16, 32 |
+| `ssdlite`, `ssd` | `SSD` with a light or a plain head, six levels | strides 16, 32 |
+
+Options are `backbone` (`resnet50`, `vgg16`, `mobilenet_v2`, `timm:NAME`, …), `backbone_weights`
+(`pretrained`, a file or a run of a classifier), `trainable_layers`, `channels` of the pyramid,
+`min_size` and `max_size` of the images, or of SSD the one `size`, and all other keywords of the
+class of torchvision. Nothing of Understudy is needed to run what is built over a backbone of
+torchvision by a pyramid; it loads what is saved of it:
+
+    from torchvision.models import resnet18
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+    layers, widths = {f"layer{i + 1}": str(i) for i in range(4)}, [64, 128, 256, 512]
+    detector = FasterRCNN(BackboneWithFPN(resnet18(), layers, widths, 256), num_classes=21)
+
+Dense heads have `extra_blocks=LastLevelP6P7(256, 256)`, and the layers of strides 8, 16 and 32. A
+VGG is cut after each max-pool (Wang, Ge & Wu, arXiv 2011.01424). Otherwise `build` of this file
+gives the module to load into: `backbones.Numbered` and `Levels` are two modules of a few lines.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from inspect import signature
+from typing import Any, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.ssd import SSD, SSDHead
+from torchvision.models.detection.ssdlite import SSDLiteHead
+from torchvision.ops import Conv2dNormActivation
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
+
+from understudy.errors import NetworkError, suggestion
+from understudy.models.detection.backbones import Trunk, trunk
+
+EXTRA = (512, 256, 256, 128)
+"""Channels of the levels that SSD adds to the maps of its backbone."""
+
+
+def build(
+    family: str,
+    num_classes: int,
+    *,
+    backbone: str = "resnet50",
+    backbone_weights: str = "",
+    trainable_layers: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A detector of a family.
+
+    Args:
+        family: One of `NAMES`.
+        num_classes: With the background.
+        backbone: As `backbones.trunk` takes it.
+        backbone_weights: `pretrained`, or a file or run directory of a classifier.
+        trainable_layers: How many of the backbone's last stages are trained.
+        options: See the text of this module.
+
+    Raises:
+        NetworkError: The backbone cannot be built, or an option does not exist.
+    """
+    make, strides = _FAMILIES[family]
+    found = trunk(backbone, strides, weights=backbone_weights, trainable=trainable_layers)
+    statistics = {"image_mean": list(found.mean), "image_std": list(found.std)}
+    try:
+        detector: nn.Module = make(found, num_classes, **{**statistics, **options})
+    except (TypeError, ValueError) as error:
+        raise NetworkError(f"{family} does not take the options {options}: {error}.") from error
+    check_options(family, detector, {k: v for k, v in options.items() if k != "channels"})
+    return detector
+
+
+def check_options(name: str, detector: nn.Module, options: Mapping[str, Any]) -> None:
+    """Refuse what torchvision's classes would take and not look at.
+
+    Raises:
+        NetworkError: The class of a detector has no keyword of that name.
+    """
+    known = [key for key in signature(type(detector)).parameters if key != "kwargs"]
+    for key in options:
+        if key not in known:
+            raise NetworkError(
+                f"{name} has no option {key!r}{suggestion(key, known)}. {type(detector).__name__} "
+                f"has: {', '.join(known)}."
+            )
+
+
+# ---- over a feature pyramid ----------------------------------------------------------------------
+
+
+def _pyramid(trunk: Trunk, channels: int, extra: ExtraFPNBlock) -> BackboneWithFPN:
+    # torchvision's class makes its body of parts that run one after the other, as timm's do not.
+    found = BackboneWithFPN(nn.Sequential(nn.Identity()), {"0": "0"}, trunk.widths, channels, extra)
+    found.body = trunk.body
+    return found
+
+
+def _fasterrcnn(trunk: Trunk, classes: int, *, channels: int = 256, **options: Any) -> nn.Module:
+    pyramid = _pyramid(trunk, channels, LastLevelMaxPool())
+    detector: nn.Module = FasterRCNN(pyramid, classes, **options)
+    return detector
+
+
+def _dense(
+    kind: Callable[..., nn.Module], trunk: Trunk, classes: int, *, channels: int = 256, **given: Any
+) -> nn.Module:
+    return kind(_pyramid(trunk, channels, LastLevelP6P7(channels, channels)), classes, **given)
+
+
+# ---- over single maps ----------------------------------------------------------------------------
+
+
+@final
+class Levels(nn.Module):
+    """Maps of a backbone and, each of half the resolution, some more.
+
+    Args:
+        body: Gives maps by name.
+        width: Channels of the last of them.
+        extra: Channels of each further map.
+    """
+
+    def __init__(self, body: nn.Module, width: int, extra: Sequence[int]) -> None:
+        super().__init__()
+        self.body = body
+        self.extra = nn.ModuleList(
+            _halving(*pair) for pair in zip([width, *extra[:-1]], extra, strict=True)
+        )
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
+        """All maps by number, the finest first."""
+        maps = list(self.body(images).values())
+        for block in self.extra:
+            maps.append(block(maps[-1]))
+        return OrderedDict((str(i), each) for i, each in enumerate(maps))
+
+
+_norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
+_layer = partial(Conv2dNormActivation, norm_layer=_norm, activation_layer=nn.ReLU6)
+
+
+def _halving(inputs: int, outputs: int) -> nn.Sequential:
+    inner = outputs // 2  # as in torchvision's SSDlite
+    return nn.Sequential(
+        _layer(inputs, inner, kernel_size=1),
+        _layer(inner, inner, stride=2, groups=inner),
+        _layer(inner, outputs, kernel_size=1),
+    )
+
+
+def _ssd(
+    head: Callable[..., nn.Module], trunk: Trunk, classes: int, *, size: int = 320, **options: Any
+) -> nn.Module:
+    widths = [*trunk.widths, *EXTRA]
+    anchors = DefaultBoxGenerator([[2, 3]] * len(widths), min_ratio=0.2, max_ratio=0.95)
+    counts = anchors.num_anchors_per_location()
+    levels = Levels(trunk.body, trunk.widths[-1], EXTRA)
+    scores = head(widths, counts, classes)
+    detector: nn.Module = SSD(levels, anchors, (size, size), classes, head=scores, **options)
+    return detector
+
+
+_FAMILIES: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "fasterrcnn": (_fasterrcnn, (4, 8, 16, 32)),
+    "fcos": (partial(_dense, FCOS), (8, 16, 32)),
+    "retinanet": (partial(_dense, RetinaNet), (8, 16, 32)),
+    "ssd": (partial(_ssd, SSDHead), (16, 32)),
+    "ssdlite": (partial(_ssd, partial(SSDLiteHead, norm_layer=_norm)), (16, 32)),
+}
+NAMES = tuple(_FAMILIES)
+"""Of the families."""
