@@ -27,7 +27,7 @@ class Terminal:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]:,.0f} images/s "),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]} images/s "),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self.console,
@@ -35,7 +35,7 @@ class Terminal:
             transient=True,
             expand=True,
         )
-        self._task = self._bar.add_task("", start=False, visible=False, rate=0.0)
+        self._task = self._bar.add_task("", start=False, visible=False, rate="0")
         self._runs, self._ended = 1, 0
         self._headings: list[str] = []
         self._moved = 0.0
@@ -95,7 +95,7 @@ class Terminal:
             self._task,
             completed=self._ended * self._steps + done,
             description=self._description(here.epoch),
-            rate=here.images / max(here.seconds, 1e-9),
+            rate=_rate(here.images / max(here.seconds, 1e-9)),
         )
         self._moved = time.monotonic()
 
@@ -109,7 +109,8 @@ class Terminal:
         cells = self._cells(record)
         if list(cells) != self._headings:
             self._headings = list(cells)
-            self._print(_aligned(self._headings), style="bold")
+            # Of a detector's own losses only the part is told: there is no room for more.
+            self._print(_aligned([x.removeprefix("task/") for x in self._headings]), style="bold")
         self._print(_aligned(list(cells.values())))
 
     def end(self, name: str, metric: str, evaluation: Mapping[str, Any]) -> None:
@@ -133,7 +134,7 @@ class Terminal:
         number = f"{record['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
         return (
             f"  epoch {number}  {self._metric} {_number(_value(record, self._metric))}"
-            f"  loss {record['losses']['total']:.4f}  {record['images_per_second']:,.0f} images/s"
+            f"  loss {record['losses']['total']:.4f}  {_rate(record['images_per_second'])} images/s"
         )
 
     def _cells(self, record: Mapping[str, Any]) -> dict[str, str]:
@@ -152,6 +153,10 @@ class Terminal:
 
 def _aligned(cells: list[str]) -> str:
     return " ".join(cell[:_WIDTH].rjust(_WIDTH) for cell in cells)
+
+
+def _rate(images: float) -> str:
+    return f"{images:,.0f}" if images >= 10 else f"{images:.1f}"
 
 
 def _value(record: Mapping[str, Any], name: str) -> float | None:

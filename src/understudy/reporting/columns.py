@@ -9,7 +9,8 @@ from understudy.reporting.results import Arm, Numbers, Results, duration
 NAMES: Mapping[str, str] = {
     "top1": "top-1",
     "top5": "top-5",
-    "map": "mAP",
+    "mAP_coco": "mAP (COCO)",
+    "voc_AP50": "VOC AP",
     "norm_ratio": "norm ratio",
     "cka": "CKA",
     "kl": "KL",
@@ -19,12 +20,27 @@ NAMES: Mapping[str, str] = {
 }
 """Metrics that are written differently from their key."""
 FIDELITY = {
-    "agreement": "share of the images on which student and teacher give the same answer",
+    "agreement": "share of the images, labels or sure detections on which student and teacher give "
+    "the same answer",
+    "overlap": "mean intersection over union of the detections on which they agree",
     "cosine": "direction: cosine between the penultimate features of both networks",
     "norm_ratio": "length of the student's feature over the teacher's; 1 is equal",
     "cka": "likeness of the geometry of both feature spaces, from 0 to 1, whatever their size",
     "kl": "distance of the student's probabilities from the teacher's; 0 is equal",
 }
+RANKING = {
+    "AP50": "COCO's average precision at an intersection over union of 0.5, in percent; ",
+    "mAP": "mean over the classes of VOC's average precision over all points, in percent; ",
+}
+"""What metrics that rank students mean, where the name does not say it."""
+BESIDE = {
+    "AP": "mean of COCO's average precision over intersections of 0.5, 0.55, …, 0.95, in percent",
+    "voc_AP50": "VOC's average precision over all points at an intersection of 0.5, in percent",
+    "mAP_coco": "COCO's average precision over the ranks of the positives, in percent",
+    "CF1": "F1 of the classes' mean precision and recall at a probability of 0.5, in percent",
+    "OF1": "F1 of all labels at once at a probability of 0.5, in percent",
+}
+"""Metrics that have a column beside the one that ranks students."""
 
 LAYERS: Mapping[str, Callable[[float], str]] = {
     "parameters": lambda number: count(int(number)),
@@ -43,11 +59,17 @@ class Column:
     meaning: str
     brief: bool = False
     """Shown in the terminal too, where a line has 80 characters."""
+    bare: bool = False
+    """Without the deviation there."""
+
+    def short(self, arm: Arm) -> str:
+        """The cell in a terminal."""
+        return self.cell(arm).partition(" ± ")[0] if self.bare else self.cell(arm)
 
 
 def columns(results: Results) -> list[Column]:
     """The columns in which at least one arm has something to show."""
-    listed = [*_verdict(results), *_fidelity(results.metric), *_cost()]
+    listed = [*_verdict(results), *_beside(), *_fidelity(results.metric), *_cost()]
     return [column for column in listed if any(column.cell(arm) for arm in results.arms)]
 
 
@@ -62,7 +84,8 @@ def _verdict(results: Results) -> list[Column]:
         Column(
             name(results.metric),
             lambda arm: _spread(arm.values(results.metric), digits),
-            "mean over the seeds ± standard deviation between them",
+            RANKING.get(results.metric, "")
+            + "mean over the seeds ± standard deviation between them",
             brief=True,
         ),
         Column(
@@ -79,6 +102,18 @@ def _verdict(results: Results) -> list[Column]:
             brief=True,
         ),
     ]
+
+
+def _beside() -> list[Column]:
+    """What else the task measures."""
+    return [
+        Column(name(key), _beside_cell(key), meaning, brief=key == "AP", bare=True)
+        for key, meaning in BESIDE.items()
+    ]
+
+
+def _beside_cell(key: str) -> Callable[[Arm], str]:
+    return lambda arm: _spread(arm.metrics.get(key, []), 2)
 
 
 def _fidelity(metric: str) -> list[Column]:

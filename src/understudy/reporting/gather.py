@@ -10,6 +10,9 @@ from understudy.errors import RunError
 from understudy.reporting.read import Run, read_json, read_run
 from understudy.reporting.results import METHOD_INKS, Arm, Numbers, Results, duration
 
+HEADLINES = ("top1", "mAP", "AP50")
+"""Metrics that rank students; a task has one of them."""
+
 
 def read(paths: Sequence[Path]) -> Results:
     """The results in one comparison directory, or in one or several run directories.
@@ -107,11 +110,13 @@ def of_runs(runs: Sequence[Run]) -> Results:
     measured = next(
         (arm.metrics or arm.fidelity for arm in arms if arm.metrics or arm.fidelity), {}
     )
-    metric = next(iter(measured), "top1")
+    metric = next((key for key in (*HEADLINES, *measured) if key in measured), "top1")
     machines = {str(run.environment["machine"]) for run in runs if "machine" in run.environment}
     facts = {"machine": ", ".join(sorted(machines))} if machines else {}
     title = ", ".join(arm.name for arm in arms)
-    return Results(title, metric, [], arms, facts | _versions(runs))
+    classes = [run.evaluation.get("classes") or [] for run in runs]
+    alike = all(names == classes[0] for names in classes)
+    return Results(title, metric, classes[0] if alike else [], arms, facts | _versions(runs))
 
 
 def _lone(run: Run, name: str, place: int) -> Arm:
@@ -128,6 +133,7 @@ def _lone(run: Run, name: str, place: int) -> Arm:
         f"c{place % METHOD_INKS}",
         dash=place // METHOD_INKS,
         metrics={key: _present([value]) for key, value in metrics.items()},
+        per_class=[seed for seed in [done.get("per_class")] if seed],
         fidelity={key: _present([value]) for key, value in fidelity.items()},
         seconds=_present([seconds]),
         memory_mb=_present([done.get("memory_mb")]),

@@ -9,8 +9,13 @@ from understudy.reporting.curves import curves
 from understudy.reporting.drawing import INKS
 from understudy.reporting.headline import headline
 from understudy.reporting.pictures import pictures
+from understudy.reporting.precision import precision
 from understudy.reporting.results import Results
+from understudy.reporting.scenes import scenes
 from understudy.reporting.tables import markdown_table, table
+
+PER_CLASS = {"mAP": "Average precision", "AP50": "AP50"}
+"""What is measured of each class, by the metric that ranks students."""
 
 
 def page(results: Results) -> str:
@@ -36,6 +41,10 @@ def page(results: Results) -> str:
         intervals=intervals(results),
         curves=curves(results),
         pictures=pictures(results),
+        scenes=scenes(results),
+        precision=precision(results),
+        several=any(len(arm.runs) > 1 for arm in results.arms),
+        per_class=PER_CLASS.get(results.metric, "Accuracy"),
         changes=changes(results),
         recipes=recipes(results),
     )

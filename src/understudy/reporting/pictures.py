@@ -87,12 +87,17 @@ def pictures(results: Results) -> Pictures:
         bits=bits([(arm, [d["bits"] for d in _diagnostics(arm) if d["bits"]]) for arm in arms]),
         dots=list(_dots(sides, arms)),
         templates=template_maps(arms),
-        unmeasured=[arm.name for arm in results.arms if arm.fidelity and arm not in arms],
+        unmeasured=[arm.name for arm in results.arms if arm.fidelity and not _kept(arm)],
     )
 
 
+def _kept(arm: Arm) -> bool:
+    """Whether an arm kept anything to draw, be it of objects alone."""
+    return any(run.diagnostics for run in arm.runs)
+
+
 def _diagnostics(arm: Arm) -> list[dict[str, Any]]:
-    return [run.diagnostics for run in arm.runs if run.diagnostics]
+    return [run.diagnostics for run in arm.runs if "student" in run.diagnostics]
 
 
 def _teacher(arms: Sequence[Arm]) -> list[_Side]:

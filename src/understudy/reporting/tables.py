@@ -23,7 +23,10 @@ NONE = "–"
 def table(results: Results, *, brief: bool = False) -> list[list[str]]:
     """Header and rows as text, arms first; `brief` keeps what fits into a terminal."""
     shown = [column for column in columns(results) if column.brief or not brief]
-    rows = [[arm.name, *(c.cell(arm) or NONE for c in shown)] for arm in results.arms]
+    rows = [
+        [arm.name, *((c.short if brief else c.cell)(arm) or NONE for c in shown)]
+        for arm in results.arms
+    ]
     return [["arm", *(c.title for c in shown)], *rows]
 
 
