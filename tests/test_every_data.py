@@ -82,8 +82,12 @@ def json_file(root: Path) -> str:
 
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-BOXES = ("coco", "voc")
+FILES = ("coco", "voc")
+"""Sources that read of boxes, which may be faulty or difficult."""
+BOXES = (*FILES, "shapes")
 """Sources that know of boxes, and tell of every class whether it is in an image."""
+NOWHERE = ("fashion", "shapes")
+"""Sources that need no root."""
 
 ROOTS: dict[str, Callable[[Path], str]] = {
     "cifar10": lambda root: tree(root, 10),
@@ -93,6 +97,7 @@ ROOTS: dict[str, Callable[[Path], str]] = {
     "fashion": lambda root: "",
     "folder": lambda root: tree(root, 2),
     "hf": lambda root: tree(root, 2),
+    "shapes": lambda root: "6",
     "voc": xml,
 }
 
@@ -106,7 +111,7 @@ def test_module_describes_itself(name: str) -> None:
     module = data.find(name)
     first = (module.__doc__ or "").splitlines()[0]
     assert 20 < len(first) <= 100
-    more = ["faulty", "difficult"] if name in BOXES else []
+    more = ["faulty", "difficult"] if name in FILES else []
     assert list(signature(module.load).parameters) == ["root", "split", "unreadable", *more]
 
 
@@ -123,8 +128,10 @@ def test_source_keeps_the_contract(name: str, split: str, tmp_path: Path) -> Non
     assert source.labels.max() < len(source.classes)
     assert source.skipped == ()
     image = source.image(len(source) - 1)
-    assert (image.dtype, image.shape) == (torch.uint8, (3, 32, 32))
-    assert source.size == 32
+    side = 96 if name == "shapes" else 32
+    assert (image.dtype, image.shape) == (torch.uint8, (3, side, side))
+    assert source.size == side
+    assert source.sides().tolist() == [[side, side]] * len(source)
     assert source.pixels is not None
     assert torch.equal(source.pixels[-1], image)
     again = data.find(name).load(root, split)  # type: ignore[arg-type]
@@ -142,7 +149,7 @@ def test_source_feeds_a_loader(name: str, tmp_path: Path) -> None:
     assert torch.equal(batch.labels, source.labels[batch.index])
 
 
-@pytest.mark.parametrize("name", [n for n in data.names() if n != "fashion"])
+@pytest.mark.parametrize("name", [n for n in data.names() if n not in NOWHERE])
 def test_missing_root_is_one_sentence(name: str) -> None:
     with pytest.raises(DataError, match=r"set data\.root"):
         data.find(name).load("", "train")

@@ -69,11 +69,8 @@ def show(made: ObjectViews, number: int) -> tuple[Tensor, Objects]:
 
 
 def same(one: tuple[Tensor, Objects], other: tuple[Tensor, Objects]) -> bool:
-    parts = zip(one[1]._parts(), other[1]._parts(), strict=True)
-    equal = all(
-        torch.equal(a, b) for ours, theirs in parts for a, b in zip(ours, theirs, strict=True)
-    )
-    return torch.equal(one[0], other[0]) and equal
+    ours, theirs = ([*images, *chain(*objects._parts())] for images, objects in (one, other))
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "scale_jitter"])

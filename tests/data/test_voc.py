@@ -131,7 +131,7 @@ FAULTS: dict[str, tuple[str, list[float] | None]] = {
     "has 1 box without area in the image": (thing("cat", (20, 10, 20, 60)), None),
     "has 1 box without area": (thing("cat", (30, 40, 20, 60)), None),
     "has 1 box without": (thing("cat", (90, 10, 99, 60)), None),
-    "with a corner that is no number": (thing("cat", ("nan", 10, 99, 60)), None),
+    "with a corner that is no number": (thing("cat", ("inf", 10, 99, 60)), None),
     "that is no number": (thing("cat", ("", 10, "x", 60)), None),
     "has the class 'kiwi', which training lacks": (thing("kiwi", (1, 2, 30, 40)), None),
 }

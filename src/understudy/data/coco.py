@@ -16,7 +16,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ from understudy.data.source import Source
 from understudy.errors import DataError
 
 _BESIDE = "_annotations.coco.json"
-_NAN = float("nan")
 _NEEDED = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
 
 
@@ -130,12 +129,13 @@ def _fill(listing: Listing, content: Mapping[str, Any], folder: Path, file: Path
         objects[each.get("image_id")].append(_marked(each, names))
     numbers = set()
     for each in content["images"]:
+        path = folder / str(each["file_name"])
         if each["id"] in numbers:
-            listing.lose(folder / each["file_name"], f"has another image's number, {each['id']}")
+            listing.lose(path, f"has another image's number, {each['id']}")
             continue
         numbers.add(each["id"])
         height, width = (int(_number(each.get(side), 0)) for side in ("height", "width"))
-        listing.add(folder / each["file_name"], (height, width), objects.pop(each["id"], ()))
+        listing.add(path, (height, width), objects.pop(each["id"], ()))
     if objects:
         count = sum(map(len, objects.values()))
         listing.lose(file, f"has {count} objects in images that it does not list")
@@ -145,7 +145,7 @@ def _unlisted(listing: Listing, content: Mapping[str, Any], folder: Path, file: 
     """Name the images beside those of a split; a folder of several splits has many."""
     if file.name != _BESIDE and folder.name not in _own(file):
         return
-    listed = {folder / each["file_name"] for each in content["images"]}
+    listed = {folder / str(each["file_name"]) for each in content["images"]}
     if others := [path for path in images_in(folder) if path not in listed]:
         first = others[0].name
         listing.lose(folder, f"has {len(others)} images not in {file.name}, first: {first}")
@@ -159,13 +159,13 @@ def _own(file: Path) -> tuple[str, str]:
 
 def _marked(each: Mapping[str, Any], names: Mapping[Any, str]) -> Marked:
     box, number = each.get("bbox"), each.get("category_id")
-    corners = box if isinstance(box, list) and len(box) == 4 else [_NAN] * 4
-    left, top, width, height = (_number(x, _NAN) for x in corners)
+    corners = box if isinstance(box, list) and len(box) == 4 else [nan] * 4
+    left, top, width, height = (_number(x, nan) for x in corners)
     return Marked(
         name=names.get(number, f"number {number}"),
         box=(left, top, left + width, top + height),
         crowd=bool(each.get("iscrowd")),
-        area=_number(each.get("area"), _NAN),
+        area=_number(each.get("area"), nan),
     )
 
 

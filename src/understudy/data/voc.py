@@ -19,6 +19,7 @@ whose names are all among the 20 classes of VOC, they are those 20 in their own 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
@@ -94,8 +95,7 @@ def _pages(top: Path, split: Literal["train", "test"], lost: list[str]) -> Itera
 
 def _page(image: Path, root: ElementTree.Element) -> _Page:
     height, width = (_number(root, f"size/{side}") for side in ("height", "width"))
-    # NaN, the only number that differs from itself, is a size that is not told.
-    size = (int(height), int(width)) if height == height and width == width else (0, 0)
+    size = (0, 0) if isnan(height + width) else (int(height), int(width))
     return _Page(image, size, [_marked(each) for each in root.findall("object")])
 
 
@@ -108,11 +108,12 @@ def _marked(thing: ElementTree.Element) -> Marked:
 
 
 def _number(element: ElementTree.Element, path: str) -> float:
-    """The number in an element below; not a number if there is none."""
+    """The finite number in an element below; NaN if there is none."""
     try:
-        return float(element.findtext(path) or "nan")
+        found = float(element.findtext(path) or "nan")
     except ValueError:
-        return float("nan")
+        return nan
+    return found if isfinite(found) else nan
 
 
 def _pairs(
@@ -126,7 +127,8 @@ def _pairs(
     for file in _lists(top, years, split):
         year = file.parents[2]
         images = _images(year / "JPEGImages")
-        for name in filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        for name in filter(None, map(str.strip, lines)):
             missing = year / "JPEGImages" / f"{name}.jpg"
             yield images.get(name, [missing])[0], year / "Annotations" / f"{name}.xml"
 
