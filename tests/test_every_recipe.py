@@ -1,9 +1,11 @@
 """Every shipped recipe: it reads, says what it is of, is built, and takes two steps.
 
-Images are noise of the right size, drawn in memory, and teachers have random weights. Recipes that
-differ in nothing but weights, temperatures and the like are trained once.
+Images are noise of the right size, drawn in memory, or for detectors small ones with shapes, and
+teachers have random weights. Recipes that differ in nothing but weights, temperatures, the depth of
+a detector's backbone and the like are trained once.
 """
 
+import json
 import re
 from copy import deepcopy
 from functools import cache
@@ -18,14 +20,16 @@ from understudy import models, recipe, recipes, tasks
 from understudy.batch import Batch
 from understudy.catalogue import show
 from understudy.cli import COMMANDS
+from understudy.data import shapes
 from understudy.distiller import Distiller
 from understudy.features import Features
 from understudy.flags import parse
-from understudy.models import Network
+from understudy.models import Network, detection
+from understudy.models.detection import Detector
 from understudy.recipe import Recipe
 from understudy.wiring import distiller, train_only
 
-CLASSES, IMAGES = 10, 4
+CLASSES, IMAGES, SCENES = 10, 4, 3
 SIDE = 64
 """Of images from folders, which are larger in the experiments."""
 
@@ -38,12 +42,39 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 """What only makes measuring a teacher shorter."""
 
+SMALL = {"min_size": shapes.SIDE, "max_size": shapes.SIDE, "backbone_weights": ""}
+FEW = {f"rpn_{when}_nms_top_n_{mode}": 50 for when in ("pre", "post") for mode in ("train", "test")}
+TINY = {
+    "fasterrcnn": {**SMALL, **FEW, "box_batch_size_per_image": 16},
+    "retinanet": SMALL,
+}
+"""Options of detectors that only make their steps shorter."""
+
 
 @cache
 def drawn(side: int) -> Batch:
     """Some images, each of a class of its own."""
     images = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
     return Batch.of(images, torch.arange(IMAGES))
+
+
+@cache
+def scenes() -> Batch:
+    """Some images with shapes and their boxes."""
+    source = shapes.load(str(SCENES), "train")
+    images, targets = zip(
+        *((source.image(i) / 255, source.target(i)) for i in range(SCENES)), strict=True
+    )
+    found = [
+        {"boxes": each["boxes"].as_subclass(torch.Tensor), "labels": each["labels"] + 1}
+        for each in targets
+    ]
+    return Batch.of(images, found)
+
+
+def shown(wanted: Recipe) -> Batch:
+    """The images that a recipe is tried on."""
+    return scenes() if wanted.task == "detection" else drawn(side_of(wanted))
 
 
 def side_of(wanted: Recipe) -> int:
@@ -57,20 +88,56 @@ def built(name: str, side: int) -> Network:
     return models.find(name, num_classes=CLASSES, options=options, size=side)
 
 
-@cache
-def taught(name: str, side: int) -> tuple[Network, Features]:
-    """A teacher and its features of all images; its norms have seen them, or they would grow."""
-    found = deepcopy(built(name, side))
-    for module in found.modules():
+def follow_all(network: nn.Module) -> None:
+    """Let norms follow all images that they see alike, or what is untrained would grow."""
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
+
+
+@cache
+def taught(name: str, side: int) -> tuple[Network, Features]:
+    """A teacher and its features of all images, which its norms have seen."""
+    found = deepcopy(built(name, side))
+    follow_all(found)
     with torch.no_grad():
         found.train()(drawn(side).images)
         return found.eval(), found.features(drawn(side).images)
 
 
+@cache
+def detector(name: str, options: str) -> Detector:
+    """A detector of small images and few proposals; its norms have seen some images.
+
+    Args:
+        name: Of the detector.
+        options: In JSON.
+    """
+    given = {**json.loads(options), **TINY[name]}
+    found = detection.find(name, num_classes=len(shapes.CLASSES), options=given)
+    follow_all(found)
+    with torch.no_grad():
+        found.train().observe(scenes())
+    return found
+
+
+def small(network: recipe.Network) -> Detector:
+    """The detector of a recipe, made small."""
+    return deepcopy(detector(network.name, json.dumps(network.options)))
+
+
+def wired_detectors(wanted: Recipe) -> Distiller:
+    """Detectors and methods of a recipe."""
+    teacher = small(wanted.teacher) if wanted.methods else None
+    made = distiller(wanted, small(wanted.student), teacher, tasks.find(wanted.task))
+    made.measure(lambda augmented: iter([scenes()]), num_images=SCENES)
+    return made.train()
+
+
 def wired(wanted: Recipe) -> Distiller:
     """Networks and methods of a recipe; the teacher's features are those of all images."""
+    if wanted.task == "detection":
+        return wired_detectors(wanted)
     side, task = side_of(wanted), tasks.find(wanted.task)
     student = deepcopy(built(wanted.student.name, side))
     if not wanted.methods:
@@ -107,9 +174,16 @@ def distinct() -> list[str]:
             label: {k: v for k, v in given.items() if not isinstance(v, float | dict)}
             for label, given in wanted.methods.items()
         }
-        same = wanted.student.name, wanted.teacher.name, side_of(wanted), wanted.task, told
+        pair = kind(wanted.student), kind(wanted.teacher) if told else ""
+        same = *pair, side_of(wanted), wanted.task, told
         found.setdefault(repr((*same, wanted.task_weight > 0)), name)
     return list(found.values())
+
+
+def kind(network: recipe.Network) -> str:
+    """What distinguishes a network: of a detector not how deep its backbone is."""
+    backbone = network.options.get("backbone", "").rpartition(":")[2]
+    return network.name + re.sub(r"\d+.*", "", backbone)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -175,12 +249,14 @@ def test_takes_two_steps(name: str) -> None:
     optimizer = torch.optim.SGD(made.trainable.parameters(), lr=1e-3)
     before = [x.detach().clone() for x in made.student.parameters()]
     for _ in range(2):
-        losses = made(drawn(side_of(wanted)))
+        losses = made(shown(wanted))
         # The last epoch, when every weight has risen.
         made.total(losses, wanted.training.epochs).backward()
         optimizer.step()
         optimizer.zero_grad()
-        assert set(losses) == {*wanted.methods} | ({"task"} if wanted.task != "none" else set())
+        # A detector has several losses of its own, such as `task/classifier`.
+        named = {label.partition("/")[0] for label in losses}
+        assert named == {*wanted.methods} | ({"task"} if wanted.task != "none" else set())
         assert all(loss.isfinite() for loss in losses.values())
     moved = [not torch.equal(x, y) for x, y in zip(before, made.student.parameters(), strict=True)]
     assert any(moved)

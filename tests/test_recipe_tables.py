@@ -119,6 +119,50 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_table() -> None:
     assert len(str(error.value)) < 3000
 
 
+@pytest.mark.parametrize(
+    ("pair", "betas", "lr"),
+    [
+        ("fasterrcnn_resnet101_resnet50", (7, 7, 7), 0.01),
+        ("fasterrcnn_vgg16_vgg11", (7, 7, 7), 0.01),
+        ("retinanet_resnet101_resnet50", (7, 7, 7), 0.005),
+        ("retinanet_vgg16_vgg11", (7, 6, 8), 0.005),
+    ],
+)
+def test_detectors_of_lshfm_are_as_published(
+    pair: str, betas: tuple[int, int, int], lr: float
+) -> None:
+    for terms, beta in zip(("l2", "lsh", "lshl2"), betas, strict=True):
+        made = recipe.load(f"voc0712/{terms}/{pair}")
+        family, theirs, ours = pair.split("_")
+        assert family == made.student.name == made.teacher.name
+        assert theirs in made.teacher.options["backbone"]
+        assert ours in made.student.options["backbone"]
+        assert made.methods["lshfm"]["terms"] == terms
+        assert made.methods["lshfm"]["weight"] == beta
+        assert (made.training.lr, made.training.batch, made.training.epochs) == (lr, 8, 24)
+        assert made.training.milestones == (18, 22)
+        assert made.student.options["min_size"] == [*range(480, 801, 32)]
+
+
+@pytest.mark.parametrize(
+    ("pair", "kd_nd", "reviewkd_nd"),
+    [
+        ("resnet101_resnet18", (1.0, 1.5), (1.2, 1.5)),
+        ("resnet101_resnet50", (1.0, 1.0), (1.4, 1.0)),
+        ("resnet50_mobilenet_v2", (1.0, 1.0), (2.2, 1.5)),
+    ],
+)
+def test_detectors_of_nd_are_as_configured(
+    pair: str, kd_nd: tuple[float, float], reviewkd_nd: tuple[float, float]
+) -> None:
+    for name, weights in {"kd++": kd_nd, "reviewkd++": reviewkd_nd}.items():
+        made = recipe.load(f"coco/{name}/{pair}")
+        assert tuple(each["weight"] for each in made.methods.values()) == weights
+        assert made.training.lr == 0.01
+        steps = [epoch * -(-118_287 // 8) for epoch in (*made.training.milestones, 12)]
+        assert steps == pytest.approx([120_000, 160_000, 180_000], rel=0.02)
+
+
 def test_the_page_names_every_table() -> None:
     page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
     for name in recipes.tables():
