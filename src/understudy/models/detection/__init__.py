@@ -72,6 +72,7 @@ def find(
             Of 91 columns for COCO, the 11 that stand for no class are left out.
         options: Those of `families`; of torchvision's, all keywords, and `backbone_weights` and
             `trainable_layers`. A function of the user's gets `num_classes` with the background.
+            Of RetinaNet and FCOS also the `mask` of `Dense`.
         new_classifier: Make the layers for classes anew if the weights are of other classes.
         own_classes: Take the classes that the weights are of, if these are others.
 
@@ -80,6 +81,7 @@ def find(
         NetworkError: It cannot be built or loaded, or its weights are of other classes.
     """
     given, asked = dict(options or {}), None if num_classes is None else num_classes + 1
+    mask = given.pop("mask", None)
     if weights == "pretrained":
         module = _build(name, None, weights, given)
     else:
@@ -97,7 +99,8 @@ def find(
                 "classifier made anew would know nothing. Use weights trained for these classes."
             )
         classes.exchange(module, _build(name, asked, "", _bare(given)))
-    return wrap(module, name=name)
+    detector = wrap(module, name=name)
+    return detector if mask is None else _masked(detector, mask)
 
 
 def wrap(module: nn.Module, *, name: str = "") -> Detector:
@@ -114,6 +117,15 @@ def wrap(module: nn.Module, *, name: str = "") -> Detector:
         f"{type(module).__name__} is no detector that is known here: "
         f"{', '.join(kind.__name__ for kind in _KINDS)}; masks and keypoints are not distilled."
     )
+
+
+def _masked(detector: Detector, mask: Any) -> Dense:
+    if not isinstance(detector, Dense):
+        raise NetworkError(
+            f"'mask' chooses locations of RetinaNet and FCOS; {detector.name} is read elsewhere: "
+            "leave it out."
+        )
+    return Dense(detector.module, name=detector.name, mask=mask)
 
 
 def _loaded(name: str, module: nn.Module, weights: str, options: dict[str, Any]) -> nn.Module:
@@ -142,8 +154,9 @@ def _build(name: str, columns: int | None, weights: str, options: dict[str, Any]
     given = _bare(options) if weights else options
     kind, _, rest = name.partition(":")
     if ".py:" in name:
-        module, _ = file.build(name, columns, weights == "pretrained", options)
-        return module
+        own, _ = file.build(name, columns, weights == "pretrained", options)
+        wrap(own, name=name)  # which refuses what is no detector
+        return own
     if name not in names():
         _refuse(rest)
         raise NameNotFound("detector", name, names(), _HINT)
@@ -190,7 +203,7 @@ def _torchvision(
         module: nn.Module = models.get_model(name, **weights, num_classes=columns, **rest)
     except Exception as error:
         raise NetworkError(f"torchvision cannot build {name!r}: {error}") from error
-    families.check_options(f"torchvision:{name}", module, rest)
+    families.check_options(f"torchvision:{name}", type(module), rest)
     if trainable is not None:
         body = getattr(module.backbone, "body", None)
         if not isinstance(body, nn.Module):

@@ -8,9 +8,9 @@
 
 Options are `backbone` (`resnet50`, `vgg16`, `mobilenet_v2`, `timm:NAME`, …), `backbone_weights`
 (`pretrained`, a file or a run of a classifier), `trainable_layers`, `channels` of the pyramid,
-`min_size` and `max_size` of the images, or of SSD the one `size`, and all other keywords of the
-class of torchvision. Nothing of Understudy is needed to run what is built over a backbone of
-torchvision by a pyramid; it loads what is saved of it:
+`min_size` and `max_size` of the images, or of SSD the one `size` and the channels of its `extra`
+levels, and all other keywords of the class of torchvision. What is built over a backbone of
+torchvision by a pyramid needs nothing of Understudy to run; this loads what is saved of it:
 
     from torchvision.models import resnet18
     from torchvision.models.detection import FasterRCNN
@@ -25,7 +25,7 @@ gives the module to load into: `backbones.Numbered` and `Levels` are two modules
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from inspect import signature
 from typing import Any, final
@@ -44,7 +44,7 @@ from understudy.errors import NetworkError, suggestion
 from understudy.models.detection.backbones import Trunk, trunk
 
 EXTRA = (512, 256, 256, 128)
-"""Channels of the levels that SSD adds to the maps of its backbone."""
+"""Channels of the levels that SSDlite adds to the maps of its backbone."""
 
 
 def build(
@@ -69,29 +69,36 @@ def build(
     Raises:
         NetworkError: The backbone cannot be built, or an option does not exist.
     """
-    make, strides = _FAMILIES[family]
+    make, kind, own, strides = _FAMILIES[family]
+    check_options(family, kind, options, own)
     found = trunk(backbone, strides, weights=backbone_weights, trainable=trainable_layers)
     statistics = {"image_mean": list(found.mean), "image_std": list(found.std)}
     try:
         detector: nn.Module = make(found, num_classes, **{**statistics, **options})
     except (TypeError, ValueError) as error:
         raise NetworkError(f"{family} does not take the options {options}: {error}.") from error
-    check_options(family, detector, {k: v for k, v in options.items() if k != "channels"})
     return detector
 
 
-def check_options(name: str, detector: nn.Module, options: Mapping[str, Any]) -> None:
-    """Refuse what torchvision's classes would take and not look at.
+def check_options(
+    name: str, kind: type[nn.Module], options: Iterable[str], own: Sequence[str] = ()
+) -> None:
+    """Refuse what a class of torchvision would take and not look at.
+
+    Args:
+        name: Of the detector, for the message.
+        kind: Its class.
+        options: Asked for.
+        own: Those that are not the class's.
 
     Raises:
-        NetworkError: The class of a detector has no keyword of that name.
+        NetworkError: There is no option of that name.
     """
-    known = [key for key in signature(type(detector)).parameters if key != "kwargs"]
+    known = [*own, *(key for key in signature(kind).parameters if key != "kwargs")]
     for key in options:
         if key not in known:
             raise NetworkError(
-                f"{name} has no option {key!r}{suggestion(key, known)}. {type(detector).__name__} "
-                f"has: {', '.join(known)}."
+                f"{name} has no option {key!r}{suggestion(key, known)}. It has: {', '.join(known)}."
             )
 
 
@@ -159,23 +166,32 @@ def _halving(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _ssd(
-    head: Callable[..., nn.Module], trunk: Trunk, classes: int, *, size: int = 320, **options: Any
+    head: Callable[..., nn.Module],
+    trunk: Trunk,
+    classes: int,
+    *,
+    size: int = 320,
+    extra: Sequence[int] = EXTRA,
+    **options: Any,
 ) -> nn.Module:
-    widths = [*trunk.widths, *EXTRA]
+    widths = [*trunk.widths, *extra]
     anchors = DefaultBoxGenerator([[2, 3]] * len(widths), min_ratio=0.2, max_ratio=0.95)
     counts = anchors.num_anchors_per_location()
-    levels = Levels(trunk.body, trunk.widths[-1], EXTRA)
+    levels = Levels(trunk.body, trunk.widths[-1], extra)
     scores = head(widths, counts, classes)
     detector: nn.Module = SSD(levels, anchors, (size, size), classes, head=scores, **options)
     return detector
 
 
-_FAMILIES: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-    "fasterrcnn": (_fasterrcnn, (4, 8, 16, 32)),
-    "fcos": (partial(_dense, FCOS), (8, 16, 32)),
-    "retinanet": (partial(_dense, RetinaNet), (8, 16, 32)),
-    "ssd": (partial(_ssd, SSDHead), (16, 32)),
-    "ssdlite": (partial(_ssd, partial(SSDLiteHead, norm_layer=_norm)), (16, 32)),
+_PYRAMID, _SINGLE = ("backbone", "channels"), ("backbone", "extra")
+_FAMILIES: dict[
+    str, tuple[Callable[..., Any], type[nn.Module], tuple[str, ...], tuple[int, ...]]
+] = {
+    "fasterrcnn": (_fasterrcnn, FasterRCNN, _PYRAMID, (4, 8, 16, 32)),
+    "fcos": (partial(_dense, FCOS), FCOS, _PYRAMID, (8, 16, 32)),
+    "retinanet": (partial(_dense, RetinaNet), RetinaNet, _PYRAMID, (8, 16, 32)),
+    "ssd": (partial(_ssd, SSDHead), SSD, _SINGLE, (16, 32)),
+    "ssdlite": (partial(_ssd, partial(SSDLiteHead, norm_layer=_norm)), SSD, _SINGLE, (16, 32)),
 }
 NAMES = tuple(_FAMILIES)
 """Of the families."""
