@@ -1,6 +1,6 @@
 """RetinaNet and FCOS as they are, read at the patches that their class scores come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import pytest
@@ -12,8 +12,10 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from understudy import recipe
 from understudy.batch import Batch, Objects
 from understudy.errors import NetworkError
+from understudy.methods.lshfm import LSHFM
 from understudy.models import detection
 from understudy.models.detection._detector import inputs
 from understudy.models.detection._patches import balanced, classes, patches, published
@@ -253,6 +255,58 @@ def test_labels_are_of_the_objects_that_are_there(make: Callable[[], nn.Module])
     count = (labels > 0).sum()
     assert len(labels) == 4 * count > 0
     assert set(labels.tolist()) <= {0, 1, 2, 3}
+
+
+def test_a_recipe_chooses_the_mask() -> None:
+    sizes = {"min_size": 64, "max_size": 64}
+    name = "torchvision:fcos_resnet50_fpn"
+    found = detection.find(name, num_classes=2, options={"mask": "balanced", **sizes})
+    assert isinstance(found, Dense)
+    assert found.mask == "balanced"
+    with pytest.raises(NetworkError, match="is 'half'; it can be: published, balanced"):
+        detection.find(name, num_classes=2, options={"mask": "half", **sizes})
+    with pytest.raises(NetworkError, match="is read elsewhere"):
+        detection.find(
+            "torchvision:ssdlite320_mobilenet_v3_large", num_classes=2, options={"mask": "balanced"}
+        )
+
+
+def trained_by_hashes_alone(clip: float, steps: int) -> Iterator[tuple[float, float]]:
+    """Whole and class loss of each step, at a rate that is far too high.
+
+    The class scores begin as torchvision's do, above a tower whose features are as long as the
+    teacher's: what a tower comes to in the course of training.
+    """
+    teacher = Dense(retrained(seeded(lambda: retinanet(48), 4))).eval().requires_grad_(False)
+    student = Dense(retrained(seeded(lambda: retinanet(48), 1))).train()
+    nn.init.normal_(student.module.head.classification_head.cls_logits.weight, std=0.01)
+    student.module.transform.min_size = (64,)
+    torch.manual_seed(5)
+    hyper = {"hashes": 256, "hash_std": 0.02, "offset": "zero", "terms": "lsh", "selective": False}
+    method = LSHFM(student.shapes, teacher.shapes, **hyper)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.1 * min(1.0, (step + 1) / 10)
+        seen = student.observe(scenes(2, 1))
+        own = torch.stack(list(seen.losses.values())).sum()
+        loss = own + 8 * method(seen.features, teacher.at(seen.places), seen.batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), clip)
+        optimizer.step()
+        yield loss.item(), seen.losses["task/classification"].item()
+
+
+def test_hashes_alone_end_training_without_a_clip() -> None:
+    assert any(loss > 1e6 for loss, _ in trained_by_hashes_alone(clip=1e30, steps=40))
+
+
+def test_hashes_alone_train_with_the_clip_of_the_recipe() -> None:
+    wanted = recipe.load("voc0712/lsh/retinanet_resnet101_resnet50")
+    assert wanted.training.clip is not None
+    losses = list(trained_by_hashes_alone(wanted.training.clip, steps=200))
+    assert max(loss for loss, _ in losses) < 1e3
+    assert sum(own for _, own in losses[-20:]) < 0.5 * sum(own for _, own in losses[:20])
 
 
 def test_teachers_of_other_strides_are_refused() -> None:

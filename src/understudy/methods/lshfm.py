@@ -12,6 +12,10 @@ correctly. If the dimensions differ, the student gets a linear embedding layer b
 classifier, which stays, and folds into the classifier when the student is exported.
 The published alignment is a run before: `task_weight: 0`, `training.only: ["*.embedding.*"]`,
 `embed: always`; the next one starts from its folder `last`, where the layer is not folded yet.
+L_lsh alone (`terms="lsh"`) has no finite minimum: once a feature points where the teacher's does,
+it falls for ever as ‖f_s‖ grows. A dense detector, whose loss on labels sums over all anchors, is
+steeper with longer features, until one step overflows: the NaN that the authors report of
+RetinaNet. `training.clip: 10` keeps it finite and lets it learn.
 Code of the authors: github.com/DoctorKey/LSHFM.singleclassification, and .multiclassification and
 .detection beside it.
 
@@ -248,11 +252,6 @@ class LSHFM(Method):
     def reads(self) -> tuple[str, ...]:
         """The penultimate feature, and logits to tell which images the teacher gets right."""
         return ("penultimate", "logits") if self.selective else ("penultimate",)
-
-    @property
-    def replaced(self) -> tuple[str, ...]:
-        """The penultimate feature, where nothing but its bits is compared."""
-        return ("penultimate",) if self.terms == "lsh" and self.discrepancy == "bce" else ()
 
     def codes(self, teacher: Features) -> Features:
         """`bits` of the penultimate feature, eight hashes a byte; none where no bits are compared.

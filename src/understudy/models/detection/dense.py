@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import FCOS, RetinaNet
 
-from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation, Places, Shapes
 from understudy.models.detection._detector import (
@@ -25,6 +24,7 @@ from understudy.models.detection._detector import (
     Resized,
     Targets,
     as_maps,
+    rows_batch,
     watched,
 )
 from understudy.models.detection._patches import balanced, classes, patches, published
@@ -62,16 +62,21 @@ class Dense(Detector):
         name: What errors and tables call it.
         mask: Locations that are read: with `published` all but those that the detector's own loss
             ignores, 997 of 1000 of them background; with `balanced` those of objects and three of
-            the background for each.
+            the background for each. In a recipe `student.options.mask`.
 
     Raises:
-        NetworkError: Its class scores come from anything but a convolution of 3 x 3.
+        NetworkError: There is no such mask, or its class scores come from anything but a
+            convolution of 3 x 3.
     """
 
     module: RetinaNet | FCOS
 
     def __init__(self, module: nn.Module, *, name: str = "", mask: Mask = "published") -> None:
         super().__init__(module, name=name)
+        if mask not in get_args(Mask):
+            raise NetworkError(
+                f"The mask of {self.name} is {mask!r}; it can be: {', '.join(get_args(Mask))}."
+            )
         self.mask = mask
         if self._scores.kernel_size != (3, 3):
             raise NetworkError(
@@ -137,7 +142,7 @@ class Dense(Detector):
             "logits": scores.reshape(*places.kept.shape, -1)[places.kept],
         }
         named = {f"task/{name}": x for name, x in losses.items()}
-        return Observation(features, _rows(features, labels), named, places)
+        return Observation(features, rows_batch(labels, features["penultimate"]), named, places)
 
     def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
         resized, scaled = self.module.transform(images, targets)
@@ -152,7 +157,7 @@ class Dense(Detector):
                 self.module.compute_loss(scaled, {}, anchors)
         places, labels = self._places(self._resized(resized), matched, anchors, scaled)
         features = self._read(maps, places)
-        return Observation(features, _rows(features, labels), {}, places)
+        return Observation(features, rows_batch(labels, features["penultimate"]), {}, places)
 
     def _places(
         self, images: Resized, matched: list[Tensor], anchors: list[Tensor], targets: Targets
@@ -201,13 +206,6 @@ def _inside(
     sizes = torch.tensor(images.sizes, device=first.device).flip(1).unsqueeze(1)
     inside: Tensor = ((first[..., :2] + first[..., 2:]) / 2 < sizes).all(2)
     return inside
-
-
-def _rows(features: Features, labels: Tensor) -> Batch:
-    """The locations as a batch: of no images, but with labels."""
-    index = torch.arange(len(labels), device=labels.device)
-    blank = features["penultimate"].new_empty(len(labels), 3, 0, 0)
-    return Batch(blank, labels, index, torch.zeros_like(index))
 
 
 @contextmanager
