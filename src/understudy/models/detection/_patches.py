@@ -58,7 +58,8 @@ def published(matched: Int[Tensor, "batch locations anchors"]) -> Bool[Tensor, "
     Args:
         matched: Number of each anchor's object; below 0 as torchvision's `Matcher` says.
     """
-    return (matched != Matcher.BETWEEN_THRESHOLDS).any(2)
+    kept: Tensor = (matched != Matcher.BETWEEN_THRESHOLDS).any(2)
+    return kept
 
 
 def balanced(
@@ -73,7 +74,8 @@ def balanced(
     background = (matched == Matcher.BELOW_LOW_THRESHOLD).all(2) & inside
     drawn = torch.rand(background.shape, device=background.device).masked_fill(~background, 2)
     rank = drawn.argsort(1).argsort(1)
-    return objects | background & (rank < BACKGROUND_SHARE * objects.sum(1, keepdim=True))
+    few: Tensor = background & (rank < BACKGROUND_SHARE * objects.sum(1, keepdim=True))
+    return objects | few
 
 
 def classes(
