@@ -188,7 +188,7 @@ def _recipes() -> Iterator[Row]:
     for name in recipe.shipped():
         found, about = recipe.load(name), recipes.about(name)
         # Without spaces: so the rows of nearly all tables stay on one line for grep.
-        pair = f"{_short(found.teacher.name) or '–'}→{_short(found.student.name)}"
+        pair = f"{_short(found.teacher) or '–'}→{_short(found.student)}"
         # Without a method the student alone is what is trained.
         published = about.published or ("" if found.methods else about.student)
         yield (
@@ -201,9 +201,10 @@ def _recipes() -> Iterator[Row]:
         )
 
 
-def _short(network: str) -> str:
-    """A network without where it comes from, the size of its images and what its weights are."""
-    return re.sub(r"_patch.*|\..*", "", network.rpartition(":")[2])
+def _short(network: recipe.Network) -> str:
+    """A network, or a detector's, without where it comes from, its images' size and its weights."""
+    name = str(network.options.get("backbone", network.name))
+    return re.sub(r"_patch.*|\..*", "", name.rpartition(":")[2])
 
 
 def _cited(paper: str) -> str:
