@@ -50,7 +50,7 @@ class Choices:
         distiller.to(device=torch.device(self.device))
         distiller.to(memory_format=self.layout)
         if distiller.teacher is not None:
-            distiller.teacher.precision = self.teacher_dtype
+            distiller.teacher.settle(self.teacher_dtype)
 
     def __str__(self) -> str:
         own = self.teacher_precision != self.precision
@@ -143,10 +143,14 @@ def _precision(training: Training, student: nn.Module, *, cpu: bool) -> Precisio
 
 
 def _teacher_precision(training: Training, distiller: Distiller, *, cpu: bool) -> Precision:
-    """Arithmetic of the teacher: as for the student, the fastest or the one that is asked for."""
+    """Arithmetic of the teacher: as for the student, the fastest or the one that is asked for.
+
+    The teacher of a detector in fp32 may be faster: of boxes no bank could promise the same bits.
+    """
     if training.teacher_precision != "auto":
         return training.teacher_precision
-    if training.precision != "auto" or distiller.teacher is None:
+    free = training.precision == "fp32" and distiller.trainable.task.truth == "objects"
+    if (training.precision != "auto" and not free) or distiller.teacher is None:
         return _precision(training, distiller.student, cpu=cpu)
     return _fastest(distiller.teacher, cpu=cpu)
 

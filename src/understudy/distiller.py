@@ -38,6 +38,12 @@ class Teacher(nn.Module):
         self.network = network.requires_grad_(False).eval()
         self.precision: torch.dtype | None = None
         """Arithmetic of the forward pass, if not that of the weights."""
+        self._at: Callable[[Places], Features] | None = None
+        self._settled = False
+
+    def settle(self, precision: torch.dtype | None) -> None:
+        """Compute in a precision, with weights that from now on stay as and where they are."""
+        self.precision, self._at, self._settled = precision, None, True
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode, whatever the module around it does."""
@@ -54,7 +60,10 @@ class Teacher(nn.Module):
     def at(self, places: Places) -> Features:
         """Features at the places where a student was observed."""
         with self._autocast(next(self.parameters()).device.type):
-            return self.network.at(places)
+            if self._at is None:
+                network = self.network
+                self._at = network.reader(self.precision) if self._settled else network.at
+            return self._at(places)
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observation:

@@ -1,7 +1,7 @@
 """A torchvision detector as Understudy sees it: never forked, only watched."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from understudy.batch import Batch
 from understudy.errors import NetworkError
-from understudy.features import Features, Observation
+from understudy.features import Features, Observation, Places
+from understudy.models.detection._frozen import frozen
 from understudy.models.taps import still
 from understudy.models.wrapped import Wrapped
 
@@ -89,6 +90,10 @@ class Detector(Wrapped):
     @abstractmethod
     def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
         """Features at the places a trained detector would look at in training; no losses."""
+
+    def reader(self, precision: torch.dtype | None) -> Callable[[Places], Features]:
+        """`at` of a copy from which all that depends on weights alone is gone."""
+        return frozen(self, precision).at
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Features:
