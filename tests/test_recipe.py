@@ -77,6 +77,14 @@ def test_the_digest_changes_with_every_key_but_name_and_place(path: str) -> None
     assert (changed.digest == Recipe().digest) == (path in NOT_IN_DIGEST)
 
 
+def test_the_digest_does_not_know_where_a_teacher_was_measured() -> None:
+    plain, kept, other = (
+        recipe.parse({"methods": {"words": {"method": "letkd", **given}}})
+        for given in ({}, {"keep": "some/folder"}, {"words": 16})
+    )
+    assert kept.digest == plain.digest != other.digest
+
+
 def test_the_digest_is_stable() -> None:
     code = "from understudy.recipe import Recipe; print(Recipe().digest)"
     for seed in ("0", "1"):

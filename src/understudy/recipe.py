@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,9 +22,12 @@ from understudy.recipes import shipped as shipped
 
 NOT_IN_DIGEST = (
     *("name", "data.root", "data.workers", "data.decoded"),
-    *("bank.path", "bank.views", "bank.codes"),
+    *("bank.path", "bank.views", "bank.codes", "methods.*.keep"),
 )
-"""Keys that name or place an experiment, or make it faster, without changing it."""
+"""Keys that name or place an experiment, or make it faster, without changing it; `*` is any label.
+
+A method that can measure its teacher once for several runs calls the folder for it `keep`.
+"""
 
 
 def _count(default: Any) -> Any:
@@ -213,7 +217,8 @@ class Recipe:
         content = {
             key: value
             for key, value in flat(self).items()
-            if key not in NOT_IN_DIGEST and value != default.get(key)
+            if not any(fnmatchcase(key, path) for path in NOT_IN_DIGEST)
+            and value != default.get(key)
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

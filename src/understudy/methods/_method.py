@@ -55,11 +55,6 @@ class Method(nn.Module, ABC):
         """Names of the teacher's features that the loss needs."""
         return ("penultimate", "logits")
 
-    @property
-    def replaced(self) -> tuple[str, ...]:
-        """Those of `reads` that the loss does without where the teacher's `codes` are given."""
-        return ()
-
     def codes(self, teacher: Features) -> Features:
         """All that the loss asks of some of the teacher's features, in few bytes.
 
