@@ -26,12 +26,13 @@ from understudy.features import Features
 from understudy.flags import parse
 from understudy.models import Network, detection
 from understudy.models.detection import Detector
+from understudy.models.pooling import Pool
 from understudy.recipe import Recipe
 from understudy.wiring import distiller, train_only
 
 CLASSES, IMAGES, SCENES = 10, 4, 3
-SIDE = 64
-"""Of images from folders, which are larger in the experiments."""
+SIDE, LARGE = 64, ("folder", "voc", "coco")
+"""Of images from such sources, which are larger in the experiments."""
 
 PUBLISHED = [name for name in recipe.shipped() if not name.startswith("fashion/")]
 
@@ -52,10 +53,12 @@ TINY = {
 
 
 @cache
-def drawn(side: int) -> Batch:
-    """Some images, each of a class of its own."""
+def drawn(side: int, task: str = "classification") -> Batch:
+    """Some images, each of a class of its own; of several labels, of this one and the next."""
     images = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return Batch.of(images, torch.arange(IMAGES))
+    classes, each = torch.arange(IMAGES), torch.eye(CLASSES, dtype=torch.long)
+    several = each[classes] + each[classes + 1]
+    return Batch.of(images, several if task == "multilabel" else classes)
 
 
 @cache
@@ -74,18 +77,18 @@ def scenes() -> Batch:
 
 def shown(wanted: Recipe) -> Batch:
     """The images that a recipe is tried on."""
-    return scenes() if wanted.task == "detection" else drawn(side_of(wanted))
+    return scenes() if wanted.task == "detection" else drawn(side_of(wanted), wanted.task)
 
 
 def side_of(wanted: Recipe) -> int:
-    return wanted.data.size or 32 if wanted.data.source != "folder" else SIDE
+    return wanted.data.size or 32 if wanted.data.source not in LARGE else SIDE
 
 
 @cache
-def built(name: str, side: int) -> Network:
+def built(name: str, side: int, pool: Pool = "") -> Network:
     """A network for images of this size; of a transformer four blocks are enough."""
     options = {"img_size": side, "depth": 4} if re.match("timm:(vit|deit)_", name) else {}
-    return models.find(name, num_classes=CLASSES, options=options, size=side)
+    return models.find(name, num_classes=CLASSES, options=options, size=side, pool=pool)
 
 
 def follow_all(network: nn.Module) -> None:
@@ -96,9 +99,9 @@ def follow_all(network: nn.Module) -> None:
 
 
 @cache
-def taught(name: str, side: int) -> tuple[Network, Features]:
+def taught(name: str, side: int, pool: Pool = "") -> tuple[Network, Features]:
     """A teacher and its features of all images, which its norms have seen."""
-    found = deepcopy(built(name, side))
+    found = deepcopy(built(name, side, pool))
     follow_all(found)
     with torch.no_grad():
         found.train()(drawn(side).images)
@@ -139,14 +142,14 @@ def wired(wanted: Recipe) -> Distiller:
     if wanted.task == "detection":
         return wired_detectors(wanted)
     side, task = side_of(wanted), tasks.find(wanted.task)
-    student = deepcopy(built(wanted.student.name, side))
+    student = deepcopy(built(wanted.student.name, side, wanted.student.pool))
     if not wanted.methods:
         return distiller(wanted, student, None, task)
-    teacher, features = taught(wanted.teacher.name, side)
+    teacher, features = taught(wanted.teacher.name, side, wanted.teacher.pool)
     made = distiller(wanted, student, teacher, task)
     train_only(student, wanted.training.only)
     made.replay = lambda batch: features
-    made.measure(lambda augmented: iter([drawn(side)]), num_images=IMAGES)
+    made.measure(lambda augmented: iter([shown(wanted)]), num_images=IMAGES)
     return made
 
 
@@ -181,9 +184,10 @@ def distinct() -> list[str]:
 
 
 def kind(network: recipe.Network) -> str:
-    """What distinguishes a network: of a detector not how deep its backbone is."""
+    """What distinguishes a network: not how deep it is in torchvision or under a detector."""
     backbone = network.options.get("backbone", "").rpartition(":")[2]
-    return network.name + re.sub(r"\d+.*", "", backbone)
+    shallow = re.sub(r"(?<=torchvision:resnet)\d+", "", network.name)
+    return shallow + network.pool + re.sub(r"\d+.*", "", backbone)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
