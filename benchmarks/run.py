@@ -35,6 +35,7 @@ PARTS = {
     "reading": "reading",
     "fidelity": "fidelity",
     "growth": "growth",
+    "detection": "detection",
 }
 """Part → the module whose `measure` gives it."""
 

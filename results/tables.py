@@ -63,7 +63,21 @@ def ratios(content: dict[str, Any]) -> tuple[str, str]:
                 f"{fastest[how][what]['median']:.2f} ×" for what in COMPARED for how in PRECISIONS
             ]
         lines.append(f"| {pair} | {' | '.join(cells)} |")
-    return "\n".join(lines), _origin(content)
+    detection = content["parts"].get("detection")
+    tables = ["\n".join(lines), *([_added(detection)] if detection else [])]
+    return "\n\n".join(tables), _origin(content)
+
+
+def _added(detection: dict[str, Any]) -> str:
+    """What a teacher adds to a detector's step, a row for every precision of the student."""
+    names = [name for name in detection["added %"]["fp32"] if name != "ms"]
+    head = ["Faster R-CNN, ResNet-101 → ResNet-50", "student alone, ms", *names]
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
+    for how, added in detection["added %"].items():
+        cells = [f"{added['ms']['alone']['median']:.0f}"]
+        cells += [f"+{added[name]['median']:.1f} %" for name in names]
+        lines.append(f"| student in {how} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _range(by_method: dict[str, Any]) -> str:
@@ -81,6 +95,11 @@ def _origin(content: dict[str, Any]) -> str:
         "step, from the cheapest method to the dearest (lshfm with 2048 hashes where the feature "
         "has 2048 dimensions). Online: over teacher forward and student step."
         + (f" Fastest of {peers}." if peers else "")
+        + (
+            " Of a detector: two images of 320 pixels, beyond a step of torchvision's own."
+            if "detection" in content["parts"]
+            else ""
+        )
         + " [What the ratios mean](docs/benchmarks.md); `make bench` measures them anew."
     )
 

@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import clock, fidelity, first, pairs, peers, reading, run, steps  # noqa: E402
+from benchmarks import clock, detection, fidelity, first, pairs, peers, reading, run, steps  # noqa: E402
 
 PEER = """
 import torch
@@ -71,6 +71,19 @@ def test_fidelity() -> None:
     found = fidelity.measure(1, lesson=500)["variants"]
     assert found["live again"] == found["bank fp32"] == {"weights": 0.0, "loss": 0.0}
     assert 0 < found["bank fp16"]["weights"] < found["stale"]["weights"]
+
+
+def test_detection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "STUDENT", "resnet18")
+    monkeypatch.setattr(detection, "TEACHER", "resnet18")
+    monkeypatch.setattr(detection, "SIDE", 96)
+    monkeypatch.setattr(detection, "PROPOSALS", 8)
+    monkeypatch.setattr(clock, "WARM_UP", 0)
+    found = detection.measure(1)
+    assert set(found["added %"]) == {"fp32", "bf16"}
+    whole = found["parts"]["ms"]["teacher"]["median"]
+    assert 0 < found["parts"]["ms"]["pooling"]["median"] < whole
+    assert 0.9 < found["rows in bf16"]["smallest cosine"] <= 1.001
 
 
 @pytest.fixture
@@ -147,6 +160,9 @@ def test_tables_render(tmp_path: Path) -> None:
     assert "| t → s | 1.00 – 1.02 |" in table
     assert "2.61 ×" in table
     assert "repdistiller b84f547" in origin
+    added = {"l2": figure, "ms": {"alone": {**figure, "median": 2400.0}}}
+    content["parts"]["detection"] = {"added %": {"fp32": added}}
+    assert "| student in fp32 | 2400 | +1.0 % |" in tables["ratios"](content)[0]
 
 
 def test_the_tables_of_the_readme_are_those_of_the_measurements() -> None:

@@ -88,7 +88,7 @@ class Regions(nn.Module):
         at = start[:, None] + steps / self.points * of_bin[:, None]
         last = size[:, None] - 1
         inside = (at >= -1) & (at <= last + 1)
-        # Also where a diverged student's box is no number: of pixels that do not exist, none is read.
+        # Nor is a pixel read where the box of a diverged student is no number.
         at = at.where(inside, 0).clamp(min=0).minimum(last.to(at.dtype))
         low = at.floor()
         share = at - low
