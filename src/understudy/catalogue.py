@@ -43,15 +43,19 @@ def show(name: str) -> RenderableType:
     if name in recipes.shipped() | recipes.tables():
         return Syntax(_recipe_page(name), "yaml", background_color="default", word_wrap=True)
     from understudy import data, methods, models, tasks
+    from understudy.models import detection
 
     if name in methods.names():
         return _method_page(methods.find(name))
     for package in (data, tasks):
         if name in package.names():
             return _prose(import_module(f"{package.__name__}.{name}"))
+    if name in detection.names():
+        return _detector_page(name)
     if name in models.names() or ":" in name:
         return _model_page(name)
-    known = [*methods.names(), *models.names(), *data.names(), *tasks.names(), *recipes.tables()]
+    known = [*methods.names(), *models.names(), *detection.families.NAMES]
+    known += [*data.names(), *tasks.names(), *recipes.tables()]
     raise NameNotFound("method, model, data source, task or recipe", name, known)
 
 
@@ -131,6 +135,22 @@ def _model_page(name: str) -> Group:
     )
 
 
+def _detector_page(name: str) -> Group:
+    from understudy.models import detection
+
+    detector = detection.find(name)
+    count = sum(p.numel() for p in detector.module.parameters())
+    rows = ((feature, " × ".join(map(str, x))) for feature, x in detector.shapes.items())
+    shape = f"shape, for images of {detection.NOMINAL} × {detection.NOMINAL}"
+    return Group(
+        _prose(type(detector)),
+        "",
+        f"{name}: {count:,} parameters, {detector.num_classes} classes",
+        "",
+        _table(("feature", shape), rows),
+    )
+
+
 def _table(headings: Row, rows: Iterator[Row]) -> Table:
     result = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
@@ -173,6 +193,7 @@ def _modules(kind: str) -> Callable[[], Iterator[Row]]:
 
 def _models() -> Iterator[Row]:
     from understudy import models
+    from understudy.models import detection
 
     for name in models.names():
         network = models.find(name, num_classes=100)
@@ -182,6 +203,11 @@ def _models() -> Iterator[Row]:
     yield "torchvision:NAME", "", "any classifier of torchvision"
     yield "hf:FOLDER", "", "an image model saved by transformers"
     yield "path/to/file.py:factory", "", "your own"
+    for name in detection.families.NAMES:
+        yield name, "", "a detector over any backbone"
+    for name in detection.names():
+        if name.startswith("torchvision:"):
+            yield name, "", "a detector"
 
 
 def _recipes() -> Iterator[Row]:

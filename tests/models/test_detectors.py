@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import save_file
 from small_detectors import CLASSES, OPTIONS, detector, scene
 from torch import nn
+from torchvision import models
 from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN, MaskRCNN
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from understudy.errors import NameNotFound, NetworkError, ShapeError
+from understudy import networks, recipe, tasks
+from understudy.errors import DataError, NameNotFound, NetworkError, RecipeError, ShapeError
 from understudy.methods.fitnet import fitnet
 from understudy.methods.kd import kd
 from understudy.models import detection
@@ -85,7 +87,7 @@ def test_masks_are_refused_in_a_module_too() -> None:
         ("fasterrcnn", {"backbone": "timm:test_resne"}, "did you mean 'test_resnet'"),
         ("fasterrcnn", {"backbone": "hf:resnet"}, "name one of torchvision"),
         ("fasterrcnn", {"backbone": "timm:test_vit"}, "strides 4, 8, 16, 32, but .* gives 16"),
-        ("fcos", {"backbone": "vit_b_16"}, "strides 8, 16, 32, but .* gives 16"),
+        ("fcos", {"backbone": "regnet_x_400mf"}, "strides 8, 16, 32, but .* gives 2, 32"),
         ("fasterrcnn", {"trainable_layers": 6}, "has 5 stages"),
         ("fasterrcnn", {"backbone_weights": "nowhere.pth"}, "no weights at nowhere.pth"),
     ],
@@ -167,9 +169,7 @@ def test_maps_have_the_names_of_their_strides(family: str) -> None:
 
 
 def test_a_resnet_freezes_as_torchvisions_does() -> None:
-    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-
-    for layers in range(6):
+    for layers in (0, 2, 4, 5):
         ours = backbones.trunk("resnet18", (4, 8, 16, 32), trainable=layers).body
         theirs = resnet_fpn_backbone(
             backbone_name="resnet18", weights=None, trainable_layers=layers
@@ -284,6 +284,45 @@ def test_columns_of_coco_that_mean_nothing_are_left_out(family: str, tmp_path: P
             columns = expected[name].unflatten(1, (-1, 91))[..., detection.classes.COCO_COLUMNS]
             torch.testing.assert_close(logits, columns.flatten(1))
     assert cut.outputs(scene()).keys() == {"boxes", "scores", "classes", "image"}
+
+
+def test_what_torchvision_trained_on_coco_comes_from_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, small = "torchvision:ssdlite320_mobilenet_v3_large", {"detections_per_img": 5}
+    whole = detection.find(name)
+    assert whole.num_classes == 90
+    weights = models.get_model_weights(name.partition(":")[2]).DEFAULT
+    path = tmp_path / "hub" / "checkpoints" / Path(weights.url).name
+    path.parent.mkdir(parents=True)
+    torch.save(whole.plain().state_dict(), path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def found(classes: int | None, **given: Any) -> detection.Detector:
+        return detection.find(
+            name, num_classes=classes, weights="pretrained", options=small, **given
+        )
+
+    assert found(None).num_classes == found(80).num_classes == 80
+    own, renewed = found(3, own_classes=True), found(3, new_classifier=True)
+    assert (own.num_classes, renewed.num_classes) == (80, 3)
+    kept = {key: x for key, x in renewed.module.state_dict().items() if "classification" not in key}
+    assert all(torch.equal(x, whole.module.state_dict()[key]) for key, x in kept.items())
+    with pytest.raises(NetworkError, match="tells 80 classes apart, 3 were asked for"):
+        found(3)
+
+    wanted = recipe.parse({"teacher": {"name": name, "weights": "pretrained"}})
+    task = tasks.find("detection")
+    names = detection.COCO_CLASSES
+    assert networks.teacher(wanted, names, task, shown=64).num_classes == 80
+    with pytest.raises(DataError, match="class 0 is 'bicycle' in the data but 'person'"):
+        networks.teacher(wanted, (*names[1:], names[0]), task, shown=64)
+
+
+def test_a_detector_takes_no_input_contract() -> None:
+    wanted = recipe.parse({"teacher": {"name": "fcos", "size": 64}})
+    with pytest.raises(RecipeError, match=r"takes no teacher\.size"):
+        networks.teacher(wanted, ("a", "b"), tasks.find("detection"), shown=64)
 
 
 def test_only_torchvisions_own_are_pretrained() -> None:
