@@ -15,7 +15,7 @@ demo: setup
 	$(BIN)/understudy demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: setup
 	$(BIN)/ruff format --check
