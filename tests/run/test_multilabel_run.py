@@ -107,6 +107,7 @@ def test_a_bank_teaches_what_the_teacher_does(wanted: Recipe, tmp_path: Path) ->
 
 def test_two_stages_align_an_embedding_and_train_everything(wanted: Recipe, tmp_path: Path) -> None:
     aligning = {"lshfm": {"weight": 1, "embed": "always"}}
+    wanted = changed(wanted, training__epochs=4, training__lr=0.03)
     first = changed(wanted, methods=aligning, task_weight=0.0, training__only=["*.embedding.*"])
     ran = distill(first, out=tmp_path / "first")
     losses = [line["losses"]["lshfm"] for line in ran.epochs()]
