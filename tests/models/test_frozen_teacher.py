@@ -15,13 +15,16 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from understudy import machine, wire
 from understudy.batch import Batch
+from understudy.devices import choose
 from understudy.distiller import Teacher
 from understudy.models import detection
 from understudy.models.detection import Detector
 from understudy.models.detection._frozen import frozen
 from understudy.models.detection._regions import Regions
 from understudy.models.weights import digest
+from understudy.recipe import Training
 
 SIDE = 96
 
@@ -183,3 +186,16 @@ def test_a_settled_teacher_keeps_its_state_and_reads_where_its_weights_are() -> 
     nn.init.zeros_(teacher.network.module.roi_heads.box_head.fc7.weight)  # type: ignore[union-attr]
     teacher.settle(None)
     assert teacher.at(places)["penultimate"].count_nonzero() < right.count_nonzero()
+
+
+def test_beside_a_student_in_fp32_the_teacher_takes_the_fastest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: True)
+    student, teacher = made("BatchNorm2d"), made("BatchNorm2d")
+    wired = wire(student, teacher, {"lshfm": {"terms": "l2"}}, task="detection")
+    cpu = torch.device("cpu")
+    chosen = choose(Training(precision="fp32"), wired, cpu)
+    assert (chosen.precision, chosen.teacher_precision) == ("fp32", "bf16")
+    asked = choose(Training(precision="fp32", teacher_precision="fp32"), wired, cpu)
+    assert asked.teacher_precision == "fp32"
