@@ -14,6 +14,7 @@ from torch import nn
 from understudy import machine
 from understudy.distiller import Distiller
 from understudy.errors import RecipeError
+from understudy.models.detection import Detector
 from understudy.recipe import Training
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -139,7 +140,11 @@ def _precision(training: Training, student: nn.Module, *, cpu: bool) -> Precisio
         raise RecipeError(
             "A CPU does not train in fp16; set training.precision to bf16 or fp32, or use a GPU."
         )
-    return _fastest(student, cpu=cpu) if training.precision == "auto" else training.precision
+    if training.precision != "auto":
+        return training.precision
+    # Pyramids over small images end in single pixels, of which a CPU's bf16 convolutions with a
+    # stride give gradients of memory that nobody wrote: seen with torch 2.15.
+    return "fp32" if cpu and isinstance(student, Detector) else _fastest(student, cpu=cpu)
 
 
 def _teacher_precision(training: Training, distiller: Distiller, *, cpu: bool) -> Precision:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from safetensors.torch import save
 
 from understudy import build, diagnostics, machine, replay, storage
@@ -219,8 +219,10 @@ class Execution:
                 task,
                 replay=self._tested or teacher.outputs,
             )
-        shown = test.once(augmented=False)
-        student = collect(self.trainer.student, shown, self.accelerator, task)
+        if self.accelerator.num_processes > 1:
+            # Statistics follow the images of each process; it is the first one's that are saved.
+            broadcast(list(self.trainer.student.buffers()))
+        student = collect(self.trainer.student, test.once(augmented=False), self.accelerator, task)
         if self.trainer.position.epoch == self.recipe.training.epochs:
             self._diagnose(student)
         self._latest = task.evaluate(student, self._teacher_outputs)

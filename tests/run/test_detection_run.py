@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from small_runs import Stop, outcome
 from small_scenes import Scenes
 
-from understudy import build, recipe
+from understudy import build, machine, recipe
 from understudy.batch import Batch
 from understudy.comparison import compare
+from understudy.devices import choose
 from understudy.distiller import Trainable
 from understudy.engine import Trainer
 from understudy.errors import Diverged, Interrupted
@@ -22,51 +24,67 @@ from understudy.reporting import report
 from understudy.run import Run, evaluate, train
 
 IMAGES = Scenes(6, seed=0), Scenes(6, seed=1)
-FEW = {"train": 50, "test": 30}
-SMALL: dict[str, Any] = {
-    "min_size": 64,
-    "max_size": 96,
-    "box_batch_size_per_image": 16,
-    "rpn_batch_size_per_image": 16,
-    **{f"rpn_pre_nms_top_n_{mode}": count for mode, count in FEW.items()},
-    **{f"rpn_post_nms_top_n_{mode}": count for mode, count in FEW.items()},
-    "box_detections_per_img": 10,
-}
-PLAIN: dict[str, Any] = {
-    "name": "scenes",
-    "task": "detection",
-    "data": {"augment": "flip"},
-    "student": {"name": "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", "options": SMALL},
-    "training": {"epochs": 1, "batch": 2, "lr": 0.01, "schedule": "constant"},
-}
-
-
 DRAWN = {"data.source": "shapes", "data.root": "6"}
 """Images that a command can name, too."""
 
+SMALL: dict[str, Any] = {
+    "backbone": "timm:test_resnet",
+    "channels": 32,
+    "min_size": 64,
+    "max_size": 96,
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fasterrcnn": SMALL | {"box_batch_size_per_image": 16, "rpn_post_nms_top_n_test": 30},
+    "retinanet": SMALL,
+    "fcos": SMALL,
+    "ssdlite": {"backbone": "timm:test_resnet", "size": 96, "extra": [32, 32, 32, 32]},
+}
+METHODS: dict[str, Any] = {"lshfm": {"hashes": 64}, "nd": {}}
+"""Both measure the teacher first."""
+
+
+def plain(family: str) -> dict[str, Any]:
+    return {
+        "name": "scenes",
+        "task": "detection",
+        "data": {"augment": "flip"},
+        "student": {"name": family, "options": OPTIONS[family]},
+        "training": {"epochs": 1, "batch": 2, "lr": 0.01, "schedule": "constant"},
+    }
+
+
+Teach = Callable[[str], Path]
+
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of a trained detector."""
-    return train(recipe.parse(PLAIN), out=tmp_path_factory.mktemp("runs"), images=IMAGES).path
+def teach(tmp_path_factory: pytest.TempPathFactory) -> Teach:
+    """Gives the run directory of a trained detector of some family."""
+    root = tmp_path_factory.mktemp("teachers")
+
+    def taught(family: str) -> Path:
+        done = Run(root / family).begun
+        wanted = recipe.parse(plain(family))
+        return train(wanted, out=root / family, images=IMAGES, resume=done).path
+
+    return taught
 
 
 @pytest.fixture(scope="module")
-def drawn_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same for images that a command can name."""
-    return train(recipe.parse(PLAIN, DRAWN), out=tmp_path_factory.mktemp("drawn")).path
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A distillation on images that a command can name."""
+    wanted = recipe.parse(plain("fasterrcnn"), DRAWN)
+    teacher = train(wanted, out=tmp_path_factory.mktemp("drawn")).path
+    return distilling("fasterrcnn", teacher, DRAWN)
 
 
-def distilling(teacher: Path, changes: dict[str, Any] | None = None) -> Recipe:
-    """A short distillation by two methods, both of which measure the teacher first."""
-    methods = {"lshfm": {"hashes": 64}, "nd": {}}
-    given = {"teacher.weights": str(teacher), "methods": methods}
-    return recipe.parse(PLAIN, given | (changes or {}))
+def distilling(family: str, teacher: Path, changes: dict[str, Any] | None = None) -> Recipe:
+    given = {"teacher.weights": str(teacher), "methods": METHODS}
+    return recipe.parse(plain(family), given | (changes or {}))
 
 
 @pytest.fixture
-def wanted(detector: Path) -> Recipe:
-    return distilling(detector)
+def wanted(teach: Teach) -> Recipe:
+    return distilling("fasterrcnn", teach("fasterrcnn"))
 
 
 def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -74,10 +92,10 @@ def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(teach: Teach, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The plain distillation, from end to end."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    return train(distilling(detector), out=out, images=IMAGES)
+    wanted = distilling("fasterrcnn", teach("fasterrcnn"))
+    return train(wanted, out=tmp_path_factory.mktemp("whole"), images=IMAGES)
 
 
 def test_it_is_distilled_and_measured(whole: Run) -> None:
@@ -93,19 +111,20 @@ def test_it_is_distilled_and_measured(whole: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("family", "changes"),
     [
-        {},
-        {"training.ema": 0.9, "training.accumulate": 2, "training.optimizer": "adamw"},
-        {"training.precision": "bf16", "training.channels_last": True, "training.clip": 1.0},
+        ("fasterrcnn", {"training.precision": "bf16", "training.channels_last": True}),
+        ("retinanet", {"training.ema": 0.9, "training.optimizer": "adamw"}),
+        ("fcos", {"training.batch": 4, "training.precision": "auto"}),
+        ("ssdlite", {"training.clip": 1.0, "training.batch": 4, "training.accumulate": 2}),
     ],
-    ids=["plain", "ema-accumulate-adamw", "bf16-channels_last-clip"],
+    ids=["fasterrcnn-bf16-channels_last", "retinanet-ema-adamw", "fcos", "ssdlite-clip-accumulate"],
 )
 def test_interrupted_in_mid_epoch_it_goes_on_to_the_same_bits(
-    wanted: Recipe, whole: Run, tmp_path: Path, changes: dict[str, Any]
+    teach: Teach, tmp_path: Path, family: str, changes: dict[str, Any]
 ) -> None:
-    wanted = changed(wanted, changes | ({"training.batch": 4} if changes else {}))
-    whole = train(wanted, out=tmp_path / "whole", images=IMAGES) if changes else whole
+    wanted = distilling(family, teach(family), changes | {"training.epochs": 2})
+    whole = train(wanted, out=tmp_path / "whole", images=IMAGES)
     torch.rand(7)  # What others draw does not matter.
     with pytest.raises(Interrupted, match="epoch 1, step 1;"):
         train(wanted, out=tmp_path / "cut", images=IMAGES, watcher=Stop(1, signal.SIGTERM))
@@ -175,13 +194,13 @@ def test_what_methods_measure_depends_on_the_images_alone(wanted: Recipe) -> Non
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_two_processes_train_one_student(drawn_teacher: Path, tmp_path: Path) -> None:
-    recipe_file = tmp_path / "recipe.yaml"
-    recipe_file.write_text(recipe.dump(distilling(drawn_teacher, DRAWN)))
+def test_two_processes_train_one_student(drawn: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.dump(changed(drawn, {"training.batch": 4})))
+    command = ["distill", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "understudy", "distill", str(recipe_file), "--out", str(tmp_path / "run"),
-         "--training.batch", "4", "--device", "cpu"],
+         "-m", "understudy", *command],
         capture_output=True,
         text=True,
     )  # fmt: skip
@@ -192,8 +211,8 @@ def test_two_processes_train_one_student(drawn_teacher: Path, tmp_path: Path) ->
     assert again.metrics == pytest.approx(run.evaluation["metrics"])
 
 
-def test_arms_are_compared_by_ap50(drawn_teacher: Path, tmp_path: Path) -> None:
-    found = compare(distilling(drawn_teacher, DRAWN), methods=["nd"], seeds=[0], out=tmp_path)
+def test_arms_are_compared_by_ap50(drawn: Recipe, tmp_path: Path) -> None:
+    found = compare(drawn, methods=["nd"], seeds=[0], out=tmp_path)
     control, arm = found.arms
     assert found.metric == "AP50"
     assert control["verdict"] is None
@@ -202,3 +221,13 @@ def test_arms_are_compared_by_ap50(drawn_teacher: Path, tmp_path: Path) -> None:
     page = report(tmp_path).read_text(encoding="utf-8")
     assert "AP50" in page
     assert "data:image/jpeg" in page
+
+
+def test_a_student_on_a_cpu_is_trained_in_fp32_unless_it_is_told(
+    wanted: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: True)
+    for asked, given in (("auto", "fp32"), ("bf16", "bf16")):
+        training = changed(wanted, {"training.precision": asked}).training
+        distiller = build.experiment(wanted, images=IMAGES).distiller
+        assert choose(training, distiller, torch.device("cpu")).precision == given
