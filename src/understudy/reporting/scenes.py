@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from understudy.reporting.results import METHOD_INKS, Arm, Results
 
-ROOM = (40.0, 12.0)
+ROOM = (50.0, 15.0)
 """What a name over an image may take, in percent of its width and height."""
 DECIDED = 0.5
 """Probability from which a class is said to be present."""
@@ -93,6 +93,11 @@ class Scenes:
     def boxes(self) -> bool:
         """Whether there are boxes; else there are classes alone."""
         return any(view.boxes for scene in self.scenes for view in scene.views)
+
+    @property
+    def repeat(self) -> bool:
+        """Whether there are more classes than inks."""
+        return len(self.legend) > METHOD_INKS
 
 
 def scenes(results: Results) -> Scenes | None:
