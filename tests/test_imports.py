@@ -25,6 +25,7 @@ LEVELS = (
     ("build",),
     ("networks",),
     ("wiring", "diagnostics"),
+    ("watcher",),
     ("engine", "evaluation"),
     ("graphs", "bank"),
     ("devices", "sharing"),

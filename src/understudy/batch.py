@@ -139,8 +139,8 @@ class Batch:
 
     @property
     def labelled(self) -> Bool[Tensor, " batch"]:
-        """Which images have a label."""
-        return self.labels != UNLABELLED
+        """Which images have a label, or one label at least."""
+        return (self.labels != UNLABELLED).reshape(len(self.labels), -1).any(1)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> "Batch":
         """The same batch on another device; only the images take the memory format."""

@@ -18,8 +18,8 @@ from understudy.recipe import Recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from understudy.execution import Watcher
     from understudy.run import Run
+    from understudy.watcher import Watcher
 
 _RANK = os.environ.get("RANK", "0")
 """Number of this process, if torchrun started several; the first speaks for all."""

@@ -18,10 +18,10 @@ from typing import Any
 from understudy import build, machine, storage, tasks
 from understudy.arms import CONTROL, Images, banked, named, seeded
 from understudy.errors import Diverged, RecipeError, RunError
-from understudy.execution import Watcher
 from understudy.recipe import Recipe
 from understudy.run import Run, train
 from understudy.verdict import Verdict, diverged, verdict
+from understudy.watcher import Watcher
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from understudy import recipe
 from understudy.comparison import compare
-from understudy.execution import Watcher
 from understudy.run import Run, train
+from understudy.watcher import Watcher
 
 TEACHER, STUDENT = "fashion/teacher", "fashion/demo"
 

@@ -33,6 +33,9 @@ from understudy.recipe import Training
 from understudy.schedules import learning_rate
 from understudy.splitting import Splitting, ran_out
 
+CLIP = 10.0
+"""Norm of the gradient above which hashes alone were seen to end a detector's training in NaN."""
+
 
 @dataclass
 class Position:
@@ -101,6 +104,10 @@ class Trainer:
             if distiller.teacher is not None:
                 distiller.teacher.compile()
         self.splitting = Splitting(distiller.trainable)
+        self.clip = training.clip
+        if training.clip is None and distiller.trainable.unbounded:
+            self.clip = CLIP
+            note(f"gradients are clipped at {CLIP:g}: hashes alone let a detector's features grow")
         self.optimizer = _optimizer(distiller, training)
         self._trainable, scaling = accelerator.prepare(distiller.trainable, self.optimizer)
         # Accelerate's optimizer is for fp16; it looks for a package on disk at every step.
@@ -130,7 +137,7 @@ class Trainer:
             optimizer=self.optimizer,
             losses=self._losses,
             trained=self.distiller.trainable,
-            clip=self.training.clip,
+            clip=self.clip,
             layout=self.choices.layout,
             device=self.accelerator.device,
         )
@@ -274,10 +281,8 @@ class Trainer:
         self._sums = self._sums + share * torch.stack([*losses.values(), total]).detach().double()
 
     def _update(self) -> None:
-        if self.training.clip is not None:
-            self.accelerator.clip_grad_norm_(
-                self.distiller.trainable.parameters(), self.training.clip
-            )
+        if self.clip is not None:
+            self.accelerator.clip_grad_norm_(self.distiller.trainable.parameters(), self.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self.ema:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast, gather_object
@@ -29,28 +29,7 @@ from understudy.narration import narrated
 from understudy.profiling import Profile
 from understudy.recipe import Recipe
 from understudy.tasks import Evaluation, Outputs
-
-
-class Watcher(Protocol):
-    """Someone who is told how training goes."""
-
-    def series(self, runs: int) -> None:
-        """The next so many runs belong together."""
-
-    def start(self, trainer: Trainer, name: str) -> None:
-        """Training begins or continues."""
-
-    def note(self, text: str) -> None:
-        """Something beside the plan: how the run computes, or why it does so otherwise from now."""
-
-    def step(self, trainer: Trainer) -> None:
-        """An optimizer step was done."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """An epoch was done and perhaps evaluated."""
-
-    def end(self, name: str, metric: str, evaluation: dict[str, Any]) -> None:
-        """A run is finished; its `evaluation.json`, and the metric in it that ranks students."""
+from understudy.watcher import Watcher
 
 
 class Execution:
@@ -173,6 +152,8 @@ class Execution:
         if self.watcher:
             self.watcher.start(self.trainer, self.recipe.name)
         self._note(str(self.choices))
+        if skipped := self.experiment.skipped:
+            self._note(f"of the images: {skipped[0]} ({len(skipped)} such lines: environment.json)")
         with self._profile or nullcontext(), signals() as received:
             for epoch in self.trainer.fit(lambda: self._after_step(received)):
                 self._record(epoch)

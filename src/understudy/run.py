@@ -29,14 +29,10 @@ from understudy.build import Images
 from understudy.devices import accelerator
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.evaluation import collect
-from understudy.execution import (
-    Execution,
-    Watcher,
-    read_environment,
-    read_epochs,
-)
+from understudy.execution import Execution, read_environment, read_epochs
 from understudy.recipe import Recipe
 from understudy.tasks import Evaluation
+from understudy.watcher import Watcher
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def _built(
     # A layer that one method adds to the student changes the shapes that all of them see.
     for label, (kind, hyper_parameters) in wanted.items():
         _check_exclusive(label, kind, task.exclusive and student.shapes.exclusive)
+        _check_numbered(label, kind, task)
         with seeded(seed + 2):
             for part, shapes in _parts(student, teacher):
                 kind.extend(part, shapes, **hyper_parameters)
@@ -201,6 +202,14 @@ def _check_exclusive(label: str, kind: type[Method], exclusive: bool) -> None:
             f"The method '{label}' has no meaning where classes do not exclude each other: it "
             "needs a softmax over them or the one class of an image. Use kd, which here takes each "
             "class by itself, or a method that compares features, such as lshfm, nd or pefd."
+        )
+
+
+def _check_numbered(label: str, kind: type[Method], task: Task) -> None:
+    if kind.by_number and task.truth == "objects":
+        raise RecipeError(
+            f"The method '{label}' keeps something for every image, but detectors are compared at "
+            "places that are new in every step: use another, such as lshfm, nd or pefd."
         )
 
 

@@ -37,6 +37,12 @@ class Method(nn.Module, ABC):
     one_class: ClassVar[bool] = False
     """True if the loss asks which one class an image has, which mixed images cannot say."""
 
+    by_number: ClassVar[bool] = False
+    """True if something is kept for every training image, found by its number."""
+
+    unbounded: bool = False
+    """True if the loss falls for ever as the student's features grow, as nothing holds them."""
+
     coded_by: ClassVar[tuple[str, ...]] = ()
     """Buffers on which `codes` depend; empty where a method has none."""
 

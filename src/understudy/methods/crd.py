@@ -105,6 +105,7 @@ class CRD(Method):
     published_weight: ClassVar[float] = 0.8
     exclusive: ClassVar[bool] = True
     one_class: ClassVar[bool] = True
+    by_number: ClassVar[bool] = True
     student_memory: Float[Tensor, "images dim"]
     teacher_memory: Float[Tensor, "images dim"]
     labels: Int[Tensor, " images"]

@@ -229,6 +229,7 @@ class LSHFM(Method):
         products: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         super().__init__()
+        self.unbounded = terms == "lsh" and discrepancy == "bce"
         for name, given in {"hashes": hashes, "hashes_per_dim": hashes_per_dim}.items():
             if "lsh" in terms and given is not None and given < 1:
                 raise RecipeError(f"{name!r} of lshfm is {given}; it must be at least 1.")
