@@ -45,3 +45,10 @@ def _outputs(
     with accelerator.autocast():
         kept = task.kept(give(batch), batch)
     return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
+
+
+def comparable(task: Task, student: Wrapped, teacher: Wrapped | None) -> bool:
+    """Whether a student can be held against its teacher: boxes need classes of the same numbers."""
+    if teacher is None or task.truth != "objects":
+        return teacher is not None
+    return teacher.num_classes == student.num_classes

@@ -20,7 +20,7 @@ from understudy.build import Images
 from understudy.devices import accelerator, choose, processes
 from understudy.engine import Epoch, Trainer
 from understudy.errors import Diverged, Interrupted, RunError
-from understudy.evaluation import collect
+from understudy.evaluation import collect, comparable
 from understudy.interruption import signals
 from understudy.models.cost import layers_cost
 from understudy.models.network import Network
@@ -206,7 +206,8 @@ class Execution:
         student = collect(self.trainer.student, test.once(augmented=False), self.accelerator, task)
         if self.trainer.position.epoch == self.recipe.training.epochs:
             self._diagnose(student)
-        self._latest = task.evaluate(student, self._teacher_outputs)
+        close = comparable(task, self.trainer.student, self.experiment.teacher)
+        self._latest = task.evaluate(student, self._teacher_outputs if close else None)
         return self._latest
 
     def _diagnose(self, student: Outputs) -> None:
@@ -323,12 +324,13 @@ class Execution:
         teacher = self.experiment.teacher
         if self._teacher_outputs is None or teacher is None:
             return None
-        own = self.experiment.task.evaluate(self._teacher_outputs, None)
-        alike = teacher.num_classes == self.trainer.student.num_classes
+        own = Evaluation({}, [], None)
+        if teacher.num_classes == self.trainer.student.num_classes:
+            own = self.experiment.task.evaluate(self._teacher_outputs, None)
         return {
             "name": teacher.name,
-            "metrics": own.metrics if alike else {},
-            "per_class": own.per_class if alike else [],
+            "metrics": own.metrics,
+            "per_class": own.per_class,
             "parameters": _count(teacher.module),
         }
 

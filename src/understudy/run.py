@@ -28,7 +28,7 @@ from understudy import recipe as recipes
 from understudy.build import Images
 from understudy.devices import accelerator
 from understudy.errors import Diverged, RecipeError, RunError
-from understudy.evaluation import collect
+from understudy.evaluation import collect, comparable
 from understudy.execution import Execution, read_environment, read_epochs
 from understudy.recipe import Recipe
 from understudy.tasks import Evaluation
@@ -176,7 +176,8 @@ def evaluate(
         for network in (exam.student, exam.teacher)
         if network is not None
     ]
-    return exam.task.evaluate(outputs[0], outputs[1] if exam.teacher else None)
+    close = comparable(exam.task, exam.student, exam.teacher)
+    return exam.task.evaluate(outputs[0], outputs[1] if close else None)
 
 
 def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:
