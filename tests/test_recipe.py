@@ -202,6 +202,8 @@ def test_a_shipped_recipe_names_what_exists(name: str) -> None:
 
 
 def test_the_recipes_of_the_demonstration_are_shipped() -> None:
-    from understudy.demonstration import STUDENT, TEACHER
+    from understudy.demonstration import RECIPES
 
-    assert {STUDENT, TEACHER} <= set(recipe.shipped())
+    for task, names in RECIPES.items():
+        assert set(names) <= set(recipe.shipped())
+        assert {recipe.load(name).task for name in names} == {task}

@@ -193,7 +193,13 @@ def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.demonstration import demo
 
     with _watched() as watcher:
-        out = demo(out=options.out, seeds=options.seeds, device=options.device, watcher=watcher)
+        out = demo(
+            task=options.task,
+            out=options.out,
+            seeds=options.seeds,
+            device=options.device,
+            watcher=watcher,
+        )
     _show_comparison(out)
 
 
@@ -289,11 +295,20 @@ _SEEDS = (
     },
 )
 
+_TASK = (
+    "--task",
+    {
+        "choices": ["classification", "multilabel", "detection"],
+        "default": "classification",
+        "help": "What is learned: default classification, of clothes; of drawn shapes the others.",
+    },
+)
+
 COMMANDS = {
     "demo": Entry(
         "See it work: teacher, control and methods on images that come with Understudy.",
         _demo,
-        (_OUT, _SEEDS, _DEVICE),
+        (_TASK, _OUT, _SEEDS, _DEVICE),
     ),
     "distill": Entry(
         "Train a student by mimicking a teacher.",
