@@ -14,6 +14,7 @@ from understudy.batch import UNLABELLED
 from understudy.data import DecodedSource, Loader, ObjectViews, Source, Views, subset, views
 from understudy.data.classes import check as check_classes
 from understudy.data.mixing import Mixing
+from understudy.data.subset import Subset
 from understudy.distiller import Distiller
 from understudy.errors import DataError, RecipeError
 from understudy.models.network import Network
@@ -33,6 +34,13 @@ _TRUTHS = {
     "classes": "the presence of each class",
     "objects": "boxes of the objects",
 }
+
+_NOT_OF_BOXES = {
+    "labels": "about classes, of which it can hide some, but no boxes",
+    "labelled_share": "about classes that are not known, but all boxes are",
+    "size": "the side of square views, but a detector resizes images by its own options",
+}
+"""Keys of `data` that mean nothing where images have boxes, and why."""
 
 Images = tuple[Source, Source]
 """Training and test images."""
@@ -164,8 +172,12 @@ def _test(recipe: Recipe) -> Source:
     wanted = recipe.data
     if not wanted.validation:
         return _loaded(recipe, "test")
-    whole = _loaded(recipe, "train")
-    return subset.split(whole, wanted.validation, seed=_data_seed(recipe))[1]
+    _, held = subset.split(_loaded(recipe, "train"), wanted.validation, seed=_data_seed(recipe))
+    if recipe.task != "multilabel" or wanted.difficult == "ignore":
+        return held
+    # What is difficult is present in training alone; the split goes by the labels of training.
+    told = _loaded(replace(recipe, data=replace(wanted, difficult="ignore")), "train")
+    return Subset(told, held.index, told.labels[held.index])
 
 
 def _loaded(recipe: Recipe, split: Literal["train", "test"]) -> Source:
@@ -210,8 +222,9 @@ def _refuse(recipe: Recipe, source: Source) -> None:
             f"source {recipe.data.source!r} does not tell of {recipe.data.root or 'its images'}; "
             "choose another task or source."
         )
-    if task.truth == "objects" and recipe.data.labels is not None:
-        raise RecipeError("data.labels hides classes, and no boxes: leave it out for detection.")
+    for key in ("labels", "labelled_share", "size"):
+        if task.truth == "objects" and getattr(recipe.data, key) is not None:
+            raise RecipeError(f"data.{key} is {_NOT_OF_BOXES[key]}: leave it out for detection.")
 
 
 def _data_seed(recipe: Recipe) -> int:
@@ -258,7 +271,8 @@ class _Loaders:
         """Shuffled and augmented, this process's share."""
         labels = _labels(source, task)
         share = self.recipe.data.labelled_share
-        if task.uses_labels and not self.recipe.methods and not source.labelled.all():
+        needless = task.uses_labels and task.truth != "objects" and not self.recipe.methods
+        if needless and not source.labelled.all():
             share = 1.0  # A control has no use for an image without a label.
         return Loader(
             self._views(source, task),

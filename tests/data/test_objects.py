@@ -288,7 +288,9 @@ def test_the_recipe_chooses_what_becomes_of_faulty_boxes(boxed: str) -> None:
         ("classification", {"source": "coco"}, DataError, "'classification' needs the one class"),
         ("multilabel", {"source": "fashion"}, DataError, "needs the presence of each class"),
         ("detection", {"source": "fashion"}, DataError, "'detection' needs boxes of the objects"),
-        ("detection", {"source": "coco", "labels": 2}, RecipeError, "hides classes, and no boxes"),
+        ("detection", {"source": "coco", "labels": 2}, RecipeError, "hide some, but no boxes"),
+        ("detection", {"source": "coco", "labelled_share": 0.5}, RecipeError, "all boxes are"),
+        ("detection", {"source": "coco", "size": 64}, RecipeError, "by its own options: leave it"),
         (
             "classification",
             {"source": "fashion", "faulty": "fail"},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from understudy import build, recipe
 from understudy.batch import UNLABELLED
 from understudy.data import DecodedSource, Source, voc
 from understudy.data.subset import Subset
@@ -124,6 +125,34 @@ def test_difficult_objects_are_not_known_or_as_published(beside: Path) -> None:
     assert theirs[0].labels[-1].tolist() == [1, 1]
     assert theirs[1].labels[-1].tolist() == [1, UNLABELLED]
     assert [boxes(each, -1 % len(each)) for each in theirs] == [[list(CAT[1])]] * 2
+
+
+def wanted(root: Path, task: str, **data: Any) -> recipe.Recipe:
+    student = {"name": "ssdlite", "options": {"size": 64, "extra": [16, 16, 16, 16]}}
+    given = {"source": "voc", "root": str(root), "augment": "flip"} | data
+    training = {"batch": 2}
+    return recipe.parse({"task": task, "data": given, "student": student, "training": training})
+
+
+def test_what_is_held_back_is_measured_without_difficult_objects(beside: Path) -> None:
+    for name in ("train/a", "train/b"):
+        write(beside / f"{name}.xml", thing(*CAT), thing(*DOG, difficult=1))
+    asked = {"validation": 0.5, "difficult": "published"}
+    train, held = build.sources(wanted(beside, "multilabel", **asked))
+    assert train.labels.tolist() == [[1, 1]]
+    assert held.labels.tolist() == [[1, UNLABELLED]]
+    assert {names(x.source)[int(x.index[0])] for x in (train, held)} == {"a", "b"}  # type: ignore[attr-defined]
+    held = build.sources(wanted(beside, "detection", **asked))[1]
+    assert boxes(held, 0) == [list(CAT[1])]
+
+
+def test_a_control_sees_images_of_difficult_objects_alone(beside: Path) -> None:
+    write(beside / "train/a.xml", thing(*CAT))
+    write(beside / "train/b.xml", thing(*CAT, difficult=1))
+    write(beside / "test/c.xml", thing(*CAT))
+    experiment = build.experiment(wanted(beside, "detection"))
+    assert experiment.images.labelled.tolist() == [True, False]
+    assert sorted(experiment.train.ordered(0)[0].tolist()) == [0, 1]
 
 
 FAULTS: dict[str, tuple[str, list[float] | None]] = {

@@ -79,7 +79,7 @@ def class_balanced(
     return source
 
 
-def split(source: Source, validation: float, *, seed: int) -> tuple[Source, Source]:
+def split(source: Source, validation: float, *, seed: int) -> tuple[Subset, Subset]:
     """Training and validation part; of every class the share `validation` is validation.
 
     Where an image has several classes, the share is kept as far as these go together, and every
