@@ -393,6 +393,12 @@ def test_a_loss_over_levels_is_the_mean_over_all_rows() -> None:
     torch.testing.assert_close(losses["kd"], torch.cat(divergences).mean())
 
 
+def test_hashes_alone_are_unbounded_at_levels_too() -> None:
+    for terms in ("lsh", "lshl2"):
+        distiller = ssd_pair({"lshfm": {"terms": terms, "hashes": 8, "weight": 1}})
+        assert distiller.trainable.unbounded == (terms == "lsh")
+
+
 def test_labels_of_a_level_are_those_of_the_matched_boxes() -> None:
     found = detector("ssdlite", "resnet18")
     images, targets = inputs(scene())
