@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_detectors import CLASSES, FAMILIES, OPTIONS, detector, scene
+from small_detectors import CLASSES, FAMILIES, OPTIONS, SIDE, detector, scene
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from understudy.distiller import Distiller
+from understudy import tasks
+from understudy.distiller import Distiller, Weight
 from understudy.models.detection import families
 from understudy.models.detection._detector import inputs
 from understudy.wiring import wire
@@ -25,6 +27,18 @@ METHODS: dict[str, Any] = {
     "kd": 1,
 }
 """On vectors and logits, for detection as published."""
+
+
+class Counter(TorchDispatchMode):
+    """How many operations of torch run."""
+
+    counted = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.counted += 1
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture(params=FAMILIES)
@@ -148,3 +162,41 @@ def test_what_is_trained_comes_back_with_its_state(family: str) -> None:
     again.trainable.load_state_dict(state)
     found = losses_of(again)
     assert {k: v.item() for k, v in found.items()} == {k: v.item() for k, v in expected.items()}
+
+
+def test_a_teacher_computes_no_more_than_methods_read(family: str) -> None:
+    teacher = detector(family, "resnet18").eval()
+    places = teacher.observe(scene()).places
+    whole = teacher.at(places)
+    for name, x in whole.items():
+        found = teacher.at(places, {name})
+        assert torch.equal(found[name], x)
+    maps = teacher.at(places, set())
+    assert not [name for name in maps if name.endswith("penultimate")]
+
+
+def test_a_control_computes_what_torchvision_does(family: str) -> None:
+    student = detector(family, "resnet18").train()
+    plain = deepcopy(student.module)
+    control = Distiller(student, None, {}, tasks.find("detection"), {"task": Weight(1.0)})
+    batch = scene()
+    torch.manual_seed(3)
+    with Counter() as ours:
+        losses = control(batch)
+    torch.manual_seed(3)
+    with Counter() as theirs:
+        expected = plain(*inputs(batch))
+    assert [x.item() for x in losses.values()] == [x.item() for x in expected.values()]
+    assert ours.counted == theirs.counted
+
+
+def test_teachers_are_measured_in_the_images_as_their_student_resizes_them(family: str) -> None:
+    student = detector(family, "timm:test_resnet").train()
+    key = "size" if family.startswith("ssd") else "min_size"
+    same, larger = (
+        detector(family, "resnet18", **{key: side}).eval() for side in (SIDE, SIDE + 32)
+    )
+    expected, found = (each.measured(scene(), student) for each in (same, larger))
+    assert torch.equal(found.batch.labels, expected.batch.labels)
+    for name, x in expected.features.items():
+        assert torch.equal(found.features[name], x)

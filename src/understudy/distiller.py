@@ -1,6 +1,6 @@
 """Student, frozen teacher, methods and task: one forward pass, every loss by name."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, final
 
@@ -12,7 +12,7 @@ from understudy.batch import Batch
 from understudy.errors import ShapeError
 from understudy.features import Features, Observation, Places, TeacherOutputs, of_group, split
 from understudy.methods import Method
-from understudy.models.wrapped import Wrapped
+from understudy.models.wrapped import Reader, Wrapped
 from understudy.profiling import span
 from understudy.tasks import Task
 
@@ -38,7 +38,7 @@ class Teacher(nn.Module):
         self.network = network.requires_grad_(False).eval()
         self.precision: torch.dtype | None = None
         """Arithmetic of the forward pass, if not that of the weights."""
-        self._at: Callable[[Places], Features] | None = None
+        self._at: Reader | None = None
         self._settled = False
 
     def settle(self, precision: torch.dtype | None) -> None:
@@ -57,19 +57,19 @@ class Teacher(nn.Module):
             return self.network.observe(Batch.of(images)).features
 
     @torch.no_grad()
-    def at(self, places: Places) -> Features:
-        """Features at the places where a student was observed."""
+    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
+        """Features at the places where a student was observed; see `Wrapped.at`."""
         with self._autocast(next(self.parameters()).device.type):
             if self._at is None:
                 network = self.network
                 self._at = network.reader(self.precision) if self._settled else network.at
-            return self._at(places)
+            return self._at(places, reads)
 
     @torch.no_grad()
-    def observe(self, batch: Batch) -> Observation:
-        """Features of the images, or at the places where the teacher itself would look."""
+    def measured(self, batch: Batch, student: Wrapped) -> Observation:
+        """Features at the places where the teacher itself would look."""
         with self._autocast(batch.images.device.type):
-            return self.network.observe(batch)
+            return self.network.measured(batch, student)
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Features:
@@ -116,19 +116,23 @@ class Trainable(nn.Module):
             teacher: Features of the teacher; or the teacher, to be read where the student looks.
         """
         with span("forward/student"):
-            seen = self.student.observe(batch)
+            seen = self.student.observe(batch) if self.methods else self.student.alone(batch)
         task = self.task.loss(seen.features, batch)
         losses = dict(seen.losses) if task is None else {"task": task}
         if isinstance(teacher, Teacher) and seen.places is not None:
             with span("forward/teacher"):
-                # Maps that nobody asks for would fill memory until the student's step is done.
-                found, asked = teacher.at(seen.places), self.reads
-                teacher = {name: x for name, x in found.items() if name in asked}
+                asked = self.reads
+                teacher = _asked(teacher.at(seen.places, asked), asked)
         assert not isinstance(teacher, Teacher)
         for label, method in self.methods.items():
             with span(f"forward/{label}"):
                 losses[label] = method(seen.features, _addressed(teacher, label), seen.batch)
         return losses
+
+
+def _asked(features: Features, reads: Collection[str]) -> Features:
+    """Those of some names: other maps would fill memory until the student's step is done."""
+    return {name: x for name, x in features.items() if name in reads}
 
 
 def _addressed(teacher: Features, label: str) -> Features:
@@ -215,9 +219,7 @@ class Distiller(nn.Module):
             return {}
         if self.trainable.task.truth == "objects":
             return self.teacher
-        # Maps that nobody asks for would fill memory until the student's step is done.
-        features, asked = self.teacher(batch.images), self.trainable.reads
-        return {name: x for name, x in features.items() if name in asked}
+        return _asked(self.teacher(batch.images), self.trainable.reads)
 
     def total(self, losses: Mapping[str, Tensor], epoch: int = 0) -> Float[Tensor, ""]:
         """Weighted sum of the losses in an epoch counted from 0: what to call `backward` on."""
@@ -256,7 +258,7 @@ class _Outputs(TeacherOutputs):
             batch = batch.to(device, torch.contiguous_format)
             found = self._distiller.observe(batch)
             if isinstance(found, Teacher):
-                seen = found.observe(batch)
+                seen = found.measured(batch, self._distiller.student)
                 yield seen.features, seen.batch
             else:
                 yield found, batch

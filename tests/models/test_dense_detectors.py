@@ -309,6 +309,17 @@ def test_hashes_alone_train_with_the_clip_of_the_recipe() -> None:
     assert sum(own for _, own in losses[-20:]) < 0.5 * sum(own for _, own in losses[:20])
 
 
+@MAKERS
+def test_background_is_never_found(make: Callable[[], nn.Module]) -> None:
+    network = Dense(retrained(seeded(make))).eval()
+    network.module.score_thresh = 0.0
+    (found, *_) = network.module(inputs(scenes(2))[0])
+    assert (found["labels"] == 0).any()
+    outputs = network.outputs(scenes(2))
+    assert 0 <= outputs["classes"].min() <= outputs["classes"].max() < CLASSES
+    assert {len(column) for column in outputs.values()} == {int((found["labels"] > 0).sum())}
+
+
 def test_teachers_of_other_strides_are_refused() -> None:
     student, teacher = (Dense(seeded(retinanet)) for _ in range(2))
     places = student.train().observe(scenes(1)).places

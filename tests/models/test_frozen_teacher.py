@@ -173,7 +173,7 @@ def test_an_output_that_is_read_elsewhere_is_not_folded() -> None:
 def test_a_settled_teacher_keeps_its_state_and_reads_where_its_weights_are() -> None:
     teacher = Teacher(made("BatchNorm2d"))
     state = set(teacher.state_dict())
-    places = teacher.observe(scene()).places
+    places = teacher.measured(scene(), teacher.network).places
     assert places is not None
     right = teacher.at(places)["penultimate"]
     teacher.settle(torch.bfloat16)

@@ -1,7 +1,7 @@
 """What every network is to Understudy: a plain module, and features by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation, Part, Places, Shapes
+
+Reader = Callable[[Places, Collection[str] | None], Features]
+"""Gives features at places: all, or those of some names and perhaps more."""
 
 
 class Wrapped(nn.Module, ABC):
@@ -50,8 +53,25 @@ class Wrapped(nn.Module, ABC):
         In evaluation mode there are no losses, and nothing else changes.
         """
 
-    def at(self, places: Places) -> Features:
+    def alone(self, batch: Batch) -> Observation:
+        """As `observe`, where nothing is compared: its own losses may be all there is."""
+        return self.observe(batch)
+
+    def measured(self, batch: Batch, student: "Wrapped") -> Observation:
+        """Of a teacher, what a method measures before training: no losses.
+
+        Args:
+            batch: Some images.
+            student: Which may have a say in what is seen of them.
+        """
+        return self.observe(batch)
+
+    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
         """Features at the places at which another network was observed.
+
+        Args:
+            places: Where.
+            reads: Names of features to compute; there may be more. None for all.
 
         Raises:
             NetworkError: It looks at whole images alone.
@@ -66,7 +86,7 @@ class Wrapped(nn.Module, ABC):
         """
         raise NetworkError(f"{self.name} shows its places in one group.")
 
-    def reader(self, precision: torch.dtype | None) -> Callable[[Places], Features]:
+    def reader(self, precision: torch.dtype | None) -> Reader:
         """What `at` gives, to rounding, as long as no weight changes; perhaps faster.
 
         Args:

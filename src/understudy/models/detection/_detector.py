@@ -1,7 +1,7 @@
 """A torchvision detector as Understudy sees it: never forked, only watched."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from understudy.batch import Batch
 from understudy.errors import NetworkError
-from understudy.features import Features, Observation, Places
+from understudy.features import Features, Observation
 from understudy.models.detection._frozen import frozen
 from understudy.models.taps import still
-from understudy.models.wrapped import Wrapped
+from understudy.models.wrapped import Reader, Wrapped
 
 NOMINAL = 256
 """Side of the image whose maps have the shapes that a detector states."""
@@ -44,6 +44,11 @@ class Resized:
     sizes: list[tuple[int, int]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def listed(self) -> ImageList:
+        """As parts of torchvision's detectors take them."""
+        return ImageList(self.tensors, self.sizes)
 
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         """The same images by another network's mean and deviation; what is padded stays 0."""
@@ -76,22 +81,32 @@ class Detector(Wrapped):
 
     def observe(self, batch: Batch) -> Observation:
         """Losses of the detector itself, bit for bit, and features where they were computed."""
-        images, targets = inputs(batch)
-        if self.training:
-            return self._trained(images, targets)
+        return self._trained(*inputs(batch)) if self.training else self.measured(batch, self)
+
+    def alone(self, batch: Batch) -> Observation:
+        """Losses of the detector itself, which is read nowhere."""
+        if not self.training:
+            return Observation({}, batch)
+        return Observation({}, batch, named(self.module(*inputs(batch))))
+
+    def measured(self, batch: Batch, student: Wrapped) -> Observation:
+        """Features where it would look itself, in the images as the student resizes them."""
+        assert isinstance(student, Detector)
         # Detectors sample at random; what a method measures depends on the images alone.
         with _seeded(int(batch.index[0]), batch.index.device):
-            return self._sampled(images, targets)
+            with still(student.module.transform):
+                images, targets = student.module.transform(*inputs(batch))
+            return self._sampled(student._resized(images), targets)
 
     @abstractmethod
     def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
         """The detector's own forward pass in training, watched."""
 
     @abstractmethod
-    def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
+    def _sampled(self, images: Resized, targets: Targets) -> Observation:
         """Features at the places a trained detector would look at in training; no losses."""
 
-    def reader(self, precision: torch.dtype | None) -> Callable[[Places], Features]:
+    def reader(self, precision: torch.dtype | None) -> Reader:
         """`at` of a copy from which all that depends on weights alone is gone."""
         return frozen(self, precision).at
 
@@ -104,12 +119,15 @@ class Detector(Wrapped):
         images, _ = inputs(batch)
         found = self.module(images)
         counts = torch.tensor([len(each["boxes"]) for each in found], device=batch.index.device)
-        return {
+        classes = torch.cat([each["labels"] for each in found]) - 1
+        seen = {
             "boxes": torch.cat([each["boxes"] for each in found]),
             "scores": torch.cat([each["scores"] for each in found]),
-            "classes": torch.cat([each["labels"] for each in found]) - 1,
+            "classes": classes,
             "image": batch.index.repeat_interleave(counts),
         }
+        # Dense detectors score the background as a class, which early in training may be found.
+        return {name: column[classes >= 0] for name, column in seen.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put in the layers that a state dict has beyond the detector's own; most take none."""
@@ -184,6 +202,11 @@ def inputs(batch: Batch) -> tuple[list[Tensor], Targets]:
     sizes = there.sizes.tolist()
     images = [x[:, :h, :w] for x, (h, w) in zip(batch.images, sizes, strict=True)]
     return images, targets
+
+
+def named(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Losses of a torchvision detector by the names that they have here."""
+    return {f"task/{name.removeprefix('loss_')}": x for name, x in losses.items()}
 
 
 def rows_batch(labels: Tensor, rows: Tensor) -> Batch:

@@ -1,5 +1,6 @@
 """Detectors with a head for boxes: Faster R-CNN, read at the proposals its losses look at."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -15,6 +16,7 @@ from understudy.models.detection._detector import (
     Resized,
     Targets,
     as_maps,
+    named,
     rows_batch,
     watched,
 )
@@ -101,13 +103,12 @@ class BoxHead(Detector):
         features = {**self._named(as_maps(maps)), "penultimate": rows, "logits": logits}
         return _observation(features, labels, places, losses)
 
-    def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
-        resized, scaled = self.module.transform(images, targets)
-        maps = self._maps(resized.tensors)
-        boxes, _ = self.module.rpn(resized, maps)
-        boxes, _, labels, _ = self.module.roi_heads.select_training_samples(boxes, scaled)
-        places = Proposals(self._resized(resized), boxes)
-        return _observation(self._read(maps, places), labels, places, {})
+    def _sampled(self, images: Resized, targets: Targets) -> Observation:
+        maps = self._maps(self._own(images))
+        boxes, _ = self.module.rpn(images.listed, maps)
+        boxes, _, labels, _ = self.module.roi_heads.select_training_samples(boxes, targets)
+        places = Proposals(images, boxes)
+        return _observation(self._read(maps, places, self.shapes), labels, places, {})
 
     def _labels(self, boxes: list[Tensor], targets: Targets) -> list[Tensor]:
         """Class of each sampled proposal, once more: the detector keeps it to itself."""
@@ -117,16 +118,20 @@ class BoxHead(Detector):
         )
         return labels  # type: ignore[no-any-return]
 
-    def at(self, places: Places) -> Features:
+    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
         """Features of another detector's proposals; it makes none of its own."""
         assert isinstance(places, Proposals)
-        return self._read(self._maps(self._own(places.images)), places)
+        maps = self._maps(self._own(places.images))
+        return self._read(maps, places, self.shapes if reads is None else reads)
 
-    def _read(self, maps: dict[str, Tensor], places: Proposals) -> Features:
-        heads = self.module.roi_heads
-        pooled = heads.box_roi_pool(maps, places.boxes, places.images.sizes)
-        rows = heads.box_head(pooled)
-        return {**self._named(maps), "penultimate": rows, "logits": self._scores(rows)}
+    def _read(self, maps: dict[str, Tensor], places: Proposals, reads: Collection[str]) -> Features:
+        found, heads = self._named(maps), self.module.roi_heads
+        if "penultimate" in reads or "logits" in reads:
+            pooled = heads.box_roi_pool(maps, places.boxes, places.images.sizes)
+            found["penultimate"] = heads.box_head(pooled)
+        if "logits" in reads:
+            found["logits"] = self._scores(found["penultimate"])
+        return found
 
 
 def _observation(
@@ -135,6 +140,6 @@ def _observation(
     return Observation(
         features,
         rows_batch(torch.cat(labels), features["penultimate"]),
-        {f"task/{name.removeprefix('loss_')}": x for name, x in losses.items()},
+        named(losses),
         places,
     )

@@ -5,7 +5,7 @@ keeps: 167 MB of patches an image for the student, as much for the teacher. Besi
 4096 hashes needs 0.3 GB for each of its tables. The balanced mask keeps some hundred.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ from understudy.models.detection._detector import (
     Resized,
     Targets,
     as_maps,
+    named,
     rows_batch,
     watched,
 )
@@ -54,8 +55,9 @@ class Dense(Detector):
 
     A row is a location. What scores it is a convolution, so that what enters its last layer are
     the 3 x 3 vectors around it; `logits` are the scores of all its anchors, anchor by anchor, each
-    with a column for the background that torchvision never trains. The label is the class of the
-    object that one of its anchors is matched to, 0 without any. Images without boxes have no rows.
+    with a column for the background, which torchvision trains to be 0 everywhere. The label is the
+    class of the object that one of its anchors is matched to, 0 without any. Images without boxes
+    have no rows.
 
     Args:
         module: The detector.
@@ -141,22 +143,21 @@ class Dense(Detector):
             "penultimate": patches([tower for _, tower in calls["tower"]], places.kept),
             "logits": scores.reshape(*places.kept.shape, -1)[places.kept],
         }
-        named = {f"task/{name}": x for name, x in losses.items()}
-        return Observation(features, rows_batch(labels, features["penultimate"]), named, places)
+        rows = rows_batch(labels, features["penultimate"])
+        return Observation(features, rows, named(losses), places)
 
-    def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
-        resized, scaled = self.module.transform(images, targets)
-        maps = self._maps(resized.tensors)
+    def _sampled(self, images: Resized, targets: Targets) -> Observation:
+        maps = self._maps(self._own(images))
         levels = list(maps.values())
-        anchors = self.module.anchor_generator(resized, levels)
+        anchors = self.module.anchor_generator(images.listed, levels)
         with _matching(self.module.head, loss=False) as matched:
             if isinstance(self.module, FCOS):
                 sizes = [each.shape[2] * each.shape[3] for each in levels]
-                self.module.compute_loss(scaled, {}, anchors, sizes)
+                self.module.compute_loss(targets, {}, anchors, sizes)
             else:
-                self.module.compute_loss(scaled, {}, anchors)
-        places, labels = self._places(self._resized(resized), matched, anchors, scaled)
-        features = self._read(maps, places)
+                self.module.compute_loss(targets, {}, anchors)
+        places, labels = self._places(images, matched, anchors, targets)
+        features = self._read(maps, places, self.shapes)
         return Observation(features, rows_batch(labels, features["penultimate"]), {}, places)
 
     def _places(
@@ -176,16 +177,17 @@ class Dense(Detector):
         kept = kept & there.unsqueeze(1)
         return Locations(images, kept), torch.stack(seen)[kept]
 
-    def at(self, places: Places) -> Features:
+    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
         """Features at another detector's locations; neither boxes nor anchors are computed.
 
         Raises:
             NetworkError: The maps of the two are of different sizes.
         """
         assert isinstance(places, Locations)
-        return self._read(self._maps(self._own(places.images)), places)
+        maps = self._maps(self._own(places.images))
+        return self._read(maps, places, self.shapes if reads is None else reads)
 
-    def _read(self, maps: dict[str, Tensor], places: Locations) -> Features:
+    def _read(self, maps: dict[str, Tensor], places: Locations, reads: Collection[str]) -> Features:
         levels = list(maps.values())
         own, asked = sum(each.shape[2] * each.shape[3] for each in levels), places.kept.shape[1]
         if own != asked:
@@ -193,9 +195,13 @@ class Dense(Detector):
                 f"{self.name} has {own} locations in an image where the student has {asked}: take "
                 "a teacher whose maps have the strides of the student's."
             )
-        rows = patches([self._head.conv(each) for each in levels], places.kept)
-        scores = F.linear(rows, self.classifier_weight, self.classifier_bias)
-        return {**self._named(maps), "penultimate": rows, "logits": scores}
+        found = self._named(maps)
+        if "penultimate" in reads or "logits" in reads:
+            found["penultimate"] = patches([self._head.conv(each) for each in levels], places.kept)
+        if "logits" in reads:
+            scores = self.classifier_weight, self.classifier_bias
+            found["logits"] = F.linear(found["penultimate"], *scores)
+        return found
 
 
 def _inside(

@@ -4,7 +4,7 @@ Their maps have a width each, and student and teacher different ones. So every l
 places of its own, with its own features, to which a method is fitted by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -23,6 +23,7 @@ from understudy.models.detection._detector import (
     Resized,
     Targets,
     as_maps,
+    named,
     rows_batch,
     watched,
 )
@@ -133,17 +134,15 @@ class Grid(Detector):
         _, anchors = calls["anchors"][0]
         _, maps = calls["backbone"][0]
         grids = _grids(as_maps(maps))
-        named = {f"task/{name}": x for name, x in losses.items()}
-        return self._observation(
-            self._rows(calls), Cells(self._resized(resized), grids), anchors, scaled, named
-        )
+        places = Cells(self._resized(resized), grids)
+        features = self._rows(calls, self.shapes)
+        return self._observation(features, places, anchors, scaled, named(losses))
 
-    def _sampled(self, images: list[Tensor], targets: Targets) -> Observation:
-        resized, scaled = self.module.transform(images, targets)
-        maps = self._maps(resized.tensors)
-        anchors = self.module.anchor_generator(resized, list(maps.values()))
-        places = Cells(self._resized(resized), _grids(maps))
-        return self._observation(self._read(maps), places, anchors, scaled, {})
+    def _sampled(self, images: Resized, targets: Targets) -> Observation:
+        maps = self._maps(self._own(images))
+        anchors = self.module.anchor_generator(images.listed, list(maps.values()))
+        places = Cells(images, _grids(maps))
+        return self._observation(self._read(maps, self.shapes), places, anchors, targets, {})
 
     def _observation(
         self,
@@ -178,7 +177,7 @@ class Grid(Detector):
             )
         ]
 
-    def at(self, places: Places) -> Features:
+    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
         """Features at another detector's locations; no boxes are computed.
 
         Raises:
@@ -192,19 +191,20 @@ class Grid(Detector):
                 f"the student have {_written(places.grids)}: take a teacher whose maps have the "
                 "strides of the student's."
             )
-        return self._read(maps)
+        return self._read(maps, self.shapes if reads is None else reads)
 
-    def _read(self, maps: Mapping[str, Tensor]) -> Features:
+    def _read(self, maps: Mapping[str, Tensor], reads: Collection[str]) -> Features:
         with watched(self.scores) as calls:
             for level, x in zip(self._head.module_list, maps.values(), strict=True):
                 level(x)
-        return self._rows(calls)
+        return self._rows(calls, reads)
 
-    def _rows(self, calls: Mapping[str, list[tuple[Any, Any]]]) -> Features:
+    def _rows(self, calls: Mapping[str, list[tuple[Any, Any]]], reads: Collection[str]) -> Features:
         found = {}
         for name, layer in self.scores.items():
             (entered,), scores = calls[name][0]
-            found[f"{name}/penultimate"] = _vectors(entered, layer)
+            if f"{name}/penultimate" in reads:
+                found[f"{name}/penultimate"] = _vectors(entered, layer)
             found[f"{name}/logits"] = scores.permute(0, 2, 3, 1).flatten(0, 2)
         return found
 
