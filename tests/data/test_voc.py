@@ -192,8 +192,9 @@ def test_half_a_pixel_is_rounding(beside: Path) -> None:
     assert boxes(source, 0) == [[0, 10, 80, 60]]
 
 
-def test_no_size_is_the_images_own(beside: Path) -> None:
-    write(beside / "train/a.xml", thing(*CAT), size=(0, 0))
+@pytest.mark.parametrize("size", [(0, 0), (10**30, 70)])
+def test_no_size_is_the_images_own(beside: Path, size: tuple[int, int]) -> None:
+    write(beside / "train/a.xml", thing(*CAT), size=size)
     (beside / "train/b.xml").write_text(f"<annotation>{thing(*DOG)}</annotation>")
     source = load(beside, faulty="fail")
     assert (boxes(source, 0), boxes(source, 1)) == ([list(CAT[1])], [list(DOG[1])])
@@ -279,6 +280,10 @@ def test_nothing_that_can_be_used(beside: Path) -> None:
     for xml in beside.glob("train/*.xml"):
         write(xml, thing(*CAT), size=(20, 99))
     with pytest.raises(DataError, match=r"No image in .* can be used with its annotation, first"):
+        load(beside)
+    for xml in beside.glob("train/*.xml"):
+        write(xml, thing("cat", (30, 40, 20, 60)))
+    with pytest.raises(DataError, match=r"None of the 2 training .*, first: .*a\.png has 1 box"):
         load(beside)
 
 

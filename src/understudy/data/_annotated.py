@@ -110,6 +110,11 @@ def annotated(
     if not len(kept):
         raise DataError(_nothing(listing, [*said, *checked.skipped]))
     table = _renumbered(table, kept, len(paths))
+    if train and not len(table.image):
+        raise DataError(
+            f"None of the {len(kept)} training images in {listing.root} shows an object to learn "
+            f"from{_first(said)}. Correct the annotations, or data.root."
+        )
     labels = _presence(
         table,
         (len(kept), len(listing.numbers)),
@@ -131,8 +136,14 @@ def annotated(
 
 
 def _nothing(listing: Listing, reasons: list[str]) -> str:
-    first = f", first: {reasons[0]}" if reasons else ""
-    return f"No image in {listing.root} can be used with its annotation{first}."
+    return (
+        f"No image in {listing.root} can be used with its annotation{_first(reasons)}. Correct the "
+        "files, or set data.source to the format that they have."
+    )
+
+
+def _first(reasons: list[str]) -> str:
+    return f", first: {reasons[0]}" if reasons else ""
 
 
 def _renumbered(table: Table, kept: Int64[Tensor, " kept"], images: int) -> Table:

@@ -25,6 +25,8 @@ ROUNDING = 0.5
 """Pixels by which a box may reach outside of its image before that is called a fault."""
 _THIN = 0.01
 """Sides below it count as none: resized in float32 they could vanish, which detectors refuse."""
+_ENDLESS = 2**31
+"""Sides of so many pixels are of no image, and say as little as 0."""
 _NUMBERS = 9
 
 
@@ -96,7 +98,7 @@ class Listing:
             return
         image = len(self.paths)
         self.paths[path] = None
-        self.stated.append(stated)
+        self.stated.append(stated if max(stated) < _ENDLESS else (0, 0))
         for name, box, difficult, crowd, area in objects:
             if name in self.numbers:
                 self._rows.append((image, self.numbers[name], *box, difficult, crowd, area))

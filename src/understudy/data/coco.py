@@ -15,7 +15,7 @@ found by name. Regions of many objects (`iscrowd`) count as present.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +92,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _has(entry: Any, needed: Sequence[str]) -> bool:
-    return isinstance(entry, dict) and all(key in entry for key in needed)
+    there = isinstance(entry, dict) and all(key in entry for key in needed)
+    return there and isinstance(entry.get("id"), Hashable)
 
 
 def _names(file: Path, content: Mapping[str, Any]) -> dict[Any, str]:
@@ -126,7 +127,7 @@ def _fill(listing: Listing, content: Mapping[str, Any], folder: Path, file: Path
     """Put all images of a file with their objects into the listing."""
     names, objects = _names(file, content), defaultdict(list)
     for each in content["annotations"]:
-        objects[each.get("image_id")].append(_marked(each, names))
+        objects[_key(each.get("image_id"))].append(_marked(each, names))
     numbers = set()
     for each in content["images"]:
         path = folder / str(each["file_name"])
@@ -158,7 +159,7 @@ def _own(file: Path) -> tuple[str, str]:
 
 
 def _marked(each: Mapping[str, Any], names: Mapping[Any, str]) -> Marked:
-    box, number = each.get("bbox"), each.get("category_id")
+    box, number = each.get("bbox"), _key(each.get("category_id"))
     corners = box if isinstance(box, list) and len(box) == 4 else [nan] * 4
     left, top, width, height = (_number(x, nan) for x in corners)
     return Marked(
@@ -167,6 +168,11 @@ def _marked(each: Mapping[str, Any], names: Mapping[Any, str]) -> Marked:
         crowd=bool(each.get("iscrowd")),
         area=_number(each.get("area"), nan),
     )
+
+
+def _key(number: Any) -> Hashable:
+    """What may be the number of an image or of a class as it is; lists and the like as text."""
+    return number if isinstance(number, Hashable) else str(number)
 
 
 def _number(x: Any, otherwise: float) -> float:
