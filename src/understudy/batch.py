@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from understudy.errors import DataError
+
 UNLABELLED = -1
 
 
@@ -111,16 +113,23 @@ class Batch:
             images: With values in [0, 1]; for a detector a list of images of any size.
             labels: Classes; for a detector a target of each image with `boxes` and `labels`, which
                 count from 1, as torchvision's detectors take them.
+
+        Raises:
+            DataError: The labels are neither.
         """
-        if not isinstance(images, Tensor):
-            return cls._of_targets(images, [] if labels is None else list(labels))
+        if not isinstance(images, Tensor) or not isinstance(labels, Tensor | None):
+            return cls._of_targets([*images], [] if labels is None else [*labels])
         rows = torch.arange(len(images), device=images.device)
-        if not isinstance(labels, Tensor):
-            labels = torch.full_like(rows, UNLABELLED)
-        return cls(images, labels, rows, torch.zeros_like(rows))
+        known = torch.full_like(rows, UNLABELLED) if labels is None else labels
+        return cls(images, known, rows, torch.zeros_like(rows))
 
     @classmethod
     def _of_targets(cls, images: Sequence[Tensor], targets: Sequence[Any]) -> "Batch":
+        if not all(isinstance(each, Mapping) for each in targets):
+            raise DataError(
+                "Labels are one tensor beside images in one tensor, or for a detector a mapping of "
+                f"'boxes' and 'labels' for each image; here the first is {targets[0]!r}."
+            )
         boxes = tuple(each["boxes"] for each in targets)
         none = tuple(torch.zeros(len(each), dtype=torch.bool, device=each.device) for each in boxes)
         objects = Objects(

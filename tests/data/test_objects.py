@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from understudy import build, recipe
-from understudy.batch import UNLABELLED, Objects
+from understudy.batch import UNLABELLED, Batch, Objects
 from understudy.data import CLEAN, Loader, ObjectViews, Source, coco
 from understudy.data._order import grouped
 from understudy.data._transforms import Augment
@@ -305,3 +305,21 @@ def test_a_task_refuses_images_that_do_not_tell(
     root = boxed if data["source"] == "coco" else ""
     with pytest.raises(error, match=message):
         sources(task, root=root, **data)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_targets_of_ones_own_loop_go_with_images_in_a_list_or_a_tensor(stacked: bool) -> None:
+    images = torch.rand(2, 3, 8, 9)
+    target = {"boxes": torch.tensor([[1.0, 2, 5, 8]]), "labels": torch.tensor([3])}
+    batch = Batch.of(images if stacked else [*images], [target] * 2)
+    assert batch.objects is not None
+    assert [x.tolist() for x in batch.objects.labels] == [[2], [2]]
+    assert batch.objects.sizes.tolist() == [[8, 9]] * 2
+    assert torch.equal(batch.images, images)
+
+
+@pytest.mark.parametrize("labels", [[3, 4], torch.tensor([3, 4])])
+def test_labels_of_another_kind_are_refused_rather_than_left_out(labels: Any) -> None:
+    images = torch.rand(2, 3, 8, 9)
+    with pytest.raises(DataError, match=r"Labels are one tensor .* here the first is .*3"):
+        Batch.of(images if isinstance(labels, list) else [*images], labels)
