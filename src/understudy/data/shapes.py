@@ -113,10 +113,10 @@ class Shapes(Source):
         """Sixteen hex digits of the pixels."""
         return sha256(self.pixels.numpy().data).hexdigest()[:16]
 
-    @cached_property
-    def digest(self) -> str:
-        """Sixteen hex digits of pixels and boxes."""
-        return short_digest(self.images_digest, [x.tolist() for x in self._boxes], self.classes)
+    @property
+    def targets_digest(self) -> str:
+        """Sixteen hex digits of boxes and classes."""
+        return short_digest([x.tolist() for x in (*self._boxes, *self._kinds)])
 
 
 def _drawn(number: int) -> tuple[Tensor, Tensor, Tensor]:
