@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from small_detectors import CLASSES, OPTIONS, detector, scene
 from torch import nn
 from torchvision import models
-from torchvision.models import resnet18
+from torchvision.models import resnet18, resnet50
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
@@ -83,6 +83,8 @@ def test_masks_are_refused_in_a_module_too() -> None:
         ("fasterrcnn", {"min_sise": 64}, "did you mean 'min_size'"),
         ("ssdlite", {"min_size": 64}, "no option 'min_size'"),
         ("ssdlite", {"channels": 64}, "no option 'channels'"),
+        ("ssdlite", {"anchors": [16]}, "no option 'anchors'"),
+        ("retinanet", {"anchors": [16, 32]}, "anchors are 5 sizes above 0, one for each map"),
         ("fasterrcnn", {"backbone": "resnet19"}, "did you mean 'resnet18'"),
         ("fasterrcnn", {"backbone": "timm:test_resne"}, "did you mean 'test_resnet'"),
         ("fasterrcnn", {"backbone": "hf:resnet"}, "name one of torchvision"),
@@ -90,6 +92,8 @@ def test_masks_are_refused_in_a_module_too() -> None:
         ("fcos", {"backbone": "regnet_x_400mf"}, "strides 8, 16, 32, but .* gives 2, 32"),
         ("fasterrcnn", {"trainable_layers": 6}, "has 5 stages"),
         ("fasterrcnn", {"backbone_weights": "nowhere.pth"}, "no weights at nowhere.pth"),
+        ("fasterrcnn", {"backbone_weights": "IMAGENET1K_V2"}, "are: IMAGENET1K_V1"),
+        ("fcos", {"backbone": "timm:test_resnet", "backbone_weights": "no.pth"}, "at no.pth"),
     ],
 )
 def test_wrong_options_are_named(family: str, options: dict[str, Any], message: str) -> None:
@@ -141,6 +145,26 @@ def test_a_detector_of_ones_own(tmp_path: Path) -> None:
     assert seen.features["p5"].shape[1] == 256
     with pytest.raises(NetworkError, match="Identity is no detector"):
         detection.find(f"{path}:nothing", num_classes=3)
+
+
+@pytest.mark.parametrize("family", ["fasterrcnn", "fcos", "retinanet"])
+def test_anchors_have_the_sizes_that_are_asked_for(family: str) -> None:
+    torchvisions = [8, 16, 32, 64, 128] if family == "fcos" else [32, 64, 128, 256, 512]
+    usual, same, half = (
+        detector(family, "resnet18", **({"anchors": sizes} if sizes else {})).eval()
+        for sizes in ([], torchvisions, [size // 2 for size in torchvisions])
+    )
+    seen = [each.observe(scene()).features["penultimate"] for each in (usual, same, half)]
+    assert torch.equal(seen[0], seen[1])
+    generators = [
+        each.module.rpn.anchor_generator if family == "fasterrcnn" else each.module.anchor_generator
+        for each in (usual, same, half)
+    ]
+    assert generators[0].sizes == generators[1].sizes
+    assert generators[0].aspect_ratios == generators[1].aspect_ratios == generators[2].aspect_ratios
+    assert [each[0] for each in generators[2].sizes] == [size // 2 for size in torchvisions]
+    assert half.module.state_dict().keys() == usual.module.state_dict().keys()
+    assert half.train().observe(scene()).losses
 
 
 # ---- backbones -----------------------------------------------------------------------------------
@@ -213,6 +237,27 @@ def test_a_backbone_starts_from_a_classifier(name: str, tmp_path: Path) -> None:
     assert not any("layer2" in n or "layer3" in n or "layer4" in n for n in frozen)
     with pytest.raises(NetworkError, match="do not fit"):
         detector("fcos", "mobilenet_v3_small", backbone_weights=str(path))
+
+
+def test_weights_of_a_backbone_go_by_torchvisions_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (resnet50() for _ in range(2))
+    weights = models.ResNet50_Weights.IMAGENET1K_V1, models.ResNet50_Weights.IMAGENET1K_V2
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    for network, each in zip((first, second), weights, strict=True):
+        torch.save(network.state_dict(), cache / Path(each.url).name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name, expected in (("IMAGENET1K_V1", first), ("pretrained", second)):
+        options = {"backbone": "resnet50", "backbone_weights": name}
+        whole = {"backbone_weights": name}
+        for kind, given in (("fcos", options), ("torchvision:fcos_resnet50_fpn", whole)):
+            body = detection.find(kind, num_classes=3, options=given).module.backbone.body
+            assert torch.equal(body.conv1.weight, expected.conv1.weight)
+            assert isinstance(body.bn1, FrozenBatchNorm2d)
+    with pytest.raises(NetworkError, match="a family such as fasterrcnn does"):
+        detection.find("torchvision:fcos_resnet50_fpn", options={"backbone_weights": "my.pth"})
 
 
 def test_frozen_norms_come_back_with_the_weights(tmp_path: Path) -> None:

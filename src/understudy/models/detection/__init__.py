@@ -191,14 +191,15 @@ def _torchvision(
 ) -> nn.Module:
     rest = dict(options)
     backbone, trainable = rest.pop("backbone_weights", ""), rest.pop("trainable_layers", None)
-    if backbone not in ("", "pretrained"):
+    if backbone and not backbone.isidentifier():
         raise NetworkError(
-            f"torchvision:{name} starts from a backbone that is pretrained or not, but not from "
-            f"{backbone!r}; a family such as fasterrcnn does."
+            f"torchvision:{name} starts from a backbone of torchvision's or an untrained one, but "
+            f"not from {backbone!r}; a family such as fasterrcnn does."
         )
+    online = "DEFAULT" if backbone == "pretrained" else backbone or None
     weights = {
         "weights": "DEFAULT" if pretrained else None,
-        "weights_backbone": "DEFAULT" if backbone and not pretrained else None,
+        "weights_backbone": None if pretrained else online,
     }
     try:
         module: nn.Module = models.get_model(name, **weights, num_classes=columns, **rest)

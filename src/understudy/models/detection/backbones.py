@@ -68,8 +68,9 @@ def trunk(
             `vgg16` or `mobilenet_v2`; or `timm:NAME`.
         strides: Of the maps, rising. Each is the last map of its stride; a VGG is cut after each of
             its max-pools.
-        weights: `pretrained`, or a file or run directory of a classifier. Batch normalisation is
-            then frozen, as it is in torchvision's detectors.
+        weights: `pretrained`, torchvision's name of some such as `IMAGENET1K_V1`, or a file or run
+            directory of a classifier. Batch normalisation is then frozen, as it is in torchvision's
+            detectors.
         trainable: How many of the last stages are trained; default all, or three with `weights`.
 
     Raises:
@@ -114,17 +115,21 @@ def _torchvision(name: str, strides: tuple[int, ...], weights: str) -> Trunk:
     known = models.list_models(module=models)
     if name not in known:
         raise NetworkError(f"torchvision has no backbone {name!r}{suggestion(name, known)}.")
+    published = [each.name for each in models.get_model_weights(name)]
+    online = {"pretrained": "DEFAULT", **{each: each for each in published}}
+    if weights and weights not in online and not Path(weights).exists():
+        raise NetworkError(
+            f"There are no weights at {weights}, and torchvision's for {name} are: "
+            f"{', '.join(published) or 'none'}."
+        )
     try:
-        network = models.get_model(name, weights="DEFAULT" if weights == "pretrained" else None)
+        network = models.get_model(name, weights=online.get(weights))
     except Exception as error:
         raise NetworkError(_unreachable(name, error, weights)) from error
-    if weights not in ("", "pretrained"):
+    if weights and weights not in online:
         load(network, weights, classifier=_classifier(network), new_classifier=True)
-    parts = (
-        network.features
-        if isinstance(getattr(network, "features", None), nn.Sequential)
-        else (network)
-    )
+    features = getattr(network, "features", None)
+    parts = features if isinstance(features, nn.Sequential) else network
     ends = stages(parts)
     _check(name, strides, [stride for _, _, stride in ends])
     wanted = {path: (width, stride) for path, width, stride in ends if stride in strides}

@@ -7,10 +7,18 @@
 | `ssdlite`, `ssd` | `SSD` with a light or a plain head, six levels | strides 16, 32 |
 
 Options are `backbone` (`resnet50`, `vgg16`, `mobilenet_v2`, `timm:NAME`, …), `backbone_weights`
-(`pretrained`, a file or a run of a classifier), `trainable_layers`, `channels` of the pyramid,
-`min_size` and `max_size` of the images, or of SSD the one `size` and the channels of its `extra`
-levels, and all other keywords of the class of torchvision. What is built over a backbone of
-torchvision by a pyramid needs nothing of Understudy to run; this loads what is saved of it:
+(`pretrained`, a name of torchvision's such as `IMAGENET1K_V1`, a file or a run of a classifier),
+`trainable_layers`, `channels` of the pyramid, `anchors`, `min_size` and `max_size` of the images,
+or of SSD the one `size` and the channels of its `extra` levels, and all other keywords of the class
+of torchvision.
+
+`anchors` are one size in pixels for each map, finest first. torchvision's are [32, 64, 128, 256,
+512] in Faster R-CNN and, each in three scales, in RetinaNet; small images have smaller objects. In
+FCOS, where they are [8, 16, 32, 64, 128], an object belongs to the map where its farthest side is 4
+to 8 sizes away. The boxes of SSD are shares of the image.
+
+What is built over a backbone of torchvision by a pyramid needs nothing of Understudy to run; this
+loads what is saved of it:
 
     from torchvision.models import resnet18
     from torchvision.models.detection import FasterRCNN
@@ -33,7 +41,7 @@ from typing import Any, final
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
-from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
@@ -62,7 +70,7 @@ def build(
         family: One of `NAMES`.
         num_classes: With the background.
         backbone: As `backbones.trunk` takes it.
-        backbone_weights: `pretrained`, or a file or run directory of a classifier.
+        backbone_weights: As `backbones.trunk` takes them.
         trainable_layers: How many of the backbone's last stages are trained.
         options: See the text of this module.
 
@@ -112,16 +120,49 @@ def _pyramid(trunk: Trunk, channels: int, extra: ExtraFPNBlock) -> BackboneWithF
     return found
 
 
-def _fasterrcnn(trunk: Trunk, classes: int, *, channels: int = 256, **options: Any) -> nn.Module:
+_MAPS = 5
+"""Of every pyramid."""
+
+
+def _anchors(
+    sizes: Sequence[int], ratios: tuple[float, ...], scales: tuple[float, ...] = (1.0,)
+) -> AnchorGenerator:
+    """Anchors of one size for each map, in some ratios of height to width and some scales."""
+    if len(sizes) != _MAPS or any(size <= 0 for size in sizes):
+        raise ValueError(f"anchors are {_MAPS} sizes above 0, one for each map")
+    each = tuple(tuple(int(size * scale) for scale in scales) for size in sizes)
+    return AnchorGenerator(each, (ratios,) * _MAPS)
+
+
+def _fasterrcnn(
+    trunk: Trunk, classes: int, *, channels: int = 256, anchors: Sequence[int] = (), **options: Any
+) -> nn.Module:
     pyramid = _pyramid(trunk, channels, LastLevelMaxPool())
+    if anchors:
+        options["rpn_anchor_generator"] = _anchors(anchors, _RATIOS)
     detector: nn.Module = FasterRCNN(pyramid, classes, **options)
     return detector
 
 
 def _dense(
-    kind: Callable[..., nn.Module], trunk: Trunk, classes: int, *, channels: int = 256, **given: Any
+    kind: Callable[..., nn.Module],
+    generator: Callable[[Sequence[int]], AnchorGenerator],
+    trunk: Trunk,
+    classes: int,
+    *,
+    channels: int = 256,
+    anchors: Sequence[int] = (),
+    **options: Any,
 ) -> nn.Module:
-    return kind(_pyramid(trunk, channels, LastLevelP6P7(channels, channels)), classes, **given)
+    pyramid = _pyramid(trunk, channels, LastLevelP6P7(channels, channels))
+    if anchors:
+        options["anchor_generator"] = generator(anchors)
+    return kind(pyramid, classes, **options)
+
+
+_RATIOS, _OCTAVE = (0.5, 1.0, 2.0), (1, 2 ** (1 / 3), 2 ** (2 / 3))
+_fcos = partial(_dense, FCOS, partial(_anchors, ratios=(1.0,)))
+_retinanet = partial(_dense, RetinaNet, partial(_anchors, ratios=_RATIOS, scales=_OCTAVE))
 
 
 # ---- over single maps ----------------------------------------------------------------------------
@@ -183,13 +224,13 @@ def _ssd(
     return detector
 
 
-_PYRAMID, _SINGLE = ("backbone", "channels"), ("backbone", "extra")
+_PYRAMID, _SINGLE = ("backbone", "channels", "anchors"), ("backbone", "extra")
 _FAMILIES: dict[
     str, tuple[Callable[..., Any], type[nn.Module], tuple[str, ...], tuple[int, ...]]
 ] = {
     "fasterrcnn": (_fasterrcnn, FasterRCNN, _PYRAMID, (4, 8, 16, 32)),
-    "fcos": (partial(_dense, FCOS), FCOS, _PYRAMID, (8, 16, 32)),
-    "retinanet": (partial(_dense, RetinaNet), RetinaNet, _PYRAMID, (8, 16, 32)),
+    "fcos": (_fcos, FCOS, _PYRAMID, (8, 16, 32)),
+    "retinanet": (_retinanet, RetinaNet, _PYRAMID, (8, 16, 32)),
     "ssd": (partial(_ssd, SSDHead), SSD, _SINGLE, (16, 32)),
     "ssdlite": (partial(_ssd, partial(SSDLiteHead, norm_layer=_norm)), SSD, _SINGLE, (16, 32)),
 }
