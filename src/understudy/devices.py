@@ -9,11 +9,14 @@ from typing import Literal, final
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from understudy import machine
-from understudy.distiller import Distiller
+from understudy.distiller import Distiller, Trainable
 from understudy.errors import RecipeError
+from understudy.methods import Method
 from understudy.models.detection import Detector
 from understudy.recipe import Training
 
@@ -128,6 +131,23 @@ def processes(device: str | None) -> PartialState:
         device: As for `accelerator`.
     """
     return PartialState(cpu=_on_cpu(device))
+
+
+def share_measured(trainable: Trainable) -> None:
+    """Send what methods measured to all processes once, where it then stays the same.
+
+    DistributedDataParallel would send it again in every step, and directions of hashes or a memory
+    of all images take from tens to hundreds of megabytes.
+    """
+    measured = {
+        f"{path}.{name}": buffer
+        for path, method in trainable.named_modules()
+        if isinstance(method, Method)
+        for name, buffer in method.named_buffers(recurse=False)
+    }
+    broadcast(list(measured.values()))
+    ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(trainable, list(measured))  # type: ignore[no-untyped-call]
 
 
 def _on_cpu(device: str | None) -> bool:

@@ -23,7 +23,7 @@ from understudy.bank import Resident
 from understudy.batch import Batch
 from understudy.data.loader import Loader
 from understudy.data.views import MemoryViews, mix
-from understudy.devices import choose
+from understudy.devices import choose, share_measured
 from understudy.distiller import Distiller
 from understudy.errors import Diverged, OutOfMemory
 from understudy.graphs import Graphs
@@ -109,6 +109,8 @@ class Trainer:
             self.clip = CLIP
             note(f"gradients are clipped at {CLIP:g}: hashes alone let a detector's features grow")
         self.optimizer = _optimizer(distiller, training)
+        if accelerator.num_processes > 1:
+            share_measured(distiller.trainable)
         self._trainable, scaling = accelerator.prepare(distiller.trainable, self.optimizer)
         # Accelerate's optimizer is for fp16; it looks for a package on disk at every step.
         self._optimizer = scaling if accelerator.scaler else self.optimizer

@@ -91,6 +91,43 @@ def test_two_processes_mix_the_same_images(wanted: Recipe, tmp_path: Path) -> No
     same(one, Run(tmp_path / "two"))
 
 
+MEMORIES = """
+import sys
+from pathlib import Path
+import torch
+from understudy import recipe
+from understudy.execution import Execution
+
+path, out = map(Path, sys.argv[1:])
+run = Execution(out, recipe.load(path), resume=False, device="cpu", watcher=None)
+run.finish()
+kept = run.experiment.distiller.trainable.methods.state_dict()
+torch.save(kept, out / f"{run.accelerator.process_index}.pt")
+sent = set(run.trainer._trainable.named_module_buffers)
+assert sent, "the statistics of the student differ between processes"
+assert all(name.startswith("student.") for name in sent), sent
+"""
+
+
+def test_what_methods_measure_is_sent_once_and_stays_alike(wanted: Recipe, tmp_path: Path) -> None:
+    methods = {"crd": {"dim": 8, "negatives": 32}, "lshfm": {"hashes": 64}, "nd": {}}
+    keys = {"methods": methods, "training.epochs": 1}
+    path, script = tmp_path / "recipe.yaml", tmp_path / "memories.py"
+    path.write_text(recipe.dump(recipe.parse(recipe.plain(wanted), keys)))
+    script.write_text(MEMORIES)
+    started = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         str(script), str(path), str(tmp_path / "run")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    finish(started)
+    first, second = (torch.load(tmp_path / f"run/{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in ("crd.student_memory", "crd.teacher_memory", "crd.z", "lshfm.hash_bias"):
+        assert first[name].any(), name
+        assert torch.equal(first[name], second[name]), name
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_killed_or_stopped_processes_continue_as_if_nothing_had_happened(
     wanted: Recipe, tmp_path: Path
