@@ -35,6 +35,7 @@ def network(widths: tuple[int, ...]) -> Network:
         layers.append(nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU()))
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], CLASSES))
     taps = {f"stage{number}/preact": f"{number}.2:input" for number in range(1, len(widths))}
+    taps |= {"p3": "1", "p3/scores": "1"}
     taps["dist_logits"] = f"{len(widths) + 2}"
     return Network(nn.Sequential(*layers, *head), input=Input(size=SIDE), taps=taps)
 

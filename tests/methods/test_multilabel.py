@@ -228,9 +228,9 @@ def test_the_selective_form_of_lshfm_is_refused() -> None:
 PARTS = {
     **dict.fromkeys(("crd", "deit", "dist", "dkd", "letkd"), "refused"),
     **dict.fromkeys(("kd", "nd"), "of its own"),
-    **dict.fromkeys(("ab", "at", "cc", "fitnet", "fsp", "ft", "kdsvd", "lshfm"), "features"),
-    **dict.fromkeys(("nst", "ofd", "pefd", "pkt", "reviewkd", "rkd", "semckd"), "features"),
-    **dict.fromkeys(("simkd", "sp", "vid"), "features"),
+    **dict.fromkeys(("ab", "at", "cc", "fitnet", "frs", "fsp", "ft"), "features"),
+    **dict.fromkeys(("kdsvd", "lshfm", "nst", "ofd", "pefd", "pkt", "reviewkd"), "features"),
+    **dict.fromkeys(("rkd", "semckd", "simkd", "sp", "vid"), "features"),
     "srrl": "features and logits as numbers",
 }
 """What becomes of every method where an image has several classes."""

@@ -20,8 +20,8 @@ from understudy.errors import DataError, NameNotFound, NetworkError, RecipeError
 from understudy.methods.fitnet import fitnet
 from understudy.methods.kd import kd
 from understudy.models import detection
-from understudy.models.detection import backbones
-from understudy.models.detection._detector import NOMINAL, inputs
+from understudy.models.detection import NOMINAL, backbones
+from understudy.models.detection._detector import inputs
 from understudy.models.weights import read
 from understudy.wiring import wire
 
@@ -107,7 +107,8 @@ def test_torchvisions_names_take_its_keywords() -> None:
     assert found.num_classes == 3
     assert found.module.transform.min_size == (64,)
     # Both maps of this backbone have the stride 32; the last has the name.
-    assert list(found.shapes) == ["p5", "p6", "penultimate", "logits"]
+    maps = ["p5", "p6", "p5/scores", "p6/scores"]
+    assert list(found.shapes) == [*maps, "penultimate", "logits"]
     assert found.observe(scene()).losses
     with pytest.raises(NetworkError, match="did you mean 'box_nms_thresh'"):
         detection.find(name, num_classes=3, options={"box_nms_tresh": 0.5})
@@ -140,7 +141,7 @@ def test_a_detector_of_ones_own(tmp_path: Path) -> None:
     found = detection.find(f"{path}:single", num_classes=3, options={"side": 96})
     assert found.module.transform.min_size == (96,)
     assert found.num_classes == 3
-    assert list(found.shapes) == ["p5", "penultimate", "logits"]
+    assert list(found.shapes) == ["p5", "p5/scores", "penultimate", "logits"]
     seen = found.observe(scene())
     assert seen.features["p5"].shape[1] == 256
     with pytest.raises(NetworkError, match="Identity is no detector"):
@@ -185,7 +186,7 @@ def test_a_vgg_is_cut_after_each_pool() -> None:
 @pytest.mark.parametrize("family", ["fasterrcnn", "fcos"])
 def test_maps_have_the_names_of_their_strides(family: str) -> None:
     found = detector(family, "mobilenet_v3_small")
-    names = [name for name in found.shapes if name.startswith("p") and name != "penultimate"]
+    names = [name for name in found.shapes if f"{name}/scores" in found.shapes]
     first = 2 if family == "fasterrcnn" else 3
     assert names == [f"p{i}" for i in range(first, first + 5)]
     for name in names:

@@ -25,8 +25,8 @@ from torchvision.models.detection.ssd import SSD
 from understudy.errors import NameNotFound, NetworkError
 from understudy.models import file
 from understudy.models.detection import classes, families
-from understudy.models.detection._detector import NOMINAL as NOMINAL
 from understudy.models.detection._detector import Detector as Detector
+from understudy.models.detection._pyramid import NOMINAL as NOMINAL
 from understudy.models.detection.backbones import freeze, stages
 from understudy.models.detection.boxhead import BoxHead
 from understudy.models.detection.classes import COCO_CLASSES as COCO_CLASSES

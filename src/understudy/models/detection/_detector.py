@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
-from math import log2
 from typing import Any
 
 import torch
@@ -21,9 +19,6 @@ from understudy.features import Features, Observation
 from understudy.models.detection._frozen import frozen
 from understudy.models.taps import still
 from understudy.models.wrapped import Reader, Wrapped
-
-NOMINAL = 256
-"""Side of the image whose maps have the shapes that a detector states."""
 
 Targets = list[dict[str, Tensor]]
 """Boxes and labels of each image, as torchvision wants them: class 0 is the background."""
@@ -140,24 +135,8 @@ class Detector(Wrapped):
     def take_classifier(self, other: Wrapped) -> None:
         """No method makes a new head for a detector."""
 
-    @cached_property
-    def _pyramid(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Name and shape of each map of the backbone: `p3` has an eighth of the resolution.
-
-        Of an image of `NOMINAL` pixels, whatever the detector resizes images to: a teacher is shown
-        those that the student has resized.
-        """
-        image = next(self.module.parameters()).new_zeros(1, 3, NOMINAL, NOMINAL)
-        with still(self.module.backbone):
-            maps = self._maps(image).values()
-        return [(f"p{round(log2(NOMINAL / x.shape[-1]))}", tuple(x.shape[1:])) for x in maps]
-
     def _maps(self, images: Tensor) -> dict[str, Tensor]:
         return as_maps(self.module.backbone(images))
-
-    def _named(self, maps: Mapping[str, Tensor]) -> Features:
-        """The maps by the names that `shapes` gives them; of one stride, the last."""
-        return {name: x for (name, _), x in zip(self._pyramid, maps.values(), strict=True)}
 
     @property
     def _transform(self) -> GeneralizedRCNNTransform:

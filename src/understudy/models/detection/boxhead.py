@@ -1,8 +1,7 @@
 """Detectors with a head for boxes: Faster R-CNN, read at the proposals its losses look at."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import torch
@@ -12,7 +11,6 @@ from torchvision.models.detection import FasterRCNN
 
 from understudy.features import Features, Observation, Places, Shapes
 from understudy.models.detection._detector import (
-    Detector,
     Resized,
     Targets,
     as_maps,
@@ -20,6 +18,7 @@ from understudy.models.detection._detector import (
     rows_batch,
     watched,
 )
+from understudy.models.detection._pyramid import OverPyramid, Shape
 
 
 @dataclass(frozen=True)
@@ -39,26 +38,25 @@ class Proposals:
 
 
 @final
-class BoxHead(Detector):
+class BoxHead(OverPyramid):
     """Faster R-CNN: `penultimate` is what enters its box predictor, `logits` the class scores.
 
     A row is a proposal that the student sampled for its own loss, background included; the teacher
     pools the same boxes from maps of its own. Class 0 is the background, here as in torchvision.
-    The maps that proposals are pooled from are `p2`, `p3` and so on, by their strides.
+    The maps that proposals are pooled from are `p2`, `p3` and so on, by their strides; what is
+    scored at each of their positions is whether there is an object (`p2/scores`).
     """
 
     module: FasterRCNN
 
-    @cached_property
-    def _shapes(self) -> Shapes:
+    def _with_rows(self, maps: Mapping[str, Shape]) -> Shapes:
         weight = self._scores.weight
         rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
-        return Shapes(self.name, {**dict(self._pyramid), **rows})
+        return Shapes(self.name, {**maps, **rows})
 
-    @property
-    def shapes(self) -> Shapes:
-        """Of the maps and of the rows."""
-        return self._shapes
+    def _scored(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        objectness, _ = self.module.rpn.head(list(maps))
+        return objectness  # type: ignore[no-any-return]
 
     @property
     def num_classes(self) -> int:
@@ -87,6 +85,7 @@ class BoxHead(Detector):
             {
                 "transform": self.module.transform,
                 "backbone": self.module.backbone,
+                "objectness": self.module.rpn.head,
                 "pool": heads.box_roi_pool,
                 "head": heads.box_head,
                 "predictor": heads.box_predictor,
@@ -98,9 +97,11 @@ class BoxHead(Detector):
         _, rows = calls["head"][0]
         _, (logits, _) = calls["predictor"][0]
         _, maps = calls["backbone"][0]
+        _, (objectness, _) = calls["objectness"][0]
         labels = self._labels(boxes, scaled)
         places = Proposals(self._resized(resized), boxes)
-        features = {**self._named(as_maps(maps)), "penultimate": rows, "logits": logits}
+        features = self._named(as_maps(maps).values()) | self._named(objectness, "/scores")
+        features |= {"penultimate": rows, "logits": logits}
         return _observation(features, labels, places, losses)
 
     def _sampled(self, images: Resized, targets: Targets) -> Observation:
@@ -125,7 +126,9 @@ class BoxHead(Detector):
         return self._read(maps, places, self.shapes if reads is None else reads)
 
     def _read(self, maps: dict[str, Tensor], places: Proposals, reads: Collection[str]) -> Features:
-        found, heads = self._named(maps), self.module.roi_heads
+        found, heads = self._named(maps.values()), self.module.roi_heads
+        if any(name.endswith("/scores") for name in reads):
+            found |= self._named(self._scored(list(maps.values())), "/scores")
         if "penultimate" in reads or "logits" in reads:
             pooled = heads.box_roi_pool(maps, places.boxes, places.images.sizes)
             found["penultimate"] = heads.box_head(pooled)

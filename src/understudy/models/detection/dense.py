@@ -5,10 +5,9 @@ keeps: 167 MB of patches an image for the student, as much for the teacher. Besi
 4096 hashes needs 0.3 GB for each of its tables. The balanced mask keeps some hundred.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, final, get_args
 
 import torch
@@ -20,7 +19,6 @@ from torchvision.models.detection import FCOS, RetinaNet
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation, Places, Shapes
 from understudy.models.detection._detector import (
-    Detector,
     Resized,
     Targets,
     as_maps,
@@ -29,6 +27,7 @@ from understudy.models.detection._detector import (
     watched,
 )
 from understudy.models.detection._patches import balanced, classes, patches, published
+from understudy.models.detection._pyramid import OverPyramid, Shape
 
 Mask = Literal["published", "balanced"]
 
@@ -50,7 +49,7 @@ class Locations:
 
 
 @final
-class Dense(Detector):
+class Dense(OverPyramid):
     """RetinaNet and FCOS: `penultimate` is a patch of the classification tower's last map.
 
     A row is a location. What scores it is a convolution, so that what enters its last layer are
@@ -86,17 +85,14 @@ class Dense(Detector):
                 f"{self._scores.kernel_size}, where dense detectors are read in patches of 3 x 3."
             )
 
-    @cached_property
-    def _shapes(self) -> Shapes:
+    def _with_rows(self, maps: Mapping[str, Shape]) -> Shapes:
         weight = self.classifier_weight
         rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
-        shapes = {**dict(self._pyramid), **rows}
-        return Shapes(self.name, shapes, exclusive=False, classes=self._head.num_classes)
+        known = self._head.num_classes
+        return Shapes(self.name, {**maps, **rows}, exclusive=False, classes=known)
 
-    @property
-    def shapes(self) -> Shapes:
-        """Of the maps and of the rows."""
-        return self._shapes
+    def _scored(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [self._scores(self._head.conv(each)) for each in maps]
 
     @property
     def num_classes(self) -> int:
@@ -129,6 +125,7 @@ class Dense(Detector):
             "backbone": self.module.backbone,
             "anchors": self.module.anchor_generator,
             "tower": self._head.conv,
+            "levels": self._scores,
             "scores": self._head,
         }
         with watched(parts) as calls, _matching(self.module.head) as matched:
@@ -139,7 +136,8 @@ class Dense(Detector):
         _, maps = calls["backbone"][0]
         places, labels = self._places(self._resized(resized), matched, anchors, scaled)
         features = {
-            **self._named(as_maps(maps)),
+            **self._named(as_maps(maps).values()),
+            **self._named((level for _, level in calls["levels"]), "/scores"),
             "penultimate": patches([tower for _, tower in calls["tower"]], places.kept),
             "logits": scores.reshape(*places.kept.shape, -1)[places.kept],
         }
@@ -195,7 +193,9 @@ class Dense(Detector):
                 f"{self.name} has {own} locations in an image where the student has {asked}: take "
                 "a teacher whose maps have the strides of the student's."
             )
-        found = self._named(maps)
+        found = self._named(levels)
+        if any(name.endswith("/scores") for name in reads):
+            found |= self._named(self._scored(levels), "/scores")
         if "penultimate" in reads or "logits" in reads:
             found["penultimate"] = patches([self._head.conv(each) for each in levels], places.kept)
         if "logits" in reads:
