@@ -229,14 +229,22 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
         BankError: The directory holds another bank.
         RecipeError: Images are mixed, or have boxes: of such a bank can hold nothing.
     """
-    if reason := _unfit(experiment, recipe):
-        raise RecipeError(reason)
+    if _mixes(recipe):
+        raise RecipeError(
+            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
+            "leave bank.path out, or set data.mixup and data.cutmix to 0."
+        )
     bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
     return Replay(teacher, bank, experiment.train.views, coming=experiment.train.coming)
 
 
 def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:
-    """What the bank of an experiment must be made of."""
+    """What the bank of an experiment must be made of.
+
+    Raises:
+        RecipeError: Its images have boxes, of which no bank can hold anything.
+    """
+    _check_whole(experiment)
     shapes, views = teacher.network.shapes, experiment.train.views
     return Contract(
         teacher=experiment.digests["teacher"],
@@ -281,27 +289,26 @@ def tested(experiment: Experiment, recipe: Recipe) -> Replay | None:
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:
     """Whether the bank of a recipe stores all that its methods read, of images as they are."""
-    return not _unfit(experiment, recipe) and not any(
-        _missing(method, recipe) for method in _methods(experiment).values()
-    )
+    if _mixes(recipe) or experiment.task.truth == "objects":
+        return False
+    return not any(_missing(method, recipe) for method in _methods(experiment).values())
 
 
-def _unfit(experiment: Experiment, recipe: Recipe) -> str:
-    """Why no bank can stand before the teacher of a recipe; empty if one can."""
-    if recipe.data.mixup or recipe.data.cutmix:
-        return (
-            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
-            "leave bank.path out, or set data.mixup and data.cutmix to 0."
-        )
+def _mixes(recipe: Recipe) -> bool:
+    """Whether the teacher is shown mixed images, of which a bank can hold nothing."""
+    return bool(recipe.data.mixup or recipe.data.cutmix)
+
+
+def _check_whole(experiment: Experiment) -> None:
     if experiment.task.truth == "objects":
-        return (
+        raise RecipeError(
             "A bank stores what the teacher gives for whole images, but a detector is read where "
             "the student looks: leave bank.path out."
         )
-    return ""
 
 
 def _check_served(experiment: Experiment, recipe: Recipe) -> None:
+    _check_whole(experiment)
     for name, method in _methods(experiment).items():
         if missing := _missing(method, recipe):
             raise RecipeError(

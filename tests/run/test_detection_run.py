@@ -18,7 +18,7 @@ from understudy.comparison import compare
 from understudy.devices import choose
 from understudy.distiller import Trainable
 from understudy.engine import Trainer
-from understudy.errors import Diverged, Interrupted
+from understudy.errors import Diverged, Interrupted, RecipeError
 from understudy.recipe import Recipe
 from understudy.reporting import report
 from understudy.run import Run, evaluate, train
@@ -209,6 +209,16 @@ def test_two_processes_train_one_student(drawn: Recipe, tmp_path: Path) -> None:
     assert {process["rank"] for process in run.environment["processes"]} == {0, 1}
     again = evaluate(run.path, device="cpu")
     assert again.metrics == pytest.approx(run.evaluation["metrics"])
+
+
+@pytest.mark.parametrize("methods", [{}, {"kd": {}}], ids=["control", "kd"])
+def test_a_bank_is_refused_as_it_holds_whole_images(
+    wanted: Recipe, methods: dict[str, Any], tmp_path: Path
+) -> None:
+    banked = changed(wanted, {"bank.path": str(tmp_path / "bank"), "methods": methods})
+    with pytest.raises(RecipeError, match=r"a detector is read where .* leave bank\.path out"):
+        train(banked, out=tmp_path / "run", images=IMAGES)
+    assert not list(tmp_path.iterdir())
 
 
 def test_arms_are_compared_by_ap50(drawn: Recipe, tmp_path: Path) -> None:
