@@ -136,7 +136,7 @@ def examination(recipe: Recipe, weights: Path) -> Examination:
         UnderstudyError: As for `experiment`; also if the student was trained for other classes.
     """
     test = _test(recipe)
-    check_classes(test.classes, classes_of(weights))
+    check_classes(test.classes, classes_of(weights), of="student")
     task = tasks.find(recipe.task, recipe.training)
     teacher = _teacher(recipe, test, task)
     wanted, classes = (
@@ -153,7 +153,7 @@ def sources(recipe: Recipe) -> Images:
     """Training and test images of a recipe."""
     wanted = recipe.data
     train, test = _loaded(recipe, "train"), _test(recipe)
-    check_classes(test.classes, train.classes)
+    check_classes(test.classes, train.classes, of="training split")
     if wanted.validation:
         train, _ = subset.split(train, wanted.validation, seed=_data_seed(recipe))
     if wanted.images is not None or wanted.labels is not None:

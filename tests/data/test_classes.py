@@ -29,3 +29,11 @@ def test_matching_or_unknown_classes_pass(here: tuple[str, ...], there: tuple[st
 def test_other_classes_are_refused(there: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check(("ant", "cat", "dog"), there)
+
+
+@pytest.mark.parametrize("of", ["student", "training split"])
+def test_whose_classes_are_others_is_said(of: str) -> None:
+    with pytest.raises(DataError, match=f"but the {of} 1; use data of .*, or another {of}"):
+        check(("ant", "cat"), ("ant",), of=of)
+    with pytest.raises(DataError, match=f"'cat' in the data but 'dog' to the {of}"):
+        check(("ant", "cat"), ("ant", "dog"), of=of)
