@@ -145,8 +145,8 @@ class Distiller(nn.Module):
     """Student and teacher in one pass: `distiller(images, labels)` gives every loss by name.
 
     Args:
-        student: Wrapped to be trained.
-        teacher: Wrapped to learn from; None for a control.
+        student: Network or detector to be trained.
+        teacher: Network or detector to learn from; None for a control.
         methods: Label → method.
         task: What labels ask of the student.
         weights: Weight of `task` and of every method.
