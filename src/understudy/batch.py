@@ -13,6 +13,12 @@ from understudy.errors import DataError
 UNLABELLED = -1
 
 
+def labelled(labels: Int[Tensor, "images ..."]) -> Bool[Tensor, " images"]:
+    """Of which images a label is known; of several classes, one is enough."""
+    known = labels != UNLABELLED
+    return known.any(1) if known.ndim == 2 else known
+
+
 @dataclass(frozen=True)
 class Mixed:
     """What mixup or cutmix put into each image of a batch: some of another one.
@@ -149,7 +155,7 @@ class Batch:
     @property
     def labelled(self) -> Bool[Tensor, " batch"]:
         """Which images have a label, or one label at least."""
-        return (self.labels != UNLABELLED).reshape(len(self.labels), -1).any(1)
+        return labelled(self.labels)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> "Batch":
         """The same batch on another device; only the images take the memory format."""

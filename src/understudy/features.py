@@ -107,8 +107,8 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         names = [name for name in self._shapes if re.fullmatch(r"stage\d+", name)]
         if not names:
             raise ShapeError(
-                f"{self.owner} has no stages; it has: {', '.join(self._shapes)}. Name them by taps "
-                "such as 'stage1'."
+                f"{self.owner} has no stages; it has: {', '.join(self._shapes)}. Name maps in "
+                "the method's 'stages', or stages by taps such as 'stage1'."
             )
         return tuple(sorted(names, key=lambda name: int(name.removeprefix("stage"))))
 

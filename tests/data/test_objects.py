@@ -323,3 +323,9 @@ def test_labels_of_another_kind_are_refused_rather_than_left_out(labels: Any) ->
     images = torch.rand(2, 3, 8, 9)
     with pytest.raises(DataError, match=r"Labels are one tensor .* here the first is .*3"):
         Batch.of(images if isinstance(labels, list) else [*images], labels)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3)])
+def test_of_no_images_none_are_labelled(shape: tuple[int, ...]) -> None:
+    batch = Batch.of(torch.zeros(0, 3, 8, 8), torch.zeros(shape, dtype=torch.long))
+    assert batch.labelled.shape == (0,)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from understudy.batch import UNLABELLED
+from understudy.batch import labelled
 from understudy.data._image import decode, sides_of
 
 Box = Callable[[int, int], tuple[int, int, int, int]]
@@ -78,12 +78,6 @@ class Source(ABC):
     def labelled(self) -> Bool[Tensor, " images"]:
         """Of which images a label is known."""
         return labelled(self.labels)
-
-
-def labelled(labels: Int64[Tensor, "images ..."]) -> Bool[Tensor, " images"]:
-    """Of which images a label is known; of several classes, one is enough."""
-    known = labels != UNLABELLED
-    return known.any(1) if known.ndim == 2 else known
 
 
 def short_digest(*content: object) -> str:
