@@ -64,6 +64,13 @@ def test_names_in_one_column(table: Table) -> None:
     assert train.labelled.tolist() == [True, True, False]
 
 
+def test_numbers_in_one_column_are_the_classes(table: Table) -> None:
+    root = table("path,label\ntrain2017/a.png,10;2\ntrain2017/b.png,03\nval/d.png,;\n")
+    source = csv.load(root, "train")
+    assert source.classes == tuple(map(str, range(11)))
+    assert [row.nonzero().flatten().tolist() for row in source.labels] == [[2, 10], [3], []]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -30,11 +30,17 @@ def several(labels: Sequence[str]) -> bool:
 
 
 def presence(labels: Sequence[str]) -> tuple[list[str], list[list[int]]]:
-    """All names, sorted, and of every label a row of 1 (in the list), 0 and -1 (empty label)."""
+    """All names, sorted, and of every label a row of 1 (in the list), 0 and -1 (empty label).
+
+    Names that are all numbers are classes 0, 1, … to the largest.
+    """
     lists = [
         {name for part in _SEPARATORS.split(each) if (name := part.strip())} for each in labels
     ]
     names = sorted(set().union(*lists))
+    if names and all(name.isdecimal() for name in names):
+        lists = [{str(int(name)) for name in each} for each in lists]
+        names = [str(number) for number in range(max(map(int, names)) + 1)]
     return names, [
         [int(name in found) if label else UNLABELLED for name in names]
         for label, found in zip(labels, lists, strict=True)
