@@ -34,7 +34,7 @@ CLASSES, IMAGES, SCENES = 10, 4, 3
 SIDE, LARGE = 64, ("folder", "voc", "coco")
 """Of images from such sources, which are larger in the experiments."""
 
-PUBLISHED = [name for name in recipe.shipped() if not name.startswith("fashion/")]
+PUBLISHED = [name for name in recipe.shipped() if not name.startswith(("fashion/", "shapes/"))]
 
 SHORT: dict[str, dict[str, Any]] = {
     "lshfm": {"hashes": 64},
