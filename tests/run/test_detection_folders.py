@@ -1,0 +1,106 @@
+"""Folders of photographs with boxes, from the teacher's first step to a resumed student."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from small_runs import Stop
+from torch import Tensor
+
+from understudy import recipe
+from understudy.data import shapes
+from understudy.errors import Interrupted
+from understudy.recipe import Recipe
+from understudy.run import distill, evaluate, train
+
+COUNTS = {"train": 6, "test": 3}
+SMALL = {"channels": 32, "min_size": 64, "max_size": 96}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fasterrcnn": SMALL | {"box_batch_size_per_image": 16, "rpn_post_nms_top_n_test": 30},
+    "retinanet": SMALL,
+    "fcos": SMALL | {"channels": 64},  # whose norms have 32 groups
+    "ssdlite": {"size": 96, "extra": [32, 32, 32, 32]},
+}
+TEACHER, STUDENT = {"backbone": "timm:test_resnet"}, {"backbone": "timm:test_efficientnet"}
+
+
+def drawn(root: Path, split: str) -> list[tuple[str, Tensor, list[str]]]:
+    """Saves the images of a split; name, boxes and classes of each."""
+    source, found = shapes.load("9", "train"), []
+    (root / split).mkdir(parents=True)
+    first = 0 if split == "train" else COUNTS["train"]
+    for i in range(first, first + COUNTS[split]):
+        name, target = f"{i}.png", source.target(i)
+        pixels = source.image(i).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(root / split / name)
+        kinds = [source.classes[k] for k in target["labels"].tolist()]
+        found.append((name, target["boxes"].as_subclass(Tensor), kinds))
+    return found
+
+
+def voc(root: Path) -> None:
+    """XML beside the images."""
+    for split in COUNTS:
+        for name, boxes, kinds in drawn(root, split):
+            objects = "".join(
+                f"<object><name>{kind}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin>"
+                f"<xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
+                for kind, (a, b, c, d) in zip(kinds, boxes.tolist(), strict=True)
+            )
+            text = f"<annotation><filename>{name}</filename>{objects}</annotation>"
+            (root / split / name).with_suffix(".xml").write_text(text)
+
+
+def coco(root: Path) -> None:
+    """A JSON of each split."""
+    (root / "annotations").mkdir(parents=True)
+    for split in COUNTS:
+        images, annotations = [], []
+        for number, (name, boxes, kinds) in enumerate(drawn(root, split)):
+            images.append({"id": number, "file_name": name, "height": 96, "width": 96})
+            annotations += [
+                {
+                    "id": 100 * number + k,
+                    "image_id": number,
+                    "category_id": 1 + shapes.CLASSES.index(kind),
+                    "bbox": [a, b, c - a, d - b],
+                    "area": (c - a) * (d - b),
+                    "iscrowd": 0,
+                }
+                for k, (kind, (a, b, c, d)) in enumerate(zip(kinds, boxes.tolist(), strict=True))
+            ]
+        categories = [{"id": 1 + i, "name": name} for i, name in enumerate(shapes.CLASSES)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def wanted(family: str, source: str, root: Path, backbone: dict[str, str]) -> Recipe:
+    return recipe.parse(
+        {
+            "task": "detection",
+            "data": {"source": source, "root": str(root), "augment": "flip"},
+            "student": {"name": family, "options": OPTIONS[family] | backbone},
+            "training": {"epochs": 1, "batch": 2, "lr": 0.01, "schedule": "constant"},
+        }
+    )
+
+
+@pytest.mark.parametrize("source", ["voc", "coco"])
+@pytest.mark.parametrize("family", OPTIONS)
+def test_students_of_another_backbone_learn_and_resume(
+    family: str, source: str, tmp_path: Path
+) -> None:
+    {"voc": voc, "coco": coco}[source](tmp_path / "images")
+    teacher = train(wanted(family, source, tmp_path / "images", TEACHER), out=tmp_path / "teacher")
+    plain = recipe.plain(wanted(family, source, tmp_path / "images", STUDENT))
+    learning = {"teacher.weights": str(teacher.path), "methods": {"pefd": {}}}
+    with pytest.raises(Interrupted):
+        distill(
+            recipe.parse(plain, learning), out=tmp_path / "run", watcher=Stop(1, signal.SIGTERM)
+        )
+    run = distill(recipe.parse(plain, learning), out=tmp_path / "run", resume=True)
+    assert run.epochs()[-1]["step"] == 3
+    assert evaluate(run.path).metrics == pytest.approx(run.evaluation["metrics"])
