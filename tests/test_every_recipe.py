@@ -48,6 +48,7 @@ FEW = {f"rpn_{when}_nms_top_n_{mode}": 50 for when in ("pre", "post") for mode i
 TINY = {
     "fasterrcnn": {**SMALL, **FEW, "box_batch_size_per_image": 16},
     "retinanet": SMALL,
+    "fcos": SMALL,
 }
 """Options of detectors that only make their steps shorter."""
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from small_runs import TINY, Stop, outcome
 
-from understudy import build, machine, recipe
+from understudy import build, machine, models, recipe
 from understudy.batch import Batch
 from understudy.devices import accelerator, choose
 from understudy.distiller import Teacher, Trainable
@@ -268,7 +268,7 @@ def test_one_teacher_runs_once_for_several_students(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Teacher, "forward", spy)
     example = torch.rand(4, 3, 32, 32)
-    ours, theirs = (build.network(recipe.Network("resnet8"), 10, "student", shown=32) for _ in "ab")
+    ours, theirs = (models.find("resnet8", num_classes=10, shown=32) for _ in "ab")
     first = wire(ours, theirs, {"kd": 1}, example=example)
     second = wire(theirs.module, theirs, {"kd": 1}, example=example)
     assert first.teacher is not None
