@@ -75,15 +75,7 @@ def network(
         raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
     new_classifier = role == "student" and not exact
     if task.truth == "objects":
-        if wanted.pool:
-            raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
-        for key in ("taps", "size", "mean", "std"):
-            if getattr(wanted, key):
-                raise RecipeError(
-                    f"A detector takes no {role}.{key}: it is read where its losses look, and "
-                    "resizes and normalises images by the options min_size, max_size (size for "
-                    "ssdlite), image_mean and image_std."
-                )
+        _check_detector(wanted, role)
         return detection.find(
             wanted.name,
             num_classes=num_classes,
@@ -106,6 +98,19 @@ def network(
         new_classifier=new_classifier,
         own_classes=role == "teacher",
     )
+
+
+def _check_detector(wanted: recipe.Network, role: str) -> None:
+    """Refuse keys that mean nothing to a detector."""
+    if wanted.pool:
+        raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
+    for key in ("taps", "size", "mean", "std"):
+        if getattr(wanted, key):
+            raise RecipeError(
+                f"A detector takes no {role}.{key}: it is read where its losses look, and "
+                "resizes and normalises images by the options min_size, max_size (size for "
+                "ssdlite), image_mean and image_std."
+            )
 
 
 def _completed(wanted: recipe.Network, stored: recipe.Network) -> recipe.Network:

@@ -21,7 +21,7 @@ from understudy.errors import RecipeError
 from understudy.features import Features
 from understudy.methods import Method
 from understudy.recipe import Recipe
-from understudy.tasks._vectors import COMPARED
+from understudy.tasks import COMPARED
 
 Index = Int64[Tensor, " batch"]
 Missing = Bool[Tensor, " batch"]

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from understudy.data._annotated import Difficult, annotated
 from understudy.data._listing import Faulty, Listing, Marked, images_in
-from understudy.data._split import TEST_NAMES, no_test_split
+from understudy.data._split import TEST_NAMES, existing, no_test_split
 from understudy.data.source import Source
 from understudy.errors import DataError
 
@@ -44,9 +44,7 @@ def load(
         DataError: There is no such split, its file is not as COCO's, nothing in it can be used, or
             something in it is at fault and `unreadable` or `faulty` is `fail`.
     """
-    top = Path(root)
-    if not root or not top.is_dir():
-        raise DataError(f"There is no folder {root!r}; set data.root to a folder as COCO's.")
+    top = existing(root, "a folder as COCO's")
     file, source = _file(top, split), _file(top, "train")
     content = _read(file)
     classes = _names(source, content if file == source else _read(source))

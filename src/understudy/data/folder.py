@@ -15,7 +15,7 @@ import torch
 from understudy.batch import UNLABELLED
 from understudy.data._files import from_files
 from understudy.data._image import SUFFIXES
-from understudy.data._split import TEST_NAMES, no_test_split
+from understudy.data._split import TEST_NAMES, existing, no_test_split
 from understudy.data.source import Source
 from understudy.errors import DataError
 
@@ -30,9 +30,7 @@ def load(
             the test split has a class that training lacks; or a file cannot be read and
             `unreadable` is `fail`.
     """
-    top = Path(root)
-    if not root or not top.is_dir():
-        raise DataError(f"There is no folder {root!r}; set data.root to the folder of images.")
+    top = existing(root, "the folder of images")
     folder = _train(top) if split == "train" else _test(top)
     classes = _known_classes([top / "train", folder, *(top / name for name in TEST_NAMES)])
     paths, labels = _listing(folder, classes)

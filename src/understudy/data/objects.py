@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from understudy.batch import Objects
+from understudy.batch import Objects, padded
 from understudy.data._hash import mix
 from understudy.data._transforms import Augment, ScaleJitter, chosen, colour
 from understudy.data.source import Source
@@ -46,9 +46,7 @@ class ObjectViews(Views):
             for i, v, s in zip(index.tolist(), view.tolist(), seeds, strict=True)
         ]
         sizes = torch.tensor([image.shape[1:] for image, _ in shown])
-        images = torch.zeros(len(shown), 3, *sizes.amax(0).tolist())
-        for place, (image, _) in zip(images, shown, strict=True):
-            torch.div(image, _WHITE, out=place[:, : image.shape[1], : image.shape[2]])
+        images = padded([image for image, _ in shown]) / _WHITE
         return images, _objects(sizes, [target for _, target in shown])
 
     def show(

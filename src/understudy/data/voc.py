@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 
 from understudy.data._annotated import Difficult, annotated
 from understudy.data._listing import Faulty, Listing, Marked, images_in
-from understudy.data._split import TEST_NAMES, no_test_split
+from understudy.data._split import TEST_NAMES, existing, no_test_split
 from understudy.data.source import Source
 from understudy.errors import DataError
 
@@ -62,9 +62,7 @@ def load(
         DataError: The folder has no such layout or split, nothing in it can be used, or something
             in it is at fault and `unreadable` or `faulty` is `fail`.
     """
-    top = Path(root)
-    if not root or not top.is_dir():
-        raise DataError(f"There is no folder {root!r}; set data.root to a folder as VOC's.")
+    top = existing(root, "a folder as VOC's")
     lost: list[str] = []
     pages = list(_pages(top, split, lost))
     training = pages if split == "train" else _pages(top, "train", [])

@@ -17,8 +17,7 @@ from understudy.features import Features
 from understudy.functional import linear_cka
 from understudy.methods import Method
 from understudy.metrics import cosine_mean
-from understudy.tasks import Outputs
-from understudy.tasks._vectors import COMPARED
+from understudy.tasks import COMPARED, Outputs
 
 ROWS = 1024
 SAMPLE = 2048

@@ -8,6 +8,7 @@ from understudy.recipe import Training
 from understudy.tasks._task import Evaluation as Evaluation
 from understudy.tasks._task import Outputs as Outputs
 from understudy.tasks._task import Task as Task
+from understudy.tasks._vectors import COMPARED as COMPARED
 
 DEFAULT = Training()
 
