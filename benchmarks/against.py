@@ -19,9 +19,9 @@ from benchmarks import clock, first, ours
 from benchmarks.pairs import PAIRS, Pair, write_images
 from benchmarks.peers import programs
 from benchmarks.steps import METHODS
-from understudy import machine
-from understudy.engine import Trainer
-from understudy.sharing import Shared
+from understudy.distillation.shared_teacher import Shared
+from understudy.training import hardware
+from understudy.training.trainer import Trainer
 
 
 def measure(
@@ -57,11 +57,11 @@ def _measured(pair: Pair, checkouts: Mapping[str, Path], rounds: int) -> dict[st
 def _as_by_itself(program: Iterator[None]) -> Iterator[None]:
     """Steps of a program with the memory management it has in a process of its own."""
     while True:
-        machine.release_memory()
+        hardware.release_memory()
         try:
             next(program)
         finally:
-            machine.keep_memory()
+            hardware.keep_memory()
         yield
 
 

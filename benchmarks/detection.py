@@ -22,12 +22,13 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from benchmarks import clock
-from understudy import recipe, wire
+from understudy import wire
 from understudy.batch import Batch
-from understudy.devices import choose
-from understudy.distiller import Distiller
+from understudy.config import recipe
+from understudy.distillation.distiller import Distiller
 from understudy.models.detection._frozen import frozen
 from understudy.models.detection.boxhead import BoxHead, Proposals
+from understudy.training.devices import choose
 
 STUDENT, TEACHER = "resnet50", "resnet101"
 IMAGES, SIDE, CLASSES = 2, 320, 21

@@ -22,11 +22,11 @@ from torch import Tensor
 
 import understudy
 from benchmarks import ours
-from understudy import recipe as recipes
 from understudy.batch import Batch
-from understudy.engine import Trainer
+from understudy.config import recipe as recipes
+from understudy.config.recipe import Recipe
 from understudy.features import Features
-from understudy.recipe import Recipe
+from understudy.training.trainer import Trainer
 
 STEPS, SEEDS = 16, (0, 1, 2)
 IMAGES = 1100

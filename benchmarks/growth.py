@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import clock, ours, reading
 from benchmarks.pairs import BATCH, SMALL, Pair, write_images
-from understudy.machine import PeakMemory
-from understudy.sharing import Shared
+from understudy.distillation.shared_teacher import Shared
+from understudy.training.hardware import PeakMemory
 
 BATCHES = (16, 32, 64, 128, 256)
 DIMENSIONS = (64, 256, 1024, 2048)

@@ -24,8 +24,8 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from benchmarks.clock import interleaved, milliseconds, ratio
-from understudy import machine
 from understudy.data import DecodedSource, FileSource, FileViews, MemoryViews, Views
+from understudy.training import hardware
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL_BATCH, SMALL_TURN, SMALL_IMAGES = 64, 32 * 64, 20_000
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, help="counted turns of each variant")
     found = measure(parser.parse_args().rounds)
-    print(machine.describe()["machine"])
+    print(hardware.describe()["machine"])
     for name, variants in found.items():
         print(name)
         for variant, figures in variants.items():

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from benchmarks import clock
 from benchmarks.pairs import BATCH, CLASSES, SIDE
-from understudy import machine, methods, models
+from understudy import methods, models
 from understudy.batch import Batch
 from understudy.features import Features, Shapes
+from understudy.training import hardware
 
 CALLS = 8
 
@@ -73,7 +74,7 @@ def measure(rounds: int) -> dict[str, Any]:
         {"step": _steps()} | {name: _calls(loss) for name, loss in LOSSES.items()}, rounds
     )
     return {
-        "machine": machine.describe()["machine"],
+        "machine": hardware.describe()["machine"],
         "step ms": clock.milliseconds(turns["step"])["median"],
         "losses": {name: _cost(turns[name], turns["step"]) for name in LOSSES},
         "growth": {

@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.pairs import CLASSES, Pair, random_weights
-from understudy import recipe as recipes
 from understudy.bank import Bank, Contract
-from understudy.distiller import Teacher
-from understudy.engine import Trainer
-from understudy.execution import Execution
+from understudy.config import recipe as recipes
+from understudy.config.recipe import Recipe
+from understudy.distillation.distiller import Teacher
+from understudy.experiment.runner import Execution
 from understudy.features import Features
 from understudy.models import cifar
-from understudy.recipe import Recipe
+from understudy.training.trainer import Trainer
 
 PRECISIONS = {"fp32": "fp32", "best": "auto"}
 """Name in the results → `training.precision`; `auto` is the best of the machine."""

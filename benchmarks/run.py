@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.pairs import BATCH
-from understudy import machine
+from understudy.training import hardware
 
 PARTS = {
     "steps": "steps",
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PATH",
         help=f"a checkout to measure against: {', '.join(peers.names())}",
     )
-    name = f"bench_{slug(machine.describe()['machine'])}.json"
+    name = f"bench_{slug(hardware.describe()['machine'])}.json"
     parser.add_argument(
         "--out", type=Path, default=RESULTS / name, help="results; default: %(default)s"
     )
@@ -96,7 +96,7 @@ def slug(text: str) -> str:
 
 def _keep(path: Path, part: str, found: dict[str, Any], checkouts: Mapping[str, Path]) -> None:
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
-    about = {key: value for key, value in machine.describe().items() if key != "command"}
+    about = {key: value for key, value in hardware.describe().items() if key != "command"}
     content |= about | {"batch": BATCH}
     if part == "peers":
         content["peers"] = {name: _commit(checkout) for name, checkout in checkouts.items()}

@@ -14,7 +14,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 import understudy
-from understudy.data import shapes
+from understudy.data.sources import drawn_shapes
 
 
 def detector(backbone: torch.nn.Module, channels: int) -> FasterRCNN:
@@ -28,7 +28,7 @@ def detector(backbone: torch.nn.Module, channels: int) -> FasterRCNN:
 class Drawn(torch.utils.data.Dataset):
     """Images and targets as torchvision's detectors take them: labels count from 1."""
 
-    source = shapes.load("48", "train")
+    source = drawn_shapes.load("48", "train")
 
     def __len__(self) -> int:
         return len(self.source)

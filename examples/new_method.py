@@ -15,8 +15,8 @@ from rich import print
 from torch import Tensor, nn
 
 import understudy
-from understudy import recipe
 from understudy.batch import Batch
+from understudy.config import recipe
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, cosine
 from understudy.reporting import terminal_table

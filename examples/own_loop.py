@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18, shufflenet_v2_x0_5
 
 import understudy
-from understudy.data import fashion
+from understudy.data.sources import fashion
 
 torch.manual_seed(0)
 source = fashion.load("", "train")

@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 import understudy
-from understudy import recipe
-from understudy.data import fashion
+from understudy.config import recipe
+from understudy.data.sources import fashion
 
 
 def main(root: Path) -> None:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from understudy.reporting.gather import of_comparison
+from understudy.reporting.collect import of_comparison
 from understudy.reporting.tables import markdown_table
 
 HERE = Path(__file__).parent

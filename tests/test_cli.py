@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from understudy import catalogue, cli, data, methods, models, tasks
-from understudy.cli import COMMANDS, main
+from understudy import data, methods, models, tasks
+from understudy.cli import commands, listing
+from understudy.cli.commands import COMMANDS, main
 
 SMALL = [
     *("--data.images", "200", "--data.validation", "0.05", "--training.epochs", "1"),
@@ -56,7 +57,7 @@ def test_distill_with_flags_of_methods(
 ) -> None:
     words = ["--teacher.weights", teacher, "--method", "kd", "lshfm", "--methods.lshfm.hashes=64"]
     run("distill", *SMALL, *words, "--methods.kd.weight", "5e-1", "--out", tmp_path)
-    made = catalogue.recipe.load(tmp_path / "recipe.yaml")
+    made = listing.recipe.load(tmp_path / "recipe.yaml")
     assert made.methods == {"kd": {"weight": 0.5}, "lshfm": {"hashes": 64}}
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("on cpu, fp32, channels last, not compiled (set training.")
@@ -79,7 +80,7 @@ def test_method_adds_to_the_recipe(teacher: Path, tmp_path: Path) -> None:
     path.write_text("methods: {kd: {temperature: 2.0}}")
     words = ["--teacher.weights", teacher, "--method", "kd", "nd", "--out", tmp_path / "run"]
     run("distill", path, *SMALL, *words)
-    made = catalogue.recipe.load(tmp_path / "run" / "recipe.yaml")
+    made = listing.recipe.load(tmp_path / "run" / "recipe.yaml")
     assert made.methods == {"kd": {"temperature": 2.0}, "nd": {}}
     assert made.name == "mine"
 
@@ -138,7 +139,7 @@ def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) ->
         "models": models.names(),
         "data": data.names(),
         "tasks": tasks.names(),
-        "recipes": list(catalogue.recipe.shipped()),
+        "recipes": list(listing.recipe.shipped()),
     }[kind]
     said = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert set(known) <= set(said)
@@ -146,7 +147,7 @@ def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(
     "name",
-    [*methods.names(), *data.names(), *tasks.names(), *catalogue.recipe.shipped(), "resnet8"],
+    [*methods.names(), *data.names(), *tasks.names(), *listing.recipe.shipped(), "resnet8"],
 )
 def test_show_explains_everything(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run("show", name)
@@ -159,7 +160,7 @@ def test_show_explains_everything(name: str, capsys: pytest.CaptureFixture[str])
 
 def test_paragraphs_flow_and_equations_stand() -> None:
     text = "One\ntwo.\n\n    a = b\n    c = d\n\n- item\n  goes on\n- next\n"
-    assert str(catalogue._flowing(text)) == (
+    assert str(listing._flowing(text)) == (
         "One two.\n\n    a = b\n    c = d\n\n- item goes on\n- next"
     )
 
@@ -272,7 +273,7 @@ def test_sigint_outside_of_training_is_one_sentence(
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
-    monkeypatch.setattr(catalogue, "table", stop)
+    monkeypatch.setattr(listing, "table", stop)
     with pytest.raises(SystemExit) as stopped:
         run("list", "models")
     assert stopped.value.code == 130
@@ -313,6 +314,6 @@ def test_a_terminal_sees_a_table_and_a_bar_that_leaves(tmp_path: Path) -> None:
 def test_processes_but_the_first_are_silent(
     teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_RANK", "1")
+    monkeypatch.setattr(commands, "_RANK", "1")
     run("report", teacher)
     assert capsys.readouterr().out == ""

@@ -84,9 +84,9 @@ def json_file(root: Path) -> str:
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FILES = ("coco", "voc")
 """Sources that read of boxes, which may be faulty or difficult."""
-BOXES = (*FILES, "shapes")
+BOXES = (*FILES, "drawn_shapes")
 """Sources that know of boxes, and tell of every class whether it is in an image."""
-NOWHERE = ("fashion", "shapes")
+NOWHERE = ("fashion", "drawn_shapes")
 """Sources that need no root."""
 
 ROOTS: dict[str, Callable[[Path], str]] = {
@@ -97,7 +97,7 @@ ROOTS: dict[str, Callable[[Path], str]] = {
     "fashion": lambda root: "",
     "folder": lambda root: tree(root, 2),
     "hf": lambda root: tree(root, 2),
-    "shapes": lambda root: "6",
+    "drawn_shapes": lambda root: "6",
     "voc": xml,
 }
 
@@ -128,7 +128,7 @@ def test_source_keeps_the_contract(name: str, split: str, tmp_path: Path) -> Non
     assert source.labels.max() < len(source.classes)
     assert source.skipped == ()
     image = source.image(len(source) - 1)
-    side = 96 if name == "shapes" else 32
+    side = 96 if name == "drawn_shapes" else 32
     assert (image.dtype, image.shape) == (torch.uint8, (3, side, side))
     assert source.size == side
     assert source.sides().tolist() == [[side, side]] * len(source)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from understudy import tasks
-from understudy.distiller import Distiller, Weight
+from understudy.distillation.distiller import Distiller, Weight
+from understudy.distillation.wire import wire
 from understudy.models.detection import families
 from understudy.models.detection._detector import inputs
-from understudy.wiring import wire
 
 BACKBONES = ["resnet18", "mobilenet_v3_small", "timm:test_resnet"]
 METHODS: dict[str, Any] = {

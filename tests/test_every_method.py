@@ -13,13 +13,13 @@ from vectors.build import Outputs
 
 from understudy import methods, tasks
 from understudy.batch import UNLABELLED, Batch, Mixed
-from understudy.distiller import Distiller, Weight
+from understudy.distillation.distiller import Distiller, Weight
 from understudy.errors import RecipeError, ShapeError, UnderstudyError
 from understudy.features import Features, Shapes
 from understudy.methods import Method
 from understudy.methods.fsp import FSP
-from understudy.models.input import Input
 from understudy.models.network import Network
+from understudy.models.preprocessing import Input
 
 CLASSES, SIDE = 5, 16
 TEACHER = (6, 8, 10, 12)

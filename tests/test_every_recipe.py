@@ -16,19 +16,20 @@ import timm
 import torch
 from torch import nn
 
-from understudy import models, recipe, recipes, tasks
+from understudy import models, tasks
 from understudy.batch import Batch
-from understudy.catalogue import show
-from understudy.cli import COMMANDS
-from understudy.data import shapes
-from understudy.distiller import Distiller
+from understudy.cli.commands import COMMANDS
+from understudy.cli.flags import parse
+from understudy.cli.listing import show
+from understudy.config import recipe, tables
+from understudy.config.recipe import Recipe
+from understudy.data.sources import drawn_shapes
+from understudy.distillation.distiller import Distiller
+from understudy.distillation.wire import distiller, train_only
 from understudy.features import Features
-from understudy.flags import parse
 from understudy.models import Network, detection
 from understudy.models.detection import Detector
 from understudy.models.pooling import Pool
-from understudy.recipe import Recipe
-from understudy.wiring import distiller, train_only
 
 CLASSES, IMAGES, SCENES = 10, 4, 3
 SIDE, LARGE = 64, ("folder", "voc", "coco")
@@ -43,7 +44,7 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 """What only makes measuring a teacher shorter."""
 
-SMALL = {"min_size": shapes.SIDE, "max_size": shapes.SIDE, "backbone_weights": ""}
+SMALL = {"min_size": drawn_shapes.SIDE, "max_size": drawn_shapes.SIDE, "backbone_weights": ""}
 FEW = {f"rpn_{when}_nms_top_n_{mode}": 50 for when in ("pre", "post") for mode in ("train", "test")}
 TINY = {
     "fasterrcnn": {**SMALL, **FEW, "box_batch_size_per_image": 16},
@@ -65,7 +66,7 @@ def drawn(side: int, task: str = "classification") -> Batch:
 @cache
 def scenes() -> Batch:
     """Some images with shapes and their boxes."""
-    source = shapes.load(str(SCENES), "train")
+    source = drawn_shapes.load(str(SCENES), "train")
     images, targets = zip(
         *((source.image(i) / 255, source.target(i)) for i in range(SCENES)), strict=True
     )
@@ -118,7 +119,7 @@ def detector(name: str, options: str) -> Detector:
         options: In JSON.
     """
     given = {**json.loads(options), **TINY[name]}
-    found = detection.find(name, num_classes=len(shapes.CLASSES), options=given)
+    found = detection.find(name, num_classes=len(drawn_shapes.CLASSES), options=given)
     follow_all(found)
     with torch.no_grad():
         found.train().observe(scenes())
@@ -193,7 +194,7 @@ def kind(network: recipe.Network) -> str:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_says_what_it_is_of(name: str) -> None:
-    about = recipes.about(name)
+    about = tables.about(name)
     assert all((about.paper, about.table, about.cost))
     assert re.search(r"\b20\d\d\b", about.paper)
     for figure in filter(None, (about.published, about.student, about.teacher)):
@@ -230,7 +231,7 @@ def test_the_commands_that_are_shown_can_be_typed(name: str) -> None:
         assert wanted.teacher.weights or not wanted.methods
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if recipes.about(name).first])
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if tables.about(name).first])
 def test_a_second_stage_takes_the_student_of_the_first(name: str) -> None:
     lines = commands(name)
     first, second = (recipe.load(words[2]) for words in lines)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from understudy.cli import COMMANDS
+from understudy.cli.commands import COMMANDS
+from understudy.cli.flags import parse
 from understudy.errors import RecipeError
-from understudy.flags import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

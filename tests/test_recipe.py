@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from understudy import data, models, recipe, tasks
-from understudy.conversion import documentation, leaves
+from understudy import data, models, tasks
+from understudy.config import recipe
+from understudy.config.recipe import NOT_IN_DIGEST, Recipe
+from understudy.config.schema import documentation, leaves
+from understudy.distillation.wire import check_methods
 from understudy.errors import NameNotFound, RecipeError
 from understudy.models import detection
-from understudy.recipe import NOT_IN_DIGEST, Recipe
-from understudy.wiring import check_methods
 
 FULL: dict[str, Any] = {
     "name": "full",
@@ -87,7 +88,7 @@ def test_the_digest_does_not_know_where_a_teacher_was_measured() -> None:
 
 
 def test_the_digest_is_stable() -> None:
-    code = "from understudy.recipe import Recipe; print(Recipe().digest)"
+    code = "from understudy.config.recipe import Recipe; print(Recipe().digest)"
     for seed in ("0", "1"):
         command = [sys.executable, "-c", code]
         environment = {"PYTHONHASHSEED": seed}
@@ -204,7 +205,7 @@ def test_a_shipped_recipe_names_what_exists(name: str) -> None:
 
 
 def test_the_recipes_of_the_demonstration_are_shipped() -> None:
-    from understudy.demonstration import RECIPES
+    from understudy.experiment.demo import RECIPES
 
     for task, names in RECIPES.items():
         assert set(names) <= set(recipe.shipped())

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from understudy import recipe, recipes
+from understudy.config import recipe, tables
+from understudy.config.tables import About
 from understudy.errors import NameNotFound, RecipeError
-from understudy.recipes import About
 
 TABLE = """
 about: {paper: Somebody 2020, cost: a day}
@@ -51,11 +51,11 @@ def test_a_row_may_have_a_base_of_its_own(table: Path) -> None:
 
 
 def test_what_is_known_of_a_row(table: Path) -> None:
-    about = recipes.about(f"{table}/resnet56_resnet20")
+    about = tables.about(f"{table}/resnet56_resnet20")
     assert about.paper == "Somebody 2020"
     assert (about.published, about.student, about.teacher) == ("70.60", "69.06", "72.34")
-    assert recipes.about(f"{table}/vgg13_vgg8").published == ""
-    assert recipes.about(f"{table}/mine") == About("Somebody 2020", "", "1 ± 2", cost="a day")
+    assert tables.about(f"{table}/vgg13_vgg8").published == ""
+    assert tables.about(f"{table}/mine") == About("Somebody 2020", "", "1 ± 2", cost="a day")
 
 
 def test_a_base_changes_no_digest(table: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_network_may_be_just_its_name_in_a_base(tmp_path: Path) -> None:
 def test_every_file_is_a_table_or_a_recipe() -> None:
     names = recipe.shipped()
     assert list(names) == sorted(names)
-    assert set(names.values()) == set(recipes.tables().values())
+    assert set(names.values()) == set(tables.tables().values())
     assert "cifar100/crd/resnet56_resnet20" in names
     assert "cifar100/crd" not in names
 
@@ -106,10 +106,10 @@ def test_what_is_known_is_checked_key_by_key(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("about: {papr: me}")
     with pytest.raises(RecipeError, match=r"'about.papr' \(did you mean 'paper'\?\)"):
-        recipes.about(path)
+        tables.about(path)
     path.write_text("about: me")
     with pytest.raises(RecipeError, match="'about' must be a group of keys"):
-        recipes.about(path)
+        tables.about(path)
     assert recipe.load(path).name == "mine"
 
 
@@ -165,7 +165,7 @@ def test_detectors_of_nd_are_as_configured(
 
 def test_the_page_names_every_table() -> None:
     page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
-    for name in recipes.tables():
+    for name in tables.tables():
         folder, _, file = name.partition("/")
         rows = [line for line in page.splitlines() if line.startswith(f"| `{folder}/")]
         assert any(f"`{file}`" in row or f"`{name}`" in row for row in rows), name

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.errors import RunError
-from understudy.verdict import Verdict, verdict
+from understudy.experiment.statistics import Verdict, verdict
 
 # Two-sided 95 % quantile of Student's t with 2 degrees of freedom, from any printed table.
 T_2 = 4.302653

@@ -1,5 +1,5 @@
 """`python -m understudy` is the command `understudy`."""
 
-from understudy.cli import main
+from understudy.cli.commands import main
 
 main()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from understudy.data import cifar10, cifar100
+from understudy.data.sources import cifar10, cifar100
 from understudy.errors import DataError
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

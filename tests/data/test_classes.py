@@ -1,6 +1,6 @@
 import pytest
 
-from understudy.data.classes import check
+from understudy.data.class_names import check
 from understudy.errors import DataError
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from understudy.data import Source, coco, voc
+from understudy.data import Source
+from understudy.data.sources import coco, voc
 from understudy.errors import DataError
 
 Paint = Callable[..., Path]

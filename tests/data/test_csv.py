@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from understudy.batch import UNLABELLED
-from understudy.data import csv
+from understudy.data.sources import csv
 from understudy.errors import DataError
 
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from understudy.data import CLEAN, DecodedSource, FileSource, FileViews, Loader, Source, folder
+from understudy.data import CLEAN, DecodedSource, FileSource, FileViews, Loader, Source
 from understudy.data.decoded import _reduced
+from understudy.data.sources import folder
 from understudy.data.subset import Subset
 from understudy.errors import DataError
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from understudy.batch import UNLABELLED
-from understudy.data import FileSource, MemorySource, folder
+from understudy.data import FileSource, MemorySource
+from understudy.data.sources import folder
 from understudy.errors import DataError
 
 Paint = Callable[..., Path]

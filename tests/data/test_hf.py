@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from understudy.batch import UNLABELLED
-from understudy.data import hf
+from understudy.data.sources import hf
 from understudy.errors import DataError
 
 datasets.disable_progress_bars()

@@ -13,7 +13,7 @@ from torch import Tensor
 from understudy import tasks
 from understudy.batch import UNLABELLED, Batch, Mixed
 from understudy.data import FileSource, FileViews, Loader, MemoryViews
-from understudy.data.mixing import Blend, Mixing, mirrored
+from understudy.data.mixup import Blend, Mixing, mirrored
 from understudy.errors import DataError, RecipeError
 
 BOTH = Mixing(mixup=0.8, cutmix=1.0)

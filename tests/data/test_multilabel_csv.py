@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from understudy.batch import UNLABELLED
-from understudy.data import coco, csv
+from understudy.data.sources import coco, csv
 from understudy.errors import DataError
 
 Paint = Callable[..., Path]

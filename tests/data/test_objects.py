@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision import tv_tensors
 
-from understudy import build, recipe
 from understudy.batch import UNLABELLED, Batch, Objects
-from understudy.data import CLEAN, Loader, ObjectViews, Source, coco
+from understudy.config import recipe
+from understudy.data import CLEAN, Loader, ObjectViews, Source
 from understudy.data._order import grouped
 from understudy.data._transforms import Augment
+from understudy.data.sources import coco
 from understudy.data.subset import class_balanced, split
 from understudy.errors import DataError, RecipeError, UnderstudyError
+from understudy.experiment import build
 
 Paint = Callable[..., Path]
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from understudy import build, recipe
+from understudy.config import recipe
 from understudy.data import DecodedSource, FileSource, FileViews, MemorySource
 from understudy.errors import DataError, RecipeError
+from understudy.experiment import build
 
 
 def wanted(root: Path, **keys: object) -> recipe.Recipe:

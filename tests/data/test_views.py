@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from understudy.data import CLEAN, FileViews, MemorySource, MemoryViews
-from understudy.data._hash import mix, uniform
+from understudy.data._random import mix, uniform
 from understudy.data.views import Augment, of
 from understudy.errors import DataError
 

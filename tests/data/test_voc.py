@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from understudy import build, recipe
 from understudy.batch import UNLABELLED
-from understudy.data import DecodedSource, Source, voc
+from understudy.config import recipe
+from understudy.data import DecodedSource, Source
+from understudy.data.sources import voc
 from understudy.data.subset import Subset
 from understudy.errors import DataError
+from understudy.experiment import build
 
 Paint = Callable[..., Path]
 Thing = tuple[str, tuple[float, float, float, float]]

@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from understudy import models, recipe
+from understudy import models
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError
-from understudy.recipe import Recipe
-from understudy.run import Run, train
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 
 SMALL: dict[str, Any] = {
     "data": {"images": 64, "size": 16},
@@ -50,7 +52,7 @@ def trained(run: Run) -> dict[str, torch.Tensor]:
 
 def test_the_first_stage_trains_the_embedding_alone(stages: tuple[Run, Run], teacher: Path) -> None:
     first, _ = stages
-    losses = [line["losses"]["lshfm"] for line in first.epochs()]
+    losses = [line["losses"]["lshfm"] for line in first.history]
     assert losses[1] < losses[0]
     # With a learning rate of 0 a run ends with the weights it began with.
     distil = {"methods": {"lshfm": {"hashes": 64}}, "teacher__weights": str(teacher)}

@@ -9,11 +9,11 @@ from vectors.build import batch
 
 from methods.forms import random, shapes
 from understudy.batch import Batch
+from understudy.distillation.wire import wire
 from understudy.errors import ShapeError
 from understudy.methods.deit import DeiT
-from understudy.models.input import Input
 from understudy.models.network import Network
-from understudy.wiring import wire
+from understudy.models.preprocessing import Input
 
 TEACHER = shapes("teacher", penultimate=6, logits=3)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from understudy.batch import Batch, Objects
-from understudy.detections import Curve, Detections, Truth, coco, curves, fidelity, voc
+from understudy.metrics.detection import Curve, Detections, Truth, coco, curves, fidelity, voc
 from understudy.tasks import Outputs
 from understudy.tasks.detection import Detection
 

@@ -7,8 +7,8 @@ from vectors.build import batch
 
 from methods.forms import random, shapes
 from understudy.errors import ShapeError
+from understudy.methods._projectors import BatchNorm, as_map
 from understudy.methods.fitnet import FitNet
-from understudy.projectors import BatchNorm, as_map
 
 
 def test_equals_the_formula_in_plain_loops() -> None:

@@ -8,9 +8,9 @@ from small_detectors import detector, scene
 from vectors.build import batch
 
 from methods.forms import random, shapes
+from understudy.distillation.wire import wire
 from understudy.errors import ShapeError
 from understudy.methods.frs import FRS
-from understudy.wiring import wire
 
 OURS = {"p3": (2, 4, 3), "p4": (2, 2, 2), "p5": (2, 1, 1), "penultimate": 6}
 THEIRS = {"p3": (3, 4, 3), "p3/scores": (5, 4, 3), "p4": (4, 2, 2), "p4/scores": (5, 2, 2)}

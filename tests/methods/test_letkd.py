@@ -11,15 +11,15 @@ from methods.forms import shapes
 from understudy import models
 from understudy.batch import UNLABELLED
 from understudy.errors import NetworkError, ShapeError
-from understudy.layers import Followed, KDLayer
+from understudy.layers.kd_layer import Followed, KDLayer
 from understudy.methods.letkd import (
     LetKD,
     divergence,
     own_subclass,
     word_probabilities,
 )
-from understudy.models.input import Input
 from understudy.models.network import Network
+from understudy.models.preprocessing import Input
 
 SMALL = {"words": 6, "subclasses": 2, "dims": 3}
 

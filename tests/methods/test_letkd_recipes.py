@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from understudy import models, recipe, tasks
+from understudy import models, tasks
 from understudy.batch import Batch
-from understudy.wiring import distiller
+from understudy.config import recipe
+from understudy.distillation.wire import distiller
 
 TABLES = ("cifar100/letkd1/", "cifar100/letkd2/")
 NAMES = [name for name in recipe.shipped() if name.startswith(TABLES)]

@@ -13,10 +13,10 @@ from vectors.build import Outputs
 from understudy.batch import Batch
 from understudy.errors import BankError, ShapeError
 from understudy.features import Features, Shapes
-from understudy.methods import _words
-from understudy.methods._kmeans import clusters, nearest, share, step
-from understudy.methods._rows import Rows
-from understudy.methods._subclasses import FAR, Scatter, centers_of
+from understudy.methods._letkd import measure
+from understudy.methods._letkd.feature_file import Rows
+from understudy.methods._letkd.kmeans import clusters, nearest, share, step
+from understudy.methods._letkd.subclasses import FAR, Scatter, centers_of
 from understudy.methods.letkd import SCORES, LetKD
 
 CLASSES = 3
@@ -200,7 +200,7 @@ def test_interrupted_stage_goes_on_without_the_teacher(
 
     made, teacher = method(tmp_path), counted()
     with monkeypatch.context() as patch:
-        patch.setattr(_words._Stages, stage, interrupt)
+        patch.setattr(measure._Stages, stage, interrupt)
         with pytest.raises(KeyboardInterrupt):
             made.prepare(teacher)
     Counted.shown = 0
@@ -215,16 +215,16 @@ def test_interrupted_codebook_goes_on_at_the_next_iteration(
     whole = method()
     whole.prepare(counted())
     done: list[int] = []
-    put = _words.Ledger.put
+    put = measure.Ledger.put
 
-    def watched(ledger: _words.Ledger, **tensors: Tensor) -> None:
+    def watched(ledger: measure.Ledger, **tensors: Tensor) -> None:
         put(ledger, **tensors)
         if "word_iterations" in tensors:
             done.append(int(tensors["word_iterations"]))
             if done == [1, 2]:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(_words.Ledger, "put", watched)
+    monkeypatch.setattr(measure.Ledger, "put", watched)
     made = method(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         made.prepare(counted())

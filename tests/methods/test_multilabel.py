@@ -13,15 +13,15 @@ from vectors.build import Outputs, batch, load
 from methods.forms import random, shapes
 from understudy import methods, tasks
 from understudy.batch import Batch
+from understudy.config.recipe import Data, Recipe, Training
+from understudy.distillation.wire import check_methods, distiller, wire
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Shapes
 from understudy.methods.kd import KD
 from understudy.methods.lshfm import LSHFM
 from understudy.methods.nd import ND
-from understudy.recipe import Data, Recipe, Training
 from understudy.tasks import Task
 from understudy.tasks.multilabel import MultiLabel
-from understudy.wiring import check_methods, distiller, wire
 
 FLAT = shapes("net", penultimate=4, logits=3).independent()
 LABELS = torch.tensor([[1, 0, 1], [0, -1, 0], [-1, 1, 0], [0, 0, 1], [-1, -1, -1]])

@@ -2,12 +2,12 @@
 
 import pytest
 
-from understudy import schedules
-from understudy.recipe import Training
+from understudy.config.recipe import Training
+from understudy.training import lr_schedule
 
 
 def rates(training: Training, epochs: list[float], steps: int = 10) -> list[float]:
-    return [schedules.learning_rate(training, int(e * steps), steps) for e in epochs]
+    return [lr_schedule.learning_rate(training, int(e * steps), steps) for e in epochs]
 
 
 def test_first_epoch_at_the_lower_rate_is_the_151st() -> None:
@@ -34,6 +34,6 @@ def test_warm_up_rises_by_the_step_and_multiplies_the_schedule() -> None:
 
 
 def test_warm_up_can_start_above_zero() -> None:
-    assert [schedules.warmup(step, 20, 0.001) for step in (0, 10, 20, 30)] == pytest.approx(
+    assert [lr_schedule.warmup(step, 20, 0.001) for step in (0, 10, 20, 30)] == pytest.approx(
         [0.001, 0.5005, 1, 1]
     )

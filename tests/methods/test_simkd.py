@@ -11,11 +11,11 @@ from vectors.build import Outputs, batch
 
 from methods.forms import random, shapes
 from understudy import models
+from understudy.distillation.wire import wire
 from understudy.errors import NetworkError, RecipeError, ShapeError
+from understudy.layers.reused_head import LAST_MAP
 from understudy.methods.simkd import SimKD
 from understudy.models import Input, Network
-from understudy.reused import LAST_MAP
-from understudy.wiring import wire
 
 STUDENT = shapes("student", logits=3, **{LAST_MAP: (2, 2, 2)})
 TEACHER = shapes("teacher", logits=3, **{LAST_MAP: (2, 4, 4)})

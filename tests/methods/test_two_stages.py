@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from understudy import recipe
-from understudy.recipe import Recipe
-from understudy.run import Run, train
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 
 SMALL: dict[str, Any] = {
     "data": {"images": 64, "size": 16},
@@ -40,7 +41,7 @@ def test_the_second_stage_starts_from_the_student_of_the_first(
     first = train(small(**alone), out=tmp_path / "first")
     again = {"student.name": "", "student.weights": str(first.path), "training.lr": 0.0}
     second = train(small(**again), out=tmp_path / "second")
-    (line,) = first.epochs()
+    (line,) = first.history
     assert line["losses"][name] > 0
     # With a learning rate of 0 a run ends with the weights it began with.
     fresh = train(small(**{"training.lr": 0.0}), out=tmp_path / "fresh")
@@ -55,5 +56,5 @@ def test_trains_in_one_stage(name: str, teacher: Path, tmp_path: Path) -> None:
     quick = {"paraphraser_epochs": 2} if name == "ft" else {}
     wanted = {"methods": {name: quick}, "teacher.weights": str(teacher), "training.epochs": 2}
     run = train(small(**wanted), out=tmp_path / name)
-    assert len(run.epochs()) == 2
-    assert all(math.isfinite(line["losses"][name]) for line in run.epochs())
+    assert len(run.history) == 2
+    assert all(math.isfinite(line["losses"][name]) for line in run.history)

@@ -12,8 +12,8 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from understudy import recipe
 from understudy.batch import Batch, Objects
+from understudy.config import recipe
 from understudy.errors import NetworkError
 from understudy.methods.lshfm import LSHFM
 from understudy.models import detection

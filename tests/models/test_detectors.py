@@ -11,11 +11,13 @@ from torchvision.models import resnet18
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
-from understudy import networks, recipe, tasks
+from understudy import tasks
+from understudy.config import recipe
+from understudy.distillation.wire import wire
 from understudy.errors import DataError, NameNotFound, NetworkError, RecipeError
+from understudy.experiment import networks
 from understudy.models import detection
 from understudy.models.weights import read
-from understudy.wiring import wire
 
 OWN = '''
 from torchvision.models.detection import FasterRCNN

@@ -15,16 +15,17 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from understudy import machine, wire
+from understudy import wire
 from understudy.batch import Batch
-from understudy.devices import choose
-from understudy.distiller import Teacher
+from understudy.config.recipe import Training
+from understudy.distillation.distiller import Teacher
 from understudy.models import detection
 from understudy.models.detection import Detector
 from understudy.models.detection._frozen import frozen
 from understudy.models.detection._regions import Regions
 from understudy.models.weights import digest
-from understudy.recipe import Training
+from understudy.training import hardware
+from understudy.training.devices import choose
 
 SIDE = 96
 
@@ -191,7 +192,7 @@ def test_a_settled_teacher_keeps_its_state_and_reads_where_its_weights_are() -> 
 def test_beside_a_student_in_fp32_the_teacher_takes_the_fastest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda *, cpu: True)
     student, teacher = made("BatchNorm2d"), made("BatchNorm2d")
     wired = wire(student, teacher, {"lshfm": {"terms": "l2"}}, task="detection")
     cpu = torch.device("cpu")

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from understudy import models
-from understudy.layers import KDLayer
+from understudy.layers.kd_layer import KDLayer
 from understudy.models.network import Network
 
 PUBLISHED = {

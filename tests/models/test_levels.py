@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save_file
 from small_detectors import CLASSES, OPTIONS, detector, scene
 
+from understudy.distillation.wire import wire
 from understudy.errors import NetworkError, ShapeError
 from understudy.methods.fitnet import fitnet
 from understudy.methods.kd import kd
 from understudy.models import detection
 from understudy.models.detection._detector import inputs
-from understudy.wiring import wire
 
 
 def test_torchvisions_ssdlite_is_read() -> None:

@@ -9,13 +9,14 @@ import torch
 from report_directories import RECIPE, write_json
 
 from understudy import tasks
-from understudy.data import Loader, ObjectViews, shapes
-from understudy.diagnostics import decisions, objects
+from understudy.data import Loader, ObjectViews
+from understudy.data.sources import drawn_shapes
+from understudy.diagnostics import detection, multilabel
+from understudy.experiment.statistics import verdict
 from understudy.tasks import Outputs
-from understudy.verdict import verdict
 
 NOISE = {"teacher": 0.1, "control": 0.35, "nd": 0.2}
-SOURCE = shapes.load("60", "test")
+SOURCE = drawn_shapes.load("60", "test")
 
 
 def loader() -> Loader:
@@ -59,7 +60,7 @@ def _whole() -> Loader:
 
 def write_run(path: Path, task: str, noise: float, seed: int) -> dict[str, Any]:
     """Write one run directory and return its evaluation."""
-    answers, kind = (detected, objects) if task == "detection" else (recognised, decisions)
+    answers, kind = (detected, detection) if task == "detection" else (recognised, multilabel)
     student, teacher = answers(noise, 1 + seed), answers(NOISE["teacher"], 0)
     found = tasks.find(task)
     evaluated, own = found.evaluate(student, teacher), found.evaluate(teacher, None)

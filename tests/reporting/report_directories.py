@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from understudy.diagnostics.directions import bit_agreement, of_student, of_teacher
-from understudy.verdict import verdict
+from understudy.experiment.statistics import verdict
 
 CLASSES = ["T-shirt", "trouser", "pullover", "dress", "coat"]
 CLASSES += ["sandal", "shirt", "sneaker", "bag", "ankle boot"]

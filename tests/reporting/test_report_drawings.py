@@ -1,14 +1,15 @@
 """What the curves and bars show, before it is drawn."""
 
+import json
 import re
 
 import pytest
 from report_directories import CLASSES, write_comparison, write_json
 
-from understudy.reporting.bars import changes, intervals
-from understudy.reporting.curves import band, curves
-from understudy.reporting.gather import read
-from understudy.reporting.read import Run
+from understudy.experiment.run_directory import Run
+from understudy.reporting.charts.differences import changes, intervals
+from understudy.reporting.charts.training_curves import band, curves
+from understudy.reporting.collect import read
 
 
 def run(values, tmp_path):
@@ -16,7 +17,10 @@ def run(values, tmp_path):
         {"epoch": epoch, "metrics": None if value is None else {"top1": value}}
         for epoch, value in enumerate(values, 1)
     ]
-    return Run(tmp_path, "", records, {}, {})
+    folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return Run(folder)
 
 
 def test_band_is_the_mean_and_range_of_shared_epochs(tmp_path):

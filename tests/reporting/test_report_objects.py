@@ -13,15 +13,17 @@ from PIL import Image
 from rich.console import Console
 from test_report_page import read as read_page
 
-from understudy import detections, tasks
-from understudy.diagnostics import decisions, objects
+from understudy import tasks
+from understudy.diagnostics import detection as objects
+from understudy.diagnostics import multilabel as decisions
 from understudy.diagnostics.directions import labelled_means, to_class_mean
 from understudy.diagnostics.thumbnails import encoded
 from understudy.functional import cosine
+from understudy.metrics import detection as detections
 from understudy.reporting import report, terminal_table
-from understudy.reporting.gather import read
-from understudy.reporting.precision import precision
-from understudy.reporting.scenes import scenes
+from understudy.reporting.charts.precision_recall import precision
+from understudy.reporting.charts.samples import scenes
+from understudy.reporting.collect import read
 from understudy.reporting.tables import table
 from understudy.tasks.detection import seen, there
 

@@ -8,12 +8,12 @@ from report_directories import diagnosed, write_comparison, write_json, write_ru
 from test_report_page import read as read_page
 
 from understudy.reporting import report
-from understudy.reporting.bits import joined
-from understudy.reporting.dots import Measured, dots
-from understudy.reporting.gather import read
-from understudy.reporting.pictures import pictures
+from understudy.reporting.charts.dot_plot import Measured, dots
+from understudy.reporting.charts.feature_geometry import pictures
+from understudy.reporting.charts.hash_agreement import joined
+from understudy.reporting.charts.ridge_plot import ridges, shares
+from understudy.reporting.collect import read
 from understudy.reporting.results import Arm
-from understudy.reporting.ridges import ridges, shares
 
 ARM, TEACHER = Arm("kd", "method", "c0"), Arm("teacher", "teacher", "teacher")
 

@@ -7,9 +7,9 @@ import pytest
 from report_directories import write_comparison, write_json, write_run
 
 from understudy.errors import RunError
+from understudy.experiment.run_directory import Run
 from understudy.reporting import report
-from understudy.reporting.gather import read
-from understudy.reporting.read import read_run
+from understudy.reporting.collect import read
 from understudy.reporting.results import duration
 
 
@@ -17,7 +17,7 @@ def test_half_written_last_line_is_left_out(tmp_path):
     write_run(tmp_path, epochs=4)
     file = tmp_path / "metrics.jsonl"
     file.write_text(file.read_text(encoding="utf-8")[:-40], encoding="utf-8")
-    assert [record["epoch"] for record in read_run(tmp_path).epochs] == [1, 2, 3]
+    assert [record["epoch"] for record in Run.open(tmp_path).history] == [1, 2, 3]
 
 
 def test_damage_in_the_middle_is_an_error(tmp_path):
@@ -27,7 +27,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path):
     lines[1] = lines[1][:20]
     file.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(RunError, match=r"Line 2 of .*metrics\.jsonl"):
-        read_run(tmp_path)
+        Run.open(tmp_path)
 
 
 def test_no_run_there(tmp_path):

@@ -8,11 +8,11 @@ import pytest
 from report_directories import write_comparison, write_json
 from rich.console import Console
 
+from understudy.experiment.statistics import verdict
 from understudy.reporting import evaluation_table, report, terminal_table
+from understudy.reporting.collect import read
 from understudy.reporting.columns import columns, count
-from understudy.reporting.gather import read
 from understudy.reporting.tables import table
-from understudy.verdict import verdict
 
 
 @pytest.fixture(scope="module")

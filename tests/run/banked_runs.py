@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy import recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.data import FileViews, MemoryViews
-from understudy.distiller import Teacher
-from understudy.recipe import Recipe
+from understudy.distillation.distiller import Teacher
 
 
 def banked(wanted: Recipe, path: Path, **changes: Any) -> Recipe:

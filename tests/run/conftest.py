@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from small_runs import TINY
 
-from understudy import recipe
-from understudy.recipe import Recipe
-from understudy.run import train
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.experiment.train import train
 
 
 @pytest.fixture(scope="session")

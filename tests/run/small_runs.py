@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from understudy.engine import Trainer
-from understudy.run import Run
+from understudy.experiment.run_directory import Run
+from understudy.training.trainer import Trainer
 
 CNN = f"{Path(__file__).with_name('plain_cnn.py')}:factory"
 
@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
 def outcome(run: Run) -> tuple[list[dict[str, Any]], bytes]:
     """What must not depend on interruptions: metrics without times, and the student's weights."""
     timed = ("seconds", "images_per_second", "teacher_seconds")
-    lines = [{k: v for k, v in line.items() if k not in timed} for line in run.epochs()]
+    lines = [{k: v for k, v in line.items() if k not in timed} for line in run.history]
     return json.loads(json.dumps(lines)), (run.path / "student.safetensors").read_bytes()
 
 

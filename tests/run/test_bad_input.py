@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_runs import CNN, TINY, Stop
 
-from understudy import recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import (
     DataError,
     Diverged,
@@ -22,8 +23,8 @@ from understudy.errors import (
     RunError,
     UnderstudyError,
 )
-from understudy.recipe import Recipe
-from understudy.run import Run, distill, train
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import distill, train
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_state(
     )
     with pytest.raises(Diverged, match=r"The loss '\w+' became NaN or infinite in epoch 2"):
         train(wanted, out=tmp_path)
-    assert len(Run(tmp_path).epochs()) == 1
+    assert len(Run(tmp_path).history) == 1
     state = torch.load(tmp_path / "last" / "state.ckpt", weights_only=True)["trainable"]
     assert all(x.isfinite().all() for x in state.values())
 

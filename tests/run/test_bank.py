@@ -8,15 +8,16 @@ import torch
 from banked_runs import banked, counted, folder_of_images, shown
 from small_runs import CNN, outcome
 
-from understudy import build, filling, recipe, replay
 from understudy.bank import Bank
-from understudy.devices import accelerator, choose
-from understudy.engine import Trainer
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
+from understudy.experiment import bank_attach, bank_build, build
+from understudy.experiment.train import train
 from understudy.features import Features
 from understudy.methods.lshfm import LSHFM
-from understudy.recipe import Recipe
-from understudy.run import train
+from understudy.training.devices import accelerator, choose
+from understudy.training.trainer import Trainer
 
 
 def test_the_student_is_the_same_to_the_bit_with_and_without_a_bank(
@@ -39,7 +40,7 @@ def test_a_first_run_asks_the_teacher_for_new_views_only(
 ) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"training.batch": 10, "bank.dtype": "fp32"})
     experiment = build.experiment(wanted)
-    source = replay.attach(experiment, wanted, None)
+    source = bank_attach.attach(experiment, wanted, None)
     assert source is not None
     teacher, size = source.teacher, wanted.training.batch
     shown = 0
@@ -62,7 +63,7 @@ def test_an_fp16_bank_is_close(tiny: Recipe, tmp_path: Path) -> None:
     halved = train(
         banked(tiny, tmp_path / "bank", **{"bank.dtype": "fp16"}), out=tmp_path / "halved"
     )
-    for exact, near in zip(online.epochs(), halved.epochs(), strict=True):
+    for exact, near in zip(online.history, halved.history, strict=True):
         assert near["losses"] == pytest.approx(exact["losses"], rel=1e-2)
 
 
@@ -76,7 +77,7 @@ def test_a_method_that_reads_more_than_is_stored_is_refused(tiny: Recipe, tmp_pa
 
 def test_plan_fill_and_verify(tiny: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip"})
-    planned = filling.plan(wanted)
+    planned = bank_build.plan(wanted)
     assert not (tmp_path / "bank").exists()
     assert planned.contract.records == 200 * 2
     assert planned.contract.bytes == planned.hot_bytes == 400 * (4 * (32 + 10) + 4)
@@ -88,16 +89,16 @@ def test_plan_fill_and_verify(tiny: Recipe, tmp_path: Path, monkeypatch: Any) ->
     assert planned.unserved["fitnet"] == ("stage2",)
     assert min(planned.free_bytes, planned.memory_bytes) > planned.contract.bytes
     told: list[tuple[int, int]] = []
-    bank = filling.fill(wanted, watch=lambda *counts: told.append(counts))
+    bank = bank_build.fill(wanted, watch=lambda *counts: told.append(counts))
     assert (bank.filled(), told[-1]) == (400, (400, 400))
-    assert filling.verify(wanted).difference < 1e-5
+    assert bank_build.verify(wanted).difference < 1e-5
     with counted(monkeypatch) as seen:
         _weights(wanted)
     assert seen == []
     banked_run = train(wanted, out=tmp_path / "banked")
     online = recipe.parse(recipe.plain(wanted), {"bank.path": ""})
     for exact, near in zip(
-        train(online, out=tmp_path / "online").epochs(), banked_run.epochs(), strict=True
+        train(online, out=tmp_path / "online").history, banked_run.history, strict=True
     ):
         # Filled in batches of another size than training's, which may round differently.
         assert near["losses"] == pytest.approx(exact["losses"], rel=1e-4)
@@ -110,23 +111,23 @@ def test_filling_goes_on_where_it_stopped(tiny: Recipe, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        filling.fill(wanted, watch=stop)
+        bank_build.fill(wanted, watch=stop)
     told: list[int] = []
-    assert filling.fill(wanted, watch=lambda done, total: told.append(done)).filled() == 400
+    assert bank_build.fill(wanted, watch=lambda done, total: told.append(done)).filled() == 400
     assert told[0] == 400
 
 
 def test_verify_notices_what_the_teacher_does_not_give(tiny: Recipe, tmp_path: Path) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "none"})
     with pytest.raises(BankError, match="is empty"):
-        filling.verify(wanted)
-    right = filling.fill(banked(wanted, tmp_path / "right"))
+        bank_build.verify(wanted)
+    right = bank_build.fill(banked(wanted, tmp_path / "right"))
     index, number = torch.arange(200), torch.zeros(200, dtype=torch.int64)
     Bank(tmp_path / "bank", right.contract).write(index, number, right.read(index.flip(0), number))
     with pytest.raises(BankError, match="differs from what the teacher gives"):
-        filling.verify(wanted)
+        bank_build.verify(wanted)
     with pytest.raises(RecipeError, match="names no bank"):
-        filling.verify(tiny)
+        bank_build.verify(tiny)
 
 
 def test_images_from_files_have_as_many_views_as_asked_for(
@@ -155,8 +156,8 @@ def test_images_from_files_have_as_many_views_as_asked_for(
         full = train(wanted, out=tmp_path / "full")
     assert seen == []
     assert outcome(online) == outcome(first) == outcome(grown) == outcome(full)
-    assert filling.fill(more).filled() == 24 * 3
-    assert filling.verify(more).difference < 1e-5
+    assert bank_build.fill(more).filled() == 24 * 3
+    assert bank_build.verify(more).difference < 1e-5
 
 
 @pytest.mark.parametrize("means", ["clean", "augmented"])
@@ -167,9 +168,9 @@ def test_a_full_bank_lets_methods_prepare_without_images_or_teacher(
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip", **measuring})
     online = build.experiment(recipe.parse(recipe.plain(wanted), {"bank.path": ""}))
     online.prepare()
-    filling.fill(wanted)
+    bank_build.fill(wanted)
     experiment = build.experiment(wanted)
-    replay.attach(experiment, wanted, None)
+    bank_attach.attach(experiment, wanted, None)
     with counted(monkeypatch) as seen, shown(monkeypatch) as images:
         experiment.prepare()
     assert (seen, images) == ([], [])
@@ -183,7 +184,7 @@ def test_only_batches_that_miss_something_are_shown(
 ) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "none", "data.images": 600})
     experiment = build.experiment(wanted)
-    replay.attach(experiment, wanted, None)
+    bank_attach.attach(experiment, wanted, None)
     loader, distiller = experiment.everything, experiment.distiller
     first, second, third = loader.once(augmented=False)
     distiller.observe(first)
@@ -233,7 +234,7 @@ def test_the_time_of_the_live_teacher_is_known(tiny: Recipe, tmp_path: Path) -> 
     experiment = build.experiment(wanted)
     teacher = experiment.distiller.teacher
     assert teacher is not None
-    source = replay.opened(experiment, teacher, wanted)
+    source = bank_attach.opened(experiment, teacher, wanted)
     (batch,) = experiment.everything.once(augmented=False)
     source(batch)
     spent = source.seconds
@@ -262,7 +263,7 @@ def _weights(wanted: Recipe) -> torch.Tensor:
     experiment = build.experiment(wanted)
     cpu = accelerator(wanted.training, "cpu", student=experiment.distiller.student)
     choose(wanted.training, experiment.distiller, cpu.device).place(experiment.distiller)
-    replay.attach(experiment, wanted, None)
+    bank_attach.attach(experiment, wanted, None)
     experiment.prepare()
     trainer = Trainer(
         experiment.distiller, experiment.train, wanted.training, seed=0, accelerator=cpu

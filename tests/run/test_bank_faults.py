@@ -14,11 +14,12 @@ import torch
 from banked_runs import banked, folder_of_images
 from small_runs import CNN, outcome
 
-from understudy import filling, recipe
 from understudy.bank import Bank, Contract
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import BankError
-from understudy.recipe import Recipe
-from understudy.run import train
+from understudy.experiment import bank_build
+from understudy.experiment.train import train
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,12 @@ def test_a_bank_of_files_is_refused_if_they_change(tiny: Recipe, tmp_path: Path)
     alone = {"methods": {}, "teacher": {}, "training.epochs": 1}
     teacher = train(recipe.parse(recipe.plain(made), alone), out=tmp_path / "teacher")
     wanted = banked(made, tmp_path / "bank", **{"teacher.weights": str(teacher.path)})
-    filling.fill(wanted)
+    bank_build.fill(wanted)
     with pytest.raises(BankError, match=r"another transform: .*seed 0 there, .*seed 7 here"):
-        filling.fill(banked(wanted, tmp_path / "bank", **{"data.seed": 7}))
+        bank_build.fill(banked(wanted, tmp_path / "bank", **{"data.seed": 7}))
     (tmp_path / "images" / "train" / "cat" / "0.png").unlink()
     with pytest.raises(BankError, match="another images"):
-        filling.fill(wanted)
+        bank_build.fill(wanted)
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
@@ -117,30 +118,30 @@ def test_killed_while_filling_it_goes_on_by_itself_or_with_another(
     subprocess.run(
         [sys.executable, *launcher, *words], check=True, capture_output=True, timeout=300
     )
-    assert filling.fill(wanted).filled() == 200 * 162
-    assert filling.verify(wanted).difference < 1e-4
+    assert bank_build.fill(wanted).filled() == 200 * 162
+    assert bank_build.verify(wanted).difference < 1e-4
 
 
 def test_killed_while_reading_it_loses_nothing(tiny: Recipe, tmp_path: Path) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip", "training.epochs": 500})
-    before = filling.fill(wanted).filled()
+    before = bank_build.fill(wanted).filled()
     content = (tmp_path / "bank" / "records.bin").read_bytes()
     out = tmp_path / "run"
     killed = started(wanted, tmp_path / "recipe.yaml", "distill", "--out", str(out))
     until((out / "last" / "previous.ckpt").is_file, killed)
     killed.kill()
     killed.wait()
-    assert filling.fill(wanted).filled() == before
+    assert bank_build.fill(wanted).filled() == before
     assert (tmp_path / "bank" / "records.bin").read_bytes() == content
 
 
 def test_a_full_disk_keeps_what_was_stored(tiny: Recipe, tmp_path: Path, small_disk: Path) -> None:
     wanted = banked(tiny, small_disk / "bank", methods={"kd": {}})
     with pytest.raises(BankError, match="The rest of the bank needs"):
-        filling.fill(wanted)
+        bank_build.fill(wanted)
     with pytest.raises(BankError, match=r"cannot be written \(No space left"):
         train(recipe.parse(recipe.plain(wanted), {"training.epochs": 30}), out=tmp_path / "run")
-    left = filling.verify(wanted)
+    left = bank_build.verify(wanted)
     assert left.records > 0
     assert left.difference < 1e-4
 
@@ -150,8 +151,8 @@ def test_a_bank_that_cannot_be_written_is_still_read(
 ) -> None:
     wanted = banked(tiny, small_disk / "bank", **{"data.augment": "flip"})
     same = banked(wanted, tmp_path / "bank")
-    filling.fill(wanted)
-    filling.fill(same)
+    bank_build.fill(wanted)
+    bank_build.fill(same)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert outcome(train(wanted, out=tmp_path / "first")) == outcome(
         train(same, out=tmp_path / "second")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from understudy.bank import Contract
-from understudy.bank.forms import Top, form
+from understudy.bank.codecs import Top, form
 
 ROWS = {
     "normal": torch.randn(5, 21, generator=torch.Generator().manual_seed(0)),

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from small_runs import CNN
 
-from understudy import build, recipe
-from understudy.arms import CONTROL
-from understudy.comparison import compare
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RecipeError, RunError, UnderstudyError
-from understudy.recipe import Recipe
+from understudy.experiment import build
+from understudy.experiment.arms import CONTROL
+from understudy.experiment.compare import compare
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 from understudy.reporting import report, terminal_table
-from understudy.run import Run, train
 
 BROKEN = {"kd": {"weight": 1e38, "temperature": 1.0}, "pefd": {}}
 

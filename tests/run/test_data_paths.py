@@ -15,10 +15,12 @@ from plain_cnn import factory
 from safetensors.torch import load_file, save_file
 from small_runs import CNN
 
-from understudy import build, recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import ShapeError, UnderstudyError
-from understudy.recipe import Recipe
-from understudy.run import evaluate, train
+from understudy.experiment import build
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.train import train
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 
@@ -132,7 +134,7 @@ def test_unlabelled_images_teach(
         {"training.epochs": 20, "training.lr": 0.05},
     )
     run = train(wanted, out=tmp_path)
-    first, *_, last = run.epochs()
+    first, *_, last = run.history
     assert last["losses"].keys() == {*methods, "total"}
     assert last["losses"]["total"] < first["losses"]["total"]
     if "lshfm" in methods:
@@ -159,7 +161,7 @@ def test_a_control_uses_only_the_labelled_images_and_a_method_all(
         assert len(seen) == 3, "the same budget"
         for batch in seen:
             assert float(batch.labelled.float().mean()) == share
-        first, *_, last = train(used, out=tmp_path / str(len(used.methods))).epochs()
+        first, *_, last = train(used, out=tmp_path / str(len(used.methods))).history
         assert last["losses"]["task"] < first["losses"]["task"]
 
 

@@ -10,11 +10,12 @@ from PIL import Image
 from small_runs import Stop
 from torch import Tensor
 
-from understudy import recipe
-from understudy.data import shapes
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.data.sources import drawn_shapes
 from understudy.errors import Interrupted
-from understudy.recipe import Recipe
-from understudy.run import distill, evaluate, train
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.train import distill, train
 
 COUNTS = {"train": 6, "test": 3}
 SMALL = {"channels": 32, "min_size": 64, "max_size": 96}
@@ -29,7 +30,7 @@ TEACHER, STUDENT = {"backbone": "timm:test_resnet"}, {"backbone": "timm:test_eff
 
 def drawn(root: Path, split: str) -> list[tuple[str, Tensor, list[str]]]:
     """Saves the images of a split; name, boxes and classes of each."""
-    source, found = shapes.load("9", "train"), []
+    source, found = drawn_shapes.load("9", "train"), []
     (root / split).mkdir(parents=True)
     first = 0 if split == "train" else COUNTS["train"]
     for i in range(first, first + COUNTS[split]):
@@ -65,14 +66,14 @@ def coco(root: Path) -> None:
                 {
                     "id": 100 * number + k,
                     "image_id": number,
-                    "category_id": 1 + shapes.CLASSES.index(kind),
+                    "category_id": 1 + drawn_shapes.CLASSES.index(kind),
                     "bbox": [a, b, c - a, d - b],
                     "area": (c - a) * (d - b),
                     "iscrowd": 0,
                 }
                 for k, (kind, (a, b, c, d)) in enumerate(zip(kinds, boxes.tolist(), strict=True))
             ]
-        categories = [{"id": 1 + i, "name": name} for i, name in enumerate(shapes.CLASSES)]
+        categories = [{"id": 1 + i, "name": name} for i, name in enumerate(drawn_shapes.CLASSES)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
@@ -102,5 +103,5 @@ def test_students_of_another_backbone_learn_and_resume(
             recipe.parse(plain, learning), out=tmp_path / "run", watcher=Stop(1, signal.SIGTERM)
         )
     run = distill(recipe.parse(plain, learning), out=tmp_path / "run", resume=True)
-    assert run.epochs()[-1]["step"] == 3
+    assert run.history[-1]["step"] == 3
     assert evaluate(run.path).metrics == pytest.approx(run.evaluation["metrics"])

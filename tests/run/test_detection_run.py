@@ -12,19 +12,23 @@ import torch
 from small_runs import Stop, outcome
 from small_scenes import Scenes
 
-from understudy import build, machine, recipe
 from understudy.batch import Batch
-from understudy.comparison import compare
-from understudy.devices import choose
-from understudy.distiller import Trainable
-from understudy.engine import Trainer
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.distillation.distiller import Trainable
 from understudy.errors import Diverged, Interrupted, RecipeError
-from understudy.recipe import Recipe
+from understudy.experiment import build
+from understudy.experiment.compare import compare
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 from understudy.reporting import report
-from understudy.run import Run, evaluate, train
+from understudy.training import hardware
+from understudy.training.devices import choose
+from understudy.training.trainer import Trainer
 
 IMAGES = Scenes(6, seed=0), Scenes(6, seed=1)
-DRAWN = {"data.source": "shapes", "data.root": "6"}
+DRAWN = {"data.source": "drawn_shapes", "data.root": "6"}
 """Images that a command can name, too."""
 
 SMALL: dict[str, Any] = {
@@ -99,7 +103,7 @@ def whole(teach: Teach, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_it_is_distilled_and_measured(whole: Run) -> None:
-    (epoch,) = whole.epochs()
+    (epoch,) = whole.history
     own = {"task/classifier", "task/box_reg", "task/objectness", "task/rpn_box_reg"}
     assert set(epoch["losses"]) == own | {"lshfm", "nd", "total"}
     done = whole.evaluation
@@ -236,7 +240,7 @@ def test_arms_are_compared_by_ap50(drawn: Recipe, tmp_path: Path) -> None:
 def test_a_student_on_a_cpu_is_trained_in_fp32_unless_it_is_told(
     wanted: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda *, cpu: True)
     for asked, given in (("auto", "fp32"), ("bf16", "bf16")):
         training = changed(wanted, {"training.precision": asked}).training
         distiller = build.experiment(wanted, images=IMAGES).distiller

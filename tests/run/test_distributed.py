@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from understudy import recipe
-from understudy.recipe import Recipe
-from understudy.run import Run, train
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 
 METHODS: dict[str, Any] = {"lshfm": {"hashes": 64, "selective": True}, "nd": {}, "pefd": {}}
 
@@ -47,7 +48,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def same(one: Run, other: Run) -> None:
     """Whether two runs agree up to the order of additions."""
-    for alone, together in zip(one.epochs(), other.epochs(), strict=True):
+    for alone, together in zip(one.history, other.history, strict=True):
         assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5, abs=1e-6)
         assert together["metrics"]["loss"] == pytest.approx(alone["metrics"]["loss"], rel=1e-5)
     top1 = one.evaluation["metrics"]["top1"]
@@ -96,7 +97,7 @@ import sys
 from pathlib import Path
 import torch
 from understudy import recipe
-from understudy.execution import Execution
+from understudy.experiment.runner import Execution
 
 path, out = map(Path, sys.argv[1:])
 run = Execution(out, recipe.load(path), resume=False, device="cpu", watcher=None)

@@ -17,12 +17,14 @@ from small_runs import CNN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from understudy import build, recipe
-from understudy.devices import accelerator
-from understudy.engine import Epoch, Trainer
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError
-from understudy.recipe import Recipe
-from understudy.run import Run, train
+from understudy.experiment import build
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
+from understudy.training.devices import accelerator
+from understudy.training.trainer import Epoch, Trainer
 
 PLAIN = {"training.momentum": 0.0, "training.weight_decay": 0.0, "training.schedule": "constant"}
 SHORT = {"training.epochs": 1, "data.images": 100}
@@ -178,7 +180,7 @@ def test_dropout_is_on_in_training_and_depends_on_the_seed_alone(tiny: Recipe) -
 
 def test_every_n_epochs_and_the_last_are_evaluated(tiny: Recipe, tmp_path: Path) -> None:
     wanted = changed(tiny, {"training.epochs": 3, "training.evaluate_every": 2, "methods": {}})
-    epochs = train(wanted, out=tmp_path).epochs()
+    epochs = train(wanted, out=tmp_path).history
     assert [epoch["metrics"] is not None for epoch in epochs] == [False, True, True]
     assert [epoch["fidelity"] is not None for epoch in epochs] == [False, True, True]
 
@@ -202,7 +204,7 @@ def test_best_holds_the_best_epoch(tiny: Recipe, tmp_path: Path) -> None:
     wanted = changed(tiny, {"training.epochs": 2, "data.images": 400, "methods": {"kd": {}}})
     seen = Spoils(Run(tmp_path))
     run = train(wanted, out=tmp_path, watcher=seen)
-    first, last = (epoch["metrics"]["top1"] for epoch in run.epochs())
+    first, last = (epoch["metrics"]["top1"] for epoch in run.history)
     assert first > last
     assert (tmp_path / "best" / "student.safetensors").read_bytes() == seen.files[0]
     assert (tmp_path / "student.safetensors").read_bytes() == seen.files[1] != seen.files[0]
@@ -231,7 +233,7 @@ def test_tensorboard_gets_losses_and_metrics(tiny: Recipe, tmp_path: Path) -> No
     wanted = changed(tiny, {"data.images": 100, "training.trackers": ["tensorboard"]})
     run = train(wanted, out=tmp_path)
     events = EventAccumulator(str(tmp_path / "tiny")).Reload()
-    for line, value in zip(run.epochs(), events.Scalars("losses/lshfm"), strict=True):
+    for line, value in zip(run.history, events.Scalars("losses/lshfm"), strict=True):
         assert value.step == line["step"]
         assert value.value == pytest.approx(line["losses"]["lshfm"], rel=1e-6)
     assert {"metrics/top1", "fidelity/agreement", "lr"} <= set(events.Tags()["scalars"])

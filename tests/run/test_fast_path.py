@@ -13,17 +13,21 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from small_runs import TINY, Stop, outcome
 
-from understudy import build, machine, models, recipe
+from understudy import models
 from understudy.batch import Batch
-from understudy.devices import accelerator, choose
-from understudy.distiller import Teacher, Trainable
-from understudy.engine import Trainer
+from understudy.config import recipe
+from understudy.config.recipe import Recipe, Training
+from understudy.distillation.distiller import Teacher, Trainable
+from understudy.distillation.shared_teacher import Shared
+from understudy.distillation.wire import wire
 from understudy.errors import OutOfMemory
+from understudy.experiment import build
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 from understudy.profiling import span
-from understudy.recipe import Recipe, Training
-from understudy.run import Run, train
-from understudy.sharing import Shared
-from understudy.wiring import wire
+from understudy.training import hardware
+from understudy.training.devices import accelerator, choose
+from understudy.training.trainer import Trainer
 
 SHORT = {"training.epochs": 1, "data.images": 128, "data.validation": 0.02}
 # Both depend on how often a step is tried, unless what it did is undone.
@@ -69,7 +73,7 @@ def test_what_a_recipe_leaves_open_depends_on_the_machine(
     device: str,
     said: str,
 ) -> None:
-    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: fast)
+    monkeypatch.setattr(hardware, "has_bf16", lambda *, cpu: fast)
     distiller = build.experiment(tiny).distiller
     assert str(choose(Training(**training), distiller, torch.device(device))).startswith(said)
 
@@ -77,7 +81,7 @@ def test_what_a_recipe_leaves_open_depends_on_the_machine(
 def test_a_cpu_computes_grouped_convolutions_in_fp32(
     tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "has_bf16", lambda *, cpu: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda *, cpu: True)
     wanted = changed(tiny, {"student": {"name": "mobilenetv2"}})
     distiller = build.experiment(wanted).distiller
     said = {
@@ -110,9 +114,9 @@ def test_the_teacher_may_compute_less_precisely_than_the_student(
     tiny: Recipe, tmp_path: Path
 ) -> None:
     bank = {"bank.path": str(tmp_path / "bank")}
-    exact = train(changed(tiny, SHORT), out=tmp_path / "exact").epochs()[0]["losses"]
+    exact = train(changed(tiny, SHORT), out=tmp_path / "exact").history[0]["losses"]
     lower = changed(tiny, SHORT | bank | {"training.teacher_precision": "bf16"})
-    near = train(lower, out=tmp_path / "near").epochs()[0]["losses"]
+    near = train(lower, out=tmp_path / "near").history[0]["losses"]
     assert near != exact
     assert near == pytest.approx(exact, rel=0.05)
     assert '"precision": "bfloat16"' in (tmp_path / "bank" / "manifest.json").read_text()
@@ -124,7 +128,7 @@ from pathlib import Path
 from test_fast_path import Listener
 from understudy import recipe
 from understudy.errors import Interrupted
-from understudy.run import train
+from understudy.experiment.train import train
 
 class Limited(Listener):
     def start(self, trainer, name):

@@ -7,9 +7,11 @@ import pytest
 import torch
 from banked_runs import banked
 
-from understudy import filling, recipe
-from understudy.recipe import Recipe
-from understudy.run import Run, train
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.experiment import bank_build
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,7 +30,7 @@ def test_graphs_train_as_single_launches_do(tiny: Recipe, tmp_path: Path) -> Non
     eager = run(tiny, tmp_path / "eager", **{"training.graphs": False})
     assert graphs.environment["graphs"]
     assert not eager.environment["graphs"]
-    for one, other in zip(graphs.epochs(), eager.epochs(), strict=True):
+    for one, other in zip(graphs.history, eager.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)
         assert one["lr"] == pytest.approx(other["lr"])
         assert one["step"] == other["step"]
@@ -36,11 +38,11 @@ def test_graphs_train_as_single_launches_do(tiny: Recipe, tmp_path: Path) -> Non
 
 def test_a_complete_bank_lies_on_the_device(tiny: Recipe, tmp_path: Path) -> None:
     changes = {"methods": METHODS, "data.augment": "flip", "training.batch": 10}
-    filling.fill(banked(tiny, tmp_path / "bank", **changes))
+    bank_build.fill(banked(tiny, tmp_path / "bank", **changes))
     stored = run(tiny, tmp_path / "stored", **{**changes, "bank.path": str(tmp_path / "bank")})
     online = run(tiny, tmp_path / "online", **changes)
-    assert stored.evaluation["teacher_seconds"] < 1e-3 or stored.epochs()[0]["teacher_seconds"] == 0
-    for one, other in zip(stored.epochs(), online.epochs(), strict=True):
+    assert stored.evaluation["teacher_seconds"] < 1e-3 or stored.history[0]["teacher_seconds"] == 0
+    for one, other in zip(stored.history, online.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)
 
 
@@ -64,5 +66,5 @@ def test_a_continued_run_goes_on_from_its_momentum(
     with pytest.raises(KeyboardInterrupt):
         train(wanted, out=again, watcher=Stop())
     continued = train(wanted, out=again, resume=True)
-    for one, other in zip(whole.epochs(), continued.epochs(), strict=True):
+    for one, other in zip(whole.history, continued.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 from small_runs import TINY, Stop
 
-from understudy import filling, recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
-from understudy.recipe import Recipe
-from understudy.run import Run, train
+from understudy.experiment import bank_build
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 
 METHODS: dict[str, Any] = {"lshfm": {"hashes": 64}, "pefd": {}, "kd": {}}
 HUNDRED = {"training.epochs": 10, "training.batch": 20, "training.evaluate_every": 10}
@@ -22,7 +24,7 @@ HUNDRED = {"training.epochs": 10, "training.batch": 20, "training.evaluate_every
 
 def weights(run: Run) -> bytes:
     """The trained student's weights, after as many steps as promised."""
-    assert run.epochs()[-1]["step"] == 100
+    assert run.history[-1]["step"] == 100
     return (run.path / "student.safetensors").read_bytes()
 
 
@@ -43,8 +45,8 @@ def test_from_a_bank_that_was_filled_in_another_order_and_batch_size(
     wanted: Recipe, online: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     banked = recipe.parse(recipe.plain(wanted), {"bank.path": str(tmp_path / "bank")})
-    monkeypatch.setattr(filling, "BATCH", 200)
-    filling.fill(banked)
+    monkeypatch.setattr(bank_build, "BATCH", 200)
+    bank_build.fill(banked)
     assert weights(train(banked, out=tmp_path / "run")) == online
 
 

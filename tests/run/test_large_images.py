@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from understudy import build, recipe, replay
-from understudy.recipe import Recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.experiment import bank_attach, build
 
 IMAGES, VIEWS = 6, 2
 
@@ -58,7 +59,7 @@ def test_a_replayed_teacher_is_the_live_one(
 ) -> None:
     bank = replace(wanted.bank, path=str(tmp_path), dtype=dtype, views=VIEWS)  # type: ignore[arg-type]
     experiment = build.experiment(replace(wanted, bank=bank))
-    replay.attach(experiment, replace(wanted, bank=bank), None)
+    bank_attach.attach(experiment, replace(wanted, bank=bank), None)
     distiller = experiment.distiller
     assert distiller.teacher is not None
     for view in range(VIEWS):

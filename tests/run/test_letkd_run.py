@@ -8,11 +8,12 @@ import pytest
 from safetensors import safe_open
 from small_runs import Stop, outcome
 
-from understudy import recipe
-from understudy.comparison import compare
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
-from understudy.recipe import Recipe
-from understudy.run import evaluate, train
+from understudy.experiment.compare import compare
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.train import train
 
 SIZES = {"words": 16, "subclasses": 2, "iterations": 4}
 

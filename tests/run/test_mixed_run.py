@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from small_runs import Stop, outcome
 
-from understudy import filling, recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.distillation.wire import check_methods
 from understudy.errors import Interrupted, RecipeError
-from understudy.recipe import Recipe
-from understudy.run import train
-from understudy.wiring import check_methods
+from understudy.experiment import bank_build
+from understudy.experiment.train import train
 
 MIXED: dict[str, Any] = {
     "data.mixup": 0.8,
@@ -37,7 +38,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     wanted: Recipe, tmp_path: Path
 ) -> None:
     whole = train(wanted, out=tmp_path / "whole")
-    assert all(math.isfinite(x) for line in whole.epochs() for x in line["losses"].values())
+    assert all(math.isfinite(x) for line in whole.history for x in line["losses"].values())
     with pytest.raises(Interrupted):
         train(wanted, out=tmp_path / "parts", watcher=Stop(9, signal.SIGTERM))
     assert outcome(train(wanted, out=tmp_path / "parts", resume=True)) == outcome(whole)
@@ -51,7 +52,7 @@ def test_a_bank_serves_no_mixed_images(wanted: Recipe, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot serve mixed ones: leave bank"):
         train(banked, out=tmp_path / "run")
     with pytest.raises(RecipeError, match="cannot serve mixed ones"):
-        filling.fill(banked)
+        bank_build.fill(banked)
 
 
 @pytest.mark.parametrize("name", ["crd", "dkd", "letkd"])

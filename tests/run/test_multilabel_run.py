@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 from small_runs import CNN, Stop, outcome
 
-from understudy import recipe
-from understudy.comparison import compare
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RecipeError
-from understudy.recipe import Recipe
+from understudy.experiment.compare import compare
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import distill, train
 from understudy.reporting import report
-from understudy.run import Run, distill, evaluate, train
 
 SIDE, NAMES = 16, ("red", "green", "blue")
 SEVERAL: dict[str, Any] = {
@@ -89,8 +91,8 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     wanted: Recipe, tmp_path: Path
 ) -> None:
     whole = distill(wanted, out=tmp_path / "whole")
-    assert all(math.isfinite(x) for line in whole.epochs() for x in line["losses"].values())
-    assert {"task", "total", *METHODS} == whole.epochs()[-1]["losses"].keys()
+    assert all(math.isfinite(x) for line in whole.history for x in line["losses"].values())
+    assert {"task", "total", *METHODS} == whole.history[-1]["losses"].keys()
     with pytest.raises(Interrupted):
         train(wanted, out=tmp_path / "parts", watcher=Stop(4, signal.SIGTERM))
     assert outcome(train(wanted, out=tmp_path / "parts", resume=True)) == outcome(whole)
@@ -110,7 +112,7 @@ def test_two_stages_align_an_embedding_and_train_everything(wanted: Recipe, tmp_
     wanted = changed(wanted, training__epochs=4, training__lr=0.03)
     first = changed(wanted, methods=aligning, task_weight=0.0, training__only=["*.embedding.*"])
     ran = distill(first, out=tmp_path / "first")
-    losses = [line["losses"]["lshfm"] for line in ran.epochs()]
+    losses = [line["losses"]["lshfm"] for line in ran.history]
     assert losses[-1] < losses[0]
     second = changed(
         wanted, methods={"lshfm": {}}, student__weights=str(tmp_path / "first" / "last")

@@ -8,10 +8,11 @@ import torch
 from small_runs import CNN
 from small_scenes import Scenes
 
-from understudy import recipe
+from understudy.config import recipe
 from understudy.data import MemorySource, Source
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.train import train
 from understudy.reporting import report
-from understudy.run import evaluate, train
 
 TRAINING = {"epochs": 1, "batch": 8, "lr": 0.01}
 WHOLE: dict[str, Any] = {"student": {"name": CNN, "options": {"width": 8}}, "training": TRAINING}
@@ -72,5 +73,5 @@ def test_boxes_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert run.evaluation["teacher"]["metrics"] == {}
     assert run.evaluation["fidelity"] is None
     assert "AP50" in report(run.path).read_text(encoding="utf-8")
-    monkeypatch.setattr("understudy.build._loaded", lambda *_: scenes(3)[1])
+    monkeypatch.setattr("understudy.experiment.build._loaded", lambda *_: scenes(3)[1])
     assert evaluate(run.path, device="cpu").fidelity is None

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from small_runs import Stop, outcome
 
-from understudy import recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RunError
-from understudy.recipe import Recipe
-from understudy.run import Run, train
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

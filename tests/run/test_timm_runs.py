@@ -8,10 +8,11 @@ import pytest
 import timm
 import torch
 
-from understudy import recipe
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import ShapeError
-from understudy.recipe import Recipe
-from understudy.run import evaluate, train
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.train import train
 
 SMALL: dict[str, Any] = {
     "data": {"images": 64},
@@ -40,7 +41,7 @@ def test_a_teacher_without_classes_teaches(headless: dict[str, Any], tmp_path: P
     student = {"name": "resnet8", "options": {"widths": [4, 4, 6, 8]}}
     methods = {"lshfm": {"hashes": 64, "selective": False}, "pefd": {"activation": "none"}}
     run = train(small(student=student, teacher=headless, methods=methods), out=tmp_path / "run")
-    assert all(math.isfinite(x) for line in run.epochs() for x in line["losses"].values())
+    assert all(math.isfinite(x) for line in run.history for x in line["losses"].values())
     assert run.evaluation["teacher"]["metrics"] == {}
     assert run.evaluation["fidelity"]["cka"] > 0
     assert evaluate(run.path).metrics == pytest.approx(run.evaluation["metrics"])
@@ -61,6 +62,6 @@ def test_a_student_with_a_distillation_token(tmp_path: Path) -> None:
         training=SMALL["training"] | {"label_smoothing": 0.1, "optimizer": "adamw"},
     )
     run = train(wanted, out=tmp_path / "run")
-    assert {*run.epochs()[0]["losses"]} == {"task", "deit", "nd", "total"}
-    assert all(math.isfinite(x) for line in run.epochs() for x in line["losses"].values())
+    assert {*run.history[0]["losses"]} == {"task", "deit", "nd", "total"}
+    assert all(math.isfinite(x) for line in run.history for x in line["losses"].values())
     assert evaluate(run.path).metrics == pytest.approx(run.evaluation["metrics"])

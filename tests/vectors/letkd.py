@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.features import Features, Shapes
-from understudy.layers import CosineConv, KDLayer
-from understudy.methods._kmeans import nearest
-from understudy.methods._subclasses import Scatter, decisions, prototypes_of
+from understudy.layers.kd_layer import CosineConv, KDLayer
+from understudy.methods._letkd.kmeans import nearest
+from understudy.methods._letkd.subclasses import Scatter, decisions, prototypes_of
 from understudy.methods.letkd import SCORES, LetKD, divergence, word_probabilities
 from understudy.models.cifar.resnet import ResNet
 from understudy.models.cifar.shufflenetv1 import ShuffleNetV1
 from understudy.models.cifar.wrn import WideResNet
-from understudy.models.input import Input
 from understudy.models.network import Network
+from understudy.models.preprocessing import Input
 from vectors.archive import Case, Check, Fields, close, leaf, tensor
 from vectors.build import batch, load
 

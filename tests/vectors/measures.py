@@ -1,30 +1,31 @@
 """Kinds of `lshfm_*.npz` that are not losses: multi-label metrics and learning rates."""
 
-from understudy import metrics, schedules
-from understudy.recipe import Training
+from understudy.config.recipe import Training
+from understudy.metrics import classification
+from understudy.training import lr_schedule
 from vectors.archive import Check, Fields, close, tensor
 
 
 def check_voc_ap(fields: Fields) -> None:
-    close(metrics.voc_ap(tensor(fields["scores"]), tensor(fields["targets"])), fields["ap"])
+    close(classification.voc_ap(tensor(fields["scores"]), tensor(fields["targets"])), fields["ap"])
 
 
 def check_coco_ap(fields: Fields) -> None:
-    ap = metrics.coco_ap(tensor(fields["scores"]), tensor(fields["targets"]))
+    ap = classification.coco_ap(tensor(fields["scores"]), tensor(fields["targets"]))
     close(ap, fields["ap"])
     close(100 * ap.mean(), fields["mAP"])
 
 
 def check_coco_prf(fields: Fields) -> None:
     scores, targets = tensor(fields["scores"]), tensor(fields["targets"])
-    found = metrics.coco_prf(scores, targets, float(fields["threshold"]))
+    found = classification.coco_prf(scores, targets, float(fields["threshold"]))
     for name, value in found._asdict().items():
         close(100 * value, fields[name])
 
 
 def check_batch_pr(fields: Fields) -> None:
     scores, targets = tensor(fields["scores"]), tensor(fields["targets"])
-    found = metrics.batch_pr(scores, targets, float(fields["threshold"]))
+    found = classification.batch_pr(scores, targets, float(fields["threshold"]))
     for value, name in zip(found, ("precision", "recall"), strict=True):
         close(100 * value, fields[name], rtol=1e-6)
 
@@ -38,7 +39,7 @@ def check_lr_cifar(fields: Fields) -> None:
     steps = 7
     for within in (0, steps - 1):
         rates = [
-            schedules.learning_rate(training, e * steps + within, steps) for e in range(epochs)
+            lr_schedule.learning_rate(training, e * steps + within, steps) for e in range(epochs)
         ]
         close(rates, fields["lr_per_epoch"])
 
@@ -57,7 +58,7 @@ def check_lr_multilabel_cos(fields: Fields) -> None:
 
 def check_rates(fields: Fields, training: Training, steps: int) -> None:
     rates = [
-        float(fields["base_lr"]) / training.lr * schedules.learning_rate(training, step, steps)
+        float(fields["base_lr"]) / training.lr * lr_schedule.learning_rate(training, step, steps)
         for step in range(len(fields["lr_per_iter"]))
     ]
     close(rates, fields["lr_per_iter"])
@@ -66,7 +67,7 @@ def check_rates(fields: Fields, training: Training, steps: int) -> None:
 def check_lr_det_warmup(fields: Fields) -> None:
     end, start = float(fields["warmup_iters"]), float(fields["warmup_factor"])
     rates = [
-        float(fields["base_lr"]) * schedules.warmup(step, end, start)
+        float(fields["base_lr"]) * lr_schedule.warmup(step, end, start)
         for step in range(len(fields["lr_per_iter"]))
     ]
     close(rates, fields["lr_per_iter"])

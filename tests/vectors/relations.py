@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from understudy.functional import batch_mean
+from understudy.layers.reused_head import LAST_MAP, Translator
 from understudy.methods.cc import CC, cc
 from understudy.methods.crd import CRD
 from understudy.methods.dist import DIST, dist
@@ -17,7 +18,6 @@ from understudy.methods.rkd import RKD, rkd
 from understudy.methods.simkd import SimKD
 from understudy.methods.sp import SP, sp
 from understudy.methods.srrl import SRRL
-from understudy.reused import LAST_MAP, Translator
 from vectors.archive import Check, Fields, close, gradients_close, leaf, tensor
 from vectors.build import M, Outputs, batch, linear, load, method
 

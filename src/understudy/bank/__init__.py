@@ -15,4 +15,4 @@ mirrors are few (162 for CIFAR), and holds as many views as asked for otherwise.
 
 from understudy.bank._bank import Bank as Bank
 from understudy.bank._bank import Resident as Resident
-from understudy.bank._contract import Contract as Contract
+from understudy.bank.manifest import Contract as Contract

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from understudy import storage
-from understudy.bank._contract import CHECK_BYTES, Contract
+from understudy import files
 from understudy.bank._table import Places, Table, checksums
-from understudy.bank.forms import Rows
+from understudy.bank.codecs import Rows
+from understudy.bank.manifest import CHECK_BYTES, Contract
 from understudy.errors import BankError
 from understudy.features import Features
 
@@ -185,7 +185,7 @@ def _agreed(path: Path, contract: Contract) -> Contract:
             _extend(path / "checks.bin", CHECK_BYTES * contract.records)
             # Last, so that half a bank is no bank, and a half-grown one is as it was.
             content = {"layout": _LAYOUT} | asdict(contract)
-            storage.write(manifest, json.dumps(content, indent=1))
+            files.write(manifest, json.dumps(content, indent=1))
     return replace(contract, num_views=max(views, contract.num_views))
 
 

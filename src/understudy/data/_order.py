@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from understudy.batch import labelled
-from understudy.data._hash import mix
+from understudy.data._random import mix
 from understudy.errors import DataError
 
 Pairs = tuple[Int64[Tensor, " images"], Int64[Tensor, " images"]]

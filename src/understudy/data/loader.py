@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from understudy.batch import Batch, Mixed, Objects
 from understudy.data._order import Pairs, grouped, mixed, plain
-from understudy.data.mixing import Blend, Mixing, mirrored
+from understudy.data.mixup import Blend, Mixing, mirrored
 from understudy.data.views import CLEAN, MemoryViews, Shown, Views
 from understudy.errors import DataError, RecipeError, UnderstudyError
 

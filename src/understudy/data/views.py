@@ -19,8 +19,8 @@ from torchvision.transforms import v2
 
 from understudy.batch import Objects
 from understudy.data import _transforms
-from understudy.data._hash import mix as mix
-from understudy.data._hash import uniform
+from understudy.data._random import mix as mix
+from understudy.data._random import uniform
 from understudy.data._transforms import PAD
 from understudy.data._transforms import Augment as Augment
 from understudy.data.source import Source

@@ -12,15 +12,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from understudy.data.loader import Loader
-from understudy.diagnostics import decisions, objects
+from understudy.diagnostics import detection, multilabel
 from understudy.diagnostics.directions import bit_agreement, of_student, of_teacher
 from understudy.diagnostics.projections import projections
+from understudy.diagnostics.sample_images import Watch
 from understudy.diagnostics.templates import templates
-from understudy.diagnostics.watch import Watch
-from understudy.distiller import Distiller
+from understudy.distillation.distiller import Distiller
 from understudy.methods.lshfm import LSHFM
+from understudy.models.base import Wrapped
 from understudy.models.network import Network
-from understudy.models.wrapped import Wrapped
 from understudy.tasks import Outputs, Task
 
 HASHES = 4096
@@ -61,7 +61,7 @@ def _answers(student: Outputs, teacher: Outputs | None, task: Task, test: Loader
     """What both networks say of several objects or classes in an image."""
     if task.truth == "class" or (task.truth == "classes" and "logits" not in student):
         return {}
-    kind = objects if task.truth == "objects" else decisions
+    kind = detection if task.truth == "objects" else multilabel
     return {
         "scenes": kind.scenes(student, teacher, test),
         "precision": kind.precision(student, teacher),

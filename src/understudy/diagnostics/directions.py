@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy.diagnostics.watch import spread
+from understudy.diagnostics.sample_images import spread
 from understudy.functional import cosine, norm, unit
 
 BINS = 64

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from understudy.diagnostics.directions import zeros
-from understudy.diagnostics.watch import Watch
+from understudy.diagnostics.sample_images import Watch
 from understudy.features import Features
 from understudy.functional import linear_cka
 from understudy.methods import Method
-from understudy.metrics import cosine_mean
+from understudy.metrics.classification import cosine_mean
 from understudy.tasks import COMPARED, Outputs
 
 ROWS = 1024

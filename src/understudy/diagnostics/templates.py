@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from understudy.batch import Batch
+from understudy.diagnostics.sample_images import Watch, spread
 from understudy.diagnostics.thumbnails import encoded
-from understudy.diagnostics.watch import Watch, spread
 from understudy.features import Features
 from understudy.methods.letkd import SCORES, LetKD
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from understudy.data.loader import Loader
 from understudy.data.views import CLEAN
-from understudy.diagnostics.watch import spread
+from understudy.diagnostics.sample_images import spread
 
 SCENES = 6
 """Images that are kept with what is in them, at most."""

@@ -10,7 +10,7 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import unit
 from understudy.methods._method import Method
-from understudy.projectors import as_map, map_shape
+from understudy.methods._projectors import as_map, map_shape
 
 Pairs = tuple[tuple[str, str], ...]
 """Names of the features that are compared, the student's and the teacher's, first to last."""

@@ -29,7 +29,7 @@ from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import OnMaps, Pairs, maps, pairs
-from understudy.projectors import map_regressor, map_shape
+from understudy.methods._projectors import map_regressor, map_shape
 
 SCALE = 3 / 1000
 

@@ -19,7 +19,7 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
-from understudy.projectors import as_map, regressor
+from understudy.methods._projectors import as_map, regressor
 
 
 def fitnet(

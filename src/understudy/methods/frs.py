@@ -22,7 +22,7 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import EPS, batch_mean, global_sum
 from understudy.methods._maps import OnMaps, pairs
-from understudy.projectors import map_shape
+from understudy.methods._projectors import map_shape
 
 
 def richness(

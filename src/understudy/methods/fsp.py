@@ -30,7 +30,7 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import OnMaps, Pairs, maps, meet, pairs
-from understudy.projectors import map_shape
+from understudy.methods._projectors import map_shape
 
 
 def flow(

@@ -31,7 +31,7 @@ from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.methods._maps import attention, maps, meet, pairs
 from understudy.methods._method import Method
-from understudy.projectors import BatchNorm, as_map, map_shape
+from understudy.methods._projectors import BatchNorm, as_map, map_shape
 
 
 def ft(

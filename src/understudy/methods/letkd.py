@@ -46,10 +46,10 @@ from understudy.batch import UNLABELLED, Batch
 from understudy.errors import ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
-from understudy.layers import KDLayer
+from understudy.layers.kd_layer import KDLayer
+from understudy.methods._letkd.measure import Plan, Subclasses, Words, measure
 from understudy.methods._method import Method
-from understudy.methods._words import Plan, Subclasses, Words, measure
-from understudy.projectors import as_map, map_shape
+from understudy.methods._projectors import as_map, map_shape
 
 Places = Literal["both", "penultimate", "intermediate"]
 

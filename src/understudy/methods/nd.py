@@ -41,7 +41,7 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean, cosine, global_sum, norm
 from understudy.methods._method import Method
-from understudy.projectors import BatchNorm
+from understudy.methods._projectors import BatchNorm
 
 Terms = Literal["nd", "direction", "norm", "sifn"]
 

@@ -33,7 +33,7 @@ from understudy.batch import Batch
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean
 from understudy.methods._maps import OnMaps, maps, meet, pairs
-from understudy.projectors import BatchNorm, as_map, map_shape
+from understudy.methods._projectors import BatchNorm, as_map, map_shape
 
 
 def ofd(

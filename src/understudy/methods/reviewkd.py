@@ -32,7 +32,7 @@ from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import maps, pairs
 from understudy.methods._method import Method
-from understudy.projectors import BatchNorm, map_shape
+from understudy.methods._projectors import BatchNorm, map_shape
 
 
 def hcl(

@@ -30,7 +30,7 @@ from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
 from understudy.methods._maps import meet
 from understudy.methods._method import Method
-from understudy.projectors import BatchNorm, as_map, map_shape
+from understudy.methods._projectors import BatchNorm, as_map, map_shape
 
 
 def semckd(

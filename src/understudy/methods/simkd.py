@@ -23,10 +23,10 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
+from understudy.layers.reused_head import LAST_MAP, Translator, is_average
 from understudy.methods._maps import shrink
 from understudy.methods._method import Method
 from understudy.methods._shapes import same_classes
-from understudy.reused import LAST_MAP, Translator, is_average
 
 
 def simkd(

@@ -20,7 +20,7 @@ from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.methods._classifier import Classifier
 from understudy.methods._method import Method
-from understudy.projectors import BatchNorm
+from understudy.methods._projectors import BatchNorm
 
 
 def srrl(

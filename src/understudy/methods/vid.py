@@ -27,7 +27,7 @@ from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import OnMaps, maps, meet, pairs
-from understudy.projectors import map_shape
+from understudy.methods._projectors import map_shape
 
 LEAST_VARIANCE = 1e-5
 

@@ -18,9 +18,9 @@ from torch import nn
 
 from understudy.errors import NameNotFound, NetworkError
 from understudy.models import cifar
-from understudy.models.input import Input as Input
 from understudy.models.network import Network as Network
 from understudy.models.pooling import TIMM, Pool
+from understudy.models.preprocessing import Input as Input
 from understudy.models.weights import count_classes, load, read
 
 _ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
@@ -110,7 +110,7 @@ def _build(
     if ".py:" in name:
         kind, rest = "file", name
     if kind in _ADAPTERS and rest:
-        adapter = import_module(f"{__name__}.{_ADAPTERS[kind]}")
+        adapter = import_module(f"{__name__}.adapters.{_ADAPTERS[kind]}")
         built: tuple[nn.Module, Input] = adapter.build(rest, num_classes, pretrained, options)
         return built
     if name not in cifar.models():

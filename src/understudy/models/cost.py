@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from understudy.layers import without_layers
+from understudy.layers.kd_layer import without_layers
 from understudy.models.network import DRY_SIZE, Network
 
 _REPEATS = 15

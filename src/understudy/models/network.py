@@ -13,15 +13,15 @@ from torch.utils.hooks import RemovableHandle
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation, Shapes
-from understudy.layers import Followed, drop_idle, recorded
-from understudy.models import places
+from understudy.layers.kd_layer import Followed, drop_idle, recorded
+from understudy.layers.reused_head import LAST_MAP, fill, is_average, translators
+from understudy.models import insertion_points
+from understudy.models.base import Wrapped
 from understudy.models.embedding import Embedded, classifier_like, linear_like
-from understudy.models.input import ANY_INPUT, Input
+from understudy.models.feature_discovery import Anatomy, discover
 from understudy.models.pooling import Pool, averages, put
+from understudy.models.preprocessing import ANY_INPUT, Input
 from understudy.models.taps import attach, first_tensor, run, settle, still, taken, vector
-from understudy.models.trace import Anatomy, discover
-from understudy.models.wrapped import Wrapped
-from understudy.reused import LAST_MAP, fill, is_average, translators
 
 DRY_SIZE = 224
 """Side of the images of the dry pass of a network that takes any size."""
@@ -289,7 +289,7 @@ class Network(Wrapped):
 
     def _places(self) -> dict[str, str]:
         with still(self.module):
-            return places.find(self.module, self._dry_images())
+            return insertion_points.find(self.module, self._dry_images())
 
     def _follow(self, path: str, layer: nn.Module) -> None:
         """Put a layer behind the module at a path; taps inside that module move with it."""

@@ -17,9 +17,9 @@ from timm.layers import AdaptiveAvgMaxPool2d
 from torch import Tensor, nn
 
 from understudy.errors import NetworkError
-from understudy.models import places
+from understudy.layers.reused_head import LAST_MAP
+from understudy.models import insertion_points
 from understudy.models.taps import attach, first_tensor, is_channels_last, run, still
-from understudy.reused import LAST_MAP
 
 Pool = Literal["", "gap", "gmp", "gwp"]
 """A pooling, or as the network has it."""
@@ -41,7 +41,7 @@ def put(module: nn.Module, pool: Pool, images: Tensor, name: str) -> None:
         NetworkError: The classifier reads more than the average of a map, or there is no place.
     """
     with still(module):
-        path = places.find(module, images).get(LAST_MAP, "")
+        path = insertion_points.find(module, images).get(LAST_MAP, "")
         averaging = averages(module, path, images) if path else False
         layer = _averaging(module, path, images) if averaging else ""
     body = module.get_submodule(path)

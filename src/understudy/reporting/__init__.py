@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.reporting.gather import read
+from understudy.files import write
+from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
 from understudy.reporting.tables import evaluation_table, terminal_table
-from understudy.storage import write
 
 __all__ = ["evaluation_table", "report", "terminal_table"]
 

@@ -206,7 +206,8 @@ def _parameters(arm: Arm) -> str:
 
 
 def _kept_layers(arm: Arm) -> str:
-    found = [run.evaluation["layers"] for run in arm.runs if run.evaluation.get("layers")]
+    finished = [run.evaluation for run in arm.runs if run.finished]
+    found = [evaluation["layers"] for evaluation in finished if evaluation.get("layers")]
     each = [[both["student"][key] / both["plain"][key] for key in LAYERS] for both in found]
     return ", ".join(f"× {mean(ratios):.3g}" for ratios in zip(*each, strict=True))
 

@@ -33,7 +33,7 @@ def _without_control(results: Results) -> tuple[str, str]:
     if len(results.arms) > 1:
         return f"{len(results.arms)} runs side by side.", deck
     (arm,) = results.arms
-    epochs = max((run.epochs[-1]["epoch"] for run in arm.runs if run.epochs), default=0)
+    epochs = max((run.history[-1]["epoch"] for run in arm.runs if run.history), default=0)
     value = arm.values(results.metric)
     if not value:
         return f"{arm.name} has not been evaluated yet ({epochs} epochs).", deck

@@ -3,15 +3,15 @@
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from understudy.reporting.bars import changes, intervals
+from understudy.reporting.charts.differences import changes, intervals
+from understudy.reporting.charts.feature_geometry import pictures
+from understudy.reporting.charts.precision_recall import precision
+from understudy.reporting.charts.samples import scenes
+from understudy.reporting.charts.style import INKS
+from understudy.reporting.charts.training_curves import curves
 from understudy.reporting.columns import columns, signed
-from understudy.reporting.curves import curves
-from understudy.reporting.drawing import INKS
 from understudy.reporting.headline import headline
-from understudy.reporting.pictures import pictures
-from understudy.reporting.precision import precision
 from understudy.reporting.results import Results
-from understudy.reporting.scenes import scenes
 from understudy.reporting.tables import markdown_table, table
 
 PER_CLASS = {"mAP": "Average precision", "AP50": "AP50"}
@@ -21,7 +21,7 @@ PER_CLASS = {"mAP": "Average precision", "AP50": "AP50"}
 def page(results: Results) -> str:
     """The page as text; everything it needs is inside it."""
     environment = Environment(
-        loader=PackageLoader("understudy.reporting", "."),
+        loader=PackageLoader("understudy.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -57,7 +57,7 @@ def unbroken(sentence: str) -> str:
 
 def recipes(results: Results) -> dict[str, str]:
     """What to show as YAML: the recipe of the first arm that ran, then what each method adds."""
-    found = {arm.name: arm.runs[0].recipe for arm in results.arms if arm.runs}
+    found = {arm.name: arm.runs[0].recipe_text for arm in results.arms if arm.runs}
     if results.control is None:
         return {f"Recipe of {name}": text for name, text in found.items() if text}
     methods = {arm.name: arm.methods for arm in results.arms if arm.role == "method"}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from understudy.reporting.read import Run
+from understudy.experiment.run_directory import Run
 
 Numbers = list[float]
 METHOD_INKS = 7

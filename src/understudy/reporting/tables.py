@@ -9,13 +9,13 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
 
+from understudy.experiment.run_directory import read_json
+from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import LAYERS, columns, count, name
-from understudy.reporting.gather import of_comparison
-from understudy.reporting.read import read_json
 from understudy.reporting.results import Arm, Results, duration
 
 if TYPE_CHECKING:
-    from understudy.filling import Plan
+    from understudy.experiment.bank_build import Plan
 
 NONE = "–"
 

@@ -3,8 +3,8 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+from understudy.config.recipe import Training
 from understudy.errors import NameNotFound
-from understudy.recipe import Training
 from understudy.tasks._task import Evaluation as Evaluation
 from understudy.tasks._task import Outputs as Outputs
 from understudy.tasks._task import Task as Task

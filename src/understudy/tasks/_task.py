@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.batch import Batch
+from understudy.config.recipe import Training
 from understudy.features import Features
-from understudy.recipe import Training
 
 Outputs = dict[str, Tensor]
 """What evaluation keeps of some images, on the CPU; the task knows what the rows are of."""

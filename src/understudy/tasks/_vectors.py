@@ -5,10 +5,10 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy import metrics
 from understudy.batch import Batch
 from understudy.features import Features
 from understudy.functional import binary_kl_divergence, linear_cka
+from understudy.metrics import classification
 from understudy.tasks._task import Outputs
 
 COMPARED = ("logits", "penultimate")
@@ -18,13 +18,13 @@ Comparison = tuple[str, str, Callable[[Tensor, Tensor], float]]
 """Name of a measure of fidelity, the feature it is of, and what it computes."""
 
 DIRECTION: tuple[Comparison, ...] = (
-    ("cosine", "penultimate", metrics.cosine_mean),
-    ("norm_ratio", "penultimate", metrics.norm_ratio),
+    ("cosine", "penultimate", classification.cosine_mean),
+    ("norm_ratio", "penultimate", classification.norm_ratio),
 )
 
 CLASSES: tuple[Comparison, ...] = (
-    ("agreement", "logits", metrics.agreement),
-    ("kl", "logits", metrics.kl),
+    ("agreement", "logits", classification.agreement),
+    ("kl", "logits", classification.kl),
     *DIRECTION,
 )
 

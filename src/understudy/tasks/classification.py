@@ -6,10 +6,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy import metrics
 from understudy.batch import UNLABELLED, Batch
 from understudy.features import Features
 from understudy.functional import batch_mean
+from understudy.metrics import classification
 from understudy.tasks import _vectors
 from understudy.tasks._task import Evaluation, Outputs, Task
 
@@ -48,12 +48,12 @@ class Classification(Task):
         if "logits" not in student or not labelled.any():
             return Evaluation({}, [], close)
         logits, labels = student["logits"][labelled], student["labels"][labelled]
-        each = metrics.per_class_accuracy(logits, labels)
+        each = classification.per_class_accuracy(logits, labels)
         found = {
-            "top1": 100 * metrics.top_k(logits, labels, k=1),
-            "top5": 100 * metrics.top_k(logits, labels, k=min(5, logits.shape[1])),
+            "top1": 100 * classification.top_k(logits, labels, k=1),
+            "top5": 100 * classification.top_k(logits, labels, k=min(5, logits.shape[1])),
             "loss": float(F.cross_entropy(logits, labels)),
-            "calibration_error": metrics.calibration_error(logits, labels),
+            "calibration_error": classification.calibration_error(logits, labels),
         }
         return Evaluation(found, [None if x is None else 100 * x for x in each], close)
 

@@ -5,10 +5,10 @@ from typing import ClassVar, Literal, final
 
 import torch
 
-from understudy import detections
 from understudy.batch import Batch
-from understudy.detections import Detections, Truth
 from understudy.features import Features
+from understudy.metrics import detection
+from understudy.metrics.detection import Detections, Truth
 from understudy.tasks._task import Evaluation, Outputs, Task
 
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
@@ -59,12 +59,12 @@ class Detection(Task):
         """
         found, truth = seen(student), there(student)
         classes = student["labels"].shape[1]
-        coco = detections.coco(found, truth, classes)
+        coco = detection.coco(found, truth, classes)
         values = {name: coco.metrics[name] for name in COCO}
-        areas = [x for x in detections.voc(found, truth, classes) if x is not None]
+        areas = [x for x in detection.voc(found, truth, classes) if x is not None]
         values["voc_AP50"] = sum(areas) / len(areas) if areas else None
         known = {name: value for name, value in values.items() if value is not None}
-        close = detections.fidelity(found, seen(teacher)) if teacher else None
+        close = detection.fidelity(found, seen(teacher)) if teacher else None
         return Evaluation(known, coco.ap50, close)
 
 

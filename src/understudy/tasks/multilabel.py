@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy import metrics
 from understudy.batch import UNLABELLED, Batch
+from understudy.config.recipe import Training
 from understudy.errors import RecipeError
 from understudy.features import Features
 from understudy.functional import EPS, batch_mean
-from understudy.recipe import Training
+from understudy.metrics import classification
 from understudy.tasks import _vectors
 from understudy.tasks._task import Evaluation, Outputs, Task
 
@@ -125,12 +125,12 @@ def measured(
     classes leave out those without a positive; labels that are not known count nowhere.
     """
     there, known = (labels == 1).any(0), labels != UNLABELLED
-    ap = metrics.voc_ap(logits, torch.where(labels == 0, -1, labels.clamp_min(0)))
+    ap = classification.voc_ap(logits, torch.where(labels == 0, -1, labels.clamp_min(0)))
     # Below every other score, what is not known is no decision, and comes after all positives.
     scores = logits.where(known, -torch.inf)
-    coco = metrics.coco_ap(scores, labels)
+    coco = classification.coco_ap(scores, labels)
     found = {"mAP": float(ap[there].mean()), "mAP_coco": float(coco[there].mean())}
     # A probability of 0.5 is a logit of 0.
-    found |= metrics.coco_prf(scores, labels, 0.0, released=False)._asdict()
+    found |= classification.coco_prf(scores, labels, 0.0, released=False)._asdict()
     each = [100 * x if some else None for x, some in zip(ap.tolist(), there.tolist(), strict=True)]
     return {name: 100 * x for name, x in found.items()}, each

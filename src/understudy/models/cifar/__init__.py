@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 
 from torch import nn
 
-from understudy.models.input import Input
+from understudy.models.preprocessing import Input
 
 INPUT = Input(size=32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
 """What all of them were published with."""

@@ -23,7 +23,7 @@ from torchvision.models.detection import (
 from torchvision.models.detection.ssd import SSD
 
 from understudy.errors import NameNotFound, NetworkError
-from understudy.models import file
+from understudy.models.adapters import file
 from understudy.models.detection import classes, families
 from understudy.models.detection._detector import Detector as Detector
 from understudy.models.detection._pyramid import NOMINAL as NOMINAL

@@ -16,9 +16,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation
+from understudy.models.base import Reader, Wrapped
 from understudy.models.detection._frozen import frozen
 from understudy.models.taps import still
-from understudy.models.wrapped import Reader, Wrapped
 
 Targets = list[dict[str, Tensor]]
 """Boxes and labels of each image, as torchvision wants them: class 0 is the background."""

@@ -1,0 +1,3 @@
+"""The `understudy` command line: `main` runs one command."""
+
+from understudy.cli.commands import main as main

@@ -1,0 +1,372 @@
+"""The command line: one command per public function, thin. Imports nothing heavy before it must."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from understudy import __version__
+from understudy.cli.flags import Entry, parse
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.errors import RecipeError, UnderstudyError, suggestion
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from understudy.experiment.callback import Watcher
+    from understudy.experiment.run_directory import Run
+
+_RANK = os.environ.get("RANK", "0")
+"""Number of this process, if torchrun started several; the first speaks for all."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; errors of the user are one sentence and exit status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # As with `python -m`: a method of one's own is imported from where one works.
+    sys.path.insert(0, "")
+    try:
+        _run(words)
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in words:
+            raise
+        sentence, status = _last_words(error)
+        print(f"understudy: {sentence}", file=sys.stderr)
+        sys.exit(status)
+    finally:
+        _leave()
+
+
+def _last_words(error: BaseException) -> tuple[str, int]:
+    """What to say about an error, and the exit status."""
+    if isinstance(error, UnderstudyError):
+        return str(error), error.exit_status
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped by SIGINT.", 130
+    # A fault of ours: the user's mistakes are all errors of Understudy's own.
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"Internal error, {words}. Add --debug for the traceback, and report it.", 1
+
+
+def _leave() -> None:
+    """Say goodbye to the other processes, if this was one of several."""
+    if "RANK" not in os.environ or "torch" not in sys.modules:
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    if words[0] == "--version":
+        print(__version__)
+        return
+    if words[0] not in COMMANDS:
+        raise RecipeError(
+            f"There is no command {words[0]!r}{suggestion(words[0], COMMANDS)}. "
+            f"There are: {', '.join(COMMANDS)}."
+        )
+    name, *rest = words
+    COMMANDS[name].command(*parse(COMMANDS[name], name, rest))
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {entry.help}" for name, entry in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Train a small vision network to perform like a big one by mimicking its features.",
+            "",
+            "usage: understudy COMMAND ...",
+            "",
+            *lines,
+            "",
+            "understudy COMMAND --help tells more. Start with: understudy demo",
+        ]
+    )
+
+
+def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
+    """The recipe named on the command line, with every key that a flag replaced."""
+    if options.recipe is None:
+        return recipe.parse({}, overrides)
+    return recipe.load(options.recipe, overrides)
+
+
+@contextmanager
+def _watched() -> "Iterator[Watcher | None]":
+    """Someone who shows progress, in the first process."""
+    if _RANK != "0":
+        yield None
+        return
+    from understudy.experiment.progress import Terminal
+
+    with Terminal(_console()) as watcher:
+        yield watcher
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A file or a pipe has no width; 120 characters keep rows on one line for grep.
+    fixed = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(width=fixed)
+
+
+def _train(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.experiment.train import train
+
+    wanted = _recipe(options, overrides)
+    if wanted.methods:
+        raise RecipeError(
+            f"The recipe '{wanted.name}' has the methods {', '.join(wanted.methods)}, and `train` "
+            "trains alone: use `understudy distill`, or `understudy compare` for a control too."
+        )
+    _execute(train, wanted, options)
+
+
+def _distill(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.experiment.train import distill
+
+    wanted = _recipe(options, overrides)
+    methods: dict[str, dict[str, Any]] = {
+        name: {} for name in options.method or ()
+    } | wanted.methods
+    _execute(distill, replace(wanted, methods=methods), options)
+
+
+def _execute(function: "Callable[..., Run]", wanted: Recipe, options: Namespace) -> None:
+    with _watched() as watcher:
+        run = function(
+            wanted,
+            out=options.out,
+            resume=options.resume,
+            device=options.device,
+            watcher=watcher,
+            profile=options.profile,
+        )
+    _report_on([run.path])
+
+
+def _report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
+    if _RANK == "0":
+        from understudy.reporting import report
+
+        print(f"report: {report(paths, out=out)}")
+
+
+def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.experiment.compare import compare
+
+    wanted = _recipe(options, overrides)
+    out = Path(options.out or f"runs/{wanted.name}")
+    with _watched() as watcher:
+        compare(
+            wanted,
+            methods=options.methods or (),
+            seeds=options.seeds,
+            out=out,
+            device=options.device,
+            watcher=watcher,
+        )
+    _show_comparison(out)
+
+
+def _show_comparison(path: Path) -> None:
+    if _RANK == "0":
+        from understudy.reporting import terminal_table
+
+        _console().print(terminal_table(path))
+    _report_on([path])
+
+
+def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.experiment.demo import demo
+
+    with _watched() as watcher:
+        out = demo(
+            task=options.task,
+            out=options.out,
+            seeds=options.seeds,
+            device=options.device,
+            watcher=watcher,
+        )
+    _show_comparison(out)
+
+
+def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.experiment import bank_build
+    from understudy.reporting.tables import plan_table
+
+    wanted = _recipe(options, overrides)
+    if options.action == "plan":
+        _console().print(plan_table(bank_build.plan(wanted, device=options.device)))
+    elif options.action == "build":
+        with _counted("records") as watch:
+            bank = bank_build.fill(wanted, device=options.device, watch=watch)
+        print(f"{bank.path}: {bank.filled():,} records")
+    else:
+        found = bank_build.verify(wanted, device=options.device)
+        print(
+            f"{wanted.bank.path}: {found.records} records computed again, none differs by more "
+            f"than {found.difference:.1e}"
+        )
+
+
+@contextmanager
+def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
+    """A bar that is told how many of how many are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=_console()) as bar:
+        task = bar.add_task(things, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.experiment.evaluate import evaluate
+    from understudy.experiment.run_directory import Run
+    from understudy.reporting import evaluation_table
+
+    found = asdict(evaluate(options.run, overrides, device=options.device))
+    run = Run(Path(options.run))
+    if run.finished:
+        found["layers"] = run.evaluation.get("layers")
+    _console().print(evaluation_table(found))
+
+
+def _report(options: Namespace, overrides: dict[str, Any]) -> None:
+    _report_on(options.runs, options.out)
+
+
+def _list(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.cli.listing import table
+
+    _console().print(table(options.what))
+
+
+def _show(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.cli.listing import show
+
+    _console().print(show(options.name))
+
+
+_RECIPE = ("recipe", {"nargs": "?", "help": "A recipe: a file, or the name of a shipped one."})
+_OUT = ("--out", {"help": "Where to write; default: runs/<name>."})
+_DEVICE = ("--device", {"help": "`cpu`; default: the best device there is."})
+_PROFILE = (
+    "--profile",
+    {"action": "store_true", "help": "Show where the time of some steps goes, then go on."},
+)
+_RESUME = ("--resume", {"action": "store_true", "help": "Continue an interrupted run exactly."})
+_METHOD = (
+    "--method",
+    {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "Methods beside those of the recipe, with their published weights.",
+    },
+)
+_METHODS = (
+    "--methods",
+    {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "Arms, such as: kd lshfm kd+nd; default: each method of the recipe.",
+    },
+)
+_SEEDS = (
+    "--seeds",
+    {
+        "type": int,
+        "nargs": "+",
+        "default": [0, 1, 2],
+        "metavar": "N",
+        "help": "One run of each arm per seed; default: 0 1 2.",
+    },
+)
+
+_TASK = (
+    "--task",
+    {
+        "choices": ["classification", "multilabel", "detection"],
+        "default": "classification",
+        "help": "What is learned: default classification, of clothes; of drawn shapes the others.",
+    },
+)
+
+COMMANDS = {
+    "demo": Entry(
+        "See it work: teacher, control and methods on images that come with Understudy.",
+        _demo,
+        (_TASK, _OUT, _SEEDS, _DEVICE),
+    ),
+    "distill": Entry(
+        "Train a student by mimicking a teacher.",
+        _distill,
+        (_RECIPE, _METHOD, _OUT, _RESUME, _DEVICE, _PROFILE),
+        takes_recipe_keys=True,
+    ),
+    "train": Entry(
+        "Train a network alone: a teacher, or a control.",
+        _train,
+        (_RECIPE, _OUT, _RESUME, _DEVICE, _PROFILE),
+        takes_recipe_keys=True,
+    ),
+    "compare": Entry(
+        "Run a control and several methods over several seeds; say which helped.",
+        _compare,
+        (_RECIPE, _METHODS, _SEEDS, _OUT, _DEVICE),
+        takes_recipe_keys=True,
+    ),
+    "bank": Entry(
+        "Store the teacher's outputs: say what that takes, do it, or check it.",
+        _bank,
+        (
+            ("action", {"choices": ["plan", "build", "verify"], "help": "What to do."}),
+            _RECIPE,
+            _DEVICE,
+        ),
+        takes_recipe_keys=True,
+    ),
+    "evaluate": Entry(
+        "Measure the student of a run, on its own or on other data.",
+        _evaluate,
+        (("run", {"help": "A run directory."}), _DEVICE),
+        takes_recipe_keys=True,
+    ),
+    "report": Entry(
+        "Write the page of one or several runs, or of a comparison.",
+        _report,
+        (
+            ("runs", {"nargs": "+", "help": "Runs, or one comparison: their directories."}),
+            ("--out", {"help": "Folder or .html file to write; default: the directory itself."}),
+        ),
+    ),
+    "list": Entry(
+        "List what there is.",
+        _list,
+        (
+            (
+                "what",
+                {"choices": ["methods", "models", "data", "recipes", "tasks"], "help": "Of what."},
+            ),
+        ),
+    ),
+    "show": Entry(
+        "Explain a method, model, data source, task or recipe.",
+        _show,
+        (("name", {"help": "Its name."}),),
+    ),
+}

@@ -1,0 +1,251 @@
+"""What there is, as tables and pages for the terminal, out of docstrings and files.
+
+Lists need no torch where the files alone can tell: a second of waiting is long for a list.
+"""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import yaml
+from docstring_parser import parse_from_object
+from rich.console import Group, RenderableType
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from understudy.config import recipe, tables
+from understudy.config.tables import About
+from understudy.errors import NameNotFound
+
+Row = tuple[str, ...]
+
+_FIGURES = {"multilabel": "mAP", "detection": "AP50"}
+"""Task → the figure that is published of it, where that is not top-1."""
+
+
+def table(kind: str) -> Table:
+    """Everything of one kind: `methods`, `models`, `data`, `tasks` or `recipes`."""
+    headings, rows = _KINDS[kind]
+    return _table(headings, rows())
+
+
+def show(name: str) -> RenderableType:
+    """The page of one thing, of whatever kind it is.
+
+    Raises:
+        NameNotFound: Nothing has that name; offers the nearest spelling.
+        NetworkError: A network of that name cannot be built.
+    """
+    if name in tables.shipped() | tables.tables():
+        return Syntax(_recipe_page(name), "yaml", background_color="default", word_wrap=True)
+    from understudy import data, methods, models, tasks
+    from understudy.models import detection
+
+    if name in methods.names():
+        return _method_page(methods.find(name))
+    for package in (data.sources, tasks):
+        if name in package.names():
+            return _prose(import_module(f"{package.__name__}.{name}"))
+    if name in detection.names():
+        return _detector_page(name)
+    if name in models.names() or ":" in name:
+        return _model_page(name)
+    known = [*methods.names(), *models.names(), *detection.families.NAMES]
+    known += [*data.names(), *tasks.names(), *tables.tables()]
+    raise NameNotFound("method, model, data source, task or recipe", name, known)
+
+
+def _method_page(method: Any) -> Group:
+    from understudy.methods import hyper_parameters
+
+    help_of = {p.arg_name: p.description or "" for p in parse_from_object(method).params}
+    keys = [("weight", f"{method.published_weight:g}", "of this loss, as published")]
+    keys += [(key, str(x), help_of.get(key, "")) for key, x in hyper_parameters(method).items()]
+    about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
+    keys += [
+        (key, _given(given), "instead, for this task") for key, given in method.published.items()
+    ]
+    rows = ((key, default, " ".join(text.split())) for key, default, text in keys)
+    return Group(
+        _prose(import_module(method.__module__)),
+        "",
+        _flowing(about),
+        "",
+        _table(("key", "default", "what it is"), rows),
+    )
+
+
+def _given(keys: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in keys.items())
+
+
+def _recipe_page(name: str) -> str:
+    """A file as it is; for a row of a table, one that does the same, headed by what is known."""
+    if name in tables.tables():
+        return tables.tables()[name].read_text(encoding="utf-8")
+    about = tables.about(name)
+    lines = [f"{about.paper}: {about.table}.", "", *_figures(name, about), f"Cost: {about.cost}."]
+    lines += [f"Note: {about.note}."] if about.note else []
+    head = [part for line in lines for part in textwrap.wrap(line, 98) or [""]]
+    for line in _commands(name, about):
+        # Lines that a narrow output would break are broken here, where they stay comments.
+        head += ["", *" \\\n    ".join(textwrap.wrap(line, 90)).split("\n")]
+    keys = yaml.safe_dump(
+        tables.read(name), default_flow_style=None, sort_keys=False, allow_unicode=True, width=80
+    )
+    return "\n".join(f"# {line}".rstrip() for line in head) + f"\n{keys}"
+
+
+def _figures(name: str, about: About) -> Iterator[str]:
+    figures = {"": about.published, "student alone": about.student, "teacher": about.teacher}
+    known = [f"{who} {value} %".strip() for who, value in figures.items() if value]
+    if known:
+        figure = _FIGURES.get(recipe.load(name).task, "top-1")
+        yield f"Published {figure}: {', '.join(known)}."
+
+
+def _commands(name: str, about: About) -> Iterator[str]:
+    """How to run it: first the stage before, whose student, with all its layers, this one takes."""
+    if about.first:
+        row = f"{about.first}/{name.rpartition('/')[2]}"
+        first = row if row in tables.shipped() else about.first
+        yield from (f"{line} --out runs/first" for line in _commands(first, tables.about(first)))
+    found = recipe.load(name)
+    words = ["understudy", "distill" if found.methods else "train", name, "--data.root DIR"]
+    words += ["--teacher.weights RUN_OR_FILE"] * bool(found.methods and not found.teacher.weights)
+    yield " ".join([*words, *["--student.weights runs/first/last"] * bool(about.first)])
+
+
+def _model_page(name: str) -> Group:
+    from understudy import models
+
+    network = models.find(name, num_classes=None)
+    count = sum(p.numel() for p in network.module.parameters())
+    rows = (
+        (feature, path, " × ".join(map(str, shape))) for feature, path, shape in network.table()
+    )
+    return Group(
+        f"{name}: {count:,} parameters, {network.num_classes} classes",
+        "",
+        _table(("feature", "read at", "shape"), rows),
+    )
+
+
+def _detector_page(name: str) -> Group:
+    from understudy.models import detection
+
+    detector = detection.find(name)
+    count = sum(p.numel() for p in detector.module.parameters())
+    rows = ((feature, " × ".join(map(str, x))) for feature, x in detector.shapes.items())
+    shape = f"shape, for images of {detection.NOMINAL} × {detection.NOMINAL}"
+    return Group(
+        _prose(type(detector)),
+        "",
+        f"{name}: {count:,} parameters, {detector.num_classes} classes",
+        "",
+        _table(("feature", shape), rows),
+    )
+
+
+def _table(headings: Row, rows: Iterator[Row]) -> Table:
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        # Names are copied from here, and must stay in one piece.
+        result.add_column(heading, overflow="fold", no_wrap=heading == headings[0])
+    for row in rows:
+        result.add_row(*map(Text, row))
+    return result
+
+
+def _prose(thing: object) -> Text:
+    return _flowing(inspect.getdoc(thing) or "")
+
+
+def _flowing(text: str) -> Text:
+    """Paragraphs and list items on one line each, for a terminal of any width to wrap."""
+    return Text(re.sub(r"(?m)(?<=\S)(?<!\n)\n(?: {2}(?=\S))?(?![\s|-])", " ", text.strip()))
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _methods() -> Iterator[Row]:
+    from understudy import methods
+
+    for name in methods.names():
+        found = methods.find(name)
+        yield name, f"{found.published_weight:g}", _first_line(import_module(found.__module__))
+
+
+def _modules(kind: str) -> Callable[[], Iterator[Row]]:
+    def rows() -> Iterator[Row]:
+        package = import_module(f"understudy.{kind}")
+        for name in package.names():
+            yield name, _first_line(import_module(f"{package.__name__}.{name}"))
+
+    return rows
+
+
+def _models() -> Iterator[Row]:
+    from understudy import models
+    from understudy.models import detection
+
+    for name in models.names():
+        network = models.find(name, num_classes=100)
+        count = sum(p.numel() for p in network.module.parameters())
+        yield name, f"{count:,}", str(network.shapes["penultimate"][0])
+    yield "timm:NAME", "", "any model of timm"
+    yield "torchvision:NAME", "", "any classifier of torchvision"
+    yield "hf:FOLDER", "", "an image model saved by transformers"
+    yield "path/to/file.py:factory", "", "your own"
+    for name in detection.families.NAMES:
+        yield name, "", "a detector over any backbone"
+    for name in detection.names():
+        if name.startswith("torchvision:"):
+            yield name, "", "a detector"
+
+
+def _recipes() -> Iterator[Row]:
+    for name in recipe.shipped():
+        found, about = recipe.load(name), tables.about(name)
+        # Without spaces: so the rows of nearly all tables stay on one line for grep.
+        pair = f"{_short(found.teacher) or '–'}→{_short(found.student)}"
+        # Without a method the student alone is what is trained.
+        published = about.published or ("" if found.methods else about.student)
+        yield (
+            name,
+            found.data.source,
+            pair,
+            "+".join(found.methods) or "none",
+            _cited(about.paper),
+            published.partition(" ")[0],
+        )
+
+
+def _short(network: recipe.Network) -> str:
+    """A network, or a detector's, without where it comes from, its images' size and its weights."""
+    name = str(network.options.get("backbone", network.name))
+    return re.sub(r"_patch.*|\..*", "", name.rpartition(":")[2])
+
+
+def _cited(paper: str) -> str:
+    """First author and year."""
+    years = re.findall(r"\b(?:19|20)\d\d\b", paper)
+    return " ".join([re.split(r",| et al\.", paper)[0], *years[:1]])
+
+
+_KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
+    "methods": (("method", "weight", "what it is"), _methods),
+    "models": (("model", "parameters at 100 classes", "penultimate dimension"), _models),
+    "data": (("source", "what it is"), _modules("data.sources")),
+    "tasks": (("task", "what it is"), _modules("tasks")),
+    "recipes": (
+        ("recipe", "data", "teacher→student", "methods", "paper", "published"),
+        _recipes,
+    ),
+}

@@ -1,0 +1,1 @@
+"""Recipes: their schema, their files, and the tables shipped. Imports no torch."""

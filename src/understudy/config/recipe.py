@@ -1,0 +1,281 @@
+"""A recipe: one experiment as frozen data, read from and written to YAML. Imports no torch.
+
+Every field is a key of the YAML file and, by its dotted path, a flag of the command line
+(`--training.epochs 3`). The string under each field is its help.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+
+from understudy.config.schema import build
+from understudy.config.tables import from_yaml as from_yaml
+from understudy.config.tables import name_of, put, read
+from understudy.config.tables import shipped as shipped
+
+NOT_IN_DIGEST = (
+    *("name", "data.root", "data.workers", "data.decoded"),
+    *("bank.path", "bank.views", "bank.codes", "methods.*.keep"),
+)
+"""Keys that name or place an experiment, or make it faster, without changing it; `*` is any label.
+
+A method that can measure its teacher once for several runs calls the folder for it `keep`.
+"""
+
+
+def _count(default: Any) -> Any:
+    """A number of which 0 makes no sense."""
+    return field(default=default, metadata={"least": 1})
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the images come from and how they are shown."""
+
+    source: str = "fashion"
+    """Name of a data source: see `understudy list data`."""
+    root: str = ""
+    """Folder or file of the source; sources shipped with Understudy need none."""
+    size: int | None = _count(None)
+    """Side of the square training view in pixels; default: the source's own size, or 224."""
+    augment: Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"] = (
+        "crop_flip"
+    )
+    """`crop_flip`: pad 4, crop, mirror (small images); `resized_crop`: as on ImageNet;
+    `squash_flip`: the whole image as a square; `scale_jitter`: enlarged or reduced, with boxes."""
+    seed: int | None = None
+    """Seed of views and of what is left out; default: the recipe's. Equal for a shared bank."""
+    validation: float = 0.0
+    """Share of the training images kept for validation; 0 validates on the source's test split."""
+    images: int | None = _count(None)
+    """Use only this many training images, the same number of every class."""
+    labels: int | None = _count(None)
+    """Use the labels of only this many training images; the others are shown without a label."""
+    labelled_share: float | None = None
+    """Share of every batch that is drawn from the labelled images, when others have no label."""
+    unreadable: Literal["skip", "fail"] = "skip"
+    """What to do with a file that is no image: leave it out and count it, or stop."""
+    faulty: Literal["repair", "skip", "fail"] = "repair"
+    """What to do with an impossible box: cut it to the image or drop it, leave out its image, or
+    stop."""
+    difficult: Literal["ignore", "published"] = "ignore"
+    """Objects marked difficult: neither sought nor a mistake; or as in LSHFM: in multi-label
+    training present, in detection removed, so that finding them is a mistake."""
+    workers: int = 0
+    """Processes that decode image files."""
+    jitter: float = 0.0
+    """Strength of a random change of brightness, contrast and saturation, as in torchvision."""
+    mixup: float = 0.0
+    """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0 does not."""
+    cutmix: float = 0.0
+    """Put a box of the other image into each instead; of both, every step takes one by chance."""
+    decoded: str = ""
+    """Folder that keeps every image once it is decoded, so that it is never decoded again."""
+    decoded_side: int | None = _count(None)
+    """Shorter side to which the images kept there are reduced; default: as they are."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by name."""
+
+    shorthand: ClassVar[str] = "name"
+
+    name: str = ""
+    """`resnet8x4`, `timm:NAME`, `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
+    weights: str = ""
+    """`pretrained`, a run directory, or a file of weights that holds no code."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the network's factory."""
+    taps: dict[str, str] = field(default_factory=dict)
+    """Feature name → module path, for features that are not found automatically."""
+    size: int | None = None
+    """Side in pixels of the images this network wants; default: what it was trained with."""
+    mean: tuple[float, ...] | None = None
+    """Channel means this network subtracts, for values in [0, 1]."""
+    std: tuple[float, ...] | None = None
+    """Channel deviations this network divides by."""
+    pool: Literal["", "gap", "gmp", "gwp"] = ""
+    """How its last map becomes a vector: mean, maximum, or the mean of both; default: its own."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Where the teacher's outputs are stored and replayed; without a path it runs every step."""
+
+    path: str = ""
+    """Directory of the bank; made, and filled as training meets new views, if there is none."""
+    features: tuple[str, ...] = ("penultimate", "logits")
+    """What is stored of the teacher's outputs; methods that read others run the teacher."""
+    dtype: Literal["fp32", "fp16", "int8"] = "fp32"
+    """How numbers are stored; with `fp32` the student is the same to the bit as without a bank."""
+    top_logits: int | None = _count(None)
+    """Store only so many of the largest logits, and what all others have in common."""
+    codes: bool = False
+    """Also store what methods compute of the teacher alone: the hash bits of lshfm."""
+    views: int = _count(1)
+    """Views of each image that have a place, where they are not few by nature."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the student is trained."""
+
+    epochs: int = _count(240)
+    """Passes over the training images."""
+    batch: int = _count(64)
+    """Images per optimizer step, over all processes."""
+    accumulate: int = _count(1)
+    """Forward passes that one optimizer step is split into, to save memory."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer of the student and everything trained beside it."""
+    lr: float = 0.05
+    """Learning rate at its peak."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
+    weight_decay: float = 5e-4
+    """Weight decay, on every trained parameter as in the papers."""
+    schedule: Literal["constant", "step", "cosine", "linear"] = "step"
+    """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` fall to 0."""
+    milestones: tuple[int, ...] = (150, 180, 210)
+    """Epochs after which the step schedule falls."""
+    gamma: float = 0.1
+    """Factor of the step schedule."""
+    warmup_epochs: float = 0.0
+    """Linear rise of the learning rate from 0 at the start."""
+    clip: float | None = None
+    """Largest norm of the gradient."""
+    multilabel_loss: Literal["bce", "asymmetric"] = "bce"
+    """Loss on labels of `task: multilabel`; `asymmetric` heeds absent ones less (Ridnik 2021)."""
+    asymmetry: tuple[float, ...] = (0.0, 4.0, 0.05)
+    """Of the asymmetric loss: focusing of present and of absent classes, and the clip."""
+    label_smoothing: float = 0.0
+    """Share of every label that is spread over all classes."""
+    only: tuple[str, ...] = ()
+    """Train only these parameters of the student, such as `*.embedding.*`; default: all."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the student, which is then what is evaluated."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the networks; losses are always float32."""
+    teacher_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the teacher; `auto` is that of the student."""
+    compile: bool = False
+    """Compile student, methods and teacher with torch.compile."""
+    graphs: bool = True
+    """On a GPU, capture whole steps on images in memory as CUDA graphs, sixteen in a launch."""
+    channels_last: bool | None = None
+    """Keep images and convolutions in the channels-last layout; default: where it is faster."""
+    evaluate_every: int = _count(1)
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between saves within an epoch; the end of an epoch is always saved."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where the numbers of every epoch are sent, beside the run directory."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment: what to train, on what, from whom, by which methods."""
+
+    name: str = "recipe"
+    """Name of the experiment; the default run directory is `runs/<name>`."""
+    task: Literal["classification", "multilabel", "detection", "none"] = "classification"
+    """`multilabel`: several classes an image; `none` uses no labels, but the teacher alone."""
+    data: Data = Data()
+    """Where the images come from."""
+    student: Network = Network()
+    """The network being trained."""
+    teacher: Network = Network()
+    """The frozen network it learns from; not needed without methods."""
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Label → hyper-parameters and `weight`; a label that is no method's name needs `method`."""
+    bank: Bank = Bank()
+    """Where the teacher's outputs are stored and replayed."""
+    task_weight: float = 1.0
+    """Weight of the loss on labels."""
+    training: Training = Training()
+    """How the student is trained."""
+    seed: int = 0
+    """Seed of initial weights, order and augmentation."""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that change with any key but those in `NOT_IN_DIGEST`.
+
+        Keys at their default do not count, so that a new key changes no digest of before.
+        """
+        default = flat(Recipe())
+        content = {
+            key: value
+            for key, value in flat(self).items()
+            if not any(fnmatchcase(key, path) for path in NOT_IN_DIGEST)
+            and value != default.get(key)
+        }
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a file or shipped under a name, with some dotted keys replaced.
+
+    Unless it has a `name`, it goes by the one it is shipped under, or by that of the file. See
+    `understudy.recipes` for bases and tables.
+
+    Raises:
+        NameNotFound: Neither a file nor the name of a shipped recipe.
+        RecipeError: Not YAML, an unknown key, or a value of the wrong type.
+    """
+    return parse({"name": name_of(name_or_path)} | read(name_or_path), overrides or {})
+
+
+def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from plain data; `overrides` maps dotted paths to values."""
+    merged = deepcopy(dict(content))
+    for path, value in (overrides or {}).items():
+        put(merged, path, value)
+    return build(Recipe, merged)
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every key written out."""
+    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True)
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as dictionaries, lists, numbers and strings: what `parse` reads."""
+    content: dict[str, Any] = _plain(asdict(recipe))
+    return content
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted path → value of every key, methods included."""
+    return dict(_flatten(plain(recipe), ""))
+
+
+def _flatten(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that YAML and JSON agree."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def without_methods(recipe: Recipe) -> Recipe:
+    """The control of a recipe: same student, data and budget, nothing to learn from the teacher."""
+    return replace(recipe, methods={})

@@ -1,0 +1,213 @@
+"""Recipes by name, and how their files are read: bases, and tables of which every row is a recipe.
+
+A file in this folder is a recipe of the name `<folder>/<file>`, without `.yaml`. A file with `rows`
+is a table: each row is a recipe of the name `<folder>/<file>/<row>`. Three keys are no part of the
+experiment, and a file of one's own may have them too:
+
+- `base` names a recipe, or a file, whose keys hold where these say nothing else; of a table it
+  means the row of the same name.
+- `rows` maps the name of each row to the keys in which it differs, by their dotted paths. A row
+  that is only a number is one with this published result.
+- `about` says what is known of the experiment: see `About`.
+
+Imports no torch.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from understudy.config.schema import build
+from understudy.errors import NameNotFound, RecipeError, suggestion
+
+ROOT = Path(__file__).parents[1] / "recipes"
+
+_Place = tuple[Path, str]
+"""A file and the name of a row in it, which is empty where the file is no table."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of an experiment. Figures are top-1, mAP or AP50 in percent, by the task."""
+
+    paper: str = ""
+    """Authors, where and when."""
+    table: str = ""
+    """Where the figures, or the hyper-parameters, were read."""
+    published: str = ""
+    """Figure of what is trained here; empty where none is known."""
+    student: str = ""
+    """Figure of the student alone."""
+    teacher: str = ""
+    """Figure of the teacher."""
+    cost: str = ""
+    """What it takes."""
+    first: str = ""
+    """The recipe of the stage before, whose student this one starts from."""
+    note: str = ""
+    """What else one has to know to read the figures."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but `5e-4` is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"]
+)
+
+
+def from_yaml(text: str) -> Any:
+    """What a text in YAML says: the content of a recipe, or one value of a flag."""
+    return yaml.load(text, _Loader)
+
+
+def shipped() -> dict[str, Path]:
+    """Name → file of every recipe in the wheel, sorted by name."""
+    found: dict[str, Path] = {}
+    for name, path in tables().items():
+        rows = _shipped(path).get("rows")
+        found |= {f"{name}/{row}": path for row in rows} if rows else {name: path}
+    return dict(sorted(found.items()))
+
+
+def tables() -> dict[str, Path]:
+    """Name → file of every file of recipes in the wheel."""
+    return {p.relative_to(ROOT).with_suffix("").as_posix(): p for p in sorted(ROOT.rglob("*.yaml"))}
+
+
+def name_of(name_or_path: str | Path) -> str:
+    """What a recipe goes by: the name it is shipped under, or that of its file."""
+    path, row = _place(str(name_or_path))
+    return str(name_or_path) if path.is_relative_to(ROOT) else row or path.stem
+
+
+def read(name_or_path: str | Path) -> dict[str, Any]:
+    """All keys of a recipe and of its bases, without what is known about it.
+
+    Raises:
+        NameNotFound: Neither a file nor the name of a shipped recipe.
+        RecipeError: Not YAML, no row of a table, or a base that leads back to itself.
+    """
+    content = _resolved(_place(str(name_or_path)))
+    content.pop("about", None)
+    return content
+
+
+def about(name_or_path: str | Path) -> About:
+    """What is known of a recipe; raises as `read` does, and for an unknown key."""
+    known = _resolved(_place(str(name_or_path))).get("about", {})
+    if isinstance(known, dict):
+        known = {key: _figure(value) for key, value in known.items()}
+    return build(About, known, "about")
+
+
+def put(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set the key of a dotted path, and make the groups on its way.
+
+    Raises:
+        RecipeError: On its way there is a value.
+    """
+    *parents, last = path.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise RecipeError(f"'{path}' cannot be set: '{parent}' is a value, no group of keys.")
+    content[last] = value
+
+
+def _place(name: str, row: str = "", beside: Path = Path()) -> _Place:
+    """Where a recipe is; `row` is the one meant by the mere name of a table."""
+    folder, _, last = name.rpartition("/")
+    places = [(beside / name, row), (beside / folder, last)]
+    places += [(ROOT / f"{name}.yaml", row), (ROOT / f"{folder}.yaml", last)]
+    for path, named in places:
+        if path.is_file():
+            return path, named if "rows" in _content(path) else ""
+    raise NameNotFound("recipe", name, tables(), "A recipe may also be a file.")
+
+
+def _resolved(place: _Place, above: tuple[_Place, ...] = ()) -> dict[str, Any]:
+    """The keys of a recipe over those of its base, and so on down."""
+    if place in above:
+        raise RecipeError(f"The recipe {_called(place)} is its own base; name another one.")
+    path, row = place
+    content = dict(_content(path))
+    differing, base = _row(content.pop("rows", {}), place), content.pop("base", "")
+    base = str(differing.pop("base", base))
+    below = _resolved(_place(base, row, path.parent), (*above, place)) if base else {}
+    below.pop("name", None)
+    result = _merged(below, content)
+    for key, value in differing.items():
+        put(result, key, value)
+    return result
+
+
+def _row(rows: Any, place: _Place) -> dict[str, Any]:
+    """Dotted path → value of the keys in which a row differs."""
+    path, row = place
+    if rows == {}:
+        return {}
+    if not isinstance(rows, dict):
+        raise RecipeError(f"'rows' of {_called((path, ''))} must be a group of keys, not {rows!r}.")
+    if not row:
+        raise RecipeError(
+            f"{_called(place)} is a table of {len(rows)} recipes; name a row, such as "
+            f"{_called(place)}/{next(iter(rows))}."
+        )
+    if row not in rows:
+        raise RecipeError(
+            f"The table {_called((path, ''))} has no row {row!r}{suggestion(row, rows)}. "
+            f"There are: {', '.join(rows)}."
+        )
+    differing = rows[row]
+    return dict(differing) if isinstance(differing, dict) else {"about.published": differing}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both groups of keys, group by group; a network may be just its name in either."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(value, dict):
+            group = {"name": old} if isinstance(old, str) else old
+            value = _merged(group if isinstance(group, dict) else {}, value)
+        result[key] = value
+    return result
+
+
+def _called(place: _Place) -> str:
+    path, row = place
+    inside = path.is_relative_to(ROOT)
+    name = path.relative_to(ROOT).with_suffix("").as_posix() if inside else str(path)
+    return f"{name}/{row}" if row else name
+
+
+def _figure(value: Any) -> str:
+    """Figures as they are printed, with the zeros that YAML drops."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return _shipped(path) if path.is_relative_to(ROOT) else _parsed(path)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        content = from_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds no keys; a recipe starts with lines such as 'student:'.")
+    return content
+
+
+_shipped = cache(_parsed)
+"""Files in the wheel do not change."""

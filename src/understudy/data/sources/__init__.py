@@ -1,0 +1,41 @@
+"""Data sources, one file each: the file's name is the source's name, and that is the registry.
+
+A source module has one function, `load(root, split, *, unreadable)`, that returns a `Source`; one
+with boxes also takes `faulty` and `difficult`, as in `recipe.Data`.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Literal, Protocol, cast
+
+from understudy.data.source import Source
+from understudy.errors import NameNotFound
+
+
+class SourceModule(Protocol):
+    """What every source's file offers; the first line of its docstring describes it."""
+
+    __doc__: str | None
+
+    def load(
+        self,
+        root: str,
+        split: Literal["train", "test"],
+        *,
+        unreadable: Literal["skip", "fail"] = "skip",
+    ) -> Source:
+        """The images of one split; `DataError` if they cannot be used."""
+
+
+def names() -> list[str]:
+    """Names of all data sources."""
+    return sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def find(name: str) -> SourceModule:
+    """The module behind a source's name; `NameNotFound` with the nearest spelling."""
+    if name not in names():
+        raise NameNotFound(
+            "data source", name, names(), "Images in a folder are the source 'folder'."
+        )
+    return cast(SourceModule, import_module(f"{__name__}.{name}"))

@@ -1,0 +1,53 @@
+"""CIFAR-10 and CIFAR-100, as torchvision keeps them or unpacked into folders of images."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from understudy.data.source import MemorySource, Source
+from understudy.data.sources import folder
+from understudy.errors import DataError
+
+_SIZE = 32
+
+
+def load(
+    dataset: Any,
+    root: str,
+    split: Literal["train", "test"],
+    *,
+    classes: int,
+    unreadable: Literal["skip", "fail"],
+) -> Source:
+    """One split of a torchvision `dataset`, or of folders `{train,test}/<class>/` in its place.
+
+    The official labels are the alphabetical order of the classes, so both ways agree on them.
+
+    Raises:
+        DataError: No root, not there and not to be downloaded, or folders of other images.
+    """
+    name = dataset.__name__
+    if not root:
+        raise DataError(f"{name} needs a folder to lie in; set data.root.")
+    if (Path(root) / split).is_dir():
+        source = folder.load(root, split, unreadable=unreadable)
+        if len(source.classes) != classes or source.pixels is None or source.size != _SIZE:
+            raise DataError(
+                f"{root} does not hold {name}: it has {len(source.classes)} classes, and "
+                f"{classes} of {_SIZE}×{_SIZE} pixels are expected; use the source 'folder'."
+            )
+        return source
+    return _torchvision(dataset, root, split)
+
+
+def _torchvision(dataset: Any, root: str, split: Literal["train", "test"]) -> Source:
+    try:
+        found = dataset(root, train=split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{dataset.__name__} is not in {root} and cannot be downloaded ({error}); put the "
+            f"unpacked archive there, or folders of images {split}/<class>/."
+        ) from error
+    pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+    return MemorySource(pixels, torch.tensor(found.targets), found.classes)

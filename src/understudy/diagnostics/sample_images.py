@@ -1,0 +1,52 @@
+"""Some test images as both networks see them: for features that no outputs are kept of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor
+
+from understudy.batch import Batch
+from understudy.data.loader import Loader
+from understudy.data.views import CLEAN
+from understudy.distillation.distiller import Teacher
+from understudy.features import Features
+from understudy.models.network import Network
+
+
+@final
+@dataclass(frozen=True)
+class Watch:
+    """Student and teacher, both in evaluation mode, over test images."""
+
+    student: Network
+    teacher: Teacher
+    test: Loader
+    accelerator: Accelerator
+
+    def some(self, count: int) -> Iterator[tuple[Features, Features, Batch]]:
+        """Features of student and teacher for so many images, spread evenly over all."""
+        index = spread(len(self.test.labels), count)
+        parts = torch.split(index, self.test.batch)
+        views = [torch.full_like(part, CLEAN) for part in parts]
+        numbers = map(self.test.views.number, parts, views)
+        shown = self.test.show(list(zip(parts, numbers, strict=True)))
+        for part, view, images in zip(parts, views, shown, strict=True):
+            batch = Batch(images, self.test.labels[part], part, view)
+            batch = batch.to(self.accelerator.device, torch.contiguous_format)
+            with self.accelerator.autocast():
+                student = self.student.features(batch.images)
+                teacher = self.teacher(batch.images)
+            yield _full(student), _full(teacher), batch
+
+
+def spread(total: int, count: int) -> Int[Tensor, " count"]:
+    """Numbers below `total`, evenly spaced, the first and the last among them."""
+    return torch.linspace(0, total - 1, min(total, count)).round().long()
+
+
+def _full(features: Features) -> Features:
+    return {name: x.float() for name, x in features.items()}

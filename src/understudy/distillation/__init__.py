@@ -1,0 +1,1 @@
+"""A student, a frozen teacher and methods in one forward pass."""

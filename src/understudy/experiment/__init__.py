@@ -1,0 +1,1 @@
+"""Running recipes: training, evaluation, comparison, and the directories they write."""

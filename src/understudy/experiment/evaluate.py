@@ -1,0 +1,89 @@
+"""Measure networks: their outputs over a set of images, and the trained student of a run."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from understudy.batch import Batch
+from understudy.config import recipe as recipes
+from understudy.errors import RunError
+from understudy.experiment import build
+from understudy.experiment.run_directory import Run
+from understudy.features import Features
+from understudy.models.base import Wrapped
+from understudy.tasks import Evaluation, Outputs, Task
+from understudy.training.devices import accelerator
+
+
+@torch.no_grad()
+def collect(
+    network: Wrapped,
+    batches: Iterable[Batch],
+    accelerator: Accelerator,
+    task: Task,
+    *,
+    replay: Callable[[Batch], Features] | None = None,
+) -> Outputs:
+    """Outputs of a network in evaluation mode, from all processes, in the order of the index.
+
+    Args:
+        network: Student or teacher.
+        batches: This process's share of the images.
+        accelerator: Devices, processes and precision.
+        task: Says what is kept.
+        replay: Gives the network's outputs in its stead.
+    """
+    training = network.training
+    network.eval()
+    give = replay or network.outputs
+    parts = [_outputs(give, batch, accelerator, task) for batch in batches]
+    network.train(training)
+    return task.joined(gather_object(parts) if accelerator.num_processes > 1 else parts)
+
+
+def _outputs(
+    give: Callable[[Batch], Features], batch: Batch, accelerator: Accelerator, task: Task
+) -> Outputs:
+    batch = batch.to(accelerator.device, torch.contiguous_format)
+    with accelerator.autocast():
+        kept = task.kept(give(batch), batch)
+    return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
+
+
+def comparable(task: Task, student: Wrapped, teacher: Wrapped | None) -> bool:
+    """Whether a student can be held against its teacher: boxes need classes of the same numbers."""
+    if teacher is None or task.truth != "objects":
+        return teacher is not None
+    return teacher.num_classes == student.num_classes
+
+
+def evaluate(
+    run: str | Path, overrides: Mapping[str, Any] | None = None, *, device: str | None = None
+) -> Evaluation:
+    """Measure the trained student of a run, on its own test images or on others.
+
+    Args:
+        run: A run directory.
+        overrides: Dotted keys of the recipe to replace, such as `data.root`.
+        device: As for `train`.
+
+    Raises:
+        UnderstudyError: There is no student in the directory, or it was trained for other classes.
+    """
+    path = Path(run)
+    recipe = recipes.parse(recipes.plain(Run(path).recipe), overrides)
+    if not (path / "student.safetensors").is_file():
+        raise RunError(f"{path} holds no student yet; continue it with --resume.")
+    exam = build.examination(recipe, path / "student.safetensors")
+    devices = accelerator(recipe.training, device, student=exam.student)
+    outputs = [
+        collect(network.to(devices.device), exam.test.once(augmented=False), devices, exam.task)
+        for network in (exam.student, exam.teacher)
+        if network is not None
+    ]
+    close = comparable(exam.task, exam.student, exam.teacher)
+    return exam.task.evaluate(outputs[0], outputs[1] if close else None)

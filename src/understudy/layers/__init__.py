@@ -1,0 +1,1 @@
+"""Layers that stay in the student."""

@@ -1,0 +1,1 @@
+"""What letKD measures of its teacher before training."""

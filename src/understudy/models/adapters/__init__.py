@@ -1,0 +1,1 @@
+"""Networks of other libraries and of the user's own files, one adapter each."""

@@ -1,0 +1,81 @@
+"""Adapter for image models that Hugging Face transformers has saved in a folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from understudy.errors import NetworkError
+from understudy.models.preprocessing import Input
+
+_INTERPOLATION = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Numbers of PIL's resampling filters, as the files of image processors hold them."""
+
+
+def build(
+    name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
+) -> tuple[nn.Module, Input]:
+    """The model in a folder with the weights saved there, and what it wants its images to be.
+
+    Raises:
+        NetworkError: transformers is not installed, the folder does not hold a model and its image
+            processor, or the weights lack some of the model's tensors.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise NetworkError(
+            "hf: networks need transformers; install it with: pip install 'understudy[hf]'."
+        ) from error
+    folder = Path(name)
+    config = _json(folder / "config.json")
+    classifies = any("ForImageClassification" in a for a in config.get("architectures") or ())
+    kind = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
+    try:
+        module, info = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **options
+        )
+    except Exception as error:
+        raise NetworkError(f"transformers cannot load the model in {folder}: {error}") from error
+    if info["missing_keys"]:
+        raise NetworkError(
+            f"The weights in {folder} lack {', '.join(sorted(info['missing_keys'])[:3])}, which "
+            "would be left at random; save the whole model, or leave the part out with an option "
+            "such as add_pooling_layer: false."
+        )
+    return module, _input(_json(folder / "preprocessor_config.json"))
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NetworkError(
+            f"{file} cannot be read: {error}. Save model and image processor there with their "
+            "save_pretrained(folder)."
+        ) from error
+    return content
+
+
+def _input(content: dict[str, Any]) -> Input:
+    """The input contract in an image processor's file."""
+    size = content.get("crop_size") if content.get("do_center_crop") else content.get("size")
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    if not isinstance(size, int):
+        raise NetworkError(f"The image processor names no side of a square image: {size!r}.")
+    resample = content.get("resample")
+    if resample not in _INTERPOLATION:
+        raise NetworkError(
+            f"The image processor resizes by filter {resample!r}; known are those of PIL with the "
+            f"numbers {', '.join(map(str, _INTERPOLATION))}."
+        )
+    scale = content.get("do_normalize", True)
+    return Input(
+        size=size,
+        mean=tuple(content["image_mean"]) if scale else Input.mean,
+        std=tuple(content["image_std"]) if scale else Input.std,
+        interpolation=_INTERPOLATION[resample],
+    )

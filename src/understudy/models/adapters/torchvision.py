@@ -1,0 +1,53 @@
+"""Adapter for torchvision's classification models, with the input contract of their weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torchvision import models
+
+from understudy.errors import NetworkError, suggestion
+from understudy.models.preprocessing import Input
+
+
+def build(
+    name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
+) -> tuple[nn.Module, Input]:
+    """A model of torchvision and what it wants its images to be.
+
+    Auxiliary classifiers (GoogLeNet, Inception) are left out: no task here trains them.
+
+    Raises:
+        NetworkError: torchvision has no such model, does not take the options, or cannot get the
+            weights.
+    """
+    known = models.list_models(module=models)
+    if name not in known:
+        raise NetworkError(
+            f"torchvision has no model {name!r}{suggestion(name, known)}. "
+            "torchvision.models.list_models() lists what there is."
+        )
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        module: nn.Module = models.get_model(
+            name, weights=weights if pretrained else None, **classes, **options
+        )
+    except Exception as error:
+        hint = " Without a connection, name a file of weights instead." if pretrained else ""
+        raise NetworkError(f"torchvision cannot build {name!r}: {error}{hint}") from error
+    if getattr(module, "aux_logits", False):
+        for path, off in {
+            "aux_logits": False,
+            "aux1": None,
+            "aux2": None,
+            "AuxLogits": None,
+        }.items():
+            setattr(module, path, off)
+    view = weights.transforms()
+    return module, Input(
+        size=view.crop_size[0],
+        mean=tuple(view.mean),
+        std=tuple(view.std),
+        interpolation=view.interpolation.value,
+    )

@@ -1,0 +1,1 @@
+"""Charts of the report, one file each; all return SVG."""

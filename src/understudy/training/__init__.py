@@ -1,0 +1,1 @@
+"""The training loop, the devices it runs on and its checkpoints."""
