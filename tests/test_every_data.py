@@ -111,7 +111,7 @@ def test_module_describes_itself(name: str) -> None:
     module = data.find(name)
     first = (module.__doc__ or "").splitlines()[0]
     assert 20 < len(first) <= 100
-    more = ["faulty", "difficult"] if name in FILES else []
+    more = ["faulty", "difficult", "classes"] if name in FILES else []
     assert list(signature(module.load).parameters) == ["root", "split", "unreadable", *more]
 
 
@@ -137,6 +137,18 @@ def test_source_keeps_the_contract(name: str, split: str, tmp_path: Path) -> Non
     again = data.find(name).load(root, split)  # type: ignore[arg-type]
     assert source.digest == again.digest
     assert len(bytes.fromhex(source.digest)) == 8
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_known_classes_spare_the_training_files(name: str, tmp_path: Path) -> None:
+    load, root = data.find(name).load, Path(ROOTS[name](tmp_path))
+    train, test = load(str(root), "train"), load(str(root), "test")
+    assert train.classes == test.classes == ("class0", "class1")
+    (root / "train").rename(root / "elsewhere")
+    told = load(str(root), "test", classes=train.classes)  # type: ignore[call-arg]
+    assert (told.digest, told.skipped) == (test.digest, test.skipped)
+    with pytest.raises(DataError):
+        load(str(root), "test")
 
 
 @pytest.mark.parametrize("name", data.names())

@@ -1,7 +1,10 @@
 """Data sources, one file each: the file's name is the source's name, and that is the registry.
 
-A source module has one function, `load(root, split, *, unreadable)`, that returns a `Source`; one
-with boxes also takes `faulty` and `difficult`, as in `recipe.Data`.
+A source module has one function, `load(root, split, *, unreadable)`, that returns a `Source`. A
+source that reads boxes from files also takes `faulty` and `difficult`, as in `recipe.Data`, and
+`classes`: the class names of the training split, in order. A caller that has loaded the training
+split passes its `Source.classes` with the test split; without it (None), the source parses the
+training annotations again to learn them. The result is the same.
 """
 
 from importlib import import_module

@@ -37,18 +37,24 @@ def load(
     unreadable: Literal["skip", "fail"] = "skip",
     faulty: Faulty = "repair",
     difficult: Difficult = "ignore",
+    classes: tuple[str, ...] | None = None,
 ) -> Source:
-    """The images of one split, in the order of its file.
+    """Load the images of one split, in the order of its file.
+
+    With `classes`, the class names of the training split, its file is not parsed for them.
 
     Raises:
         DataError: There is no such split, its file is not as COCO's, nothing in it can be used, or
             something in it is at fault and `unreadable` or `faulty` is `fail`.
     """
     top = existing(root, "a folder as COCO's")
-    file, source = _file(top, split), _file(top, "train")
+    file = _file(top, split)
     content = _read(file)
-    classes = _names(source, content if file == source else _read(source))
-    listing = Listing(top, {name: label for label, name in enumerate(classes.values())})
+    if classes is None:
+        training = _file(top, "train")
+        names = _names(training, content if file == training else _read(training))
+        classes = tuple(names.values())
+    listing = Listing(top, {name: label for label, name in enumerate(classes)})
     folder = _folder(top, file, content)
     _fill(listing, content, folder, file)
     _unlisted(listing, content, folder, file)

@@ -18,7 +18,7 @@ whose names are all among the 20 classes of VOC, they are those 20 in their own 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -55,8 +55,11 @@ def load(
     unreadable: Literal["skip", "fail"] = "skip",
     faulty: Faulty = "repair",
     difficult: Difficult = "ignore",
+    classes: tuple[str, ...] | None = None,
 ) -> Source:
-    """The images of one split, in the order of their list, or by name.
+    """Load the images of one split, in the order of their list, or by name.
+
+    With `classes`, the class names of the training split, its files are not parsed for them.
 
     Raises:
         DataError: The folder has no such layout or split, nothing in it can be used, or something
@@ -65,9 +68,8 @@ def load(
     top = existing(root, "a folder as VOC's")
     lost: list[str] = []
     pages = list(_pages(top, split, lost))
-    training = pages if split == "train" else _pages(top, "train", [])
-    names = {thing.name for page in training for thing in page.objects}
-    classes = CLASSES if _years(top) and names <= set(CLASSES) else sorted(names)
+    if classes is None:
+        classes = _classes(top, pages if split == "train" else _pages(top, "train", []))
     listing = Listing(top, {name: label for label, name in enumerate(classes)}, lost=lost)
     for page in pages:
         listing.add(*page)
@@ -78,6 +80,12 @@ def load(
         faulty=faulty,
         difficult=difficult,
     )
+
+
+def _classes(top: Path, training: Iterable[_Page]) -> tuple[str, ...]:
+    """Class names of the training split in the order of their labels."""
+    names = {thing.name for page in training for thing in page.objects}
+    return CLASSES if _years(top) and names <= set(CLASSES) else tuple(sorted(names))
 
 
 def _pages(top: Path, split: Literal["train", "test"], lost: list[str]) -> Iterator[_Page]:
