@@ -159,7 +159,7 @@ def test_order_of_the_batch_is_irrelevant(made: Pair) -> None:
 
 
 def test_mixed_images_teach_in_any_order(made: Pair, cls: type[Method]) -> None:
-    if cls.one_class:
+    if cls.requires_hard_labels:
         pytest.skip("refused with the recipe, which has a test of its own")
     batch = made.images(8)
     mixed = Mixed(batch.labels.flip(0), torch.full((8,), 0.3))

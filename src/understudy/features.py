@@ -27,11 +27,11 @@ class Shapes(Mapping[str, tuple[int, ...]]):
     Args:
         owner: What errors call the network.
         shapes: Name → shape.
-        exclusive: Whether a row of `logits` goes through a softmax, as one class excludes the
-            others; if not, every logit goes through a sigmoid of its own.
+        exclusive_classes: True if classes exclude each other, so that a row of `logits` goes
+            through a softmax; if False, every logit goes through a sigmoid of its own.
         classes: How many values a label has; default: as many as there are logits.
         softmaxes: Into how many equal parts a row of `logits` is cut, each of which goes through a
-            softmax; 0 without any. Default: 1 if `exclusive`.
+            softmax; 0 without any. Default: 1 if `exclusive_classes`.
         groups: Shapes of the rows of several groups of places, by the name of the group: feature
             `penultimate` of the group `level1` is named `level1/penultimate`.
     """
@@ -41,14 +41,14 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         owner: str,
         shapes: Mapping[str, tuple[int, ...]],
         *,
-        exclusive: bool = True,
+        exclusive_classes: bool = True,
         classes: int | None = None,
         softmaxes: int | None = None,
         groups: Mapping[str, "Shapes"] | None = None,
     ) -> None:
         self.owner = owner
-        self.exclusive = exclusive
-        self.softmaxes = int(exclusive) if softmaxes is None else softmaxes
+        self.exclusive_classes = exclusive_classes
+        self.softmaxes = int(exclusive_classes) if softmaxes is None else softmaxes
         self.groups = dict(groups or {})
         self._classes = classes
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
@@ -81,7 +81,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
 
     def independent(self) -> "Shapes":
         """The same, of a network whose classes do not exclude each other."""
-        return Shapes(self.owner, self._shapes, exclusive=False, classes=self._classes)
+        return Shapes(self.owner, self._shapes, exclusive_classes=False, classes=self._classes)
 
     def kind(self, name: str) -> Kind:
         """Whether feature `name` is a vector, tokens or a map."""

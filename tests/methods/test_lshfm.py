@@ -290,7 +290,7 @@ def test_codes_depend_on_what_is_named() -> None:
     first, second = LSHFM(FLAT, FLAT), LSHFM(FLAT, FLAT)
     teacher = {"penultimate": torch.randn(9, 4)}
     assert not torch.equal(first.codes(teacher)["bits"], second.codes(teacher)["bits"])
-    for name in LSHFM.coded_by:
+    for name in LSHFM.code_buffers:
         getattr(second, name).copy_(getattr(first, name))
     assert torch.equal(first.codes(teacher)["bits"], second.codes(teacher)["bits"])
 

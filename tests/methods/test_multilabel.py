@@ -211,7 +211,9 @@ def test_class_means_are_over_the_images_in_which_a_class_is_present() -> None:
 
 
 def test_nd_knows_the_classes_of_places_where_logits_are_others() -> None:
-    dense = Shapes("dense", {"penultimate": (4,), "logits": (18,)}, exclusive=False, classes=3)
+    dense = Shapes(
+        "dense", {"penultimate": (4,), "logits": (18,)}, exclusive_classes=False, classes=3
+    )
     method = ND(dense, dense).double()
     assert method.class_means.shape == (3, 4)
     load(method, class_means=torch.randn(3, 4).double())

@@ -138,7 +138,8 @@ def test_torchvisions_own_are_found_by_name(name: str) -> None:
     each = 1 if name.startswith("fcos") else 9
     rows = {name: found.shapes[name] for name in ("penultimate", "logits")}
     assert rows == {"penultimate": (2304,), "logits": (3 * each,)}
-    assert (found.num_classes, found.shapes.classes, found.shapes.exclusive) == (2, 3, False)
+    assert (found.num_classes, found.shapes.classes) == (2, 3)
+    assert not found.shapes.exclusive_classes
     assert found.classifier_weight.shape == (3 * each, 2304)
     seen = found.train().observe(scenes(1))
     assert seen.features["penultimate"].shape == (len(seen.places), 2304)

@@ -65,7 +65,7 @@ def test_a_loss_over_levels_is_the_mean_over_all_rows() -> None:
 def test_hashes_alone_are_unbounded_at_levels_too() -> None:
     for terms in ("lsh", "lshl2"):
         distiller = ssd_pair({"lshfm": {"terms": terms, "hashes": 8, "weight": 1}})
-        assert distiller.trainable.unbounded == (terms == "lsh")
+        assert distiller.trainable.unbounded_loss == (terms == "lsh")
 
 
 def test_labels_of_a_level_are_those_of_the_matched_boxes() -> None:

@@ -101,10 +101,10 @@ class Trainable(nn.Module):
         return {name for method in self.methods.values() for name in cast(Method, method).reads}
 
     @property
-    def unbounded(self) -> bool:
+    def unbounded_loss(self) -> bool:
         """Whether a detector's features may grow for ever, until its own losses overflow."""
         kinds = (cast(Method, method) for method in self.methods.values())
-        return self.task.truth == "objects" and any(kind.unbounded for kind in kinds)
+        return self.task.truth == "objects" and any(kind.unbounded_loss for kind in kinds)
 
     def forward(self, batch: Batch, teacher: Features | Teacher) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses by name: those on labels, if there are any, and every method's.

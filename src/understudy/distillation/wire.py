@@ -101,14 +101,14 @@ def _built(
 ) -> dict[str, Method]:
     # A layer that one method adds to the student changes the shapes that all of them see.
     for label, (kind, hyper_parameters) in wanted.items():
-        _check_exclusive(label, kind, task.exclusive and student.shapes.exclusive)
+        _check_softmax(label, kind, task.exclusive_classes and student.shapes.exclusive_classes)
         _check_numbered(label, kind, task)
         with seeded(seed + 2):
             for part, shapes in _parts(student, teacher):
                 kind.extend(part, shapes, **hyper_parameters)
     student.take_classifier(teacher)
     ours, theirs = (
-        network.shapes if task.exclusive else network.shapes.independent()
+        network.shapes if task.exclusive_classes else network.shapes.independent()
         for network in (student, teacher)
     )
     built: dict[str, Method] = {}
@@ -184,7 +184,7 @@ def check_methods(recipe: Recipe) -> None:
     for label, given in recipe.methods.items():
         kind = _method_class(label, given, recipe.task)[0]
         _check_labels(label, kind, recipe)
-        _check_exclusive(label, kind, tasks.find(recipe.task).exclusive)
+        _check_softmax(label, kind, tasks.find(recipe.task).exclusive_classes)
 
 
 def _check_blends(recipe: Recipe, task: Task) -> None:
@@ -196,8 +196,8 @@ def _check_blends(recipe: Recipe, task: Task) -> None:
         )
 
 
-def _check_exclusive(label: str, kind: type[Method], exclusive: bool) -> None:
-    if kind.exclusive and not exclusive:
+def _check_softmax(label: str, kind: type[Method], exclusive_classes: bool) -> None:
+    if kind.requires_softmax and not exclusive_classes:
         raise RecipeError(
             f"The method '{label}' has no meaning where classes do not exclude each other: it "
             "needs a softmax over them or the one class of an image. Use kd, which here takes each "
@@ -206,7 +206,7 @@ def _check_exclusive(label: str, kind: type[Method], exclusive: bool) -> None:
 
 
 def _check_numbered(label: str, kind: type[Method], task: Task) -> None:
-    if kind.by_number and task.truth == "objects":
+    if kind.requires_image_index and task.truth == "objects":
         raise RecipeError(
             f"The method '{label}' keeps something for every image, but detectors are compared at "
             "places that are new in every step: use another, such as lshfm, nd or pefd."
@@ -214,7 +214,7 @@ def _check_numbered(label: str, kind: type[Method], task: Task) -> None:
 
 
 def _check_labels(label: str, kind: type[Method], recipe: Recipe) -> None:
-    if kind.one_class and (recipe.data.mixup or recipe.data.cutmix):
+    if kind.requires_hard_labels and (recipe.data.mixup or recipe.data.cutmix):
         raise RecipeError(
             f"The method '{label}' asks which one class an image has, and mixed images have two: "
             "set data.mixup and data.cutmix to 0, or leave the method out."

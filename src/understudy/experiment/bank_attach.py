@@ -44,7 +44,7 @@ class Codes:
 
     def __init__(self, bank: Bank, methods: Mapping[str, Method]) -> None:
         self.bank = bank
-        self.methods = {label: method for label, method in methods.items() if method.coded_by}
+        self.methods = {label: method for label, method in methods.items() if method.code_buffers}
         self._banks: dict[str, Bank] = {}
 
     @torch.no_grad()
@@ -79,7 +79,7 @@ class Codes:
     def _opened(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Bank:
         source = self.bank.contract
         digest = sha256(repr((replace(source, num_views=0), type(method).__qualname__)).encode())
-        for name in method.coded_by:
+        for name in method.code_buffers:
             digest.update(
                 method.get_buffer(name).flatten().cpu().view(torch.uint8).numpy().tobytes()
             )

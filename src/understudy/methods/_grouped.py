@@ -23,7 +23,7 @@ class Grouped(Method):
     def __init__(self, methods: Mapping[str, Method]) -> None:
         super().__init__()
         self.methods = nn.ModuleDict(methods)
-        self.unbounded = any(method.unbounded for method in methods.values())
+        self.unbounded_loss = any(method.unbounded_loss for method in methods.values())
 
     @property
     def each(self) -> dict[str, Method]:

@@ -30,20 +30,20 @@ class Method(nn.Module, ABC):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Task → hyper-parameters and `weight` for it, where a recipe says nothing else."""
 
-    exclusive: ClassVar[bool] = False
+    requires_softmax: ClassVar[bool] = False
     """True if the loss has no meaning but for classes that exclude each other: for a softmax over
     them, or for the one class of an image."""
 
-    one_class: ClassVar[bool] = False
+    requires_hard_labels: ClassVar[bool] = False
     """True if the loss asks which one class an image has, which mixed images cannot say."""
 
-    by_number: ClassVar[bool] = False
+    requires_image_index: ClassVar[bool] = False
     """True if something is kept for every training image, found by its number."""
 
-    unbounded: bool = False
+    unbounded_loss: bool = False
     """True if the loss falls for ever as the student's features grow, as nothing holds them."""
 
-    coded_by: ClassVar[tuple[str, ...]] = ()
+    code_buffers: ClassVar[tuple[str, ...]] = ()
     """Buffers on which `codes` depend; empty where a method has none."""
 
     def __init_subclass__(cls) -> None:

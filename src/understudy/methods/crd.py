@@ -103,9 +103,9 @@ class CRD(Method):
     """
 
     published_weight: ClassVar[float] = 0.8
-    exclusive: ClassVar[bool] = True
-    one_class: ClassVar[bool] = True
-    by_number: ClassVar[bool] = True
+    requires_softmax: ClassVar[bool] = True
+    requires_hard_labels: ClassVar[bool] = True
+    requires_image_index: ClassVar[bool] = True
     student_memory: Float[Tensor, "images dim"]
     teacher_memory: Float[Tensor, "images dim"]
     labels: Int[Tensor, " images"]

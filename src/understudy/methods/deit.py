@@ -46,7 +46,7 @@ class DeiT(Method):
     """
 
     published_weight: ClassVar[float] = 0.5
-    exclusive: ClassVar[bool] = True
+    requires_softmax: ClassVar[bool] = True
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:

@@ -79,7 +79,7 @@ class DIST(Method):
     """
 
     published_weight: ClassVar[float] = 2.0
-    exclusive: ClassVar[bool] = True
+    requires_softmax: ClassVar[bool] = True
 
     def __init__(
         self,

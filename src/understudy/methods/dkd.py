@@ -73,8 +73,8 @@ class DKD(Method):
     """
 
     published_weight: ClassVar[float] = 1.0
-    exclusive: ClassVar[bool] = True
-    one_class: ClassVar[bool] = True
+    requires_softmax: ClassVar[bool] = True
+    requires_hard_labels: ClassVar[bool] = True
 
     def __init__(
         self,

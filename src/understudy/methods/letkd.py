@@ -139,8 +139,8 @@ class LetKD(Method):
     """
 
     published_weight: ClassVar[float] = 1.0
-    exclusive: ClassVar[bool] = True
-    one_class: ClassVar[bool] = True
+    requires_softmax: ClassVar[bool] = True
+    requires_hard_labels: ClassVar[bool] = True
     words: Float[Tensor, "words dim"]
     word_counts: Int[Tensor, " words"]
     axes: Float[Tensor, "dim dims"]

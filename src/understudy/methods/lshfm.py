@@ -198,7 +198,7 @@ class LSHFM(Method):
         "multilabel": {"weight": 0.5, "hashes_per_dim": 4, "selective": False},
         "detection": {"weight": 7.0, "hashes": 4096, "offset": "zero", "selective": False},
     }
-    coded_by: ClassVar[tuple[str, ...]] = ("hash_weight", "hash_bias")
+    code_buffers: ClassVar[tuple[str, ...]] = ("hash_weight", "hash_bias")
     hash_weight: Float[Tensor, "hashes dim"]
     hash_bias: Float[Tensor, " hashes"]
     hash_std: Float[Tensor, ""]
@@ -229,7 +229,7 @@ class LSHFM(Method):
         products: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         super().__init__()
-        self.unbounded = terms == "lsh" and discrepancy == "bce"
+        self.unbounded_loss = terms == "lsh" and discrepancy == "bce"
         for name, given in {"hashes": hashes, "hashes_per_dim": hashes_per_dim}.items():
             if "lsh" in terms and given is not None and given < 1:
                 raise RecipeError(f"{name!r} of lshfm is {given}; it must be at least 1.")
@@ -257,7 +257,7 @@ class LSHFM(Method):
     def codes(self, teacher: Features) -> Features:
         """`bits` of the penultimate feature, eight hashes a byte; none where no bits are compared.
 
-        They hold for the hashes as they are: a bank must know `coded_by`.
+        They hold for the hashes as they are: a bank must know `code_buffers`.
         """
         if "lsh" not in self.terms or self.discrepancy != "bce":
             return {}
@@ -328,7 +328,7 @@ def _directions(count: int, dim: int, seed: int | None) -> Float[Tensor, "hashes
 
 def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
     """Whether the teacher can be right or wrong about a label at all."""
-    if not student.exclusive:
+    if not student.exclusive_classes:
         raise ShapeError(
             "The selective form of lshfm asks whether the teacher is right about the one class of "
             f"an image, but {student.owner} tells several; set selective to false."

@@ -35,7 +35,7 @@ class Task(ABC):
     uses_labels: ClassVar[bool] = True
     """False if a run needs no label at all."""
 
-    exclusive: ClassVar[bool] = True
+    exclusive_classes: ClassVar[bool] = True
     """Whether an image, or a place in it, has one class, so that logits go through a softmax."""
 
     truth: ClassVar[Literal["class", "classes", "objects"]] = "class"

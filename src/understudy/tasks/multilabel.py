@@ -64,7 +64,7 @@ class MultiLabel(Task):
         RecipeError: Other than three of them, a negative γ, or a clip that is no share.
     """
 
-    exclusive: ClassVar[bool] = False
+    exclusive_classes: ClassVar[bool] = False
     truth: ClassVar[Literal["classes"]] = "classes"
     headline: ClassVar[str] = "mAP"
 

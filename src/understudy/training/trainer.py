@@ -105,7 +105,7 @@ class Trainer:
                 distiller.teacher.compile()
         self.splitting = Splitting(distiller.trainable)
         self.clip = training.clip
-        if training.clip is None and distiller.trainable.unbounded:
+        if training.clip is None and distiller.trainable.unbounded_loss:
             self.clip = CLIP
             note(f"gradients are clipped at {CLIP:g}: hashes alone let a detector's features grow")
         self.optimizer = _optimizer(distiller, training)

@@ -89,7 +89,7 @@ class Dense(OverPyramid):
         weight = self.classifier_weight
         rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
         known = self._head.num_classes
-        return Shapes(self.name, {**maps, **rows}, exclusive=False, classes=known)
+        return Shapes(self.name, {**maps, **rows}, exclusive_classes=False, classes=known)
 
     def _scored(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [self._scores(self._head.conv(each)) for each in maps]

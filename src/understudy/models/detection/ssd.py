@@ -73,14 +73,14 @@ class Grid(Detector):
             name: Shapes(
                 f"{name} of {self.name}",
                 {"penultimate": (layer.weight[0].numel(),), "logits": (layer.out_channels,)},
-                exclusive=False,
+                exclusive_classes=False,
                 classes=known,
                 softmaxes=boxes,
             )
             for (name, layer), boxes in zip(self.scores.items(), self._boxes, strict=True)
         }
         flat = {f"{name}/{key}": x for name, part in groups.items() for key, x in part.items()}
-        return Shapes(self.name, flat, exclusive=False, classes=known, groups=groups)
+        return Shapes(self.name, flat, exclusive_classes=False, classes=known, groups=groups)
 
     @property
     def num_classes(self) -> int:
