@@ -1,4 +1,7 @@
-"""Write the tables of README.md from the measurements in this folder: `make results`."""
+"""Write the tables of README.md and docs/results.md: `make results`.
+
+A measurement is a JSON file in this folder; its table stands between marks of its name.
+"""
 
 import json
 import re
@@ -9,19 +12,19 @@ from understudy.reporting.collect import of_comparison
 from understudy.reporting.tables import markdown_table
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
 PRECISIONS = ("fp32", "best")
 COMPARED = {
     "bank": "fastest peer",
     "first run": "first run",
     "four students, bank": "four students",
 }
-"""What a peer is compared with in the measurements → the head of its columns."""
+"""What another project is compared with: key of the measurement → title of its columns."""
 BLOCK = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def block(match: re.Match[str]) -> str:
-    """The table of one measurement, and under it where it comes from."""
+    """Return the table of one measurement with a line below that says how it was measured."""
     content = json.loads((HERE / f"{match[1]}.json").read_text(encoding="utf-8"))
     render = next(FORMS[key] for key in FORMS if key in content)
     table, origin = render(content)
@@ -29,25 +32,25 @@ def block(match: re.Match[str]) -> str:
 
 
 def comparison(content: dict[str, Any]) -> tuple[str, str]:
-    """A row for the teacher, the control and every arm."""
+    """Return a table with a row for the teacher, the control and every method."""
     seeds = len(content["arms"][0]["seeds"])
     origin = (
         f"Mean ± standard deviation over {seeds} seeds; in brackets the 95 % interval, paired over "
-        f"seeds. Recipe {content['recipe_digest']}, {content['machine']}, "
-        f"{content['seconds'] / 60:.0f} minutes of training, {content['created'][:10]}."
+        f"seeds. Recipe {content['recipe_digest']}, {_machine(content)}, "
+        f"{_minutes(content['seconds'])} of training, {content['created'][:10]}."
     )
     return markdown_table(of_comparison(content)), origin
 
 
 def listed(content: dict[str, Any]) -> tuple[str, str]:
-    """The rows as they were written down."""
+    """Return a table of the rows that the measurement itself lists."""
     lines = [content["columns"], ["---"] * len(content["columns"]), *content["rows"]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
     return table, f"{content['machine']}, {content['created']}. {content['origin']}"
 
 
 def ratios(content: dict[str, Any]) -> tuple[str, str]:
-    """A row for every pair: what a step costs, and how much faster it is than the fastest peer."""
+    """Return a table with a row for each pair: what a step costs, alone and against peers."""
     steps = content["parts"]["steps"]
     against = content["parts"].get("peers", {})
     columns = [f"{name}, {how}" for name in ("with bank", "online") for how in PRECISIONS]
@@ -69,7 +72,7 @@ def ratios(content: dict[str, Any]) -> tuple[str, str]:
 
 
 def _added(detection: dict[str, Any]) -> str:
-    """What a teacher adds to a detector's step, a row for every precision of the student."""
+    """Return a table of what a teacher adds to a detector's step, by the student's precision."""
     names = [name for name in detection["added %"]["fp32"] if name != "ms"]
     head = ["Faster R-CNN, ResNet-101 → ResNet-50", "student alone, ms", *names]
     lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
@@ -81,32 +84,48 @@ def _added(detection: dict[str, Any]) -> str:
 
 
 def _range(by_method: dict[str, Any]) -> str:
-    """Smallest and largest ratio of the methods; of one in two forms, the comparable one."""
+    """Return the smallest and the largest ratio of the methods.
+
+    Of a method measured twice, only the variant with 2048 hashes counts.
+    """
     names = [name for name in by_method if f"{name}, 2048 hashes" not in by_method]
     values = sorted(by_method[name]["median"] for name in names)
     return f"{values[0]:.2f} – {values[-1]:.2f}"
 
 
+def _machine(content: dict[str, Any]) -> str:
+    return re.sub(r"^1 cores", "1 core", content["machine"])
+
+
+def _minutes(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} minute{'s' * (minutes != 1)}"
+
+
 def _origin(content: dict[str, Any]) -> str:
+    """Return how the ratios were measured, in a few sentences."""
     peers = ", ".join(f"{name} {commit}" for name, commit in content.get("peers", {}).items())
     return (
-        f"Batch {content['batch']}, one thread of {content['machine']}, medians of steps in turn "
-        "in one process; read differences under 3 % as equal. With a bank: over the student's own "
-        "step, from the cheapest method to the dearest (lshfm with 2048 hashes where the feature "
-        "has 2048 dimensions). Online: over teacher forward and student step."
+        f"Batch {content['batch']}, one thread of {_machine(content)}. Medians of steps taken in "
+        "turn in one process; differences under 3 % are within the noise. With a bank: over a step "
+        "of the student alone, from the cheapest method to the most expensive (lshfm with 2048 "
+        "hashes where the feature has 2048 dimensions). Online: over the teacher's forward pass "
+        "plus a step of the student."
         + (f" Fastest of {peers}." if peers else "")
         + (
-            " Of a detector: two images of 320 pixels, beyond a step of torchvision's own."
+            " Detector: two images of 320 pixels; extra time over a training step of torchvision's "
+            "own detector."
             if "detection" in content["parts"]
             else ""
         )
-        + " [What the ratios mean](docs/benchmarks.md); `make bench` measures them anew."
+        + " [What the ratios mean](benchmarks.md); `make bench` repeats the measurement."
     )
 
 
 FORMS = {"arms": comparison, "rows": listed, "parts": ratios}
-"""What only one form of a measurement holds → how it is rendered."""
+"""A key that only one kind of measurement has → the function that renders it."""
 
 
 if __name__ == "__main__":
-    README.write_text(BLOCK.sub(block, README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(BLOCK.sub(block, page.read_text(encoding="utf-8")), encoding="utf-8")

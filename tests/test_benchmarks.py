@@ -165,7 +165,17 @@ def test_tables_render(tmp_path: Path) -> None:
     assert "| student in fp32 | 2400 | +1.0 % |" in tables["ratios"](content)[0]
 
 
-def test_the_tables_of_the_readme_are_those_of_the_measurements() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_the_tables_of_a_page_are_those_of_the_measurements(page: str) -> None:
     tables = runpy.run_path(str(ROOT / "results" / "tables.py"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert tables["BLOCK"].sub(tables["block"], readme) == readme
+    assert ROOT / page in tables["PAGES"]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- table: " in text
+    assert tables["BLOCK"].sub(tables["block"], text) == text
+
+
+def test_every_measurement_has_a_table() -> None:
+    tables = runpy.run_path(str(ROOT / "results" / "tables.py"))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    measured = {path.stem for path in (ROOT / "results").glob("*.json")}
+    assert {match[1] for match in tables["BLOCK"].finditer(page)} == measured
