@@ -158,8 +158,8 @@ class TeacherOutputs(Protocol):
         tensor `(batch, 3, 0, 0)`.
         """
 
-    def part(self, group: str) -> "TeacherOutputs":
-        """The same of one group of places, whose features have no prefix."""
+    def group(self, name: str) -> "TeacherOutputs":
+        """Return the outputs of one group of places; feature names lose the group's prefix."""
 
 
 class Extendable(Protocol):
@@ -182,11 +182,11 @@ class Extendable(Protocol):
     def rehead(self, layer: nn.Module, classifier: nn.Linear) -> None:
         """Let `penultimate/map` pass through a layer that stays, and classify its average anew."""
 
-    def averages(self, feature: str) -> bool:
+    def depends_only_on_mean(self, feature: str) -> bool:
         """Whether nothing but the mean over the locations of the map `feature` matters."""
 
 
-class Part(Extendable, Protocol):
+class Group(Extendable, Protocol):
     """A group of places of a network, as a method sees it."""
 
     @property
@@ -204,7 +204,7 @@ def of_group(features: Mapping[str, Tensor], group: str) -> Features:
     return {k.removeprefix(mine): x for k, x in features.items() if k.startswith(mine)}
 
 
-def split(
+def by_group(
     features: Mapping[str, Tensor], batch: Batch, groups: Iterable[str]
 ) -> dict[str, tuple[Features, Batch]]:
     """Features and rows of each group; the rows of a batch follow each other group by group."""

@@ -42,7 +42,7 @@ def extended(name: str = "resnet20", *, words: int = 5, averaged: bool | None = 
     torch.manual_seed(0)
     network = models.find(name, num_classes=4)
     for place in ("last_stage/first", "penultimate/map"):
-        mean = network.averages(place) if averaged is None else averaged
+        mean = network.depends_only_on_mean(place) if averaged is None else averaged
         layer = KDLayer(network.shapes[place][0], words, alpha=0.5, averaged=mean)
         network.insert(place, layer, {f"scores of {place}": "score"})
     return network
@@ -71,8 +71,8 @@ def test_places_in_foreign_networks_are_found(name: str) -> None:
     network = models.find(name, num_classes=4, size=64)
     found = tuple(network.taps[key] for key in ("last_stage/first", "penultimate/map"))
     assert found == FOREIGN[name]
-    assert network.averages("penultimate/map")
-    assert not network.averages("last_stage/first")
+    assert network.depends_only_on_mean("penultimate/map")
+    assert not network.depends_only_on_mean("last_stage/first")
 
 
 def test_a_transformer_has_no_such_places() -> None:
@@ -114,8 +114,8 @@ def test_a_map_that_is_normed_after_the_average_may_not_be_averaged_if_it_is_ben
         nn.ReLU(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
     )  # fmt: skip
     network = Network(bent, taps={"before": "1"})
-    assert not network.averages("before")
-    assert network.averages("penultimate/map")
+    assert not network.depends_only_on_mean("before")
+    assert network.depends_only_on_mean("penultimate/map")
 
 
 def test_maps_with_channels_last_pass_the_layer_channels_first() -> None:
@@ -124,7 +124,7 @@ def test_maps_with_channels_last_pass_the_layer_channels_first() -> None:
         options={"img_size": 64, **TINY_SWIN},
     )  # fmt: skip
     width, *_ = network.shapes["penultimate/map"]
-    layer = KDLayer(width, 5, alpha=1.0, averaged=network.averages("penultimate/map"))
+    layer = KDLayer(width, 5, alpha=1.0, averaged=network.depends_only_on_mean("penultimate/map"))
     network.insert("penultimate/map", layer, {"scores": "score"})
     side = network.shapes["penultimate/map"][1]
     assert network.features(images(64))["scores"].shape == (2, 5, side, side)

@@ -99,19 +99,19 @@ def test_an_image_without_objects_is_background() -> None:
 def test_an_embedding_folds_into_the_scores(family: str, tmp_path: Path) -> None:
     found = detector(family, "resnet18").eval()
     for level in found.shapes.groups:
-        found.part(level).embed(24)
-        assert found.part(level).shapes["penultimate"] == (24,)
+        found.group(level).embed(24)
+        assert found.group(level).shapes["penultimate"] == (24,)
     seen = found.observe(scene())
     plain = detection.wrap(found.plain()).eval()
     again = plain.at(seen.places)
     for level in found.shapes.groups:
-        part, rows = found.part(level), seen.features[f"{level}/penultimate"]
+        part, rows = found.group(level), seen.features[f"{level}/penultimate"]
         logits = rows @ part.classifier_weight.T + part.classifier_bias
         expected = seen.features[f"{level}/logits"]
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(again[f"{level}/logits"], expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(NetworkError, match="another width"):
-        found.part("level1").embed(25)
+        found.group("level1").embed(25)
     save_file(found.module.state_dict(), tmp_path / "embedded.safetensors")
     given = {**OPTIONS[family], "backbone": "resnet18"}
     restored = detection.find(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import ShapeError
-from understudy.features import Features, Observation, Places, TeacherOutputs, of_group, split
+from understudy.features import Features, Observation, Places, TeacherOutputs, by_group, of_group
 from understudy.methods import Method
 from understudy.models.base import Reader, Wrapped
 from understudy.profiling import span
@@ -263,24 +263,24 @@ class _Outputs(TeacherOutputs):
             else:
                 yield found, batch
 
-    def part(self, group: str) -> "_PartOutputs":
-        return _PartOutputs(self, self._teacher.network, group)
+    def group(self, name: str) -> "_GroupOutputs":
+        return _GroupOutputs(self, self._teacher.network, name)
 
 
-class _PartOutputs(TeacherOutputs):
+class _GroupOutputs(TeacherOutputs):
     """The same of one group of places."""
 
     def __init__(self, whole: _Outputs, network: Wrapped, group: str) -> None:
         self._whole, self._group = whole, group
-        self._groups, self._part = tuple(network.shapes.groups), network.part(group)
+        self._groups, self._classifier = tuple(network.shapes.groups), network.group(group)
 
     @property
     def classifier_weight(self) -> Float[Tensor, "scores dim"]:
-        return self._part.classifier_weight
+        return self._classifier.classifier_weight
 
     @property
     def classifier_bias(self) -> Float[Tensor, " scores"] | None:
-        return self._part.classifier_bias
+        return self._classifier.classifier_bias
 
     @property
     def num_images(self) -> int:
@@ -288,10 +288,10 @@ class _PartOutputs(TeacherOutputs):
 
     def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
         for features, batch in self._whole.batches(augmented=augmented):
-            yield split(features, batch, self._groups)[self._group]
+            yield by_group(features, batch, self._groups)[self._group]
 
-    def part(self, group: str) -> "_PartOutputs":
-        return self._whole.part(group)
+    def group(self, name: str) -> "_GroupOutputs":
+        return self._whole.group(name)
 
 
 def _as_batch(item: Any) -> Batch:

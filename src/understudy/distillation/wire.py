@@ -128,7 +128,7 @@ def _parts(student: Wrapped, teacher: Wrapped) -> list[tuple[Extendable, Shapes]
             f"{teacher.name} ({type(teacher.module).__name__}) are read at different places in an "
             "image: take detectors of one kind, with as many levels."
         )
-    return [(student.part(name), theirs[name]) for name in ours] or [(student, teacher.shapes)]
+    return [(student.group(name), theirs[name]) for name in ours] or [(student, teacher.shapes)]
 
 
 def _method(

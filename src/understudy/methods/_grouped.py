@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.features import Features, TeacherOutputs, of_group, split
+from understudy.features import Features, TeacherOutputs, by_group, of_group
 from understudy.methods._method import Method
 
 
@@ -38,7 +38,7 @@ class Grouped(Method):
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Let each measure its group, in a pass of its own if it needs one."""
         for group, method in self.each.items():
-            method.prepare(teacher.part(group))
+            method.prepare(teacher.group(group))
 
     def projected(self, student: Features) -> Features:
         """What each makes of its group."""
@@ -51,7 +51,7 @@ class Grouped(Method):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """The mean over all rows; the rows of a batch follow each other group by group."""
         losses, rows = [], []
-        for group, (own, part) in split(student, batch, self.each).items():
+        for group, (own, part) in by_group(student, batch, self.each).items():
             losses.append(self.each[group](own, of_group(teacher, group), part))
             rows.append(len(part))
         weights = losses[0].new_tensor(rows) / sum(rows)

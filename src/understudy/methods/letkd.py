@@ -176,7 +176,7 @@ class LetKD(Method):
                     "student takes the layers of one letkd."
                 )
             feature = features[place]
-            averaged = place == "penultimate" and student.averages(feature)
+            averaged = place == "penultimate" and student.depends_only_on_mean(feature)
             layer = KDLayer(student.shapes[feature][0], counts[place], alpha=strengths[place],
                             averaged=averaged)  # fmt: skip
             student.insert(feature, layer, {SCORES[place]: "score"})

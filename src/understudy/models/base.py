@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import NetworkError
-from understudy.features import Features, Observation, Part, Places, Shapes
+from understudy.features import Features, Group, Observation, Places, Shapes
 
 Reader = Callable[[Places, Collection[str] | None], Features]
 """Gives features at places: all, or those of some names and perhaps more."""
@@ -78,7 +78,7 @@ class Wrapped(nn.Module, ABC):
         """
         raise NetworkError(f"{self.name} looks at whole images, not at places in them.")
 
-    def part(self, group: str) -> Part:
+    def group(self, name: str) -> Group:
         """One of the groups of places that `shapes` names.
 
         Raises:
@@ -126,7 +126,7 @@ class Wrapped(nn.Module, ABC):
         """
         raise self._closed("another head")
 
-    def averages(self, feature: str) -> bool:
+    def depends_only_on_mean(self, feature: str) -> bool:
         """Whether nothing but the mean over the locations of a map matters to the output."""
         return False
 

@@ -187,7 +187,7 @@ class Network(Wrapped):
         self.taps |= {name: f"{path}.layer.{inner}" for name, inner in taps.items()}
         self._attach()
 
-    def averages(self, feature: str) -> bool:
+    def depends_only_on_mean(self, feature: str) -> bool:
         """Whether nothing but the mean over the locations of a map matters to the output."""
         if self._places().get("penultimate/map") != self.taps[feature]:
             return False  # later layers may let nothing pass as yet, and do so once trained

@@ -95,9 +95,9 @@ class Grid(Detector):
     def classifier_bias(self) -> None:
         """None: every level has its own."""
 
-    def part(self, group: str) -> "Level":
+    def group(self, name: str) -> "Level":
         """One level."""
-        return Level(self, group)
+        return Level(self, name)
 
     @property
     def _head(self) -> Any:
@@ -283,9 +283,9 @@ class Level:
         """Refused, as by the detector."""
         self._detector.rehead(layer, classifier)
 
-    def averages(self, feature: str) -> bool:
+    def depends_only_on_mean(self, feature: str) -> bool:
         """No."""
-        return self._detector.averages(feature)
+        return self._detector.depends_only_on_mean(feature)
 
 
 def _last(level: nn.Module) -> str:
