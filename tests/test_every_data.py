@@ -13,7 +13,7 @@ from PIL import Image
 
 from understudy import data
 from understudy.batch import UNLABELLED
-from understudy.data.views import of
+from understudy.data.views import make_views
 from understudy.errors import DataError, NameNotFound
 
 # Read when `datasets` is first imported, which the source does lazily.
@@ -154,7 +154,7 @@ def test_known_classes_spare_the_training_files(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", data.names())
 def test_source_feeds_a_loader(name: str, tmp_path: Path) -> None:
     source = data.find(name).load(ROOTS[name](tmp_path), "train")
-    views = of(source, augment="crop_flip", size=32, seed=0)
+    views = make_views(source, augment="crop_flip", size=32, seed=0)
     loader = data.Loader(views, source.labels, batch=64, seed=0, shuffle=True)
     (batch,) = next(loader.epoch(0))
     assert batch.images.shape == (len(batch), 3, 32, 32)

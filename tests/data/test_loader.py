@@ -152,12 +152,12 @@ def test_epochs_and_seeds_differ() -> None:
 def test_evaluation_sees_every_image_in_order(images: int, batch: int, world: int) -> None:
     everything = [(i, CLEAN, i % 5) for i in range(images)]
     alone = loader(images, batch=batch, shuffle=False)
-    assert rows(list(alone.once(augmented=False))) == everything
+    assert rows(list(alone.single_pass(augmented=False))) == everything
     assert [i for step in alone.epoch(0) for i, _, _ in rows(step)] == list(range(images))
     shares = [
         rows(
             list(
-                loader(images, batch=batch, shuffle=False, rank=r, world=world).once(
+                loader(images, batch=batch, shuffle=False, rank=r, world=world).single_pass(
                     augmented=False
                 )
             )
@@ -168,7 +168,7 @@ def test_evaluation_sees_every_image_in_order(images: int, batch: int, world: in
 
 
 def test_once_augmented_shows_view_zero() -> None:
-    assert {view for _, view, _ in rows(list(loader(20).once(augmented=True)))} == {0}
+    assert {view for _, view, _ in rows(list(loader(20).single_pass(augmented=True)))} == {0}
 
 
 @pytest.mark.parametrize("options", [{}, {"world": 2}, {"accumulate": 4}])

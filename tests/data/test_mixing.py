@@ -162,7 +162,7 @@ def test_starting_later_mixes_the_same() -> None:
 
 
 def test_what_is_measured_is_not_mixed() -> None:
-    assert all(batch.mixed is None for batch in loader().once(augmented=True))
+    assert all(batch.mixed is None for batch in loader().single_pass(augmented=True))
 
 
 def test_workers_mix_the_same(tree: Path) -> None:

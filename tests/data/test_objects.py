@@ -154,9 +154,9 @@ def test_what_would_part_boxes_from_images_is_refused(augment: Augment) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_the_same_with_any_workers(workers: int) -> None:
     made = views(jitter=0.2)
-    upright = torch.tensor([height > width for height, width in Squares.sizes])
+    portrait = torch.tensor([height > width for height, width in Squares.sizes])
     loader = Loader(
-        made, Squares().labels, batch=2, seed=1, shuffle=True, upright=upright, workers=workers
+        made, Squares().labels, batch=2, seed=1, shuffle=True, portrait=portrait, workers=workers
     )
     for (batch,) in loader.epoch(4):
         assert batch.objects is not None
@@ -165,16 +165,16 @@ def test_a_loader_gives_the_same_with_any_workers(workers: int) -> None:
 
 
 @given(
-    upright=st.lists(st.booleans(), min_size=1, max_size=60),
+    portrait=st.lists(st.booleans(), min_size=1, max_size=60),
     batch=st.integers(1, 9),
     seed=st.integers(0, 99),
     epoch=st.integers(0, 9),
 )
-def test_batches_hold_one_shape(upright: list[bool], batch: int, seed: int, epoch: int) -> None:
-    kinds = torch.tensor(upright)
+def test_batches_hold_one_shape(portrait: list[bool], batch: int, seed: int, epoch: int) -> None:
+    kinds = torch.tensor(portrait)
     index, view = grouped(kinds, batch=batch, seed=seed, epoch=epoch)
-    assert index.sort().values.tolist() == list(range(len(upright)))
-    assert view.tolist() == [epoch] * len(upright)
+    assert index.sort().values.tolist() == list(range(len(portrait)))
+    assert view.tolist() == [epoch] * len(portrait)
     both = [len(part.unique()) == 2 for part in kinds[index].split(batch)]
     assert sum(both) <= 1
     assert torch.equal(index, grouped(kinds, batch=batch, seed=seed, epoch=epoch)[0])
@@ -246,7 +246,7 @@ def test_mixed_batches_count_images_not_classes() -> None:
     part = class_balanced(Several(), labels=20, seed=0)
     made = ObjectViews(part, augment="none", seed=0, jitter=0.0)
     loader = Loader(made, part.labels, batch=8, seed=0, shuffle=True, labelled_share=0.5)
-    index, _ = loader.ordered(0)
+    index, _ = loader.epoch_order(0)
     shares = part.labelled[index].view(-1, 8).sum(1)
     assert shares.tolist() == [4] * len(shares)
 

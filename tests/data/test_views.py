@@ -11,8 +11,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from understudy.data import CLEAN, FileViews, MemorySource, MemoryViews
-from understudy.data._random import mix, uniform
-from understudy.data.views import Augment, of
+from understudy.data._random import counter_hash, uniform
+from understudy.data.views import Augment, make_views
 from understudy.errors import DataError
 
 SIZE = 32
@@ -39,7 +39,7 @@ def reference(pixels: Tensor, number: int) -> Tensor:
 
 def test_hash_is_splitmix64() -> None:
     # The first outputs of the published generator from the state 0, and its chaining by hand.
-    assert int(mix(0)) % 2**64 == 0xE220A8397B1DCDAF
+    assert int(counter_hash(0)) % 2**64 == 0xE220A8397B1DCDAF
     mask = 2**64 - 1
 
     def step(state: int, counter: int) -> int:
@@ -49,7 +49,7 @@ def test_hash_is_splitmix64() -> None:
         return z ^ (z >> 31)
 
     expected = step(step(step(0, 5), 2**40), 3)
-    assert int(mix(5, ints(2**40), ints(3))) % 2**64 == expected
+    assert int(counter_hash(5, ints(2**40), ints(3))) % 2**64 == expected
 
 
 def test_every_view_is_equally_likely() -> None:
@@ -75,7 +75,7 @@ def test_a_numbered_view_is_torchvisions_to_the_bit(i: int, number: int) -> None
 def test_the_layout_changes_no_value(augment: Augment) -> None:
     data, index = source(), torch.arange(7)
     shown = [
-        of(data, augment=augment, size=SIZE, seed=0, channels_last=last)(index, index)
+        make_views(data, augment=augment, size=SIZE, seed=0, channels_last=last)(index, index)
         for last in (False, True)
     ]
     assert torch.equal(*shown)
@@ -122,7 +122,7 @@ def test_the_hash_reaches_all_views_of_an_image() -> None:
 def test_a_view_depends_on_nothing_but_its_numbers(
     augment: Augment, jitter: float, in_memory: bool, rows: list[tuple[int, int]], seed: int
 ) -> None:
-    make = of if in_memory else FileViews
+    make = make_views if in_memory else FileViews
     views = make(source(), augment=augment, size=SIZE, seed=seed, jitter=jitter)
     together = views(*torch.tensor(rows).T)
     alone = [views(ints(i), ints(v))[0] for i, v in reversed(rows)]
@@ -133,7 +133,7 @@ def test_a_view_depends_on_nothing_but_its_numbers(
     assert together.max() <= 1
 
 
-@pytest.mark.parametrize("make", [of, FileViews])
+@pytest.mark.parametrize("make", [make_views, FileViews])
 def test_seed_image_and_view_all_matter(make: type[FileViews]) -> None:
     data = source(64)
     same = MemorySource(data.pixels[:1].expand(64, -1, -1, -1).clone(), data.labels, ())
@@ -148,7 +148,7 @@ def test_seed_image_and_view_all_matter(make: type[FileViews]) -> None:
     assert not torch.equal(views(rows, zeros), other_seed(rows, zeros))
 
 
-@pytest.mark.parametrize("make", [of, FileViews])
+@pytest.mark.parametrize("make", [make_views, FileViews])
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_the_clean_view_of_an_image_of_the_right_size_is_the_image(
     make: type[FileViews], augment: Augment
@@ -181,7 +181,7 @@ def test_a_resized_crop_is_torchvisions_to_the_bit(seed: int, view: int) -> None
     views = FileViews(data, augment="resized_crop", size=48, seed=seed)
     theirs = v2.Compose([v2.RandomResizedCrop(48, antialias=True), v2.RandomHorizontalFlip()])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(mix(seed, ints(1), ints(view))))
+        torch.manual_seed(int(counter_hash(seed, ints(1), ints(view))))
         expected = theirs(data.pixels[1])
     assert torch.equal(views(ints(1), ints(view))[0], expected / 255)
     assert views.description == f"{theirs}, seed {seed}"
@@ -191,13 +191,13 @@ def test_a_resized_crop_is_torchvisions_to_the_bit(seed: int, view: int) -> None
 def test_jitter_changes_colours_after_the_crop(augment: Augment) -> None:
     data, index = source(), torch.arange(7)
     plain = FileViews(data, augment=augment, size=SIZE, seed=0)
-    views = of(data, augment=augment, size=SIZE, seed=0, jitter=0.4)
+    views = make_views(data, augment=augment, size=SIZE, seed=0, jitter=0.4)
     assert isinstance(views, FileViews)
     assert views.description != plain.description
     assert not torch.equal(views(index, index), plain(index, index))
     jitter = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(mix(0, ints(3), ints(2))))
+        torch.manual_seed(int(counter_hash(0, ints(3), ints(2))))
         expected = jitter(plain.transform(data.pixels[3]))
     assert torch.equal(views(ints(3), ints(2))[0], expected / 255)
     clean = torch.full_like(index, CLEAN)
@@ -207,7 +207,7 @@ def test_jitter_changes_colours_after_the_crop(augment: Augment) -> None:
 def test_no_jitter_is_no_change() -> None:
     for augment in AUGMENTS:
         shown = [
-            of(source(), augment=augment, size=SIZE, seed=0, **options)
+            make_views(source(), augment=augment, size=SIZE, seed=0, **options)
             for options in ({}, {"jitter": 0.0})
         ]
         assert type(shown[0]) is type(shown[1])
@@ -216,7 +216,7 @@ def test_no_jitter_is_no_change() -> None:
 
 def test_a_negative_jitter_is_refused() -> None:
     with pytest.raises(DataError, match=r"data\.jitter is -0\.1, but a strength is 0 or above"):
-        of(source(), augment="flip", size=SIZE, seed=0, jitter=-0.1)
+        make_views(source(), augment="flip", size=SIZE, seed=0, jitter=-0.1)
 
 
 def test_a_transform_of_another_size_is_refused() -> None:
@@ -255,5 +255,5 @@ def test_a_gpu_shows_the_same_pixels() -> None:
 
 
 def test_pixels_in_memory_are_shown_in_batches() -> None:
-    assert isinstance(of(source(), augment="crop_flip", size=SIZE, seed=0), MemoryViews)
-    assert isinstance(of(source(), augment="resized_crop", size=SIZE, seed=0), FileViews)
+    assert isinstance(make_views(source(), augment="crop_flip", size=SIZE, seed=0), MemoryViews)
+    assert isinstance(make_views(source(), augment="resized_crop", size=SIZE, seed=0), FileViews)

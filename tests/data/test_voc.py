@@ -154,7 +154,7 @@ def test_a_control_sees_images_of_difficult_objects_alone(beside: Path) -> None:
     write(beside / "test/c.xml", thing(*CAT))
     experiment = build.experiment(wanted(beside, "detection"))
     assert experiment.images.labelled.tolist() == [True, False]
-    assert sorted(experiment.train.ordered(0)[0].tolist()) == [0, 1]
+    assert sorted(experiment.train.epoch_order(0)[0].tolist()) == [0, 1]
 
 
 FAULTS: dict[str, tuple[str, list[float] | None]] = {

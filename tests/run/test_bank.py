@@ -186,13 +186,13 @@ def test_only_batches_that_miss_something_are_shown(
     experiment = build.experiment(wanted)
     bank_attach.attach(experiment, wanted, None)
     loader, distiller = experiment.everything, experiment.distiller
-    first, second, third = loader.once(augmented=False)
+    first, second, third = loader.single_pass(augmented=False)
     distiller.observe(first)
     distiller.observe(third)
     with counted(monkeypatch) as seen, shown(monkeypatch) as images:
         experiment.prepare()
     assert seen == images == [256]
-    got = list(loader.once(augmented=False, stored=distiller.stored))
+    got = list(loader.single_pass(augmented=False, stored=distiller.stored))
     assert [batch.images.shape for batch in got] == [(256, 3, 0, 0), (256, 3, 0, 0), (88, 3, 0, 0)]
     for bare, whole in zip(got, (first, second, third), strict=True):
         assert torch.equal(bare.labels, whole.labels)
@@ -235,7 +235,7 @@ def test_the_time_of_the_live_teacher_is_known(tiny: Recipe, tmp_path: Path) -> 
     teacher = experiment.distiller.teacher
     assert teacher is not None
     source = bank_attach.opened(experiment, teacher, wanted)
-    (batch,) = experiment.everything.once(augmented=False)
+    (batch,) = experiment.everything.single_pass(augmented=False)
     source(batch)
     spent = source.seconds
     assert spent > 0

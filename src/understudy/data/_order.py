@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from understudy.batch import labelled
-from understudy.data._random import mix
+from understudy.data._random import counter_hash
 from understudy.errors import DataError
 
 Pairs = tuple[Int64[Tensor, " images"], Int64[Tensor, " images"]]
@@ -22,13 +22,13 @@ def plain(images: int, *, seed: int, epoch: int) -> Pairs:
     return shuffled(images, seed, epoch, _EVERYTHING), torch.full((images,), epoch)
 
 
-def grouped(upright: Bool[Tensor, " images"], *, batch: int, seed: int, epoch: int) -> Pairs:
-    """The same in batches of images that are all upright, or all not: little of them is padding.
+def grouped(portrait: Bool[Tensor, " images"], *, batch: int, seed: int, epoch: int) -> Pairs:
+    """The same in batches of images that are all portrait, or all not: little of them is padding.
 
     What is left of both kinds when the batches are full comes last: one batch at most holds both.
     """
-    order, view = plain(len(upright), seed=seed, epoch=epoch)
-    kinds = [order[upright[order]], order[~upright[order]]]
+    order, view = plain(len(portrait), seed=seed, epoch=epoch)
+    kinds = [order[portrait[order]], order[~portrait[order]]]
     full = torch.cat([x[: len(x) // batch * batch].view(-1, batch) for x in kinds])
     rest = [x[len(x) // batch * batch :] for x in kinds]
     return torch.cat([full[shuffled(len(full), seed, epoch, _BATCHES)].flatten(), *rest]), view
@@ -80,5 +80,5 @@ def _repeated(
 
 
 def shuffled(n: int, *counters: int) -> Int64[Tensor, " n"]:
-    generator = torch.Generator().manual_seed(int(mix(*counters)))
+    generator = torch.Generator().manual_seed(int(counter_hash(*counters)))
     return torch.randperm(n, generator=generator)

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 
-def mix(*counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
+def counter_hash(*counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
     """A hash of some counters, uniform over all 64-bit integers: SplitMix64 over a chain."""
     state = torch.zeros((), dtype=torch.int64)
     for counter in counters:
@@ -23,7 +23,7 @@ def mix(*counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
 
 def uniform(below: int, *counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
     """An integer in [0, below) for the counters; its bias is below 2^-50 for `below` < 2^13."""
-    return _shift(mix(*counters), 1) % below
+    return _shift(counter_hash(*counters), 1) % below
 
 
 def _shift(x: Int64[Tensor, " batch"], bits: int) -> Int64[Tensor, " batch"]:

@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from understudy.batch import Objects, padded
-from understudy.data._random import mix
+from understudy.data._random import counter_hash
 from understudy.data._transforms import Augment, ScaleJitter, chosen, colour
 from understudy.data.source import Source
 from understudy.data.views import CLEAN, Views, seeded
@@ -40,7 +40,7 @@ class ObjectViews(Views):
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 height width"], Objects]:
         """View number `view` of each image, in the upper left corner of its place, with boxes."""
-        seeds = mix(self.seed, index, view).tolist()
+        seeds = counter_hash(self.seed, index, view).tolist()
         shown = [
             self._shown(i, v, s)
             for i, v, s in zip(index.tolist(), view.tolist(), seeds, strict=True)

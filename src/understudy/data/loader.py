@@ -47,7 +47,7 @@ class Loader:
         batch: int,
         seed: int,
         shuffle: bool,
-        upright: Bool[Tensor, " images"] | None = None,
+        portrait: Bool[Tensor, " images"] | None = None,
         labelled_share: float | None = None,
         mixing: Mixing | None = None,
         smoothing: float = 0.0,
@@ -66,7 +66,7 @@ class Loader:
             seed: Seed of the order.
             shuffle: Random order, and a last batch too small for every micro-batch to hold two
                 images is left out; otherwise all images in their own order.
-            upright: Which images are higher than wide, and share random batches with their like.
+            portrait: Which images are higher than wide, and share random batches with their like.
             labelled_share: Share of labelled images in every batch, which are repeated within an
                 epoch as often as that needs; None takes all images as they come.
             mixing: How the images of an epoch are mixed with each other, if they are.
@@ -81,10 +81,10 @@ class Loader:
             RecipeError: A smoothing outside of [0, 1).
         """
         self.views, self.labels = views, labels
-        self.batch, self.seed, self.shuffle, self.upright = batch, seed, shuffle, upright
+        self.batch, self.seed, self.shuffle, self.portrait = batch, seed, shuffle, portrait
         self.labelled_share, self.mixing, self.smoothing = labelled_share, mixing, smoothing
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
-        self._coming = _NOTHING
+        self._upcoming = _NOTHING
         if len(self) == 0:
             raise DataError(
                 f"There are {len(labels)} images, too few for a batch on which {world} processes × "
@@ -120,23 +120,23 @@ class Loader:
         given = 0
         for step in steps:
             given += sum(len(part) for part, _ in step)
-            self._coming = rows[given:], numbers[given:]
+            self._upcoming = rows[given:], numbers[given:]
             yield list(islice(batches, len(step)))
 
-    def ordered(self, number: int) -> Pairs:
+    def epoch_order(self, number: int) -> Pairs:
         """All that one process shows in an epoch, one step after the other: `(index, number)`."""
         index, view = self._order(number)
         count = min(len(index), len(self) * self.batch)
         return index[:count], self.views.number(index[:count], view[:count])
 
-    def coming(self) -> Pairs:
+    def upcoming(self) -> Pairs:
         """What this process will show in this epoch after the step given last: `(index, number)`.
 
         Views are numbered as `Views.show` knows them.
         """
-        return self._coming
+        return self._upcoming
 
-    def once(
+    def single_pass(
         self,
         *,
         augmented: bool,
@@ -170,8 +170,8 @@ class Loader:
             index = torch.arange(len(self.labels))
             return index, torch.full_like(index, epoch)
         if self.labelled_share is None:
-            if self.upright is not None:
-                return grouped(self.upright, batch=self.batch, seed=self.seed, epoch=epoch)
+            if self.portrait is not None:
+                return grouped(self.portrait, batch=self.batch, seed=self.seed, epoch=epoch)
             return plain(len(self.labels), seed=self.seed, epoch=epoch)
         return mixed(
             self.labels,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from understudy.data._random import mix
+from understudy.data._random import counter_hash
 from understudy.errors import RecipeError
 
 _USE = -1  # ranks, with which dropout is seeded for the same step, count from 0
@@ -74,7 +74,7 @@ class Mixing:
             epoch: From 0.
             steps: How many there are.
         """
-        seeds = mix(seed, epoch, torch.arange(steps), _USE).tolist()
+        seeds = counter_hash(seed, epoch, torch.arange(steps), _USE).tolist()
         return [self._drawn(Random(number), side) for number in seeds]
 
     def _drawn(self, random: Random, side: int) -> Blend:

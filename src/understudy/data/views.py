@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from understudy.batch import Objects
 from understudy.data import _transforms
-from understudy.data._random import mix as mix
+from understudy.data._random import counter_hash as counter_hash
 from understudy.data._random import uniform
 from understudy.data._transforms import PAD
 from understudy.data._transforms import Augment as Augment
@@ -246,7 +246,7 @@ class FileViews(Views):
 
     def _numbers(self, index: Tensor, view: Tensor) -> list[tuple[int, int, int]]:
         """Image, view and seed of every row."""
-        seeds = mix(self.seed, index, view)
+        seeds = counter_hash(self.seed, index, view)
         return list(zip(index.tolist(), view.tolist(), seeds.tolist(), strict=True))
 
     def _image(self, i: int, view: int) -> Any:
@@ -269,7 +269,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def of(
+def make_views(
     source: Source,
     *,
     augment: Augment,

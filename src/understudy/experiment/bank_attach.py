@@ -102,7 +102,7 @@ class Replay:
         bank: Where outputs are stored.
         views: Tells which place in the bank a view has.
         codes: What methods compute of the outputs, if that is stored too.
-        coming: Gives what will be shown, `(index, number)`, as `Loader.coming`.
+        coming: Gives what will be shown, `(index, number)`, as `Loader.upcoming`.
 
     Attributes:
         seconds: Spent in the live teacher so far, waiting for its device included.
@@ -235,7 +235,7 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
             "leave bank.path out, or set data.mixup and data.cutmix to 0."
         )
     bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
-    return Replay(teacher, bank, experiment.train.views, coming=experiment.train.coming)
+    return Replay(teacher, bank, experiment.train.views, coming=experiment.train.upcoming)
 
 
 def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:

@@ -238,7 +238,7 @@ def _batches(index: Tensor, number: Tensor) -> list[Places]:
 
 def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     """Of the teacher's forward pass, the second of two batches."""
-    batches = experiment.everything.once(augmented=True)
+    batches = experiment.everything.single_pass(augmented=True)
     device = next(teacher.parameters()).device
     images = next(batches).images[:BATCH].to(device)
     for _ in range(2):

@@ -71,7 +71,7 @@ class Experiment:
         """Let every method measure the teacher on all training images, in every process alike."""
         loader, stored = self.everything, self.distiller.stored
         self.distiller.measure(
-            lambda augmented: loader.once(augmented=augmented, stored=stored),
+            lambda augmented: loader.single_pass(augmented=augmented, stored=stored),
             num_images=len(loader.labels),
         )
 
@@ -281,7 +281,7 @@ class _Loaders:
             batch=self.recipe.training.batch,
             seed=self.recipe.seed,
             shuffle=True,
-            upright=_upright(source) if task.truth == "objects" else None,
+            portrait=_portrait(source) if task.truth == "objects" else None,
             labelled_share=share,
             mixing=Mixing(self.recipe.data.mixup, self.recipe.data.cutmix),
             smoothing=self.recipe.training.label_smoothing,
@@ -318,7 +318,7 @@ class _Loaders:
         seed = _data_seed(self.recipe)
         if task.truth == "objects":
             return ObjectViews(source, augment=wanted.augment, seed=seed, jitter=wanted.jitter)
-        return views.of(
+        return views.make_views(
             source,
             augment=wanted.augment,
             size=self.size,
@@ -332,6 +332,6 @@ def _labels(source: Source, task: Task) -> Tensor:
     return source.labels if task.uses_labels else torch.full((len(source),), UNLABELLED)
 
 
-def _upright(source: Source) -> Tensor:
+def _portrait(source: Source) -> Tensor:
     height, width = source.sides().unbind(1)
     return height > width

@@ -81,7 +81,9 @@ def evaluate(
     exam = build.examination(recipe, path / "student.safetensors")
     devices = accelerator(recipe.training, device, student=exam.student)
     outputs = [
-        collect(network.to(devices.device), exam.test.once(augmented=False), devices, exam.task)
+        collect(
+            network.to(devices.device), exam.test.single_pass(augmented=False), devices, exam.task
+        )
         for network in (exam.student, exam.teacher)
         if network is not None
     ]

@@ -198,7 +198,7 @@ class Execution:
         if teacher is not None and self._teacher_outputs is None:
             self._teacher_outputs = collect(
                 teacher.network,
-                test.once(augmented=False),
+                test.single_pass(augmented=False),
                 self.accelerator,
                 task,
                 replay=self._tested or teacher.outputs,
@@ -206,7 +206,9 @@ class Execution:
         if self.accelerator.num_processes > 1:
             # Statistics follow the images of each process; it is the first one's that are saved.
             broadcast(list(self.trainer.student.buffers()))
-        student = collect(self.trainer.student, test.once(augmented=False), self.accelerator, task)
+        student = collect(
+            self.trainer.student, test.single_pass(augmented=False), self.accelerator, task
+        )
         if self.trainer.position.epoch == self.recipe.training.epochs:
             self._diagnose(student)
         close = comparable(task, self.trainer.student, self.experiment.teacher)

@@ -76,7 +76,7 @@ class Graphs:
             lrs: Learning rate of every step.
             weights: Loss → its weight in this epoch.
         """
-        order = self._loader.ordered(number)
+        order = self._loader.epoch_order(number)
         images = len(order[0])
         self._order[:, :images].copy_(torch.stack(order))
         self._lrs.copy_(torch.tensor(lrs))

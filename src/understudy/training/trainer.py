@@ -23,7 +23,7 @@ from understudy.bank import Resident
 from understudy.batch import Batch
 from understudy.config.recipe import Training
 from understudy.data.loader import Loader
-from understudy.data.views import MemoryViews, mix
+from understudy.data.views import MemoryViews, counter_hash
 from understudy.distillation.distiller import Distiller
 from understudy.errors import Diverged, OutOfMemory
 from understudy.models.base import Wrapped
@@ -180,7 +180,7 @@ class Trainer:
             yield from self._launches(self._graphs)
             return
         steps, rank = torch.arange(len(self.loader)), self.accelerator.process_index
-        self._seeds = mix(self.seed, here.epoch, steps, rank).tolist()
+        self._seeds = counter_hash(self.seed, here.epoch, steps, rank).tolist()
         started = time.perf_counter() - here.seconds
         for parts in spans("input", self.loader.epoch(here.epoch, start=here.step)):
             self._step(parts)
