@@ -88,14 +88,14 @@ def test_features_are_what_was_promised(family: str) -> None:
             assert x.shape[1] == found.shapes[name][0]
             assert x.isfinite().all()
         rows = [len(x) for name, x in seen.features.items() if name.endswith("penultimate")]
-        assert sum(rows) == len(seen.batch) == len(seen.places) > 0
+        assert sum(rows) == len(seen.batch) == len(seen.locations) > 0
         assert 0 <= seen.batch.labels.min() < seen.batch.labels.max() <= CLASSES
 
 
 def test_a_teacher_at_places_of_its_own_says_what_it_said_there(family: str) -> None:
     found = detector(family, "resnet18").eval()
     seen = found.observe(scene())
-    again = found.at(seen.places)
+    again = found.at(seen.locations)
     assert list(again) == list(seen.features)
     for name, x in seen.features.items():
         torch.testing.assert_close(again[name], x)
@@ -166,7 +166,7 @@ def test_what_is_trained_comes_back_with_its_state(family: str) -> None:
 
 def test_a_teacher_computes_no_more_than_methods_read(family: str) -> None:
     teacher = detector(family, "resnet18").eval()
-    places = teacher.observe(scene()).places
+    places = teacher.observe(scene()).locations
     whole = teacher.at(places)
     for name, x in whole.items():
         found = teacher.at(places, {name})
@@ -196,7 +196,7 @@ def test_teachers_are_measured_in_the_images_as_their_student_resizes_them(famil
     same, larger = (
         detector(family, "resnet18", **{key: side}).eval() for side in (SIDE, SIDE + 32)
     )
-    expected, found = (each.measured(scene(), student) for each in (same, larger))
+    expected, found = (each.observe_for_prepare(scene(), student) for each in (same, larger))
     assert torch.equal(found.batch.labels, expected.batch.labels)
     for name, x in expected.features.items():
         assert torch.equal(found.features[name], x)

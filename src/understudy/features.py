@@ -32,7 +32,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         classes: How many values a label has; default: as many as there are logits.
         softmaxes: Into how many equal parts a row of `logits` is cut, each of which goes through a
             softmax; 0 without any. Default: 1 if `exclusive_classes`.
-        groups: Shapes of the rows of several groups of places, by the name of the group: feature
+        groups: Shapes of the rows of several groups of locations, by the name of the group: feature
             `penultimate` of the group `level1` is named `level1/penultimate`.
     """
 
@@ -113,8 +113,8 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         return tuple(sorted(names, key=lambda name: int(name.removeprefix("stage"))))
 
 
-class Places(Protocol):
-    """Where in some images two networks are read: boxes, or positions of a dense head."""
+class Locations(Protocol):
+    """Locations in images at which both networks are read: boxes, or positions of a dense head."""
 
     def __len__(self) -> int: ...
 
@@ -124,16 +124,16 @@ class Observation:
     """What one forward pass of a network gives a step of training.
 
     Attributes:
-        features: Of the images, or of places in them.
-        batch: What the rows of the features are of: images with labels, or places with theirs.
+        features: Of the images, or of locations in them.
+        batch: What the rows of the features are of: images with labels, or locations with theirs.
         losses: The network's own losses on labels, by name; empty where the task computes one.
-        places: Where the other network is to be read; None for whole images.
+        locations: Where the other network is to be read; None for whole images.
     """
 
     features: Features
     batch: Batch
     losses: dict[str, Tensor] = field(default_factory=dict)
-    places: Places | None = None
+    locations: Locations | None = None
 
 
 class TeacherOutputs(Protocol):
@@ -159,7 +159,7 @@ class TeacherOutputs(Protocol):
         """
 
     def group(self, name: str) -> "TeacherOutputs":
-        """Return the outputs of one group of places; feature names lose the group's prefix."""
+        """Return the outputs of one group of locations; feature names lose the group's prefix."""
 
 
 class Extendable(Protocol):
@@ -187,7 +187,7 @@ class Extendable(Protocol):
 
 
 class Group(Extendable, Protocol):
-    """A group of places of a network, as a method sees it."""
+    """A group of locations of a network, as a method sees it."""
 
     @property
     def classifier_weight(self) -> Float[Tensor, "scores dim"]:
@@ -199,7 +199,7 @@ class Group(Extendable, Protocol):
 
 
 def of_group(features: Mapping[str, Tensor], group: str) -> Features:
-    """The features of one group of places, without its name before theirs."""
+    """The features of one group of locations, without its name before theirs."""
     mine = f"{group}/"
     return {k.removeprefix(mine): x for k, x in features.items() if k.startswith(mine)}
 

@@ -65,7 +65,7 @@ def test_detectors_teach_by_their_own_scores(family: str) -> None:
     method = distiller.trainable.methods["frs"]
     assert len(method.pairs) == 5
     seen = distiller.student.observe(scene())
-    theirs = distiller.teacher.at(seen.places, method.reads)
+    theirs = distiller.teacher.at(seen.locations, method.reads)
     assert "penultimate" not in theirs
     assert theirs["p4/scores"].shape[2:] == theirs["p4"].shape[2:] == seen.features["p4"].shape[2:]
     loss = distiller(scene())["frs"]

@@ -57,7 +57,7 @@ def test_bad_function_is_refused_in_words(file: str, factory: str, words: str) -
 def test_factory_whose_classes_are_fixed(file: str) -> None:
     with pytest.raises(NetworkError, match="tells 3 classes apart, 5 were asked for"):
         models.find(f"{file}:explained", num_classes=5)
-    student = models.find(f"{file}:explained", num_classes=5, new_classifier=True)
+    student = models.find(f"{file}:explained", num_classes=5, reset_classifier=True)
     assert student.num_classes == 5
 
 
@@ -86,7 +86,7 @@ def test_hugging_face_folder(saved: Path) -> None:
     torch.testing.assert_close(features["logits"], read)
     with pytest.raises(NetworkError, match="tells 6 classes apart, 5 were asked for"):
         models.find(f"hf:{saved}", num_classes=5)
-    student = models.find(f"hf:{saved}", num_classes=5, new_classifier=True)
+    student = models.find(f"hf:{saved}", num_classes=5, reset_classifier=True)
     assert student(torch.rand(2, 3, 32, 32)).shape == (2, 5)
 
 

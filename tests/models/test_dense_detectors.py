@@ -19,7 +19,7 @@ from understudy.methods.lshfm import LSHFM
 from understudy.models import detection
 from understudy.models.detection._detector import inputs
 from understudy.models.detection._patches import balanced, classes, patches, published
-from understudy.models.detection.dense import Dense, Locations
+from understudy.models.detection.dense import Dense, DenseLocations
 
 WIDTH = 32
 CLASSES = 3
@@ -142,7 +142,7 @@ def test_torchvisions_own_are_found_by_name(name: str) -> None:
     assert not found.shapes.exclusive_classes
     assert found.classifier_weight.shape == (3 * each, 2304)
     seen = found.train().observe(scenes(1))
-    assert seen.features["penultimate"].shape == (len(seen.places), 2304)
+    assert seen.features["penultimate"].shape == (len(seen.locations), 2304)
 
 
 @MAKERS
@@ -153,7 +153,7 @@ def test_rows_are_the_patches_that_give_the_logits(make: Callable[[], nn.Module]
     scored = F.linear(rows, student.classifier_weight, student.classifier_bias)
     torch.testing.assert_close(scored, logits)
     assert logits.std() > 0.01
-    assert len(seen.batch) == len(rows) == len(seen.places)
+    assert len(seen.batch) == len(rows) == len(seen.locations)
 
 
 @MAKERS
@@ -162,10 +162,10 @@ def test_a_teacher_reads_the_same_places_as_its_student(make: Callable[[], nn.Mo
     teacher = Dense(deepcopy(student.module)).eval()
     teacher.module.transform.image_mean = [0.2, 0.3, 0.4]
     seen = student.observe(scenes(2, 1))
-    again = teacher.at(seen.places)
+    again = teacher.at(seen.locations)
     assert not torch.allclose(again["penultimate"], seen.features["penultimate"])
     teacher.module.transform.image_mean = student.module.transform.image_mean
-    again = teacher.at(seen.places)
+    again = teacher.at(seen.locations)
     for name, rows in seen.features.items():
         torch.testing.assert_close(again[name], rows)
 
@@ -173,7 +173,7 @@ def test_a_teacher_reads_the_same_places_as_its_student(make: Callable[[], nn.Mo
 @MAKERS
 def test_a_teacher_computes_neither_boxes_nor_anchors(make: Callable[[], nn.Module]) -> None:
     student, teacher = (Dense(seeded(make, seed)) for seed in (0, 1))
-    places = student.train().observe(scenes(2, 1)).places
+    places = student.train().observe(scenes(2, 1)).locations
     teacher.eval()
     teacher.module.head.regression_head = teacher.module.anchor_generator = None
     assert len(teacher.at(places)["logits"]) == len(places)
@@ -290,7 +290,7 @@ def trained_by_hashes_alone(clip: float, steps: int) -> Iterator[tuple[float, fl
         optimizer.param_groups[0]["lr"] = 0.1 * min(1.0, (step + 1) / 10)
         seen = student.observe(scenes(2, 1))
         own = torch.stack(list(seen.losses.values())).sum()
-        loss = own + 8 * method(seen.features, teacher.at(seen.places), seen.batch)
+        loss = own + 8 * method(seen.features, teacher.at(seen.locations), seen.batch)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), clip)
@@ -323,8 +323,8 @@ def test_background_is_never_found(make: Callable[[], nn.Module]) -> None:
 
 def test_teachers_of_other_strides_are_refused() -> None:
     student, teacher = (Dense(seeded(retinanet)) for _ in range(2))
-    places = student.train().observe(scenes(1)).places
-    assert isinstance(places, Locations)
+    places = student.train().observe(scenes(1)).locations
+    assert isinstance(places, DenseLocations)
     teacher.module.backbone.next.stride = (4, 4)
     with pytest.raises(NetworkError, match="strides of the student's"):
         teacher.eval().at(places)

@@ -17,7 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from understudy.errors import NetworkError
 from understudy.models import detection
-from understudy.models.detection import NOMINAL, backbones
+from understudy.models.detection import NOMINAL_SIZE, backbones
 
 
 def find(family: str, **given: Any) -> detection.Detector:
@@ -44,7 +44,7 @@ def test_maps_have_the_names_of_their_strides(family: str) -> None:
     first = 2 if family == "fasterrcnn" else 3
     assert names == [f"p{i}" for i in range(first, first + 5)]
     for name in names:
-        assert found.shapes[name] == (32, *[NOMINAL >> int(name[1])] * 2)
+        assert found.shapes[name] == (32, *[NOMINAL_SIZE >> int(name[1])] * 2)
 
 
 def test_a_resnet_freezes_as_torchvisions_does() -> None:

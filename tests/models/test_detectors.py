@@ -150,10 +150,12 @@ def test_weights_of_other_classes(family: str, tmp_path: Path) -> None:
     torch.save(find(family, num_classes=5).plain().state_dict(), path)
     assert find(family, num_classes=5, weights=str(path)).num_classes == 5
     assert find(family, weights=str(path)).num_classes == 5
-    assert find(family, num_classes=3, weights=str(path), own_classes=True).num_classes == 5
+    assert (
+        find(family, num_classes=3, weights=str(path), classes_from_weights=True).num_classes == 5
+    )
     with pytest.raises(NetworkError, match="tells 5 classes apart, 3 were asked for"):
         find(family, num_classes=3, weights=str(path))
-    renewed = find(family, num_classes=3, weights=str(path), new_classifier=True)
+    renewed = find(family, num_classes=3, weights=str(path), reset_classifier=True)
     assert renewed.num_classes == 3
     state, kept = read(path), dict(renewed.plain().state_dict())
     assert renewed.observe(scene()).losses
@@ -174,7 +176,7 @@ def test_columns_of_coco_that_mean_nothing_are_left_out(family: str, tmp_path: P
     cut = find(family, num_classes=80, weights=str(tmp_path / "coco.pth")).eval()
     assert cut.num_classes == 80 == len(detection.COCO_CLASSES)
     seen = cut.observe(scene())
-    expected = whole.eval().at(seen.places)
+    expected = whole.eval().at(seen.locations)
     for name, logits in seen.features.items():
         if name.endswith("logits"):
             columns = expected[name].unflatten(1, (-1, 91))[..., detection.classes.COCO_COLUMNS]
@@ -200,7 +202,7 @@ def test_what_torchvision_trained_on_coco_comes_from_its_cache(
         )
 
     assert found(None).num_classes == found(80).num_classes == 80
-    own, renewed = found(3, own_classes=True), found(3, new_classifier=True)
+    own, renewed = found(3, classes_from_weights=True), found(3, reset_classifier=True)
     assert (own.num_classes, renewed.num_classes) == (80, 3)
     kept = {key: x for key, x in renewed.module.state_dict().items() if "classification" not in key}
     assert all(torch.equal(x, whole.module.state_dict()[key]) for key, x in kept.items())

@@ -129,10 +129,10 @@ def scene() -> Batch:
 
 def test_what_a_frozen_detector_gives_differs_by_rounding_alone(detector: Detector) -> None:
     before, state = digest(detector.module), set(detector.state_dict())
-    places = detector.observe(scene()).places
+    places = detector.observe(scene()).locations
     assert places is not None
     with torch.no_grad():
-        expected, found = detector.at(places), detector.reader(None)(places)
+        expected, found = detector.at(places), detector.frozen_reader(None)(places)
     assert found.keys() == expected.keys()
     for name, right in expected.items():
         torch.testing.assert_close(found[name], right, rtol=1e-4, atol=1e-4 * float(right.std()))
@@ -149,13 +149,13 @@ def test_nothing_is_left_to_normalise(detector: Detector) -> None:
 
 
 def test_bfloat16_turns_a_row_by_no_more_than_autocast_does(detector: Detector) -> None:
-    places = detector.observe(scene()).places
+    places = detector.observe(scene()).locations
     assert places is not None
     with torch.no_grad():
         expected = detector.at(places)["penultimate"]
         with torch.autocast("cpu", torch.bfloat16):
             usual = detector.at(places)["penultimate"]
-            found = detector.reader(torch.bfloat16)(places)["penultimate"]
+            found = detector.frozen_reader(torch.bfloat16)(places)["penultimate"]
     assert found.dtype == usual.dtype == torch.bfloat16
     turned, allowed = (1 - cosine_similarity(x.float(), expected).mean() for x in (found, usual))
     assert turned < 2 * allowed + 1e-5
@@ -174,7 +174,7 @@ def test_an_output_that_is_read_elsewhere_is_not_folded() -> None:
 def test_a_settled_teacher_keeps_its_state_and_reads_where_its_weights_are() -> None:
     teacher = Teacher(made("BatchNorm2d"))
     state = set(teacher.state_dict())
-    places = teacher.measured(scene(), teacher.network).places
+    places = teacher.observe_for_prepare(scene(), teacher.network).locations
     assert places is not None
     right = teacher.at(places)["penultimate"]
     teacher.settle(torch.bfloat16)

@@ -21,7 +21,7 @@ PUBLISHED = {
     "mobilenetv2": ("groups.5.0", "head", 80, 1280, 2),
     "resnet50": ("stages.3.0", "stages", 2048, 2048, 4),
 }
-"""Places and shapes of the paper's students and one of its teachers."""
+"""Locations and shapes of the paper's students and one of its teachers."""
 
 FOREIGN = {
     "torchvision:resnet18": ("layer4.0", "layer4"),

@@ -20,7 +20,7 @@ def test_torchvisions_ssdlite_is_read() -> None:
     found = detection.find("torchvision:ssdlite320_mobilenet_v3_large", num_classes=3)
     seen = found.observe(scene())
     grids = (20, 10, 5, 3, 2, 1)
-    assert len(seen.batch) == len(seen.places) == 2 * sum(side**2 for side in grids)
+    assert len(seen.batch) == len(seen.locations) == 2 * sum(side**2 for side in grids)
     widths = [found.shapes[f"level{i}/penultimate"] for i in range(1, 7)]
     assert widths == [(672,), (480,), (512,), (256,), (256,), (128,)]
     with pytest.raises(NetworkError, match=r"training\.only"):
@@ -47,7 +47,7 @@ def test_a_loss_over_levels_is_the_mean_over_all_rows() -> None:
     distiller = ssd_pair(given)
     losses = distiller(scene())
     seen = distiller.student.observe(scene())
-    theirs = distiller.teacher.at(seen.places)
+    theirs = distiller.teacher.at(seen.locations)
     squares, divergences = [], []
     for level in distiller.student.shapes.groups:
         s, t = (x[f"{level}/penultimate"] for x in (seen.features, theirs))
@@ -103,7 +103,7 @@ def test_an_embedding_folds_into_the_scores(family: str, tmp_path: Path) -> None
         assert found.group(level).shapes["penultimate"] == (24,)
     seen = found.observe(scene())
     plain = detection.wrap(found.plain()).eval()
-    again = plain.at(seen.places)
+    again = plain.at(seen.locations)
     for level in found.shapes.groups:
         part, rows = found.group(level), seen.features[f"{level}/penultimate"]
         logits = rows @ part.classifier_weight.T + part.classifier_bias
@@ -124,7 +124,7 @@ def test_maps_of_other_sizes_do_not_meet() -> None:
     seen = detector("ssdlite", "resnet18").observe(scene())
     other = detection.find("torchvision:ssdlite320_mobilenet_v3_large", num_classes=3).eval()
     with pytest.raises(NetworkError, match=r"have 4 x 4, 2 x 2, 1 x 1, .* of the student's"):
-        other.at(seen.places)
+        other.at(seen.locations)
 
 
 def test_stages_are_refused_at_levels() -> None:

@@ -121,7 +121,7 @@ def test_a_teacher_without_classes(
         num_classes=5,
         weights=str(tmp_path / "weights.pth"),
         options={"num_classes": 0, **options},
-        own_classes=True,
+        classes_from_weights=True,
     )
     for key, value in teacher.module.state_dict().items():
         torch.testing.assert_close(value, source[key], msg=key)
@@ -138,11 +138,11 @@ def find(style: Callable[[State], Any], tmp_path: Path, **hyper: Any) -> models.
 
 def test_without_a_word_about_classes_it_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r"hold no classifier.*num_classes: 0"):
-        find(moco_v2, tmp_path, own_classes=True)
+        find(moco_v2, tmp_path, classes_from_weights=True)
 
 
 def test_a_student_may_start_from_it_with_a_new_classifier(tmp_path: Path) -> None:
-    student = find(dino, tmp_path, new_classifier=True)
+    student = find(dino, tmp_path, reset_classifier=True)
     assert student.num_classes == 5
     kept = made(RESNET).state_dict()["conv1.0.weight"]
     assert torch.equal(student.module.state_dict()["conv1.0.weight"], kept)

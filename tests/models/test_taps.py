@@ -122,7 +122,7 @@ def test_taps_can_be_overridden() -> None:
     network = Network(Overwriting(), input=SMALL, taps={"stem": "conv1", "mine": "fc:input"})
     assert network.taps["stem"] == "conv1"
     assert network.shapes["mine"] == (8,)
-    assert ("mine", "fc:input", (8,)) in network.table()
+    assert ("mine", "fc:input", (8,)) in network.feature_table()
 
 
 def test_channels_last_maps_are_delivered_channels_first() -> None:

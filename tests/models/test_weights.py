@@ -119,7 +119,7 @@ def test_new_classifier_only_when_asked_for(tmp_path: Path) -> None:
     ask = {"num_classes": 5, "options": options, "weights": str(tmp_path / "hundred.safetensors")}
     with pytest.raises(NetworkError, match="100 classes, 5 were asked for"):
         models.find("resnet8", **ask)
-    student = models.find("resnet8", new_classifier=True, **ask)
+    student = models.find("resnet8", reset_classifier=True, **ask)
     assert student.num_classes == 5
     assert torch.equal(student.module.stem.conv.weight, source.stem.conv.weight)
     teacher = models.find("resnet8", **{**ask, "num_classes": 100})

@@ -272,7 +272,7 @@ def test_one_teacher_runs_once_for_several_students(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Teacher, "forward", spy)
     example = torch.rand(4, 3, 32, 32)
-    ours, theirs = (models.find("resnet8", num_classes=10, shown=32) for _ in "ab")
+    ours, theirs = (models.find("resnet8", num_classes=10, view_size=32) for _ in "ab")
     first = wire(ours, theirs, {"kd": 1}, example=example)
     second = wire(theirs.module, theirs, {"kd": 1}, example=example)
     assert first.teacher is not None

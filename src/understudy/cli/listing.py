@@ -126,7 +126,8 @@ def _model_page(name: str) -> Group:
     network = models.find(name, num_classes=None)
     count = sum(p.numel() for p in network.module.parameters())
     rows = (
-        (feature, path, " × ".join(map(str, shape))) for feature, path, shape in network.table()
+        (feature, path, " × ".join(map(str, shape)))
+        for feature, path, shape in network.feature_table()
     )
     return Group(
         f"{name}: {count:,} parameters, {network.num_classes} classes",
@@ -141,7 +142,7 @@ def _detector_page(name: str) -> Group:
     detector = detection.find(name)
     count = sum(p.numel() for p in detector.module.parameters())
     rows = ((feature, " × ".join(map(str, x))) for feature, x in detector.shapes.items())
-    shape = f"shape, for images of {detection.NOMINAL} × {detection.NOMINAL}"
+    shape = f"shape, for images of {detection.NOMINAL_SIZE} × {detection.NOMINAL_SIZE}"
     return Group(
         _prose(type(detector)),
         "",

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import ShapeError
-from understudy.features import Features, Observation, Places, TeacherOutputs, by_group, of_group
+from understudy.features import Features, Locations, Observation, TeacherOutputs, by_group, of_group
 from understudy.methods import Method
-from understudy.models.base import Reader, Wrapped
+from understudy.models.base import FeatureReader, Wrapped
 from understudy.profiling import span
 from understudy.tasks import Task
 
@@ -38,7 +38,7 @@ class Teacher(nn.Module):
         self.network = network.requires_grad_(False).eval()
         self.precision: torch.dtype | None = None
         """Arithmetic of the forward pass, if not that of the weights."""
-        self._at: Reader | None = None
+        self._at: FeatureReader | None = None
         self._settled = False
 
     def settle(self, precision: torch.dtype | None) -> None:
@@ -57,19 +57,19 @@ class Teacher(nn.Module):
             return self.network.observe(Batch.of(images)).features
 
     @torch.no_grad()
-    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
-        """Features at the places where a student was observed; see `Wrapped.at`."""
+    def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
+        """Features at the locations where a student was observed; see `Wrapped.at`."""
         with self._autocast(next(self.parameters()).device.type):
             if self._at is None:
                 network = self.network
-                self._at = network.reader(self.precision) if self._settled else network.at
-            return self._at(places, reads)
+                self._at = network.frozen_reader(self.precision) if self._settled else network.at
+            return self._at(locations, reads)
 
     @torch.no_grad()
-    def measured(self, batch: Batch, student: Wrapped) -> Observation:
-        """Features at the places where the teacher itself would look."""
+    def observe_for_prepare(self, batch: Batch, student: Wrapped) -> Observation:
+        """Features at the locations where the teacher itself would look."""
         with self._autocast(batch.images.device.type):
-            return self.network.measured(batch, student)
+            return self.network.observe_for_prepare(batch, student)
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Features:
@@ -116,13 +116,17 @@ class Trainable(nn.Module):
             teacher: Features of the teacher; or the teacher, to be read where the student looks.
         """
         with span("forward/student"):
-            seen = self.student.observe(batch) if self.methods else self.student.alone(batch)
+            seen = (
+                self.student.observe(batch)
+                if self.methods
+                else self.student.observe_for_task(batch)
+            )
         task = self.task.loss(seen.features, batch)
         losses = dict(seen.losses) if task is None else {"task": task}
-        if isinstance(teacher, Teacher) and seen.places is not None:
+        if isinstance(teacher, Teacher) and seen.locations is not None:
             with span("forward/teacher"):
                 asked = self.reads
-                teacher = _asked(teacher.at(seen.places, asked), asked)
+                teacher = _asked(teacher.at(seen.locations, asked), asked)
         assert not isinstance(teacher, Teacher)
         for label, method in self.methods.items():
             with span(f"forward/{label}"):
@@ -258,7 +262,7 @@ class _Outputs(TeacherOutputs):
             batch = batch.to(device, torch.contiguous_format)
             found = self._distiller.observe(batch)
             if isinstance(found, Teacher):
-                seen = found.measured(batch, self._distiller.student)
+                seen = found.observe_for_prepare(batch, self._distiller.student)
                 yield seen.features, seen.batch
             else:
                 yield found, batch
@@ -268,7 +272,7 @@ class _Outputs(TeacherOutputs):
 
 
 class _GroupOutputs(TeacherOutputs):
-    """The same of one group of places."""
+    """The same of one group of locations."""
 
     def __init__(self, whole: _Outputs, network: Wrapped, group: str) -> None:
         self._whole, self._group = whole, group

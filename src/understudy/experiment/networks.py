@@ -74,7 +74,7 @@ def network(
         )
     if not wanted.name:
         raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
-    new_classifier = role == "student" and not exact
+    reset_classifier = role == "student" and not exact
     if task.truth == "objects":
         _check_detector(wanted, role)
         return detection.find(
@@ -82,8 +82,8 @@ def network(
             num_classes=num_classes,
             weights=wanted.weights,
             options=wanted.options,
-            new_classifier=new_classifier,
-            own_classes=role == "teacher",
+            reset_classifier=reset_classifier,
+            classes_from_weights=role == "teacher",
         )
     return models.find(
         wanted.name,
@@ -92,12 +92,12 @@ def network(
         options=wanted.options,
         taps=wanted.taps,
         size=wanted.size,
-        shown=shown,
+        view_size=shown,
         mean=wanted.mean,
         std=wanted.std,
         pool=wanted.pool,
-        new_classifier=new_classifier,
-        own_classes=role == "teacher",
+        reset_classifier=reset_classifier,
+        classes_from_weights=role == "teacher",
     )
 
 

@@ -40,12 +40,12 @@ def find(
     options: Mapping[str, Any] | None = None,
     taps: Mapping[str, str] | None = None,
     size: int | None = None,
-    shown: int | None = None,
+    view_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     pool: Pool = "",
-    new_classifier: bool = False,
-    own_classes: bool = False,
+    reset_classifier: bool = False,
+    classes_from_weights: bool = False,
 ) -> Network:
     """The network behind a name.
 
@@ -57,14 +57,14 @@ def find(
         options: Further arguments of the network's factory.
         taps: Feature name → module path, beside those found automatically.
         size: Side of the images it wants, instead of its own.
-        shown: Side of the images it will be shown, which a network without a size of its own takes:
-            its `shapes` are those of such images.
+        view_size: Side of the views that it will get; a network without a size of its own takes it,
+            and its `shapes` are those of such images.
         mean: Channel means it subtracts, instead of its own.
         std: Channel deviations it divides by, instead of its own.
         pool: How its last map is pooled, instead of as it does: see `models.pooling`.
-        new_classifier: Make the classifier anew if the weights are of other classes: right for a
+        reset_classifier: Make the classifier anew if the weights are of other classes: right for a
             student that starts from pretrained weights, never for a teacher.
-        own_classes: Take the classes that the weights are of, if these are others.
+        classes_from_weights: Take the classes that the weights are of, if these are others.
 
     Raises:
         NameNotFound: No such network; offers the nearest spelling.
@@ -81,19 +81,32 @@ def find(
     )
     contract = replace(
         contract,
-        size=size or contract.size or shown,
+        size=size or contract.size or view_size,
         mean=mean or contract.mean,
         std=std or contract.std,
     )
     network = Network(built, input=contract, taps=taps, pool=pool, name=name)
     if weights and weights != "pretrained":
         network.restore(read(weights))
-        theirs = count_classes(network.module, weights, network.classifier) if own_classes else None
+        theirs = (
+            count_classes(network.module, weights, network.classifier)
+            if classes_from_weights
+            else None
+        )
         if theirs not in (None, network.num_classes):
             network.renew_classifier(theirs)
-        load(network.module, weights, classifier=network.classifier, new_classifier=new_classifier)
-    if num_classes is not None and num_classes != (network.num_classes or 0) and not own_classes:
-        if not new_classifier:
+        load(
+            network.module,
+            weights,
+            classifier=network.classifier,
+            reset_classifier=reset_classifier,
+        )
+    if (
+        num_classes is not None
+        and num_classes != (network.num_classes or 0)
+        and not classes_from_weights
+    ):
+        if not reset_classifier:
             raise NetworkError(
                 f"{name} tells {network.num_classes or 'no'} classes apart, {num_classes} were "
                 "asked for: a classifier made anew would know nothing. Use weights trained for "

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.errors import NetworkError
-from understudy.features import Features, Group, Observation, Places, Shapes
+from understudy.features import Features, Group, Locations, Observation, Shapes
 
-Reader = Callable[[Places, Collection[str] | None], Features]
-"""Gives features at places: all, or those of some names and perhaps more."""
+FeatureReader = Callable[[Locations, Collection[str] | None], Features]
+"""Gives features at locations: all, or those of some names and perhaps more."""
 
 
 class Wrapped(nn.Module, ABC):
@@ -53,11 +53,11 @@ class Wrapped(nn.Module, ABC):
         In evaluation mode there are no losses, and nothing else changes.
         """
 
-    def alone(self, batch: Batch) -> Observation:
+    def observe_for_task(self, batch: Batch) -> Observation:
         """As `observe`, where nothing is compared: its own losses may be all there is."""
         return self.observe(batch)
 
-    def measured(self, batch: Batch, student: "Wrapped") -> Observation:
+    def observe_for_prepare(self, batch: Batch, student: "Wrapped") -> Observation:
         """Of a teacher, what a method measures before training: no losses.
 
         Args:
@@ -66,11 +66,11 @@ class Wrapped(nn.Module, ABC):
         """
         return self.observe(batch)
 
-    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
+    def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
         """Features at the places at which another network was observed.
 
         Args:
-            places: Where.
+            locations: Where.
             reads: Names of features to compute; there may be more. None for all.
 
         Raises:
@@ -86,7 +86,7 @@ class Wrapped(nn.Module, ABC):
         """
         raise NetworkError(f"{self.name} shows its places in one group.")
 
-    def reader(self, precision: torch.dtype | None) -> Reader:
+    def frozen_reader(self, precision: torch.dtype | None) -> FeatureReader:
         """What `at` gives, to rounding, as long as no weight changes; perhaps faster.
 
         Args:

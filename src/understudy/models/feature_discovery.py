@@ -102,7 +102,7 @@ class Call:
 
     @property
     def positions(self) -> int:
-        """Places of the map or tokens it gives; 0 if it gives neither."""
+        """Locations of the map or tokens it gives; 0 if it gives neither."""
         if self.output is None:
             return 0
         shape = self.output.shape

@@ -125,7 +125,7 @@ class Network(Wrapped):
         """Bias of the last layer; None if it has none, or without a classifier."""
         return self._layer().bias if self.classifier else None
 
-    def table(self) -> list[tuple[str, str, tuple[int, ...]]]:
+    def feature_table(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Name, place in the module and shape of every feature."""
         return [(name, self.taps.get(name, "output"), shape) for name, shape in self.shapes.items()]
 

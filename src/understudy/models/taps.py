@@ -71,7 +71,7 @@ def attach(module: nn.Module, place: str, hook: Callable[..., Any]) -> Removable
 
 
 def settle(
-    module: nn.Module, places: Mapping[str, str], images: Tensor
+    module: nn.Module, paths: Mapping[str, str], images: Tensor
 ) -> tuple[dict[str, Tap], dict[str, tuple[int, ...]], Tensor]:
     """Taps that read what was computed, the shapes they read, and the module's output.
 
@@ -81,8 +81,8 @@ def settle(
     Raises:
         NetworkError: A tapped module is called twice or never in a pass.
     """
-    caught: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in places}
-    handles = [attach(module, place, _catcher(caught[name])) for name, place in places.items()]
+    caught: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in paths}
+    handles = [attach(module, place, _catcher(caught[name])) for name, place in paths.items()]
     handles += [
         m.register_forward_pre_hook(_switch_off(caught), with_kwargs=True)
         for m in module.modules()
@@ -96,7 +96,7 @@ def settle(
     for name, tensors in caught.items():
         if len(tensors) != 1:
             raise NetworkError(
-                f"The tap {name!r} on {places[name]!r} is called {len(tensors)} times in a pass; "
+                f"The tap {name!r} on {paths[name]!r} is called {len(tensors)} times in a pass; "
                 "tap a module that is called exactly once and gives a tensor."
             )
     taps, shapes = {}, {}

@@ -28,7 +28,7 @@ _STUDENT = "student.module."
 
 
 def load(
-    module: nn.Module, path: str | Path, *, classifier: str = "", new_classifier: bool = False
+    module: nn.Module, path: str | Path, *, classifier: str = "", reset_classifier: bool = False
 ) -> None:
     """Fill a module with the weights of a file or of a run.
 
@@ -38,7 +38,7 @@ def load(
             something before its names; a run directory (its `student.safetensors`); or its folder
             `last`, where an embedding layer is not folded into the classifier.
         classifier: Path of the classifier, for the message if its classes differ.
-        new_classifier: Leave the classifier as it is if the file has none, or of other classes.
+        reset_classifier: Leave the classifier as it is if the file has none, or of other classes.
 
     Raises:
         NetworkError: No such file, pickled code in it, or tensors that do not fit.
@@ -47,7 +47,7 @@ def load(
     state = _headless(_translated(_stripped(read(path), own), module), module)
     # Files of before 2018 do not count batches; nothing but norms without momentum reads the count.
     state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state
-    if new_classifier and classifier:
+    if reset_classifier and classifier:
         for key in (f"{classifier}.weight", f"{classifier}.bias"):
             if key in own and (key not in state or state[key].shape != own[key].shape):
                 state[key] = own[key]

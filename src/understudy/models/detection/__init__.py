@@ -26,7 +26,7 @@ from understudy.errors import NameNotFound, NetworkError
 from understudy.models.adapters import file
 from understudy.models.detection import classes, families
 from understudy.models.detection._detector import Detector as Detector
-from understudy.models.detection._pyramid import NOMINAL as NOMINAL
+from understudy.models.detection._pyramid import NOMINAL_SIZE as NOMINAL_SIZE
 from understudy.models.detection.backbones import freeze, stages
 from understudy.models.detection.boxhead import BoxHead
 from understudy.models.detection.classes import COCO_CLASSES as COCO_CLASSES
@@ -61,8 +61,8 @@ def find(
     num_classes: int | None = None,
     weights: str = "",
     options: Mapping[str, Any] | None = None,
-    new_classifier: bool = False,
-    own_classes: bool = False,
+    reset_classifier: bool = False,
+    classes_from_weights: bool = False,
 ) -> Detector:
     """The detector of that name.
 
@@ -74,8 +74,8 @@ def find(
         options: Those of `families`; of torchvision's, all keywords, and `backbone_weights` and
             `trainable_layers`. A function of the user's gets `num_classes` with the background.
             Of RetinaNet and FCOS also the `mask` of `Dense`.
-        new_classifier: Make the layers for classes anew if the weights are of other classes.
-        own_classes: Take the classes that the weights are of, if these are others.
+        reset_classifier: Make the layers for classes anew if the weights are of other classes.
+        classes_from_weights: Take the classes that the weights are of, if these are others.
 
     Raises:
         NameNotFound: No such detector.
@@ -93,8 +93,8 @@ def find(
     if weights and found == _COLUMNS != asked:
         classes.keep(module, classes.COCO_COLUMNS)
         found = classes.count(module)
-    if asked not in (None, found) and not own_classes:
-        if not new_classifier:
+    if asked not in (None, found) and not classes_from_weights:
+        if not reset_classifier:
             raise NetworkError(
                 f"{name} tells {found - 1} classes apart, {num_classes} were asked for: a "
                 "classifier made anew would know nothing. Use weights trained for these classes."

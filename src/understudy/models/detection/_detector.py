@@ -16,7 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation
-from understudy.models.base import Reader, Wrapped
+from understudy.models.base import FeatureReader, Wrapped
 from understudy.models.detection._frozen import frozen
 from understudy.models.taps import still
 
@@ -76,15 +76,19 @@ class Detector(Wrapped):
 
     def observe(self, batch: Batch) -> Observation:
         """Losses of the detector itself, bit for bit, and features where they were computed."""
-        return self._trained(*inputs(batch)) if self.training else self.measured(batch, self)
+        return (
+            self._trained(*inputs(batch))
+            if self.training
+            else self.observe_for_prepare(batch, self)
+        )
 
-    def alone(self, batch: Batch) -> Observation:
+    def observe_for_task(self, batch: Batch) -> Observation:
         """Losses of the detector itself, which is read nowhere."""
         if not self.training:
             return Observation({}, batch)
         return Observation({}, batch, named(self.module(*inputs(batch))))
 
-    def measured(self, batch: Batch, student: Wrapped) -> Observation:
+    def observe_for_prepare(self, batch: Batch, student: Wrapped) -> Observation:
         """Features where it would look itself, in the images as the student resizes them."""
         assert isinstance(student, Detector)
         # Detectors sample at random; what a method measures depends on the images alone.
@@ -101,7 +105,7 @@ class Detector(Wrapped):
     def _sampled(self, images: Resized, targets: Targets) -> Observation:
         """Features at the places a trained detector would look at in training; no losses."""
 
-    def reader(self, precision: torch.dtype | None) -> Reader:
+    def frozen_reader(self, precision: torch.dtype | None) -> FeatureReader:
         """`at` of a copy from which all that depends on weights alone is gone."""
         return frozen(self, precision).at
 
@@ -189,7 +193,7 @@ def named(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rows_batch(labels: Tensor, rows: Tensor) -> Batch:
-    """Places as a batch: of no images, but with labels."""
+    """Locations as a batch: of no images, but with labels."""
     index = torch.arange(len(labels), device=labels.device)
     return Batch(rows.new_empty(len(rows), 3, 0, 0), labels, index, torch.zeros_like(index))
 

@@ -22,10 +22,10 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from understudy.models.detection._regions import Regions
 
-Part = TypeVar("Part", bound=nn.Module)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def frozen(module: Part, precision: torch.dtype | None) -> Part:
+def frozen(module: ModuleT, precision: torch.dtype | None) -> ModuleT:
     """A copy of a detector, or of what holds one, to be read under autocast in a precision.
 
     Args:

@@ -11,14 +11,14 @@ from understudy.features import Features, Shapes
 from understudy.models.detection._detector import Detector
 from understudy.models.taps import still
 
-NOMINAL = 256
+NOMINAL_SIZE = 256
 """Side of the image whose maps have the shapes that a detector states."""
 
 Shape = tuple[int, ...]
 
 
 class OverPyramid(Detector):
-    """Gives maps by their strides, `p3` with an eighth of the resolution, and rows of places.
+    """Gives maps by their strides, `p3` with an eighth of the resolution, and rows of locations.
 
     `p3/scores` are the logits at each position of `p3`, anchor by anchor: of the classes, or of
     there being an object. Of maps of one stride, the last has the name.
@@ -28,8 +28,8 @@ class OverPyramid(Detector):
     def shapes(self) -> Shapes:
         """Of the maps, their scores and the rows.
 
-        Maps are those of an image of `NOMINAL` pixels, whatever the detector resizes images to: a
-        teacher is shown those that the student has resized.
+        Maps are those of an image of `NOMINAL_SIZE` pixels, whatever the detector resizes to: a
+        teacher is given images that the student has resized.
         """
         return self._shapes
 
@@ -43,11 +43,11 @@ class OverPyramid(Detector):
     @cached_property
     def _levels(self) -> tuple[list[str], list[Shape], list[Shape]]:
         """Name of each map, and the shapes of the map and of its scores."""
-        image = next(self.module.parameters()).new_zeros(1, 3, NOMINAL, NOMINAL)
+        image = next(self.module.parameters()).new_zeros(1, 3, NOMINAL_SIZE, NOMINAL_SIZE)
         with still(self.module):
             maps = list(self._maps(image).values())
             scores = self._scored(maps)
-        names = [f"p{round(log2(NOMINAL / x.shape[-1]))}" for x in maps]
+        names = [f"p{round(log2(NOMINAL_SIZE / x.shape[-1]))}" for x in maps]
         return names, [tuple(x.shape[1:]) for x in maps], [tuple(x.shape[1:]) for x in scores]
 
     @abstractmethod

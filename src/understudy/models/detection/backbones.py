@@ -127,7 +127,7 @@ def _torchvision(name: str, strides: tuple[int, ...], weights: str) -> Trunk:
     except Exception as error:
         raise NetworkError(_unreachable(name, error, weights)) from error
     if weights and weights not in online:
-        load(network, weights, classifier=_classifier(network), new_classifier=True)
+        load(network, weights, classifier=_classifier(network), reset_classifier=True)
     features = getattr(network, "features", None)
     parts = features if isinstance(features, nn.Sequential) else network
     ends = stages(parts)
@@ -178,7 +178,10 @@ def _timm(name: str, strides: tuple[int, ...], weights: str) -> Trunk:
     if weights not in ("", "pretrained"):
         whole = timm.create_model(name)
         load(
-            whole, Path(weights), classifier=whole.pretrained_cfg["classifier"], new_classifier=True
+            whole,
+            Path(weights),
+            classifier=whole.pretrained_cfg["classifier"],
+            reset_classifier=True,
         )
         given["pretrained_cfg_overlay"] = {"state_dict": whole.state_dict()}
     try:

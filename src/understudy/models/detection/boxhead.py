@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from understudy.features import Features, Observation, Places, Shapes
+from understudy.features import Features, Locations, Observation, Shapes
 from understudy.models.detection._detector import (
     Resized,
     Targets,
@@ -99,17 +99,17 @@ class BoxHead(OverPyramid):
         _, maps = calls["backbone"][0]
         _, (objectness, _) = calls["objectness"][0]
         labels = self._labels(boxes, scaled)
-        places = Proposals(self._resized(resized), boxes)
+        locations = Proposals(self._resized(resized), boxes)
         features = self._named(as_maps(maps).values()) | self._named(objectness, "/scores")
         features |= {"penultimate": rows, "logits": logits}
-        return _observation(features, labels, places, losses)
+        return _observation(features, labels, locations, losses)
 
     def _sampled(self, images: Resized, targets: Targets) -> Observation:
         maps = self._maps(self._own(images))
         boxes, _ = self.module.rpn(images.listed, maps)
         boxes, _, labels, _ = self.module.roi_heads.select_training_samples(boxes, targets)
-        places = Proposals(images, boxes)
-        return _observation(self._read(maps, places, self.shapes), labels, places, {})
+        locations = Proposals(images, boxes)
+        return _observation(self._read(maps, locations, self.shapes), labels, locations, {})
 
     def _labels(self, boxes: list[Tensor], targets: Targets) -> list[Tensor]:
         """Class of each sampled proposal, once more: the detector keeps it to itself."""
@@ -119,18 +119,20 @@ class BoxHead(OverPyramid):
         )
         return labels  # type: ignore[no-any-return]
 
-    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
+    def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
         """Features of another detector's proposals; it makes none of its own."""
-        assert isinstance(places, Proposals)
-        maps = self._maps(self._own(places.images))
-        return self._read(maps, places, self.shapes if reads is None else reads)
+        assert isinstance(locations, Proposals)
+        maps = self._maps(self._own(locations.images))
+        return self._read(maps, locations, self.shapes if reads is None else reads)
 
-    def _read(self, maps: dict[str, Tensor], places: Proposals, reads: Collection[str]) -> Features:
+    def _read(
+        self, maps: dict[str, Tensor], locations: Proposals, reads: Collection[str]
+    ) -> Features:
         found, heads = self._named(maps.values()), self.module.roi_heads
         if any(name.endswith("/scores") for name in reads):
             found |= self._named(self._scored(list(maps.values())), "/scores")
         if "penultimate" in reads or "logits" in reads:
-            pooled = heads.box_roi_pool(maps, places.boxes, places.images.sizes)
+            pooled = heads.box_roi_pool(maps, locations.boxes, locations.images.sizes)
             found["penultimate"] = heads.box_head(pooled)
         if "logits" in reads:
             found["logits"] = self._scores(found["penultimate"])
@@ -138,11 +140,11 @@ class BoxHead(OverPyramid):
 
 
 def _observation(
-    features: Features, labels: list[Tensor], places: Proposals, losses: dict[str, Tensor]
+    features: Features, labels: list[Tensor], locations: Proposals, losses: dict[str, Tensor]
 ) -> Observation:
     return Observation(
         features,
         rows_batch(torch.cat(labels), features["penultimate"]),
         named(losses),
-        places,
+        locations,
     )

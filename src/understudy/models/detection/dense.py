@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.models.detection import FCOS, RetinaNet
 
 from understudy.errors import NetworkError
-from understudy.features import Features, Observation, Places, Shapes
+from understudy.features import Features, Locations, Observation, Shapes
 from understudy.models.detection._detector import (
     Resized,
     Targets,
@@ -33,7 +33,7 @@ Mask = Literal["published", "balanced"]
 
 
 @dataclass(frozen=True)
-class Locations:
+class DenseLocations:
     """Locations of the maps of some resized images.
 
     Attributes:
@@ -134,15 +134,15 @@ class Dense(OverPyramid):
         _, anchors = calls["anchors"][0]
         _, scores = calls["scores"][0]
         _, maps = calls["backbone"][0]
-        places, labels = self._places(self._resized(resized), matched, anchors, scaled)
+        locations, labels = self._places(self._resized(resized), matched, anchors, scaled)
         features = {
             **self._named(as_maps(maps).values()),
             **self._named((level for _, level in calls["levels"]), "/scores"),
-            "penultimate": patches([tower for _, tower in calls["tower"]], places.kept),
-            "logits": scores.reshape(*places.kept.shape, -1)[places.kept],
+            "penultimate": patches([tower for _, tower in calls["tower"]], locations.kept),
+            "logits": scores.reshape(*locations.kept.shape, -1)[locations.kept],
         }
         rows = rows_batch(labels, features["penultimate"])
-        return Observation(features, rows, named(losses), places)
+        return Observation(features, rows, named(losses), locations)
 
     def _sampled(self, images: Resized, targets: Targets) -> Observation:
         maps = self._maps(self._own(images))
@@ -154,13 +154,13 @@ class Dense(OverPyramid):
                 self.module.compute_loss(targets, {}, anchors, sizes)
             else:
                 self.module.compute_loss(targets, {}, anchors)
-        places, labels = self._places(images, matched, anchors, targets)
-        features = self._read(maps, places, self.shapes)
-        return Observation(features, rows_batch(labels, features["penultimate"]), {}, places)
+        locations, labels = self._places(images, matched, anchors, targets)
+        features = self._read(maps, locations, self.shapes)
+        return Observation(features, rows_batch(labels, features["penultimate"]), {}, locations)
 
     def _places(
         self, images: Resized, matched: list[Tensor], anchors: list[Tensor], targets: Targets
-    ) -> tuple[Locations, Tensor]:
+    ) -> tuple[DenseLocations, Tensor]:
         """Where to read, and the class at each of these locations."""
         found = torch.unflatten(torch.stack(matched), 1, (-1, self._head.num_anchors))
         if self.mask == "balanced":
@@ -173,21 +173,23 @@ class Dense(OverPyramid):
         ]
         there = torch.tensor([len(each["boxes"]) > 0 for each in targets], device=kept.device)
         kept = kept & there.unsqueeze(1)
-        return Locations(images, kept), torch.stack(seen)[kept]
+        return DenseLocations(images, kept), torch.stack(seen)[kept]
 
-    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
+    def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
         """Features at another detector's locations; neither boxes nor anchors are computed.
 
         Raises:
             NetworkError: The maps of the two are of different sizes.
         """
-        assert isinstance(places, Locations)
-        maps = self._maps(self._own(places.images))
-        return self._read(maps, places, self.shapes if reads is None else reads)
+        assert isinstance(locations, DenseLocations)
+        maps = self._maps(self._own(locations.images))
+        return self._read(maps, locations, self.shapes if reads is None else reads)
 
-    def _read(self, maps: dict[str, Tensor], places: Locations, reads: Collection[str]) -> Features:
+    def _read(
+        self, maps: dict[str, Tensor], locations: DenseLocations, reads: Collection[str]
+    ) -> Features:
         levels = list(maps.values())
-        own, asked = sum(each.shape[2] * each.shape[3] for each in levels), places.kept.shape[1]
+        own, asked = sum(each.shape[2] * each.shape[3] for each in levels), locations.kept.shape[1]
         if own != asked:
             raise NetworkError(
                 f"{self.name} has {own} locations in an image where the student has {asked}: take "
@@ -197,7 +199,9 @@ class Dense(OverPyramid):
         if any(name.endswith("/scores") for name in reads):
             found |= self._named(self._scored(levels), "/scores")
         if "penultimate" in reads or "logits" in reads:
-            found["penultimate"] = patches([self._head.conv(each) for each in levels], places.kept)
+            found["penultimate"] = patches(
+                [self._head.conv(each) for each in levels], locations.kept
+            )
         if "logits" in reads:
             scores = self.classifier_weight, self.classifier_bias
             found["logits"] = F.linear(found["penultimate"], *scores)

@@ -17,7 +17,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from understudy.errors import NetworkError
-from understudy.features import Features, Observation, Places, Shapes
+from understudy.features import Features, Locations, Observation, Shapes
 from understudy.models.detection._detector import (
     Detector,
     Resized,
@@ -32,7 +32,7 @@ from understudy.models.detection.embedding import EmbeddedScores
 
 
 @dataclass(frozen=True)
-class Cells:
+class LevelLocations:
     """All locations of the maps of some resized images.
 
     Attributes:
@@ -134,32 +134,34 @@ class Grid(Detector):
         _, anchors = calls["anchors"][0]
         _, maps = calls["backbone"][0]
         grids = _grids(as_maps(maps))
-        places = Cells(self._resized(resized), grids)
+        locations = LevelLocations(self._resized(resized), grids)
         features = self._rows(calls, self.shapes)
-        return self._observation(features, places, anchors, scaled, named(losses))
+        return self._observation(features, locations, anchors, scaled, named(losses))
 
     def _sampled(self, images: Resized, targets: Targets) -> Observation:
         maps = self._maps(self._own(images))
         anchors = self.module.anchor_generator(images.listed, list(maps.values()))
-        places = Cells(images, _grids(maps))
-        return self._observation(self._read(maps, self.shapes), places, anchors, targets, {})
+        locations = LevelLocations(images, _grids(maps))
+        return self._observation(self._read(maps, self.shapes), locations, anchors, targets, {})
 
     def _observation(
         self,
         features: Features,
-        places: Cells,
+        locations: LevelLocations,
         anchors: list[Tensor],
         targets: Targets,
         losses: dict[str, Tensor],
     ) -> Observation:
         labels = [
-            self._labels(near, each, places) for near, each in zip(anchors, targets, strict=True)
+            self._labels(near, each, locations) for near, each in zip(anchors, targets, strict=True)
         ]
         by_level = [torch.cat(level) for level in zip(*labels, strict=True)]
         rows = next(iter(features.values()))
-        return Observation(features, rows_batch(torch.cat(by_level), rows), losses, places)
+        return Observation(features, rows_batch(torch.cat(by_level), rows), losses, locations)
 
-    def _labels(self, anchors: Tensor, target: Mapping[str, Tensor], places: Cells) -> list[Tensor]:
+    def _labels(
+        self, anchors: Tensor, target: Mapping[str, Tensor], locations: LevelLocations
+    ) -> list[Tensor]:
         """Class at each location of each level of one image."""
         boxes, labels = target["boxes"], target["labels"]
         if len(boxes):
@@ -168,7 +170,7 @@ class Grid(Detector):
             matched = labels.new_full((len(anchors),), -1)
         counts = [
             height * width * each
-            for (height, width), each in zip(places.grids, self._boxes, strict=True)
+            for (height, width), each in zip(locations.grids, self._boxes, strict=True)
         ]
         return [
             classes(objects.view(-1, each), near, boxes, labels)
@@ -177,18 +179,18 @@ class Grid(Detector):
             )
         ]
 
-    def at(self, places: Places, reads: Collection[str] | None = None) -> Features:
+    def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
         """Features at another detector's locations; no boxes are computed.
 
         Raises:
             NetworkError: The maps of the two are of different sizes.
         """
-        assert isinstance(places, Cells)
-        maps = self._maps(self._own(places.images))
-        if _grids(maps) != places.grids:
+        assert isinstance(locations, LevelLocations)
+        maps = self._maps(self._own(locations.images))
+        if _grids(maps) != locations.grids:
             raise NetworkError(
                 f"The maps of {self.name} have {_written(_grids(maps))} locations where those of "
-                f"the student have {_written(places.grids)}: take a teacher whose maps have the "
+                f"the student have {_written(locations.grids)}: take a teacher whose maps have the "
                 "strides of the student's."
             )
         return self._read(maps, self.shapes if reads is None else reads)
