@@ -1,18 +1,11 @@
-"""Files that are either whole or absent: atomic writes, and checkpoints that notice damage."""
+"""Atomic writes: a file is either whole or absent."""
 
 import errno
-import hashlib
-import io
 import os
 import shutil
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from understudy.errors import RunError
-
-_DIGEST_BYTES = 32
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -32,7 +25,7 @@ def write(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     except OSError as error:
         _forget(partial)
-        raise RunError(_reason(error, path, len(data))) from error
+        raise write_error(error, path, len(data)) from error
 
 
 def free_bytes(path: Path) -> int:
@@ -49,60 +42,12 @@ def _forget(partial: Path) -> None:
         return  # the folder itself is gone or read-only, which the error being raised says
 
 
-def _reason(error: OSError, path: Path, size: int) -> str:
+def write_error(error: OSError, path: Path, size: int) -> RunError:
+    """Return the error that says why a file of `size` bytes was not written, and what to do."""
     kept = "what was saved before is intact"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
+        return RunError(
             f"The disk is full: {path} needs {size / 1e6:.1f} MB; {kept}. "
             "Free some space and continue with --resume."
         )
-    return f"{path} cannot be written ({error.strerror}); {kept}. Choose another --out."
-
-
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `folder/state.ckpt`, keeping the one before as `folder/previous.ckpt`.
-
-    Raises:
-        RunError: As for `write`.
-    """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getvalue()
-    current, previous = folder / "state.ckpt", folder / "previous.ckpt"
-    try:
-        if current.is_file():
-            current.replace(previous)
-    except OSError as error:
-        raise RunError(_reason(error, previous, len(payload))) from error
-    write(current, payload + hashlib.sha256(payload).digest())
-
-
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the newest checkpoint of a folder.
-
-    Raises:
-        RunError: There is none, or it is damaged; says what is still good.
-    """
-    current, previous = folder / "state.ckpt", folder / "previous.ckpt"
-    path = current if current.is_file() else previous
-    if not path.is_file():
-        raise RunError(f"{folder} holds no checkpoint to continue from; start without --resume.")
-    state = _read(path)
-    if state is not None:
-        return state
-    good = path == current and previous.is_file() and _read(previous) is not None
-    way_out = (
-        "delete it to continue from previous.ckpt beside it, which is intact"
-        if good
-        else "no intact checkpoint is left, so start again without --resume"
-    )
-    raise RunError(f"{path} is damaged (its checksum does not match); {way_out}.")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    data = path.read_bytes()
-    payload, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
-        return None
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
-    return state
+    return RunError(f"{path} cannot be written ({error.strerror}); {kept}. Choose another --out.")

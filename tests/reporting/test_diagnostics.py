@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from understudy import files
 from understudy.config import recipe
 from understudy.data.views import CLEAN
 from understudy.diagnostics.directions import bit_agreement, histogram, spread
@@ -20,6 +19,7 @@ from understudy.experiment.train import train
 from understudy.reporting import report
 from understudy.reporting.charts.feature_geometry import pictures
 from understudy.reporting.collect import read
+from understudy.training.checkpoint import load_checkpoint
 
 TINY = {
     "name": "tiny",
@@ -57,7 +57,7 @@ def live(run):
     """Student, teacher and methods as they were at the end, over all test images."""
     experiment = build.experiment(run.recipe)
     distiller, test = experiment.distiller, experiment.test
-    distiller.trainable.load_state_dict(files.load_checkpoint(run.path / "last")["trainable"])
+    distiller.trainable.load_state_dict(load_checkpoint(run.path / "last")["trainable"])
     distiller.eval()
     index = torch.arange(len(test.labels))
     images = test.views(index, torch.full_like(index, CLEAN))

@@ -15,13 +15,13 @@ from torch import Tensor
 from understudy import files, methods
 from understudy.bank import Bank, Contract
 from understudy.bank.codecs import DType
+from understudy.bank.replay import Replay, numbers
 from understudy.config.recipe import Recipe
 from understudy.data import Loader
 from understudy.distillation import wire
 from understudy.distillation.distiller import Teacher
 from understudy.errors import BankError, RecipeError, UnderstudyError
 from understudy.experiment import bank_attach, build
-from understudy.experiment.bank_attach import Replay
 from understudy.features import Features
 from understudy.methods import Method
 from understudy.training import hardware
@@ -217,7 +217,7 @@ def _opened(recipe: Recipe, device: str | None) -> tuple[Replay, Loader]:
 def _computed(source: Replay, loader: Loader, places: Sequence[Places]) -> Iterator[Features]:
     """What the teacher gives for the views at some places of the bank."""
     device = next(source.teacher.parameters()).device
-    shown = [(index, bank_attach.numbers(source.views, number)) for index, number in places]
+    shown = [(index, numbers(source.views, number)) for index, number in places]
     for images in loader.show(shown):
         yield source.teacher(images.to(device))
 

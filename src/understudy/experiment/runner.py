@@ -29,6 +29,7 @@ from understudy.models.network import Network
 from understudy.profiling import Profile
 from understudy.tasks import Evaluation, Outputs
 from understudy.training import hardware
+from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 from understudy.training.devices import accelerator, choose, processes
 from understudy.training.narration import narrated
 from understudy.training.signals import signals
@@ -271,7 +272,7 @@ class Execution:
     def _save(self) -> None:
         state = self.trainer.state_dict()
         if self.accelerator.is_main_process:
-            files.save_checkpoint(self.path / "last", state)
+            save_checkpoint(self.path / "last", state)
         self.accelerator.wait_for_everyone()
         self._saved_at = time.monotonic()
 
@@ -279,7 +280,7 @@ class Execution:
         """The state to continue from; None if the run stopped before anything was saved."""
         if not (self.path / "last").is_dir():
             return None
-        return files.load_checkpoint(self.path / "last")
+        return load_checkpoint(self.path / "last")
 
     def _write(self, name: str, content: str | bytes) -> None:
         if self.accelerator.is_main_process:

@@ -1,0 +1,62 @@
+"""Checkpoints that notice damage: a payload, followed by its SHA-256."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy.errors import RunError
+from understudy.files import write, write_error
+
+_DIGEST_BYTES = 32
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write `folder/state.ckpt`, keeping the one before as `folder/previous.ckpt`.
+
+    Raises:
+        RunError: As for `write`.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    current, previous = folder / "state.ckpt", folder / "previous.ckpt"
+    try:
+        if current.is_file():
+            current.replace(previous)
+    except OSError as error:
+        raise write_error(error, previous, len(payload)) from error
+    write(current, payload + hashlib.sha256(payload).digest())
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """Read the newest checkpoint of a folder.
+
+    Raises:
+        RunError: There is none, or it is damaged; says what is still good.
+    """
+    current, previous = folder / "state.ckpt", folder / "previous.ckpt"
+    path = current if current.is_file() else previous
+    if not path.is_file():
+        raise RunError(f"{folder} holds no checkpoint to continue from; start without --resume.")
+    state = _read(path)
+    if state is not None:
+        return state
+    good = path == current and previous.is_file() and _read(previous) is not None
+    way_out = (
+        "delete it to continue from previous.ckpt beside it, which is intact"
+        if good
+        else "no intact checkpoint is left, so start again without --resume"
+    )
+    raise RunError(f"{path} is damaged (its checksum does not match); {way_out}.")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    data = path.read_bytes()
+    payload, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    return state
