@@ -1,7 +1,8 @@
 """Where the time of a step goes: named spans of it, measured over a few steps."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -10,6 +11,8 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.autograd import profiler
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
+
+LOGGER = logging.getLogger("understudy")
 
 T = TypeVar("T")
 
@@ -42,13 +45,14 @@ def spans(name: str, items: Iterable[T]) -> Iterator[T]:
 class Profile:
     """Measures a few steps of a training run, then lets it go on as usual.
 
+    The table, time per step of every span, is a line of `info` in the log.
+
     Args:
         file: Where the trace is written, to be opened in Perfetto or chrome://tracing.
-        say: Told the table: time per step of every span.
     """
 
-    def __init__(self, file: Path, say: Callable[[str], None]) -> None:
-        self._file, self._say, self._done = file, say, False
+    def __init__(self, file: Path) -> None:
+        self._file, self._done = file, False
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)
@@ -71,14 +75,14 @@ class Profile:
         if not self._done:
             self._profiler.stop()
         if not self._done:
-            self._say(f"Nothing was profiled: training ended within {_IDLE + _WARM} steps.")
+            LOGGER.warning(f"Nothing was profiled: training ended within {_IDLE + _WARM} steps.")
 
     def _finish(self, measured: profile) -> None:
         self._done = True
         partial = self._file.with_name(f".{self._file.name}.partial")
         measured.export_chrome_trace(str(partial))
         partial.replace(self._file)
-        self._say(f"{_table(measured)}\ntrace: {self._file}")
+        LOGGER.info(f"{_table(measured)}\ntrace: {self._file}")
 
 
 def _table(measured: profile) -> str:

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,13 @@ def tiny(teacher: Path) -> Recipe:
         teacher=recipe.Network(weights=str(teacher)),
         methods={"lshfm": {"hashes": 64}, "kd": {}},
     )
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the logger `understudy` says at INFO and above."""
+    caplog.set_level(logging.INFO, logger="understudy")
+    return caplog
 
 
 @pytest.fixture

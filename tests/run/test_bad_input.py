@@ -119,7 +119,7 @@ def test_a_full_disk_loses_nothing(tiny: Recipe, tmp_path: Path, small_disk: Pat
 def test_a_disk_that_became_read_only(tiny: Recipe, small_disk: Path) -> None:
     out = small_disk / "run"
     with pytest.raises(Interrupted):
-        train(tiny, out=out, watcher=Stop(10, signal.SIGTERM))
+        train(tiny, out=out, callback=Stop(10, signal.SIGTERM))
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     kept = (out / "last" / "state.ckpt").read_bytes()
     with pytest.raises(RunError, match=r"cannot be written \(Read-only file system\)"):

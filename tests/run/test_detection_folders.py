@@ -100,7 +100,7 @@ def test_students_of_another_backbone_learn_and_resume(
     learning = {"teacher.weights": str(teacher.path), "methods": {"pefd": {}}}
     with pytest.raises(Interrupted):
         distill(
-            recipe.parse(plain, learning), out=tmp_path / "run", watcher=Stop(1, signal.SIGTERM)
+            recipe.parse(plain, learning), out=tmp_path / "run", callback=Stop(1, signal.SIGTERM)
         )
     run = distill(recipe.parse(plain, learning), out=tmp_path / "run", resume=True)
     assert run.history[-1]["step"] == 3

@@ -131,7 +131,7 @@ def test_interrupted_in_mid_epoch_it_goes_on_to_the_same_bits(
     whole = train(wanted, out=tmp_path / "whole", images=IMAGES)
     torch.rand(7)  # What others draw does not matter.
     with pytest.raises(Interrupted, match="epoch 1, step 1;"):
-        train(wanted, out=tmp_path / "cut", images=IMAGES, watcher=Stop(1, signal.SIGTERM))
+        train(wanted, out=tmp_path / "cut", images=IMAGES, callback=Stop(1, signal.SIGTERM))
     resumed = train(wanted, out=tmp_path / "cut", images=IMAGES, resume=True)
     assert outcome(resumed) == outcome(whole)
 
@@ -151,7 +151,7 @@ def test_killed_it_goes_on_from_the_last_step_with_any_workers(
     often = {"training.checkpoint_minutes": 0.0, "data.workers": 2}
     wanted = changed(wanted, often)
     with pytest.raises(KeyboardInterrupt):
-        train(wanted, out=tmp_path, images=IMAGES, watcher=Crash(2, 0))
+        train(wanted, out=tmp_path, images=IMAGES, callback=Crash(2, 0))
     assert not Run(tmp_path).finished
     assert outcome(train(wanted, out=tmp_path, images=IMAGES, resume=True)) == outcome(whole)
 

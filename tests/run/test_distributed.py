@@ -96,11 +96,11 @@ MEMORIES = """
 import sys
 from pathlib import Path
 import torch
-from understudy import recipe
+from understudy.config import recipe
 from understudy.experiment.runner import Execution
 
 path, out = map(Path, sys.argv[1:])
-run = Execution(out, recipe.load(path), resume=False, device="cpu", watcher=None)
+run = Execution(out, recipe.load(path), resume=False, device="cpu", callback=None)
 run.finish()
 kept = run.experiment.distiller.trainable.methods.state_dict()
 torch.save(kept, out / f"{run.accelerator.process_index}.pt")

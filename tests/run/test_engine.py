@@ -37,10 +37,6 @@ class Seen:
         self.lrs: list[float] = []
         self.states: list[dict[str, Tensor]] = []
         self.files: list[bytes] = []
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
     def series(self, runs: int) -> None: ...
 
@@ -109,7 +105,7 @@ def test_layout_and_precision_change_the_weights_by_rounding_only(tiny: Recipe) 
 def test_clipping_limits_the_step(tiny: Recipe, tmp_path: Path) -> None:
     seen, clip = Seen(), 0.01
     wanted = changed(tiny, SHORT | PLAIN | {"training.clip": clip, "methods": {"kd": {}}})
-    train(wanted, out=tmp_path, watcher=seen)
+    train(wanted, out=tmp_path, callback=seen)
     for before, after in zip(seen.states[:-1], seen.states[1:], strict=True):
         step = math.sqrt(sum(float((after[k] - before[k]).square().sum()) for k in before))
         assert step == pytest.approx(wanted.training.lr * clip, rel=1e-3)
@@ -118,7 +114,7 @@ def test_clipping_limits_the_step(tiny: Recipe, tmp_path: Path) -> None:
 def test_the_moving_average_is_what_is_evaluated_and_saved(tiny: Recipe, tmp_path: Path) -> None:
     seen, decay = Seen(), 0.7
     wanted = changed(tiny, SHORT | {"training.ema": decay, "methods": {"kd": {}}})
-    run = train(wanted, out=tmp_path, watcher=seen)
+    run = train(wanted, out=tmp_path, callback=seen)
     mean = seen.states[0]
     for state in seen.states[1:]:
         mean = {name: decay * mean[name] + (1 - decay) * state[name] for name in mean}
@@ -152,7 +148,7 @@ def test_the_learning_rate_follows_its_schedule_at_every_step(
 ) -> None:
     seen = Seen()
     wanted = changed(tiny, {"data.images": 128, "training.epochs": 3, "methods": {}} | changes)
-    train(wanted, out=tmp_path, watcher=seen)
+    train(wanted, out=tmp_path, callback=seen)
     assert seen.lrs == pytest.approx([expected(s) for s in range(12)], abs=1e-12)
 
 
@@ -203,7 +199,7 @@ class Spoils(Seen):
 def test_best_holds_the_best_epoch(tiny: Recipe, tmp_path: Path) -> None:
     wanted = changed(tiny, {"training.epochs": 2, "data.images": 400, "methods": {"kd": {}}})
     seen = Spoils(Run(tmp_path))
-    run = train(wanted, out=tmp_path, watcher=seen)
+    run = train(wanted, out=tmp_path, callback=seen)
     first, last = (epoch["metrics"]["top1"] for epoch in run.history)
     assert first > last
     assert (tmp_path / "best" / "student.safetensors").read_bytes() == seen.files[0]
@@ -214,7 +210,7 @@ def test_the_student_file_is_the_plain_network_with_its_embedding_folded(
     tiny: Recipe, tmp_path: Path
 ) -> None:
     seen = Seen()
-    run = train(changed(tiny, SHORT), out=tmp_path, watcher=seen)
+    run = train(changed(tiny, SHORT), out=tmp_path, callback=seen)
     student = seen.trainer.student.eval()
     assert student.shapes["penultimate"] == (32,), "the teacher's dimension, by the embedding"
     plain = factory(width=8).eval()

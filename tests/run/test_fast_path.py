@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from small_runs import TINY, Stop, outcome
+from small_runs import TINY, outcome
 
 from understudy import models
 from understudy.batch import Batch
@@ -32,17 +32,6 @@ from understudy.training.trainer import Trainer
 SHORT = {"training.epochs": 1, "data.images": 128, "data.validation": 0.02}
 # Both depend on how often a step is tried, unless what it did is undone.
 DELICATE = {"student.options": {"width": 8, "dropout": 0.3, "norm": True}, "methods": {}}
-
-
-class Listener(Stop):
-    """Keeps what a run says, and stops it after some steps."""
-
-    def __init__(self, after: int = 0, number: int = 15) -> None:
-        super().__init__(after, number)
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -100,11 +89,12 @@ def test_without_convolutions_there_is_no_layout_to_choose() -> None:
     assert not choose(Training(), distiller, torch.device("cpu")).channels_last
 
 
-def test_choices_are_printed_and_recorded(tiny: Recipe, tmp_path: Path) -> None:
-    watcher = Listener()
+def test_choices_are_logged_and_recorded(
+    tiny: Recipe, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
     wanted = changed(tiny, SHORT | {"training.precision": "bf16"})
-    run = train(wanted, out=tmp_path, device="cpu", watcher=watcher)
-    assert watcher.notes[0].startswith("on cpu, bf16, channels last, not compiled")
+    run = train(wanted, out=tmp_path, device="cpu")
+    assert log.messages[0].startswith("on cpu, bf16, channels last, not compiled")
     chosen = {"device": "cpu", "precision": "bf16", "teacher_precision": "bf16",
               "channels_last": True, "compile": False}  # fmt: skip
     assert chosen.items() <= run.environment.items()
@@ -123,24 +113,24 @@ def test_the_teacher_may_compute_less_precisely_than_the_student(
 
 
 LIMITED = """
-import resource, sys
+import logging, resource, sys
 from pathlib import Path
-from test_fast_path import Listener
-from understudy import recipe
+from small_runs import Stop
+from understudy.config import recipe
 from understudy.errors import Interrupted
 from understudy.experiment.train import train
 
-class Limited(Listener):
+class Limited(Stop):
     def start(self, trainer, name):
         lines = Path("/proc/self/status").read_text().splitlines()
         used = next(int(line.split()[1]) for line in lines if line.startswith("VmData"))
         resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + 300_000_000,) * 2)
 
-watcher = Limited(after=1)
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 try:
-    train(recipe.load(sys.argv[1]), out=sys.argv[2], device="cpu", watcher=watcher)
+    train(recipe.load(sys.argv[1]), out=sys.argv[2], device="cpu", callback=Limited(1, 15))
 except Interrupted:
-    print(*watcher.notes[1:], sep="\\n")
+    pass
 """
 
 
@@ -182,15 +172,16 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
 
 
 def test_what_a_failed_attempt_did_is_undone(
-    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     wanted = changed(tiny, SHORT | DELICATE | {"training.batch": 64})
     told = train(changed(wanted, {"training.accumulate": 4}), out=tmp_path / "told")
-    watcher = Listener()
+    log.clear()
     short_of_memory(monkeypatch, 16)
-    split = train(wanted, out=tmp_path / "split", watcher=watcher)
+    split = train(wanted, out=tmp_path / "split")
     assert outcome(split) == outcome(told)
-    assert [note.split(":")[0] for note in watcher.notes[1:]] == [
+    assert {x.levelname for x in log.records[1:]} == {"WARNING"}
+    assert [message.split(":")[0] for message in log.messages[1:]] == [
         "Memory ran out at 64 images at a time",
         "Memory ran out at 32 images at a time",
     ]
@@ -234,12 +225,15 @@ def trained_until(wanted: Recipe) -> Any:
     return trainer.steps()
 
 
-def test_a_profile_shows_every_span_and_changes_nothing(tiny: Recipe, tmp_path: Path) -> None:
-    wanted, watcher = changed(tiny, {"training.epochs": 3}), Listener()
+def test_a_profile_shows_every_span_and_changes_nothing(
+    tiny: Recipe, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    wanted = changed(tiny, {"training.epochs": 3})
     plain = train(wanted, out=tmp_path / "plain")
-    measured = train(wanted, out=tmp_path / "measured", profile=True, watcher=watcher)
+    log.clear()
+    measured = train(wanted, out=tmp_path / "measured", profile=True)
     assert outcome(measured) == outcome(plain)
-    rows = [line.split() for line in watcher.notes[1].splitlines()]
+    rows = [line.split() for line in log.messages[1].splitlines()]
     assert rows[0] == ["profile", "of", "10", "steps"]
     spans = {row[0]: float(row[1]) for row in rows[2:-3]}
     whole = {"input", "teacher", "forward", "backward", "check", "optimizer"}
@@ -251,10 +245,11 @@ def test_a_profile_shows_every_span_and_changes_nothing(tiny: Recipe, tmp_path: 
     assert sum(event.get("name") == "understudy: backward" for event in events) == 10
 
 
-def test_a_run_too_short_for_a_profile_says_so(tiny: Recipe, tmp_path: Path) -> None:
-    watcher = Listener()
-    train(changed(tiny, SHORT), out=tmp_path, profile=True, watcher=watcher)
-    assert watcher.notes[1].startswith("Nothing was profiled")
+def test_a_run_too_short_for_a_profile_says_so(
+    tiny: Recipe, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    train(changed(tiny, SHORT), out=tmp_path, profile=True)
+    assert log.messages[1].startswith("Nothing was profiled")
     assert not (tmp_path / "profile.json").exists()
 
 

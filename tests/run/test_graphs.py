@@ -64,7 +64,7 @@ def test_a_continued_run_goes_on_from_its_momentum(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(wanted, out=again, watcher=Stop())
+        train(wanted, out=again, callback=Stop())
     continued = train(wanted, out=again, resume=True)
     for one, other in zip(whole.history, continued.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)

@@ -56,7 +56,7 @@ def test_resumed_in_the_middle_of_an_epoch_by_another_process(
     path, out = tmp_path / "wanted.yaml", tmp_path / "run"
     path.write_text(recipe.dump(wanted))
     with pytest.raises(Interrupted, match="epoch 5, step 7"):
-        train(wanted, out=out, watcher=Stop(47, signal.SIGTERM))
+        train(wanted, out=out, callback=Stop(47, signal.SIGTERM))
     words = ["-m", "understudy", "distill", str(path), "--out", str(out), "--resume"]
     subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
     assert weights(Run(out)) == online

@@ -38,29 +38,17 @@ def test_the_saved_student_has_its_layers_and_evaluates_alike(
     assert costs["student"]["macs"] > costs["plain"]["macs"] > 0
 
 
-class Listener(Stop):
-    """Never stops a run, and remembers what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 0)
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def test_a_watcher_is_told_how_measuring_goes(wanted: Recipe, tmp_path: Path) -> None:
-    listener = Listener()
-    train(wanted, out=tmp_path / "run", watcher=listener)
-    assert listener.notes[0] == "letkd: stored the teacher's maps of 200 images"
-    assert sum("codebook, iteration" in note for note in listener.notes) == 4
-    assert "nearest to their own sub-class" in "".join(listener.notes)
+def test_measuring_is_logged(wanted: Recipe, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    train(wanted, out=tmp_path / "run")
+    assert log.messages[0] == "letkd: stored the teacher's maps of 200 images"
+    assert sum("codebook, iteration" in message for message in log.messages) == 4
+    assert "nearest to their own sub-class" in log.text
 
 
 def test_an_interrupted_run_goes_on_to_the_same_student(wanted: Recipe, tmp_path: Path) -> None:
     whole = train(wanted, out=tmp_path / "whole")
     with pytest.raises(Interrupted):
-        train(wanted, out=tmp_path / "part", watcher=Stop(5, signal.SIGTERM))
+        train(wanted, out=tmp_path / "part", callback=Stop(5, signal.SIGTERM))
     part = train(wanted, out=tmp_path / "part", resume=True)
     assert outcome(part) == outcome(whole)
 

@@ -40,7 +40,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     whole = train(wanted, out=tmp_path / "whole")
     assert all(math.isfinite(x) for line in whole.history for x in line["losses"].values())
     with pytest.raises(Interrupted):
-        train(wanted, out=tmp_path / "parts", watcher=Stop(9, signal.SIGTERM))
+        train(wanted, out=tmp_path / "parts", callback=Stop(9, signal.SIGTERM))
     assert outcome(train(wanted, out=tmp_path / "parts", resume=True)) == outcome(whole)
     # Mixing changes what is learned.
     plain = train(changed(wanted, data__mixup=0.0, data__cutmix=0.0), out=tmp_path / "plain")

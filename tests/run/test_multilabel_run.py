@@ -94,7 +94,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     assert all(math.isfinite(x) for line in whole.history for x in line["losses"].values())
     assert {"task", "total", *METHODS} == whole.history[-1]["losses"].keys()
     with pytest.raises(Interrupted):
-        train(wanted, out=tmp_path / "parts", watcher=Stop(4, signal.SIGTERM))
+        train(wanted, out=tmp_path / "parts", callback=Stop(4, signal.SIGTERM))
     assert outcome(train(wanted, out=tmp_path / "parts", resume=True)) == outcome(whole)
     asymmetric = changed(wanted, training__multilabel_loss="asymmetric")
     assert outcome(train(asymmetric, out=tmp_path / "asymmetric")) != outcome(whole)

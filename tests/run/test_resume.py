@@ -33,7 +33,7 @@ def test_a_signal_saves_and_resume_is_exact(
     wanted = recipe.parse(recipe.plain(tiny), changes)
     whole = train(wanted, out=tmp_path / "whole")
     with pytest.raises(Interrupted, match="continue with --resume"):
-        train(wanted, out=tmp_path / "cut", watcher=Stop(10, number))
+        train(wanted, out=tmp_path / "cut", callback=Stop(10, number))
     resumed = train(wanted, out=tmp_path / "cut", resume=True)
     assert outcome(resumed) == outcome(whole)
 
@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_still_works(
 ) -> None:
     whole = train(tiny, out=tmp_path / "whole")
     with pytest.raises(Interrupted):
-        train(tiny, out=tmp_path / "cut", watcher=Stop(10, signal.SIGTERM))
+        train(tiny, out=tmp_path / "cut", callback=Stop(10, signal.SIGTERM))
     damaged = tmp_path / "cut" / "last" / "state.ckpt"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1

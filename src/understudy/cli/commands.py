@@ -19,7 +19,7 @@ from understudy.errors import RecipeError, UnderstudyError, suggestion
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from understudy.experiment.callback import Watcher
+    from understudy.experiment.callback import Callback
     from understudy.experiment.run_directory import Run
 
 _RANK = os.environ.get("RANK", "0")
@@ -104,15 +104,15 @@ def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
 
 
 @contextmanager
-def _watched() -> "Iterator[Watcher | None]":
+def _watched() -> "Iterator[Callback | None]":
     """Someone who shows progress, in the first process."""
     if _RANK != "0":
         yield None
         return
     from understudy.experiment.progress import Terminal
 
-    with Terminal(_console()) as watcher:
-        yield watcher
+    with Terminal(_console()) as callback:
+        yield callback
 
 
 def _console() -> "Console":
@@ -146,13 +146,13 @@ def _distill(options: Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _execute(function: "Callable[..., Run]", wanted: Recipe, options: Namespace) -> None:
-    with _watched() as watcher:
+    with _watched() as callback:
         run = function(
             wanted,
             out=options.out,
             resume=options.resume,
             device=options.device,
-            watcher=watcher,
+            callback=callback,
             profile=options.profile,
         )
     _report_on([run.path])
@@ -170,14 +170,14 @@ def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
 
     wanted = _recipe(options, overrides)
     out = Path(options.out or f"runs/{wanted.name}")
-    with _watched() as watcher:
+    with _watched() as callback:
         compare(
             wanted,
             methods=options.methods or (),
             seeds=options.seeds,
             out=out,
             device=options.device,
-            watcher=watcher,
+            callback=callback,
         )
     _show_comparison(out)
 
@@ -193,13 +193,13 @@ def _show_comparison(path: Path) -> None:
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.demo import demo
 
-    with _watched() as watcher:
+    with _watched() as callback:
         out = demo(
             task=options.task,
             out=options.out,
             seeds=options.seeds,
             device=options.device,
-            watcher=watcher,
+            callback=callback,
         )
     _show_comparison(out)
 

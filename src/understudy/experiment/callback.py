@@ -1,27 +1,28 @@
-"""Whoever is told how runs go: a progress table, or nobody."""
+"""Callback protocol for training progress."""
 
 from typing import Any, Protocol
 
 from understudy.training.trainer import Trainer
 
 
-class Watcher(Protocol):
-    """Someone who is told how training goes."""
+class Callback(Protocol):
+    """Receives the progress of runs; only that of the first process is called.
+
+    Messages, such as the precision a run computes in, are no part of it: they go to the logger
+    `understudy`.
+    """
 
     def series(self, runs: int) -> None:
-        """The next so many runs belong together."""
+        """Called before several runs that belong together, with their number."""
 
     def start(self, trainer: Trainer, name: str) -> None:
-        """Training begins or continues."""
-
-    def note(self, text: str) -> None:
-        """Something beside the plan: how the run computes, or why it does so otherwise from now."""
+        """Called when training begins or continues, with the name of the recipe."""
 
     def step(self, trainer: Trainer) -> None:
-        """An optimizer step was done."""
+        """Called after every optimizer step, or after sixteen where steps are CUDA graphs."""
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """An epoch was done and perhaps evaluated."""
+        """Called after every epoch with its line of `metrics.jsonl`."""
 
     def end(self, name: str, metric: str, evaluation: dict[str, Any]) -> None:
-        """A run is finished; its `evaluation.json`, and the metric in it that ranks students."""
+        """Called when a run is finished: `evaluation` is its `evaluation.json`, ranked by `metric`."""

@@ -20,7 +20,7 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment import build
 from understudy.experiment.arms import CONTROL, Images, banked, named, seeded
-from understudy.experiment.callback import Watcher
+from understudy.experiment.callback import Callback
 from understudy.experiment.run_directory import Run
 from understudy.experiment.statistics import Verdict, diverged, verdict
 from understudy.experiment.train import train
@@ -51,7 +51,7 @@ def compare(
     seeds: Sequence[int] = (0, 1, 2),
     out: str | Path | None = None,
     device: str | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> Comparison:
     """Run the control and every arm over every seed, and state what came of it.
 
@@ -62,7 +62,7 @@ def compare(
         seeds: One run of every arm for each.
         out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept.
         device: As for `train`.
-        watcher: Told about the progress of every run.
+        callback: Told about the progress of every run.
 
     Without a `bank.path` in the recipe, arms whose methods read what `bank.features` names share a
     bank in the comparison directory, if half of the free disk holds it. Its runs are the same to
@@ -79,7 +79,7 @@ def compare(
     _claim(root, recipe)
     images = Images(recipe)
     arms = _built(named(recipe, methods), seeds, root, images)
-    runs = _execute(arms, seeds, root, images, device, watcher)
+    runs = _execute(arms, seeds, root, images, device, callback)
     result = _comparison(recipe, arms, runs, seeds, root)
     if hardware.is_first_process():
         files.write(root / "comparison.json", json.dumps(asdict(result), indent=1))
@@ -127,12 +127,12 @@ def _execute(
     root: Path,
     images: Images,
     device: str | None,
-    watcher: Watcher | None,
+    callback: Callback | None,
 ) -> dict[str, list[Run]]:
     """The runs of every arm, one for each seed; those of an arm that diverged end with that run."""
     runs: dict[str, list[Run]] = {name: [] for name in arms}
-    if watcher:
-        watcher.series(len(arms) * len(seeds))
+    if callback:
+        callback.series(len(arms) * len(seeds))
     for seed in seeds:
         for name, arm in arms.items():
             if runs[name] and runs[name][-1].diverged:
@@ -145,7 +145,7 @@ def _execute(
                     out=run.path,
                     resume=run.begun,  # What was interrupted goes on where it stopped.
                     device=device,
-                    watcher=watcher,
+                    callback=callback,
                     images=None if run.finished else images.of(seed),
                 )
             except Diverged:

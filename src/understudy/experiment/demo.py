@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from understudy.config import recipe
 from understudy.errors import NameNotFound
-from understudy.experiment.callback import Watcher
+from understudy.experiment.callback import Callback
 from understudy.experiment.compare import compare
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
@@ -29,7 +29,7 @@ def demo(
     out: str | Path | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     device: str | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> Path:
     """Train the teacher of a task by its recipe in `RECIPES`, then compare students by the other.
 
@@ -38,7 +38,7 @@ def demo(
         out: Directory of the comparison; default `runs/demo`, or `runs/demo_<task>`.
         seeds: One run of every arm for each.
         device: As for `train`.
-        watcher: Told about the progress of every run.
+        callback: Told about the progress of every run.
 
     Returns:
         The comparison's directory; whatever is finished in it already is not run again.
@@ -52,9 +52,9 @@ def demo(
     root = Path(out) if out else Path("runs") / f"demo{suffix}"
     place, (teaching, learning) = Run(root / "teacher"), RECIPES[task]
     teacher = train(
-        recipe.load(teaching), out=place.path, resume=place.begun, device=device, watcher=watcher
+        recipe.load(teaching), out=place.path, resume=place.begun, device=device, callback=callback
     )
     wanted = recipe.load(learning)
     wanted = replace(wanted, teacher=replace(wanted.teacher, weights=str(teacher.path)))
-    compare(wanted, seeds=seeds, out=root, device=device, watcher=watcher)
+    compare(wanted, seeds=seeds, out=root, device=device, callback=callback)
     return root

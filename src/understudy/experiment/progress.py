@@ -1,7 +1,8 @@
 """Progress of runs: a table that grows downwards, and on a terminal a bar with the time left."""
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, final
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from understudy.training.trainer import Trainer
 
+LOGGER = logging.getLogger("understudy")
+
 _WIDTH = 9
 """Characters of a column on a terminal."""
 
@@ -19,7 +22,8 @@ _WIDTH = 9
 class Terminal:
     """Watches a run, one row for each epoch, or a series of runs, one row for each run.
 
-    Use it as a context, which takes the bar away however training ends.
+    Inside its `with` block it also prints what the logger `understudy` says at INFO and above; the
+    end of the block removes the bar and the handler, however training ends.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -39,11 +43,15 @@ class Terminal:
         self._runs, self._ended = 1, 0
         self._headings: list[str] = []
         self._moved = 0.0
-        self._noted: set[str] = set()
+        self._handler = _Printer(self._print)
+        self._level = logging.NOTSET
 
     def __enter__(self) -> "Terminal":
         if self.console.is_terminal:
             self._bar.start()
+        self._level = LOGGER.level
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.addHandler(self._handler)
         return self
 
     def __exit__(
@@ -52,6 +60,8 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        LOGGER.removeHandler(self._handler)
+        LOGGER.setLevel(self._level)
         if self.console.is_terminal:
             self._bar.stop()
 
@@ -78,12 +88,6 @@ class Terminal:
         )
         if self._runs == 1:
             self._print(f"{name}: {self._epochs} epochs of {len(trainer.loader)} steps")
-
-    def note(self, text: str) -> None:
-        """Print a text, but only once: the runs of a series compute alike."""
-        if text not in self._noted:
-            self._print(text)
-        self._noted.add(text)
 
     def step(self, trainer: Trainer) -> None:
         """Move the bar, at most four times a second."""
@@ -149,6 +153,22 @@ class Terminal:
     def _print(self, text: str, style: str | None = None) -> None:
         # Whole lines, whatever the width: a log is searched by line.
         self.console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
+
+
+@final
+class _Printer(logging.Handler):
+    """Prints every message once: the runs of a series compute alike."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._show = show
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._printed:
+            self._show(message)
+        self._printed.add(message)
 
 
 def _aligned(cells: list[str]) -> str:

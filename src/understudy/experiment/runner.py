@@ -1,6 +1,7 @@
 """One execution of a recipe: what is written when, and how it continues and stops."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted, RunError
 from understudy.experiment import bank_attach, build
 from understudy.experiment.build import Images
-from understudy.experiment.callback import Watcher
+from understudy.experiment.callback import Callback
 from understudy.experiment.evaluate import collect, comparable
 from understudy.experiment.run_directory import Run
 from understudy.models.base import Wrapped
@@ -31,9 +32,10 @@ from understudy.tasks import Evaluation, Outputs
 from understudy.training import hardware
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 from understudy.training.devices import accelerator, choose, processes
-from understudy.training.narration import narrated
 from understudy.training.signals import signals
 from understudy.training.trainer import Epoch, Trainer
+
+LOGGER = logging.getLogger("understudy")
 
 
 class Execution:
@@ -46,15 +48,14 @@ class Execution:
         *,
         resume: bool,
         device: str | None,
-        watcher: Watcher | None,
+        callback: Callback | None,
         profile: bool = False,
         images: Images | None = None,
     ) -> None:
         self.path, self.recipe = path, recipe
         here = processes(device)
         self._memory = hardware.PeakMemory(here.device)
-        self.watcher = watcher if here.is_main_process else None
-        self._note = self.watcher.note if self.watcher else _unheard
+        self.callback = callback if here.is_main_process else None
         self.experiment = build.experiment(
             recipe, rank=here.process_index, world=here.num_processes, images=images
         )
@@ -83,13 +84,10 @@ class Execution:
             recipe.training,
             seed=recipe.seed,
             accelerator=self.accelerator,
-            note=self._note,
             resident=self._resident,
         )
         self._profile = (
-            Profile(path / "profile.json", self._note)
-            if profile and self.accelerator.is_main_process
-            else None
+            Profile(path / "profile.json") if profile and self.accelerator.is_main_process else None
         )
         self.records: list[dict[str, Any]] = []
         if state is not None:
@@ -107,7 +105,7 @@ class Execution:
         bank = self._replay.bank
         if bank.filled() == bank.contract.records:
             return Resident(bank, self.accelerator.device)
-        self._note(
+        LOGGER.warning(
             f"{bank.path} is not complete, so the teacher runs in every step; to be without it, "
             "fill the bank first by `understudy bank build`, or set training.graphs to false."
         )
@@ -116,8 +114,7 @@ class Execution:
     def _begin(self) -> None:
         self._write("recipe.yaml", recipes.dump(self.recipe))
         started = time.monotonic()
-        with narrated(self.watcher.note if self.watcher else None):
-            self.experiment.prepare()
+        self.experiment.prepare()
         environment = self._environment() | {
             "prepare_seconds": time.monotonic() - started,
             "teacher_seconds": self._teacher_seconds(),
@@ -153,23 +150,30 @@ class Execution:
             # As text, since TensorBoard takes neither a list nor nothing for a value.
             keys = {key: str(value) for key, value in recipes.flat(self.recipe).items()}
             self.accelerator.init_trackers(self.recipe.name, config=keys)
-        if self.watcher:
-            self.watcher.start(self.trainer, self.recipe.name)
-        self._note(str(self.choices))
-        if skipped := self.experiment.skipped:
-            self._note(f"of the images: {skipped[0]} ({len(skipped)} such lines: environment.json)")
+        if self.callback:
+            self.callback.start(self.trainer, self.recipe.name)
+        if self.accelerator.is_main_process:
+            self._log_start()
         with self._profile or nullcontext(), signals() as received:
             for epoch in self.trainer.fit(lambda: self._after_step(received)):
                 self._record(epoch)
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
+    def _log_start(self) -> None:
+        LOGGER.info(str(self.choices))
+        if skipped := self.experiment.skipped:
+            LOGGER.warning(
+                f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in "
+                "environment.json)"
+            )
+
     def _conclude(self) -> None:
         evaluation = self._latest or self._evaluate()
         summary = self._summary(evaluation)
         self._write("evaluation.json", json.dumps(summary, indent=1))
-        if self.watcher:
-            self.watcher.end(self.recipe.name, self.experiment.task.headline, summary)
+        if self.callback:
+            self.callback.end(self.recipe.name, self.experiment.task.headline, summary)
         self.accelerator.wait_for_everyone()
 
     def _record(self, epoch: Epoch) -> None:
@@ -189,8 +193,8 @@ class Execution:
             self._keep_student(evaluation)
         self._save()
         self.accelerator.log(_flat_numbers(record), step=epoch.step)
-        if self.watcher:
-            self.watcher.epoch(record)
+        if self.callback:
+            self.callback.epoch(record)
 
     def _evaluate(self) -> Evaluation:
         """The student as it is now, on the test images; the teacher's side is computed once."""
@@ -247,8 +251,8 @@ class Execution:
     def _after_step(self, received: list[str]) -> None:
         if self._profile:
             self._profile.step()
-        if self.watcher:
-            self.watcher.step(self.trainer)
+        if self.callback:
+            self.callback.step(self.trainer)
         if self.accelerator.num_processes > 1 and not self.trainer.may_wait:
             return
         due = time.monotonic() - self._saved_at > 60 * self.recipe.training.checkpoint_minutes
@@ -345,10 +349,6 @@ def _teacher_seconds(*parts: Mapping[str, Any]) -> float | None:
     """What filling the bank took of preparing and of all epochs; None without a bank."""
     found: list[Any] = [part.get("teacher_seconds") for part in parts]
     return None if None in found else float(sum(found))
-
-
-def _unheard(text: str) -> None:
-    """Nobody watches."""
 
 
 def _score(record: dict[str, Any], headline: str) -> float:

@@ -8,7 +8,7 @@ from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.build import Images
-from understudy.experiment.callback import Watcher
+from understudy.experiment.callback import Callback
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Execution
 
@@ -33,7 +33,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     profile: bool = False,
     images: Images | None = None,
 ) -> Run:
@@ -44,8 +44,8 @@ def train(
         out: Run directory; default `runs/<recipe.name>`.
         resume: Continue an interrupted run exactly where it was saved.
         device: `cpu`, or None for the best device there is.
-        watcher: Told about progress.
-        profile: Measure where the time of some steps goes: a table for the watcher, and a trace in
+        callback: Told about progress.
+        profile: Measure where the time of some steps goes: a table in the log, and a trace in
             `profile.json`. It changes nothing of what is trained.
         images: Training and test images of the recipe, if they are loaded already.
 
@@ -59,8 +59,8 @@ def train(
     run = Run(Path(out) if out else Path("runs") / recipe.name)
     _claim(run, recipe, resume=resume)
     if resume and run.finished:
-        if watcher:
-            watcher.end(recipe.name, tasks.find(recipe.task).headline, run.evaluation)
+        if callback:
+            callback.end(recipe.name, tasks.find(recipe.task).headline, run.evaluation)
         return run
     if run.diverged:
         raise Diverged(
@@ -71,7 +71,7 @@ def train(
         recipe,
         resume=resume,
         device=device,
-        watcher=watcher,
+        callback=callback,
         profile=profile,
         images=images,
     ).finish()

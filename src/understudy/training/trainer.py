@@ -5,9 +5,9 @@ step before and of `(seed, e, s)`: the order of the images, their views, and wha
 A state saved between any two steps therefore continues bit for bit (on the CPU).
 """
 
+import logging
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -32,6 +32,8 @@ from understudy.training.cuda_graphs import Graphs
 from understudy.training.devices import choose, share_measured
 from understudy.training.lr_schedule import learning_rate
 from understudy.training.out_of_memory import Splitting, ran_out
+
+LOGGER = logging.getLogger("understudy")
 
 CLIP = 10.0
 """Norm of the gradient above which hashes alone were seen to end a detector's training in NaN."""
@@ -69,7 +71,6 @@ class Trainer:
         training: How to train.
         seed: Seed of what dropout draws.
         accelerator: Devices, processes and precision.
-        note: Told what happens beside the plan, in a sentence.
         resident: Gives a complete bank on the GPU, if there is one; asked only where steps are
             captured.
     """
@@ -82,11 +83,10 @@ class Trainer:
         *,
         seed: int,
         accelerator: Accelerator,
-        note: Callable[[str], None] = warnings.warn,
         resident: Callable[[], Resident | None] = lambda: None,
     ) -> None:
         self.distiller, self.loader, self.training = distiller, loader, training
-        self.seed, self.accelerator, self.note = seed, accelerator, note
+        self.seed, self.accelerator = seed, accelerator
         self.position = Position()
         self.choices = choose(training, distiller, accelerator.device)
         self.choices.place(distiller)
@@ -107,7 +107,10 @@ class Trainer:
         self.clip = training.clip
         if training.clip is None and distiller.trainable.unbounded_loss:
             self.clip = CLIP
-            note(f"gradients are clipped at {CLIP:g}: hashes alone let a detector's features grow")
+            if accelerator.is_main_process:
+                LOGGER.warning(
+                    f"Clipping gradients to norm {CLIP:g}: the hash loss alone is unbounded."
+                )
         self.optimizer = _optimizer(distiller, training)
         if accelerator.num_processes > 1:
             share_measured(distiller.trainable)
@@ -240,7 +243,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         while not self._fitted(self.splitting.of(parts)):
-            self.note(self.splitting.double(parts))
+            LOGGER.warning(self.splitting.double(parts))
         with span("check"):
             if self.may_wait:
                 self._check()
