@@ -25,4 +25,7 @@ class Callback(Protocol):
         """Called after every epoch with its line of `metrics.jsonl`."""
 
     def end(self, name: str, metric: str, evaluation: dict[str, Any]) -> None:
-        """Called when a run is finished: `evaluation` is its `evaluation.json`, ranked by `metric`."""
+        """Called when a run is finished.
+
+        `metric` is the metric that ranks students, `evaluation` the content of `evaluation.json`.
+        """
