@@ -1,12 +1,34 @@
-"""Options of the test suite."""
+"""Options and fixtures of the whole test suite."""
 
 import os
-
-import pytest
 
 # The tensors of tests are small: a second thread would only wait for the first. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read when `datasets` is first imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import logging
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from PIL import Image
+
+# Of the library, only types: a warning at import counts too (pytest_configure).
+if TYPE_CHECKING:
+    from understudy.config.recipe import Recipe
+
+# The machine that runs the tests may be busy: time per example says nothing here.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+Paint = Callable[..., Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,3 +43,73 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # A warning that our own code raises, or causes where we call, is a fault of ours.
     config.addinivalue_line("filterwarnings", r"error:::understudy(\.|$)")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test draws from the same seed, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a small trained teacher."""
+    from tests.support.small_runs import teacher
+
+    return teacher(tmp_path_factory.mktemp("runs") / "teacher")
+
+
+@pytest.fixture
+def tiny(teacher: Path) -> "Recipe":
+    """A short distillation by two methods, one of which measures the teacher first."""
+    from tests.support.small_runs import distillation
+
+    return distillation(teacher)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the logger `understudy` says at INFO and above."""
+    caplog.set_level(logging.INFO, logger="understudy")
+    return caplog
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 kB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(mount)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield mount
+    subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+    """A smooth picture, different for every seed, that survives JPEG."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR)
+
+
+@pytest.fixture
+def paint(tmp_path: Path) -> Paint:
+    """Saves a picture under a relative name."""
+
+    def save(name: str, *, seed: int = 0, size: tuple[int, int] = (80, 70)) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(seed, size).save(path)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def tree(tmp_path: Path, paint: Paint) -> Path:
+    """A folder with train (3 cats, 3 dogs) and val (1 of each)."""
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(3):
+            paint(f"train/{name}/{i}.png", seed=10 * label + i, size=(80 + i, 70))
+        paint(f"val/{name}/0.jpg", seed=100 + label)
+    return tmp_path

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_detectors import CLASSES, FAMILIES, OPTIONS, SIDE, detector, scene
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.support.small_detectors import CLASSES, FAMILIES, OPTIONS, SIDE, detector, scene
 from understudy import tasks
 from understudy.distillation.distiller import Distiller, Weight
 from understudy.distillation.wire import wire

@@ -9,8 +9,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 from torch import Tensor, nn
-from vectors.build import Outputs
 
+from tests.vectors.build import Outputs
 from understudy import methods, tasks
 from understudy.batch import UNLABELLED, Batch, Mixed
 from understudy.distillation.distiller import Distiller, Weight

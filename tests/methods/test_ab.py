@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.errors import ShapeError
 from understudy.methods.ab import AB
 

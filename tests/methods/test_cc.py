@@ -4,9 +4,9 @@ from itertools import permutations
 
 import pytest
 import torch
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.errors import RecipeError
 from understudy.methods.cc import CC, cc, cc_expected
 

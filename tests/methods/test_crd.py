@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
 from torch.nn import functional as F
-from vectors.build import Outputs, batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import Outputs, batch
 from understudy.batch import UNLABELLED, Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features

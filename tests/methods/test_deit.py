@@ -5,9 +5,9 @@ from math import exp, log
 import pytest
 import timm
 import torch
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.batch import Batch
 from understudy.distillation.wire import wire
 from understudy.errors import ShapeError

@@ -4,9 +4,9 @@ from math import exp, sqrt
 
 import pytest
 import torch
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.methods.dist import DIST, dist
 

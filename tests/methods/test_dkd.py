@@ -6,9 +6,9 @@ from math import exp, log
 import pytest
 import torch
 from torch.nn import functional as F
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.batch import UNLABELLED
 from understudy.errors import RecipeError, ShapeError
 from understudy.functional import kl_divergence

@@ -4,10 +4,10 @@ from math import exp
 
 import pytest
 import torch
-from small_detectors import detector, scene
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.support.small_detectors import detector, scene
+from tests.vectors.build import batch
 from understudy.distillation.wire import wire
 from understudy.errors import ShapeError
 from understudy.methods.frs import FRS

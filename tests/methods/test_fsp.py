@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.errors import ShapeError
 from understudy.methods.fsp import FSP, flow
 

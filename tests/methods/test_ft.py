@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from vectors.build import Outputs
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import Outputs
 from understudy.errors import Diverged, RecipeError, ShapeError
 from understudy.methods.ft import FT, autoencoder, ft
 

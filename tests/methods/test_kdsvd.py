@@ -5,9 +5,9 @@ from math import exp
 import pytest
 import torch
 from torch import Tensor
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.methods.kdsvd import KDSVD, singular
 

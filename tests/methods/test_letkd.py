@@ -5,9 +5,9 @@ from math import exp, log, sqrt
 import pytest
 import torch
 from torch import Tensor, nn
-from vectors.build import batch
 
-from methods.forms import shapes
+from tests.support.forms import shapes
+from tests.vectors.build import batch
 from understudy import models
 from understudy.batch import UNLABELLED
 from understudy.errors import NetworkError, ShapeError

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
-from vectors.build import Outputs, batch
 
-from methods.forms import angle, random, shapes
+from tests.support.forms import angle, random, shapes
+from tests.vectors.build import Outputs, batch
 from understudy.batch import UNLABELLED, Mixed
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes

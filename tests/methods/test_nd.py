@@ -6,9 +6,9 @@ from math import sqrt
 import pytest
 import torch
 from torch import Tensor
-from vectors.build import Outputs, batch, load
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import Outputs, batch, load
 from understudy.batch import UNLABELLED, Mixed
 from understudy.errors import ShapeError
 from understudy.functional import unit

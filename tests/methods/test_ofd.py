@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from vectors.build import Outputs, batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import Outputs, batch
 from understudy.methods.ofd import OFD, normal_margin, ofd
 
 OURS = {"stage1": (3, 4, 4), "stage2": (4, 2, 2)}

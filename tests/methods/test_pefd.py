@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from vectors.build import batch, load
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch, load
 from understudy.errors import RecipeError, ShapeError
 from understudy.methods.pefd import PEFD, project
 

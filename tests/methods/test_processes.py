@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
-from vectors.build import batch
 
-from methods.forms import shapes
+from tests.support.forms import shapes
+from tests.vectors.build import batch
 from understudy.methods.lshfm import LSHFM
 
 FLAT = shapes("net", penultimate=4, logits=3)

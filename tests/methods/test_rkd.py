@@ -5,9 +5,9 @@ from math import sqrt
 import pytest
 import torch
 from torch import Tensor
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.methods.rkd import RKD, rkd
 
 STUDENT, TEACHER = shapes("student", penultimate=3), shapes("teacher", penultimate=5)

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from vectors.build import Outputs, batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import Outputs, batch
 from understudy import models
 from understudy.distillation.wire import wire
 from understudy.errors import NetworkError, RecipeError, ShapeError

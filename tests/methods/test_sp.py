@@ -4,9 +4,9 @@ from math import sqrt
 
 import pytest
 from torch import Tensor
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.errors import ShapeError
 from understudy.methods.sp import SP
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from vectors.build import Outputs, batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import Outputs, batch
 from understudy.errors import ShapeError
 from understudy.methods.srrl import SRRL
 

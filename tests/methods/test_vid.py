@@ -4,9 +4,9 @@ from math import exp, log
 
 import pytest
 import torch
-from vectors.build import batch
 
-from methods.forms import random, shapes
+from tests.support.forms import random, shapes
+from tests.vectors.build import batch
 from understudy.errors import RecipeError
 from understudy.methods.vid import VID
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from report_directories import write_comparison
+
+from tests.support.report_directories import write_comparison
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import CNN, TINY, Stop
 
+from tests.support.small_runs import CNN, TINY, Stop
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import (

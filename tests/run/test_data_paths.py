@@ -11,10 +11,10 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from plain_cnn import factory
 from safetensors.torch import load_file, save_file
-from small_runs import CNN
 
+from tests.support.plain_cnn import factory
+from tests.support.small_runs import CNN
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import ShapeError, UnderstudyError

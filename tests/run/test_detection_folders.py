@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from small_runs import Stop
 from torch import Tensor
 
+from tests.support.small_runs import Stop
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.data.sources import drawn_shapes

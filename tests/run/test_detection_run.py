@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Stop, outcome
-from small_scenes import Scenes
 
+from tests.support.small_runs import Stop, outcome
+from tests.support.small_scenes import Scenes
 from understudy.batch import Batch
 from understudy.config import recipe
 from understudy.config.recipe import Recipe

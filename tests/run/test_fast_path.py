@@ -11,8 +11,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from small_runs import TINY, outcome
 
+from tests.support.small_runs import TINY, outcome
 from understudy import models
 from understudy.batch import Batch
 from understudy.config import recipe
@@ -115,7 +115,7 @@ def test_the_teacher_may_compute_less_precisely_than_the_student(
 LIMITED = """
 import logging, resource, sys
 from pathlib import Path
-from small_runs import Stop
+from tests.support.small_runs import Stop
 from understudy.config import recipe
 from understudy.errors import Interrupted
 from understudy.experiment.train import train
@@ -147,7 +147,7 @@ def test_a_step_without_memory_is_done_in_parts_and_so_are_all_after_it(tmp_path
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[2],
     )
     *_, last = done.stdout.splitlines()
     assert last.startswith("Memory ran out at ")

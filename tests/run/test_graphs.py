@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from banked_runs import banked
 
+from tests.support.banked_runs import banked
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.experiment import bank_build

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import TINY, Stop
 
+from tests.support.small_runs import TINY, Stop
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-from small_runs import Stop, outcome
 
+from tests.support.small_runs import Stop, outcome
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import Stop, outcome
 
+from tests.support.small_runs import Stop, outcome
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import check_methods

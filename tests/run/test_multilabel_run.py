@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from small_runs import CNN, Stop, outcome
 
+from tests.support.small_runs import CNN, Stop, outcome
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RecipeError

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import CNN
-from small_scenes import Scenes
 
+from tests.support.small_runs import CNN
+from tests.support.small_scenes import Scenes
 from understudy.config import recipe
 from understudy.data import MemorySource, Source
 from understudy.experiment.evaluate import evaluate

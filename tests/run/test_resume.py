@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import Stop, outcome
 
+from tests.support.small_runs import Stop, outcome
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RunError

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vectors import kinds
-from vectors.archive import Case
+from tests.vectors import kinds
+from tests.vectors.archive import Case
 
 REPOSITORY = Path(__file__).parents[2]
 KIND = "vector kind"

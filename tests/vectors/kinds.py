@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from vectors import letkd, logit, lshfm, nd, pefd, zoo
-from vectors.archive import Case, Fields
+from tests.vectors import letkd, logit, lshfm, nd, pefd, zoo
+from tests.vectors.archive import Case, Fields
 
 FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd}
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.vectors.archive import Case, Check, Fields, close, leaf, tensor
+from tests.vectors.build import batch, load
 from understudy.features import Features, Shapes
 from understudy.layers.kd_layer import CosineConv, KDLayer
 from understudy.methods._letkd.kmeans import nearest
@@ -18,8 +20,6 @@ from understudy.models.cifar.shufflenetv1 import ShuffleNetV1
 from understudy.models.cifar.wrn import WideResNet
 from understudy.models.network import Network
 from understudy.models.preprocessing import Input
-from vectors.archive import Case, Check, Fields, close, leaf, tensor
-from vectors.build import batch, load
 
 LAYER = {
     "pred_weight": "score.weight", "pred_scale": "score.scale",

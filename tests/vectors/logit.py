@@ -2,11 +2,20 @@
 
 from collections.abc import Iterator
 
+from tests.vectors import maps, relations
+from tests.vectors.archive import (
+    Case,
+    Check,
+    Fields,
+    close,
+    gradients_close,
+    leaf,
+    numbered,
+    tensor,
+)
+from tests.vectors.build import batch, method
 from understudy.functional import batch_mean
 from understudy.methods.kd import KD, kd
-from vectors import maps, relations
-from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, numbered, tensor
-from vectors.build import batch, method
 
 
 def cases(archive: Fields) -> Iterator[Case]:

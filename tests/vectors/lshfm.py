@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
+from tests.vectors.build import Outputs, batch, linear, load, method
+from tests.vectors.measures import CHECKS as MEASURES
 from understudy.batch import UNLABELLED
 from understudy.functional import batch_mean
 from understudy.methods.kd import KD
 from understudy.methods.lshfm import LSHFM, l1, l2, lsh, medians
 from understudy.models.detection._patches import patches, published
 from understudy.models.network import Network
-from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
-from vectors.build import Outputs, batch, linear, load, method
-from vectors.measures import CHECKS as MEASURES
 
 ANCHORS = 9
 """At a location of the recorded detector."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.vectors.archive import Check, Fields, close, gradients_close, leaf, tensor
+from tests.vectors.build import batch, load, method
 from understudy.functional import batch_mean
 from understudy.methods import Method
 from understudy.methods.ab import AB
@@ -18,8 +20,6 @@ from understudy.methods.nst import NST
 from understudy.methods.ofd import normal_margin, ofd
 from understudy.methods.reviewkd import ABF, hcl
 from understudy.methods.vid import VID
-from vectors.archive import Check, Fields, close, gradients_close, leaf, tensor
-from vectors.build import batch, load, method
 
 
 def check_levels(cls: type[Method], fields: Fields, **hyper: Any) -> None:

@@ -1,9 +1,9 @@
 """Kinds of `lshfm_*.npz` that are not losses: multi-label metrics and learning rates."""
 
+from tests.vectors.archive import Check, Fields, close, tensor
 from understudy.config.recipe import Training
 from understudy.metrics import classification
 from understudy.training import lr_schedule
-from vectors.archive import Check, Fields, close, tensor
 
 
 def check_voc_ap(fields: Fields) -> None:

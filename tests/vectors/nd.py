@@ -5,10 +5,19 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from tests.vectors.archive import (
+    Case,
+    Check,
+    Fields,
+    close,
+    gradients_close,
+    leaf,
+    numbered,
+    tensor,
+)
+from tests.vectors.build import Outputs, batch, load, method
 from understudy.functional import batch_mean, norm
 from understudy.methods.nd import ND, mixed_means, nd
-from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, numbered, tensor
-from vectors.build import Outputs, batch, load, method
 
 
 def cases(archive: Fields) -> Iterator[Case]:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
+from tests.vectors.build import batch, linear, load, method
 from understudy.functional import batch_mean
 from understudy.methods.kd import KD
 from understudy.methods.pefd import PEFD, pefd, project
-from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
-from vectors.build import batch, linear, load, method
 
 
 def cases(archive: Fields) -> Iterator[Case]:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.vectors.archive import Check, Fields, close, gradients_close, leaf, tensor
+from tests.vectors.build import M, Outputs, batch, linear, load, method
 from understudy.functional import batch_mean
 from understudy.layers.reused_head import LAST_MAP, Translator
 from understudy.methods.cc import CC, cc
@@ -18,8 +20,6 @@ from understudy.methods.rkd import RKD, rkd
 from understudy.methods.simkd import SimKD
 from understudy.methods.sp import SP, sp
 from understudy.methods.srrl import SRRL
-from vectors.archive import Check, Fields, close, gradients_close, leaf, tensor
-from vectors.build import M, Outputs, batch, linear, load, method
 
 
 def equal(cls: type[M], function: Any, fields: Fields, feature: str, **hyper: Any) -> None:

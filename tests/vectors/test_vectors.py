@@ -2,8 +2,8 @@
 
 import pytest
 
-from vectors import kinds
-from vectors.archive import Case
+from tests.vectors import kinds
+from tests.vectors.archive import Case
 
 
 @pytest.mark.usefixtures("count")

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from tests.vectors import maps, relations
+from tests.vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
+from tests.vectors.build import batch, load, method
 from understudy.functional import batch_mean
 from understudy.methods.fitnet import FitNet, fitnet
 from understudy.methods.kd import KD
-from vectors import maps, relations
-from vectors.archive import Case, Check, Fields, close, gradients_close, leaf, tensor
-from vectors.build import batch, load, method
 
 
 def cases(archive: Fields) -> Iterator[Case]:

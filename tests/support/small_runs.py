@@ -1,0 +1,65 @@
+"""A small experiment, and what must not depend on how it is executed."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from understudy.config import recipe
+from understudy.config.recipe import Recipe
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
+from understudy.training.trainer import Trainer
+
+CNN = f"{Path(__file__).with_name('plain_cnn.py')}:factory"
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"images": 200},
+    "student": {"name": CNN, "options": {"width": 8}},
+    "training": {"epochs": 2, "batch": 32, "lr": 0.05, "schedule": "cosine"},
+}
+
+
+def teacher(path: Path) -> Path:
+    """Train a small teacher and return its run directory."""
+    return train(
+        recipe.parse(TINY, {"student.options": {"width": 16}, "training.epochs": 3}), out=path
+    ).path
+
+
+def distillation(teacher: Path) -> Recipe:
+    """Return a short distillation by two methods, one of which measures the teacher first."""
+    return replace(
+        recipe.parse(TINY),
+        teacher=recipe.Network(weights=str(teacher)),
+        methods={"lshfm": {"hashes": 64}, "kd": {}},
+    )
+
+
+def outcome(run: Run) -> tuple[list[dict[str, Any]], bytes]:
+    """What must not depend on interruptions: metrics without times, and the student's weights."""
+    timed = ("seconds", "images_per_second", "teacher_seconds")
+    lines = [{k: v for k, v in line.items() if k not in timed} for line in run.history]
+    return json.loads(json.dumps(lines)), (run.path / "student.safetensors").read_bytes()
+
+
+class Stop:
+    """Sends this process a signal after some steps."""
+
+    def __init__(self, after: int, number: int) -> None:
+        self.left, self.number = after, number
+
+    def series(self, runs: int) -> None: ...
+
+    def start(self, trainer: Trainer, name: str) -> None: ...
+
+    def step(self, trainer: Trainer) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+    def epoch(self, record: dict) -> None: ...
+
+    def end(self, name: str, metric: str, evaluation: dict) -> None: ...
