@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy.functional import batch_mean, cosine, linear, product, unit
+from understudy.functional import batch_mean, cosine, linear, product, seeded, unit
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -51,3 +51,14 @@ def test_mean_over_no_row_is_zero_without_gradient() -> None:
     assert mean == 0
     assert values.grad is not None
     assert not values.grad.any()
+
+
+def test_a_seed_fixes_what_is_drawn_and_leaves_the_generator_as_it_was() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(2)
+    undisturbed = torch.rand(3)
+    torch.manual_seed(2)
+    with seeded(1):
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.rand(3), undisturbed)

@@ -1,5 +1,7 @@
 """Small pieces of mathematics that several methods share; finite wherever their inputs are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import torch
@@ -80,6 +82,23 @@ def linear(
     """`F.linear` by `product`, with its gradient."""
     found: Tensor = _Linear.apply(x, weight, bias)
     return found
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw random numbers from a seed, then let every generator continue where it was before.
+
+    Args:
+        seed: Seed of the CPU's generator, and of the GPU's if `device` is one.
+        device: Device on which numbers are drawn beside the CPU.
+    """
+    on_gpu = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        # `torch.manual_seed` takes half a millisecond, and reseeds devices that are not restored.
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def several_processes() -> bool:

@@ -12,8 +12,9 @@ from understudy.batch import Objects, padded
 from understudy.data._random import counter_hash
 from understudy.data._transforms import Augment, ScaleJitter, chosen, colour
 from understudy.data.source import Source
-from understudy.data.views import CLEAN, Views, seeded
+from understudy.data.views import CLEAN, Views
 from understudy.errors import DataError
+from understudy.functional import seeded
 
 _WHITE = torch.tensor(255.0)
 

@@ -5,8 +5,7 @@ three, or drawn from a generator that starts from that hash.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from typing import Any, Literal, cast, final, get_args
 
@@ -25,6 +24,7 @@ from understudy.data._transforms import PAD
 from understudy.data._transforms import Augment as Augment
 from understudy.data.source import Source
 from understudy.errors import DataError
+from understudy.functional import seeded
 
 CLEAN = -1
 """View number of an image as evaluation shows it: resized and cut to its centre, nothing random."""
@@ -258,15 +258,6 @@ class FileViews(Views):
         for transform in self._others:
             image = transform(image)
         return image
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Let torch draw from this seed, and go on afterwards as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also reseed the accelerators, which are not forked here.
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def make_views(

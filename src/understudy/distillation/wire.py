@@ -1,11 +1,9 @@
 """Methods by name, between two networks: from a recipe's `methods` to a distiller."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
-import torch
 from torch import Tensor, nn
 
 from understudy import methods, tasks
@@ -14,6 +12,7 @@ from understudy.config.schema import convert
 from understudy.distillation.distiller import Distiller, Weight
 from understudy.errors import NetworkError, RecipeError, ShapeError, suggestion
 from understudy.features import Extendable, Shapes
+from understudy.functional import seeded
 from understudy.methods import Grouped, Method
 from understudy.models import detection
 from understudy.models.base import Wrapped
@@ -43,6 +42,7 @@ def wire(
     Raises:
         UnderstudyError: A name does not exist, or a method cannot work with these networks.
 
+    >>> import torch
     >>> from torchvision.models import resnet18, resnet34
     >>> images = torch.rand(2, 3, 64, 64)
     >>> student, teacher = resnet18(num_classes=10), resnet34(num_classes=10)
@@ -239,11 +239,3 @@ def train_only(student: Wrapped, patterns: Sequence[str]) -> None:
     for name, parameter in named.items() if patterns else ():
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights from a seed of their own, so that arms differ in nothing but methods."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -17,10 +17,11 @@ from understudy.data.class_names import check as check_classes
 from understudy.data.mixup import Mixing
 from understudy.data.subset import Subset
 from understudy.distillation.distiller import Distiller
-from understudy.distillation.wire import distiller, seeded, train_only
+from understudy.distillation.wire import distiller, train_only
 from understudy.errors import DataError, RecipeError
 from understudy.experiment import networks
 from understudy.experiment.networks import classes_of, network
+from understudy.functional import seeded
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
 from understudy.models.weights import digest

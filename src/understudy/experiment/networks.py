@@ -10,8 +10,8 @@ from understudy import models
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.data.class_names import check as check_classes
-from understudy.distillation.wire import seeded
 from understudy.errors import NetworkError, RecipeError
+from understudy.functional import seeded
 from understudy.models import detection
 from understudy.models.base import Wrapped
 from understudy.tasks import Task

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from understudy.batch import Batch
 from understudy.errors import Diverged, RecipeError, ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
-from understudy.functional import batch_mean
+from understudy.functional import batch_mean, seeded
 from understudy.methods._maps import attention, maps, meet, pairs
 from understudy.methods._method import Method
 from understudy.methods._projectors import BatchNorm, as_map, map_shape
@@ -104,8 +104,7 @@ class FT(Method):
             Diverged: The auto-encoder's error became NaN or infinite.
         """
         # A seed of its own: preparing again, or in another process, gives the same paraphraser.
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(self.seed)
+        with seeded(self.seed), torch.enable_grad():
             coder = self._train(teacher)
         self.paraphraser.load_state_dict(coder[0].state_dict())
         self.prepared = True

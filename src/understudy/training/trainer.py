@@ -26,6 +26,7 @@ from understudy.data.loader import Loader
 from understudy.data.views import MemoryViews, counter_hash
 from understudy.distillation.distiller import Distiller
 from understudy.errors import Diverged, OutOfMemory
+from understudy.functional import seeded
 from understudy.models.base import Wrapped
 from understudy.profiling import span, spans
 from understudy.training.cuda_graphs import Graphs
@@ -137,6 +138,8 @@ class Trainer:
         )
 
     def _captured(self) -> Graphs:
+        # Captured steps draw too (CRD's negatives), all from one sequence: a launch sets no seed.
+        torch.cuda.manual_seed(self.seed + 1)
         return Graphs(
             loader=self.loader,
             optimizer=self.optimizer,
@@ -254,13 +257,15 @@ class Trainer:
         """Add up the gradients of a step; if memory runs out, all is left as it was before."""
         sums, size = self._sums, sum(map(len, parts))
         self.splitting.remember()
-        # No state of a generator to save: what dropout draws here depends on nothing before.
-        self._seed_dropout(self._seeds[self.position.step])
+        # A seed for each step: dropout then draws the same after a restart, and a checkpoint holds
+        # no state of a generator.
+        seed = self._seeds[self.position.step]
         try:
-            for number, part in enumerate(parts, 1):
-                last = number == len(parts)
-                with nullcontext() if last else self.accelerator.no_sync(self._trainable):
-                    self._backward(part, share=len(part) / size)
+            with seeded(seed, self.accelerator.device):
+                for number, part in enumerate(parts, 1):
+                    last = number == len(parts)
+                    with nullcontext() if last else self.accelerator.no_sync(self._trainable):
+                        self._backward(part, share=len(part) / size)
             return True
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
@@ -299,12 +304,6 @@ class Trainer:
             f"Memory ran out on one of {self.accelerator.num_processes} processes, which then can "
             f"only stop together: start again with training.accumulate {wanted}."
         )
-
-    def _seed_dropout(self, seed: int) -> None:
-        # `torch.manual_seed` seeds every kind of device there might be, in half a millisecond.
-        torch.default_generator.manual_seed(seed)
-        if self.accelerator.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
 
     def _check(self) -> None:
         """Stop all processes if a loss of any was not finite: a finite sum had finite terms."""

@@ -16,6 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation
+from understudy.functional import seeded
 from understudy.models.base import FeatureReader, Wrapped
 from understudy.models.detection._frozen import frozen
 from understudy.models.taps import still
@@ -92,7 +93,7 @@ class Detector(Wrapped):
         """Features where it would look itself, in the images as the student resizes them."""
         assert isinstance(student, Detector)
         # Detectors sample at random; what a method measures depends on the images alone.
-        with _seeded(int(batch.index[0]), batch.index.device):
+        with seeded(int(batch.index[0]), batch.index.device):
             with still(student.module.transform):
                 images, targets = student.module.transform(*inputs(batch))
             return self._sampled(student._resized(images), targets)
@@ -196,17 +197,6 @@ def rows_batch(labels: Tensor, rows: Tensor) -> Batch:
     """Locations as a batch: of no images, but with labels."""
     index = torch.arange(len(labels), device=labels.device)
     return Batch(rows.new_empty(len(rows), 3, 0, 0), labels, index, torch.zeros_like(index))
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Let torch draw from a seed, and go on afterwards as if nothing had been drawn."""
-    gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if gpu else []):
-        torch.default_generator.manual_seed(seed)
-        if gpu:
-            torch.cuda.manual_seed(seed)
-        yield
 
 
 @contextmanager
