@@ -97,7 +97,7 @@ def _recipe(folder: Path, lesson: int | None) -> Recipe:
 
 def _trained(folder: Path, wanted: Recipe, change: Change) -> tuple[Tensor, list[float]]:
     """Weights after the steps, and the loss of each."""
-    trainer = ours.execution(folder, wanted).trainer
+    trainer = ours.runner(folder, wanted).trainer
     change(trainer)
     sums = [0.0]
     for number, _ in zip(range(1, STEPS + 1), trainer.steps(), strict=False):

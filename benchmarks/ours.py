@@ -15,7 +15,7 @@ from understudy.bank import Bank, Contract
 from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
 from understudy.distillation.distiller import Teacher
-from understudy.experiment.runner import Execution
+from understudy.experiment.runner import Runner
 from understudy.features import Features
 from understudy.models import cifar
 from understudy.training.trainer import Trainer
@@ -75,19 +75,18 @@ def trainer(folder: Path, wanted: Recipe, *, fill: bool = True) -> Trainer:
             holds does not change how fast it is read.
     """
     with noise_for_a_teacher():
-        made = execution(folder, wanted).trainer
+        made = runner(folder, wanted).trainer
         for parts in made.loader.epoch(0) if fill and wanted.bank.path else ():
             for shown in parts:
                 made.distiller.observe(shown)
     return made
 
 
-def execution(folder: Path, wanted: Recipe) -> Execution:
+def runner(folder: Path, wanted: Recipe) -> Runner:
     """A recipe built and prepared on the CPU, in a run directory of its own."""
     number = len(list(folder.glob("runs/*")))
-    return Execution(
-        folder / "runs" / str(number), wanted, resume=False, device="cpu", watcher=None
-    )
+    path = folder / "runs" / str(number)
+    return Runner(path, wanted, resume=False, device="cpu", callback=None).start()
 
 
 def teacher_forwards(online: Trainer) -> Iterator[None]:

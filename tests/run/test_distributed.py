@@ -97,10 +97,10 @@ import sys
 from pathlib import Path
 import torch
 from understudy.config import recipe
-from understudy.experiment.runner import Execution
+from understudy.experiment.runner import Runner
 
 path, out = map(Path, sys.argv[1:])
-run = Execution(out, recipe.load(path), resume=False, device="cpu", callback=None)
+run = Runner(out, recipe.load(path), resume=False, device="cpu", callback=None).start()
 run.finish()
 kept = run.experiment.distiller.trainable.methods.state_dict()
 torch.save(kept, out / f"{run.accelerator.process_index}.pt")

@@ -1,6 +1,5 @@
-"""One execution of a recipe: what is written when, and how it continues and stops."""
+"""Executes a recipe in a run directory: builds it, trains, evaluates, and stops on a signal."""
 
-import json
 import logging
 import os
 import time
@@ -8,38 +7,51 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
-from accelerate.utils import broadcast, gather_object
-from safetensors.torch import save
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
-from understudy import diagnostics, files
 from understudy.bank import Resident
 from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
-from understudy.errors import Diverged, Interrupted, RunError
+from understudy.errors import Diverged, Interrupted
 from understudy.experiment import bank_attach, build
-from understudy.experiment.build import Images
+from understudy.experiment.build import Experiment, Images
 from understudy.experiment.callback import Callback
-from understudy.experiment.evaluate import collect, comparable
-from understudy.experiment.run_directory import Run
-from understudy.models.base import Wrapped
-from understudy.models.cost import layers_cost
+from understudy.experiment.evaluator import Evaluator
+from understudy.experiment.recorder import Recorder
+from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
 from understudy.profiling import Profile
-from understudy.tasks import Evaluation, Outputs
+from understudy.tasks import Evaluation
 from understudy.training import hardware
-from understudy.training.checkpoint import load_checkpoint, save_checkpoint
-from understudy.training.devices import accelerator, choose, processes
+from understudy.training.devices import Choices, accelerator, choose, processes
 from understudy.training.signals import signals
 from understudy.training.trainer import Epoch, Trainer
 
 LOGGER = logging.getLogger("understudy")
 
 
-class Execution:
-    """One execution of one recipe: built at once, then driven by `finish`."""
+@final
+class Runner:
+    """Executes one recipe in one run directory: `start` builds it, `finish` trains it to the end.
+
+    Args:
+        path: Run directory.
+        recipe: What to train.
+        resume: Continue from the saved state, if there is one.
+        device: `cpu`, or None for the best device there is.
+        callback: Told about progress.
+        profile: Measure where the time of some steps goes.
+        images: Training and test images of the recipe, if they are loaded already.
+    """
+
+    experiment: Experiment
+    accelerator: Accelerator
+    choices: Choices
+    trainer: Trainer
 
     def __init__(
         self,
@@ -53,50 +65,81 @@ class Execution:
         images: Images | None = None,
     ) -> None:
         self.path, self.recipe = path, recipe
-        here = processes(device)
-        self._memory = hardware.PeakMemory(here.device)
-        self.callback = callback if here.is_main_process else None
+        self._resume, self._device, self._profiled = resume, device, profile
+        self.callback, self._images = callback, images
+        self._latest: Evaluation | None = None
+        self._saved_at = 0.0
+
+    def start(self) -> "Runner":
+        """Build what the recipe names; begin the run directory, or continue from its saved state.
+
+        Returns:
+            Itself, ready to train.
+
+        Raises:
+            UnderstudyError: Something the recipe names is missing or does not fit together, or the
+                images or the teacher changed since the run began.
+        """
+        process = processes(self._device)
+        self._memory = hardware.PeakMemory(process.device)
+        if not process.is_main_process:
+            self.callback = None
         self.experiment = build.experiment(
-            recipe, rank=here.process_index, world=here.num_processes, images=images
+            self.recipe,
+            rank=process.process_index,
+            world=process.num_processes,
+            images=self._images,
         )
-        distiller = self.experiment.distiller
-        self.accelerator = accelerator(
-            recipe.training,
-            device,
-            student=distiller.student,
-            trackers=recipe.training.trackers,
-            folder=path,
-        )
-        self.choices = choose(recipe.training, distiller, self.accelerator.device)
-        # Before methods measure the teacher: what it gives them may be stored for training.
-        self.choices.place(distiller)
-        with self.accelerator.main_process_first():  # which makes the bank, if there is none
-            self._replay = bank_attach.attach(self.experiment, recipe, self.choices.teacher_dtype)
-            self._tested = bank_attach.tested(self.experiment, recipe)
-        state = self._saved() if resume else None
+        self._place()
+        self._recorder = Recorder(self.path, self.accelerator)
+        state = self._recorder.saved_state() if self._resume else None
         if state is None:
             self._begin()
         else:
-            self._check_same()
-        self.trainer = Trainer(
-            distiller,
+            self._recorder.check_same(self.experiment.digests)
+        self.trainer = self._made_trainer()
+        self._evaluator = Evaluator(
+            self.experiment, self.trainer.student, self.accelerator, self._tested
+        )
+        self._profile = (
+            Profile(self.path / "profile.json")
+            if self._profiled and self.accelerator.is_main_process
+            else None
+        )
+        if state is not None:
+            self.trainer.load_state_dict(state)
+            self._recorder.continue_from(self.trainer.position.epoch)
+        self._saved_at = time.monotonic()
+        return self
+
+    def _place(self) -> None:
+        """Move the networks to their device, behind the bank of the recipe if it names one."""
+        training, distiller = self.recipe.training, self.experiment.distiller
+        self.accelerator = accelerator(
+            training,
+            self._device,
+            student=distiller.student,
+            trackers=training.trackers,
+            folder=self.path,
+        )
+        self.choices = choose(training, distiller, self.accelerator.device)
+        # Before methods measure the teacher: what it gives them may be stored for training.
+        self.choices.place(distiller)
+        with self.accelerator.main_process_first():  # which makes the bank, if there is none
+            self._replay = bank_attach.attach(
+                self.experiment, self.recipe, self.choices.teacher_dtype
+            )
+            self._tested = bank_attach.tested(self.experiment, self.recipe)
+
+    def _made_trainer(self) -> Trainer:
+        return Trainer(
+            self.experiment.distiller,
             self.experiment.train,
-            recipe.training,
-            seed=recipe.seed,
+            self.recipe.training,
+            seed=self.recipe.seed,
             accelerator=self.accelerator,
             resident=self._resident,
         )
-        self._profile = (
-            Profile(path / "profile.json") if profile and self.accelerator.is_main_process else None
-        )
-        self.records: list[dict[str, Any]] = []
-        if state is not None:
-            self.trainer.load_state_dict(state)
-            # Epochs after the saved state are run again, and written again.
-            self.records = Run(path).history[: self.trainer.position.epoch]
-        self._teacher_outputs: Outputs | None = None
-        self._latest: Evaluation | None = None
-        self._saved_at = time.monotonic()
 
     def _resident(self) -> Resident | None:
         """A complete bank on the GPU, where steps are captured; None if there is none."""
@@ -112,24 +155,16 @@ class Execution:
         return None
 
     def _begin(self) -> None:
-        self._write("recipe.yaml", recipes.dump(self.recipe))
+        self._recorder.write_recipe(self.recipe)
         started = time.monotonic()
         self.experiment.prepare()
-        environment = self._environment() | {
-            "prepare_seconds": time.monotonic() - started,
-            "teacher_seconds": self._teacher_seconds(),
-        }
-        self._write("environment.json", json.dumps(environment, indent=1))
-
-    def _check_same(self) -> None:
-        """Refuse to go on with other images or another teacher than the run began with."""
-        before = Run(self.path).environment["digests"]
-        for what, digest in self.experiment.digests.items():
-            if digest != before[what]:
-                raise RunError(
-                    f"The {what} changed since {self.path} began ({before[what]} then, {digest} "
-                    "now); put back what was there, or start again in another --out."
-                )
+        self._recorder.write_environment(
+            self._environment()
+            | {
+                "prepare_seconds": time.monotonic() - started,
+                "teacher_seconds": self._teacher_seconds(),
+            }
+        )
 
     def finish(self) -> None:
         """Train to the end, evaluate and save the student.
@@ -141,7 +176,7 @@ class Execution:
         try:
             self._train()
         except Diverged as error:
-            self._write("diverged.txt", f"{error}\n")
+            self._recorder.write_diverged(error)
             raise
         self._conclude()
 
@@ -171,7 +206,7 @@ class Execution:
     def _conclude(self) -> None:
         evaluation = self._latest or self._evaluate()
         summary = self._summary(evaluation)
-        self._write("evaluation.json", json.dumps(summary, indent=1))
+        self._recorder.write_evaluation(summary)
         if self.callback:
             self.callback.end(self.recipe.name, self.experiment.task.headline, summary)
         self.accelerator.wait_for_everyone()
@@ -187,66 +222,25 @@ class Execution:
             "teacher_seconds": self._teacher_seconds(),
         }
         del record["number"]
-        self.records.append(record)
-        self._write("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records))
+        self._recorder.write_epoch(record)
         if evaluation:
-            self._keep_student(evaluation)
+            self._recorder.write_student(
+                self.trainer.student,
+                self.experiment.classes,
+                headline=self.experiment.task.headline,
+            )
         self._save()
         self.accelerator.log(_flat_numbers(record), step=epoch.step)
         if self.callback:
             self.callback.epoch(record)
 
     def _evaluate(self) -> Evaluation:
-        """The student as it is now, on the test images; the teacher's side is computed once."""
-        test, teacher = self.experiment.test, self.experiment.distiller.teacher
-        task = self.experiment.task
-        if teacher is not None and self._teacher_outputs is None:
-            self._teacher_outputs = collect(
-                teacher.network,
-                test.single_pass(augmented=False),
-                self.accelerator,
-                task,
-                replay=self._tested or teacher.outputs,
-            )
-        if self.accelerator.num_processes > 1:
-            # Statistics follow the images of each process; it is the first one's that are saved.
-            broadcast(list(self.trainer.student.buffers()))
-        student = collect(
-            self.trainer.student, test.single_pass(augmented=False), self.accelerator, task
-        )
-        if self.trainer.position.epoch == self.recipe.training.epochs:
-            self._diagnose(student)
-        close = comparable(task, self.trainer.student, self.experiment.teacher)
-        self._latest = task.evaluate(student, self._teacher_outputs if close else None)
+        outputs = self._evaluator.collect()
+        last = self.trainer.position.epoch == self.recipe.training.epochs
+        if last and self.accelerator.is_main_process:
+            self._recorder.write_diagnostics(self._evaluator.diagnostics(outputs))
+        self._latest = self._evaluator.evaluate(outputs)
         return self._latest
-
-    def _diagnose(self, student: Outputs) -> None:
-        """Keep what the pictures need of the trained student."""
-        if not self.accelerator.is_main_process:
-            return
-        found = diagnostics.measure(
-            student,
-            self._teacher_outputs,
-            task=self.experiment.task,
-            network=self.trainer.student,
-            distiller=self.experiment.distiller,
-            test=self.experiment.test,
-            accelerator=self.accelerator,
-        )
-        if found:
-            self._write("diagnostics.json", json.dumps(found))
-
-    def _keep_student(self, evaluation: Evaluation) -> None:
-        content = self._student_file(self.trainer.student)
-        self._write("student.safetensors", content)
-        headline = self.experiment.task.headline
-        scores = [_score(r, headline) for r in self.records if r["metrics"] is not None]
-        if scores[-1] >= max(scores):
-            self._write("best/student.safetensors", content)
-
-    def _student_file(self, student: Wrapped) -> bytes:
-        state = {k: v.detach().cpu().contiguous() for k, v in student.plain().state_dict().items()}
-        return bytes(save(state, metadata={"classes": json.dumps(self.experiment.classes)}))
 
     def _after_step(self, received: list[str]) -> None:
         if self._profile:
@@ -274,21 +268,8 @@ class Execution:
         return [bool(count) for count in self.accelerator.reduce(counts).tolist()]
 
     def _save(self) -> None:
-        state = self.trainer.state_dict()
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.path / "last", state)
-        self.accelerator.wait_for_everyone()
+        self._recorder.write_state(self.trainer.state_dict())
         self._saved_at = time.monotonic()
-
-    def _saved(self) -> dict[str, Any] | None:
-        """The state to continue from; None if the run stopped before anything was saved."""
-        if not (self.path / "last").is_dir():
-            return None
-        return load_checkpoint(self.path / "last")
-
-    def _write(self, name: str, content: str | bytes) -> None:
-        if self.accelerator.is_main_process:
-            files.write(self.path / name, content)
 
     def _environment(self) -> dict[str, Any]:
         process = {"rank": self.accelerator.process_index, "pid": os.getpid()}
@@ -311,16 +292,16 @@ class Execution:
         return seconds
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        trained, begun = self.experiment.distiller.trainable, Run(self.path).environment
+        environment, records = self._recorder.environment, self._recorder.records
         return asdict(evaluation) | {
-            "teacher": self._teacher_summary(),
-            "prepare_seconds": begun["prepare_seconds"],
-            "teacher_seconds": _teacher_seconds(begun, *self.records),
+            "teacher": self._evaluator.teacher_summary(),
+            "prepare_seconds": environment["prepare_seconds"],
+            "teacher_seconds": _teacher_seconds(environment, *records),
             "classes": self.experiment.classes,
-            "parameters": _count(self.trainer.student.plain()),
-            "train_parameters": _count(trained),
+            "parameters": num_parameters(self.trainer.student.plain()),
+            "train_parameters": num_parameters(self.experiment.distiller.trainable),
             "layers": self._layers(),
-            "seconds": sum(record["seconds"] for record in self.records),
+            "seconds": sum(record["seconds"] for record in records),
             "memory_mb": self._memory.mb,
         }
 
@@ -329,31 +310,11 @@ class Execution:
         student = self.trainer.student
         return layers_cost(student) if isinstance(student, Network) else None
 
-    def _teacher_summary(self) -> dict[str, Any] | None:
-        """The teacher's own metrics on the test images; none if its classes are others."""
-        teacher = self.experiment.teacher
-        if self._teacher_outputs is None or teacher is None:
-            return None
-        own = Evaluation({}, [], None)
-        if teacher.num_classes == self.trainer.student.num_classes:
-            own = self.experiment.task.evaluate(self._teacher_outputs, None)
-        return {
-            "name": teacher.name,
-            "metrics": own.metrics,
-            "per_class": own.per_class,
-            "parameters": _count(teacher.module),
-        }
-
 
 def _teacher_seconds(*parts: Mapping[str, Any]) -> float | None:
     """What filling the bank took of preparing and of all epochs; None without a bank."""
-    found: list[Any] = [part.get("teacher_seconds") for part in parts]
-    return None if None in found else float(sum(found))
-
-
-def _score(record: dict[str, Any], headline: str) -> float:
-    values = (record["metrics"] or {}) | (record["fidelity"] or {})
-    return float(values.get(headline) or 0.0)
+    seconds: list[Any] = [part.get("teacher_seconds") for part in parts]
+    return None if None in seconds else float(sum(seconds))
 
 
 def _flat_numbers(record: dict[str, Any]) -> dict[str, float]:
@@ -362,7 +323,3 @@ def _flat_numbers(record: dict[str, Any]) -> dict[str, float]:
         inner = value if isinstance(value, dict) else {"": value}
         flat |= {f"{key}/{k}".rstrip("/"): v for k, v in inner.items() if v is not None}
     return flat
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

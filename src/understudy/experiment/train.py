@@ -10,7 +10,7 @@ from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.build import Images
 from understudy.experiment.callback import Callback
 from understudy.experiment.run_directory import Run
-from understudy.experiment.runner import Execution
+from understudy.experiment.runner import Runner
 
 
 def distill(recipe: Recipe, **options: Any) -> Run:
@@ -66,7 +66,7 @@ def train(
         raise Diverged(
             f"{run.path} ended so: {run.diverged} It would again; remove it to train anew."
         )
-    Execution(
+    Runner(
         run.path,
         recipe,
         resume=resume,
@@ -74,7 +74,7 @@ def train(
         callback=callback,
         profile=profile,
         images=images,
-    ).finish()
+    ).start().finish()
     return run
 
 

@@ -53,6 +53,11 @@ def layers_cost(network: Network) -> dict[str, dict[str, float]] | None:
     return None if plain is None else {"student": asdict(cost(network)), "plain": asdict(plain)}
 
 
+def num_parameters(module: nn.Module) -> int:
+    """Return the number of parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def _images(network: Network, batch: int) -> Tensor:
     side = network.input.size or DRY_SIZE
     like = next(network.parameters())
@@ -65,7 +70,7 @@ def _cost(module: nn.Module, images: Tensor) -> Cost:
     with counter:
         module(images[:1])
     return Cost(
-        parameters=sum(p.numel() for p in module.parameters()),
+        parameters=num_parameters(module),
         macs=counter.get_total_flops() // 2,
         image_ms=_milliseconds(module, images[:1]),
         batch_ms=_milliseconds(module, images),

@@ -1,0 +1,87 @@
+"""Evaluates the student of a run in training, beside its teacher."""
+
+from typing import Any, final
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+
+from understudy import diagnostics
+from understudy.bank.replay import Replay
+from understudy.experiment.build import Experiment
+from understudy.experiment.evaluate import collect, comparable
+from understudy.models.base import Wrapped
+from understudy.models.cost import num_parameters
+from understudy.tasks import Evaluation, Outputs
+
+
+@final
+class Evaluator:
+    """Measures a student on the test images; the teacher's outputs are computed once.
+
+    Args:
+        experiment: Task, test images and teacher.
+        student: Network to evaluate: the moving average, if there is one.
+        accelerator: Devices, processes and precision.
+        replay: Gives the teacher's outputs from a bank, if there is one.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        student: Wrapped,
+        accelerator: Accelerator,
+        replay: Replay | None,
+    ) -> None:
+        self._experiment, self._student = experiment, student
+        self._accelerator, self._replay = accelerator, replay
+        self._teacher_outputs: Outputs | None = None
+
+    def collect(self) -> Outputs:
+        """Outputs of the student, as it is now, on the test images of all processes."""
+        test, task = self._experiment.test, self._experiment.task
+        teacher = self._experiment.distiller.teacher
+        if teacher is not None and self._teacher_outputs is None:
+            self._teacher_outputs = collect(
+                teacher.network,
+                test.single_pass(augmented=False),
+                self._accelerator,
+                task,
+                replay=self._replay or teacher.outputs,
+            )
+        if self._accelerator.num_processes > 1:
+            # Statistics follow the images of each process; it is the first one's that are saved.
+            broadcast(list(self._student.buffers()))
+        return collect(self._student, test.single_pass(augmented=False), self._accelerator, task)
+
+    def evaluate(self, student: Outputs) -> Evaluation:
+        """Metrics, and fidelity to the teacher, of outputs that `collect` gave."""
+        task = self._experiment.task
+        close = comparable(task, self._student, self._experiment.teacher)
+        return task.evaluate(student, self._teacher_outputs if close else None)
+
+    def diagnostics(self, student: Outputs) -> dict[str, Any]:
+        """Data for the report's charts, of outputs that `collect` gave; empty without any."""
+        return diagnostics.measure(
+            student,
+            self._teacher_outputs,
+            task=self._experiment.task,
+            network=self._student,
+            distiller=self._experiment.distiller,
+            test=self._experiment.test,
+            accelerator=self._accelerator,
+        )
+
+    def teacher_summary(self) -> dict[str, Any] | None:
+        """The teacher's own metrics on the test images; none if its classes are others."""
+        teacher = self._experiment.teacher
+        if self._teacher_outputs is None or teacher is None:
+            return None
+        own = Evaluation({}, [], None)
+        if teacher.num_classes == self._student.num_classes:
+            own = self._experiment.task.evaluate(self._teacher_outputs, None)
+        return {
+            "name": teacher.name,
+            "metrics": own.metrics,
+            "per_class": own.per_class,
+            "parameters": num_parameters(teacher.module),
+        }

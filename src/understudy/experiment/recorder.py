@@ -1,0 +1,118 @@
+"""Writes a run directory while a run trains; what its files hold is said in `run_directory`."""
+
+import json
+from pathlib import Path
+from typing import Any, final
+
+from accelerate import Accelerator
+from safetensors.torch import save
+
+from understudy import files
+from understudy.config import recipe as recipes
+from understudy.config.recipe import Recipe
+from understudy.errors import Diverged, RunError
+from understudy.experiment.run_directory import Run
+from understudy.models.base import Wrapped
+from understudy.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+@final
+class Recorder:
+    """Writes the files of one run directory, from the main process alone.
+
+    Args:
+        path: Run directory.
+        accelerator: Tells which process is the main one.
+
+    Attributes:
+        records: One record for every epoch so far, as in `metrics.jsonl`.
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator) -> None:
+        self.path, self._accelerator = path, accelerator
+        self.records: list[dict[str, Any]] = []
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What the run began with: `environment.json`."""
+        return Run(self.path).environment
+
+    def saved_state(self) -> dict[str, Any] | None:
+        """The state to continue from; None if the run stopped before anything was saved."""
+        if not (self.path / "last").is_dir():
+            return None
+        return load_checkpoint(self.path / "last")
+
+    def check_same(self, digests: dict[str, str]) -> None:
+        """Refuse to continue with other images or another teacher than the run began with.
+
+        Raises:
+            RunError: A digest is not the one in `environment.json`.
+        """
+        before = self.environment["digests"]
+        for what, digest in digests.items():
+            if digest != before[what]:
+                raise RunError(
+                    f"The {what} changed since {self.path} began ({before[what]} then, {digest} "
+                    "now); put back what was there, or start again in another --out."
+                )
+
+    def continue_from(self, epoch: int) -> None:
+        """Keep the records of the epochs before a saved state: later ones are run again."""
+        self.records = Run(self.path).history[:epoch]
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write `recipe.yaml`, from which on the directory holds a run."""
+        self._write("recipe.yaml", recipes.dump(recipe))
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """Write `environment.json`."""
+        self._write("environment.json", json.dumps(environment, indent=1))
+
+    def write_epoch(self, record: dict[str, Any]) -> None:
+        """Add the record of an epoch to `metrics.jsonl`."""
+        self.records.append(record)
+        self._write("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records))
+
+    def write_student(self, student: Wrapped, classes: tuple[str, ...], *, headline: str) -> None:
+        """Write the student of the last recorded epoch, also as the best one if it is.
+
+        Args:
+            student: Network to write, in its plain form.
+            classes: Names of its classes.
+            headline: Metric by which the best student is chosen.
+        """
+        state = {k: v.detach().cpu().contiguous() for k, v in student.plain().state_dict().items()}
+        content = bytes(save(state, metadata={"classes": json.dumps(classes)}))
+        self._write("student.safetensors", content)
+        scores = [_score(r, headline) for r in self.records if r["metrics"] is not None]
+        if scores[-1] >= max(scores):
+            self._write("best/student.safetensors", content)
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Save everything that is needed to continue; returns when that is done in any process."""
+        if self._accelerator.is_main_process:
+            save_checkpoint(self.path / "last", state)
+        self._accelerator.wait_for_everyone()
+
+    def write_diagnostics(self, diagnostics: dict[str, Any]) -> None:
+        """Write `diagnostics.json`, if there is anything to draw."""
+        if diagnostics:
+            self._write("diagnostics.json", json.dumps(diagnostics))
+
+    def write_evaluation(self, summary: dict[str, Any]) -> None:
+        """Write `evaluation.json`, from which on the run is finished."""
+        self._write("evaluation.json", json.dumps(summary, indent=1))
+
+    def write_diverged(self, error: Diverged) -> None:
+        """Write why the run ended before its last epoch."""
+        self._write("diverged.txt", f"{error}\n")
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        if self._accelerator.is_main_process:
+            files.write(self.path / name, content)
+
+
+def _score(record: dict[str, Any], headline: str) -> float:
+    values = (record["metrics"] or {}) | (record["fidelity"] or {})
+    return float(values.get(headline) or 0.0)
