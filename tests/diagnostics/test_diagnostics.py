@@ -17,7 +17,7 @@ from understudy.diagnostics.directions import bit_agreement, histogram, spread
 from understudy.experiment import build
 from understudy.experiment.train import train
 from understudy.reporting import report
-from understudy.reporting.charts.feature_geometry import pictures
+from understudy.reporting.charts.feature_geometry import feature_geometry
 from understudy.reporting.collect import read
 from understudy.training.checkpoint import load_checkpoint
 
@@ -201,7 +201,7 @@ def test_templates(kept, live):
 
 def test_report_shows_what_was_kept(run, kept, live):
     s, t = vectors(live)
-    found = pictures(read([run.path]))
+    found = feature_geometry(read([run.path]))
     norm, to_teacher, _ = found.ridges
     means = [np.linalg.norm(x, axis=1).mean() for x in (t, s)]
     assert [row.mean for row in norm.rows] == pytest.approx(means, rel=1e-4)

@@ -86,7 +86,7 @@ def test_headline_is_the_best_method(comparison):
     html, _, _ = read(report(comparison))
     (headline,) = re.findall(r'<p class="headline">(.*?)</p>', html)
     assert headline.startswith("lshfm is 9.")
-    assert "3 of 5 methods beat the control." in html
+    assert "3 of 5 methods are significantly better than the control." in html
 
 
 def test_same_input_same_page(comparison):
@@ -97,13 +97,15 @@ def test_same_input_same_page(comparison):
 def test_honest_headline_without_a_gain(tmp_path):
     write_comparison(tmp_path, arms=("control", "nd", "letkd"), epochs=2)
     _, _, text = read(report(tmp_path))
-    assert "No method was shown to beat the control. No gain could be shown: nd is" in text
+    assert (
+        "No method is significantly better than the control. No gain could be shown: nd is" in text
+    )
 
 
 def test_one_seed_one_epoch_no_fidelity(tmp_path):
     write_comparison(tmp_path, arms=("control", "kd"), seeds=1, epochs=1, fidelity=False)
     html, _, text = read(report(tmp_path))
-    assert "No verdict yet: one seed cannot tell a method from luck." in text
+    assert "No verdict: one seed cannot separate an effect from chance." in text
     assert html.count("<svg") == 2
     assert "cosine" not in text
     assert re.findall(r"\bnan\b", html) == []
@@ -121,7 +123,7 @@ def test_many_classes_are_cut(tmp_path):
     names = [f"class {i}" for i in range(100)]
     write_comparison(tmp_path, arms=("control", "kd"), epochs=2, classes=names)
     html, _, text = read(report(tmp_path))
-    assert "… 70 classes in between …" in text
+    assert "… 70 more classes between these …" in text
     assert html.count('<i class="bar"') == 30
 
 
@@ -138,9 +140,9 @@ def test_runs_side_by_side(tmp_path):
     path = report([tmp_path / "runs/first", tmp_path / "runs/second"])
     html, _, text = read(path)
     assert path == (tmp_path / "runs/report.html").resolve()
-    assert "2 runs side by side. There is no verdict without a control" in text
+    assert "2 runs side by side. Without a control there is no verdict" in text
     assert html.count("<svg") == 4
-    assert "Class by class" not in text
+    assert "Change per class" not in text
 
 
 def test_one_run(tmp_path):

@@ -101,7 +101,7 @@ def test_layers_that_stay_are_shown_beside_the_plain_student(tmp_path):
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "parameters, with kept layers 3 k, × 1.5" in lines
     assert "multiplications, with kept layers 1.5 M, × 1.5" in lines
-    assert "time of one image, with kept layers 0.4 ms, × 4" in lines
+    assert "time per image, with kept layers 0.4 ms, × 4" in lines
     content = write_comparison(tmp_path, arms=("control", "letkd"), epochs=1)
     assert "kept layers" not in table(read([tmp_path]))[0]
     for run in content["arms"][1]["runs"]:
@@ -125,6 +125,6 @@ def test_without_labels_fidelity_is_the_metric(tmp_path):
     assert header[:4] == ["arm", "CKA", "difference", "agreement"]
     assert kd[1].startswith(f"{mean(ckas[1]):.4f} ± 0.0")
     html = report(tmp_path).read_text(encoding="utf-8")
-    assert "Held-out CKA" in html
+    assert "Test CKA" in html
     assert "kd is 0.0" in html
     assert "points" not in html

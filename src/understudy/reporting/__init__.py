@@ -1,4 +1,4 @@
-"""A comparison or some runs → one self-contained page, Markdown, and a table for the terminal."""
+"""Reports on a comparison or on runs: an HTML page, Markdown, and tables for the terminal."""
 
 import os
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ __all__ = ["evaluation_table", "report", "terminal_table"]
 
 
 def report(paths: str | Path | Sequence[str | Path], *, out: str | Path | None = None) -> Path:
-    """Write `report.html` and `report.md` on a comparison directory or on run directories.
+    """Write `report.html` and `report.md` for a comparison directory or for run directories.
 
     Args:
         paths: One comparison directory, or one or several run directories.
-        out: Directory to write into, or the `.html` file; the Markdown goes beside it. By default
-            the directory itself, for several runs the closest directory that holds them all.
+        out: Directory to write to, or the `.html` file, with the Markdown next to it. Default: the
+            directory itself; for several runs, the closest directory that holds them all.
 
     Returns:
-        The page, a single file that loads nothing from anywhere.
+        Path of the page, a single file that loads no other.
 
     Raises:
         RunError: A directory is missing or damaged, or comparisons and runs are mixed.

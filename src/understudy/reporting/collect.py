@@ -1,4 +1,4 @@
-"""Comparison and run directories → results."""
+"""Read comparison and run directories into the content of a report."""
 
 import math
 import os
@@ -6,35 +6,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from understudy import tasks
 from understudy.errors import RunError
 from understudy.experiment.run_directory import Run, read_json
 from understudy.reporting.results import METHOD_INKS, Arm, Numbers, Results, duration
 
-HEADLINES = ("top1", "mAP", "AP50")
-"""Metrics that rank students; a task has one of them."""
-
 
 def read(paths: Sequence[Path]) -> Results:
-    """The results in one comparison directory, or in one or several run directories.
+    """Return the results of one comparison directory, or of one or several run directories.
 
     Raises:
         RunError: A directory is missing or damaged, or comparisons and runs are mixed.
     """
     if not paths:
-        raise RunError("There is nothing to report on: name a comparison or run directories.")
+        raise RunError(
+            "There is nothing to report on: name a comparison directory or run directories."
+        )
     comparisons = [path for path in paths if (path / "comparison.json").is_file()]
     if not comparisons:
         return of_runs([Run.open(path) for path in paths])
     if len(paths) > 1:
         raise RunError(
-            f"A report shows one comparison or several runs, not {comparisons[0]} beside "
-            f"{len(paths) - 1} more; report on each comparison by itself."
+            f"A report shows one comparison or several runs, but the comparison {comparisons[0]} "
+            f"is one of {len(paths)} directories; report on each comparison separately."
         )
     return of_comparison(read_json(paths[0] / "comparison.json"), root=paths[0])
 
 
 def of_comparison(content: Mapping[str, Any], *, root: Path | None = None) -> Results:
-    """The content of a `comparison.json`, and of the runs below `root` for the curves, if given.
+    """Return the results of a `comparison.json`; for charts, also read the runs below `root`.
 
     Raises:
         RunError: An entry or a run is missing.
@@ -43,8 +43,8 @@ def of_comparison(content: Mapping[str, Any], *, root: Path | None = None) -> Re
         return _of_comparison(content, root)
     except KeyError as error:
         raise RunError(
-            f"The comparison has no entry {error}; it was damaged, or written by another version "
-            "of Understudy: compare again."
+            f"The comparison has no entry {error}: it is damaged, or from another version of "
+            "Understudy. Run the comparison again."
         ) from error
 
 
@@ -61,11 +61,11 @@ def _of_comparison(content: Mapping[str, Any], root: Path | None) -> Results:
     facts = {
         "task": content["task"],
         "teacher": teacher["name"] if teacher else "none",
-        "seeds of each arm": seeds,
+        "seeds": seeds,
         "recipe digest": content["recipe_digest"],
         "machine": content["machine"],
         "created": content["created"],
-        "time in all": duration(content["seconds"]),
+        "total time": duration(content["seconds"]),
     }
     facts |= _versions([run for group in runs.values() for run in group])
     return Results(content["name"], content["metric"], content["classes"], arms, facts)
@@ -84,13 +84,13 @@ def _teacher(content: Mapping[str, Any]) -> Arm:
 
 
 def _arm(row: Mapping[str, Any], methods: Sequence[str], runs: list[Run]) -> Arm:
-    place = methods.index(row["name"]) if row["verdict"] else None
+    number = methods.index(row["name"]) if row["verdict"] else None
     cost = row["cost"]
     return Arm(
         row["name"],
-        "control" if place is None else "method",
-        "control" if place is None else f"c{place % METHOD_INKS}",
-        dash=0 if place is None else place // METHOD_INKS,
+        "control" if number is None else "method",
+        "control" if number is None else f"c{number % METHOD_INKS}",
+        dash=0 if number is None else number // METHOD_INKS,
         metrics={key: _present(values) for key, values in row["metrics"].items()},
         per_class=[seed for seed in row["per_class"] or [] if seed],
         fidelity={key: _present(values) for key, values in (row["fidelity"] or {}).items()},
@@ -105,26 +105,27 @@ def _arm(row: Mapping[str, Any], methods: Sequence[str], runs: list[Run]) -> Arm
 
 
 def of_runs(runs: Sequence[Run]) -> Results:
-    """Runs side by side, without a verdict."""
-    arms = [_lone(run, name, place) for place, (run, name) in enumerate(_named(runs))]
+    """Return the results of single runs, without a verdict."""
+    arms = [_single(run, name, number) for number, (run, name) in enumerate(_named(runs))]
     measured = next(
         (arm.metrics or arm.fidelity for arm in arms if arm.metrics or arm.fidelity), {}
     )
-    metric = next((key for key in (*HEADLINES, *measured) if key in measured), "top1")
+    headlines = [tasks.find(task).headline for task in tasks.names()]
+    metric = next((key for key in (*headlines, *measured) if key in measured), headlines[0])
     machines = {str(e["machine"]) for e in map(_environment, runs) if "machine" in e}
     facts = {"machine": ", ".join(sorted(machines))} if machines else {}
     title = ", ".join(arm.name for arm in arms)
     classes = [_evaluation(run).get("classes") or [] for run in runs]
-    alike = all(names == classes[0] for names in classes)
-    return Results(title, metric, classes[0] if alike else [], arms, facts | _versions(runs))
+    same = all(names == classes[0] for names in classes)
+    return Results(title, metric, classes[0] if same else [], arms, facts | _versions(runs))
 
 
 def _evaluation(run: Run) -> dict[str, Any]:
-    """The evaluation of a finished run; empty before."""
+    """Return the evaluation of a run; empty if it is not finished."""
     return run.evaluation if run.finished else {}
 
 
-def _lone(run: Run, name: str, place: int) -> Arm:
+def _single(run: Run, name: str, number: int) -> Arm:
     done = _evaluation(run)
     evaluated: dict[str, Any] = next(
         (e for e in reversed(run.history) if e["metrics"] or e["fidelity"]), {}
@@ -135,8 +136,8 @@ def _lone(run: Run, name: str, place: int) -> Arm:
     return Arm(
         name,
         "run",
-        f"c{place % METHOD_INKS}",
-        dash=place // METHOD_INKS,
+        f"c{number % METHOD_INKS}",
+        dash=number // METHOD_INKS,
         metrics={key: _present([value]) for key, value in metrics.items()},
         per_class=[seed for seed in [done.get("per_class")] if seed],
         fidelity={key: _present([value]) for key, value in fidelity.items()},
@@ -149,16 +150,16 @@ def _lone(run: Run, name: str, place: int) -> Arm:
 
 
 def _named(runs: Sequence[Run]) -> list[tuple[Run, str]]:
-    """Each run with the shortest end of its path that tells it from the others."""
+    """Return each run with the end of its path that distinguishes it from the others."""
     paths = [run.path.resolve() for run in runs]
     root = Path(os.path.commonpath(paths)) if len(set(paths)) > 1 else paths[0].parent
     return [(run, str(path.relative_to(root))) for run, path in zip(runs, paths, strict=True)]
 
 
 def _versions(runs: Sequence[Run]) -> dict[str, str]:
-    """Versions of the software, as long as all runs agree."""
-    found = {(e.get("understudy"), e.get("torch")) for e in map(_environment, runs)}
-    if len(found) != 1 or None in (versions := found.pop()):
+    """Return the software versions; nothing if the runs differ in them."""
+    pairs = {(e.get("understudy"), e.get("torch")) for e in map(_environment, runs)}
+    if len(pairs) != 1 or None in (versions := pairs.pop()):
         return {}
     return {"software": "understudy {}, torch {}".format(*versions)}
 

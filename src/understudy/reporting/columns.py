@@ -1,4 +1,4 @@
-"""The columns of the results, said once: title, cell, meaning."""
+"""The columns of the results table: title, cell, meaning."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,109 +6,133 @@ from statistics import mean, stdev
 
 from understudy.reporting.results import Arm, Numbers, Results, duration
 
-NAMES: Mapping[str, str] = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "mAP_coco": "mAP (COCO)",
-    "voc_AP50": "VOC AP",
-    "norm_ratio": "norm ratio",
-    "cka": "CKA",
-    "kl": "KL",
-    "calibration_error": "calibration error",
-    "macs": "multiplications",
-    "image_ms": "time of one image",
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written, what it means, and what its value for one class is called."""
+
+    name: str
+    meaning: str = ""
+    per_class: str = "Accuracy"
+
+
+METRICS: Mapping[str, Metric] = {
+    "top1": Metric("top-1", "share of images whose class has the highest score, in percent"),
+    "top5": Metric("top-5"),
+    "mAP": Metric(
+        "mAP",
+        "mean over the classes of VOC's average precision over all points, in percent",
+        per_class="Average precision",
+    ),
+    "mAP_coco": Metric(
+        "mAP (COCO)",
+        "mean over the classes of the average precision at the rank of each positive, as is usual "
+        "for COCO, in percent",
+    ),
+    "CF1": Metric(
+        "CF1", "F1 of the class means of precision and recall at a probability of 0.5, in percent"
+    ),
+    "OF1": Metric("OF1", "F1 over all labels together at a probability of 0.5, in percent"),
+    "AP50": Metric(
+        "AP50", "COCO's average precision at an IoU of 0.5, in percent", per_class="AP50"
+    ),
+    "AP": Metric(
+        "AP", "COCO's average precision, mean over IoUs of 0.5, 0.55, …, 0.95, in percent"
+    ),
+    "voc_AP50": Metric(
+        "VOC AP", "VOC's average precision over all points at an IoU of 0.5, in percent"
+    ),
+    "agreement": Metric(
+        "agreement",
+        "share of images, labels or confident detections for which student and teacher give the "
+        "same answer",
+    ),
+    "overlap": Metric("overlap", "mean IoU of the detections on which student and teacher agree"),
+    "cosine": Metric("cosine", "direction: cosine between both penultimate features"),
+    "norm_ratio": Metric(
+        "norm ratio", "norm of the student's penultimate feature over the teacher's; 1 if equal"
+    ),
+    "cka": Metric("CKA", "similarity of both feature spaces, from 0 to 1, for any dimensions"),
+    "kl": Metric(
+        "KL", "divergence of the student's probabilities from the teacher's; 0 if they are equal"
+    ),
+    "calibration_error": Metric("calibration error"),
+    "macs": Metric("multiplications"),
+    "image_ms": Metric("time per image"),
 }
-"""Metrics that are written differently from their key."""
-FIDELITY = {
-    "agreement": "share of the images, labels or sure detections on which student and teacher give "
-    "the same answer",
-    "overlap": "mean intersection over union of the detections on which they agree",
-    "cosine": "direction: cosine between the penultimate features of both networks",
-    "norm_ratio": "length of the student's feature over the teacher's; 1 is equal",
-    "cka": "likeness of the geometry of both feature spaces, from 0 to 1, whatever their size",
-    "kl": "distance of the student's probabilities from the teacher's; 0 is equal",
-}
-RANKING = {
-    "AP50": "COCO's average precision at an intersection over union of 0.5, in percent; ",
-    "mAP": "mean over the classes of VOC's average precision over all points, in percent; ",
-}
-"""What metrics that rank students mean, where the name does not say it."""
-BESIDE = {
-    "AP": "mean of COCO's average precision over intersections of 0.5, 0.55, …, 0.95, in percent",
-    "voc_AP50": "VOC's average precision over all points at an intersection of 0.5, in percent",
-    "mAP_coco": "COCO's average precision over the ranks of the positives, in percent",
-    "CF1": "F1 of the classes' mean precision and recall at a probability of 0.5, in percent",
-    "OF1": "F1 of all labels at once at a probability of 0.5, in percent",
-}
-"""Metrics that have a column beside the one that ranks students."""
+"""Metrics that are not written as their key, or that have a column."""
+BESIDE = ("AP", "voc_AP50", "mAP_coco", "CF1", "OF1")
+"""Metrics of the task with a column of their own, next to the one that ranks students."""
+FIDELITY = ("agreement", "overlap", "cosine", "norm_ratio", "cka", "kl")
 
 LAYERS: Mapping[str, Callable[[float], str]] = {
     "parameters": lambda number: count(int(number)),
     "macs": lambda number: count(int(number)),
     "image_ms": lambda milliseconds: f"{milliseconds:.3g} ms",
 }
-"""What layers that stay in a student cost, and how each is written."""
+"""Cost of the layers that a method leaves in the student → how the number is written."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, its cell for an arm (empty where there is nothing), its meaning."""
+    """One column: its title, its cell for an arm (empty if not measured), and its meaning."""
 
     title: str
     cell: Callable[[Arm], str]
     meaning: str
     brief: bool = False
-    """Shown in the terminal too, where a line has 80 characters."""
-    bare: bool = False
-    """Without the deviation there."""
+    """True if it is also in the terminal's table, whose lines have 80 characters."""
+    mean_only: bool = False
+    """True if the terminal's table leaves out the standard deviation."""
 
     def short(self, arm: Arm) -> str:
-        """The cell in a terminal."""
-        return self.cell(arm).partition(" ± ")[0] if self.bare else self.cell(arm)
+        """Return the cell of the terminal's table."""
+        return self.cell(arm).partition(" ± ")[0] if self.mean_only else self.cell(arm)
 
 
 def columns(results: Results) -> list[Column]:
-    """The columns in which at least one arm has something to show."""
-    listed = [*_verdict(results), *_beside(), *_fidelity(results.metric), *_cost()]
-    return [column for column in listed if any(column.cell(arm) for arm in results.arms)]
+    """Return the columns for which at least one arm has a value."""
+    candidates = [*_verdict(results), *_beside(), *_fidelity(results.metric), *_cost()]
+    return [column for column in candidates if any(column.cell(arm) for arm in results.arms)]
 
 
 def name(metric: str) -> str:
-    """How a metric is written."""
-    return NAMES.get(metric, metric)
+    """Return how a metric is written."""
+    return METRICS[metric].name if metric in METRICS else metric
 
 
 def _verdict(results: Results) -> list[Column]:
     digits = 4 if results.judges_fidelity else 2
+    meaning = METRICS[results.metric].meaning if results.metric in METRICS else ""
     return [
         Column(
             name(results.metric),
             lambda arm: _spread(arm.values(results.metric), digits),
-            RANKING.get(results.metric, "")
-            + "mean over the seeds ± standard deviation between them",
+            f"{meaning}; mean ± standard deviation over the seeds".removeprefix("; "),
             brief=True,
         ),
         Column(
             "difference",
             lambda arm: _difference(arm, digits),
-            "distance from the control and its 95 % interval by the paired t-test over the seeds, "
-            "each method by itself: among many methods the best one is flattered",
+            "mean difference from the control and its 95 % interval, by the paired t-test over the "
+            "seeds; each method is tested alone, so the best of many looks better than it is",
             brief=True,
         ),
         Column(
             "gap closed",
             lambda arm: _percent((arm.verdict or {}).get("gap_closed")),
-            "(student − control) / (teacher − control): 100 % is the teacher",
+            "(student − control) / (teacher − control); 100 % is the teacher",
             brief=True,
         ),
     ]
 
 
 def _beside() -> list[Column]:
-    """What else the task measures."""
     return [
-        Column(name(key), _beside_cell(key), meaning, brief=key == "AP", bare=True)
-        for key, meaning in BESIDE.items()
+        Column(
+            name(key), _beside_cell(key), METRICS[key].meaning, brief=key == "AP", mean_only=True
+        )
+        for key in BESIDE
     ]
 
 
@@ -117,10 +141,10 @@ def _beside_cell(key: str) -> Callable[[Arm], str]:
 
 
 def _fidelity(metric: str) -> list[Column]:
-    """What is close to the teacher; the metric itself has its column already."""
+    """Return the columns of fidelity, but for a metric that has a column already."""
     return [
-        Column(name(key), _fidelity_cell(key), meaning, brief=key == "cosine")
-        for key, meaning in FIDELITY.items()
+        Column(name(key), _fidelity_cell(key), METRICS[key].meaning, brief=key == "cosine")
+        for key in FIDELITY
         if key != metric
     ]
 
@@ -138,21 +162,21 @@ def _cost() -> list[Column]:
         Column(
             "time",
             _time,
-            "training time of one seed; the teacher's, where arms share it through a bank, stands "
-            "in its own row, once for all of them",
+            "training time per seed; where arms share a bank, the teacher's time has its own row, "
+            "once for all arms",
             brief=True,
         ),
-        Column("memory", _memory, "peak memory of training"),
+        Column("memory", _memory, "peak memory during training"),
         Column(
             "parameters",
             _parameters,
-            "of the student as it is deployed; in brackets what is trained beside it and dropped",
+            "of the deployed student; in brackets those that are trained with it and then dropped",
         ),
         Column(
             "kept layers",
             _kept_layers,
-            "parameters, multiplications and time of one image, times those of the same student "
-            "without the layers that its method leaves in it",
+            "parameters, multiplications and time per image of a student with the layers that its "
+            "method adds, as multiples of the student without them",
         ),
     ]
 
@@ -160,7 +184,7 @@ def _cost() -> list[Column]:
 def _difference(arm: Arm, digits: int) -> str:
     if arm.verdict is None:
         return ""
-    if arm.verdict["word"] == "diverged":
+    if arm.word == "diverged":
         return "diverged"
     difference, low, high = (arm.verdict[key] for key in ("difference", "low", "high"))
     ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
@@ -168,7 +192,7 @@ def _difference(arm: Arm, digits: int) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A difference with its sign, typeset with a true minus."""
+    """Return a difference with its sign, with a typographic minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
@@ -207,13 +231,13 @@ def _parameters(arm: Arm) -> str:
 
 def _kept_layers(arm: Arm) -> str:
     finished = [run.evaluation for run in arm.runs if run.finished]
-    found = [evaluation["layers"] for evaluation in finished if evaluation.get("layers")]
-    each = [[both["student"][key] / both["plain"][key] for key in LAYERS] for both in found]
+    costs = [evaluation["layers"] for evaluation in finished if evaluation.get("layers")]
+    each = [[cost["student"][key] / cost["plain"][key] for key in LAYERS] for cost in costs]
     return ", ".join(f"× {mean(ratios):.3g}" for ratios in zip(*each, strict=True))
 
 
 def count(number: int) -> str:
-    """A count with three digits, such as `1.23 M`."""
+    """Return a count with three digits, such as `1.23 M`."""
     if number < 1000:
         return str(number)
     return f"{number / 1e6:.3g} M" if number >= 999_500 else f"{number / 1e3:.3g} k"

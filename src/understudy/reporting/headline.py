@@ -1,35 +1,42 @@
-"""The one sentence a reader takes away, and the one below it."""
+"""The headline of a report: the most important result in one sentence, and a second one below."""
 
 from understudy.reporting.columns import name
 from understudy.reporting.results import Results
 
+VERDICTS = {
+    "gain": "significantly better",
+    "no gain": "no significant difference",
+    "loss": "significantly worse",
+    "one seed": "one seed: no verdict",
+}
+"""Word of a verdict → how the page puts it, of a method against the control."""
+
 
 def headline(results: Results) -> tuple[str, str]:
-    """The verdict of the whole page, and what has to be said with it."""
+    """Return the headline, and the sentences below it; these may be empty."""
     title, deck = _verdict(results)
-    broken = [str((arm.verdict or {})["sentence"]) for arm in results.diverged]
-    return title, " ".join([deck, *broken]).strip()
+    return title, " ".join([deck, *(arm.sentence for arm in results.diverged)]).strip()
 
 
 def _verdict(results: Results) -> tuple[str, str]:
     if not results.judged:
         if results.diverged:
-            return "No method survived its training.", ""
+            return "The training of every method diverged.", ""
         return _without_control(results)
     best, *others = results.judged
-    sentences = {arm.name: str((arm.verdict or {})["sentence"]) for arm in results.judged}
-    words = {arm.name: (arm.verdict or {})["word"] for arm in results.judged}
-    if words[best.name] == "one seed":
-        return "No verdict yet: one seed cannot tell a method from luck.", sentences[best.name]
-    winners = [arm for arm in results.judged if words[arm.name] == "gain"]
-    if not winners:
-        return "No method was shown to beat the control.", sentences[best.name]
-    deck = f"{len(winners)} of {len(others) + 1} methods beat the control." if others else ""
-    return sentences[winners[0].name], deck
+    if best.word == "one seed":
+        return "No verdict: one seed cannot separate an effect from chance.", best.sentence
+    better = [arm for arm in results.judged if arm.word == "gain"]
+    if not better:
+        return "No method is significantly better than the control.", best.sentence
+    count = f"{len(better)} of {len(others) + 1} methods"
+    verb = "is" if len(better) == 1 else "are"
+    deck = f"{count} {verb} significantly better than the control." if others else ""
+    return better[0].sentence, deck
 
 
 def _without_control(results: Results) -> tuple[str, str]:
-    deck = "There is no verdict without a control: 'understudy compare' trains one beside it."
+    deck = "Without a control there is no verdict: 'understudy compare' trains one."
     if len(results.arms) > 1:
         return f"{len(results.arms)} runs side by side.", deck
     (arm,) = results.arms

@@ -1,25 +1,22 @@
-"""Results → the HTML page and its plain Markdown twin."""
+"""Render results as an HTML page, and as Markdown."""
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from understudy.reporting.charts.differences import changes, intervals
-from understudy.reporting.charts.feature_geometry import pictures
-from understudy.reporting.charts.precision_recall import precision
-from understudy.reporting.charts.samples import scenes
+from understudy.reporting.charts.feature_geometry import feature_geometry
+from understudy.reporting.charts.precision_recall import precision_recall
+from understudy.reporting.charts.samples import samples
 from understudy.reporting.charts.style import INKS
-from understudy.reporting.charts.training_curves import curves
-from understudy.reporting.columns import columns, signed
-from understudy.reporting.headline import headline
+from understudy.reporting.charts.training_curves import training_curves
+from understudy.reporting.columns import METRICS, columns, signed
+from understudy.reporting.headline import VERDICTS, headline
 from understudy.reporting.results import Results
 from understudy.reporting.tables import markdown_table, table
 
-PER_CLASS = {"mAP": "Average precision", "AP50": "AP50"}
-"""What is measured of each class, by the metric that ranks students."""
-
 
 def page(results: Results) -> str:
-    """The page as text; everything it needs is inside it."""
+    """Return the page as HTML that loads nothing else."""
     environment = Environment(
         loader=PackageLoader("understudy.reporting", "templates"),
         autoescape=True,
@@ -39,37 +36,38 @@ def page(results: Results) -> str:
         rows=list(zip(results.arms, rows, strict=True)),
         columns=columns(results),
         intervals=intervals(results),
-        curves=curves(results),
-        pictures=pictures(results),
-        scenes=scenes(results),
-        precision=precision(results),
+        verdicts=VERDICTS,
+        curves=training_curves(results),
+        geometry=feature_geometry(results),
+        samples=samples(results),
+        precision=precision_recall(results),
         several=any(len(arm.runs) > 1 for arm in results.arms),
-        per_class=PER_CLASS.get(results.metric, "Accuracy"),
+        per_class=METRICS[results.metric].per_class if results.metric in METRICS else "Accuracy",
         changes=changes(results),
         recipes=recipes(results),
     )
 
 
 def unbroken(sentence: str) -> str:
-    """A sentence in which no number is torn from its unit at the end of a line."""
+    """Return a sentence in which no line can end between a number and its percent sign."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def recipes(results: Results) -> dict[str, str]:
-    """What to show as YAML: the recipe of the first arm that ran, then what each method adds."""
-    found = {arm.name: arm.runs[0].recipe_text for arm in results.arms if arm.runs}
+    """Return title → YAML: the recipe of each run, or the control's and the added methods."""
+    texts = {arm.name: arm.runs[0].recipe_text for arm in results.arms if arm.runs}
     if results.control is None:
-        return {f"Recipe of {name}": text for name, text in found.items() if text}
+        return {f"Recipe of {name}": text for name, text in texts.items() if text}
     methods = {arm.name: arm.methods for arm in results.arms if arm.role == "method"}
-    shared = found.get(results.control.name, "")
-    shown = {"Recipe of the control": shared} if shared else {}
-    return shown | {"Methods of the other arms": yaml.safe_dump(methods, sort_keys=False)}
+    shared = texts.get(results.control.name, "")
+    control = {"Recipe of the control": shared} if shared else {}
+    return control | {"Methods of the other arms": yaml.safe_dump(methods, sort_keys=False)}
 
 
 def markdown(results: Results) -> str:
-    """Headline, table, verdicts and facts, for a README or an issue."""
+    """Return headline, table, verdicts and facts as Markdown, for a README or an issue."""
     title, deck = headline(results)
-    sentences = [f"- {(arm.verdict or {})['sentence']}" for arm in results.judged]
+    sentences = [f"- {arm.sentence}" for arm in results.judged]
     parts = [
         f"# {results.name}",
         f"**{title}**" + (f" {deck}" if deck else ""),

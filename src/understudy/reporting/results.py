@@ -1,4 +1,4 @@
-"""What a report shows: the record that tables, curves and page are made from."""
+"""The content of a report: what tables, charts and page are made from."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -7,19 +7,19 @@ from understudy.experiment.run_directory import Run
 
 Numbers = list[float]
 METHOD_INKS = 7
-"""Colours for methods before they repeat with another dash pattern."""
+"""Number of method colours; after that they repeat with another dash pattern."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of the table: the teacher, the control, a method over its seeds, or a lone run."""
+    """One row of the table: the teacher, the control, a method over its seeds, or a single run."""
 
     name: str
     role: Literal["teacher", "control", "method", "run"]
     ink: str
-    """Name of its colour in the page: `teacher`, `control`, `c0` … `c6`."""
+    """Name of its colour on the page: `teacher`, `control`, `c0` … `c6`."""
     dash: int = 0
-    """How often the colours were used up before this arm."""
+    """Number of the dash pattern: how often the colours repeated before this arm."""
     metrics: dict[str, Numbers] = field(default_factory=dict)
     per_class: list[list[float | None]] = field(default_factory=list)
     fidelity: dict[str, Numbers] = field(default_factory=dict)
@@ -32,51 +32,73 @@ class Arm:
     runs: list[Run] = field(default_factory=list)
 
     def values(self, metric: str) -> Numbers:
-        """A metric of the task or of fidelity, one value for each seed; empty if not measured."""
+        """Return a metric of the task or of fidelity, one value per seed; empty if not measured."""
         return self.metrics.get(metric) or self.fidelity.get(metric) or []
+
+    def diagnostics(self, key: str) -> list[Any]:
+        """Return one entry of diagnostics.json, of each run in which it is not empty."""
+        return [run.diagnostics[key] for run in self.runs if run.diagnostics.get(key)]
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word, as `statistics.Verdict.word`; empty without a verdict."""
+        return str((self.verdict or {}).get("word", ""))
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in a sentence; empty without a verdict."""
+        return str((self.verdict or {}).get("sentence", ""))
+
+
+TEACHER = Arm("teacher", "teacher", "teacher")
+"""A teacher of which nothing is known but what the runs measured."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything one report shows."""
+    """Everything that one report shows."""
 
     name: str
     metric: str
     classes: list[str]
     arms: list[Arm]
     facts: dict[str, str]
-    """What was run, in the order shown: task, digest, machine, …"""
+    """Facts about the runs, in the order of the page: task, digest, machine, …"""
 
     @property
     def teacher(self) -> Arm | None:
-        """The teacher's row, if there is a teacher."""
+        """The teacher's row; None without a teacher."""
         return next((arm for arm in self.arms if arm.role == "teacher"), None)
 
     @property
     def control(self) -> Arm | None:
-        """The control's row; lone runs have none."""
+        """The control's row; None in a report on single runs."""
         return next((arm for arm in self.arms if arm.role == "control"), None)
 
     @property
     def judges_fidelity(self) -> bool:
-        """Whether the metric is one of fidelity, in [0, 1], as it is without labels."""
+        """True if students are ranked by a measure of fidelity, in [0, 1], as without labels."""
         return not any(self.metric in arm.metrics for arm in self.arms)
 
     @property
     def judged(self) -> list[Arm]:
-        """Arms with a verdict in numbers, the best first."""
+        """Arms with a difference from the control, the best first."""
         better = -1 if self.metric == "loss" else 1
         arms = [arm for arm in self.arms if arm.verdict and arm not in self.diverged]
         return sorted(arms, key=lambda arm: -better * (arm.verdict or {})["difference"])
 
+    def class_name(self, c: int) -> str:
+        """Return the name of a class; its number if the names are not known."""
+        return self.classes[c] if c < len(self.classes) else f"class {c}"
+
     @property
     def diverged(self) -> list[Arm]:
-        """Arms that did not survive their training."""
-        return [arm for arm in self.arms if (arm.verdict or {}).get("word") == "diverged"]
+        """Arms whose training diverged."""
+        return [arm for arm in self.arms if arm.word == "diverged"]
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit a reader would choose, such as `8.2 min`."""
+    """Return a duration in a readable unit, such as `8.2 min`."""
     if seconds < 100:
         return f"{seconds:.{1 if seconds < 10 else 0}f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""The results as a table: in Markdown, and in the terminal."""
+"""Results as tables, in Markdown and for the terminal."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,17 +21,17 @@ NONE = "–"
 
 
 def table(results: Results, *, brief: bool = False) -> list[list[str]]:
-    """Header and rows as text, arms first; `brief` keeps what fits into a terminal."""
-    shown = [column for column in columns(results) if column.brief or not brief]
+    """Return header and rows as text, one row per arm; `brief` keeps what fits into a terminal."""
+    selected = [column for column in columns(results) if column.brief or not brief]
     rows = [
-        [arm.name, *((c.short if brief else c.cell)(arm) or NONE for c in shown)]
+        [arm.name, *((c.short if brief else c.cell)(arm) or NONE for c in selected)]
         for arm in results.arms
     ]
-    return [["arm", *(c.title for c in shown)], *rows]
+    return [["arm", *(c.title for c in selected)], *rows]
 
 
 def markdown_table(results: Results) -> str:
-    """The table in Markdown, its columns aligned in the source too."""
+    """Return the table in Markdown, with columns aligned in the source."""
     header, *rows = table(results)
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -45,46 +45,46 @@ def _markdown_row(row: list[str], widths: list[int]) -> str:
 
 
 def terminal_table(comparison: str | Path | Mapping[str, Any]) -> Table:
-    """A comparison, by its directory or its content, as a table of the columns that fit."""
+    """Return the table of a comparison directory or its content, with the columns that fit."""
     if isinstance(comparison, str | Path):
         comparison = read_json(Path(comparison) / "comparison.json")
     results = of_comparison(comparison)
     header, *rows = table(results, brief=True)
-    shown = Table(title=results.name, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
-    for place, title in enumerate(header):
-        shown.add_column(title, justify="right" if place else "left", no_wrap=True)
+    grid = Table(title=results.name, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    for column, title in enumerate(header):
+        grid.add_column(title, justify="right" if column else "left", no_wrap=True)
     for arm, row in zip(results.arms, rows, strict=True):
-        shown.add_row(*row, style=_style(arm))
-    return shown
+        grid.add_row(*row, style=_style(arm))
+    return grid
 
 
 def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
-    """One evaluation, in the form of a run's `evaluation.json`, as a table of two columns."""
-    shown = Table(box=SIMPLE_HEAD, show_edge=False, show_header=False)
-    shown.add_column()
-    shown.add_column(justify="right")
+    """Return a table of an evaluation, in the form of a run's `evaluation.json`."""
+    grid = Table(box=SIMPLE_HEAD, show_edge=False, show_header=False)
+    grid.add_column()
+    grid.add_column(justify="right")
     for key, value in evaluation["metrics"].items():
-        shown.add_row(name(key), f"{value:.3f}")
+        grid.add_row(name(key), f"{value:.3f}")
     for key, value in (evaluation["fidelity"] or {}).items():
-        shown.add_row(name(key), NONE if value is None else f"{value:.3f}")
+        grid.add_row(name(key), NONE if value is None else f"{value:.3f}")
     if "parameters" in evaluation:
-        shown.add_row("parameters", count(evaluation["parameters"]))
+        grid.add_row("parameters", count(evaluation["parameters"]))
     if "seconds" in evaluation:
-        shown.add_row("training time", duration(evaluation["seconds"]))
+        grid.add_row("training time", duration(evaluation["seconds"]))
     for row in _layers(evaluation.get("layers") or {}):
-        shown.add_row(*row)
-    return shown
+        grid.add_row(*row)
+    return grid
 
 
-def _layers(both: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the deployed student costs with the layers it keeps, beside the plain one."""
-    for key, written in LAYERS.items() if both else ():
-        ours, plain = both["student"][key], both["plain"][key]
+def _layers(costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each cost of a student with layers of its method, and its ratio to that without."""
+    for key, written in LAYERS.items() if costs else ():
+        ours, plain = costs["student"][key], costs["plain"][key]
         yield f"{name(key)}, with kept layers", f"{written(ours)}, × {ours / plain:.3g}"
 
 
 def plan_table(plan: "Plan") -> Group:
-    """What a complete bank would take in every form, and whom it would serve."""
+    """Return the size of a complete bank in every form, and the methods that could use it."""
     sizes = Table(box=SIMPLE_HEAD, show_edge=False)
     sizes.add_column("feature")
     forms = list(dict.fromkeys(form for by_form in plan.sizes.values() for form in by_form))
@@ -105,25 +105,23 @@ def _plan_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     top = f", {contract.top_logits} logits" if contract.top_logits else ""
     yield "stored", f"{', '.join(contract.features)} as {contract.dtype}{top}"
     yield "records", f"{contract.num_images:,} images × {contract.num_views} views"
-    yield "bytes", f"{contract.record_bytes:,} a record, {decimal(contract.bytes)} in all"
-    yield "disk", _suffices(plan.free_bytes, contract.bytes, "for a complete bank")
-    yield "memory", _suffices(plan.memory_bytes, plan.hot_bytes, "to read it at full speed")
+    yield "size", f"{contract.record_bytes:,} bytes per record, {decimal(contract.bytes)} in total"
+    yield "disk", _suffices(plan.free_bytes, contract.bytes, "a complete bank")
+    yield "memory", _suffices(plan.memory_bytes, plan.hot_bytes, "reading at full speed")
     yield "time", f"{duration(plan.seconds)} of the teacher's forward passes"
-    yield "serves", ", ".join(plan.serves) or "no method"
-    for method, beside in plan.unserved.items():
-        yield f"{method} misses", ", ".join(beside)
+    yield "methods served", ", ".join(plan.serves) or "none"
+    for method, missing in plan.unserved.items():
+        yield f"not stored for {method}", ", ".join(missing)
     if plan.unfit:
-        yield "not for this pair", ", ".join(plan.unfit)
+        yield "unsuitable for this pair", ", ".join(plan.unfit)
 
 
-def _suffices(there: int, needed: int, purpose: str) -> str:
-    verdict = f"enough {purpose}" if there > needed else f"too little {purpose}"
-    return f"{decimal(there)} free, {verdict}, which takes {decimal(needed)}"
+def _suffices(free: int, needed: int, purpose: str) -> str:
+    verdict = "enough" if free > needed else "too little"
+    return f"{decimal(free)} free, {verdict} for {purpose} ({decimal(needed)})"
 
 
 def _style(arm: Arm) -> str:
     if arm.role in ("teacher", "control"):
         return "dim"
-    return {"gain": "green", "loss": "red", "diverged": "red"}.get(
-        (arm.verdict or {}).get("word", ""), ""
-    )
+    return {"gain": "green", "loss": "red", "diverged": "red"}.get(arm.word, "")

@@ -8,7 +8,7 @@ import pytest
 from tests.support.report_directories import CLASSES, write_comparison, write_json
 from understudy.experiment.run_directory import Run
 from understudy.reporting.charts.differences import changes, intervals
-from understudy.reporting.charts.training_curves import band, curves
+from understudy.reporting.charts.training_curves import band, training_curves
 from understudy.reporting.collect import read
 
 
@@ -36,12 +36,12 @@ def test_infinite_loss_is_a_hole(tmp_path):
 
 
 def test_titles_of_curves(comparison):
-    drawn = curves(read([comparison]))
-    assert [curve.title.split(" (")[0] for curve in drawn] == [
-        "Held-out top-1",
-        "Direction",
-        "Norm",
-        "Total loss",
+    drawn = training_curves(read([comparison]))
+    assert [curve.title for curve in drawn] == [
+        "Test top-1",
+        "Cosine to the teacher",
+        "Norm ratio",
+        "Total training loss",
     ]
 
 
@@ -53,7 +53,7 @@ def test_losses_of_different_size_share_a_log_axis(tmp_path):
     for record in records:
         record["losses"]["total"] *= 1e4
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    ticks = re.findall(r"<text[^>]*>(\S+)</text>", curves(results)[-1].svg)
+    ticks = re.findall(r"<text[^>]*>(\S+)</text>", training_curves(results)[-1].svg)
     assert {"10", "100", "1000", "10000"} <= set(ticks)
 
 

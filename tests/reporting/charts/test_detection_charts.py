@@ -28,8 +28,8 @@ from understudy.diagnostics.thumbnails import encoded
 from understudy.functional import cosine
 from understudy.metrics import detection as detections
 from understudy.reporting import report, terminal_table
-from understudy.reporting.charts.precision_recall import precision
-from understudy.reporting.charts.samples import scenes
+from understudy.reporting.charts.precision_recall import precision_recall
+from understudy.reporting.charts.samples import samples
 from understudy.reporting.collect import read
 from understudy.reporting.tables import table
 from understudy.tasks.detection import seen, there
@@ -143,39 +143,39 @@ def test_directions_of_several_labels_are_means_over_what_is_present() -> None:
 def test_the_page_shows_every_view_of_every_scene(detection: Path) -> None:
     html, page, text = read_page(report(detection))
     assert html.count("data:image/jpeg;base64,") == 6
-    assert html.count('<use href="#scene-') == 6 * 3
+    assert html.count('<use href="#sample-') == 6 * 3
     assert len(page.ids) == len(set(page.ids))
     assert all(x.startswith(("#", "data:image/jpeg;base64,")) for x in page.addresses)
     kept = json.loads((detection / "nd/seed0/diagnostics.json").read_text())
-    rects = re.findall(r'<rect (?:class="faint" )?style="--of', html)
+    rects = re.findall(r'<rect (?:class="ignored" )?style="--of', html)
     control = json.loads((detection / "control/seed0/diagnostics.json").read_text())
     counted = [len(s[k]) for s in kept["scenes"] for k in ("truth", "teacher", "student")]
     assert len(rects) == sum(counted) + sum(len(s["student"]) for s in control["scenes"])
     c, score = kept["scenes"][0]["student"][0][4:]
     assert f"{SOURCE.classes[int(c)]} {score:.2f}" in text
-    assert "AP50 of each class against the control" in text
+    assert "AP50 of each class, difference from the control" in text
     assert "Direction and norm" not in text
 
 
 def test_names_stay_inside_and_cover_no_other_name(detection: Path) -> None:
-    drawn = scenes(read([detection]))
-    for view in (view for scene in drawn.scenes for view in scene.views):
-        labels = [box.label for box in view.boxes if box.label]
-        assert labels or not view.boxes
-        for place, label in enumerate(labels):
-            assert 0 <= label.across <= 50
-            assert 0 <= label.down <= 100
-            assert not any(label.covers(other) for other in labels[:place])
+    drawn = samples(read([detection]))
+    for tile in (tile for sample in drawn.samples for tile in sample.tiles):
+        names = [box.name for box in tile.boxes if box.name]
+        assert names or not tile.boxes
+        for place, name in enumerate(names):
+            assert 0 <= name.across <= 50
+            assert 0 <= name.down <= 100
+            assert not any(name.overlaps(other) for other in names[:place])
 
 
 def test_numbers_of_each_class_are_on_the_page(detection: Path) -> None:
     results = read([detection])
     content = json.loads((detection / "comparison.json").read_text())
-    drawn = precision(results)
+    drawn = precision_recall(results)
     assert [arm.name for arm in drawn.arms] == ["teacher", "control", "nd"]
     for panel in drawn.panels:
         c = SOURCE.classes.index(panel.name)
-        for line, row in zip(panel.lines[1:], content["arms"], strict=True):
+        for line, row in zip(panel.curves[1:], content["arms"], strict=True):
             each = [seed[c] for seed in row["per_class"]]
             assert line.average == pytest.approx(sum(each) / len(each))
     _, _, text = read_page(report(detection))
@@ -196,24 +196,24 @@ def test_classes_that_no_object_shows_have_no_picture_and_no_change(tmp_path: Pa
         kept["precision"] = [entry for entry in kept["precision"] if entry["class"] != 0]
         path.write_text(json.dumps(kept))
     html, _, text = read_page(report(tmp_path))
-    assert "Not drawn: 1 class that occurs less often, or never." in text
+    assert "Not drawn: 1 class that is rarer or absent." in text
     assert html.count('<i class="bar"') == 5
 
 
 def test_classes_said_are_right_wrong_or_missed(multilabel: Path) -> None:
-    drawn = scenes(read([multilabel]))
+    drawn = samples(read([multilabel]))
     assert drawn.legend == []
     kinds = set()
-    for scene in drawn.scenes:
-        truth, *views = scene.views
-        present = {word.text for word in truth.words}
-        for word in (word for view in views for word in view.words):
-            said, real = word.probability >= 0.5, word.text in present
-            kinds.add(word.kind)
-            assert word.kind == {(True, True): "right", (False, True): "missed"}.get(
+    for sample in drawn.samples:
+        truth, *tiles = sample.tiles
+        present = {shown.text for shown in truth.classes}
+        for shown in (shown for tile in tiles for shown in tile.classes):
+            said, real = shown.probability >= 0.5, shown.text in present
+            kinds.add(shown.kind)
+            assert shown.kind == {(True, True): "correct", (False, True): "missed"}.get(
                 (said, real), "wrong" if said else "close"
             )
-    assert kinds >= {"right", "missed", "wrong"}
+    assert kinds >= {"correct", "missed", "wrong"}
     html, _, text = read_page(report(multilabel))
     assert "<rect style" not in html
     for word in ("mAP", "CF1", "OF1", "missed", "wrong"):
@@ -224,9 +224,9 @@ def test_one_run_has_its_pictures_too(tmp_path: Path) -> None:
     evaluation = write_run(tmp_path / "run", "detection", 0.2, 1)
     _, _, text = read_page(report(tmp_path / "run"))
     assert f"run reaches {evaluation['metrics']['AP50']:.2f} AP50 after 1 epoch." in text
-    drawn = scenes(read([tmp_path / "run"]))
-    assert [view.name for view in drawn.scenes[0].views] == ["truth", "teacher", "run"]
-    lines = precision(read([tmp_path / "run"])).panels[0].lines
+    drawn = samples(read([tmp_path / "run"]))
+    assert [tile.name for tile in drawn.samples[0].tiles] == ["ground truth", "teacher", "run"]
+    lines = precision_recall(read([tmp_path / "run"])).panels[0].curves
     assert [line.arm.name for line in lines] == ["teacher", "run"]
     assert lines[0].average == pytest.approx(max(evaluation["teacher"]["per_class"]))
 
@@ -239,7 +239,7 @@ def test_runs_on_other_images_are_named(tmp_path: Path) -> None:
     kept["scenes"].reverse()
     file.write_text(json.dumps(kept))
     _, _, text = read_page(report([tmp_path / "one", tmp_path / "two"]))
-    assert "Not drawn, because their test images are others: two." in text
+    assert "Not drawn, since they were tested on other images: two." in text
 
 
 @pytest.mark.parametrize("task", ["detection", "multilabel"])

@@ -8,14 +8,14 @@ import pytest
 from tests.reporting.test_page import read as read_page
 from tests.support.report_directories import diagnosed, write_comparison, write_json, write_run
 from understudy.reporting import report
-from understudy.reporting.charts.dot_plot import Measured, dots
-from understudy.reporting.charts.feature_geometry import pictures
+from understudy.reporting.charts.dot_plot import Measured, dot_plot
+from understudy.reporting.charts.feature_geometry import feature_geometry
 from understudy.reporting.charts.hash_agreement import joined
-from understudy.reporting.charts.ridge_plot import ridges, shares
+from understudy.reporting.charts.ridge_plot import ridge_plot, shares
 from understudy.reporting.collect import read
-from understudy.reporting.results import Arm
+from understudy.reporting.results import TEACHER, Arm
 
-ARM, TEACHER = Arm("kd", "method", "c0"), Arm("teacher", "teacher", "teacher")
+ARM = Arm("kd", "method", "c0")
 
 
 @pytest.fixture
@@ -42,42 +42,42 @@ def test_other_bins_hold_the_same_images():
 def test_ridge_peaks_where_the_images_are():
     values = np.random.default_rng(0).normal(5, 0.5, 5000)
     one, two = histogram(values, 3, 7, 64), histogram(values + 4, 7, 11, 64)
-    picture = ridges("", "", [(TEACHER, [one]), (ARM, [two, two])])
+    picture = ridge_plot("", "", [(TEACHER, [one]), (ARM, [two, two])])
     for row in picture.rows:
         points = [
             tuple(map(float, p.split(","))) for p in re.findall(r"[\d.]+,[\d.]+", row.outline)
         ]
-        assert min(points, key=lambda point: point[1])[0] == pytest.approx(row.place, abs=6)
+        assert min(points, key=lambda point: point[1])[0] == pytest.approx(row.position, abs=6)
         assert all(0 <= x <= 100 and 0 <= y <= 100 for x, y in points)
     assert [row.mean for row in picture.rows] == pytest.approx([5, 9], abs=0.05)
     assert picture.reference == picture.rows[0].outline
     places, values = zip(*((place, float(text)) for place, text in picture.ticks), strict=True)
-    assert picture.rows[1].place == pytest.approx(np.interp(9, values, places), abs=1)
+    assert picture.rows[1].position == pytest.approx(np.interp(9, values, places), abs=1)
 
 
 def test_far_arms_share_a_log_axis():
     values = np.random.default_rng(0).uniform(1, 2, 500)
     near, far = histogram(values, 1, 2), histogram(100 * values, 100, 200)
-    picture = ridges("", "", [(ARM, [near]), (ARM, [far])])
+    picture = ridge_plot("", "", [(ARM, [near]), (ARM, [far])])
     places = [place for place, text in picture.ticks if text in ("1", "10", "100")]
     assert np.diff(places).tolist() == pytest.approx([np.diff(places)[0]] * (len(places) - 1), 0.1)
-    assert picture.rows[1].place - picture.rows[0].place == pytest.approx(87, abs=4)
+    assert picture.rows[1].position - picture.rows[0].position == pytest.approx(87, abs=4)
 
 
 def test_dots_lie_where_the_numbers_say():
-    found = dots("", "", [Measured(TEACHER, [0.2]), Measured(ARM, [0.4, 0.6], [0.7])])
+    found = dot_plot("", "", [Measured(TEACHER, [0.2]), Measured(ARM, [0.4, 0.6], [0.7])])
     teacher, arm = found.rows
-    assert found.line == teacher.own.place == 2
-    assert arm.own.place == pytest.approx(2 + 96 * 0.3 / 0.5)
+    assert found.line == teacher.own.position == 2
+    assert arm.own.position == pytest.approx(2 + 96 * 0.3 / 0.5)
     assert arm.own.seeds == pytest.approx([2 + 96 * 0.2 / 0.5, 2 + 96 * 0.4 / 0.5])
-    assert arm.projected.place == 98
-    assert arm.span == pytest.approx((arm.own.place, 98 - arm.own.place))
+    assert arm.projected.position == 98
+    assert arm.span == pytest.approx((arm.own.position, 98 - arm.own.position))
     assert arm.text == "0.500 → 0.700"
 
 
 def test_nothing_to_compare_is_no_picture():
-    assert dots("", "", [Measured(ARM, [0.4])]) is None
-    assert ridges("", "", [(TEACHER, [histogram(np.ones(3), 0, 2)]), (ARM, [])]) is None
+    assert dot_plot("", "", [Measured(ARM, [0.4])]) is None
+    assert ridge_plot("", "", [(TEACHER, [histogram(np.ones(3), 0, 2)]), (ARM, [])]) is None
 
 
 def test_seeds_are_joined_by_angle():
@@ -88,7 +88,7 @@ def test_seeds_are_joined_by_angle():
 
 
 def test_pictures_of_runs(runs):
-    found = pictures(read(runs))
+    found = feature_geometry(read(runs))
     assert [arm.name for arm in found.arms] == ["teacher", "kd", "pefd"]
     norm, to_teacher, to_class_mean = found.ridges
     assert [row.arm.name for row in norm.rows] == ["teacher", "kd", "pefd"]
@@ -116,8 +116,8 @@ def test_page_shows_the_pictures(runs):
 
 def test_features_of_other_dimension_have_no_angle(tmp_path):
     write_run(tmp_path, angles=False, diagnostics=diagnosed(dim=8, projects=True))
-    found = pictures(read([tmp_path]))
-    assert [picture.title for picture in found.ridges] == ["Norm"]
+    found = feature_geometry(read([tmp_path]))
+    assert [picture.title for picture in found.ridges] == ["Feature norm"]
     assert found.bits is None
     assert [p.title for p in found.dots][2:] == ["Projector: CKA, penultimate"]
 
@@ -134,14 +134,14 @@ def test_runs_from_before_are_named(tmp_path):
 
 def test_no_section_without_a_teacher(tmp_path):
     write_run(tmp_path, fidelity=False)
-    assert "Direction and norm" not in read_page(report(tmp_path))[2]
+    assert "Direction and norm of the features" not in read_page(report(tmp_path))[2]
 
 
 def test_runs_of_different_teachers_share_no_reference(runs):
     other = diagnosed()
     other["teacher"]["norm"]["mean"] *= 2
     write_json(runs[0] / "diagnostics.json", other)
-    found = pictures(read(runs))
+    found = feature_geometry(read(runs))
     assert [arm.name for arm in found.arms] == ["kd", "pefd"]
     assert {picture.reference for picture in found.ridges} == {""}
 

@@ -1,1 +1,1 @@
-"""Charts of the report, one file each; all return SVG."""
+"""The charts of a report page; one file per kind of chart."""

@@ -1,18 +1,19 @@
-"""Differences from the control as positions in percent: the page draws them with its own CSS."""
+"""Differences from the control, of arms and of classes, as positions in percent of an axis."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from understudy.reporting.charts.style import percent_scale
 from understudy.reporting.results import Arm, Results
 
-SHOWN = 15
-"""With many classes, the page shows this many of the most gained and of the most lost."""
+CLASSES = 15
+"""With many classes, the page lists so many of the largest gains and so many of the losses."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An arm's difference, interval and seeds on one common axis, in percent of its width."""
+    """An arm's mean difference, interval and seeds on the common axis, in percent of its width."""
 
     arm: Arm
     zero: float
@@ -40,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """The classes of one arm, the most gained first, and how many in the middle are not shown."""
+    """The classes of one arm, largest gain first, and the number of classes left out between."""
 
     arm: Arm
     gained: list[Change]
@@ -49,21 +50,23 @@ class Changes:
 
 
 def intervals(results: Results) -> list[Interval]:
-    """One row for each arm with a verdict, the best first."""
+    """Return one row for each arm with a verdict, the best first."""
     control = results.control.values(results.metric) if results.control else []
     seeds = {
         arm.name: [a - c for a, c in zip(arm.values(results.metric), control, strict=True)]
         for arm in results.judged
     }
     ends = {arm.name: _ends(arm) for arm in results.judged}
-    place = _scale([v for values in [*seeds.values(), *ends.values()] for v in values])
+    scale = percent_scale(
+        [0.0, *(v for rows in (seeds, ends) for row in rows.values() for v in row)]
+    )
     return [
         Interval(
             arm,
-            place(0),
-            place(mean(seeds[arm.name])),
-            (place(ends[arm.name][0]), place(ends[arm.name][1])) if ends[arm.name] else None,
-            [place(seed) for seed in seeds[arm.name]],
+            scale(0),
+            scale(mean(seeds[arm.name])),
+            (scale(ends[arm.name][0]), scale(ends[arm.name][1])) if ends[arm.name] else None,
+            [scale(seed) for seed in seeds[arm.name]],
         )
         for arm in results.judged
     ]
@@ -75,21 +78,21 @@ def _ends(arm: Arm) -> list[float]:
 
 
 def changes(results: Results) -> list[Changes]:
-    """The change of every class, for each arm with a verdict; empty without per-class results."""
+    """Return the change of every class, for each arm with a verdict; empty if not measured."""
     control = results.control
     if control is None or not control.per_class:
         return []
-    found = {
+    rows_of = {
         arm.name: _differences(results.classes, arm, control)
         for arm in results.judged
         if arm.per_class
     }
-    place = _scale([d - c for rows in found.values() for _, c, d in rows])
-    return [_cut(arm, found[arm.name], place) for arm in results.judged if found.get(arm.name)]
+    scale = percent_scale([0.0, *(a - c for rows in rows_of.values() for _, c, a in rows)])
+    return [_cut(arm, rows_of[arm.name], scale) for arm in results.judged if rows_of.get(arm.name)]
 
 
 def _differences(classes: Sequence[str], arm: Arm, control: Arm) -> list[tuple[str, float, float]]:
-    """Class, control, arm: means over the seeds; a class that no image shows is left out."""
+    """Return class, control and arm, means over the seeds, for classes that any image shows."""
     sides = (_class_means(control), _class_means(arm))
     rows = [
         (name, c, a)
@@ -105,21 +108,14 @@ def _class_means(arm: Arm) -> list[float | None]:
 
 
 def _cut(
-    arm: Arm, rows: list[tuple[str, float, float]], place: Callable[[float], float]
+    arm: Arm, rows: list[tuple[str, float, float]], scale: Callable[[float], float]
 ) -> Changes:
-    bars = [_bar(*row, place) for row in rows]
-    if len(bars) <= 2 * SHOWN:
+    bars = [_bar(*row, scale) for row in rows]
+    if len(bars) <= 2 * CLASSES:
         return Changes(arm, bars, [], 0)
-    return Changes(arm, bars[:SHOWN], bars[-SHOWN:], len(bars) - 2 * SHOWN)
+    return Changes(arm, bars[:CLASSES], bars[-CLASSES:], len(bars) - 2 * CLASSES)
 
 
-def _bar(name: str, control: float, arm: float, place: Callable[[float], float]) -> Change:
-    zero, end = place(0), place(arm - control)
+def _bar(name: str, control: float, arm: float, scale: Callable[[float], float]) -> Change:
+    zero, end = scale(0), scale(arm - control)
     return Change(name, control, arm, min(zero, end), abs(end - zero), zero)
-
-
-def _scale(values: Sequence[float]) -> Callable[[float], float]:
-    """Map values, and 0, to 2 … 98 percent of an axis."""
-    low, high = min([0.0, *values]), max([0.0, *values])
-    reach = high - low or 1.0
-    return lambda value: round(2 + 96 * (value - low) / reach, 2)

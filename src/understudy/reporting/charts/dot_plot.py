@@ -1,15 +1,16 @@
-"""One number for each arm, and what a projector makes of it, as places in percent of one axis."""
+"""One number per arm, with and without its projector, as positions in percent of an axis."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
+from understudy.reporting.charts.style import percent_scale
 from understudy.reporting.results import Arm, Numbers
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One arm: a number for each seed without a projector, and with one where there is one."""
+    """The values of one arm, one per seed: without a projector, and behind it if there is one."""
 
     arm: Arm
     own: Numbers
@@ -18,16 +19,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Point:
-    """Mean over the seeds, its place, and the places of the seeds."""
+    """Mean over the seeds, its position, and the positions of the seeds."""
 
     value: float
-    place: float
+    position: float
     seeds: Numbers
 
 
 @dataclass(frozen=True)
-class Row:
-    """One arm without a projector and with it, as far as there is one."""
+class DotRow:
+    """One arm: without a projector, and behind it; None where not measured."""
 
     arm: Arm
     own: Point | None
@@ -35,48 +36,45 @@ class Row:
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """Left end and width of what lies between both."""
+        """Left end and width of the bar between both points."""
         if self.own is None or self.projected is None:
             return None
-        left, right = sorted((self.own.place, self.projected.place))
+        left, right = sorted((self.own.position, self.projected.position))
         return left, round(right - left, 2)
 
     @property
     def text(self) -> str:
-        """The numbers."""
+        """The values, such as `0.500 → 0.700`."""
         return " → ".join(f"{p.value:.3f}" for p in (self.own, self.projected) if p)
 
 
 @dataclass(frozen=True)
-class Dots:
-    """One picture; `line` is where the teacher lies, if it is among the rows."""
+class DotPlot:
+    """One chart; `line` is the position of the teacher, None if it has no row."""
 
     title: str
-    words: str
-    rows: list[Row]
+    caption: str
+    rows: list[DotRow]
     line: float | None
 
     @property
     def projects(self) -> bool:
-        """Whether any arm has a projector: dots without one are then hollow."""
+        """True if any arm has a projector: points without one are then hollow."""
         return any(row.projected for row in self.rows)
 
 
-def dots(title: str, words: str, found: Sequence[Measured]) -> Dots | None:
-    """The numbers of some arms; None if there are not two to compare."""
-    shown = [one for one in found if one.own or one.projected]
-    if sum(bool(numbers) for one in shown for numbers in (one.own, one.projected)) < 2:
+def dot_plot(title: str, caption: str, arms: Sequence[Measured]) -> DotPlot | None:
+    """Return the chart of some arms; None if there are fewer than two numbers to compare."""
+    measured = [one for one in arms if one.own or one.projected]
+    if sum(bool(numbers) for one in measured for numbers in (one.own, one.projected)) < 2:
         return None
-    values = [value for one in shown for value in [*one.own, *one.projected]]
-    low, reach = min(values), max(values) - min(values) or 1.0
-
-    def place(value: float) -> float:
-        return round(2 + 96 * (value - low) / reach, 2)
-
-    rows = [Row(one.arm, _point(one.own, place), _point(one.projected, place)) for one in shown]
-    line = next((row.own.place for row in rows if row.arm.role == "teacher" and row.own), None)
-    return Dots(title, words, rows, line)
+    scale = percent_scale([value for one in measured for value in [*one.own, *one.projected]])
+    rows = [
+        DotRow(one.arm, _point(one.own, scale), _point(one.projected, scale)) for one in measured
+    ]
+    teacher = (row.own.position for row in rows if row.arm.role == "teacher" and row.own)
+    return DotPlot(title, caption, rows, next(teacher, None))
 
 
-def _point(values: Numbers, place: Callable[[float], float]) -> Point | None:
-    return Point(mean(values), place(mean(values)), list(map(place, values))) if values else None
+def _point(values: Numbers, scale: Callable[[float], float]) -> Point | None:
+    return Point(mean(values), scale(mean(values)), list(map(scale, values))) if values else None

@@ -1,19 +1,19 @@
-"""Precision over recall of each class, a small picture for every one."""
+"""Precision over recall, one small chart per class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
-from understudy.reporting.results import Arm, Results
+from understudy.reporting.results import TEACHER, Arm, Results
 
 STEPS = 100
-"""Precision is known at recalls of 0, 1/100, …; beyond the last one it is 0."""
+"""Precision is stored at recalls of 0, 1/100, …; beyond the last stored one it is 0."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One arm: a path over 100 × 100, and the average precision in percent, if it is known."""
+class PrecisionCurve:
+    """One arm: a path over 100 × 100, and the average precision in percent, None if unknown."""
 
     arm: Arm
     path: str
@@ -22,44 +22,45 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One class, and how many objects or images of it the test images hold."""
+    """The curves of one class, and the number of its objects or images in the test set."""
 
     name: str
     count: int
-    lines: list[Line]
+    curves: list[PrecisionCurve]
 
 
 @dataclass(frozen=True)
-class Precision:
-    """All pictures; classes that are not drawn occur less often than these, or never."""
+class PrecisionRecall:
+    """All panels; `hidden` counts the classes without one, which are rarer or absent."""
 
     panels: list[Panel]
     arms: list[Arm]
     hidden: int
 
 
-def precision(results: Results) -> Precision | None:
-    """The curves that arms kept, averaged over seeds; None if there are none."""
-    arms = [arm for arm in results.arms if _kept(arm)]
+def precision_recall(results: Results) -> PrecisionRecall | None:
+    """Return the curves of all arms, averaged over their seeds; None if no arm has any."""
+    arms = [arm for arm in results.arms if _seeds(arm)]
     if not arms:
         return None
-    first = _kept(arms[0])[0]
-    counts = {entry["class"]: entry["count"] for entry in first}
-    arms = [arm for arm in arms if all(_counts(seed) == counts for seed in _kept(arm))]
+    first = _seeds(arms[0])[0]
+    counts = _counts(first)
+    arms = [arm for arm in arms if all(_counts(seed) == counts for seed in _seeds(arm))]
     teacher = _teacher(results, arms)
     panels = []
-    for place, (c, count) in enumerate(counts.items()):
-        name = results.classes[c] if c < len(results.classes) else f"class {c}"
-        lines = [_line(arm, [seed[place]["student"] for seed in _kept(arm)], c) for arm in arms]
+    for row, (c, count) in enumerate(counts.items()):
+        curves = [_curve(arm, [seed[row]["student"] for seed in _seeds(arm)], c) for arm in arms]
         if teacher:
-            lines.insert(0, _line(teacher, [first[place]["teacher"]], c))
-        panels.append(Panel(name, count, lines))
+            curves.insert(0, _curve(teacher, [first[row]["teacher"]], c))
+        panels.append(Panel(results.class_name(c), count, curves))
     hidden = max(len(results.classes) - len(panels), 0)
-    return Precision(panels, [line.arm for line in panels[0].lines] if panels else [], hidden)
+    drawn = [curve.arm for curve in panels[0].curves] if panels else []
+    return PrecisionRecall(panels, drawn, hidden)
 
 
-def _kept(arm: Arm) -> list[list[dict[str, Any]]]:
-    return [run.diagnostics["precision"] for run in arm.runs if run.diagnostics.get("precision")]
+def _seeds(arm: Arm) -> list[list[dict[str, Any]]]:
+    """Return for each seed one entry per class."""
+    return arm.diagnostics("precision")
 
 
 def _counts(seed: Sequence[dict[str, Any]]) -> dict[int, int]:
@@ -67,19 +68,22 @@ def _counts(seed: Sequence[dict[str, Any]]) -> dict[int, int]:
 
 
 def _teacher(results: Results, arms: Sequence[Arm]) -> Arm | None:
-    """The teacher, if all arms have the same one; runs side by side may differ in it."""
-    found = [[entry.get("teacher") for entry in seed] for arm in arms for seed in _kept(arm)]
-    if None in found[0] or any(other != found[0] for other in found):
+    """Return the teacher; None if there is none, or if the arms have different ones."""
+    first, *others = [
+        [entry.get("teacher") for entry in seed] for arm in arms for seed in _seeds(arm)
+    ]
+    if None in first or any(other != first for other in others):
         return None
-    own = [run.evaluation["teacher"]["per_class"] for arm in arms for run in arm.runs]
-    return results.teacher or Arm("teacher", "teacher", "teacher", per_class=own[:1])
+    per_class = [run.evaluation["teacher"]["per_class"] for arm in arms for run in arm.runs]
+    return results.teacher or replace(TEACHER, per_class=per_class[:1])
 
 
-def _line(arm: Arm, seeds: Sequence[Sequence[float]], c: int) -> Line:
-    reach = max(map(len, seeds))
-    padded = [[*seed, *[0.0] * (reach - len(seed))] for seed in seeds]
-    middle = [mean(values) for values in zip(*padded, strict=True)]
-    reached = [value for value in middle if value]
+def _curve(arm: Arm, seeds: Sequence[Sequence[float]], c: int) -> PrecisionCurve:
+    length = max(map(len, seeds))
+    padded = [[*seed, *[0.0] * (length - len(seed))] for seed in seeds]
+    means = [mean(values) for values in zip(*padded, strict=True)]
+    reached = [value for value in means if value]
     points = [f"{100 * i / STEPS:g},{100 - 100 * p:.1f}" for i, p in enumerate(reached)]
     known = [value for seed in arm.per_class if (value := seed[c]) is not None]
-    return Line(arm, f"M{' '.join(points)}" if points else "", mean(known) if known else None)
+    path = f"M{' '.join(points)}" if points else ""
+    return PrecisionCurve(arm, path, mean(known) if known else None)

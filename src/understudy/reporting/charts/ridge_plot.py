@@ -1,4 +1,4 @@
-"""Distributions as one row for each arm: shapes in percent, which the page scales to its width."""
+"""Distributions, one row per arm, as outlines in percent that the page scales to its width."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from understudy.reporting.results import Arm
 
-GRID = 72
-"""Bins of all rows of one picture."""
+BINS = 72
+"""Bins of every row of a chart."""
 TAIL = 0.005
-"""Share of an arm's images on either side that the axis may leave out."""
+"""Share of an arm's images that may lie outside the axis, on either side."""
 
 Histogram = dict[str, Any]
+"""As in diagnostics.json: `low`, `high`, `mean`, and `counts` in equal bins."""
 Edges = NDArray[np.float64]
 
 
@@ -26,43 +27,48 @@ class Ridge:
 
     arm: Arm
     outline: str
+    """An SVG path over 100 × 100."""
     mean: float
-    place: float
-    """Of the mean, in percent."""
+    position: float
+    """Position of the mean, in percent."""
 
 
 @dataclass(frozen=True)
-class Ridges:
-    """One picture; ticks are places in percent with their text."""
+class RidgePlot:
+    """One chart; a tick is a position in percent and its text."""
 
     title: str
-    words: str
+    caption: str
     rows: list[Ridge]
     reference: str
-    """The teacher's outline, to draw behind the rows of the others; empty without one."""
+    """The teacher's outline, drawn over every other row; empty without a teacher."""
     ticks: list[tuple[float, str]]
 
 
-def ridges(title: str, words: str, found: Sequence[tuple[Arm, list[Histogram]]]) -> Ridges | None:
-    """The distributions of some arms on one axis; None if none was measured.
+def ridge_plot(
+    title: str, caption: str, arms: Sequence[tuple[Arm, list[Histogram]]]
+) -> RidgePlot | None:
+    """Return the distributions of some arms on one axis; None if no student has any.
 
     Args:
-        title: Of the picture.
-        words: What to look for.
-        found: Each arm with one histogram for each seed.
+        title: Title of the chart.
+        caption: How to read it.
+        arms: Arms, each with one histogram per seed.
     """
-    shown = [(arm, seeds) for arm, seeds in found if seeds]
-    if not any(arm.role != "teacher" for arm, _ in shown):
+    measured = [(arm, seeds) for arm, seeds in arms if seeds]
+    if not any(arm.role != "teacher" for arm, _ in measured):
         return None
-    edges, ticks = _axis([seed for _, seeds in shown for seed in seeds])
-    rows = [_ridge(arm, seeds, edges) for arm, seeds in shown]
+    edges, ticks = _axis([seed for _, seeds in measured for seed in seeds])
+    rows = [_ridge(arm, seeds, edges) for arm, seeds in measured]
     reference = next((row.outline for row in rows if row.arm.role == "teacher"), "")
-    place = _place(edges)
-    return Ridges(title, words, rows, reference, [(place(tick), f"{tick:g}") for tick in ticks])
+    scale = _scale(edges)
+    return RidgePlot(
+        title, caption, rows, reference, [(scale(tick), f"{tick:g}") for tick in ticks]
+    )
 
 
 def shares(histogram: Histogram, edges: Edges) -> NDArray[np.float64]:
-    """Share of the images between neighbouring edges, as if spread evenly within their own bins."""
+    """Return the share of images between neighbouring edges, if spread evenly within own bins."""
     own, below = _cumulative(histogram)
     return np.diff(np.interp(edges, own, below))
 
@@ -74,34 +80,34 @@ def _cumulative(histogram: Histogram) -> tuple[Edges, Edges]:
 
 
 def _axis(histograms: Sequence[Histogram]) -> tuple[Edges, list[float]]:
-    """Edges of the bins, and where to write a number; logarithmic where arms lie far apart."""
+    """Return the edges of the bins and the ticks; logarithmic if means differ more than tenfold."""
     inner = [TAIL, 1 - TAIL]
     ends = [np.interp(inner, below, own) for own, below in map(_cumulative, histograms)]
     low, high = float(np.min(ends)), float(np.max(ends))
     means = [one["mean"] for one in histograms]
     if low > 0 and max(means) > 10 * min(means):
-        edges = np.geomspace(low, high, GRID + 1)
+        edges = np.geomspace(low, high, BINS + 1)
         ticks = LogLocator(subs=(1, 2, 5), numticks=5).tick_values(low, high)
     else:
         margin = 0.02 * (high - low)
-        edges = np.linspace(low - margin, high + margin, GRID + 1)
+        edges = np.linspace(low - margin, high + margin, BINS + 1)
         ticks = MaxNLocator(5).tick_values(low, high)
     return edges, [float(tick) for tick in ticks if edges[0] <= tick <= edges[-1]]
 
 
-def _place(edges: Edges) -> Callable[[float], float]:
-    """Percent of the axis; the mean of a far arm stays on it."""
+def _scale(edges: Edges) -> Callable[[float], float]:
+    """Return a function to percent of the axis; values beyond its ends are moved to them."""
     return lambda value: round(float(np.interp(value, edges, np.linspace(0, 100, len(edges)))), 2)
 
 
 def _ridge(arm: Arm, seeds: Sequence[Histogram], edges: Edges) -> Ridge:
     heights = np.mean([shares(seed, edges) for seed in seeds], axis=0)
     middle = mean(seed["mean"] for seed in seeds)
-    return Ridge(arm, _outline(heights), middle, _place(edges)(middle))
+    return Ridge(arm, _outline(heights), middle, _scale(edges)(middle))
 
 
 def _outline(heights: NDArray[np.float64]) -> str:
-    """A path over 100 × 100 from the first to the last bin, as high as its own peak."""
+    """Return a path over 100 × 100 from the first to the last filled bin, scaled to its peak."""
     filled = np.flatnonzero(heights)
     bins = np.arange(filled[0], filled[-1] + 1)
     across = 100 * (bins + 0.5) / len(heights)

@@ -1,4 +1,4 @@
-"""Some test images with what is in them, as every network sees it: boxes, or classes."""
+"""Sample test images with the ground truth and each network's answer: boxes, or classes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,38 +6,38 @@ from typing import Any, Literal
 
 from understudy.reporting.results import METHOD_INKS, Arm, Results
 
-ROOM = (50.0, 15.0)
-"""What a name over an image may take, in percent of its width and height."""
-DECIDED = 0.5
-"""Probability from which a class is said to be present."""
+NAME_SIZE = (50.0, 15.0)
+"""Room for a class name over an image, in percent of the image's width and height."""
+THRESHOLD = 0.5
+"""Probability from which a class counts as predicted."""
 
 Row = list[float]
 """A box: left, top, right and bottom in pixels, class, score; or a class and its probability."""
 
 
 @dataclass(frozen=True)
-class Label:
-    """Where the name of a box stands, in percent: at its left or right edge, above it or inside."""
+class NamePosition:
+    """Position of a box's name, in percent: distance from one side, and from the top."""
 
     side: Literal["left", "right"]
     across: float
     down: float
     above: bool
 
-    def covers(self, other: "Label") -> bool:
-        """Whether both need the same room."""
+    def overlaps(self, other: "NamePosition") -> bool:
+        """Return whether one name would cover the other."""
         away = (abs(a - b) for a, b in zip(self._corner, other._corner, strict=True))
-        return all(distance < room for distance, room in zip(away, ROOM, strict=True))
+        return all(distance < size for distance, size in zip(away, NAME_SIZE, strict=True))
 
     @property
     def _corner(self) -> tuple[float, float]:
-        left = self.across if self.side == "left" else 100 - self.across - ROOM[0]
-        return left, self.down - ROOM[1] if self.above else self.down
+        left = self.across if self.side == "left" else 100 - self.across - NAME_SIZE[0]
+        return left, self.down - NAME_SIZE[1] if self.above else self.down
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box in an image, in pixels; its label is None where it would cover another."""
+    """A box in an image, in pixels; its name has no position where it would cover another."""
 
     left: float
     top: float
@@ -45,167 +45,157 @@ class Box:
     height: float
     ink: str
     text: str
-    label: Label | None
-    faint: bool
-    """A difficult object or a crowd, which nobody has to find."""
+    name: NamePosition | None
+    ignored: bool
+    """True for a difficult object or a crowd, which counts neither as found nor as missed."""
 
 
 @dataclass(frozen=True)
-class Word:
-    """A class that an image shows, or is said to show."""
+class ImageClass:
+    """A class that an image shows, or to which a network gives a notable probability."""
 
     text: str
     probability: float | None
-    kind: Literal["present", "right", "missed", "wrong", "close"]
-    """In an image; or said to be, rightly; not said to be; said to be, wrongly; neither."""
+    kind: Literal["present", "correct", "missed", "wrong", "close"]
+    """Ground truth; predicted and present; not predicted but present; predicted but absent; absent
+    and below the threshold."""
 
 
 @dataclass(frozen=True)
-class View:
-    """One image as one network sees it, or as it is."""
+class Tile:
+    """One image with the answer of one network, or with the ground truth."""
 
     name: str
     ink: str
     boxes: list[Box] = field(default_factory=list)
-    words: list[Word] = field(default_factory=list)
+    classes: list[ImageClass] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One image, a JPEG in base64, with its size in pixels before it was reduced."""
+class Sample:
+    """One test image, a JPEG in base64, with its size in pixels before it was reduced."""
 
     picture: str
     width: int
     height: int
-    views: list[View]
+    tiles: list[Tile]
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """All images; the legend says which class has which ink, if there are boxes."""
+class Samples:
+    """All sample images, and the colour of each class if there are boxes."""
 
-    scenes: list[Scene]
+    samples: list[Sample]
     legend: list[tuple[str, str]]
     others: list[str]
-    """Arms that are not drawn, as they saw other images."""
+    """Arms that are not drawn because they were tested on other images."""
 
     @property
     def boxes(self) -> bool:
-        """Whether there are boxes; else there are classes alone."""
-        return any(view.boxes for scene in self.scenes for view in scene.views)
+        """True for boxes, False for classes of whole images."""
+        return any(tile.boxes for sample in self.samples for tile in sample.tiles)
 
     @property
     def repeat(self) -> bool:
-        """Whether there are more classes than inks."""
+        """True if there are more classes than colours."""
         return len(self.legend) > METHOD_INKS
 
 
-def scenes(results: Results) -> Scenes | None:
-    """The images that the first seed of each arm kept; None if there are none."""
-    kept = {arm.name: found for arm in results.arms if (found := _kept(arm))}
-    if not kept:
+def samples(results: Results) -> Samples | None:
+    """Return the images that the first seed of each arm stored; None if there are none."""
+    stored = {arm.name: seeds[0] for arm in results.arms if (seeds := arm.diagnostics("scenes"))}
+    if not stored:
         return None
-    first = next(iter(kept.values()))
-    arms = [
-        a for a in results.arms if a.name in kept and _pictures(kept[a.name]) == _pictures(first)
-    ]
-    names = _Names(results.classes, first)
+    first = next(iter(stored.values()))
+    same = [arm for arm in results.arms if _pictures(stored.get(arm.name, [])) == _pictures(first)]
+    legend = _Legend(results, first)
     drawn = [
-        Scene(
+        Sample(
             image["picture"],
             image["width"],
             image["height"],
-            list(_views(names, [(arm, kept[arm.name][place]) for arm in arms])),
+            list(_tiles(legend, [(arm, stored[arm.name][number]) for arm in same])),
         )
-        for place, image in enumerate(first)
+        for number, image in enumerate(first)
     ]
-    others = [name for name in kept if name not in {arm.name for arm in arms}]
-    return Scenes(drawn, names.legend, others)
+    others = [name for name in stored if name not in {arm.name for arm in same}]
+    return Samples(drawn, legend.rows, others)
 
 
-class _Names:
-    """What classes are called, and their inks: each its own as long as there are enough."""
+class _Legend:
+    """Names and colours of the classes; colours repeat if there are more classes."""
 
-    def __init__(self, classes: Sequence[str], images: Sequence[dict[str, Any]]) -> None:
-        self._classes = classes
+    def __init__(self, results: Results, images: Sequence[dict[str, Any]]) -> None:
+        self.name = results.class_name
         rows = [row for image in images for row in image["truth"] if isinstance(row, list)]
-        shown = sorted({int(row[4]) for row in rows})
-        self._inks = {c: f"c{place % METHOD_INKS}" for place, c in enumerate(shown)}
+        classes = sorted({int(row[4]) for row in rows})
+        self._inks = {c: f"c{number % METHOD_INKS}" for number, c in enumerate(classes)}
 
     @property
-    def legend(self) -> list[tuple[str, str]]:
-        """Name and ink of every class that one of the images shows."""
-        return [(self.of(c), ink) for c, ink in self._inks.items()]
-
-    def of(self, c: int) -> str:
-        """The name of a class; its number where nobody knows the name."""
-        return self._classes[c] if c < len(self._classes) else f"class {c}"
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and colour of every class in the ground truth of the images."""
+        return [(self.name(c), ink) for c, ink in self._inks.items()]
 
     def ink(self, c: int) -> str:
-        """The ink of a class; grey if none of the images shows it."""
+        """Return the colour of a class; grey if it is in no ground truth."""
         return self._inks.get(c, "control")
-
-
-def _kept(arm: Arm) -> list[dict[str, Any]]:
-    found = (run.diagnostics.get("scenes") for run in arm.runs)
-    return next((images for images in found if images), [])
 
 
 def _pictures(images: Sequence[dict[str, Any]]) -> list[str]:
     return [image["picture"] for image in images]
 
 
-def _views(names: _Names, seen: Sequence[tuple[Arm, dict[str, Any]]]) -> Iterator[View]:
-    """Truth, the teacher, if all arms have the same one, then the arms."""
-    _, first = seen[0]
+def _tiles(legend: _Legend, arms: Sequence[tuple[Arm, dict[str, Any]]]) -> Iterator[Tile]:
+    """Yield the ground truth, the teacher if all arms have the same one, then the arms."""
+    _, first = arms[0]
     teacher = first["teacher"]
-    yield _view(names, "truth", "muted", first, None)
-    if teacher is not None and all(image["teacher"] == teacher for _, image in seen):
-        yield _view(names, "teacher", "teacher", first, teacher)
-    for arm, image in seen:
-        yield _view(names, arm.name, arm.ink, image, image["student"])
+    yield _tile(legend, "ground truth", "muted", first, None)
+    if teacher is not None and all(image["teacher"] == teacher for _, image in arms):
+        yield _tile(legend, "teacher", "teacher", first, teacher)
+    for arm, image in arms:
+        yield _tile(legend, arm.name, arm.ink, image, image["student"])
 
 
-def _view(
-    names: _Names, name: str, ink: str, image: dict[str, Any], rows: list[Row] | None
-) -> View:
-    """What a network says of an image; without one, what is true."""
+def _tile(
+    legend: _Legend, name: str, ink: str, image: dict[str, Any], rows: list[Row] | None
+) -> Tile:
+    """Return the answer of a network; the ground truth without one."""
     truth = image["truth"]
     if isinstance(truth[0], list):
-        return View(name, ink, boxes=list(_boxes(names, image, rows)))
+        return Tile(name, ink, boxes=list(_boxes(legend, image, rows)))
     if rows is None:
-        return View(name, ink, words=[Word(names.of(c), None, "present") for c in truth])
-    return View(name, ink, words=[_word(names, int(c), p, truth) for c, p in rows])
+        return Tile(name, ink, classes=[ImageClass(legend.name(c), None, "present") for c in truth])
+    return Tile(name, ink, classes=[_image_class(legend, int(c), p, truth) for c, p in rows])
 
 
-def _boxes(names: _Names, image: dict[str, Any], rows: list[Row] | None) -> Iterator[Box]:
-    taken: list[Label] = []
+def _boxes(legend: _Legend, image: dict[str, Any], rows: list[Row] | None) -> Iterator[Box]:
+    taken: list[NamePosition] = []
     for left, top, right, bottom, c, score in image["truth"] if rows is None else rows:
-        name, label = names.of(int(c)), _label(image, left, top, right)
-        free = not any(label.covers(other) for other in taken)
-        taken += [label] if free else []
+        text, position = legend.name(int(c)), _name_position(image, left, top, right)
+        free = not any(position.overlaps(other) for other in taken)
+        taken += [position] if free else []
         yield Box(
             left,
             top,
             round(right - left, 1),
             round(bottom - top, 1),
-            names.ink(int(c)),
-            name if rows is None else f"{name} {score:.2f}",
-            label if free else None,
-            faint=rows is None and not score,
+            legend.ink(int(c)),
+            text if rows is None else f"{text} {score:.2f}",
+            position if free else None,
+            ignored=rows is None and not score,
         )
 
 
-def _label(image: dict[str, Any], left: float, top: float, right: float) -> Label:
-    """Towards the middle of the image, so that no name is cut off at its edges."""
+def _name_position(image: dict[str, Any], left: float, top: float, right: float) -> NamePosition:
+    """Return a position at the box's side with more room, so that the image cuts no name off."""
     ends = 100 * left / image["width"], 100 - 100 * right / image["width"]
     down = round(100 * top / image["height"], 1)
     side: Literal["left", "right"] = "left" if ends[0] <= ends[1] else "right"
-    return Label(side, round(max(min(ends), 0), 1), down, above=down >= ROOM[1])
+    return NamePosition(side, round(max(min(ends), 0), 1), down, above=down >= NAME_SIZE[1])
 
 
-def _word(names: _Names, c: int, probability: float, truth: list[int]) -> Word:
-    said = probability >= DECIDED
+def _image_class(legend: _Legend, c: int, probability: float, truth: list[int]) -> ImageClass:
+    predicted = probability >= THRESHOLD
     if c in truth:
-        return Word(names.of(c), probability, "right" if said else "missed")
-    return Word(names.of(c), probability, "wrong" if said else "close")
+        return ImageClass(legend.name(c), probability, "correct" if predicted else "missed")
+    return ImageClass(legend.name(c), probability, "wrong" if predicted else "close")

@@ -1,13 +1,16 @@
-"""What all charts of matplotlib share: inks, patterns, dress, and the way into the page."""
+"""What charts share: colours, dash patterns, axes, scales, and SVG that fits into the page."""
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from understudy.reporting.results import Arm
 
 INKS = {
     "c0": "#0072b2",
@@ -22,9 +25,11 @@ INKS = {
     "muted": "#5d646c",
     "line": "#dfe2e6",
 }
-"""Marks in the drawing; each becomes the CSS variable of its name, which has a dark form too."""
+"""Colours of the light theme; on the page, CSS variables of these names, with dark values too."""
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 """Patterns that tell arms apart once the colours repeat."""
+REFERENCE = {"linewidth": 1, "linestyle": DASHES[1]}
+"""How a chart draws a line that is not an arm."""
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "understudy",
@@ -34,29 +39,55 @@ SETTINGS = {
 }
 
 
-def drawn(draw: Callable[[Any], None], *, title: str, label: str, xlabel: str) -> str:
-    """A chart for the page.
+@dataclass(frozen=True)
+class Chart:
+    """A chart drawn by matplotlib: its title, how to read it, and the drawing."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def chart(
+    title: str, caption: str, draw: Callable[[Any], None], *, label: str, xlabel: str
+) -> Chart:
+    """Return a chart for the page.
 
     Args:
-        draw: Puts the marks into the axes.
-        title: Tells the parts of this drawing from those of others in the page.
-        label: What a reader who cannot see it is told.
-        xlabel: What lies on the horizontal axis.
+        title: Title, unique in the page: it prefixes the ids of the drawing.
+        caption: How to read the chart.
+        draw: Draws the marks into the matplotlib axes that it gets.
+        label: Text for screen readers.
+        xlabel: Label of the horizontal axis.
     """
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        _dress(axes, xlabel)
+        _style(axes, xlabel)
         draw(axes)
         file = io.StringIO()
         undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=undated)
-    return _inline(file.getvalue(), title, label)
+    return Chart(title, caption, _inline(file.getvalue(), title, label))
 
 
-def _dress(axes: Any, xlabel: str) -> None:
-    """Only what helps reading: a horizontal grid, no frame."""
+def line(axes: Any, arm: Arm, x: Sequence[float], y: Sequence[float], *, marker: str = "") -> None:
+    """Draw a line in the colour and the dash pattern of an arm."""
+    dash = DASHES[arm.dash % len(DASHES)]
+    color = INKS[arm.ink]
+    axes.plot(x, y, color=color, linestyle=dash, linewidth=1.6, marker=marker, markersize=4)
+
+
+def percent_scale(values: Sequence[float]) -> Callable[[float], float]:
+    """Return a function that maps the range of the values to 2 … 98 percent of an axis."""
+    low, high = min(values), max(values)
+    reach = high - low or 1.0
+    return lambda value: round(2 + 96 * (value - low) / reach, 2)
+
+
+def _style(axes: Any, xlabel: str) -> None:
+    """Reduce the axes to a horizontal grid without a frame."""
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(INKS["line"])
     axes.grid(axis="y", color=INKS["line"], linewidth=0.7)
@@ -66,7 +97,7 @@ def _dress(axes: Any, xlabel: str) -> None:
 
 
 def _inline(svg: str, title: str, label: str) -> str:
-    """A drawing that belongs to the page: its colours, its font, no link to anywhere."""
+    """Return the drawing with the page's colours and font, and with ids that are unique in it."""
     prefix = re.sub(r"\W+", "-", title.lower()).strip("-")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

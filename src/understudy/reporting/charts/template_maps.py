@@ -1,22 +1,23 @@
-"""Which of letKD's templates wins where, drawn over test images."""
+"""The best-scoring template of letKD at each location, drawn over test images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from understudy.reporting.results import Arm
 
 STEP = 1.06
-"""From one image to the next, in widths of an image."""
+"""Distance from one image to the next, in widths of an image."""
 GOLDEN_ANGLE = 137.508
-"""Degrees of hue from one template to the next, which keeps neighbours in number apart."""
+"""Degrees of hue from one template to the next: templates of close numbers differ in colour."""
 
-Grid = list[list[int]]
+TemplateGrid = list[list[int]]
+"""The number of the best template at each location, row by row; negative if unknown."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The templates over one image of side 1: where it stands, and a path in each colour."""
+    """The coloured cells over an image of side 1: position, cell size, one path per colour."""
 
     x: float
     y: float
@@ -27,69 +28,66 @@ class Cells:
 
 @dataclass(frozen=True)
 class TemplateMap:
-    """One place of one arm: a row of images, below it the student's templates, then the teacher's.
+    """One layer of one arm: images, below them the templates of the student, then of the teacher.
 
     Attributes:
-        title: Of the picture.
-        words: What to look for.
-        images: In base64, as PNG.
-        rows: How many rows there are.
-        cells: Over all images but those of the first row.
+        title: Title of the chart.
+        caption: How to read it.
+        images: PNG files in base64.
+        rows: Number of rows.
+        cells: Cells over all images but those of the first row.
     """
 
     title: str
-    words: str
+    caption: str
     images: list[str]
     rows: int
     cells: list[Cells]
 
     @property
     def width(self) -> float:
-        """Of the drawing, in widths of an image."""
-        return _room(len(self.images))
+        """Width of the drawing, in widths of an image."""
+        return _extent(len(self.images))
 
     @property
     def height(self) -> float:
-        """Of the drawing, in widths of an image."""
-        return _room(self.rows)
+        """Height of the drawing, in widths of an image."""
+        return _extent(self.rows)
 
     @property
     def step(self) -> float:
-        """From one image to the next."""
+        """Distance from one image to the next."""
         return STEP
 
 
-def template_maps(arms: Sequence[Arm]) -> list[TemplateMap]:
-    """One picture for every place of every arm that has templates, of its first seed."""
-    found = []
+def template_maps(arms: Sequence[Arm]) -> Iterator[TemplateMap]:
+    """Yield one chart for each layer of each arm that has templates, of its first seed."""
     for arm in arms:
-        kept = [run.diagnostics["templates"] for run in arm.runs if run.diagnostics]
-        if not kept or not kept[0]:
-            continue
-        for place, won in kept[0]["places"].items():
-            sides = [won["student"], *([won["teacher"]] if won["teacher"] else [])]
-            cells = [
-                _cells(grid, column, row)
-                for row, side in enumerate(sides, 1)
-                for column, grid in enumerate(side)
-            ]
-            title = f"Templates: {arm.name}, {place} place"
-            found.append(TemplateMap(title, _words(won), kept[0]["images"], 1 + len(sides), cells))
-    return found
+        for stored in arm.diagnostics("templates")[:1]:
+            for layer, best in stored["places"].items():
+                title = f"Templates: {arm.name}, {layer} layer"
+                grids = [best["student"], *([best["teacher"]] if best["teacher"] else [])]
+                cells = [
+                    _cells(grid, column, row)
+                    for row, by_image in enumerate(grids, 1)
+                    for column, grid in enumerate(by_image)
+                ]
+                rows = 1 + len(grids)
+                yield TemplateMap(title, _caption(best), stored["images"], rows, cells)
 
 
-def _words(won: dict[str, Any]) -> str:
-    hint = "look for colours that keep to one part of the object."
-    if won["teacher"] is None:
-        return f"The student's best template at every location, one colour for each; {hint}"
+def _caption(best: dict[str, Any]) -> str:
+    hint = "look for colours that stay on one part of the object."
+    if best["teacher"] is None:
+        return f"The student's best-scoring template at each location, one colour each; {hint}"
     return (
-        "The student's best template at every location (middle row) and the teacher's likeliest "
-        "(below), equal in colour where they are the same, at "
-        f"{100 * won['agreement']:.0f} % of the locations; {hint}"
+        "Middle row: the student's best-scoring template at each location. Bottom row: the "
+        "teacher's most likely one. Equal colours are equal templates, as at "
+        f"{100 * best['agreement']:.0f} % of the locations; {hint}"
     )
 
 
-def _cells(grid: Grid, column: int, row: int) -> Cells:
+def _cells(grid: TemplateGrid, column: int, row: int) -> Cells:
     paths: dict[int, str] = {}
     for y, line in enumerate(grid):
         for x, template in enumerate(line):
@@ -108,5 +106,5 @@ def _colour(template: int) -> str:
     return f"hsl({template * GOLDEN_ANGLE % 360:.0f} 75% {(45, 60, 35)[template % 3]}%)"
 
 
-def _room(count: int) -> float:
+def _extent(count: int) -> float:
     return round(count * STEP - (STEP - 1), 4)

@@ -1,4 +1,4 @@
-"""Curves over training: drawn by matplotlib, coloured by the page's CSS, inlined as SVG."""
+"""Metrics, losses and fidelity over the epochs."""
 
 import math
 from collections import defaultdict
@@ -10,23 +10,14 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from understudy.experiment.run_directory import Run
-from understudy.reporting.charts.style import DASHES, INKS, drawn
+from understudy.reporting.charts.style import INKS, REFERENCE, Chart, chart, line
 from understudy.reporting.columns import name
 from understudy.reporting.results import Arm, Results
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One chart: its title, three words on how to read it, and the drawing."""
-
-    title: str
-    words: str
-    svg: str
-
-
-@dataclass(frozen=True)
 class _Band:
-    """Mean, smallest and largest value over the seeds, at the epochs that every seed evaluated."""
+    """Mean, minimum and maximum over the seeds, at the epochs that every seed evaluated."""
 
     epochs: list[int]
     middle: list[float]
@@ -34,31 +25,30 @@ class _Band:
     high: list[float]
 
 
-def curves(results: Results) -> list[Curve]:
-    """Every chart that has something to show."""
+def training_curves(results: Results) -> list[Chart]:
+    """Return every chart for which at least one arm has values."""
     lower = results.metric == "loss"
     metric = name(results.metric)
     teacher = results.teacher.values(results.metric) if results.teacher else []
     group = "fidelity" if results.judges_fidelity else "metrics"
     better = f"{'lower' if lower else 'higher'} is better"
     charts = [
-        (f"Held-out {metric}", better, group, results.metric, teacher[0] if teacher else None),
-        ("Direction (cosine)", "one is parallel", "fidelity", "cosine", None),
-        ("Norm (ratio)", "one is equal", "fidelity", "norm_ratio", 1.0),
-        ("Total loss", "each arm's own", "losses", "total", None),
+        (f"Test {metric}", better, group, results.metric, teacher[0] if teacher else None),
+        ("Cosine to the teacher", "1: same direction", "fidelity", "cosine", None),
+        ("Norm ratio", "1: norm of the teacher", "fidelity", "norm_ratio", 1.0),
+        ("Total training loss", "not comparable between arms", "losses", "total", None),
     ]
-    found = []
-    for title, words, group, key, level in charts:
-        bands = {arm.name: band(arm.runs, group, key) for arm in results.arms if arm.runs}
-        bands = {name: band for name, band in bands.items() if band.epochs}
+    drawn = []
+    for title, caption, group, key, level in charts:
+        bands = [(arm, band(arm.runs, group, key)) for arm in results.arms if arm.runs]
+        bands = [(arm, band) for arm, band in bands if band.epochs]
         if bands:
-            svg = _draw(results.arms, bands, title=title, level=level)
-            found.append(Curve(title, words, svg))
-    return found
+            drawn.append(_chart(title, caption, bands, level))
+    return drawn
 
 
 def band(runs: Sequence[Run], group: str, key: str) -> _Band:
-    """One value over the epochs, over all runs of an arm."""
+    """Return one value over the epochs, over all runs of an arm."""
     values: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         for record in run.history:
@@ -72,36 +62,29 @@ def band(runs: Sequence[Run], group: str, key: str) -> _Band:
     )
 
 
-def _draw(arms: Sequence[Arm], bands: dict[str, _Band], *, title: str, level: float | None) -> str:
+def _chart(
+    title: str, caption: str, bands: Sequence[tuple[Arm, _Band]], level: float | None
+) -> Chart:
     def draw(axes: Any) -> None:
-        for arm in (arm for arm in arms if arm.name in bands):
-            _line(axes, arm, bands[arm.name])
+        for arm, band in bands:
+            _line(axes, arm, band)
         if level is not None:
-            axes.axhline(level, color=INKS["teacher"], linewidth=1, linestyle=DASHES[1])
+            axes.axhline(level, color=INKS["teacher"], **REFERENCE)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        _zoom(axes, list(bands.values()), level)
+        _zoom(axes, [band for _, band in bands], level)
 
-    return drawn(draw, title=title, label=f"{title} over the epochs", xlabel="epoch")
+    return chart(title, caption, draw, label=f"{title} over the epochs", xlabel="epoch")
 
 
 def _line(axes: Any, arm: Arm, band: _Band) -> None:
-    marker = "o" if len(band.epochs) <= 3 else ""
-    axes.plot(
-        band.epochs,
-        band.middle,
-        color=INKS[arm.ink],
-        linestyle=DASHES[arm.dash % len(DASHES)],
-        linewidth=1.6,
-        marker=marker,
-        markersize=4,
-    )
+    line(axes, arm, band.epochs, band.middle, marker="o" if len(band.epochs) <= 3 else "")
     if len(arm.runs) > 1:
         color = INKS[arm.ink]
         axes.fill_between(band.epochs, band.low, band.high, color=color, alpha=0.16, linewidth=0)
 
 
 def _zoom(axes: Any, bands: Sequence[_Band], level: float | None) -> None:
-    """Leave the steep first tenth of training outside, so that the ends can be told apart."""
+    """Fit the axis to what follows the steep first tenth of training."""
     late = [v for b in bands for ends in (b.low, b.high) for v in ends[len(ends) // 10 :]]
     if level is not None:
         late.append(level)
