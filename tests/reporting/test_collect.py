@@ -27,7 +27,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path):
     lines[1] = lines[1][:20]
     file.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(RunError, match=r"Line 2 of .*metrics\.jsonl"):
-        Run.open(tmp_path)
+        report(tmp_path)
 
 
 def test_no_run_there(tmp_path):
