@@ -77,7 +77,7 @@ def test_heads_learn_apart_and_are_averaged_in_the_test() -> None:
 
 def test_both_heads_are_made_anew_for_other_classes() -> None:
     network = student()
-    network.renew_classifier(7)
+    network.reset_classifier(7)
     assert network.num_classes == 7
     assert dict(network.shapes)["dist_logits"] == (7,)
 

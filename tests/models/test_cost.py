@@ -9,18 +9,17 @@ from understudy.models.cost import bare_cost, cost
 
 def test_a_plain_network_costs_what_the_papers_count() -> None:
     network = models.find("resnet20")
-    found = cost(network, batch=2)
+    found = cost(network)
     assert found.parameters == 278_324
     assert round(found.macs / 1e6, 1) == 40.8
     assert found.image_ms > 0
-    assert found.batch == 2
     assert bare_cost(network) is None
 
 
 def test_layers_are_counted_beside_the_student_without_them() -> None:
     network = models.find("resnet20")
     LetKD.extend(network, network.shapes, places="both")
-    whole, bare = cost(network, batch=2), bare_cost(network, batch=2)
+    whole, bare = cost(network), bare_cost(network)
     assert bare is not None
     assert bare.parameters == 278_324
     sizes = {"penultimate": 4096, "intermediate": 800}
@@ -35,8 +34,8 @@ def test_the_network_is_left_as_it_is() -> None:
     network = models.find("resnet8")
     LetKD.extend(network, network.shapes, places="penultimate", words=8)
     before = {name: x.clone() for name, x in network.state_dict().items()}
-    cost(network, batch=2)
-    bare_cost(network, batch=2)
+    cost(network)
+    bare_cost(network)
     after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert network.training

@@ -63,7 +63,7 @@ def test_state_dict_is_the_plain_networks() -> None:
 
 
 def test_wrong_image_size_is_explained() -> None:
-    with pytest.raises(NetworkError, match="State the side it wants with `size`"):
+    with pytest.raises(NetworkError, match="State the side it needs with `size`"):
         Network(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), input=Input(size=9))
 
 
@@ -109,11 +109,11 @@ def test_plain_network_is_a_copy() -> None:
 
 def test_classifier_can_be_made_anew() -> None:
     network = small()
-    network.renew_classifier(9)
+    network.reset_classifier(9)
     assert network.num_classes == 9
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 9)
     squeezed = models.find("torchvision:squeezenet1_1", num_classes=5, size=64)
-    squeezed.renew_classifier(4)
+    squeezed.reset_classifier(4)
     assert squeezed(torch.rand(2, 3, 64, 64)).shape == (2, 4)
     with pytest.raises(NetworkError, match="embedding"):
         squeezed.embed(8)
@@ -158,10 +158,10 @@ def test_a_new_head_reads_the_average_of_what_its_layer_gives() -> None:
 def test_a_new_head_takes_another_networks_classifier_and_no_other_head_does() -> None:
     network, teacher = small(), small()
     old = network.classifier_weight.clone()
-    network.take_classifier(teacher)
+    network.copy_classifier(teacher)
     assert torch.equal(network.classifier_weight, old)
     network.rehead(nn.Identity(), nn.Linear(8, 5))
-    network.take_classifier(teacher)
+    network.copy_classifier(teacher)
     assert torch.equal(network.classifier_weight, teacher.classifier_weight)
     assert torch.equal(network.classifier_bias, teacher.classifier_bias)
     assert not network.classifier_weight.requires_grad

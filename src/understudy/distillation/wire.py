@@ -106,7 +106,7 @@ def _built(
         with seeded(seed + 2):
             for part, shapes in _parts(student, teacher):
                 kind.extend(part, shapes, **hyper_parameters)
-    student.take_classifier(teacher)
+    student.copy_classifier(teacher)
     ours, theirs = (
         network.shapes if task.exclusive_classes else network.shapes.independent()
         for network in (student, teacher)

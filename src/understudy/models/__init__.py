@@ -28,7 +28,7 @@ _HINT = "Others: timm:NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory
 
 
 def names() -> list[str]:
-    """Names of the networks shipped with Understudy."""
+    """Return the names of the networks shipped with Understudy, sorted."""
     return sorted(cifar.models())
 
 
@@ -47,78 +47,81 @@ def find(
     reset_classifier: bool = False,
     classes_from_weights: bool = False,
 ) -> Network:
-    """The network behind a name.
+    """Build the network of a name and load its weights.
 
     Args:
         name: See the table of this module.
-        num_classes: Classes it must tell apart; None takes it as it is (the networks of the papers
-            have 100), 0 builds a `timm:` network without a classifier.
+        num_classes: Number of classes; None keeps the network's own (100 for the networks of the
+            papers), 0 builds a `timm:` network without a classifier.
         weights: `pretrained`, or a file or run directory that `models.weights.load` reads.
         options: Further arguments of the network's factory.
-        taps: Feature name → module path, beside those found automatically.
-        size: Side of the images it wants, instead of its own.
-        view_size: Side of the views that it will get; a network without a size of its own takes it,
-            and its `shapes` are those of such images.
-        mean: Channel means it subtracts, instead of its own.
-        std: Channel deviations it divides by, instead of its own.
-        pool: How its last map is pooled, instead of as it does: see `models.pooling`.
-        reset_classifier: Make the classifier anew if the weights are of other classes: right for a
+        taps: Feature name → module path, added to the taps found automatically.
+        size: Side in pixels that images are resized to, instead of the network's own.
+        view_size: Side of the data's views. A network without an input size of its own takes this
+            one, so that its `shapes` are those of such images.
+        mean: Channel means to subtract, instead of the network's own.
+        std: Channel standard deviations to divide by, instead of the network's own.
+        pool: Pooling of the last map, instead of the network's own: see `models.pooling`.
+        reset_classifier: Initialise a new classifier if the weights have other classes: right for a
             student that starts from pretrained weights, never for a teacher.
-        classes_from_weights: Take the classes that the weights are of, if these are others.
+        classes_from_weights: Keep the number of classes of the weights if it differs.
 
     Raises:
-        NameNotFound: No such network; offers the nearest spelling.
-        NetworkError: It cannot be built, loaded or tapped, or its weights are of other classes.
+        NameNotFound: No such network; the message offers the nearest spelling.
+        NetworkError: The network cannot be built, loaded or tapped, or its weights have other
+            classes.
     """
     if num_classes == 0 and not name.startswith("timm:"):
         raise NetworkError(f"{name} cannot be built without a classifier; only timm: networks can.")
-    keep = weights == "pretrained" or name.startswith("hf:")
     options = dict(options or {})
     if pool and name.startswith("timm:"):
         options, pool = {"global_pool": TIMM[pool]} | options, ""
-    built, contract = _build(
-        name, None if keep and num_classes else num_classes, weights == "pretrained", options
-    )
+    pretrained = weights == "pretrained"
+    # Pretrained weights fit the classifier they were trained with, so that is built first.
+    own_classifier = (pretrained or name.startswith("hf:")) and num_classes
+    module, contract = _build(name, None if own_classifier else num_classes, pretrained, options)
     contract = replace(
         contract,
         size=size or contract.size or view_size,
         mean=mean or contract.mean,
         std=std or contract.std,
     )
-    network = Network(built, input=contract, taps=taps, pool=pool, name=name)
-    if weights and weights != "pretrained":
-        network.restore(read(weights))
-        theirs = (
-            count_classes(network.module, weights, network.classifier)
-            if classes_from_weights
-            else None
-        )
-        if theirs not in (None, network.num_classes):
-            network.renew_classifier(theirs)
-        load(
-            network.module,
-            weights,
-            classifier=network.classifier,
-            reset_classifier=reset_classifier,
-        )
-    if (
-        num_classes is not None
-        and num_classes != (network.num_classes or 0)
-        and not classes_from_weights
-    ):
-        if not reset_classifier:
-            raise NetworkError(
-                f"{name} tells {network.num_classes or 'no'} classes apart, {num_classes} were "
-                "asked for: a classifier made anew would know nothing. Use weights trained for "
-                "these classes."
-            )
-        network.renew_classifier(num_classes)
+    network = Network(module, input=contract, taps=taps, pool=pool, name=name)
+    if weights and not pretrained:
+        _load_file(network, weights, reset_classifier, classes_from_weights)
+    if num_classes is not None and not classes_from_weights:
+        _set_classes(network, num_classes, reset_classifier)
     return network
+
+
+def _load_file(
+    network: Network, weights: str, reset_classifier: bool, classes_from_weights: bool
+) -> None:
+    """Load a file or run directory, after inserting the layers that it was saved with."""
+    network.insert_saved_layers(read(weights))
+    if classes_from_weights:
+        saved = count_classes(network.module, weights, network.classifier)
+        if saved not in (None, network.num_classes):
+            network.reset_classifier(saved)
+    load(network.module, weights, classifier=network.classifier, reset_classifier=reset_classifier)
+
+
+def _set_classes(network: Network, num_classes: int, reset_classifier: bool) -> None:
+    """Reset a classifier of other classes where that is allowed, else refuse it."""
+    if num_classes == (network.num_classes or 0):
+        return
+    if not reset_classifier:
+        raise NetworkError(
+            f"{network.name} has {network.num_classes or 'no'} classes, {num_classes} were asked "
+            "for: a new classifier would be untrained. Use weights trained for these classes."
+        )
+    network.reset_classifier(num_classes)
 
 
 def _build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Input]:
+    """Build the module of a name, and return it with its input contract."""
     kind, _, rest = name.partition(":")
     if ".py:" in name:
         kind, rest = "file", name
@@ -135,8 +138,7 @@ def _build(
         )
     factory = cifar.models()[name]
     try:
-        return factory(
-            num_classes=100 if num_classes is None else num_classes, **options
-        ), cifar.INPUT
+        module = factory(num_classes=100 if num_classes is None else num_classes, **options)
     except TypeError as error:
         raise NetworkError(f"{name} does not take the options {dict(options)}: {error}.") from error
+    return module, cifar.INPUT

@@ -1,4 +1,4 @@
-"""What every network is to Understudy: a plain module, and features by name."""
+"""Base class of networks and detectors: a plain module, and its features by name."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
@@ -12,15 +12,15 @@ from understudy.errors import NetworkError
 from understudy.features import Features, Group, Locations, Observation, Shapes
 
 FeatureReader = Callable[[Locations, Collection[str] | None], Features]
-"""Gives features at locations: all, or those of some names and perhaps more."""
+"""Returns the features at locations: those of the given names at least, or all for None."""
 
 
 class Wrapped(nn.Module, ABC):
-    """A plain module, the student or the teacher, that gives features by name.
+    """Abstract base of a student or teacher: wraps a plain module and names its features.
 
     Attributes:
-        module: The network as it is outside of Understudy.
-        name: What errors and tables call it.
+        module: The plain network, as it is outside of Understudy.
+        name: Name for errors and tables.
     """
 
     module: nn.Module
@@ -34,108 +34,117 @@ class Wrapped(nn.Module, ABC):
     @property
     @abstractmethod
     def num_classes(self) -> int | None:
-        """Classes of the data that it tells apart; None without a classifier."""
+        """Number of classes, without a background class; None without a classifier."""
 
     @property
     @abstractmethod
     def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
-        """Weight of what gives the logits, a row for each; None without a classifier."""
+        """Weight of the layer that computes the logits, one row per logit.
+
+        None without a classifier, or with several.
+        """
 
     @property
     @abstractmethod
     def classifier_bias(self) -> Float[Tensor, " classes"] | None:
-        """Bias of it; None if it has none, or without a classifier."""
+        """Bias of the layer that computes the logits; None if it has none or there is no layer."""
 
     @abstractmethod
     def observe(self, batch: Batch) -> Observation:
-        """One forward pass in training: what methods compare, and losses of its own if it has any.
+        """Run a training forward pass: features for the methods, and the network's own losses.
 
-        In evaluation mode there are no losses, and nothing else changes.
+        Only a detector has losses of its own, and in evaluation mode it has none; its features
+        are those of training in both modes.
         """
 
     def observe_for_task(self, batch: Batch) -> Observation:
-        """As `observe`, where nothing is compared: its own losses may be all there is."""
+        """Run a training forward pass without methods, such as that of a control.
+
+        It holds what the task's loss needs: a detector returns its own losses and no features.
+        """
         return self.observe(batch)
 
     def observe_for_prepare(self, batch: Batch, student: "Wrapped") -> Observation:
-        """Of a teacher, what a method measures before training: no losses.
+        """Run a teacher's forward pass for `Method.prepare`, before training; without losses.
 
         Args:
-            batch: Some images.
-            student: Which may have a say in what is seen of them.
+            batch: A batch of training images.
+            student: The student; a detector resizes images as its student does.
         """
         return self.observe(batch)
 
     def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
-        """Features at the places at which another network was observed.
+        """Compute the features at the locations that another network's observation names.
 
         Args:
-            locations: Where.
-            reads: Names of features to compute; there may be more. None for all.
+            locations: `Observation.locations` of that network.
+            reads: Names of the features to compute; the result may hold more. None for all.
 
         Raises:
-            NetworkError: It looks at whole images alone.
+            NetworkError: This network has features of whole images only.
         """
-        raise NetworkError(f"{self.name} looks at whole images, not at places in them.")
+        raise NetworkError(f"{self.name} looks at whole images, not at locations in them.")
 
     def group(self, name: str) -> Group:
-        """One of the groups of places that `shapes` names.
+        """Return one of the groups of locations that `shapes.groups` names.
 
         Raises:
-            NetworkError: There are none.
+            NetworkError: This network has no groups.
         """
-        raise NetworkError(f"{self.name} shows its places in one group.")
+        raise NetworkError(f"{self.name} has no groups of locations.")
 
     def frozen_reader(self, precision: torch.dtype | None) -> FeatureReader:
-        """What `at` gives, to rounding, as long as no weight changes; perhaps faster.
+        """Return a function equal to `at` up to rounding, valid while no weight changes.
+
+        It may be faster, since what depends on the weights alone is computed once.
 
         Args:
-            precision: Of the autocast that it is called in; None for none.
+            precision: Data type of the autocast under which it is called; None without autocast.
         """
         return self.at
 
     def outputs(self, batch: Batch) -> Features:
-        """What it says of some images in evaluation: all that metrics are computed of."""
+        """Compute in evaluation mode what metrics are computed from."""
         return self.observe(batch).features
 
     @abstractmethod
     def plain(self) -> nn.Module:
-        """A copy of the module to deploy, in evaluation mode."""
+        """Return a copy of the module to deploy, in evaluation mode."""
 
     def embed(self, dim: int) -> None:
         """Insert a linear embedding layer of width `dim` before the classifier.
 
         Raises:
-            NetworkError: There is no place for one.
+            NetworkError: The network has no linear classifier to put it before.
         """
-        raise self._closed("an embedding layer")
+        raise self._refusal("an embedding layer")
 
     def insert(self, feature: str, layer: nn.Module, taps: Mapping[str, str]) -> None:
-        """Let the map `feature` pass through a layer that stays.
+        """Insert a layer behind the map `feature`; it stays in the deployed network.
 
         Raises:
-            NetworkError: There is no place for one.
+            NetworkError: The network has no map of that name to put it behind.
         """
-        raise self._closed("a layer")
+        raise self._refusal("a layer")
 
     def rehead(self, layer: nn.Module, classifier: nn.Linear) -> None:
-        """Let the last map pass through a layer that stays, and classify its average anew.
+        """Insert a layer behind the last map, and a new classifier that reads its spatial mean.
 
         Raises:
-            NetworkError: There is no place for one.
+            NetworkError: The network's classifier does not read the mean of a last map.
         """
-        raise self._closed("another head")
+        raise self._refusal("another head")
 
     def depends_only_on_mean(self, feature: str) -> bool:
-        """Whether nothing but the mean over the locations of a map matters to the output."""
+        """Return True if the output depends only on the spatial mean of the map `feature`."""
         return False
 
-    def _closed(self, what: str) -> NetworkError:
+    def _refusal(self, what: str) -> NetworkError:
         return NetworkError(
             f"{self.name} cannot take {what}: only networks that classify whole images can; use "
             "a method that adds none."
         )
 
     @abstractmethod
-    def take_classifier(self, other: "Wrapped") -> None:
-        """Fill the classifier of a new head with another network's, if a method made one."""
+    def copy_classifier(self, other: "Wrapped") -> None:
+        """Copy another network's classifier into the new head, if `rehead` made one."""

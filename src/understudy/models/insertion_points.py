@@ -1,12 +1,13 @@
-"""The two maps at which a layer can be put into a convolutional network, found by a traced pass.
+"""Finds the two maps behind which a layer can be inserted into a convolutional network.
 
-- `penultimate/map` is the last map, after which only its average, or a vector, matters: all that
-  the network says passes through it, and no weighted layer works on maps or tokens after it.
-- `last_stage/first` is the output of the first block at that resolution: of the first module with
-  at least two weighted layers (or one, if none has two) through which all that follows passes.
+- `penultimate/map` is the last map: every path from the images to the output passes through it,
+  and no weighted layer reads maps or tokens after it, only a vector that is pooled from it.
+- `last_stage/first` is the output of the first block at that resolution: the first module with at
+  least two weighted layers (or one, if none has two) through which every path to the last map
+  passes.
 
-A residual branch is no such module, because the shortcut passes it by: the graph that gradients
-would take tells.
+A residual branch is no such module, because the shortcut bypasses it. A forward pass cannot show
+that, so the autograd graph of one dry pass is searched.
 """
 
 from collections import Counter
@@ -17,60 +18,60 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from understudy.models.taps import first_tensor, is_channels_last, run
+from understudy.models.taps import dry_run, first_tensor, is_channels_last
 
 _WEIGHTED = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module that gives a tensor which depends on the images."""
+    """One call of a module whose output depends on the images."""
 
     path: str
     module: nn.Module
     shape: torch.Size
     node: Any
-    """Where the gradient of its output would go first; equal for equal tensors."""
+    """`grad_fn` of its output; the same object if two modules return the same tensor."""
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Height and width of a map of more than one location, else nothing."""
+        """Height and width of a map of more than one location; else empty."""
         if len(self.shape) != 4:
             return ()
         height, width = self.shape[1:3] if is_channels_last(self.shape) else self.shape[2:]
         return (height, width) if height * width > 1 else ()
 
     @property
-    def spread(self) -> bool:
-        """Whether it gives something for every location: a map or tokens."""
+    def has_positions(self) -> bool:
+        """True if the output is a map or tokens."""
         return bool(self.grid) or len(self.shape) == 3
 
 
 def find(module: nn.Module, images: Tensor) -> dict[str, str]:
-    """Feature name → path of the module that gives it; nothing for a network without maps.
+    """Return feature name → path of the module that computes it; empty for a network without maps.
 
     Args:
-        module: In eval mode.
-        images: As the module wants them.
+        module: In evaluation mode.
+        images: Square images as the module takes them.
     """
     leaf = images.detach().requires_grad_()
-    # The graph is wanted, the numbers are not: those of a big network would not fit.
+    # Only the graph is needed. The hooks drop the tensors saved for backward, which of a big
+    # network would not fit into memory.
     with torch.enable_grad(), saved_tensors_hooks(lambda x: None, lambda x: x):
         calls, output = _record(module, leaf)
     last = _last(calls, output, leaf) if output is not None else None
     if last is None:
         return {}
-    found = {"penultimate/map": _outermost(calls, last).path}
+    last_path = _outermost(calls, last).path
     first = _first(calls, last, leaf)
-    if first is not None:
-        found = {
-            "last_stage/first": _outermost(calls, first, found["penultimate/map"]).path
-        } | found
-    return found
+    if first is None:
+        return {"penultimate/map": last_path}
+    first_path = _outermost(calls, first, last_path).path
+    return {"last_stage/first": first_path, "penultimate/map": last_path}
 
 
 def _record(module: nn.Module, leaf: Tensor) -> tuple[list[_Call], Any]:
-    """Every module called once, in the order they ended, and where the output comes from."""
+    """Return every module called once, in the order the calls ended, and the output's `grad_fn`."""
     calls: list[_Call] = []
 
     def note(path: str, m: nn.Module, output: object) -> None:
@@ -84,8 +85,8 @@ def _record(module: nn.Module, leaf: Tensor) -> tuple[list[_Call], Any]:
         if path
     ]
     try:
-        # Not the leaf itself, which a network may not overwrite.
-        output = run(module, leaf.clone())
+        # A copy, since autograd lets no network overwrite a leaf in place.
+        output = dry_run(module, leaf.clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -94,40 +95,53 @@ def _record(module: nn.Module, leaf: Tensor) -> tuple[list[_Call], Any]:
 
 
 def _last(calls: list[_Call], output: Any, leaf: Tensor) -> _Call | None:
+    """Return the call that computes the last map; None if a later layer reads maps or tokens."""
     for call in reversed(calls):
-        if call.grid and _all_pass(call.node, output, leaf):
+        if call.grid and _all_paths_pass(call.node, output, leaf):
             return call
-        if isinstance(call.module, _WEIGHTED) and call.spread:
+        if isinstance(call.module, _WEIGHTED) and call.has_positions:
             return None
     return None
 
 
 def _first(calls: list[_Call], last: _Call, leaf: Tensor) -> _Call | None:
-    weighted = [c.path for c in calls if isinstance(c.module, _WEIGHTED) and c.spread]
+    """Return the call that computes the first block's output at the resolution of the last map."""
+    weighted = [c.path for c in calls if isinstance(c.module, _WEIGHTED) and c.has_positions]
     for least in (2, 1):
         for call in calls:
-            held = sum(path.startswith(f"{call.path}.") for path in weighted)
-            if held >= least and call.grid == last.grid and _all_pass(call.node, last.node, leaf):
+            layers = sum(path.startswith(f"{call.path}.") for path in weighted)
+            if (
+                layers >= least
+                and call.grid == last.grid
+                and _all_paths_pass(call.node, last.node, leaf)
+            ):
                 return call
     return None
 
 
-def _outermost(calls: list[_Call], call: _Call, taken: str = "") -> _Call:
-    """The module farthest out that gives the same tensor, and was not taken before."""
+def _outermost(calls: list[_Call], call: _Call, excluded: str = "") -> _Call:
+    """Return the outermost container that returns the same tensor, except the one at `excluded`.
+
+    The call itself if there is none.
+    """
     twins = [c for c in calls if c.node is call.node and not isinstance(c.module, nn.Identity)]
-    free = [c for c in twins if c.path != taken and list(c.module.children())]
-    return min(free or [call], key=lambda c: c.path.count("."))
+    containers = [c for c in twins if c.path != excluded and list(c.module.children())]
+    return min(containers or [call], key=lambda c: c.path.count("."))
 
 
-def _all_pass(node: Any, end: Any, leaf: Tensor) -> bool:
-    """Whether every way from `end` back to the images leads through `node`."""
-    ahead, seen = [end], {node}
+def _all_paths_pass(node: Any, end: Any, leaf: Tensor) -> bool:
+    """Return True if every path in the graph from `end` back to the images passes through `node`.
+
+    Searched are all nodes that can be reached from `end` without passing `node`.
+    """
+    ahead, visited = [end], {node}
     while ahead:
-        here = ahead.pop()
-        if here in seen:
+        current = ahead.pop()
+        if current in visited:
             continue
-        seen.add(here)
-        if getattr(here, "variable", None) is leaf:
+        visited.add(current)
+        # The graph's node of a leaf, AccumulateGrad, holds the leaf as `variable`.
+        if getattr(current, "variable", None) is leaf:
             return False
-        ahead += [before for before, _ in here.next_functions if before is not None]
+        ahead += [source for source, _ in current.next_functions if source is not None]
     return True

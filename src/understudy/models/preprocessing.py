@@ -1,4 +1,4 @@
-"""The input contract of a network: how images with values in [0, 1] become what it reads."""
+"""Input contract of a network: how images with values in [0, 1] are resized and normalised."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from understudy.errors import NetworkError, suggestion
 
 @dataclass(frozen=True)
 class Input:
-    """What a network does to images with values in [0, 1] before it reads them.
+    """Input contract of a network: size and normalisation of its images.
 
     Attributes:
-        size: Side in pixels it resizes to; None reads images of any size as they are.
+        size: Side in pixels that images are resized to; None accepts any size unchanged.
         mean: Subtracted from each channel.
         std: Divides each channel.
         interpolation: `nearest`, `bilinear` or `bicubic`.
@@ -34,7 +34,7 @@ class Input:
             )
 
     def resize(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 size size"]:
-        """Images of the size the network wants, still in [0, 1]."""
+        """Resize images to `size`, with values still in [0, 1]."""
         if self.size is None or images.shape[-2:] == (self.size, self.size):
             return images
         smooth = self.interpolation != "nearest"
@@ -50,3 +50,4 @@ class Input:
 
 
 ANY_INPUT = Input()
+"""Input contract of a network that takes images of any size, not normalised."""

@@ -1,4 +1,4 @@
-"""Taps: where the features of a network are read, without changing what it computes."""
+"""Taps: hooks that read the features of a network without changing what it computes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from understudy.errors import NetworkError, suggestion
 
-OTHER_TOKEN = "penultimate/dist"
+DIST_PENULTIMATE = "penultimate/dist"
 """What enters the second classifier of a network that averages two, one for each of two tokens."""
 
 Layout = Literal["as is", "channels last", "pooled"]
@@ -19,9 +19,9 @@ Layout = Literal["as is", "channels last", "pooled"]
 
 
 class Tap:
-    """A hook that holds the tensor of the current pass until it is taken.
+    """Forward hook that keeps one tensor of the current pass until `take` returns it.
 
-    An object rather than a closure, so that a deep copy of a network reads into taps of its own.
+    An object rather than a closure, so that a deep copy of a network has taps of its own.
     """
 
     def __init__(self, layout: Layout, *, clone: bool) -> None:
@@ -30,66 +30,71 @@ class Tap:
         self._tensor: Tensor | None = None
 
     def __call__(self, module: nn.Module, *arguments: Any) -> None:
-        """Called with (args, kwargs) before a module runs, with its output as well after it."""
+        """Keep the tensor; `arguments` are args, kwargs and, after the call, the output."""
         tensor = first_tensor(arguments[-1] if len(arguments) == 3 else arguments)
         self._tensor = tensor.clone() if self.clone and tensor is not None else tensor
 
     def take(self) -> Tensor:
-        """The feature of the pass just made; the tap lets go of it."""
+        """Return the feature of the last pass, and release the tensor."""
         tensor, self._tensor = self._tensor, None
         assert tensor is not None
-        return arrange(tensor, self.layout)
+        return to_feature(tensor, self.layout)
 
 
-def taken(taps: Mapping[str, Tap]) -> dict[str, Tensor]:
-    """Every feature of the pass just made; of two tokens that count, `penultimate` is the mean."""
-    found = {name: tap.take() for name, tap in taps.items()}
-    if OTHER_TOKEN in found:
-        found["penultimate"] = (found["penultimate"] + found[OTHER_TOKEN]) / 2
-    return found
+def take_features(taps: Mapping[str, Tap]) -> dict[str, Tensor]:
+    """Return every feature of the last pass; of two classifier tokens `penultimate` is the mean."""
+    features = {name: tap.take() for name, tap in taps.items()}
+    if DIST_PENULTIMATE in features:
+        features["penultimate"] = (features["penultimate"] + features[DIST_PENULTIMATE]) / 2
+    return features
 
 
-def attach(module: nn.Module, place: str, hook: Callable[..., Any]) -> RemovableHandle:
+def attach_hook(module: nn.Module, path: str, hook: Callable[..., Any]) -> RemovableHandle:
     """Register `hook(module, args, kwargs[, output])` at `module.path` or `module.path:input`.
 
     Raises:
         NetworkError: There is no module of that path.
     """
-    path, _, side = place.partition(":")
-    known = dict(module.named_modules())
-    if path not in known or side not in ("", "input"):
+    inner, _, side = path.partition(":")
+    modules = dict(module.named_modules())
+    if inner not in modules or side not in ("", "input"):
         raise NetworkError(
-            f"There is no {place!r} to tap in {type(module).__name__}{suggestion(path, known)}. "
+            f"There is no {path!r} to tap in {type(module).__name__}{suggestion(inner, modules)}. "
             "A tap is 'module.path' (its output) or 'module.path:input'."
         )
     handle: RemovableHandle = (
-        known[path].register_forward_pre_hook(hook, with_kwargs=True)
+        modules[inner].register_forward_pre_hook(hook, with_kwargs=True)
         if side
-        else known[path].register_forward_hook(hook, with_kwargs=True)
+        else modules[inner].register_forward_hook(hook, with_kwargs=True)
     )
     return handle
 
 
-def settle(
+def build_taps(
     module: nn.Module, paths: Mapping[str, str], images: Tensor
 ) -> tuple[dict[str, Tap], dict[str, tuple[int, ...]], Tensor]:
-    """Taps that read what was computed, the shapes they read, and the module's output.
+    """Build taps in a dry pass; return them, the shapes of their features and the module's output.
 
-    A module that would overwrite a tapped tensor has its in-place switch turned off; where a tensor
-    is overwritten by a function instead, the tap clones it.
+    A module that would overwrite a tapped tensor in place has its `inplace` set to False; where a
+    function overwrites the tensor instead, the tap clones it.
+
+    Args:
+        module: Changed in place as above.
+        paths: Feature name → `module.path` or `module.path:input`.
+        images: Two square images as the module takes them.
 
     Raises:
-        NetworkError: A tapped module is called twice or never in a pass.
+        NetworkError: A tapped module is called never or more than once in a pass.
     """
     caught: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in paths}
-    handles = [attach(module, place, _catcher(caught[name])) for name, place in paths.items()]
+    handles = [attach_hook(module, path, _catcher(caught[name])) for name, path in paths.items()]
     handles += [
-        m.register_forward_pre_hook(_switch_off(caught), with_kwargs=True)
+        m.register_forward_pre_hook(_inplace_switch(caught), with_kwargs=True)
         for m in module.modules()
         if getattr(m, "inplace", False) is True
     ]
     try:
-        output = run(module, images)
+        output = dry_run(module, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -101,42 +106,43 @@ def settle(
             )
     taps, shapes = {}, {}
     for name, [(tensor, version)] in caught.items():
+        # A version that has changed since the hook saw the tensor means that it was overwritten.
         taps[name] = Tap(layout_of(name, tensor), clone=tensor._version != version)
-        shapes[name] = tuple(arrange(tensor, taps[name].layout).shape[1:])
+        shapes[name] = tuple(to_feature(tensor, taps[name].layout).shape[1:])
     return taps, shapes, output
 
 
 def layout_of(name: str, tensor: Tensor) -> Layout:
-    """What must happen to the tensor of a square image before it is the feature `name`."""
+    """Choose how a tensor of square images becomes the feature `name`."""
     if name == "penultimate" and tensor.ndim > 2:
         return "pooled"
     return "channels last" if is_channels_last(tensor.shape) else "as is"
 
 
 def is_channels_last(shape: torch.Size) -> bool:
-    """Whether a tensor of a square image is a map `(batch, height, width, channels)`."""
+    """Return True if a tensor of square images is a map `(batch, height, width, channels)`."""
     return len(shape) == 4 and shape[1] == shape[2] != shape[3]
 
 
-def arrange(tensor: Tensor, layout: Layout) -> Tensor:
-    """A tapped tensor as a feature."""
+def to_feature(tensor: Tensor, layout: Layout) -> Tensor:
+    """Convert a tapped tensor to a feature."""
     if layout == "pooled":
-        return vector(tensor)
+        return pool_to_vector(tensor)
     return tensor.permute(0, 3, 1, 2) if layout == "channels last" else tensor
 
 
-def vector(tensor: Tensor) -> Float[Tensor, "batch dim"]:
-    """A map or tokens averaged over the positions; a vector as it is."""
+def pool_to_vector(tensor: Tensor) -> Float[Tensor, "batch dim"]:
+    """Average a map or tokens over the positions; return a vector unchanged."""
     if tensor.ndim == 4:
         return tensor.mean((1, 2) if is_channels_last(tensor.shape) else (2, 3))
     return tensor.mean(1) if tensor.ndim == 3 else tensor
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The tensor that matters in what a module returns or receives; None if there is none.
+    """Return the main tensor of what a module takes or returns; None if there is none.
 
-    Of the outputs of Hugging Face models these are the logits, else the pooled vector, else the
-    last tokens; of tuples the first tensor (auxiliary classifiers come later).
+    In the outputs of Hugging Face models these are the logits, else the pooled vector, else the
+    last tokens; in a tuple it is the first tensor (auxiliary classifiers come later).
     """
     if isinstance(value, Tensor):
         return value
@@ -151,8 +157,8 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
-def run(module: nn.Module, images: Tensor) -> Tensor:
-    """A dry pass.
+def dry_run(module: nn.Module, images: Tensor) -> Tensor:
+    """Run a forward pass to look at; return the main tensor of the output.
 
     Raises:
         NetworkError: The module fails on these images, or returns no tensor.
@@ -162,7 +168,7 @@ def run(module: nn.Module, images: Tensor) -> Tensor:
     except Exception as error:
         raise NetworkError(
             f"{type(module).__name__} does not accept images of shape {tuple(images.shape)}: "
-            f"{error} State the side it wants with `size`."
+            f"{error} State the side it needs with `size`."
         ) from error
     if output is None:
         raise NetworkError(f"{type(module).__name__} returns no tensor; wrap it to return logits.")
@@ -170,8 +176,8 @@ def run(module: nn.Module, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def still(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module's own training flag comes back afterwards."""
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode without gradients; restore every submodule's training flag afterwards."""
     flags = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
@@ -183,6 +189,8 @@ def still(module: nn.Module) -> Iterator[None]:
 
 
 def _catcher(tensors: list[tuple[Tensor, int]]) -> Callable[..., None]:
+    """Return a hook that appends the tapped tensor with its version at that moment."""
+
     def catch(module: nn.Module, *arguments: Any) -> None:
         tensor = first_tensor(arguments[-1] if len(arguments) == 3 else arguments)
         if tensor is not None:
@@ -191,7 +199,12 @@ def _catcher(tensors: list[tuple[Tensor, int]]) -> Callable[..., None]:
     return catch
 
 
-def _switch_off(caught: Mapping[str, list[tuple[Tensor, int]]]) -> Callable[..., None]:
+def _inplace_switch(caught: Mapping[str, list[tuple[Tensor, int]]]) -> Callable[..., None]:
+    """Return a hook that switches off `inplace` where a module would overwrite a tapped tensor.
+
+    Storages are compared, not tensors: through a view the tapped tensor is overwritten as well.
+    """
+
     def switch_off(module: Any, *arguments: Any) -> None:
         tensor = first_tensor(arguments)
         tapped = {t.untyped_storage().data_ptr() for ts in caught.values() for t, _ in ts}

@@ -132,11 +132,11 @@ def _masked(detector: Detector, mask: Any) -> Dense:
 def _loaded(name: str, module: nn.Module, weights: str, options: dict[str, Any]) -> nn.Module:
     """A detector of the classes that some weights are of, with these."""
     state = read(weights)
-    wrap(module, name=name).restore(state)
+    wrap(module, name=name).insert_saved_layers(state)
     theirs = classes.columns(module, state)
     if theirs not in (None, classes.count(module)):
         module = _build(name, theirs, weights, options)
-        wrap(module, name=name).restore(state)
+        wrap(module, name=name).insert_saved_layers(state)
     _freeze_norms(module, state)
     load(module, weights)
     return module

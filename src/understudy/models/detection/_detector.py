@@ -19,7 +19,7 @@ from understudy.features import Features, Observation
 from understudy.functional import seeded
 from understudy.models.base import FeatureReader, Wrapped
 from understudy.models.detection._frozen import frozen
-from understudy.models.taps import still
+from understudy.models.taps import eval_mode
 
 Targets = list[dict[str, Tensor]]
 """Boxes and labels of each image, as torchvision wants them: class 0 is the background."""
@@ -94,7 +94,7 @@ class Detector(Wrapped):
         assert isinstance(student, Detector)
         # Detectors sample at random; what a method measures depends on the images alone.
         with seeded(int(batch.index[0]), batch.index.device):
-            with still(student.module.transform):
+            with eval_mode(student.module.transform):
                 images, targets = student.module.transform(*inputs(batch))
             return self._sampled(student._resized(images), targets)
 
@@ -129,7 +129,7 @@ class Detector(Wrapped):
         # Dense detectors score the background as a class, which early in training may be found.
         return {name: column[classes >= 0] for name, column in seen.items()}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def insert_saved_layers(self, state: Mapping[str, Tensor]) -> None:
         """Put in the layers that a state dict has beyond the detector's own; most take none."""
 
     def plain(self) -> nn.Module:
@@ -137,7 +137,7 @@ class Detector(Wrapped):
         copy: nn.Module = deepcopy(self.module)
         return copy.eval()
 
-    def take_classifier(self, other: Wrapped) -> None:
+    def copy_classifier(self, other: Wrapped) -> None:
         """No method makes a new head for a detector."""
 
     def _maps(self, images: Tensor) -> dict[str, Tensor]:

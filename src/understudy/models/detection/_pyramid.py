@@ -9,7 +9,7 @@ from torch import Tensor
 
 from understudy.features import Features, Shapes
 from understudy.models.detection._detector import Detector
-from understudy.models.taps import still
+from understudy.models.taps import eval_mode
 
 NOMINAL_SIZE = 256
 """Side of the image whose maps have the shapes that a detector states."""
@@ -44,7 +44,7 @@ class OverPyramid(Detector):
     def _levels(self) -> tuple[list[str], list[Shape], list[Shape]]:
         """Name of each map, and the shapes of the map and of its scores."""
         image = next(self.module.parameters()).new_zeros(1, 3, NOMINAL_SIZE, NOMINAL_SIZE)
-        with still(self.module):
+        with eval_mode(self.module):
             maps = list(self._maps(image).values())
             scores = self._scored(maps)
         names = [f"p{round(log2(NOMINAL_SIZE / x.shape[-1]))}" for x in maps]

@@ -219,7 +219,7 @@ class Grid(Detector):
                 copy.set_submodule(path, layer.fold())
         return copy
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def insert_saved_layers(self, state: Mapping[str, Tensor]) -> None:
         """Put in the embedding layers that a state dict has."""
         for group, path in self._paths.items():
             weight = state.get(f"{path}.embedding.weight")
