@@ -55,7 +55,7 @@ def test_bad_function_is_refused_in_words(file: str, factory: str, words: str) -
 
 
 def test_factory_whose_classes_are_fixed(file: str) -> None:
-    with pytest.raises(NetworkError, match="tells 3 classes apart, 5 were asked for"):
+    with pytest.raises(NetworkError, match="has 3 classes, 5 were asked for"):
         models.find(f"{file}:explained", num_classes=5)
     student = models.find(f"{file}:explained", num_classes=5, reset_classifier=True)
     assert student.num_classes == 5
@@ -84,7 +84,7 @@ def test_hugging_face_folder(saved: Path) -> None:
     assert features["stage4"].shape == (2, 17, 16)
     read = features["penultimate"] @ network.classifier_weight.T + network.classifier_bias
     torch.testing.assert_close(features["logits"], read)
-    with pytest.raises(NetworkError, match="tells 6 classes apart, 5 were asked for"):
+    with pytest.raises(NetworkError, match="has 6 classes, 5 were asked for"):
         models.find(f"hf:{saved}", num_classes=5)
     student = models.find(f"hf:{saved}", num_classes=5, reset_classifier=True)
     assert student(torch.rand(2, 3, 32, 32)).shape == (2, 5)

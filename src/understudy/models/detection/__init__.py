@@ -96,8 +96,8 @@ def find(
     if asked not in (None, found) and not classes_from_weights:
         if not reset_classifier:
             raise NetworkError(
-                f"{name} tells {found - 1} classes apart, {num_classes} were asked for: a "
-                "classifier made anew would know nothing. Use weights trained for these classes."
+                f"{name} has {found - 1} classes, {num_classes} were asked for: a new classifier "
+                "would be untrained. Use weights trained for these classes."
             )
         classes.exchange(module, _build(name, asked, "", _bare(given)))
     detector = wrap(module, name=name)
