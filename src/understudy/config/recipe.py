@@ -132,6 +132,8 @@ class Training:
     """Passes over the training images."""
     batch: int = _count(64)
     """Images per optimizer step, over all processes."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch if it is smaller than the others."""
     accumulate: int = _count(1)
     """Forward passes that one optimizer step is split into, to save memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"

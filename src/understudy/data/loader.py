@@ -51,6 +51,7 @@ class Loader:
         labelled_share: float | None = None,
         mixing: Mixing | None = None,
         smoothing: float = 0.0,
+        drop_last: bool = False,
         accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
@@ -71,6 +72,8 @@ class Loader:
                 epoch as often as that needs; None takes all images as they come.
             mixing: How the images of an epoch are mixed with each other, if they are.
             smoothing: Share of every label that is spread over all classes.
+            drop_last: Leave out the last batch if it is smaller than the others, as some of the
+                papers do.
             accumulate: Micro-batches per optimizer step and process.
             rank: Number of this process.
             world: How many processes there are.
@@ -83,8 +86,14 @@ class Loader:
         self.views, self.labels = views, labels
         self.batch, self.seed, self.shuffle, self.portrait = batch, seed, shuffle, portrait
         self.labelled_share, self.mixing, self.smoothing = labelled_share, mixing, smoothing
+        self.drop_last = drop_last
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
         self._upcoming = _NOTHING
+        if drop_last and len(labels) < batch:
+            raise DataError(
+                f"There are {len(labels)} images and a batch is {batch}, so that "
+                "training.drop_last leaves nothing: set it to false or training.batch lower."
+            )
         if len(self) == 0:
             raise DataError(
                 f"There are {len(labels)} images, too few for a batch on which {world} processes × "
@@ -103,6 +112,8 @@ class Loader:
     def __len__(self) -> int:
         """Optimizer steps per epoch."""
         full, rest = divmod(len(self.labels), self.batch)
+        if self.drop_last:
+            return full
         if self.shuffle and self.labelled_share is None:
             # Batch normalisation cannot train on a single image.
             return full + (rest >= 2 * self.world * self.accumulate)

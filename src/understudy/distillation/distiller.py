@@ -19,14 +19,25 @@ from understudy.tasks import Task
 
 @dataclass(frozen=True)
 class Weight:
-    """Coefficient of one loss; rises linearly from 0 over the first `warmup_epochs`."""
+    """Coefficient of one loss; rises linearly over the first `warmup_epochs`.
+
+    Args:
+        value: The weight after the warm-up.
+        warmup_epochs: Epochs of the warm-up; 0 has none.
+        warmup_counts_from: Number of the first epoch in the warm-up. The code of ND counts from 0,
+            so that the first epoch has weight 0; that of mdistiller (DKD, ReviewKD) from 1: the
+            first epoch has `value / warmup_epochs`, and epoch `warmup_epochs` the whole value.
+    """
 
     value: float
     warmup_epochs: float = 0.0
+    warmup_counts_from: int = 0
 
     def at(self, epoch: int) -> float:
-        """The weight in an epoch, counted from 0: with a warm-up, the first epoch has weight 0."""
-        return self.value * (min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0)
+        """The weight in an epoch counted from 0."""
+        if not self.warmup_epochs:
+            return self.value
+        return self.value * min(1.0, (epoch + self.warmup_counts_from) / self.warmup_epochs)
 
 
 @final

@@ -171,10 +171,14 @@ def _method_class(
 def _weight(label: str, value: Any) -> Weight:
     given = dict(value) if isinstance(value, Mapping) else {"value": value}
     sound = all(type(x) in (int, float) and x >= 0 for x in given.values())
-    if not sound or "value" not in given or given.keys() - {"value", "warmup_epochs"}:
+    if (
+        not sound
+        or "value" not in given
+        or given.keys() - {"value", "warmup_epochs", "warmup_counts_from"}
+    ):
         raise RecipeError(
             f"'methods.{label}.weight' is {value!r}; it must be a number of at least 0 or "
-            "{value: …, warmup_epochs: …}."
+            "{value: …, warmup_epochs: …, warmup_counts_from: 0 or 1}."
         )
     return Weight(**given)
 

@@ -286,6 +286,7 @@ class _Loaders:
             labelled_share=share,
             mixing=Mixing(self.recipe.data.mixup, self.recipe.data.cutmix),
             smoothing=self.recipe.training.label_smoothing,
+            drop_last=self.recipe.training.drop_last,
             accumulate=self.recipe.training.accumulate,
             rank=self.rank,
             world=self.world,

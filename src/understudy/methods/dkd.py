@@ -5,7 +5,7 @@
 b = (p_y, 1 − p_y) is the probability of the image's own class y against all others, q the softmax
 over the K − 1 others, both of logits ∈ R^{B×K} divided by the temperature T; B is the batch.
 Code of the authors: github.com/megvii-research/mdistiller. The paper's first 20 epochs, in which
-the weight rises, are `{value: 1, warmup_epochs: 20}` in a recipe.
+the weight rises, are `{value: 1, warmup_epochs: 20, warmup_counts_from: 1}` in a recipe.
 
 Where this departs from the released code: probabilities are kept as logarithms, log p_y = z_y −
 logsumexp z and log(1 − p_y) = logsumexp over the others − logsumexp z. The code sums them, which

@@ -119,6 +119,11 @@ class ND(Method):
             do not depend on a draw, and are the means of what the teacher sees when it is used.
         terms: The published loss, or one of its ablations.
         step: r of `sifn`.
+        embedding_std: Standard deviation of the embedding's initial weights, where dimensions
+            differ; None is PyTorch's uniform default, as in the CIFAR-100 code; the ImageNet code
+            has 0.01.
+        embedding_bias_std: The same of its initial biases: 0 on CIFAR-100 and in ReviewKD++, 0.01
+            in the ImageNet code of KD++ and DKD++.
     """
 
     published_weight: ClassVar[float] = 2.0
@@ -136,11 +141,17 @@ class ND(Method):
         means: Literal["clean", "augmented"] = "clean",
         terms: Terms = "nd",
         step: float = 1.0,
+        embedding_std: float | None = None,
+        embedding_bias_std: float = 0.0,
     ) -> None:
         super().__init__()
         ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
         self.means, self.terms, self.step = means, terms, step
-        self.embedding = nn.Identity() if ours == theirs else _embedding(ours, theirs)
+        self.embedding = (
+            nn.Identity()
+            if ours == theirs
+            else _embedding(ours, theirs, std=embedding_std, bias_std=embedding_bias_std)
+        )
         classes = _classes(student, teacher)
         self.guesses = "logits" in teacher and teacher.vector("logits") == classes
         self.register_buffer("class_means", torch.zeros(classes, theirs))
@@ -242,7 +253,12 @@ def _classes(student: Shapes, teacher: Shapes) -> int:
     )
 
 
-def _embedding(student: int, teacher: int) -> nn.Sequential:
+def _embedding(student: int, teacher: int, *, std: float | None, bias_std: float) -> nn.Sequential:
+    """Batch normalisation, dropout and a linear layer; dropped after training."""
     linear = nn.Linear(student, teacher)
+    if std is not None:
+        nn.init.normal_(linear.weight, std=std)
     nn.init.zeros_(linear.bias)
+    if bias_std:
+        nn.init.normal_(linear.bias, std=bias_std)
     return nn.Sequential(BatchNorm(student), nn.Dropout(0.5), linear)

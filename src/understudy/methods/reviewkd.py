@@ -109,8 +109,8 @@ class ABF(nn.Module):
 class ReviewKD(Method):
     """Knowledge review: the student's deeper levels, fused with a level, give the teacher's.
 
-    Published weight: 5 with a warm-up of 20 epochs (`{value: 5, warmup_epochs: 20}`), beside 1 on
-    the labels; 1 or, for MobileNet, 8 on ImageNet. On COCO, beside `nd` as ReviewKD++, 1.2 to 2.2
+    Published weight: 5 with a warm-up of 20 epochs
+    (`{value: 5, warmup_epochs: 20, warmup_counts_from: 1}`), beside 1 on the labels; 1 or, for MobileNet, 8 on ImageNet. On COCO, beside `nd` as ReviewKD++, 1.2 to 2.2
     with the maps `[p2, p3, p4, p5, p6]` of Faster R-CNN.
 
     Args:

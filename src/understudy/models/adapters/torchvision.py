@@ -7,7 +7,11 @@ from torch import nn
 from torchvision import models
 
 from understudy.errors import NetworkError, suggestion
+from understudy.models.initialisation import small_linear
 from understudy.models.preprocessing import Input
+
+_SMALL_LINEAR = ("mobilenet_v2", "mobilenet_v3", "regnet", "vgg")
+"""Families whose linear layers, added ones included, start from N(0, 0.01²) with zero bias."""
 
 
 def build(
@@ -44,6 +48,9 @@ def build(
             "AuxLogits": None,
         }.items():
             setattr(module, path, off)
+    if name.startswith(_SMALL_LINEAR):
+        # Read by `Network` for layers that it adds: they start as those that torchvision made.
+        setattr(module, "initialise", small_linear)  # noqa: B010 - mypy takes it for a submodule
     view = weights.transforms()
     return module, Input(
         size=view.crop_size[0],

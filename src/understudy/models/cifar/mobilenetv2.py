@@ -9,7 +9,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.models.cifar._init import he, small_linear
+from understudy.models.initialisation import he, small_linear
 
 _GROUPS = [(8, 1, 1, 1), (12, 2, 1, 6), (16, 3, 2, 6), (32, 4, 2, 6), (48, 3, 1, 6)]
 _GROUPS += [(80, 3, 2, 6), (160, 1, 1, 6)]

@@ -10,7 +10,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.models.cifar._init import he
+from understudy.models.initialisation import he
 
 
 class Block(nn.Module):

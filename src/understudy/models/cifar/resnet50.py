@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.models.cifar._init import he
+from understudy.models.initialisation import he
 
 
 class Bottleneck(nn.Module):

@@ -9,7 +9,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.models.cifar._init import he, small_linear
+from understudy.models.initialisation import he, small_linear
 
 
 class VGG(nn.Module):

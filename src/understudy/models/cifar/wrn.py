@@ -10,7 +10,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.models.cifar._init import he, zero_bias
+from understudy.models.initialisation import he, zero_bias
 
 
 class Block(nn.Module):
