@@ -111,7 +111,8 @@ class ReviewKD(Method):
 
     Published weight: 5 with a warm-up of 20 epochs
     (`{value: 5, warmup_epochs: 20, warmup_counts_from: 1}`), beside 1 on the labels; 1 or, for
-    MobileNet, 8 on ImageNet. On COCO, beside `nd` as ReviewKD++, 1.2 to 2.2 with the maps `[p2, p3, p4, p5, p6]` of Faster R-CNN.
+    MobileNet, 8 on ImageNet. On COCO, beside `nd` as ReviewKD++, 1.2 to 2.2 with the maps
+    `[p2, p3, p4, p5, p6]` of Faster R-CNN.
 
     Args:
         student: Shapes of the student; needs maps and, if it is asked for, `penultimate`.
