@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import understudy
 from understudy.batch import Batch
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, cosine
 from understudy.reporting import terminal_table
@@ -43,8 +43,8 @@ def main(root: Path) -> None:
     """Train a small teacher, then compare the method with the control over two seeds."""
     short = {"data.images": 400, "data.validation": 0.1, "training.epochs": 4}
     short |= {"training.schedule": "cosine", "training.evaluate_every": 4}
-    teacher = understudy.train(recipe.parse({"student": "resnet14"}, short), out=root / "teacher")
-    wanted = recipe.parse(
+    teacher = understudy.train(Recipe.load({"student": "resnet14"}, short), out=root / "teacher")
+    wanted = Recipe.load(
         {
             "student": "resnet8",
             "teacher": {"weights": str(teacher.path)},

@@ -12,21 +12,21 @@ from pathlib import Path
 from PIL import Image
 
 import understudy
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.data.sources import fashion
 
 
 def main(root: Path) -> None:
     """Train a teacher with labels, then a student without any."""
     short = {"data.images": 600, "training.epochs": 5, "training.schedule": "cosine"}
-    teacher = understudy.train(recipe.parse({"student": "resnet14"}, short), out=root / "teacher")
+    teacher = understudy.train(Recipe.load({"student": "resnet14"}, short), out=root / "teacher")
 
     folder = root / "images"
     folder.mkdir()
     for i, image in enumerate(fashion.load("", "train").pixels[:600]):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:04}.png")
 
-    wanted = recipe.parse(
+    wanted = Recipe.from_dict(
         {
             "task": "none",
             "data": {"source": "folder", "root": str(folder), "size": 32, "validation": 0.2},

@@ -35,7 +35,7 @@ CLASSES, IMAGES, SCENES = 10, 4, 3
 SIDE, LARGE = 64, ("folder", "voc", "coco")
 """Of images from such sources, which are larger in the experiments."""
 
-PUBLISHED = [name for name in recipe.shipped() if not name.startswith(("fashion/", "shapes/"))]
+PUBLISHED = [name for name in tables.shipped() if not name.startswith(("fashion/", "shapes/"))]
 
 SHORT: dict[str, dict[str, Any]] = {
     "lshfm": {"hashes": 64},
@@ -158,21 +158,21 @@ def wired(wanted: Recipe) -> Distiller:
 def shortened(name: str) -> Recipe:
     """A recipe whose teacher is measured in a moment."""
     labels = {
-        label: given.get("method", label) for label, given in recipe.load(name).methods.items()
+        label: given.get("method", label) for label, given in Recipe.load(name).methods.items()
     }
     changes = {
         f"methods.{label}.{key}": value
         for label, kind in labels.items()
         for key, value in SHORT.get(kind, {}).items()
     }
-    return recipe.load(name, changes)
+    return Recipe.load(name, changes)
 
 
 def distinct() -> list[str]:
     """The first of all recipes that differ in numbers only."""
     found: dict[str, str] = {}
-    for name in recipe.shipped():
-        wanted = recipe.load(name)
+    for name in tables.shipped():
+        wanted = Recipe.load(name)
         if wanted.methods and not wanted.teacher.name:
             continue  # The demonstration, which a test of its own runs.
         told = {
@@ -199,7 +199,7 @@ def test_says_what_it_is_of(name: str) -> None:
     assert re.search(r"\b20\d\d\b", about.paper)
     for figure in filter(None, (about.published, about.student, about.teacher)):
         assert re.fullmatch(r"[4-9]\d\.\d\d?( ± 0\.\d\d)?", figure)
-    if recipe.load(name).methods and not about.published:
+    if Recipe.load(name).methods and not about.published:
         assert about.note, "nothing tells why there is no figure"
 
 
@@ -207,9 +207,9 @@ def test_says_what_it_is_of(name: str) -> None:
 def test_what_is_shown_is_the_recipe(name: str) -> None:
     page = show(name).code
     assert max(map(len, page.splitlines())) <= 100
-    shown = recipe.from_yaml(page)
+    shown = tables.from_yaml(page)
     given = {"name": name} | {k: v for k, v in shown.items() if k != "about"}
-    assert recipe.parse(given) == recipe.load(name)
+    assert Recipe.from_dict(given) == Recipe.load(name)
 
 
 def commands(name: str) -> list[list[str]]:
@@ -226,7 +226,7 @@ def test_the_commands_that_are_shown_can_be_typed(name: str) -> None:
     assert lines
     for _, command, *words in lines:
         options, overrides = parse(COMMANDS[command], command, words)
-        wanted = recipe.load(options.recipe, overrides)
+        wanted = Recipe.load(options.recipe, overrides)
         assert bool(wanted.methods) == (command == "distill")
         assert wanted.teacher.weights or not wanted.methods
 
@@ -234,7 +234,7 @@ def test_the_commands_that_are_shown_can_be_typed(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if tables.about(name).first])
 def test_a_second_stage_takes_the_student_of_the_first(name: str) -> None:
     lines = commands(name)
-    first, second = (recipe.load(words[2]) for words in lines)
+    first, second = (Recipe.load(words[2]) for words in lines)
     assert second.name == name
     assert first.methods
     assert first.student.name == second.student.name
@@ -242,7 +242,7 @@ def test_a_second_stage_takes_the_student_of_the_first(name: str) -> None:
 
 
 def test_pretrained_teachers_exist() -> None:
-    teachers = [recipe.load(name).teacher for name in PUBLISHED]
+    teachers = [Recipe.load(name).teacher for name in PUBLISHED]
     asked = {found.name for found in teachers if found.weights == "pretrained"}
     assert asked
     assert all(timm.is_model_pretrained(name.removeprefix("timm:")) for name in asked)

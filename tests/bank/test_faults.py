@@ -15,7 +15,6 @@ import torch
 from tests.support.banked_runs import banked, folder_of_images
 from tests.support.small_runs import CNN, outcome
 from understudy.bank import Bank, Contract
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError
 from understudy.experiment import bank_build
@@ -63,8 +62,8 @@ def test_a_truncated_bank_is_refused(tmp_path: Path) -> None:
 
 def test_a_bank_of_another_teacher_is_refused(tiny: Recipe, tmp_path: Path) -> None:
     train(banked(tiny, tmp_path / "bank"), out=tmp_path / "first")
-    alone = {"methods": {}, "teacher": {}, "student.options": {"width": 16}, "training.epochs": 1}
-    other = train(recipe.parse(recipe.plain(tiny), alone), out=tmp_path / "other")
+    alone = {"methods": {}, "teacher": "", "student.options": {"width": 16}, "training.epochs": 1}
+    other = train(Recipe.load(tiny, alone), out=tmp_path / "other")
     changed = banked(tiny, tmp_path / "bank", **{"teacher.weights": str(other.path)})
     with pytest.raises(BankError, match=r"another teacher: \w+ there, \w+ here"):
         train(changed, out=tmp_path / "second")
@@ -73,9 +72,9 @@ def test_a_bank_of_another_teacher_is_refused(tiny: Recipe, tmp_path: Path) -> N
 def test_a_bank_of_files_is_refused_if_they_change(tiny: Recipe, tmp_path: Path) -> None:
     data = {"source": "folder", "root": str(folder_of_images(tmp_path / "images")), "size": 16}
     shown = {"data": data | {"augment": "resized_crop"}, "training.batch": 8, "methods": {"kd": {}}}
-    made = recipe.parse(recipe.plain(tiny), {"student.name": CNN, **shown})
-    alone = {"methods": {}, "teacher": {}, "training.epochs": 1}
-    teacher = train(recipe.parse(recipe.plain(made), alone), out=tmp_path / "teacher")
+    made = Recipe.load(tiny, {"student.name": CNN, **shown})
+    alone = {"methods": {}, "teacher": "", "training.epochs": 1}
+    teacher = train(Recipe.load(made, alone), out=tmp_path / "teacher")
     wanted = banked(made, tmp_path / "bank", **{"teacher.weights": str(teacher.path)})
     bank_build.fill(wanted)
     with pytest.raises(BankError, match=r"another transform: .*seed 0 there, .*seed 7 here"):
@@ -96,7 +95,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None
 
 def started(wanted: Recipe, path: Path, *words: str) -> subprocess.Popen[Any]:
     """A command on a recipe, in a process of its own."""
-    path.write_text(recipe.dump(wanted))
+    path.write_text(wanted.to_yaml())
     command, *rest = words
     return subprocess.Popen(
         [sys.executable, "-m", "understudy", *command.split(), str(path), "--device", "cpu", *rest],
@@ -140,7 +139,7 @@ def test_a_full_disk_keeps_what_was_stored(tiny: Recipe, tmp_path: Path, small_d
     with pytest.raises(BankError, match="The rest of the bank needs"):
         bank_build.fill(wanted)
     with pytest.raises(BankError, match=r"cannot be written \(No space left"):
-        train(recipe.parse(recipe.plain(wanted), {"training.epochs": 30}), out=tmp_path / "run")
+        train(Recipe.load(wanted, {"training.epochs": 30}), out=tmp_path / "run")
     left = bank_build.verify(wanted)
     assert left.records > 0
     assert left.difference < 1e-4

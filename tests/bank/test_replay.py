@@ -9,7 +9,6 @@ import torch
 from tests.support.banked_runs import banked, counted, folder_of_images, shown
 from tests.support.small_runs import CNN, outcome
 from understudy.bank import Bank
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
 from understudy.experiment import bank_attach, bank_build, build
@@ -96,7 +95,7 @@ def test_plan_fill_and_verify(tiny: Recipe, tmp_path: Path, monkeypatch: Any) ->
         _weights(wanted)
     assert seen == []
     banked_run = train(wanted, out=tmp_path / "banked")
-    online = recipe.parse(recipe.plain(wanted), {"bank.path": ""})
+    online = Recipe.load(wanted, {"bank.path": ""})
     for exact, near in zip(
         train(online, out=tmp_path / "online").history, banked_run.history, strict=True
     ):
@@ -139,15 +138,15 @@ def test_images_from_files_have_as_many_views_as_asked_for(
         "student": {"name": CNN},
         "training": {"epochs": 2, "batch": 8, "lr": 0.01, "schedule": "constant"},
     }  # fmt: skip
-    teacher = train(recipe.parse(base, {"training.epochs": 1}), out=tmp_path / "teacher")
+    teacher = train(Recipe.load(base, {"training.epochs": 1}), out=tmp_path / "teacher")
     changes = {
         "data.augment": "resized_crop",
         "teacher.weights": str(teacher.path),
         "methods": {"kd": {}, "nd": {}},
     }
-    wanted = recipe.parse(base, {**changes, "bank": {"path": str(tmp_path / "bank"), "views": 1}})
-    more = recipe.parse(recipe.plain(wanted), {"bank.views": 2})
-    online = train(recipe.parse(base, changes), out=tmp_path / "online")
+    wanted = Recipe.load(base, {**changes, "bank": {"path": str(tmp_path / "bank"), "views": 1}})
+    more = Recipe.load(wanted, {"bank.views": 2})
+    online = train(Recipe.load(base, changes), out=tmp_path / "online")
     first = train(wanted, out=tmp_path / "first")
     with counted(monkeypatch) as seen:
         grown = train(more, out=tmp_path / "grown")
@@ -166,7 +165,7 @@ def test_a_full_bank_lets_methods_prepare_without_images_or_teacher(
 ) -> None:
     measuring = {"methods": {"lshfm": {"hashes": 16}, "nd": {"means": means}}}
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip", **measuring})
-    online = build.experiment(recipe.parse(recipe.plain(wanted), {"bank.path": ""}))
+    online = build.experiment(Recipe.load(wanted, {"bank.path": ""}))
     online.prepare()
     bank_build.fill(wanted)
     experiment = build.experiment(wanted)
@@ -210,7 +209,7 @@ def test_codes_are_stored_apart_and_change_nothing(
     }
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip", "methods": methods})
     plain = train(wanted, out=tmp_path / "plain")
-    coded = recipe.parse(recipe.plain(wanted), {"bank.codes": True})
+    coded = Recipe.load(wanted, {"bank.codes": True})
     first = train(coded, out=tmp_path / "first")
     kept = [len(list((tmp_path / "bank").glob(f"{label}-*"))) for label in methods]
     assert kept == [1, 1, 0]
@@ -225,7 +224,7 @@ def test_codes_are_stored_apart_and_change_nothing(
     second = train(coded, out=tmp_path / "second")
     assert len(computed) == 2  # of the first batch, to know how many bytes each has
     assert outcome(plain) == outcome(first) == outcome(second)
-    train(recipe.parse(recipe.plain(coded), {"seed": 3, "data.seed": 0}), out=tmp_path / "third")
+    train(Recipe.load(coded, {"seed": 3, "data.seed": 0}), out=tmp_path / "third")
     assert len(list((tmp_path / "bank").glob("lshfm-*"))) == 2  # other hashes, other codes
 
 
@@ -250,10 +249,10 @@ def test_an_fp16_bank_changes_less_than_another_memory_layout(tiny: Recipe, tmp_
         "data.images": 192,
         "training": {"epochs": 5, "batch": 32, "lr": 0.01, "channels_last": False},
     }
-    base = recipe.parse(recipe.plain(tiny), taught)
+    base = Recipe.load(tiny, taught)
     exact = _weights(base)
     rounded = _weights(banked(base, tmp_path / "bank", **{"bank.dtype": "fp16"}))
-    moved = _weights(recipe.parse(recipe.plain(base), {"training.channels_last": True}))
+    moved = _weights(Recipe.load(base, {"training.channels_last": True}))
     by_rounding, by_layout = (float((x - exact).norm() / exact.norm()) for x in (rounded, moved))
     assert 0 < by_rounding <= 1.5 * by_layout, f"{by_rounding:.2e} against {by_layout:.2e}"
 

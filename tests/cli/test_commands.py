@@ -15,6 +15,7 @@ import pytest
 from understudy import data, methods, models, tasks
 from understudy.cli import commands, listing
 from understudy.cli.commands import COMMANDS, main
+from understudy.config.recipe import Recipe
 
 SMALL = [
     *("--data.images", "200", "--data.validation", "0.05", "--training.epochs", "1"),
@@ -57,7 +58,7 @@ def test_distill_with_flags_of_methods(
 ) -> None:
     words = ["--teacher.weights", teacher, "--method", "kd", "lshfm", "--methods.lshfm.hashes=64"]
     run("distill", *SMALL, *words, "--methods.kd.weight", "5e-1", "--out", tmp_path)
-    made = listing.recipe.load(tmp_path / "recipe.yaml")
+    made = Recipe.load(tmp_path / "recipe.yaml")
     assert made.methods == {"kd": {"weight": 0.5}, "lshfm": {"hashes": 64}}
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("on cpu, fp32, channels last, not compiled (set training.")
@@ -80,7 +81,7 @@ def test_method_adds_to_the_recipe(teacher: Path, tmp_path: Path) -> None:
     path.write_text("methods: {kd: {temperature: 2.0}}")
     words = ["--teacher.weights", teacher, "--method", "kd", "nd", "--out", tmp_path / "run"]
     run("distill", path, *SMALL, *words)
-    made = listing.recipe.load(tmp_path / "run" / "recipe.yaml")
+    made = Recipe.load(tmp_path / "run" / "recipe.yaml")
     assert made.methods == {"kd": {"temperature": 2.0}, "nd": {}}
     assert made.name == "mine"
 
@@ -139,7 +140,7 @@ def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) ->
         "models": models.names(),
         "data": data.names(),
         "tasks": tasks.names(),
-        "recipes": list(listing.recipe.shipped()),
+        "recipes": list(listing.tables.shipped()),
     }[kind]
     said = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert set(known) <= set(said)
@@ -147,7 +148,7 @@ def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(
     "name",
-    [*methods.names(), *data.names(), *tasks.names(), *listing.recipe.shipped(), "resnet8"],
+    [*methods.names(), *data.names(), *tasks.names(), *listing.tables.shipped(), "resnet8"],
 )
 def test_show_explains_everything(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run("show", name)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from understudy import data, models, tasks
-from understudy.config import recipe
+from understudy.config import recipe, tables
 from understudy.config.recipe import NOT_IN_DIGEST, Recipe
 from understudy.config.schema import documentation, leaves
 from understudy.distillation.wire import check_methods
@@ -29,16 +29,16 @@ FULL: dict[str, Any] = {
 
 @pytest.mark.parametrize("content", [{}, FULL], ids=["empty", "full"])
 def test_yaml_gives_the_same_recipe_back(content: dict[str, Any], tmp_path: Path) -> None:
-    first = recipe.parse(content)
+    first = Recipe.from_dict(content)
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.dump(first))
-    assert recipe.load(path) == first
-    assert recipe.load(path).digest == first.digest
-    assert recipe.parse(recipe.plain(first)) == first
+    path.write_text(first.to_yaml())
+    assert Recipe.load(path) == first
+    assert Recipe.load(path).digest == first.digest
+    assert Recipe.from_dict(first.to_dict()) == first
 
 
 def test_every_key_is_written_out() -> None:
-    written = recipe.flat(recipe.parse(recipe.from_yaml(recipe.dump(Recipe()))))
+    written = Recipe.from_dict(tables.from_yaml(Recipe().to_yaml())).flat()
     assert set(written) == {path for path, _, _ in leaves(Recipe)}
 
 
@@ -74,14 +74,14 @@ LEAVES = {path: (hint, default) for path, hint, default in leaves(Recipe)}
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_the_digest_changes_with_every_key_but_name_and_place(path: str) -> None:
-    changed = recipe.parse({}, {path: another(path, *LEAVES[path])})
+    changed = Recipe.load({}, {path: another(path, *LEAVES[path])})
     assert changed != Recipe()
     assert (changed.digest == Recipe().digest) == (path in NOT_IN_DIGEST)
 
 
 def test_the_digest_does_not_know_where_a_teacher_was_measured() -> None:
     plain, kept, other = (
-        recipe.parse({"methods": {"words": {"method": "letkd", **given}}})
+        Recipe.from_dict({"methods": {"words": {"method": "letkd", **given}}})
         for given in ({}, {"keep": "some/folder"}, {"words": 16})
     )
     assert kept.digest == plain.digest != other.digest
@@ -98,7 +98,7 @@ def test_the_digest_is_stable() -> None:
 
 def test_the_order_of_keys_does_not_matter() -> None:
     turned = dict(reversed(FULL.items()))
-    assert recipe.parse(turned).digest == recipe.parse(FULL).digest
+    assert Recipe.from_dict(turned).digest == Recipe.from_dict(FULL).digest
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_order_of_keys_does_not_matter() -> None:
         ({"data": "photos"}, "'data' must be a group of keys, not 'photos'"),
         ({"methods": ["kd"]}, r"'methods' is \['kd'\]; it must be a group of keys"),
         ({"methods": {"kd": 2}}, "'methods.kd' is 2; it must be a group of keys"),
-        ({"name": recipe.from_yaml("2026-01-01")}, "'name' is .*; it must be of type str"),
+        ({"name": tables.from_yaml("2026-01-01")}, "'name' is .*; it must be of type str"),
         ({"task": "segmentation"}, "it can be: classification, multilabel, detection, none"),
     ],
 )
@@ -127,11 +127,11 @@ def test_a_wrong_recipe_is_refused_with_the_dotted_path(
     content: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(RecipeError, match=words):
-        recipe.parse(content)
+        Recipe.from_dict(content)
 
 
 def test_overrides_replace_single_keys() -> None:
-    made = recipe.parse(FULL, {"training.lr": 0.2, "methods.kd.weight": 3, "data.size": None})
+    made = Recipe.load(FULL, {"training.lr": 0.2, "methods.kd.weight": 3, "data.size": None})
     assert (made.training.lr, made.training.clip, made.data.size) == (0.2, 1.0, None)
     assert made.methods["kd"] == {"temperature": 2.0, "weight": 3}
     assert FULL["methods"]["kd"] == {"temperature": 2.0}
@@ -139,22 +139,22 @@ def test_overrides_replace_single_keys() -> None:
 
 def test_an_override_below_a_value_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"'seed.x' cannot be set"):
-        recipe.parse({"seed": 1}, {"seed.x": 2})
+        Recipe.load({"seed": 1}, {"seed.x": 2})
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("5e-4", 5e-4), ("1e3", 1e3), ("3", 3), ("0.5", 0.5), ("e4", "e4")]
 )
 def test_numbers_may_be_written_as_in_python(text: str, value: Any) -> None:
-    assert recipe.from_yaml(text) == value
+    assert tables.from_yaml(text) == value
 
 
 def test_nothing_behind_a_method_means_its_defaults() -> None:
-    assert recipe.parse(recipe.from_yaml("methods:\n  kd:")).methods == {"kd": {}}
+    assert Recipe.from_dict(tables.from_yaml("methods:\n  kd:")).methods == {"kd": {}}
 
 
 def test_a_network_may_be_just_its_name() -> None:
-    assert recipe.parse({"student": "resnet8"}).student == recipe.Network(name="resnet8")
+    assert Recipe.from_dict({"student": "resnet8"}).student == recipe.Network(name="resnet8")
 
 
 @pytest.mark.parametrize(
@@ -164,21 +164,21 @@ def test_a_file_that_is_no_recipe(text: str, words: str, tmp_path: Path) -> None
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=words) as error:
-        recipe.load(path)
+        Recipe.load(path)
     assert "\n" not in str(error.value)
 
 
 def test_a_recipe_goes_by_the_name_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("seed: 3")
-    assert recipe.load(path).name == "mine"
+    assert Recipe.load(path).name == "mine"
     path.write_text("name: other")
-    assert recipe.load(path).name == "other"
+    assert Recipe.load(path).name == "other"
 
 
 def test_a_recipe_that_does_not_exist() -> None:
     with pytest.raises(NameNotFound, match="A recipe may also be a file"):
-        recipe.load("no/such")
+        Recipe.load("no/such")
 
 
 def test_every_key_has_its_sentence() -> None:
@@ -191,9 +191,9 @@ def test_every_dataclass_is_frozen() -> None:
     assert all(part.__dataclass_params__.frozen for part in parts if is_dataclass(part))
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
+@pytest.mark.parametrize("name", tables.shipped())
 def test_a_shipped_recipe_names_what_exists(name: str) -> None:
-    found = recipe.load(name)
+    found = Recipe.load(name)
     assert found.name in (name, name.replace("/", "_"), Path(name).name)
     check_methods(found)
     assert found.data.source in data.names()
@@ -208,5 +208,34 @@ def test_the_recipes_of_the_demonstration_are_shipped() -> None:
     from understudy.experiment.demo import RECIPES
 
     for task, names in RECIPES.items():
-        assert set(names) <= set(recipe.shipped())
-        assert {recipe.load(name).task for name in names} == {task}
+        assert set(names) <= set(tables.shipped())
+        assert {Recipe.load(name).task for name in names} == {task}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"training.lr": 0.5, "student.size": 8, "methods": {"kd": {}}},
+        {"training": {"lr": 0.5}, "student": {"size": 8}, "methods": {"kd": {}}},
+    ],
+    ids=["dotted", "nested"],
+)
+def test_overrides_change_their_keys_and_no_others(overrides: dict[str, Any]) -> None:
+    before = Recipe.from_dict(FULL)
+    after = Recipe.load(before, overrides)
+    changed = {"training.lr": 0.5, "student.size": 8}
+    kept = {k: v for k, v in before.flat().items() if not k.startswith("methods.")}
+    assert after.flat() == {**kept, **changed, "methods.kd": {}}
+    assert Recipe.load(FULL, overrides) == after
+
+
+def test_a_network_as_a_string_replaces_all_its_keys() -> None:
+    other = Recipe.load(FULL, {"student": "resnet8"})
+    assert other.student == recipe.Network("resnet8")
+    assert Recipe.load({"student": "resnet8"}, {"student.size": 8}).student.size == 8
+
+
+@pytest.mark.parametrize("overrides", [{"trainign": {"lr": 1.0}}, {"training": {"rl": 1.0}}])
+def test_an_unknown_key_of_overrides_is_refused(overrides: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"Unknown key '(trainign|training\.rl)'"):
+        Recipe.load("fashion/demo", overrides)

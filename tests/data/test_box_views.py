@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from understudy.batch import UNLABELLED, Batch, Objects
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.data import CLEAN, Loader, ObjectViews, Source
 from understudy.data._order import grouped
 from understudy.data._transforms import Augment
@@ -268,7 +268,7 @@ def boxed(tmp_path: Path, paint: Paint) -> str:
 
 
 def sources(task: str, **data: Any) -> Any:
-    return build.sources(recipe.parse({"task": task, "data": {"validation": 0.5} | data}))
+    return build.sources(Recipe.from_dict({"task": task, "data": {"validation": 0.5} | data}))
 
 
 def test_the_recipe_chooses_what_becomes_of_faulty_boxes(boxed: str) -> None:

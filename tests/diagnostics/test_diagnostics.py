@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.data.views import CLEAN
 from understudy.diagnostics.directions import bit_agreement, histogram, spread
 from understudy.experiment import build
@@ -39,10 +40,10 @@ METHODS = {
 def run(tmp_path_factory):
     """A run of four methods at once, whose teacher has other maps but the same dimension."""
     root = tmp_path_factory.mktemp("runs")
-    wanted = recipe.parse(TINY, {"student.options": {"widths": [4, 8, 12, 16]}})
+    wanted = Recipe.load(TINY, {"student.options": {"widths": [4, 8, 12, 16]}})
     teacher = train(wanted, out=root / "teacher")
     wanted = replace(
-        recipe.parse(TINY), teacher=recipe.Network(weights=str(teacher.path)), methods=METHODS
+        Recipe.from_dict(TINY), teacher=recipe.Network(weights=str(teacher.path)), methods=METHODS
     )
     return train(wanted, out=root / "run")
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.data import DecodedSource, FileSource, FileViews, MemorySource
 from understudy.errors import DataError, RecipeError
 from understudy.experiment import build
 
 
-def wanted(root: Path, **keys: object) -> recipe.Recipe:
-    return recipe.parse(
+def wanted(root: Path, **keys: object) -> Recipe:
+    return Recipe.from_dict(
         {
             "data": {"source": "folder", "root": str(root), "augment": "resized_crop", **keys},
             "student": {"name": "torchvision:resnet18"},
@@ -50,10 +50,10 @@ def test_a_reduced_side_without_a_store_is_refused(tree: Path) -> None:
 
 
 def test_images_in_memory_need_no_store(tmp_path: Path) -> None:
-    small = recipe.parse({"data": {"decoded": str(tmp_path / "kept")}})
+    small = Recipe.from_dict({"data": {"decoded": str(tmp_path / "kept")}})
     assert isinstance(build.sources(small)[0], MemorySource)
     assert not (tmp_path / "kept").exists()
-    reduced = recipe.parse({"data": {"decoded": str(tmp_path), "decoded_side": 16}})
+    reduced = Recipe.from_dict({"data": {"decoded": str(tmp_path), "decoded_side": 16}})
     with pytest.raises(RecipeError, match="these are small and kept in memory: leave it out"):
         build.sources(reduced)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.small_runs import CNN
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RecipeError, RunError, UnderstudyError
 from understudy.experiment import build
@@ -171,7 +170,7 @@ def test_two_processes_compare_as_one(short: Recipe, tmp_path: Path) -> None:
     wanted = replace(short, methods=BROKEN)
     one = compare(wanted, seeds=[0], out=tmp_path / "one", device="cpu")
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.dump(wanted))
+    path.write_text(wanted.to_yaml())
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
          "-m", "understudy", "compare", str(path), "--seeds", "0", "--out", str(tmp_path / "two"),

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from understudy import models
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError
 from understudy.experiment.run_directory import Run
@@ -23,7 +22,7 @@ EMBEDDING = "fc.embedding.weight"
 
 
 def small(**changes: Any) -> Recipe:
-    return recipe.parse(SMALL, {key.replace("__", "."): x for key, x in changes.items()})
+    return Recipe.load(SMALL, {key.replace("__", "."): x for key, x in changes.items()})
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,16 @@ import torch
 
 from understudy import models, tasks
 from understudy.batch import Batch
-from understudy.config import recipe
+from understudy.config import tables
+from understudy.config.recipe import Recipe
 from understudy.distillation.wire import distiller
 
 TABLES = ("cifar100/letkd1/", "cifar100/letkd2/")
-NAMES = [name for name in recipe.shipped() if name.startswith(TABLES)]
+NAMES = [name for name in tables.shipped() if name.startswith(TABLES)]
 
 
 def test_all_pairs_of_the_paper_are_there_in_both_forms() -> None:
-    pairs = {(r.teacher.name, r.student.name) for r in map(recipe.load, NAMES)}
+    pairs = {(r.teacher.name, r.student.name) for r in map(Recipe.load, NAMES)}
     assert len(pairs) == 10
     assert len(NAMES) == 20
 
@@ -29,7 +30,7 @@ def test_all_pairs_of_the_paper_are_there_in_both_forms() -> None:
     ],
 )
 def test_takes_two_steps(name: str) -> None:
-    wanted = recipe.load(f"cifar100/{name}", {"methods.letkd.words": 16})
+    wanted = Recipe.load(f"cifar100/{name}", {"methods.letkd.words": 16})
     teacher = models.find(wanted.teacher.name).eval()
     student = models.find(wanted.student.name)
     built = distiller(wanted, student, teacher, tasks.find("classification"))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
@@ -21,7 +20,7 @@ SMALL: dict[str, Any] = {
 
 
 def small(**changes: Any) -> Recipe:
-    return recipe.parse(SMALL, changes)
+    return Recipe.load(SMALL, changes)
 
 
 @pytest.fixture(scope="module")

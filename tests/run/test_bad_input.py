@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.small_runs import CNN, TINY, Stop
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import (
     DataError,
@@ -69,23 +68,23 @@ def test_a_wrong_recipe_is_refused_in_words(
     tiny: Recipe, tmp_path: Path, changes: dict, error: type[UnderstudyError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        distill(recipe.parse(recipe.plain(tiny), changes), out=tmp_path)
+        distill(Recipe.load(tiny, changes), out=tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_teacher_without_weights_is_refused(tiny: Recipe, tmp_path: Path) -> None:
-    wanted = recipe.parse(recipe.plain(tiny), {"teacher": {"name": CNN}})
+    wanted = Recipe.load(tiny, {"teacher": {"name": CNN}})
     with pytest.raises(NetworkError, match="would teach noise"):
         train(wanted, out=tmp_path)
 
 
 def test_a_teacher_with_other_classes_is_refused(tiny: Recipe, tmp_path: Path) -> None:
-    other = recipe.parse(TINY, {"training.epochs": 1})
+    other = Recipe.load(TINY, {"training.epochs": 1})
     run = train(other, out=tmp_path / "other")
     path = run.path / "student.safetensors"
     renamed = ["Slipper", *run.environment["classes"][1:]]
     save_file(load_file(path), path, metadata={"classes": json.dumps(renamed)})
-    wanted = recipe.parse(recipe.plain(tiny), {"teacher.weights": str(run.path)})
+    wanted = Recipe.load(tiny, {"teacher.weights": str(run.path)})
     with pytest.raises(DataError, match="Slipper"):
         train(wanted, out=tmp_path / "student")
 
@@ -95,9 +94,7 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_state(
 ) -> None:
     # The weight of a warm-up is 0 in the first epoch: training breaks only in the second.
     explode = {"weight": {"value": 1e38, "warmup_epochs": 1}, "temperature": 1.0}
-    wanted = recipe.parse(
-        recipe.plain(tiny), {"methods": {"kd": explode}, "training.schedule": "constant"}
-    )
+    wanted = Recipe.load(tiny, {"methods": {"kd": explode}, "training.schedule": "constant"})
     with pytest.raises(Diverged, match=r"The loss '\w+' became NaN or infinite in epoch 2"):
         train(wanted, out=tmp_path)
     assert len(Run(tmp_path).history) == 1
@@ -140,7 +137,7 @@ def test_there_must_be_something_to_resume(tiny: Recipe, tmp_path: Path) -> None
 
 
 def test_what_diverged_once_is_not_silently_tried_again(tiny: Recipe, tmp_path: Path) -> None:
-    wanted = recipe.parse(recipe.plain(tiny), {"training.lr": 1e30})
+    wanted = Recipe.load(tiny, {"training.lr": 1e30})
     for words in ("became NaN", r"ended so: .* remove it to train anew"):
         with pytest.raises(Diverged, match=words):
             train(wanted, out=tmp_path, resume=Run(tmp_path).begun)
@@ -162,4 +159,4 @@ def test_pickled_weights_are_refused(tiny: Recipe, tmp_path: Path) -> None:
     torch.save({"state_dict": Evil()}, tmp_path / "teacher.pth")
     weights = {"name": CNN, "weights": str(tmp_path / "teacher.pth")}
     with pytest.raises(NetworkError, match="holds pickled objects"):
-        train(recipe.parse(recipe.plain(tiny), {"teacher": weights}), out=tmp_path / "run")
+        train(Recipe.load(tiny, {"teacher": weights}), out=tmp_path / "run")

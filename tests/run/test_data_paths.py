@@ -57,7 +57,7 @@ def unlabelled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cnn_teacher(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a small teacher trained on the folder."""
-    wanted = recipe.parse(
+    wanted = Recipe.from_dict(
         {
             "data": {"source": "folder", "root": str(folder), "size": 32, "augment": "flip"},
             "student": {"name": CNN, "options": {"width": 16}},
@@ -99,7 +99,7 @@ def test_foreign_networks_of_different_sizes_read_the_same_files(
     content = distillation(folder, teacher, kd={}, pefd={}, lshfm={"hashes": 64})
     content["student"] = {"name": "timm:mobilenetv3_small_050", "size": 32}
     changes = {"data.augment": "resized_crop", "data.size": 48, "data.workers": 2}
-    wanted = recipe.parse(content, changes | {"training.epochs": 1, "training.batch": 24})
+    wanted = Recipe.load(content, changes | {"training.epochs": 1, "training.batch": 24})
     made = build.experiment(wanted)
     assert (made.distiller.student.input.size, made.teacher and made.teacher.input.size) == (32, 64)
     run = train(wanted, out=tmp_path / "run")
@@ -129,7 +129,7 @@ def test_unlabelled_images_teach(
     unlabelled: Path, cnn_teacher: Path, tmp_path: Path, methods: dict[str, Any]
 ) -> None:
     teacher = {"weights": str(cnn_teacher)}
-    wanted = recipe.parse(
+    wanted = Recipe.load(
         distillation(unlabelled, teacher, **methods) | {"task": "none"},
         {"training.epochs": 20, "training.lr": 0.05},
     )
@@ -152,7 +152,7 @@ def test_a_control_uses_only_the_labelled_images_and_a_method_all(
     folder: Path, cnn_teacher: Path, tmp_path: Path
 ) -> None:
     content = distillation(folder, {"weights": str(cnn_teacher)}, pefd={})
-    wanted = recipe.parse(content, {"data.labels": 6, "data.labelled_share": 0.25})
+    wanted = Recipe.load(content, {"data.labels": 6, "data.labelled_share": 0.25})
     control = recipe.without_methods(wanted)
     for used, share in ((wanted, 0.25), (control, 1.0)):
         made = build.experiment(used)
@@ -181,7 +181,7 @@ def test_a_teacher_of_other_classes_teaches_its_features(
     folder: Path, other_head: dict[str, Any], tmp_path: Path, methods: dict[str, Any]
 ) -> None:
     content = distillation(folder, other_head, **methods)
-    run = train(recipe.parse(content, {"training.epochs": 1}), out=tmp_path)
+    run = train(Recipe.load(content, {"training.epochs": 1}), out=tmp_path)
     assert build.experiment(run.recipe).distiller.student.num_classes == 3
     assert run.evaluation["fidelity"]["agreement"] is None
     assert run.evaluation["fidelity"]["cka"] > 0
@@ -199,14 +199,14 @@ def test_a_method_that_reads_its_logits_refuses_it(
     folder: Path, other_head: dict[str, Any], methods: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ShapeError, match=words):
-        build.experiment(recipe.parse(distillation(folder, other_head, **methods)))
+        build.experiment(Recipe.from_dict(distillation(folder, other_head, **methods)))
 
 
 def test_without_labels_such_a_teacher_gives_the_student_its_classes(
     folder: Path, other_head: dict[str, Any], tmp_path: Path
 ) -> None:
     content = distillation(folder, other_head, kd={"weight": 1.0}, lshfm={"hashes": 64})
-    wanted = recipe.parse(content | {"task": "none"}, {"training.epochs": 1})
+    wanted = Recipe.load(content | {"task": "none"}, {"training.epochs": 1})
     run = train(wanted, out=tmp_path)
     assert run.environment["classes"] == []
     agreement = run.evaluation["fidelity"]["agreement"]
@@ -245,7 +245,7 @@ def test_a_run_is_not_continued_on_something_else(
     content = distillation(
         root, {"name": CNN, "options": {"width": 16}, "weights": str(teacher)}, pefd={}
     )
-    wanted: Recipe = recipe.parse(content, {"training.epochs": 1, "training.batch": 4})
+    wanted: Recipe = Recipe.load(content, {"training.epochs": 1, "training.batch": 4})
     whole = train(wanted, out=tmp_path / "run")
     (whole.path / "evaluation.json").unlink()
     assert train(wanted, out=whole.path, resume=True).finished

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from tests.support.small_runs import Stop
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.data.sources import drawn_shapes
 from understudy.errors import Interrupted
@@ -79,7 +78,7 @@ def coco(root: Path) -> None:
 
 
 def wanted(family: str, source: str, root: Path, backbone: dict[str, str]) -> Recipe:
-    return recipe.parse(
+    return Recipe.from_dict(
         {
             "task": "detection",
             "data": {"source": source, "root": str(root), "augment": "flip"},
@@ -96,12 +95,12 @@ def test_students_of_another_backbone_learn_and_resume(
 ) -> None:
     {"voc": voc, "coco": coco}[source](tmp_path / "images")
     teacher = train(wanted(family, source, tmp_path / "images", TEACHER), out=tmp_path / "teacher")
-    plain = recipe.plain(wanted(family, source, tmp_path / "images", STUDENT))
+    plain = wanted(family, source, tmp_path / "images", STUDENT).to_dict()
     learning = {"teacher.weights": str(teacher.path), "methods": {"pefd": {}}}
     with pytest.raises(Interrupted):
         distill(
-            recipe.parse(plain, learning), out=tmp_path / "run", callback=Stop(1, signal.SIGTERM)
+            Recipe.load(plain, learning), out=tmp_path / "run", callback=Stop(1, signal.SIGTERM)
         )
-    run = distill(recipe.parse(plain, learning), out=tmp_path / "run", resume=True)
+    run = distill(Recipe.load(plain, learning), out=tmp_path / "run", resume=True)
     assert run.history[-1]["step"] == 3
     assert evaluate(run.path).metrics == pytest.approx(run.evaluation["metrics"])

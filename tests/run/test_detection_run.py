@@ -13,7 +13,6 @@ import torch
 from tests.support.small_runs import Stop, outcome
 from tests.support.small_scenes import Scenes
 from understudy.batch import Batch
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.distillation.distiller import Trainable
 from understudy.errors import Diverged, Interrupted, RecipeError
@@ -67,7 +66,7 @@ def teach(tmp_path_factory: pytest.TempPathFactory) -> Teach:
 
     def taught(family: str) -> Path:
         done = Run(root / family).begun
-        wanted = recipe.parse(plain(family))
+        wanted = Recipe.from_dict(plain(family))
         return train(wanted, out=root / family, images=IMAGES, resume=done).path
 
     return taught
@@ -76,14 +75,14 @@ def teach(tmp_path_factory: pytest.TempPathFactory) -> Teach:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A distillation on images that a command can name."""
-    wanted = recipe.parse(plain("fasterrcnn"), DRAWN)
+    wanted = Recipe.load(plain("fasterrcnn"), DRAWN)
     teacher = train(wanted, out=tmp_path_factory.mktemp("drawn")).path
     return distilling("fasterrcnn", teacher, DRAWN)
 
 
 def distilling(family: str, teacher: Path, changes: dict[str, Any] | None = None) -> Recipe:
     given = {"teacher.weights": str(teacher), "methods": METHODS}
-    return recipe.parse(plain(family), given | (changes or {}))
+    return Recipe.load(plain(family), given | (changes or {}))
 
 
 @pytest.fixture
@@ -92,7 +91,7 @@ def wanted(teach: Teach) -> Recipe:
 
 
 def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
-    return recipe.parse(recipe.plain(wanted), changes)
+    return Recipe.load(wanted, changes)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +199,7 @@ def test_what_methods_measure_depends_on_the_images_alone(wanted: Recipe) -> Non
 
 def test_two_processes_train_one_student(drawn: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.dump(changed(drawn, {"training.batch": 4})))
+    path.write_text(changed(drawn, {"training.batch": 4}).to_yaml())
     command = ["distill", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
@@ -23,13 +22,13 @@ METHODS: dict[str, Any] = {"lshfm": {"hashes": 64, "selective": True}, "nd": {},
 def wanted(tiny: Recipe) -> Recipe:
     # 27 of 200 images are left for the last batch: 14 for one process, 13 for the other.
     changes = {"methods": METHODS | {"kd": {}}, "training.batch": 43, "training.lr": 0.01}
-    return recipe.parse(recipe.plain(tiny), changes)
+    return Recipe.load(tiny, changes)
 
 
 def two(wanted: Recipe, out: Path, *flags: str) -> subprocess.Popen[str]:
     """The recipe started on two processes."""
     path = out.with_suffix(".yaml")
-    path.write_text(recipe.dump(wanted))
+    path.write_text(wanted.to_yaml())
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
          "-m", "understudy", "distill", str(path), "--out", str(out), "--device", "cpu", *flags],
@@ -69,7 +68,7 @@ def processes(path: Path, started: subprocess.Popen[str]) -> list[int]:
 def test_two_processes_fill_one_bank(wanted: Recipe, tmp_path: Path) -> None:
     one = train(wanted, out=tmp_path / "one", device="cpu")
     bank = {"bank.path": str(tmp_path / "bank"), "bank.codes": True}
-    banked = recipe.parse(recipe.plain(wanted), bank)
+    banked = Recipe.load(wanted, bank)
     for name in ("filling", "replaying"):
         finish(two(banked, tmp_path / name))
         same(one, Run(tmp_path / name))
@@ -86,7 +85,7 @@ def test_two_processes_equal_one(wanted: Recipe, tmp_path: Path) -> None:
 
 def test_two_processes_mix_the_same_images(wanted: Recipe, tmp_path: Path) -> None:
     keys = {"data.mixup": 0.8, "data.cutmix": 1.0, "training.label_smoothing": 0.1}
-    mixed = recipe.parse(recipe.plain(wanted), keys)
+    mixed = Recipe.load(wanted, keys)
     one = train(mixed, out=tmp_path / "one", device="cpu")
     finish(two(mixed, tmp_path / "two"))
     same(one, Run(tmp_path / "two"))
@@ -96,11 +95,11 @@ MEMORIES = """
 import sys
 from pathlib import Path
 import torch
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.experiment.runner import Runner
 
 path, out = map(Path, sys.argv[1:])
-run = Runner(out, recipe.load(path), resume=False, device="cpu", callback=None).start()
+run = Runner(out, Recipe.load(path), resume=False, device="cpu", callback=None).start()
 run.finish()
 kept = run.experiment.distiller.trainable.methods.state_dict()
 torch.save(kept, out / f"{run.accelerator.process_index}.pt")
@@ -114,7 +113,7 @@ def test_what_methods_measure_is_sent_once_and_stays_alike(wanted: Recipe, tmp_p
     methods = {"crd": {"dim": 8, "negatives": 32}, "lshfm": {"hashes": 64}, "nd": {}}
     keys = {"methods": methods, "training.epochs": 1}
     path, script = tmp_path / "recipe.yaml", tmp_path / "memories.py"
-    path.write_text(recipe.dump(recipe.parse(recipe.plain(wanted), keys)))
+    path.write_text(Recipe.load(wanted, keys).to_yaml())
     script.write_text(MEMORIES)
     started = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
@@ -134,7 +133,7 @@ def test_killed_or_stopped_processes_continue_as_if_nothing_had_happened(
     wanted: Recipe, tmp_path: Path
 ) -> None:
     keys = {"training.epochs": 6, "training.checkpoint_minutes": 0.0, "data.validation": 0.05}
-    wanted = recipe.parse(recipe.plain(wanted), keys)
+    wanted = Recipe.load(wanted, keys)
     one = train(wanted, out=tmp_path / "one", device="cpu")
     out = tmp_path / "two"
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from tests.support.small_runs import TINY, outcome
 from understudy import models
 from understudy.batch import Batch
-from understudy.config import recipe
 from understudy.config.recipe import Recipe, Training
 from understudy.distillation.distiller import Teacher, Trainable
 from understudy.distillation.shared_teacher import Shared
@@ -35,7 +34,7 @@ DELICATE = {"student.options": {"width": 8, "dropout": 0.3, "norm": True}, "meth
 
 
 def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
-    return recipe.parse(recipe.plain(wanted), changes)
+    return Recipe.load(wanted, changes)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_a_cpu_computes_grouped_convolutions_in_fp32(
     tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "has_bf16", lambda *, cpu: True)
-    wanted = changed(tiny, {"student": {"name": "mobilenetv2"}})
+    wanted = changed(tiny, {"student": "mobilenetv2"})
     distiller = build.experiment(wanted).distiller
     said = {
         (precision, device): str(choose(Training(precision=precision), distiller, device))
@@ -116,7 +115,7 @@ LIMITED = """
 import logging, resource, sys
 from pathlib import Path
 from tests.support.small_runs import Stop
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
 from understudy.experiment.train import train
 
@@ -128,7 +127,7 @@ class Limited(Stop):
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 try:
-    train(recipe.load(sys.argv[1]), out=sys.argv[2], device="cpu", callback=Limited(1, 15))
+    train(Recipe.load(sys.argv[1]), out=sys.argv[2], device="cpu", callback=Limited(1, 15))
 except Interrupted:
     pass
 """
@@ -139,9 +138,9 @@ def test_a_step_without_memory_is_done_in_parts_and_so_are_all_after_it(tmp_path
     # A few tensors of 164 MB each: when one does not fit, there is room for all that is small, of
     # which oneDNN does not survive the lack.
     large = {"data.images": 512, "training.batch": 256, "student.options.copies": 10_000}
-    wanted = recipe.parse(TINY, SHORT | DELICATE | large)
+    wanted = Recipe.load(TINY, SHORT | DELICATE | large)
     path = tmp_path / "wanted.yaml"
-    path.write_text(recipe.dump(wanted))
+    path.write_text(wanted.to_yaml())
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(path), str(tmp_path / "limited")],
         capture_output=True,

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from tests.support.banked_runs import banked
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.experiment import bank_build
 from understudy.experiment.run_directory import Run
@@ -22,7 +21,7 @@ METHODS: dict[str, Any] = {"lshfm": {}, "kd": {"weight": 1.0}, "pefd": {"weight"
 
 def run(wanted: Recipe, out: Path, **changes: Any) -> Run:
     made = {"methods": METHODS, "training.batch": 10, "training.epochs": 3} | changes
-    return train(recipe.parse(recipe.plain(wanted), made), out=out)
+    return train(Recipe.load(wanted, made), out=out)
 
 
 def test_graphs_train_as_single_launches_do(tiny: Recipe, tmp_path: Path) -> None:
@@ -54,7 +53,7 @@ def test_a_continued_run_goes_on_from_its_momentum(
     whole = run(tiny, tmp_path / "whole", **lr)
     again = tmp_path / "again"
     made = {"methods": METHODS, "training.batch": 10, "training.epochs": 3, **lr}
-    wanted = recipe.parse(recipe.plain(tiny), made)
+    wanted = Recipe.load(tiny, made)
 
     class Stop:
         def __getattr__(self, name: str) -> Any:

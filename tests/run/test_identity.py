@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from tests.support.small_runs import TINY, Stop
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
 from understudy.experiment import bank_build
@@ -32,7 +31,7 @@ def weights(run: Run) -> bytes:
 def wanted(teacher: Path) -> Recipe:
     """A hundred steps by three methods, one of which measures the teacher first."""
     changes = {"teacher.weights": str(teacher), "methods": METHODS, "data.validation": 0.02}
-    return recipe.parse(TINY, HUNDRED | changes)
+    return Recipe.load(TINY, HUNDRED | changes)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def online(wanted: Recipe, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_from_a_bank_that_was_filled_in_another_order_and_batch_size(
     wanted: Recipe, online: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    banked = recipe.parse(recipe.plain(wanted), {"bank.path": str(tmp_path / "bank")})
+    banked = Recipe.load(wanted, {"bank.path": str(tmp_path / "bank")})
     monkeypatch.setattr(bank_build, "BATCH", 200)
     bank_build.fill(banked)
     assert weights(train(banked, out=tmp_path / "run")) == online
@@ -54,7 +53,7 @@ def test_resumed_in_the_middle_of_an_epoch_by_another_process(
     wanted: Recipe, online: bytes, tmp_path: Path
 ) -> None:
     path, out = tmp_path / "wanted.yaml", tmp_path / "run"
-    path.write_text(recipe.dump(wanted))
+    path.write_text(wanted.to_yaml())
     with pytest.raises(Interrupted, match="epoch 5, step 7"):
         train(wanted, out=out, callback=Stop(47, signal.SIGTERM))
     words = ["-m", "understudy", "distill", str(path), "--out", str(out), "--resume"]
@@ -73,7 +72,7 @@ def test_from_files_decoded_by_any_number_of_workers(wanted: Recipe, tmp_path: P
     changes = {"task": "none", "data": data | {"augment": "resized_crop"}}
     here, there = (
         train(
-            recipe.parse(recipe.plain(wanted), changes | {"data.workers": workers}),
+            Recipe.load(wanted, changes | {"data.workers": workers}),
             out=tmp_path / f"{workers} workers",
         )
         for workers in (0, 2)

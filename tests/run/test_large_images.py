@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.experiment import bank_attach, build
 
@@ -35,7 +34,7 @@ def wanted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Recip
     torch.manual_seed(0)
     weights = tmp_path_factory.mktemp("teacher") / "resnet34.safetensors"
     save_file(timm.create_model("resnet34", num_classes=2).state_dict(), weights)
-    return recipe.parse(
+    return Recipe.from_dict(
         {
             "data": {
                 "source": "folder",

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.support.small_runs import Stop, outcome
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import check_methods
 from understudy.errors import Interrupted, RecipeError
@@ -25,13 +24,11 @@ MIXED: dict[str, Any] = {
 
 @pytest.fixture
 def wanted(tiny: Recipe) -> Recipe:
-    return recipe.parse(recipe.plain(tiny), MIXED)
+    return Recipe.load(tiny, MIXED)
 
 
 def changed(wanted: Recipe, **keys: Any) -> Recipe:
-    return recipe.parse(
-        recipe.plain(wanted), {key.replace("__", "."): x for key, x in keys.items()}
-    )
+    return Recipe.load(wanted, {key.replace("__", "."): x for key, x in keys.items()})
 
 
 def test_an_interrupted_run_continues_as_if_nothing_had_happened(

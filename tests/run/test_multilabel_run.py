@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from tests.support.small_runs import CNN, Stop, outcome
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RecipeError
 from understudy.experiment.compare import compare
@@ -59,7 +58,7 @@ def master(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "student.options": {"width": 16},
         "training.epochs": 20,
     }
-    return train(recipe.parse(SEVERAL, changes), out=tmp_path_factory.mktemp("runs") / "teacher")
+    return train(Recipe.load(SEVERAL, changes), out=tmp_path_factory.mktemp("runs") / "teacher")
 
 
 @pytest.fixture
@@ -69,13 +68,11 @@ def wanted(colours: Path, master: Run) -> Recipe:
         "teacher.weights": str(master.path),
         "methods": METHODS,
     }
-    return recipe.parse(SEVERAL, changes)
+    return Recipe.load(SEVERAL, changes)
 
 
 def changed(wanted: Recipe, **keys: Any) -> Recipe:
-    return recipe.parse(
-        recipe.plain(wanted), {key.replace("__", "."): x for key, x in keys.items()}
-    )
+    return Recipe.load(wanted, {key.replace("__", "."): x for key, x in keys.items()})
 
 
 def test_several_classes_are_learned(master: Run) -> None:

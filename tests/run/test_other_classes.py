@@ -8,7 +8,7 @@ import torch
 
 from tests.support.small_runs import CNN
 from tests.support.small_scenes import Scenes
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.data import MemorySource, Source
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.train import train
@@ -50,11 +50,11 @@ def scenes(classes: int) -> tuple[Source, Source]:
 def test_whole_images_are_compared_but_for_the_classes(
     tmp_path: Path, task: str, classes: int
 ) -> None:
-    wanted = recipe.parse(WHOLE, {"task": task, "data.augment": "flip"})
+    wanted = Recipe.load(WHOLE, {"task": task, "data.augment": "flip"})
     teacher = train(wanted, out=tmp_path / "teacher", images=noise(classes, task=task)).path
     taught = {"teacher.weights": str(teacher), "methods": {"pefd": {}}}
     run = train(
-        recipe.parse(recipe.plain(wanted), taught),
+        Recipe.load(wanted, taught),
         out=tmp_path / "student",
         images=noise(4, task=task),
     )
@@ -66,9 +66,9 @@ def test_whole_images_are_compared_but_for_the_classes(
 
 
 def test_boxes_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher = train(recipe.parse(BOXES), out=tmp_path / "teacher", images=scenes(5)).path
+    teacher = train(Recipe.from_dict(BOXES), out=tmp_path / "teacher", images=scenes(5)).path
     taught = {"teacher.weights": str(teacher), "methods": {"pefd": {}}}
-    run = train(recipe.parse(BOXES, taught), out=tmp_path / "student", images=scenes(3))
+    run = train(Recipe.load(BOXES, taught), out=tmp_path / "student", images=scenes(3))
     assert run.evaluation["metrics"]
     assert run.evaluation["teacher"]["metrics"] == {}
     assert run.evaluation["fidelity"] is None

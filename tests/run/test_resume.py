@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.small_runs import Stop, outcome
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RunError
 from understudy.experiment.run_directory import Run
@@ -30,7 +29,7 @@ from understudy.experiment.train import train
 def test_a_signal_saves_and_resume_is_exact(
     tiny: Recipe, tmp_path: Path, changes: dict, number: int
 ) -> None:
-    wanted = recipe.parse(recipe.plain(tiny), changes)
+    wanted = Recipe.load(tiny, changes)
     whole = train(wanted, out=tmp_path / "whole")
     with pytest.raises(Interrupted, match="continue with --resume"):
         train(wanted, out=tmp_path / "cut", callback=Stop(10, number))
@@ -39,10 +38,10 @@ def test_a_signal_saves_and_resume_is_exact(
 
 
 def test_kill_9_in_mid_epoch_and_resume_is_exact(tiny: Recipe, tmp_path: Path) -> None:
-    wanted = recipe.parse(recipe.plain(tiny), {"training.checkpoint_minutes": 0.0})
+    wanted = Recipe.load(tiny, {"training.checkpoint_minutes": 0.0})
     whole = train(wanted, out=tmp_path / "whole")
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.dump(wanted))
+    path.write_text(wanted.to_yaml())
     command = [sys.executable, "-m", "understudy", "distill", str(path), "--out"]
     process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
     _wait_for(tmp_path / "killed" / "last" / "previous.ckpt", process)
@@ -67,7 +66,7 @@ def test_a_run_is_not_overwritten(tiny: Recipe, tmp_path: Path) -> None:
     train(tiny, out=tmp_path)
     with pytest.raises(RunError, match="already holds a run"):
         train(tiny, out=tmp_path)
-    other = recipe.parse(recipe.plain(tiny), {"training.lr": 0.1})
+    other = Recipe.load(tiny, {"training.lr": 0.1})
     (tmp_path / "evaluation.json").unlink()
     with pytest.raises(RunError, match=r"training.lr: 0.05 there, 0.1 here"):
         train(other, out=tmp_path, resume=True)

@@ -8,7 +8,6 @@ import pytest
 import timm
 import torch
 
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import ShapeError
 from understudy.experiment.evaluate import evaluate
@@ -34,7 +33,7 @@ def headless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def small(**keys: Any) -> Recipe:
-    return recipe.parse(SMALL | keys)
+    return Recipe.from_dict(SMALL | keys)
 
 
 def test_a_teacher_without_classes_teaches(headless: dict[str, Any], tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.data import FileViews, MemoryViews
 from understudy.distillation.distiller import Teacher
 
 
 def banked(wanted: Recipe, path: Path, **changes: Any) -> Recipe:
-    return recipe.parse(recipe.plain(wanted), {"bank.path": str(path), **changes})
+    return Recipe.load(wanted, {"bank.path": str(path), **changes})
 
 
 @contextmanager

@@ -25,14 +25,14 @@ TINY: dict[str, Any] = {
 def teacher(path: Path) -> Path:
     """Train a small teacher and return its run directory."""
     return train(
-        recipe.parse(TINY, {"student.options": {"width": 16}, "training.epochs": 3}), out=path
+        Recipe.load(TINY, {"student.options": {"width": 16}, "training.epochs": 3}), out=path
     ).path
 
 
 def distillation(teacher: Path) -> Recipe:
     """Return a short distillation by two methods, one of which measures the teacher first."""
     return replace(
-        recipe.parse(TINY),
+        Recipe.from_dict(TINY),
         teacher=recipe.Network(weights=str(teacher)),
         methods={"lshfm": {"hashes": 64}, "kd": {}},
     )

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from tests.support.plain_cnn import factory
 from tests.support.small_runs import CNN
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError
 from understudy.experiment import build
@@ -57,7 +56,7 @@ def weights(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
-    return recipe.parse(recipe.plain(wanted), changes)
+    return Recipe.load(wanted, changes)
 
 
 def trained(wanted: Recipe) -> tuple[Trainer, list[Epoch]]:

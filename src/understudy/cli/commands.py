@@ -12,7 +12,6 @@ from jsonargparse import Namespace
 
 from understudy import __version__
 from understudy.cli.flags import Entry, parse
-from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, suggestion
 
@@ -99,8 +98,8 @@ def _overview() -> str:
 def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
     """The recipe named on the command line, with every key that a flag replaced."""
     if options.recipe is None:
-        return recipe.parse({}, overrides)
-    return recipe.load(options.recipe, overrides)
+        return Recipe.load({}, overrides)
+    return Recipe.load(options.recipe, overrides)
 
 
 @contextmanager

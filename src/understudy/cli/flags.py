@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
-from understudy.config import recipe
+from understudy.config import tables
 from understudy.config.recipe import Recipe
 from understudy.config.schema import documentation, leaves
 from understudy.errors import RecipeError, suggestion
@@ -106,7 +106,7 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     text, see = " ".join(message.split()), f"See {parser.prog} --help."
     if bad := _VALUE.search(text):
         if bad["key"] in documentation(Recipe) and not bad["element"]:
-            recipe.parse({}, {bad["key"]: bad["value"]})  # which says what is wrong with it
+            Recipe.load({}, {bad["key"]: bad["value"]})  # which says what is wrong with it
         return f"--{bad['key']} cannot be {bad['value']!r}. {see}"
     if choice := _CHOICE.search(text):
         options = re.findall(r"[\w-]+", choice[3])
@@ -133,5 +133,5 @@ def _methods_flags(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         value = value if equals else next(queue, "")
         if not value or value.startswith("--"):
             raise RecipeError(f"--{path} needs a value, such as --{path} 2.")
-        found[path] = recipe.from_yaml(value)
+        found[path] = tables.from_yaml(value)
     return rest, found

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from understudy.config import recipe, tables
+from understudy.config.recipe import Recipe
 from understudy.config.tables import About
 from understudy.errors import NameNotFound
 
@@ -104,7 +105,7 @@ def _figures(name: str, about: About) -> Iterator[str]:
     figures = {"": about.published, "student alone": about.student, "teacher": about.teacher}
     known = [f"{who} {value} %".strip() for who, value in figures.items() if value]
     if known:
-        figure = _FIGURES.get(recipe.load(name).task, "top-1")
+        figure = _FIGURES.get(Recipe.load(name).task, "top-1")
         yield f"Published {figure}: {', '.join(known)}."
 
 
@@ -114,7 +115,7 @@ def _commands(name: str, about: About) -> Iterator[str]:
         row = f"{about.first}/{name.rpartition('/')[2]}"
         first = row if row in tables.shipped() else about.first
         yield from (f"{line} --out runs/first" for line in _commands(first, tables.about(first)))
-    found = recipe.load(name)
+    found = Recipe.load(name)
     words = ["understudy", "distill" if found.methods else "train", name, "--data.root DIR"]
     words += ["--teacher.weights RUN_OR_FILE"] * bool(found.methods and not found.teacher.weights)
     yield " ".join([*words, *["--student.weights runs/first/last"] * bool(about.first)])
@@ -212,8 +213,8 @@ def _models() -> Iterator[Row]:
 
 
 def _recipes() -> Iterator[Row]:
-    for name in recipe.shipped():
-        found, about = recipe.load(name), tables.about(name)
+    for name in tables.shipped():
+        found, about = Recipe.load(name), tables.about(name)
         # Without spaces: so the rows of nearly all tables stay on one line for grep.
         pair = f"{_short(found.teacher) or '–'}→{_short(found.student)}"
         # Without a method the student alone is what is trained.

@@ -7,7 +7,6 @@ Every field is a key of the YAML file and, by its dotted path, a flag of the com
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,10 +14,8 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from understudy.config.schema import build
-from understudy.config.tables import from_yaml as from_yaml
+from understudy.config.schema import build, leaves
 from understudy.config.tables import name_of, put, read
-from understudy.config.tables import shipped as shipped
 
 NOT_IN_DIGEST = (
     *("name", "data.root", "data.workers", "data.decoded"),
@@ -209,16 +206,90 @@ class Recipe:
     seed: int = 0
     """Seed of initial weights, order and augmentation."""
 
+    @classmethod
+    def load(
+        cls,
+        recipe: "str | Path | Mapping[str, Any] | Recipe",
+        overrides: Mapping[str, Any] | None = None,
+    ) -> "Recipe":
+        """Return a recipe given in any form, with some keys replaced.
+
+        A recipe from a file without a `name` takes the name it is shipped under, or that of the
+        file. See `understudy.config.tables` for `base` and `rows`.
+
+        Args:
+            recipe: Name of a shipped recipe, path of a YAML file, nested dictionary, or recipe.
+            overrides: Keys to replace, dotted or nested: `{"training.epochs": 1}` and
+                `{"training": {"epochs": 1}}` are the same. `methods`, `options` and `taps` are
+                values: a mapping replaces them whole, a dotted key such as `methods.kd.weight`
+                changes one entry. A network given as a string replaces all its keys.
+
+        Raises:
+            NameNotFound: `recipe` is neither a file nor the name of a shipped recipe.
+            RecipeError: Not YAML, an unknown key, or a value of the wrong type.
+
+        >>> Recipe.load("fashion/demo", {"training.epochs": 1}).training.epochs
+        1
+        >>> Recipe.load({"student": "resnet8"}, {"training": {"lr": 0.1}}).training.lr
+        0.1
+        """
+        if isinstance(recipe, str | Path):
+            recipe = {"name": name_of(recipe)} | read(recipe)
+        loaded = recipe if isinstance(recipe, Recipe) else cls.from_dict(recipe)
+        if not overrides:
+            return loaded
+        content = loaded.to_dict()
+        for path, value in _dotted(overrides):
+            put(content, path, value)
+        return cls.from_dict(content)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe of nested dictionaries; a missing key has its default.
+
+        Raises:
+            RecipeError: An unknown key, or a value of the wrong type; names the dotted path.
+
+        >>> Recipe.from_dict({"student": "resnet8", "training": {"epochs": 2}}).student.name
+        'resnet8'
+        """
+        return build(cls, dict(content))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as dictionaries, lists, numbers and strings: `from_dict` reads it.
+
+        >>> Recipe().to_dict()["training"]["milestones"]
+        [150, 180, 210]
+        """
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML with every key written out.
+
+        >>> print(Recipe(name="mine").to_yaml().splitlines()[0])
+        name: mine
+        """
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def flat(self) -> dict[str, Any]:
+        """Return dotted path → value of every key, methods included.
+
+        >>> Recipe(methods={"kd": {"weight": 2}}).flat()["methods.kd.weight"]
+        2
+        """
+        return dict(_flatten(self.to_dict(), ""))
+
     @property
     def digest(self) -> str:
         """Twelve hex digits that change with any key but those in `NOT_IN_DIGEST`.
 
-        Keys at their default do not count, so that a new key changes no digest of before.
+        Keys at their default do not count, so adding a key to `Recipe` changes no earlier digest.
         """
-        default = flat(Recipe())
+        default = Recipe().flat()
         content = {
             key: value
-            for key, value in flat(self).items()
+            for key, value in self.flat().items()
             if not any(fnmatchcase(key, path) for path in NOT_IN_DIGEST)
             and value != default.get(key)
         }
@@ -226,41 +297,15 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe in a file or shipped under a name, with some dotted keys replaced.
-
-    Unless it has a `name`, it goes by the one it is shipped under, or by that of the file. See
-    `understudy.recipes` for bases and tables.
-
-    Raises:
-        NameNotFound: Neither a file nor the name of a shipped recipe.
-        RecipeError: Not YAML, an unknown key, or a value of the wrong type.
-    """
-    return parse({"name": name_of(name_or_path)} | read(name_or_path), overrides or {})
-
-
-def parse(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from plain data; `overrides` maps dotted paths to values."""
-    merged = deepcopy(dict(content))
-    for path, value in (overrides or {}).items():
-        put(merged, path, value)
-    return build(Recipe, merged)
-
-
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML, every key written out."""
-    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True)
-
-
-def plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as dictionaries, lists, numbers and strings: what `parse` reads."""
-    content: dict[str, Any] = _plain(asdict(recipe))
-    return content
-
-
-def flat(recipe: Recipe) -> dict[str, Any]:
-    """Dotted path → value of every key, methods included."""
-    return dict(_flatten(plain(recipe), ""))
+def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of every override; a mapping is entered where a recipe has a group."""
+    groups = {path.rpartition(".")[0] for path, _, _ in leaves(Recipe)} - {""}
+    for key, value in overrides.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and path in groups:
+            yield from _dotted(value, f"{path}.")
+        else:
+            yield path, value
 
 
 def _flatten(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import NameNotFound
 from understudy.experiment.callback import Callback
 from understudy.experiment.compare import compare
@@ -52,9 +52,9 @@ def demo(
     root = Path(out) if out else Path("runs") / f"demo{suffix}"
     place, (teaching, learning) = Run(root / "teacher"), RECIPES[task]
     teacher = train(
-        recipe.load(teaching), out=place.path, resume=place.begun, device=device, callback=callback
+        Recipe.load(teaching), out=place.path, resume=place.begun, device=device, callback=callback
     )
-    wanted = recipe.load(learning)
+    wanted = Recipe.load(learning)
     wanted = replace(wanted, teacher=replace(wanted.teacher, weights=str(teacher.path)))
     compare(wanted, seeds=seeds, out=root, device=device, callback=callback)
     return root

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from understudy.batch import Batch
-from understudy.config import recipe as recipes
+from understudy.config.recipe import Recipe
 from understudy.errors import RunError
 from understudy.experiment import build
 from understudy.experiment.run_directory import Run
@@ -75,7 +75,7 @@ def evaluate(
         UnderstudyError: There is no student in the directory, or it was trained for other classes.
     """
     path = Path(run)
-    recipe = recipes.parse(recipes.plain(Run(path).recipe), overrides)
+    recipe = Recipe.load(Run(path).recipe, overrides)
     if not (path / "student.safetensors").is_file():
         raise RunError(f"{path} holds no student yet; continue it with --resume.")
     exam = build.examination(recipe, path / "student.safetensors")

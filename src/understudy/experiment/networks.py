@@ -66,7 +66,7 @@ def network(
         )
     made_by = Path(wanted.weights) / "recipe.yaml"
     if not wanted.name and made_by.is_file():
-        wanted = _completed(wanted, recipe.load(made_by).student)
+        wanted = _completed(wanted, Recipe.load(made_by).student)
     if not wanted.name and wanted.weights:
         raise NetworkError(
             f"The weights '{wanted.weights}' are no run directory and do not tell which network "

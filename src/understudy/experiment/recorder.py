@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from safetensors.torch import save
 
 from understudy import files
-from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RunError
 from understudy.experiment.run_directory import Run
@@ -63,7 +62,7 @@ class Recorder:
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write `recipe.yaml`, from which on the directory holds a run."""
-        self._write("recipe.yaml", recipes.dump(recipe))
+        self._write("recipe.yaml", recipe.to_yaml())
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Write `environment.json`."""

@@ -23,7 +23,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
 
@@ -55,7 +54,7 @@ class Run:
         """The recipe that was executed."""
         if not self.begun:
             raise RunError(f"{self.path} is no run directory: it has no recipe.yaml.")
-        return recipes.load(self.path / "recipe.yaml")
+        return Recipe.load(self.path / "recipe.yaml")
 
     @property
     def recipe_text(self) -> str:

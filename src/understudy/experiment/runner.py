@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from understudy.bank import Resident
-from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted
 from understudy.experiment import bank_attach, build
@@ -183,7 +182,7 @@ class Runner:
     def _train(self) -> None:
         if self.recipe.training.trackers:
             # As text, since TensorBoard takes neither a list nor nothing for a value.
-            keys = {key: str(value) for key, value in recipes.flat(self.recipe).items()}
+            keys = {key: str(value) for key, value in self.recipe.flat().items()}
             self.accelerator.init_trackers(self.recipe.name, config=keys)
         if self.callback:
             self.callback.start(self.trainer, self.recipe.name)

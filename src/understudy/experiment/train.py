@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy import tasks
-from understudy.config import recipe as recipes
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import NOT_IN_DIGEST, Recipe
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.build import Images
 from understudy.experiment.callback import Callback
@@ -96,9 +95,9 @@ def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:
 
 
 def _difference(old: Recipe, new: Recipe) -> str:
-    before, after = recipes.flat(old), recipes.flat(new)
+    before, after = old.flat(), new.flat()
     return ", ".join(
         f"{key}: {before.get(key)} there, {after.get(key)} here"
         for key in before | after
-        if before.get(key) != after.get(key) and key not in recipes.NOT_IN_DIGEST
+        if before.get(key) != after.get(key) and key not in NOT_IN_DIGEST
     )

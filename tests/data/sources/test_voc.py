@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from understudy.batch import UNLABELLED
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.data import DecodedSource, Source
 from understudy.data.sources import voc
 from understudy.data.subset import Subset
@@ -129,11 +129,11 @@ def test_difficult_objects_are_not_known_or_as_published(beside: Path) -> None:
     assert [boxes(each, -1 % len(each)) for each in theirs] == [[list(CAT[1])]] * 2
 
 
-def wanted(root: Path, task: str, **data: Any) -> recipe.Recipe:
+def wanted(root: Path, task: str, **data: Any) -> Recipe:
     student = {"name": "ssdlite", "options": {"size": 64, "extra": [16, 16, 16, 16]}}
     given = {"source": "voc", "root": str(root), "augment": "flip"} | data
     training = {"batch": 2}
-    return recipe.parse({"task": task, "data": given, "student": student, "training": training})
+    return Recipe.from_dict({"task": task, "data": given, "student": student, "training": training})
 
 
 def test_what_is_held_back_is_measured_without_difficult_objects(beside: Path) -> None:

@@ -13,7 +13,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from understudy.batch import Batch, Objects
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.errors import NetworkError
 from understudy.methods.lshfm import LSHFM
 from understudy.models import detection
@@ -303,7 +303,7 @@ def test_hashes_alone_end_training_without_a_clip() -> None:
 
 
 def test_hashes_alone_train_with_the_clip_of_the_recipe() -> None:
-    wanted = recipe.load("voc0712/lsh/retinanet_resnet101_resnet50")
+    wanted = Recipe.load("voc0712/lsh/retinanet_resnet101_resnet50")
     assert wanted.training.clip is not None
     losses = list(trained_by_hashes_alone(wanted.training.clip, steps=200))
     assert max(loss for loss, _ in losses) < 1e3

@@ -12,7 +12,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from tests.support.small_detectors import OPTIONS, detector, scene
 from understudy import tasks
-from understudy.config import recipe
+from understudy.config.recipe import Recipe
 from understudy.distillation.wire import wire
 from understudy.errors import DataError, NameNotFound, NetworkError, RecipeError
 from understudy.experiment import networks
@@ -209,7 +209,7 @@ def test_what_torchvision_trained_on_coco_comes_from_its_cache(
     with pytest.raises(NetworkError, match="has 80 classes, 3 were asked for"):
         found(3)
 
-    wanted = recipe.parse({"teacher": {"name": name, "weights": "pretrained"}})
+    wanted = Recipe.from_dict({"teacher": {"name": name, "weights": "pretrained"}})
     task = tasks.find("detection")
     names = detection.COCO_CLASSES
     assert networks.teacher(wanted, names, task, shown=64).num_classes == 80
@@ -218,7 +218,7 @@ def test_what_torchvision_trained_on_coco_comes_from_its_cache(
 
 
 def test_a_detector_takes_no_input_contract() -> None:
-    wanted = recipe.parse({"teacher": {"name": "fcos", "size": 64}})
+    wanted = Recipe.from_dict({"teacher": {"name": "fcos", "size": 64}})
     with pytest.raises(RecipeError, match=r"takes no teacher\.size"):
         networks.teacher(wanted, ("a", "b"), tasks.find("detection"), shown=64)
 
