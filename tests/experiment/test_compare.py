@@ -138,7 +138,7 @@ def test_the_whole_report_of_a_comparison_in_which_nothing_survived(
     short: Recipe, tmp_path: Path
 ) -> None:
     compare(replace(short, methods={"kd": BROKEN["kd"]}), seeds=[0], out=tmp_path)
-    assert "No method survived its training." in report(tmp_path).read_text()
+    assert "The training of every method diverged." in report(tmp_path).read_text()
 
 
 def test_a_control_that_diverges_ends_the_comparison(short: Recipe, tmp_path: Path) -> None:
