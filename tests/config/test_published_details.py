@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from understudy import models
-from understudy.config import recipe, tables
+from understudy.config import tables
+from understudy.config.recipe import Recipe
 from understudy.data import Loader, MemoryViews
 from understudy.distillation.distiller import Weight
 from understudy.errors import DataError
@@ -31,7 +32,7 @@ def steps(images: int, *, batch: int, drop_last: bool) -> int:
     ],
 )
 def test_an_epoch_has_the_published_number_of_steps(row: str, images: int, published: int) -> None:
-    training = recipe.load(row).training
+    training = Recipe.load(row).training
     assert steps(images, batch=training.batch, drop_last=training.drop_last) == published
 
 
@@ -60,7 +61,7 @@ def test_mdistiller_counts_a_warm_up_from_one_and_nd_from_zero() -> None:
 def test_recipes_count_their_warm_up_as_their_code_does(
     row: str, method: str, counts_from: int
 ) -> None:
-    assert recipe.load(row).methods[method]["weight"].get("warmup_counts_from", 0) == counts_from
+    assert Recipe.load(row).methods[method]["weight"].get("warmup_counts_from", 0) == counts_from
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_layers_added_to_other_networks_start_as_those_of_torch() -> None:
 def test_nd_on_imagenet_starts_its_embedding_from_the_published_spread(
     row: str, bias: float
 ) -> None:
-    keys = dict(recipe.load(f"imagenet/{row}/resnet50_resnet18").methods["nd"])
+    keys = dict(Recipe.load(f"imagenet/{row}/resnet50_resnet18").methods["nd"])
     keys.pop("weight")
     student = Shapes("the student", {"penultimate": (512,), "logits": (1000,)})
     teacher = Shapes("the teacher", {"penultimate": (2048,), "logits": (1000,)})
