@@ -1,10 +1,10 @@
-"""Weights from disk, read without running any code, and their digest.
+"""Loads weights from disk without running code from the file, and computes their digest.
 
-Names in a file need not be those of the network. What wrappers and training frameworks put before
-them is found by comparing both: the part of the file that has most of the network's names, the
-first of equals. So `module.encoder_q.` of MoCo v1 and v2, `module.base_encoder.` of MoCo v3 and
-`backbone.` of DINO are read as they are; of DINO's two networks, the teacher. Other spellings
-(DINOv2, DINOv3) are left to timm, for its networks.
+Names in a file may have a prefix that wrappers and training frameworks add. It is found by
+comparing the names with those of the network: the prefix under which most of the network's names
+are, the first of equals. So files of MoCo v1 and v2 (`module.encoder_q.`), MoCo v3
+(`module.base_encoder.`) and DINO (`backbone.`) load without conversion; of DINO's two networks the
+teacher is loaded. Other spellings (DINOv2, DINOv3) are converted by timm, for its networks.
 """
 
 import hashlib
@@ -24,51 +24,53 @@ from understudy.errors import NetworkError
 
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
 _STUDENT = "student.module."
-"""What stands before the student's names among all that a run trains."""
+"""Prefix of the student's names in a checkpoint of a run, which holds all that is trained."""
 
 
 def load(
     module: nn.Module, path: str | Path, *, classifier: str = "", reset_classifier: bool = False
 ) -> None:
-    """Fill a module with the weights of a file or of a run.
+    """Load the weights of a file or run directory into a module.
 
     Args:
         module: The plain network, without taps.
-        path: `.safetensors`; a state dict saved by torch, perhaps inside a checkpoint and with
-            something before its names; a run directory (its `student.safetensors`); or its folder
+        path: `.safetensors`; a state dict saved by torch, perhaps inside a checkpoint and with a
+            prefix before its names; a run directory (its `student.safetensors`); or its folder
             `last`, where an embedding layer is not folded into the classifier.
         classifier: Path of the classifier, for the message if its classes differ.
-        reset_classifier: Leave the classifier as it is if the file has none, or of other classes.
+        reset_classifier: Leave the module's classifier unchanged if the file has none, or one of
+            other classes.
 
     Raises:
         NetworkError: No such file, pickled code in it, or tensors that do not fit.
     """
-    own = module.state_dict()
-    state = _headless(_translated(_stripped(read(path), own), module), module)
-    # Files of before 2018 do not count batches; nothing but norms without momentum reads the count.
-    state = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | state
+    current = module.state_dict()
+    state = _without_prefix(read(path), current)
+    state = _without_classifier(_converted_by_timm(state, module), module)
+    # Files from before 2018 do not count batches; only norms without momentum read the count.
+    state = {k: v for k, v in current.items() if k.endswith("num_batches_tracked")} | state
     if reset_classifier and classifier:
         for key in (f"{classifier}.weight", f"{classifier}.bias"):
-            if key in own and (key not in state or state[key].shape != own[key].shape):
-                state[key] = own[key]
-    problem = _mismatch(state, own, classifier)
+            if key in current and (key not in state or state[key].shape != current[key].shape):
+                state[key] = current[key]
+    problem = _mismatch(state, current, classifier)
     if problem:
         raise NetworkError(f"The weights in {path} do not fit {type(module).__name__}: {problem}")
     module.load_state_dict(state)
 
 
 def count_classes(module: nn.Module, path: str | Path, classifier: str) -> int | None:
-    """How many classes the weights for a module are of; None if they hold no such classifier.
+    """Return the number of classes of a module's weights in a file; None without the classifier.
 
     Raises:
         NetworkError: As for `read`.
     """
-    weight = _stripped(read(path), module.state_dict()).get(f"{classifier}.weight")
+    weight = _without_prefix(read(path), module.state_dict()).get(f"{classifier}.weight")
     return None if weight is None else len(weight)
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file, run directory, or folder of checkpoints.
+    """Read the state dict in a file, run directory, or folder of checkpoints.
 
     Raises:
         NetworkError: No such file, or one that cannot be read without running code from it.
@@ -82,7 +84,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        with torch.serialization.safe_globals([Namespace]):  # the flags of a training script
+        with torch.serialization.safe_globals([Namespace]):  # flags of a training script
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NetworkError(
@@ -96,7 +98,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 
 def digest(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of a module's state dict, as hex."""
+    """Return the SHA-256 of names, types, shapes and bytes of a module's state dict, as hex."""
     result = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
@@ -106,10 +108,10 @@ def digest(module: nn.Module) -> str:
 
 
 def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
-    """The dictionary of tensors inside a checkpoint; inside a run's own, the student's."""
+    """Return the dictionary of tensors inside a checkpoint; in a run's checkpoint the student's."""
     if isinstance(content, dict) and isinstance(content.get("trainable"), dict):
-        own = content["trainable"].items()
-        return {k.removeprefix(_STUDENT): v for k, v in own if k.startswith(_STUDENT)}
+        trained = content["trainable"].items()
+        return {k.removeprefix(_STUDENT): v for k, v in trained if k.startswith(_STUDENT)}
     for key in _HOLDERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -123,68 +125,68 @@ def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _stripped(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a state dict that is the module's, without what stands before its names."""
-    if set(state) & set(own):
+def _without_prefix(state: dict[str, Tensor], current: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries of a state dict that are the module's, without a common prefix."""
+    if set(state) & set(current):
         return state
-    found = Counter(
+    prefixes = Counter(
         ".".join(parts[:start]) + "."
         for parts in (key.split(".") for key in state)
         for start in range(1, len(parts))
-        if ".".join(parts[start:]) in own
+        if ".".join(parts[start:]) in current
     )
-    prefix, names = max(found.items(), key=lambda item: item[1], default=("", 0))
-    if 2 * names < len(own):
-        return state  # a few equal names say nothing
+    prefix, names = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
+    if 2 * names < len(current):
+        return state  # names such as `0.weight` are equal by chance
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _translated(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The names and forms that timm gives to what others have published of its networks."""
+def _converted_by_timm(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Convert weights that others published of a network of timm to timm's names and shapes."""
     file = sys.modules.get(type(module).__module__)
-    translate: Callable[..., dict[str, Tensor]] | None = getattr(file, "checkpoint_filter_fn", None)
-    own = module.state_dict()
-    fits = all(key in state and state[key].shape == own[key].shape for key in own)
-    if fits or translate is None:
+    convert: Callable[..., dict[str, Tensor]] | None = getattr(file, "checkpoint_filter_fn", None)
+    current = module.state_dict()
+    fits = all(key in state and state[key].shape == current[key].shape for key in current)
+    if fits or convert is None:
         return state
     try:
-        return translate(dict(state), module)
-    except Exception:  # of another architecture, which is what the mismatch will say
+        return convert(dict(state), module)
+    except Exception:  # weights of another architecture: `_mismatch` describes the difference
         return state
 
 
-def _headless(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Without what the file has where a network of timm was built without its classifier."""
+def _without_classifier(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Drop the file's classifier if a network of timm was built without one."""
     heads = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
-    known = dict(module.named_modules())
-    gone = tuple(f"{path}." for path in heads if isinstance(known.get(path), nn.Identity))
-    return {key: value for key, value in state.items() if not key.startswith(gone)}
+    modules = dict(module.named_modules())
+    dropped = tuple(f"{path}." for path in heads if isinstance(modules.get(path), nn.Identity))
+    return {key: value for key, value in state.items() if not key.startswith(dropped)}
 
 
-def _of(own: dict[str, Tensor], path: str) -> list[str]:
-    return [key for key in own if key.startswith(f"{path}.")]
-
-
-def _mismatch(state: dict[str, Tensor], own: dict[str, Tensor], classifier: str) -> str:
-    """What is wrong, nearest cause first; nothing if all fits."""
+def _mismatch(state: dict[str, Tensor], current: dict[str, Tensor], classifier: str) -> str:
+    """Describe what does not fit, the likeliest cause first; "" if all fits."""
     weight = f"{classifier}.weight"
-    if weight in state and weight in own and len(state[weight]) != len(own[weight]):
+    if weight in state and weight in current and len(state[weight]) != len(current[weight]):
         return (
-            f"their classifier has {len(state[weight])} classes, {len(own[weight])} were asked "
+            f"their classifier has {len(state[weight])} classes, {len(current[weight])} were asked "
             "for. Use weights trained for these classes."
         )
-    if classifier and {k for k in own if k not in state} == set(_of(own, classifier)):
+    missing, unexpected = current.keys() - state.keys(), state.keys() - current.keys()
+    if classifier and missing == {key for key in current if key.startswith(f"{classifier}.")}:
         return (
             "they hold no classifier, as self-supervised ones do. Build the network without one, "
             "by `options: {num_classes: 0}` for timm."
         )
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     sizes = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
+        f"{k} {tuple(state[k].shape)} instead of {tuple(current[k].shape)}"
+        for k in current
+        if k in state and state[k].shape != current[k].shape
     ]
-    parts = {"missing": missing, "unexpected": unexpected, "of another size": sizes}
-    found = [f"{len(v)} {k} ({', '.join(v[:3])}…)" for k, v in parts.items() if v]
-    return "; ".join(found) + ". It is probably another architecture." if found else ""
+    groups = {
+        "missing": sorted(missing),
+        "unexpected": sorted(unexpected),
+        "of another size": sizes,
+    }
+    parts = [f"{len(v)} {k} ({', '.join(v[:3])}…)" for k, v in groups.items() if v]
+    return "; ".join(parts) + ". It is probably another architecture." if parts else ""

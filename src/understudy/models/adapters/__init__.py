@@ -1,1 +1,1 @@
-"""Networks of other libraries and of the user's own files, one adapter each."""
+"""Adapters that build networks of other libraries and of the user's own files, one file each."""

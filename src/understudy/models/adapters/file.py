@@ -1,4 +1,4 @@
-"""Adapter for a network of the user's own: a function in a file."""
+"""Adapter for a network that a function in the user's own file builds."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ from understudy.models.preprocessing import ANY_INPUT, Input
 def build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Input]:
-    """What the function `path/to/file.py:factory` returns for the options.
+    """Call the function `path/to/file.py:factory` with the options; return module and contract.
 
-    The function receives `num_classes` and `pretrained` too if its signature has them. It may
-    return a module, or a `Network` that says what its images must be.
+    The function also receives `num_classes` and `pretrained` if its signature has them. It returns
+    a module, or a `Network` with an input contract of its own.
 
     Raises:
         NetworkError: No such file or function, it fails, or it returns no module.
     """
     path, _, factory_name = name.rpartition(":")
     factory = _function(Path(path), factory_name, name)
-    offered = {"num_classes": num_classes, "pretrained": pretrained}
-    wanted = inspect.signature(factory).parameters
-    if pretrained and "pretrained" not in wanted:
+    parameters = inspect.signature(factory).parameters
+    if pretrained and "pretrained" not in parameters:
         raise NetworkError(f"{name} has no parameter `pretrained`; name a file of weights instead.")
-    arguments = {key: v for key, v in offered.items() if key in wanted and v is not None}
+    arguments = {"num_classes": num_classes, "pretrained": pretrained}
+    arguments = {k: v for k, v in arguments.items() if k in parameters and v is not None}
     try:
         module = factory(**{**arguments, **options})
     except Exception as error:
@@ -43,6 +43,7 @@ def build(
 
 
 def _function(path: Path, factory: str, name: str) -> Any:
+    """Import a file and return its function."""
     spec = spec_from_file_location(path.stem, path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise NetworkError(f"There is no Python file {str(path)!r}, asked for by {name!r}.")

@@ -1,4 +1,4 @@
-"""Adapter for image models that Hugging Face transformers has saved in a folder."""
+"""Adapter for image models saved by Hugging Face transformers in a folder."""
 
 import json
 from collections.abc import Mapping
@@ -11,13 +11,15 @@ from understudy.errors import NetworkError
 from understudy.models.preprocessing import Input
 
 _INTERPOLATION = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Numbers of PIL's resampling filters, as the files of image processors hold them."""
+"""Number of PIL's resampling filter, as in the files of image processors → name."""
 
 
 def build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Input]:
-    """The model in a folder with the weights saved there, and what it wants its images to be.
+    """Load the model and weights in a folder; return it with the input contract saved there.
+
+    `num_classes` and `pretrained` are ignored: the folder determines both.
 
     Raises:
         NetworkError: transformers is not installed, the folder does not hold a model and its image
@@ -49,6 +51,7 @@ def build(
 
 
 def _json(file: Path) -> dict[str, Any]:
+    """Read a JSON file of the folder."""
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -60,7 +63,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _input(content: dict[str, Any]) -> Input:
-    """The input contract in an image processor's file."""
+    """Convert an image processor's settings to an input contract."""
     size = content.get("crop_size") if content.get("do_center_crop") else content.get("size")
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")

@@ -1,4 +1,4 @@
-"""Adapter for timm: any of its models, with the input contract of its weights."""
+"""Adapter for the models of timm, with the input contract of their weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,10 @@ from understudy.models.preprocessing import Input
 def build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Input]:
-    """A model of timm and what it wants its images to be.
+    """Build a model of timm; return it with its input contract.
 
-    The options go first: `num_classes: 0` builds one without a classifier, whatever classes the
-    data have.
+    The options take precedence: `num_classes: 0` builds a model without a classifier, whatever
+    classes the data have.
 
     Raises:
         NetworkError: timm has no such model, does not take the options, or cannot get the weights.
@@ -28,9 +28,8 @@ def build(
             "timm.list_models() lists what there is."
         )
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    wanted = {**classes, **options}
     try:
-        module: nn.Module = timm.create_model(name, pretrained=pretrained, **wanted)
+        module: nn.Module = timm.create_model(name, pretrained=pretrained, **{**classes, **options})
     except Exception as error:
         hint = " Without a connection, name a file of weights instead." if pretrained else ""
         raise NetworkError(f"timm cannot build {name!r}: {error}{hint}") from error

@@ -17,9 +17,9 @@ _SMALL_LINEAR = ("mobilenet_v2", "mobilenet_v3", "regnet", "vgg")
 def build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Input]:
-    """A model of torchvision and what it wants its images to be.
+    """Build a model of torchvision; return it with its input contract.
 
-    Auxiliary classifiers (GoogLeNet, Inception) are left out: no task here trains them.
+    Auxiliary classifiers (GoogLeNet, Inception) are removed: no task trains them.
 
     Raises:
         NetworkError: torchvision has no such model, does not take the options, or cannot get the
@@ -41,20 +41,16 @@ def build(
         hint = " Without a connection, name a file of weights instead." if pretrained else ""
         raise NetworkError(f"torchvision cannot build {name!r}: {error}{hint}") from error
     if getattr(module, "aux_logits", False):
-        for path, off in {
-            "aux_logits": False,
-            "aux1": None,
-            "aux2": None,
-            "AuxLogits": None,
-        }.items():
-            setattr(module, path, off)
+        module.aux_logits = False  # type: ignore[assignment]
+        for path in ("aux1", "aux2", "AuxLogits"):
+            setattr(module, path, None)
     if name.startswith(_SMALL_LINEAR):
         # Read by `Network` for layers that it adds: they start as those that torchvision made.
         setattr(module, "initialise", small_linear)  # noqa: B010 - mypy takes it for a submodule
-    view = weights.transforms()
+    preset = weights.transforms()
     return module, Input(
-        size=view.crop_size[0],
-        mean=tuple(view.mean),
-        std=tuple(view.std),
-        interpolation=view.interpolation.value,
+        size=preset.crop_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
     )

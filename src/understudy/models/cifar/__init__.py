@@ -1,10 +1,10 @@
-"""The networks of the CIFAR papers, one file per family.
+"""Networks of the CIFAR distillation papers, one file per family.
 
-A family is a file with a table `MODELS`: name → function of `num_classes` that gives the network.
-The file's existence is its registration. Its class says where the features are (`taps`, an
+A family is a file with a table `MODELS`: name → function of `num_classes` that builds the network.
+A file in this folder needs no registration. Its class declares where the features are (`taps`, an
 attribute of the instance), which layer is the classifier (`classifier_path`), and how a new layer
-is initialised (`initialise`). All of them are the networks on which the methods were published
-(Tian et al., ICLR 2020, arXiv 1910.10699), and take images of other sizes as well.
+is initialised (`initialise`). All of them are networks on which the methods were published (Tian et
+al., ICLR 2020, arXiv 1910.10699); they also take images of other sizes.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from torch import nn
 from understudy.models.preprocessing import Input
 
 INPUT = Input(size=32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
-"""What all of them were published with."""
+"""Input contract that all of them were published with."""
 
 
 @cache
 def models() -> dict[str, Callable[..., nn.Module]]:
-    """Name → factory of every network of every family."""
-    found: dict[str, Callable[..., nn.Module]] = {}
+    """Return name → factory of all networks."""
+    factories: dict[str, Callable[..., nn.Module]] = {}
     for file in iter_modules(__path__):
         if not file.name.startswith("_"):
-            found |= import_module(f"{__name__}.{file.name}").MODELS
-    return found
+            factories |= import_module(f"{__name__}.{file.name}").MODELS
+    return factories

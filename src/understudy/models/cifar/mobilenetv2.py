@@ -13,11 +13,14 @@ from understudy.models.initialisation import he, small_linear
 
 _GROUPS = [(8, 1, 1, 1), (12, 2, 1, 6), (16, 3, 2, 6), (32, 4, 2, 6), (48, 3, 1, 6)]
 _GROUPS += [(80, 3, 2, 6), (160, 1, 1, 6)]
-"""Width, blocks, stride and expansion of each group of blocks."""
+"""Width, number of blocks, stride and expansion of each group of blocks."""
 
 
 class Block(nn.Module):
-    """Expand, filter each channel, project linearly; with a shortcut if the shape is kept."""
+    """Inverted residual block: 1×1 expansion, depthwise 3×3, linear 1×1 projection.
+
+    It has a shortcut if input and output have the same shape.
+    """
 
     def __init__(self, width_in: int, width: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -35,13 +38,13 @@ class Block(nn.Module):
         self.residual = stride == 1 and width_in == width
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width h2 w2"]:
-        """The projected map, not activated."""
+        """Compute the projected map, without activation."""
         y: Tensor = self.branch(x)
         return x + y if self.residual else y
 
 
 class MobileNetV2(nn.Module):
-    """Inverted residuals at half width; logits from 1280 features."""
+    """MobileNetV2 at half width, with a penultimate vector of width 1280."""
 
     classifier_path = "fc"
     taps: ClassVar = {
@@ -63,14 +66,14 @@ class MobileNetV2(nn.Module):
             nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
         )
         self.groups = nn.Sequential()
-        before = 16
+        width_in = 16
         for width, blocks, stride, expansion in _GROUPS:
-            first = Block(before, width, stride, expansion)
+            first = Block(width_in, width, stride, expansion)
             rest = (Block(width, width, 1, expansion) for _ in range(blocks - 1))
             self.groups.append(nn.Sequential(first, *rest))
-            before = width
+            width_in = width
         self.head = nn.Sequential(
-            nn.Conv2d(before, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU()
+            nn.Conv2d(width_in, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU()
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(1280, num_classes)
@@ -78,12 +81,12 @@ class MobileNetV2(nn.Module):
 
     @staticmethod
     def initialise(layer: nn.Module) -> None:
-        """He-normal convolutions; linear layers from N(0, 0.01²) with zero bias."""
+        """Initialise convolutions He-normal, linear layers from N(0, 0.01²) with zero bias."""
         he(layer)
         small_linear(layer)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Logits."""
+        """Compute the logits."""
         x = self.head(self.groups(self.stem(images)))
         logits: Tensor = self.fc(self.pool(x).flatten(1))
         return logits

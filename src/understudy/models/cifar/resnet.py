@@ -14,7 +14,7 @@ from understudy.models.initialisation import he
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut, which is projected if the shape changes."""
+    """Basic block: two 3×3 convolutions and a shortcut, projected if the shape changes."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -30,17 +30,17 @@ class Block(nn.Module):
         self.act2 = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width h2 w2"]:
-        """Activated sum of branch and shortcut."""
+        """Compute the activated sum of branch and shortcut."""
         y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
         out: Tensor = self.act2(y + self.shortcut(x))
         return out
 
 
 class ResNet(nn.Module):
-    """A residual network of three stages.
+    """Residual network of three stages.
 
     Args:
-        num_classes: Width of the logits.
+        num_classes: Number of classes.
         depth: 6n + 2.
         widths: Channels of the stem and of the three stages.
     """
@@ -60,9 +60,9 @@ class ResNet(nn.Module):
         )
         self.stages = nn.Sequential()
         for number, width in enumerate(stages):
-            before = widths[number]
+            width_in = widths[number]
             strides = [min(number + 1, 2)] + [1] * (blocks - 1)
-            inputs = [before] + [width] * (blocks - 1)
+            inputs = [width_in] + [width] * (blocks - 1)
             self.stages.append(
                 nn.Sequential(*(Block(i, width, s) for i, s in zip(inputs, strides, strict=True)))
             )
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
     initialise = staticmethod(he)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Logits."""
+        """Compute the logits."""
         logits: Tensor = self.fc(self.pool(self.stages(self.stem(images))).flatten(1))
         return logits
 

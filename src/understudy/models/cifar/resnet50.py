@@ -7,7 +7,7 @@ from understudy.models.initialisation import he
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, the last four times as wide, and a shortcut."""
+    """Bottleneck block: 1×1, 3×3 and 1×1 convolutions, the last four times as wide; a shortcut."""
 
     def __init__(self, width_in: int, narrow: int, stride: int) -> None:
         super().__init__()
@@ -29,13 +29,13 @@ class Bottleneck(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b wide h2 w2"]:
-        """Activated sum of branch and shortcut."""
+        """Compute the activated sum of branch and shortcut."""
         out: Tensor = self.act(self.branch(x) + self.shortcut(x))
         return out
 
 
 class ResNet50(nn.Module):
-    """Four stages of 3, 4, 6 and 3 bottlenecks; logits from 2048 features."""
+    """ResNet50: stages of 3, 4, 6 and 3 bottlenecks, with a penultimate vector of width 2048."""
 
     classifier_path = "fc"
     blocks = (3, 4, 6, 3)
@@ -47,22 +47,24 @@ class ResNet50(nn.Module):
         )
         self.stages = nn.Sequential()
         self.taps = {"stem": "stem", "penultimate": "fc:input"}
-        before = 64
+        width_in = 64
         for number, blocks in enumerate(self.blocks):
             narrow = 64 * 2**number
             rest = (Bottleneck(4 * narrow, narrow, 1) for _ in range(blocks - 1))
-            self.stages.append(nn.Sequential(Bottleneck(before, narrow, min(number + 1, 2)), *rest))
+            self.stages.append(
+                nn.Sequential(Bottleneck(width_in, narrow, min(number + 1, 2)), *rest)
+            )
             self.taps[f"stage{number + 1}/preact"] = f"stages.{number}.{blocks - 1}.act:input"
             self.taps[f"stage{number + 1}"] = f"stages.{number}"
-            before = 4 * narrow
+            width_in = 4 * narrow
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(before, num_classes)
+        self.fc = nn.Linear(width_in, num_classes)
         self.apply(self.initialise)
 
     initialise = staticmethod(he)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Logits."""
+        """Compute the logits."""
         logits: Tensor = self.fc(self.pool(self.stages(self.stem(images))).flatten(1))
         return logits
 

@@ -13,11 +13,11 @@ from understudy.models.initialisation import he, small_linear
 
 
 class VGG(nn.Module):
-    """A plain convolutional network.
+    """VGG without hidden linear layers.
 
     Args:
-        num_classes: Width of the logits.
-        convolutions: How many in each of the five groups.
+        num_classes: Number of classes.
+        convolutions: Number of convolutions in each of the five groups.
     """
 
     classifier_path = "fc"
@@ -39,12 +39,12 @@ class VGG(nn.Module):
 
     @staticmethod
     def initialise(layer: nn.Module) -> None:
-        """He-normal convolutions; linear layers from N(0, 0.01²); every bias zero."""
+        """Initialise convolutions He-normal, linear layers from N(0, 0.01²), every bias zero."""
         he(layer)
         small_linear(layer)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Logits."""
+        """Compute the logits."""
         pooled = 4 if images.shape[-1] == 64 else 3
         x = images
         for number, group in enumerate(self.groups):
@@ -54,6 +54,7 @@ class VGG(nn.Module):
 
 
 def _group(width_in: int, width: int, count: int) -> nn.Sequential:
+    """Build `count` 3×3 convolutions with norm and activation."""
     layers = nn.Sequential()
     for number in range(count):
         layers.append(nn.Conv2d(width if number else width_in, width, 3, padding=1))

@@ -14,7 +14,10 @@ from understudy.models.initialisation import he, zero_bias
 
 
 class Block(nn.Module):
-    """Norm, activation, convolution, twice; a projected shortcut shares the first activation."""
+    """Pre-activated block: norm, activation and 3×3 convolution, twice, and a shortcut.
+
+    A projected shortcut starts from the first activation.
+    """
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -29,19 +32,19 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width h2 w2"]:
-        """Sum of branch and shortcut, without activation."""
+        """Compute the sum of branch and shortcut, without activation."""
         y = self.act1(self.bn1(x))
         branch: Tensor = self.conv2(self.act2(self.bn2(self.conv1(y))))
         return branch + (x if self.shortcut is None else self.shortcut(y))
 
 
 class WideResNet(nn.Module):
-    """A wide residual network of three stages.
+    """Wide residual network of three stages.
 
     Args:
-        num_classes: Width of the logits.
+        num_classes: Number of classes.
         depth: 6n + 4.
-        width: Factor w of the widths.
+        width: Widening factor w.
     """
 
     classifier_path = "fc"
@@ -72,12 +75,12 @@ class WideResNet(nn.Module):
 
     @staticmethod
     def initialise(layer: nn.Module) -> None:
-        """He-normal convolutions; linear layers as PyTorch's but with zero bias."""
+        """Initialise convolutions He-normal; PyTorch's linear layers, with zero bias."""
         he(layer)
         zero_bias(layer)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Logits."""
+        """Compute the logits."""
         x = self.act(self.bn(self.stages(self.stem(images))))
         logits: Tensor = self.fc(self.pool(x).flatten(1))
         return logits
