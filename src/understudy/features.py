@@ -1,4 +1,4 @@
-"""What a network gives: named features of one forward pass, and their shapes beforehand."""
+"""Named features of a network, their shapes, and the protocols by which methods see networks."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,28 +12,29 @@ from understudy.batch import Batch
 from understudy.errors import ShapeError, suggestion
 
 Features = dict[str, Tensor]
-"""Name → tensor: a map `(batch, channels, height, width)`, tokens or a vector `(batch, dim)`."""
+"""Name → tensor: a map `(batch, channels, height, width)`, tokens `(batch, tokens, dim)` or a
+vector `(batch, dim)`."""
 
 Kind = Literal["vector", "tokens", "map"]
 _KINDS: dict[int, Kind] = {1: "vector", 2: "tokens", 3: "map"}
 
 
 class Shapes(Mapping[str, tuple[int, ...]]):
-    """The shape of every feature of one network, without the batch dimension.
+    """Shape of every feature of one network, without the batch dimension.
 
-    `shapes["stage3"]` is `(channels, height, width)`. Asking for a feature that the network
-    does not have raises `ShapeError` with the names there are and the nearest spelling.
+    `shapes["stage3"]` is `(channels, height, width)`. An unknown name raises `ShapeError`, which
+    lists the existing names and suggests the nearest spelling.
 
     Args:
-        owner: What errors call the network.
+        owner: Name of the network in error messages.
         shapes: Name → shape.
         exclusive_classes: True if classes exclude each other, so that a row of `logits` goes
             through a softmax; if False, every logit goes through a sigmoid of its own.
-        classes: How many values a label has; default: as many as there are logits.
-        softmaxes: Into how many equal parts a row of `logits` is cut, each of which goes through a
-            softmax; 0 without any. Default: 1 if `exclusive_classes`.
-        groups: Shapes of the rows of several groups of locations, by the name of the group: feature
-            `penultimate` of the group `level1` is named `level1/penultimate`.
+        classes: Number of classes of the labels; default: the number of logits.
+        softmaxes: Number of softmaxes in a row of `logits`: the row is cut into so many equal
+            parts. 0 if none. Default: 1 if `exclusive_classes`, else 0.
+        groups: Shapes of each group of locations, by group name: feature `penultimate` of the group
+            `level1` is named `level1/penultimate`.
     """
 
     def __init__(
@@ -75,25 +76,29 @@ class Shapes(Mapping[str, tuple[int, ...]]):
 
     @property
     def classes(self) -> int | None:
-        """How many values a label has; None if nobody knows."""
+        """Number of classes; None if unknown."""
         known = self._classes is not None or "logits" not in self
         return self._classes if known else self.vector("logits")
 
     def independent(self) -> "Shapes":
-        """The same, of a network whose classes do not exclude each other."""
+        """Return the same shapes for a network whose classes do not exclude each other."""
         return Shapes(self.owner, self._shapes, exclusive_classes=False, classes=self._classes)
 
     def kind(self, name: str) -> Kind:
-        """Whether feature `name` is a vector, tokens or a map."""
+        """Return whether feature `name` is a vector, tokens or a map."""
         return _KINDS[len(self[name])]
 
     def width(self, name: str) -> int:
-        """Channels of a map, dimension of tokens or of a vector."""
+        """Return the channels of a map, or the dimension of tokens or of a vector."""
         shape = self[name]
         return shape[0] if len(shape) == 3 else shape[-1]
 
     def vector(self, name: str) -> int:
-        """Dimension of the vector `name`; `ShapeError` if it is a map or tokens."""
+        """Return the dimension of the vector `name`.
+
+        Raises:
+            ShapeError: The feature is a map or tokens.
+        """
         if self.kind(name) != "vector":
             raise ShapeError(
                 f"This method compares vectors, but {name!r} of {self.owner} is "
@@ -103,7 +108,11 @@ class Shapes(Mapping[str, tuple[int, ...]]):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Names of the stages, first to last; `ShapeError` if there is none."""
+        """Names of the stages, first to last.
+
+        Raises:
+            ShapeError: The network has no stages.
+        """
         names = [name for name in self._shapes if re.fullmatch(r"stage\d+", name)]
         if not names:
             raise ShapeError(
@@ -114,20 +123,20 @@ class Shapes(Mapping[str, tuple[int, ...]]):
 
 
 class Locations(Protocol):
-    """Locations in images at which both networks are read: boxes, or positions of a dense head."""
+    """Locations in images at which both networks are read: boxes, or cells of a dense head."""
 
     def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one forward pass of a network gives a step of training.
+    """Result of one forward pass of a network in a training step.
 
     Attributes:
-        features: Of the images, or of locations in them.
-        batch: What the rows of the features are of: images with labels, or locations with theirs.
-        losses: The network's own losses on labels, by name; empty where the task computes one.
-        locations: Where the other network is to be read; None for whole images.
+        features: Features of the images, or of locations in them.
+        batch: Images, or locations, that the rows of the features belong to, with their labels.
+        losses: The network's own losses on the labels, by name; empty if the task computes one.
+        locations: Locations at which to read the other network; None for whole images.
     """
 
     features: Features
@@ -137,7 +146,7 @@ class Observation:
 
 
 class TeacherOutputs(Protocol):
-    """The teacher's view of the training images, for a method's `prepare`."""
+    """The teacher's classifier and its features of the training images, for `Method.prepare`."""
 
     @property
     def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
@@ -145,17 +154,17 @@ class TeacherOutputs(Protocol):
 
     @property
     def classifier_bias(self) -> Float[Tensor, " classes"] | None:
-        """Bias of that layer; None if it has none."""
+        """Bias of the teacher's last linear layer; None if it has none."""
 
     @property
     def num_images(self) -> int:
-        """How many images one pass delivers."""
+        """Number of images in one pass."""
 
     def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
-        """One pass over the training images: each once, clean or in its augmented view 0.
+        """Iterate once over the training images, clean or in their augmented view 0.
 
-        Features that come from a bank need no images: those of their batch are then an empty
-        tensor `(batch, 3, 0, 0)`.
+        If features come from a bank, the images are not loaded: `images` of the batch is then an
+        empty tensor `(batch, 3, 0, 0)`.
         """
 
     def group(self, name: str) -> "TeacherOutputs":
@@ -163,7 +172,7 @@ class TeacherOutputs(Protocol):
 
 
 class Extendable(Protocol):
-    """A student as a method sees it when it wants to add layers that stay."""
+    """A student to which a method can add layers that stay in it after training."""
 
     @property
     def shapes(self) -> Shapes:
@@ -171,47 +180,47 @@ class Extendable(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """The student as it is outside of Understudy."""
+        """The student's plain module."""
 
     def embed(self, dim: int) -> None:
         """Insert a linear embedding layer of width `dim` before the classifier."""
 
     def insert(self, feature: str, layer: nn.Module, taps: Mapping[str, str]) -> None:
-        """Let the map `feature` pass through a layer that stays; `taps` name what is read in it."""
+        """Insert a layer after the map `feature`; `taps` name features to read inside the layer."""
 
     def rehead(self, layer: nn.Module, classifier: nn.Linear) -> None:
-        """Let `penultimate/map` pass through a layer that stays, and classify its average anew."""
+        """Insert a layer after `penultimate/map` and replace the classifier of its average."""
 
     def depends_only_on_mean(self, feature: str) -> bool:
-        """Whether nothing but the mean over the locations of the map `feature` matters."""
+        """Return True if the output depends only on the spatial mean of the map `feature`."""
 
 
 class Group(Extendable, Protocol):
-    """A group of locations of a network, as a method sees it."""
+    """One group of locations of a network, such as one level of SSD."""
 
     @property
     def classifier_weight(self) -> Float[Tensor, "scores dim"]:
-        """Weight of what gives the logits of the group."""
+        """Weight of the layer that computes the group's logits."""
 
     @property
     def classifier_bias(self) -> Float[Tensor, " scores"] | None:
-        """Bias of it; None if it has none."""
+        """Bias of that layer; None if it has none."""
 
 
 def of_group(features: Mapping[str, Tensor], group: str) -> Features:
-    """The features of one group of locations, without its name before theirs."""
-    mine = f"{group}/"
-    return {k.removeprefix(mine): x for k, x in features.items() if k.startswith(mine)}
+    """Select the features of one group of locations; their names lose the group's prefix."""
+    prefix = f"{group}/"
+    return {k.removeprefix(prefix): x for k, x in features.items() if k.startswith(prefix)}
 
 
 def by_group(
     features: Mapping[str, Tensor], batch: Batch, groups: Iterable[str]
 ) -> dict[str, tuple[Features, Batch]]:
-    """Features and rows of each group; the rows of a batch follow each other group by group."""
-    found, start = {}, 0
+    """Split features and batch by group; the batch holds the rows group after group."""
+    result, start = {}, 0
     for group in groups:
-        own = of_group(features, group)
-        end = start + len(next(iter(own.values())))
-        found[group] = own, batch[start:end]
+        group_features = of_group(features, group)
+        end = start + len(next(iter(group_features.values())))
+        result[group] = group_features, batch[start:end]
         start = end
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Small pieces of mathematics that several methods share; finite wherever their inputs are."""
+"""Mathematics that several methods share; results and gradients are finite for finite inputs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,47 +17,47 @@ _ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-
 
 
 def unit(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
-    """Rows scaled to length one; a zero row stays zero and gets a zero gradient.
+    """Scale rows to Euclidean length 1; a zero row stays zero and has gradient zero.
 
     >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    return x / divisor(x).unsqueeze(-1)
+    return x / norm_or_inf(x).unsqueeze(-1)
 
 
 def norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
-    """Euclidean length of each row, at least `EPS`; safe to divide by and to differentiate."""
+    """Compute ‖x‖ of each row, clamped to at least `EPS`: safe to divide by and differentiate."""
     length: Tensor = torch.linalg.vector_norm(x, dim=-1)
     return length.clamp_min(EPS)
 
 
-def divisor(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
-    """‖x‖ of each row; infinite for a zero row, whose quotients then have value and slope 0."""
+def norm_or_inf(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """Compute ‖x‖ of each row; ∞ for a zero row, so that a quotient and its gradient are 0."""
     length = norm(x)
     return torch.where(length > EPS, length, torch.inf)
 
 
 def cosine(x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
-    """Cosine of the angle between rows; 0 where either row is zero."""
-    return (x * y).sum(-1) / divisor(x) / divisor(y)
+    """Compute the cosine of the angle between rows; 0 where either row is zero."""
+    return (x * y).sum(-1) / norm_or_inf(x) / norm_or_inf(y)
 
 
-def product(
+def linear_no_grad(
     x: Float[Tensor, "rows inner"],
     weight: Float[Tensor, "outputs inner"],
     bias: Float[Tensor, " outputs"] | None = None,
 ) -> Float[Tensor, "rows outputs"]:
-    """`F.linear` as a plain number, without a gradient.
+    """Compute `F.linear(x, weight, bias)` without a gradient.
 
-    In float32 on a CPU by oneDNN, which PyTorch uses for convolutions. The library it uses for
-    matrices fills only half of the vectors of processors that are not its maker's.
+    Float32 on a CPU goes through oneDNN, which PyTorch uses for convolutions: MKL, its library for
+    matrix products, uses only half the vector width on CPUs of other makers than Intel.
     """
-    single = x.device.type == "cpu" and x.dtype == torch.float32
-    # A compiler chooses for itself, and takes this operation for constant weights alone.
-    if single and _ONEDNN and x.numel() and not torch.compiler.is_compiling():
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return found
+    cpu_float32 = x.device.type == "cpu" and x.dtype == torch.float32
+    # The compiler selects a kernel itself, and accepts this operation only for constant weights.
+    if cpu_float32 and _ONEDNN and x.numel() and not torch.compiler.is_compiling():
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return y
     return F.linear(x, weight, bias)
 
 
@@ -66,12 +66,12 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return linear_no_grad(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        return product(grad, weight.T), product(grad.T, x.T), grad.sum(0)
+        return linear_no_grad(grad, weight.T), linear_no_grad(grad.T, x.T), grad.sum(0)
 
 
 def linear(
@@ -79,9 +79,9 @@ def linear(
     weight: Float[Tensor, "outputs inner"],
     bias: Float[Tensor, " outputs"],
 ) -> Float[Tensor, "rows outputs"]:
-    """`F.linear` by `product`, with its gradient."""
-    found: Tensor = _Linear.apply(x, weight, bias)
-    return found
+    """Compute `F.linear` with its gradient, all products by `linear_no_grad`."""
+    y: Tensor = _Linear.apply(x, weight, bias)
+    return y
 
 
 @contextmanager
@@ -101,35 +101,36 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         yield
 
 
-def several_processes() -> bool:
-    """Whether `torch.distributed` runs, with more processes than this one."""
+def is_distributed() -> bool:
+    """Return True if `torch.distributed` runs with more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def batch_mean(
     values: Float[Tensor, " rows"], keep: Bool[Tensor, " rows"] | None = None
 ) -> Float[Tensor, ""]:
-    """Mean over the rows to keep of the *global* batch; 0 with zero gradient if none is kept.
+    """Average the rows in `keep` over the *global* batch; 0 with zero gradient if there is none.
 
-    Under `torch.distributed` each process holds some rows. The value returned is scaled so that
-    the average over processes, which is what DistributedDataParallel takes of the gradients, is
-    the mean over all rows of all processes, however unevenly they are spread.
+    Under `torch.distributed` each process holds some of the rows. The result is scaled so that its
+    average over processes, which DistributedDataParallel takes of the gradients, is the mean over
+    all rows of all processes, however unevenly they are spread.
     """
     if keep is None:
-        # Filled on the device: a tensor made of a Python number would make the device wait.
+        # `new_full` fills on the device; copying a Python number there would synchronise.
         total, count = values.sum(), values.new_full((), len(values))
     else:
         total, count = torch.where(keep, values, 0).sum(), keep.sum(dtype=values.dtype)
-    if several_processes():
+    if is_distributed():
+        # This count divides a local sum, and DDP averages: total / (global count / processes).
         count = count / dist.get_world_size()
         dist.all_reduce(count)
     return total / count.clamp_min(EPS)
 
 
 def global_sum(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Sum of a constant over all processes; it has no gradient."""
+    """Sum over all processes, without a gradient."""
     total = values.detach().clone()
-    if several_processes():
+    if is_distributed():
         dist.all_reduce(total)
     return total
 
@@ -139,7 +140,7 @@ def kl_divergence(
     teacher: Float[Tensor, "rows classes"],
     temperature: float = 1.0,
 ) -> Float[Tensor, " rows"]:
-    """KL(softmax(teacher / T) ‖ softmax(student / T)) of each row, without the factor T²."""
+    """Compute KL(softmax(teacher / T) ‖ softmax(student / T)) of each row, without a factor T²."""
     log_student = F.log_softmax(student / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher / temperature, dim=-1)
     return (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
@@ -150,9 +151,9 @@ def binary_kl_divergence(
     teacher: Float[Tensor, "rows classes"],
     temperature: float = 1.0,
 ) -> Float[Tensor, "rows classes"]:
-    """KL of every class by itself, present or absent: σ(student / T) from σ(teacher / T).
+    """Compute KL(σ(teacher / T) ‖ σ(student / T)) of each class, without a factor T².
 
-    Without the factor T².
+    Each class is a distribution of its own over present and absent.
     """
     s, t = student / temperature, teacher / temperature
     present = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s))
@@ -160,7 +161,7 @@ def binary_kl_divergence(
 
 
 def linear_cka(x: Float[Tensor, "rows dim_x"], y: Float[Tensor, "rows dim_y"]) -> float:
-    """Linear centred kernel alignment of two sets of features of the same images, in [0, 1].
+    """Compute linear centred kernel alignment of features of the same images, in [0, 1].
 
     Kornblith et al. 2019: ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) on centred columns, Frobenius norms.
     """

@@ -49,7 +49,7 @@ def test_a_position_without_score_is_not_compared() -> None:
 
 def test_says_what_cannot_be_weighed() -> None:
     student, teacher = shapes("s", **OURS), shapes("t", **THEIRS)
-    with pytest.raises(ShapeError, match="t scores no map that s has: take detectors"):
+    with pytest.raises(ShapeError, match="t scores no map that s has: use detectors"):
         FRS(shapes("s", stage1=(2, 4, 4)), teacher)
     with pytest.raises(ShapeError, match="no feature 'p5'"):
         FRS(student, teacher, stages=("p5",))

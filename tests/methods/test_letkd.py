@@ -11,7 +11,7 @@ from tests.vectors.build import batch
 from understudy import models
 from understudy.batch import UNLABELLED
 from understudy.errors import NetworkError, ShapeError
-from understudy.layers.kd_layer import Followed, KDLayer
+from understudy.layers.kd_layer import KDLayer, WithLayer
 from understudy.methods.letkd import (
     LetKD,
     divergence,
@@ -139,7 +139,7 @@ def test_target_of_the_intermediate_place_is_a_row_of_the_decisions() -> None:
     measured(method)
     images, labels = torch.rand(3, 3, 32, 32), torch.tensor([2, 0, 1])
     z = teacher.features(images)["last_stage/first"].detach()
-    target = method.decided(z, labels)
+    target = method.decision_rows(z, labels)
     for b in range(3):
         at = (z[b, :, 1, 5] - method.axes_mean) @ method.axes
         own = range(2 * int(labels[b]), 2 * int(labels[b]) + 2)
@@ -220,7 +220,7 @@ def test_loss_adds_both_places() -> None:
     measured(method)
     images, seen = torch.rand(4, 3, 32, 32), batch(4, torch.tensor([0, 1, 2, 0]))
     ours, theirs = student.features(images), teacher.features(images)
-    parts = method.parts(ours, theirs, seen)
+    parts = method.losses(ours, theirs, seen)
     assert list(parts) == ["intermediate", "penultimate"]
     torch.testing.assert_close(method(ours, theirs, seen), sum(parts.values(), Tensor([0])).sum())
 
@@ -228,8 +228,8 @@ def test_loss_adds_both_places() -> None:
 def test_layers_back_to_back_where_the_last_stage_has_one_block() -> None:
     student, _, _ = pair()
     last = student.module.stages
-    assert isinstance(last, Followed)
-    assert isinstance(last.body[2], Followed)
+    assert isinstance(last, WithLayer)
+    assert isinstance(last.body[2], WithLayer)
     assert last.layer._averages
     assert not last.body[2].layer._averages
 

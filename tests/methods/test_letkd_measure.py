@@ -14,8 +14,8 @@ from understudy.batch import Batch
 from understudy.errors import BankError, ShapeError
 from understudy.features import Features, Shapes
 from understudy.methods._letkd import measure
-from understudy.methods._letkd.feature_file import Rows
-from understudy.methods._letkd.kmeans import clusters, nearest, share, step
+from understudy.methods._letkd.feature_file import FeatureFile
+from understudy.methods._letkd.kmeans import kmeans, nearest, share, step
 from understudy.methods._letkd.subclasses import FAR, Scatter, centers_of
 from understudy.methods.letkd import SCORES, LetKD
 
@@ -89,8 +89,8 @@ def test_growing_samples_cluster_almost_as_well_as_all_rows_every_time() -> None
     kinds = 4 * torch.randn(40, 6)
     rows = kinds[torch.randint(40, (6400,))] + torch.randn(6400, 6)
     first = rows[:64]
-    full = clusters(lambda share: iter([rows]), first, 20)
-    grown = clusters(lambda share: iter([rows[: int(share * len(rows))]]), first, 20)
+    full = kmeans(lambda share: iter([rows]), first, 20)
+    grown = kmeans(lambda share: iter([rows[: int(share * len(rows))]]), first, 20)
     work = sum(share(i, 20) for i in range(20))
     assert work < 6
     assert grown.error < 1.03 * full.error
@@ -215,16 +215,16 @@ def test_interrupted_codebook_goes_on_at_the_next_iteration(
     whole = method()
     whole.prepare(counted())
     done: list[int] = []
-    put = measure.Ledger.put
+    put = measure.StageStore.put
 
-    def watched(ledger: measure.Ledger, **tensors: Tensor) -> None:
-        put(ledger, **tensors)
+    def watched(store: measure.StageStore, **tensors: Tensor) -> None:
+        put(store, **tensors)
         if "word_iterations" in tensors:
             done.append(int(tensors["word_iterations"]))
             if done == [1, 2]:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure.Ledger, "put", watched)
+    monkeypatch.setattr(measure.StageStore, "put", watched)
     made = method(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         made.prepare(counted())
@@ -249,7 +249,7 @@ def test_a_damaged_file_and_a_folder_that_cannot_be_made_are_one_sentence(tmp_pa
     with pytest.raises(BankError, match=r"penultimate.safetensors is damaged; remove it"):
         method(tmp_path).prepare(outputs())
     blocked = tmp_path / "penultimate.safetensors" / "folder"
-    with pytest.raises(BankError, match="cannot keep what letkd measures"):
+    with pytest.raises(BankError, match="cannot store what letkd measures"):
         method(blocked).prepare(outputs())
 
 
@@ -260,7 +260,7 @@ def test_without_any_class_the_intermediate_place_cannot_be_measured() -> None:
 
 
 def test_rows_come_back_in_order_and_too_large_ones_are_refused(tmp_path: Path) -> None:
-    rows, maps = Rows(tmp_path / "rows", 4, 3), torch.randn(5, 3, 2, 2)
+    rows, maps = FeatureFile(tmp_path / "rows", 4, 3), torch.randn(5, 3, 2, 2)
     with rows.path.open("wb") as file:
         rows.append(file, maps[:2])
         rows.append(file, maps[2:])

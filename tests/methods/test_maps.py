@@ -8,7 +8,7 @@ from tests.vectors.build import Outputs, batch
 from understudy import methods, models
 from understudy.errors import ShapeError
 from understudy.methods import Method
-from understudy.methods._maps import attention, meet, pairs
+from understudy.methods._maps import attention, match_maps, to_smaller_size
 from understudy.methods.ft import FT
 from understudy.models import Network
 
@@ -30,10 +30,10 @@ PUBLISHED = [
 @pytest.mark.parametrize(("student", "teacher"), PUBLISHED)
 def test_published_pairs_compare_all_stages_but_the_stem(student: str, teacher: str) -> None:
     ours, theirs = models.find(student).shapes, models.find(teacher).shapes
-    found = pairs(ours, theirs)
+    found = match_maps(ours, theirs)
     assert found == tuple((stage, stage) for stage in ours.stages)
     assert len(found) == len(theirs.stages)
-    before = pairs(ours, theirs, ours="/preact", theirs="/preact")
+    before = match_maps(ours, theirs, student_suffix="/preact", teacher_suffix="/preact")
     assert before == tuple((f"{stage}/preact", f"{stage}/preact") for stage in ours.stages)
 
 
@@ -41,13 +41,16 @@ def test_stages_are_matched_from_the_deepest_backwards() -> None:
     three = shapes("three", **{f"stage{i}": (4, 8, 8) for i in (1, 2, 3)})
     four = shapes("four", **{f"stage{i}": (4, 8, 8) for i in (1, 2, 3, 4)})
     expected = (("stage1", "stage2"), ("stage2", "stage3"), ("stage3", "stage4"))
-    assert pairs(three, four) == expected
-    assert pairs(four, three) == tuple((t, s) for s, t in expected)
+    assert match_maps(three, four) == expected
+    assert match_maps(four, three) == tuple((t, s) for s, t in expected)
 
 
 def test_stages_can_be_named() -> None:
     net = shapes("net", stage1=(4, 8, 8), stage2=(4, 4, 4), hint=(3, 8, 8))
-    assert pairs(net, net, ("stage2", "stage1:hint")) == (("stage2", "stage2"), ("stage1", "hint"))
+    assert match_maps(net, net, ("stage2", "stage1:hint")) == (
+        ("stage2", "stage2"),
+        ("stage1", "hint"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,16 +64,18 @@ def test_stages_can_be_named() -> None:
 def test_says_what_cannot_be_compared(named: tuple[str, ...], words: str) -> None:
     net = shapes("net", stage1=(4, 8, 8), stage2=(4, 4, 4), tokens=(21, 5), penultimate=4)
     with pytest.raises(ShapeError, match=words):
-        pairs(net, net, named)
+        match_maps(net, net, named)
 
 
 def test_the_larger_map_is_averaged_down() -> None:
     x, y = torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 3, 2, 2)
-    a, b = meet(x, y)
+    a, b = to_smaller_size(x, y)
     assert a.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert b is y
-    assert torch.equal(meet(y, x)[1], a)
-    assert [z.shape[2:] for z in meet(torch.zeros(1, 1, 2, 6), torch.zeros(1, 1, 3, 5))] == [
+    assert torch.equal(to_smaller_size(y, x)[1], a)
+    assert [
+        z.shape[2:] for z in to_smaller_size(torch.zeros(1, 1, 2, 6), torch.zeros(1, 1, 3, 5))
+    ] == [
         (2, 5),
         (2, 5),
     ]

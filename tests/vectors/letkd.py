@@ -132,7 +132,7 @@ def check_layer(fields: Fields, place: str, t: Tensor) -> None:
     loss = method({SCORES[place]: scores}, {method.features[place]: t}, batch(len(x), labels))
     if place == "intermediate":
         fitted = F.adaptive_avg_pool2d(t, scores.shape[2:])
-        target = method.decided(fitted, tensor(labels))
+        target = method.decision_rows(fitted, tensor(labels))
         close(target.permute(0, 2, 3, 1).flatten(0, 2), fields["targets"])
     mapped = layer(x)
     total = loss + (mapped * g).sum()
@@ -309,7 +309,7 @@ def check_event(
     labels = tensor(fields[f"labels{event[-1]}"])
     ours_, theirs = student.features(images), teacher.features(images)
     task = F.cross_entropy(ours_["logits"], labels)
-    parts: Features = method.parts(ours_, theirs, batch(len(images), labels))
+    parts: Features = method.losses(ours_, theirs, batch(len(images), labels))
     total = task + method(ours_, theirs, batch(len(images), labels))
     accuracy = 100 * (ours_["logits"].argmax(1) == labels).double().mean()
     found = {"logits": ours_["logits"], "loss_cls": task, "loss_total": total}

@@ -1,1 +1,1 @@
-"""Layers that stay in the student."""
+"""Layers that stay in the student after training."""

@@ -1,7 +1,7 @@
-"""Layers that stay in a student: where they sit, and the KD layer of letKD.
+"""The KD layer of letKD, and how layers are inserted into and removed from a student.
 
 Gorgun, Gurbuz & Alatan, "Knowledge Distillation Layer that Lets the Student Decide", arXiv
-2309.02843. Nothing here but torch is needed, so that a deployed student can carry a copy.
+2309.02843. This file needs nothing but torch, so that it can be copied along with a student.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _EPS = 1e-12
-"""Lower clamp of every length that divides."""
+"""Lower clamp of every norm that divides."""
 
 
 @final
 class CosineConv(nn.Module):
-    """A 1×1 convolution of unit rows with unit inputs, times a learned scale.
+    """1×1 convolution by cosine: weight rows and inputs scaled to length 1, times a learned scale.
 
-    Rows are drawn from N(0, 2 / inputs): their length does not matter, but sets how fast they turn.
+    Weights are initialised from N(0, 2 / inputs). The length of a row does not change the output,
+    but longer rows turn more slowly in training.
     """
 
     def __init__(self, inputs: int, outputs: int, scale: float) -> None:
@@ -30,26 +31,26 @@ class CosineConv(nn.Module):
         self.scale = nn.Parameter(torch.tensor([scale]))
 
     def kernel(self) -> Float[Tensor, "outputs inputs"]:
-        """Rows of the length of the scale."""
+        """Return the weight with rows scaled to length `scale`."""
         return self.scale * F.normalize(self.weight, dim=1, eps=_EPS)
 
     def forward(self, x: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h w"]:
-        """Scaled cosines at every location; 0 where x is."""
+        """Compute scaled cosines at every location; 0 where the input is zero."""
         return F.conv2d(F.normalize(x, dim=1, eps=_EPS), self.kernel()[..., None, None])
 
 
 @final
 class KDLayer(nn.Module):
-    """Scores of `words` templates, and what the matched ones add to the map.
+    """Scores of K templates at each location, and a residual computed from the scores.
 
         a = score(x),   u = ReLU(BN(a)),   v = s₂ ⟨u/‖u‖, V/‖V‖⟩,   x̂ = x + α v
 
     Args:
-        channels: Of the map.
-        words: Templates K.
-        alpha: α; with 0 the scores are computed and nothing is added.
-        averaged: Add the mean of v over the map instead, which is the same wherever the map is
-            averaged next: the second convolution then runs once an image, not once a location.
+        channels: Channels of the map x.
+        words: K, number of templates.
+        alpha: α; 0 computes the scores and leaves the map unchanged.
+        averaged: Add the spatial mean of v instead of v. The output is the same if the map is
+            average-pooled next, and the second convolution runs once per image, not per location.
     """
 
     alpha: Float[Tensor, ""]
@@ -63,20 +64,20 @@ class KDLayer(nn.Module):
             return
         self.norm = nn.BatchNorm2d(words)
         self.value = CosineConv(words, channels, 1.0)
-        # Both are buffers, so that a state dict tells all there is to know of the layer.
+        # Buffers, so that a state dict alone is enough to rebuild the layer.
         self.register_buffer("alpha", torch.tensor(alpha))
         self.register_buffer("averaged", torch.tensor(averaged))
 
     def forward(self, x: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
-        """The map with what the templates add to it."""
+        """Compute x̂."""
         scores = self.score(x)
-        return x if self.idle else x + self.alpha * self._meaning(scores)
+        return x if self.idle else x + self.alpha * self._residual(scores)
 
-    def _meaning(self, scores: Float[Tensor, "b words h w"]) -> Tensor:
-        """v, or its mean as a 1×1 map.
+    def _residual(self, scores: Float[Tensor, "b words h w"]) -> Tensor:
+        """Compute v, or its spatial mean as a 1×1 map.
 
-        u is divided by its length after the convolution, or within the average: a normalised copy
-        would be as large as the scores, and live until the backward pass.
+        The division by ‖u‖ is done after the convolution, or inside the mean: a normalised copy of
+        u would be as large as the scores, and be stored until the backward pass.
         """
         u = F.relu(self.norm(scores), inplace=True)
         length = torch.linalg.vector_norm(u, dim=1, keepdim=True).clamp_min(_EPS)
@@ -84,14 +85,21 @@ class KDLayer(nn.Module):
         if not self._averages:
             value: Tensor = F.conv2d(u, kernel[..., None, None]) / length
             return value
-        share = 1 / (length * length[0].numel())
-        mean = u.flatten(2) @ share.flatten(2).mT
+        # Σ_n u_n / (‖u_n‖ H W), as a matrix product that stores no further tensor of this size.
+        weights = 1 / (length * length[0].numel())
+        mean = u.flatten(2) @ weights.flatten(2).mT
         return F.linear(mean.squeeze(2), kernel)[..., None, None]
 
 
 @final
-class Followed(nn.Module):
-    """A module whose map passes through one more layer, in the place where the module stood."""
+class WithLayer(nn.Module):
+    """A module and a layer after it, which replaces the module in the student.
+
+    Args:
+        body: The module, whose output is a map.
+        layer: The layer after it.
+        channels_last: Whether the module's map is `(batch, height, width, channels)`.
+    """
 
     def __init__(self, body: nn.Module, layer: nn.Module, *, channels_last: bool) -> None:
         super().__init__()
@@ -100,47 +108,47 @@ class Followed(nn.Module):
         self.channels_last = channels_last
 
     def forward(self, *arguments: object, **keywords: object) -> Tensor:
-        """What the layer makes of the module's map."""
+        """Apply the module, then the layer."""
         x: Tensor = self.body(*arguments, **keywords)
         if not self.channels_last:
             return self.layer(x)  # type: ignore[no-any-return]
         return self.layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
-def recorded(state: Mapping[str, Tensor]) -> Iterator[tuple[str, KDLayer]]:
-    """Path and form of the layers that a state dict is of, outermost first, with new values."""
-    mark = ".layer.score.weight"
-    for path in sorted((k.removesuffix(mark) for k in state if k.endswith(mark)), key=len):
-        words, channels = state[path + mark].shape
+def kd_layers_in(state: Mapping[str, Tensor]) -> Iterator[tuple[str, KDLayer]]:
+    """Rebuild the KD layers of a state dict, without its values: path → layer, outermost first."""
+    suffix = ".layer.score.weight"
+    for path in sorted((k.removesuffix(suffix) for k in state if k.endswith(suffix)), key=len):
+        words, channels = state[path + suffix].shape
         alpha = float(state[f"{path}.layer.alpha"])
         averaged = bool(state[f"{path}.layer.averaged"])
         yield path, KDLayer(channels, words, alpha=alpha, averaged=averaged)
 
 
-def drop_idle(module: nn.Module) -> None:
-    """Take out, in place, the layers that add nothing."""
-    _take_out(module, [p for p, block in _blocks(module) if getattr(block.layer, "idle", False)])
+def remove_idle_layers(module: nn.Module) -> None:
+    """Remove, in place, the KD layers that leave their map unchanged (α = 0)."""
+    _remove(module, [p for p, block in _blocks(module) if getattr(block.layer, "idle", False)])
 
 
 def without_layers(module: nn.Module) -> nn.Module:
-    """A copy without any of these layers; the module itself if it has none."""
+    """Return a copy without inserted layers; the module itself if it has none."""
     paths = [path for path, _ in _blocks(module)]
     if not paths:
         return module
     bare = deepcopy(module)
-    _take_out(bare, paths)
+    _remove(bare, paths)
     return bare
 
 
-def _blocks(module: nn.Module) -> Iterator[tuple[str, Followed]]:
+def _blocks(module: nn.Module) -> Iterator[tuple[str, WithLayer]]:
     for path, block in module.named_modules():
-        if isinstance(block, Followed):
+        if isinstance(block, WithLayer):
             yield path, block
 
 
-def _take_out(module: nn.Module, paths: list[str]) -> None:
-    # Innermost first, so that the paths of those around it still hold.
+def _remove(module: nn.Module, paths: list[str]) -> None:
+    # Innermost first: removing an outer block would change the paths inside it.
     for path in reversed(paths):
         block = module.get_submodule(path)
-        assert isinstance(block, Followed)
+        assert isinstance(block, WithLayer)
         module.set_submodule(path, block.body)

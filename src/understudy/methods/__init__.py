@@ -1,4 +1,4 @@
-"""The methods, one file per paper: the file's name is the method's name, and that is the registry.
+"""Distillation methods, one file per paper; the file name is the method's name in the registry.
 
 A method outside this folder is named by its import path, `package.module:ClassName`.
 """
@@ -14,46 +14,46 @@ from understudy.methods._method import Method as Method
 
 
 def names() -> list[str]:
-    """Names of all methods shipped with Understudy."""
+    """List the names of all methods shipped with Understudy."""
     return sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def find(name: str) -> type[Method]:
-    """The class behind a method's name or import path.
+    """Return the class of a method, by its name or import path.
 
     Raises:
-        NameNotFound: No such method; offers the nearest spelling.
-        RecipeError: The import path does not lead to a subclass of `Method`.
+        NameNotFound: No such method; suggests the nearest spelling.
+        RecipeError: The import path does not name a subclass of `Method`.
     """
     if ":" in name:
-        return _foreign(name)
+        return _import(name)
     if name not in names():
         raise NameNotFound(
             "method", name, names(), "A method of your own is named by 'package.module:ClassName'."
         )
     module = import_module(f"{__name__}.{name}")
-    (found,) = (
+    (method,) = (
         value
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, Method)
         and value.__module__ == module.__name__
     )
-    return found
+    return method
 
 
 def hyper_parameters(method: type[Method]) -> dict[str, Any]:
-    """Name → default of a method's keyword-only arguments."""
+    """Return name → default of a method's keyword-only arguments."""
     parameters = signature(method.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _foreign(path: str) -> type[Method]:
+def _import(path: str) -> type[Method]:
     module_name, _, class_name = path.partition(":")
     try:
-        found = getattr(import_module(module_name), class_name)
+        method = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f"Method {path!r} cannot be imported: {error}.") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    if not (isinstance(method, type) and issubclass(method, Method)):
         raise RecipeError(f"{path!r} is not a subclass of understudy.methods.Method.")
-    return found
+    return method

@@ -1,4 +1,4 @@
-"""The teacher's classifier, frozen, for the methods that let it read the student's features."""
+"""The teacher's classifier, frozen, applied to the student's projected features."""
 
 from typing import final
 
@@ -13,10 +13,10 @@ from understudy.features import Shapes, TeacherOutputs
 
 @final
 class Classifier(nn.Module):
-    """A linear layer whose values are buffers: saved, and never trained.
+    """Linear layer whose weight and bias are buffers: saved with the method, never trained.
 
     Args:
-        method: Who asks, for the message.
+        method: Name of the method, for error messages.
         teacher: Shapes of the teacher; needs `logits` and the vector `penultimate`.
     """
 
@@ -35,17 +35,17 @@ class Classifier(nn.Module):
         self.register_buffer("bias", torch.zeros(classes))
 
     def copy(self, teacher: TeacherOutputs) -> None:
-        """Take the teacher's values.
+        """Copy the teacher's weight and bias.
 
         Raises:
-            ShapeError: Its classifier is not one linear layer on its penultimate feature.
+            ShapeError: The teacher's classifier is not one linear layer on its penultimate feature.
         """
         weight, bias = teacher.classifier_weight, teacher.classifier_bias
         if weight is None or weight.shape != self.weight.shape:
-            found = "none" if weight is None else f"one of shape {tuple(weight.shape)}"
+            actual = "none" if weight is None else f"one of shape {tuple(weight.shape)}"
             raise ShapeError(
                 f"{self.method} reuses the teacher's linear classifier of shape "
-                f"{tuple(self.weight.shape)}, but this teacher has {found}; name its path with "
+                f"{tuple(self.weight.shape)}, but this teacher has {actual}; name its path with "
                 "`classifier`."
             )
         self.weight.copy_(weight.detach())
@@ -54,5 +54,5 @@ class Classifier(nn.Module):
             self.bias.copy_(bias.detach())
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
-        """Logits."""
+        """Compute the logits of features."""
         return F.linear(x, self.weight, self.bias)

@@ -1,4 +1,4 @@
-"""One method for several groups of places, such as the levels of SSD, whose features differ."""
+"""One method for several groups of locations, such as the levels of SSD, whose widths differ."""
 
 from collections.abc import Mapping
 from typing import cast, final
@@ -14,10 +14,10 @@ from understudy.methods._method import Method
 
 @final
 class Grouped(Method):
-    """The mean over all rows of what one method each says of every group.
+    """Mean over all rows of the losses of one method, built once for each group.
 
     Args:
-        methods: Group → the method that was built for it.
+        methods: Group → the method built for it.
     """
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
@@ -26,34 +26,39 @@ class Grouped(Method):
         self.unbounded_loss = any(method.unbounded_loss for method in methods.values())
 
     @property
-    def each(self) -> dict[str, Method]:
-        """The method of every group."""
+    def by_group(self) -> dict[str, Method]:
+        """Group → its method."""
         return {group: cast(Method, method) for group, method in self.methods.items()}
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What each reads of its group."""
-        return tuple(f"{group}/{name}" for group, each in self.each.items() for name in each.reads)
+        """Teacher features the loss needs: those of each method, with its group's prefix."""
+        return tuple(
+            f"{group}/{name}" for group, method in self.by_group.items() for name in method.reads
+        )
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Let each measure its group, in a pass of its own if it needs one."""
-        for group, method in self.each.items():
+        """Prepare each method on its own group, in one pass over the images for each group."""
+        for group, method in self.by_group.items():
             method.prepare(teacher.group(group))
 
     def projected(self, student: Features) -> Features:
-        """What each makes of its group."""
+        """Return the projected features of each method, with its group's prefix."""
         return {
             f"{group}/{name}": x
-            for group, method in self.each.items()
+            for group, method in self.by_group.items()
             for name, x in method.projected(of_group(student, group)).items()
         }
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The mean over all rows; the rows of a batch follow each other group by group."""
+        """Return the mean over all rows; the batch holds the rows group after group."""
         losses, rows = [], []
-        for group, (own, part) in by_group(student, batch, self.each).items():
-            losses.append(self.each[group](own, of_group(teacher, group), part))
-            rows.append(len(part))
+        methods = self.by_group
+        for group, (group_student, group_batch) in by_group(student, batch, methods).items():
+            group_teacher = of_group(teacher, group)
+            losses.append(methods[group](group_student, group_teacher, group_batch))
+            rows.append(len(group_batch))
+        # Each loss is a mean over its group: weighted by rows, their sum is the mean over all rows.
         weights = losses[0].new_tensor(rows) / sum(rows)
         total: Tensor = (weights * torch.stack(losses)).sum()
         return total

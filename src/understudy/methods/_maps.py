@@ -1,4 +1,4 @@
-"""What the methods on maps share: which stages are compared, and how maps come to one size."""
+"""Matching of stages and resizing of maps, for the methods that compare maps."""
 
 from collections.abc import Iterable
 
@@ -13,95 +13,95 @@ from understudy.methods._method import Method
 from understudy.methods._projectors import as_map, map_shape
 
 Pairs = tuple[tuple[str, str], ...]
-"""Names of the features that are compared, the student's and the teacher's, first to last."""
+"""Names (student's, teacher's) of the features that are compared, first to last."""
 
 
-class OnMaps(Method):
-    """A method that compares some maps of both networks, and nothing else.
+class MapMethod(Method):
+    """A method that compares maps of both networks, and nothing else.
 
     Attributes:
-        pairs: What is compared; set at construction, from `pairs`.
+        pairs: The maps compared; set at construction, from `match_maps`.
     """
 
     pairs: Pairs
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The compared maps alone."""
+        """Teacher features the loss needs: the compared maps."""
         return tuple(t for _, t in self.pairs)
 
 
-def pairs(
+def match_maps(
     student: Shapes,
     teacher: Shapes,
-    named: Iterable[str] = (),
+    names: Iterable[str] = (),
     *,
-    ours: str = "",
-    theirs: str = "",
+    student_suffix: str = "",
+    teacher_suffix: str = "",
 ) -> Pairs:
-    """Which maps of the student are compared with which of the teacher.
+    """Return which map of the student is compared with which map of the teacher.
 
-    By default all stages without the stem, as published. They are matched from the deepest
-    backwards: of a network with more stages than the other, the first are left out. (In all
-    published pairs both have equally many.)
+    By default all stages without the stem, as published. Stages are matched from the deepest
+    backwards; if one network has more stages, its first ones are left out. (In all published pairs
+    both networks have the same number.)
 
     Args:
         student: Shapes of the student.
         teacher: Shapes of the teacher.
-        named: The features to compare instead; 'stage2', or 'stage2:stage3' where the student's
-            and the teacher's names differ.
-        ours: Ending of the names of the student's stages, such as `/preact`.
-        theirs: Ending of the names of the teacher's stages.
+        names: Features to compare instead; 'stage2', or 'stage2:stage3' if the student's and the
+            teacher's names differ.
+        student_suffix: Suffix of the student's stage names, such as `/preact`.
+        teacher_suffix: Suffix of the teacher's stage names.
 
     Raises:
         ShapeError: A network has no such feature, or it is neither a map nor a grid of tokens.
     """
-    if named:
-        split = [name.partition(":") for name in named]
-        found = [(s, t or s) for s, _, t in split]
+    if names:
+        parts = [name.partition(":") for name in names]
+        matched = [(s, t or s) for s, _, t in parts]
     else:
-        s, t = _stages(student, ours), _stages(teacher, theirs)
+        s, t = _stages(student, student_suffix), _stages(teacher, teacher_suffix)
         count = min(len(s), len(t))
-        found = list(zip(s[-count:], t[-count:], strict=True))
-    for s_name, t_name in found:
+        matched = list(zip(s[-count:], t[-count:], strict=True))
+    for s_name, t_name in matched:
         map_shape(student, s_name)
         map_shape(teacher, t_name)
-    return tuple(found)
+    return tuple(matched)
 
 
-def maps(
-    student: Features, teacher: Features, compared: Pairs
+def paired_maps(
+    student: Features, teacher: Features, pairs: Pairs
 ) -> list[tuple[Float[Tensor, "batch c_s h_s w_s"], Float[Tensor, "batch c_t h_t w_t"]]]:
-    """The compared features of both networks; tokens are laid out as the grid they come from."""
-    return [(as_map(student[s]), as_map(teacher[t])) for s, t in compared]
+    """Return the compared features of both networks; tokens are reshaped to their square grid."""
+    return [(as_map(student[s]), as_map(teacher[t])) for s, t in pairs]
 
 
-def meet(
+def to_smaller_size(
     x: Float[Tensor, "batch c_x h_x w_x"], y: Float[Tensor, "batch c_y h_y w_y"]
 ) -> tuple[Float[Tensor, "batch c_x h w"], Float[Tensor, "batch c_y h w"]]:
-    """Two maps of one size: the larger one is averaged down to the smaller."""
+    """Average-pool the larger of two maps to the size of the smaller."""
     height, width = (min(a, b) for a, b in zip(x.shape[2:], y.shape[2:], strict=True))
-    return shrink(x, height, width), shrink(y, height, width)
+    return pool_to(x, height, width), pool_to(y, height, width)
 
 
-def shrink(
+def pool_to(
     x: Float[Tensor, "batch channels h_x w_x"], height: int, width: int
 ) -> Float[Tensor, "batch channels height width"]:
-    """A map averaged down to a size; as it is if it has that size."""
+    """Average-pool a map to a size; return it unchanged if it has that size."""
     return x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width))
 
 
 def attention(
     x: Float[Tensor, "batch channels height width"], power: float
 ) -> Float[Tensor, "batch positions"]:
-    """Where a map is active: the mean of |x|^p over the channels, scaled to length one."""
-    # An even power needs no absolute value, which would keep one more map for the backward pass.
+    """Compute the spatial attention of a map: the channel mean of |x|^p, scaled to length 1."""
+    # An even power needs no `abs`, which would store one more map for the backward pass.
     powers = x.pow(power) if power % 2 == 0 else x.abs().pow(power)
     return unit(powers.mean(1).flatten(1))
 
 
-def _stages(shapes: Shapes, ending: str) -> list[str]:
-    names = [stage + ending for stage in shapes.stages]
+def _stages(shapes: Shapes, suffix: str) -> list[str]:
+    names = [stage + suffix for stage in shapes.stages]
     missing = [name for name in names if name not in shapes]
     if missing:
         raise ShapeError(

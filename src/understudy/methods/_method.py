@@ -1,4 +1,4 @@
-"""What a method is: the contract every file in this folder keeps."""
+"""`Method`: the abstract base class of every distillation method."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,36 +15,38 @@ from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 
 
 class Method(nn.Module, ABC):
-    """One published way to turn the features of both networks into one loss.
+    """One published loss on the features of student and teacher.
 
     A subclass is final. Its `__init__(student, teacher, *, hyper-parameters)` receives the
-    `Shapes` of both networks, builds whatever is trained beside the student (projectors), and
-    raises `ShapeError` there if it cannot work. It never owns a network, a weight, a label loss
-    or an epoch counter. A hyper-parameter declared as a `Literal` is one of its values, or the
-    construction fails with `RecipeError`.
+    `Shapes` of both networks, builds what is trained along with the student (projectors), and
+    raises `ShapeError` if it does not apply to these networks. A method never owns a network, a
+    weight, a loss on labels or an epoch counter. If a hyper-parameter is declared as a `Literal`,
+    any other value raises `RecipeError` at construction.
     """
 
     published_weight: ClassVar[float] = 1.0
-    """Weight in the paper's CIFAR-100 experiments; the default where a recipe names none."""
+    """Weight in the paper's CIFAR-100 experiments; the default if a recipe sets none."""
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Task → hyper-parameters and `weight` for it, where a recipe says nothing else."""
+    """Task → default hyper-parameters and `weight` for that task."""
 
     requires_softmax: ClassVar[bool] = False
-    """True if the loss has no meaning but for classes that exclude each other: for a softmax over
-    them, or for the one class of an image."""
+    """True if the loss needs classes that exclude each other: a softmax over them, or exactly one
+    class for each image. Refused for multi-label tasks and detectors with sigmoid scores."""
 
     requires_hard_labels: ClassVar[bool] = False
-    """True if the loss asks which one class an image has, which mixed images cannot say."""
+    """True if the loss needs exactly one class for each image. Refused with mixup and cutmix."""
 
     requires_image_index: ClassVar[bool] = False
-    """True if something is kept for every training image, found by its number."""
+    """True if the method stores a vector or a label for each training image, by image index.
+    Refused for detection, whose rows are new locations in every step."""
 
     unbounded_loss: bool = False
-    """True if the loss falls for ever as the student's features grow, as nothing holds them."""
+    """True if the loss has no finite minimum: it decreases as the norm of the student's features
+    grows. Gradients of detectors are then clipped by default."""
 
     code_buffers: ClassVar[tuple[str, ...]] = ()
-    """Buffers on which `codes` depend; empty where a method has none."""
+    """Buffers that `codes` depend on; empty if the method has no codes."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -53,50 +55,50 @@ class Method(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.prepared = True
-        """False as long as the loss needs a `prepare` that has not happened."""
+        """False until `prepare` has run, for a method whose loss needs it."""
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the teacher's features that the loss needs."""
+        """Teacher features the loss needs; by default the penultimate feature and the logits."""
         return ("penultimate", "logits")
 
     def codes(self, teacher: Features) -> Features:
-        """All that the loss asks of some of the teacher's features, in few bytes.
+        """Encode what the loss needs of teacher features in few bytes.
 
-        Rows `(batch, bytes)` of uint8 by name. A bank may store them; the loss gives the same
-        number, to the bit, where the teacher's features contain them under these names.
+        Rows `(batch, bytes)` of uint8, by name. A bank may store them instead of the features; the
+        loss is bitwise the same if the teacher's features contain the codes under these names.
         """
         return {}
 
     def projected(self, student: Features) -> Features:
-        """What the loss compares with the teacher's features of the same names.
+        """Return the projected student features, under the names of the teacher's features.
 
-        Only where a projector lies between; empty where a method has none.
+        Empty if the method has no projector.
         """
         return {}
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:
-        """Add to the student, in place, the layers that stay in it; most methods add none."""
+        """Add layers to the student, in place, that stay in it after training; default: none."""
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Measure the teacher once before training; what is measured is kept in buffers.
+        """Compute statistics of the teacher once before training, and store them in buffers.
 
-        A method whose loss needs this sets `prepared` to False at construction, to True here.
+        A method whose loss needs them sets `prepared` to False at construction and to True here.
         """
 
     @abstractmethod
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; features arrive in float32 or float64, autocast is off."""
+        """Return the unweighted loss; features are float32 or float64, autocast is off."""
 
-    # mypy takes the forward of `nn.Module` for an attribute, which nothing may seal.
+    # mypy sees `nn.Module.forward` as an attribute, which cannot be final.
     @final  # type: ignore[misc]
     def forward(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The loss in full precision, whatever autocast is active and however features arrive.
+        """Compute the loss in full precision, under any autocast and for features of any dtype.
 
         Raises:
-            UnderstudyError: The method has not measured the teacher.
+            UnderstudyError: `prepare` has not run.
         """
         if not self.prepared:
             raise UnderstudyError(
@@ -104,12 +106,13 @@ class Method(nn.Module, ABC):
                 "`prepare` of the distiller with the training images, or load a saved state."
             )
         with torch.autocast(batch.images.device.type, enabled=False):
+            # Detached here, so that no method can send a gradient into the teacher.
             target = {name: x.detach() for name, x in teacher.items()}
             return self.loss(_FullPrecision(student), _FullPrecision(target), batch)
 
 
 def _with_checked_choices(init: Callable[..., None]) -> Callable[..., None]:
-    """The same `__init__`, refusing values that a `Literal` does not list."""
+    """Wrap an `__init__` to refuse values that the `Literal` of a hyper-parameter does not list."""
 
     @wraps(init)
     def checked(self: Method, *args: Any, **hyper_parameters: Any) -> None:
@@ -132,7 +135,7 @@ def _restored(method: nn.Module, incompatible_keys: object) -> None:
 
 
 class _FullPrecision(dict[str, Tensor]):
-    """Features in full precision; maps that a loss does not ask for are not worth converting."""
+    """Features in full precision, converted on access: a loss reads only a few of the maps."""
 
     def __getitem__(self, name: str) -> Tensor:
         x = super().__getitem__(name)

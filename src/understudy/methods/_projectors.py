@@ -1,4 +1,4 @@
-"""Layers between the feature of the student and the teacher's, dropped after training."""
+"""Projectors from a student's feature to the teacher's shape, dropped after training."""
 
 from math import isqrt
 from typing import final
@@ -13,14 +13,14 @@ from understudy.features import Shapes
 
 @final
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of vectors and maps that bears a batch without any spread.
+    """Batch normalisation of vectors and maps that accepts a batch of one value per channel.
 
-    One value per channel, or none, has no variance: such a batch, the last of an epoch perhaps, is
-    normalised by the running statistics and leaves them as they are.
+    One value, or none, has no variance. Such a batch (perhaps the last of an epoch) is normalised
+    by the running statistics and does not update them.
     """
 
     def forward(self, input: Float[Tensor, "batch channels *space"]) -> Tensor:
-        """The normalised input, of the same shape."""
+        """Normalise the input, keeping its shape."""
         values = input.flatten(2) if input.dim() > 3 else input
         if values.numel() >= 2 * self.num_features:
             return super().forward(values).reshape(input.shape)
@@ -30,13 +30,13 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def regressor(student: Shapes, teacher: Shapes, feature: str) -> nn.Module:
-    """Learned map from the student's `feature` to the shape of the teacher's.
+    """Build a projector from the student's `feature` to the shape of the teacher's.
 
     Vector to vector and tokens to tokens: one linear layer. To or from a map: `map_regressor`,
-    where tokens are laid out as the square grid they come from.
+    with tokens reshaped to their square grid.
 
     Raises:
-        ShapeError: No projector leads from the one shape to the other.
+        ShapeError: No projector fits these shapes.
     """
     kinds = student.kind(feature), teacher.kind(feature)
     if "vector" in kinds and kinds != ("vector", "vector"):
@@ -55,57 +55,57 @@ def regressor(student: Shapes, teacher: Shapes, feature: str) -> nn.Module:
 
 
 def map_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:
-    """Convolution + batch normalisation + ReLU from one `(channels, height, width)` to another.
+    """Build convolution + batch norm + ReLU from one `(channels, height, width)` to another.
 
-    The rule of the CRD code base (github.com/HobbitLong/RepDistiller): a map twice as high is
-    halved by a 3x3 convolution of stride 2, one half as high is doubled by a transposed 4x4
-    convolution, any other higher or equal one is met by a convolution without padding.
+    The rule of the CRD code base (github.com/HobbitLong/RepDistiller): a 3×3 convolution of stride
+    2 halves a map twice as large, a transposed 4×4 convolution doubles a map half as large, and a
+    convolution without padding, of the size that fits, reduces any other larger or equal map.
 
     Raises:
-        ShapeError: The student's map is smaller than the teacher's, but not half of it.
+        ShapeError: The student's map is smaller than the teacher's, but not half its size.
     """
-    (inputs, *ours), (outputs, *theirs) = student, teacher
+    (inputs, *student_size), (outputs, *teacher_size) = student, teacher
     layer: nn.Module
-    if ours == [2 * side for side in theirs]:
+    if student_size == [2 * side for side in teacher_size]:
         layer = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-    elif [2 * side for side in ours] == theirs:
+    elif [2 * side for side in student_size] == teacher_size:
         layer = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
-    elif all(a >= b for a, b in zip(ours, theirs, strict=True)):
-        height, width = (1 + a - b for a, b in zip(ours, theirs, strict=True))
-        layer = nn.Conv2d(inputs, outputs, (height, width))
+    elif all(a >= b for a, b in zip(student_size, teacher_size, strict=True)):
+        kernel = [1 + a - b for a, b in zip(student_size, teacher_size, strict=True)]
+        layer = nn.Conv2d(inputs, outputs, (kernel[0], kernel[1]))
     else:
         raise ShapeError(
-            f"No projector leads from the student's map {tuple(ours)} up to the teacher's "
-            f"{tuple(theirs)}; name an earlier stage of the student by a tap."
+            f"No projector leads from the student's map {tuple(student_size)} up to the teacher's "
+            f"{tuple(teacher_size)}; name an earlier stage of the student by a tap."
         )
     return nn.Sequential(layer, BatchNorm(outputs), nn.ReLU())
 
 
 def map_shape(shapes: Shapes, feature: str) -> tuple[int, ...]:
-    """`(channels, height, width)` of a map, or of tokens laid out as a square grid.
+    """Return `(channels, height, width)` of a map, or of tokens reshaped to their square grid.
 
     Raises:
-        ShapeError: The feature is a vector, or its tokens are no square grid.
+        ShapeError: The feature is a vector, or its tokens do not form a square grid.
     """
     if shapes.kind(feature) == "map":
         return shapes[feature]
     if shapes.kind(feature) == "vector":
         raise ShapeError(
-            f"{feature!r} of {shapes.owner} is a vector of {shapes[feature][0]}; this compares "
-            "maps, or tokens that are a square grid: name one of those."
+            f"{feature!r} of {shapes.owner} is a vector of {shapes[feature][0]}; this method "
+            "compares maps, or tokens of a square grid: name one of those."
         )
     tokens, width = shapes[feature]
     side = isqrt(tokens)
     if tokens not in (side**2, side**2 + 1):
         raise ShapeError(
-            f"{feature!r} of {shapes.owner} has {tokens} tokens, which is no square grid, with or "
-            "without one class token; compare it with tokens, or name another feature."
+            f"{feature!r} of {shapes.owner} has {tokens} tokens, which form no square grid, with "
+            "or without one class token; compare it with tokens, or name another feature."
         )
     return width, side, side
 
 
 def as_map(x: Tensor) -> Float[Tensor, "batch channels height width"]:
-    """A map as it is; tokens as a square grid, without the class token in front if there is one."""
+    """Reshape tokens, without a leading class token, to their square grid; keep a map unchanged."""
     if x.dim() == 4:
         return x
     side = isqrt(x.shape[1])

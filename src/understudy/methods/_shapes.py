@@ -1,17 +1,17 @@
-"""Questions that several methods ask of the shapes of both networks."""
+"""Checks of feature shapes that several methods share."""
 
 from understudy.errors import ShapeError
 from understudy.features import Shapes
 
 
-def chosen(shapes: Shapes, feature: str | None) -> str:
-    """The feature named; without a name, the last stage.
+def feature_or_last_stage(shapes: Shapes, feature: str | None) -> str:
+    """Return the name `feature` after checking that it exists; if None, the last stage.
 
     Raises:
-        ShapeError: There is no such feature, or the last stage is a vector.
+        ShapeError: The network has no such feature, or its last stage is a vector.
     """
     if feature is not None:
-        shapes.kind(feature)
+        shapes.kind(feature)  # raises if the network has no such feature
         return feature
     last = shapes.stages[-1]
     if shapes.kind(last) == "vector":
@@ -23,16 +23,16 @@ def chosen(shapes: Shapes, feature: str | None) -> str:
 
 
 def same_classes(method: str, student: Shapes, teacher: Shapes) -> int:
-    """How many classes the logits of both networks have.
+    """Return the number of classes of both networks' logits.
 
     Raises:
-        ShapeError: A network has no logits, or they have different classes.
+        ShapeError: A network has no logits, or the numbers differ.
     """
-    ours, theirs = student.vector("logits"), teacher.vector("logits")
-    if ours != theirs:
+    student_classes, teacher_classes = student.vector("logits"), teacher.vector("logits")
+    if student_classes != teacher_classes:
         raise ShapeError(
-            f"{method} compares logits of the same classes, but {student.owner} has {ours} classes "
-            f"and {teacher.owner} has {theirs}; use a teacher of your classes, or a method that "
-            "compares features, such as lshfm."
+            f"{method} compares logits of the same classes, but {student.owner} has "
+            f"{student_classes} classes and {teacher.owner} has {teacher_classes}; use a teacher "
+            "of your classes, or a method that compares features, such as lshfm."
         )
-    return ours
+    return student_classes

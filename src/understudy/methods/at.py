@@ -3,13 +3,13 @@
     L = Σₗ 1/(B·N) Σᵢ ‖ q(sᵢˡ) − q(tᵢˡ) ‖²,     q(x) = v / ‖v‖,   v = 1/C Σ_c |x_c|^p
 
 sˡ ∈ R^{B×C_s×N}, tˡ ∈ R^{B×C_t×N} are the maps of stage l of student and teacher with N = H·W
-positions (the larger map is averaged down to the smaller), v ∈ R^N the map of attention, B the
-batch. The mean over the positions is that of the code base of CRD
+positions (the larger map is average-pooled to the size of the smaller), v ∈ R^N the attention map,
+B the batch size. The mean over positions is that of the code base of CRD
 (github.com/HobbitLong/RepDistiller), for which the weight is published; the paper has the sum. A
-stage of one position teaches nothing: its attention is 1.
+stage with a single position has no gradient: its attention is always 1.
 
-Where this departs from that code: a map that is zero everywhere has no gradient; a power that is
-not even takes the absolute value first, as in the paper.
+Differences from that code: a map that is zero everywhere has gradient zero; a power that is not
+even takes the absolute value first, as in the paper.
 """
 
 from typing import ClassVar, final
@@ -22,7 +22,7 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import OnMaps, attention, maps, meet, pairs
+from understudy.methods._maps import MapMethod, attention, match_maps, paired_maps, to_smaller_size
 
 
 def at(
@@ -30,23 +30,23 @@ def at(
     teacher: Float[Tensor, "batch c_t h_t w_t"],
     power: float = 2.0,
 ) -> Float[Tensor, " batch"]:
-    """Mean squared difference of both maps of attention of one stage."""
-    s, t = meet(student, teacher)
+    """Compute the mean squared difference of the attention maps of one stage."""
+    s, t = to_smaller_size(student, teacher)
     return (attention(s, power) - attention(t, power)).square().mean(1)
 
 
 @final
-class AT(OnMaps):
+class AT(MapMethod):
     """Attention transfer: the student's stages are active where the teacher's are.
 
-    Published weight: 1000, beside 1 on the labels.
+    Published weight: 1000, with weight 1 on the task loss.
 
     Args:
         student: Shapes of the student; needs maps.
         teacher: Shapes of the teacher; needs maps.
-        stages: Maps to compare; default all stages, matched from the deepest backwards. Where the
+        stages: Maps to compare; default: all stages, matched from the deepest backwards. If the
             networks' names differ: 'stage2:stage3', the student's first.
-        power: p, at least 1; the larger, the more the most active positions count.
+        power: p, at least 1; a larger power emphasises the most active positions.
     """
 
     published_weight: ClassVar[float] = 1000.0
@@ -62,9 +62,9 @@ class AT(OnMaps):
         super().__init__()
         if not power >= 1:
             raise RecipeError(f"'power' of at is {power}; it must be at least 1.")
-        self.pairs, self.power = pairs(student, teacher, stages), power
+        self.pairs, self.power = match_maps(student, teacher, stages), power
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
-        levels = [at(s, t, self.power) for s, t in maps(student, teacher, self.pairs)]
+        """Return the unweighted loss; labels are not used."""
+        levels = [at(s, t, self.power) for s, t in paired_maps(student, teacher, self.pairs)]
         return batch_mean(torch.stack(levels).sum(0))

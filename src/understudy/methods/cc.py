@@ -2,13 +2,14 @@
 
     L = 1/(B−1) Σᵢ ⟨δᵢ, δᵢ₊₁⟩,     δᵢ = | A sᵢ + a − (B tᵢ + b) |
 
-s, t are the penultimate features of student and teacher, A and B trained layers to 128 dimensions,
-i = 1 … B−1 the images of the batch but the last. This is what the code base of CRD
-(github.com/HobbitLong/RepDistiller) compares under this name, and not the kernel of the paper:
-differences of neighbours in the batch, with an embedding of the teacher that is trained too.
+s, t are the penultimate features of student and teacher, A, a and B, b the weights and biases of
+trained linear layers to 128 dimensions, i = 1 … B−1 all images of the batch but the last. This is
+what the code base of CRD (github.com/HobbitLong/RepDistiller) computes under this name, not the
+kernel of the paper: products of differences of neighbours in the batch, where the embedding of the
+teacher is trained too.
 
-Where this departs from that code: in evaluation mode the loss is the mean over all pairs of images,
-which is its expectation over the random order of a batch, and a batch of one has the loss 0.
+Differences from that code: in evaluation mode the loss is the mean over all pairs of images, which
+is its expectation over the random order of a batch; a batch of one image has the loss 0.
 """
 
 from typing import ClassVar, final
@@ -26,7 +27,7 @@ from understudy.methods._method import Method
 def cc(
     student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, " pairs"]:
-    """⟨δᵢ, δᵢ₊₁⟩ of each image and the next."""
+    """Compute ⟨δᵢ, δᵢ₊₁⟩ of each image and the next one in the batch."""
     delta = (student - teacher).abs()
     return (delta[:-1] * delta[1:]).sum(1)
 
@@ -34,21 +35,22 @@ def cc(
 def cc_expected(
     student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, " batch"]:
-    """Mean of ⟨δᵢ, δⱼ⟩ over all other images j."""
+    """Average ⟨δᵢ, δⱼ⟩ over all other images j, for each image i."""
     delta = (student - teacher).abs()
+    # Σ_{j≠i} ⟨δᵢ, δⱼ⟩ = ⟨δᵢ, Σⱼ δⱼ − δᵢ⟩
     return (delta * (delta.sum(0) - delta)).sum(1) / max(len(delta) - 1, 1)
 
 
 @final
 class CC(Method):
-    """Correlation congruence, in the form of the CRD code base.
+    """Correlation congruence, as in the code base of CRD.
 
     Published weight: 0.02.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate`.
         teacher: Shapes of the teacher; needs the vector `penultimate`.
-        dim: Dimension to which both are embedded.
+        dim: Dimension of both embeddings.
     """
 
     published_weight: ClassVar[float] = 0.02
@@ -62,10 +64,10 @@ class CC(Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The penultimate feature."""
+        """Teacher features the loss needs: the penultimate feature."""
         return ("penultimate",)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         s, t = self.ours(student["penultimate"]), self.theirs(teacher["penultimate"])
         return batch_mean(cc(s, t) if self.training else cc_expected(s, t))

@@ -4,21 +4,23 @@
     h(u) = − 1/B Σᵢ [ log( uᵢ₀ / (uᵢ₀ + c) ) + Σⱼ₌₁ᴷ log( (K/n) / (uᵢⱼ + c) ) ],     c = K/n + ε
     uˢᵢⱼ = exp( ⟨Mᵗ_{aᵢⱼ}, vˢᵢ⟩ / τ ) / Z_s,     vˢ = (A s + a) / ‖A s + a‖,     and so for t
 
-s, t are the penultimate features of student and teacher, v ∈ R^{B×d} their directions behind
-trained layers, Mˢ and Mᵗ ∈ R^{n×d} what is remembered of all n training images, aᵢ the image itself
-and K images of other classes, drawn without replacement as long as there are K. Z is n times the
-mean exponential of the first batch. After the loss, M of the images of the batch becomes the
-direction of m M + (1 − m) v. Code of the authors: github.com/HobbitLong/RepDistiller.
+s, t are the penultimate features of student and teacher, v ∈ R^{B×d} their unit-length embeddings
+by trained linear layers, Mˢ and Mᵗ ∈ R^{n×d} the memory banks of all n training images, aᵢ₀ the
+image itself and aᵢ₁ … aᵢ_K images of other classes (the negatives), drawn without replacement if
+there are at least K. Z is n times the mean exponential over the first batch. After the loss, the
+rows of M for the images of the batch become m M + (1 − m) v, scaled to length 1. Code of the
+authors: github.com/HobbitLong/RepDistiller.
 
-The same numbers at a tenth of the cost: the code gathers B·(K + 1) vectors for each side and
-multiplies them one by one. Here one matrix product scores all n images, and only numbers are
-gathered. h is a logistic loss, −log( u / (u + c) ) = softplus(−x) and log( (u + c) / c ) =
-softplus(x) for x = log( u / c ), whose slope is known with its value: a second product sums it
-up to the gradient of v, and nothing of size B·n waits for the backward pass.
+The numbers are those of the code, at a tenth of the cost: the code gathers B·(K + 1) vectors for
+each network and multiplies them one by one. Here one matrix product scores all n images, and only
+scores are gathered. h is a logistic loss, −log( u / (u + c) ) = softplus(−x) and
+log( (u + c) / c ) = softplus(x) for x = log( u / c ). Its derivative is computed along with its
+value: a second matrix product turns it into the gradient of v, so that no B×n tensor is stored for
+the backward pass.
 
-Where this departs from the released code: Z holds no graph; a zero row has no direction; an image
-without label is a class of its own. In evaluation mode nothing is drawn or remembered: the loss is
-the expectation over the draw. Several processes remember the images of all.
+Differences from the released code: Z is detached; a zero row stays zero; an image without label is
+a class of its own. In evaluation mode nothing is drawn and no memory is updated: the loss is the
+expectation over the draw. With several processes, each one stores the images of all.
 """
 
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from torch.nn import functional as F
 from understudy.batch import UNLABELLED, Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
-from understudy.functional import batch_mean, product, several_processes, unit
+from understudy.functional import batch_mean, is_distributed, linear_no_grad, unit
 from understudy.methods._method import Method
 
 EPS = 1e-7
@@ -42,12 +44,12 @@ EPS = 1e-7
 
 @dataclass(frozen=True)
 class Contrast:
-    """The images that each image of a batch is told from.
+    """Positive and negatives of each image of a batch.
 
     Attributes:
-        own: Number of each image.
-        others: Numbers of images of other classes.
-        share: How many of the K draws each of those stands for.
+        own: Index of each image, its own positive.
+        others: Indices of its negatives.
+        share: Number of the K draws that each negative stands for.
         draws: K.
     """
 
@@ -64,12 +66,12 @@ def crd(
     z: Float[Tensor, ""],
     temperature: float = 0.07,
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, ""]]:
-    """H of each anchor v against the other network's memory, and the Z that was used.
+    """Compute h of each anchor v against the other network's memory, and return the Z used.
 
-    That is the one given, or if that is 0, as before the first batch, the one of this batch.
+    A `z` of 0, as before the first batch, is replaced by the Z of this batch.
     """
     images, share = len(memory), contrast.share
-    scores = product(anchor.detach() / temperature, memory)
+    scores = linear_no_grad(anchor.detach() / temperature, memory)
     own, others = scores.gather(1, contrast.own), scores.gather(1, contrast.others)
     mean = (own.exp().sum(1) + (share * others.exp()).sum(1)) / (contrast.draws + 1)
     z = torch.where(z > 0, z, images * _global_mean(mean))
@@ -78,20 +80,21 @@ def crd(
     own, others = own - log_c, others - log_c
     rows = F.softplus(-own).sum(1) + (share * F.softplus(others)).sum(1)
     rows = rows + contrast.draws * torch.log1p(z.new_tensor(EPS / noise))
-    # In the place of the scores, the largest tensor here.
+    # d rows / d score: −σ(−x) of the positive, σ(x) of each negative; a repeated negative adds up.
+    # Reuses the memory of the scores, the largest tensor here.
     slopes = scores.zero_().scatter_add_(1, contrast.others, share * others.sigmoid())
     slopes.scatter_add_(1, contrast.own, -(-own).sigmoid())
-    gradient = product(slopes, memory.T) / temperature
-    # Adds nothing but the gradient.
+    gradient = linear_no_grad(slopes, memory.T) / temperature
+    # The added term has value 0, and this gradient.
     return rows + ((anchor - anchor.detach()) * gradient).sum(1), z
 
 
 @final
 class CRD(Method):
-    """Contrastive: a student's image is nearest to the same image as the teacher sees it.
+    """Contrastive: the student's embedding of an image is closest to the teacher's of that image.
 
-    Published weight: 0.8, alone or beside `kd` of weight 1. Remembers 2 n d numbers, and works on
-    B·n at a time.
+    Published weight: 0.8, alone or with `kd` of weight 1. Stores 2·n·d numbers and needs a B×n
+    tensor in each step.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate`.
@@ -137,7 +140,7 @@ class CRD(Method):
         self.register_buffer("teacher_memory", torch.zeros(0, dim))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("z", torch.zeros(2))
-        # Drawn now, so that measuring again gives the same memory.
+        # Drawn here, so that a second `prepare` gives the same initial memory.
         self.register_buffer("seed", torch.randint(2**62, ()))
         self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_count)  # type: ignore[no-untyped-call]
@@ -145,21 +148,20 @@ class CRD(Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The penultimate feature."""
+        """Teacher features the loss needs: the penultimate feature."""
         return ("penultimate",)
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Note the class of every training image, and remember each in a random direction.
+        """Store the class of every training image, and initialise the memory at random.
 
         Raises:
-            ShapeError: The images are not numbered, or all of one class.
+            ShapeError: The images are not numbered from 0, or all have one class.
         """
         self.labels = _labels(teacher).to(self.labels)
         random = torch.Generator().manual_seed(int(self.seed))
-        size, bound = (
-            (len(self.labels), self.ours.out_features),
-            (3 / self.ours.out_features) ** 0.5,
-        )
+        size = len(self.labels), self.ours.out_features
+        # U(−√(3/d), √(3/d)) has the variance 1/d: rows of expected squared length 1.
+        bound = (3 / self.ours.out_features) ** 0.5
         for name in ("student_memory", "teacher_memory"):
             drawn = torch.empty(size).uniform_(-bound, bound, generator=random)
             setattr(self, name, drawn.to(self.z))
@@ -168,7 +170,7 @@ class CRD(Method):
         _count(self)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are those of `prepare`."""
+        """Return the unweighted loss; labels are those stored by `prepare`."""
         s, t = unit(self.ours(student["penultimate"])), unit(self.theirs(teacher["penultimate"]))
         contrast = self._contrast(batch.index)
         ours, z_s = crd(s, self.teacher_memory, contrast, self.z[0], self.temperature)
@@ -179,7 +181,7 @@ class CRD(Method):
         return batch_mean(ours + theirs)
 
     def _contrast(self, index: Int[Tensor, " batch"]) -> Contrast:
-        """The draws of a batch; in evaluation mode each other image, for its expected share."""
+        """Draw negatives; in evaluation mode take every other image with its expected share."""
         own, draws = index.unsqueeze(1), self.negatives
         differ = self.labels[own] != self.labels
         if self.training:
@@ -189,50 +191,52 @@ class CRD(Method):
         return Contrast(own, everyone, share.to(self.z), draws)
 
     def _draw(self, differ: Tensor) -> Int[Tensor, "batch negatives"]:
-        """Numbers of K images of other classes: without replacement wherever there are K."""
+        """Draw indices of K images of other classes, without replacement if there are K."""
         if self.most_others < self.negatives:
             return differ.float().multinomial(self.negatives, replacement=True)
+        # The K smallest of random keys are a draw without replacement; 2 is above all of them.
         keys = torch.rand(differ.shape, dtype=torch.float32, device=differ.device).masked_fill_(
             ~differ, 2
         )
-        # The bits of floats that are not negative have their order, and are faster to compare.
+        # Bits of non-negative floats, read as integers, have the same order and compare faster.
         others = keys.view(torch.int32).topk(self.negatives, largest=False, sorted=False).indices
         if self.fewest_others >= self.negatives:
             return others
-        again = differ.float().multinomial(self.negatives, replacement=True)
-        return torch.where(differ.sum(1, keepdim=True) >= self.negatives, others, again)
+        repeated = differ.float().multinomial(self.negatives, replacement=True)
+        return torch.where(differ.sum(1, keepdim=True) >= self.negatives, others, repeated)
 
     @torch.no_grad()
     def _remember(self, index: Tensor, s: Tensor, t: Tensor) -> None:
+        """Move the memory of these images towards their embeddings."""
         index, s, t = (_of_all_processes(x) for x in (index, s, t))
         for memory, v in ((self.student_memory, s), (self.teacher_memory, t)):
             memory[index] = unit(self.momentum * memory[index] + (1 - self.momentum) * v)
 
 
 def _labels(teacher: TeacherOutputs) -> Int[Tensor, " images"]:
-    """Class of every image, one of its own where it is not known."""
+    """Return the class of every image; an image without label gets a class of its own."""
     batches = (batch for _, batch in teacher.batches(augmented=False))
     known = [torch.stack([batch.index, batch.labels]).cpu() for batch in batches]
     index, labels = torch.cat(known, dim=1).unbind()
     images = len(index)
     if not torch.equal(index.sort().values, torch.arange(images)):
         raise ShapeError(
-            "crd remembers every training image by its number, but the numbers of these "
+            "crd stores a vector for every training image, by its number, but the numbers of these "
             f"{images} images are not 0 to {images - 1}; give Batches with their `index`."
         )
     labels = labels[index.argsort()]
-    alone = labels.max() + 1 + torch.arange(images)
-    labels = labels.where(labels != UNLABELLED, alone)
+    own_class = labels.max() + 1 + torch.arange(images)
+    labels = labels.where(labels != UNLABELLED, own_class)
     if (labels == labels[0]).all():
         raise ShapeError(
-            f"crd tells images from those of other classes, but all {images} training images are "
-            "of one class; use a method that compares features, such as lshfm."
+            f"crd contrasts images of different classes, but all {images} training images are of "
+            "one class; use a method that compares features, such as lshfm."
         )
     return labels
 
 
 def _make_room(crd: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give the buffers the size of those to be loaded, which depends on the training images."""
+    """Resize the buffers to those in a state dict, whose size depends on the training images."""
     for name in ("student_memory", "teacher_memory", "labels"):
         if prefix + name in state:
             buffer = crd.get_buffer(name)
@@ -240,7 +244,7 @@ def _make_room(crd: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> N
 
 
 def _count(crd: nn.Module, incompatible_keys: object = None) -> None:
-    """Note how many images of other classes an image has at least and at most."""
+    """Store the smallest and the largest number of images of other classes that an image has."""
     labels = crd.get_buffer("labels")
     sizes = labels.bincount()
     for name, size in (("fewest_others", sizes.max()), ("most_others", sizes[sizes > 0].min())):
@@ -248,24 +252,25 @@ def _count(crd: nn.Module, incompatible_keys: object = None) -> None:
 
 
 def _global_mean(rows: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Mean over the rows of all processes, the same number in each."""
+    """Average the rows of all processes; every process gets the same number."""
+    # `batch_mean` is scaled for averaging over processes, which is done here for the value.
     mean = batch_mean(rows)
-    if several_processes():
+    if is_distributed():
         dist.all_reduce(mean)
         mean = mean / dist.get_world_size()
     return mean
 
 
 def _of_all_processes(rows: Tensor) -> Tensor:
-    """The rows of all processes, which may have different numbers of them, in order."""
-    if not several_processes():
+    """Gather the rows of all processes, which may hold different numbers of rows."""
+    if not is_distributed():
         return rows
     lengths = torch.zeros(dist.get_world_size(), dtype=torch.long, device=rows.device)
     lengths[dist.get_rank()] = len(rows)
     dist.all_reduce(lengths)
-    # What is gathered must be equally long everywhere.
+    # `all_gather` needs tensors of one size in all processes.
     padded = rows.new_zeros(int(lengths.max()), *rows.shape[1:])
     padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:n] for part, n in zip(parts, lengths.tolist(), strict=True)])
+    gathered = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(gathered, padded)
+    return torch.cat([each[:n] for each, n in zip(gathered, lengths.tolist(), strict=True)])

@@ -3,12 +3,12 @@
     L = τ² [ β ( 1 − 1/B Σᵢ ρ(yˢᵢ, yᵗᵢ) ) + γ ( 1 − 1/K Σₖ ρ(yˢ·ₖ, yᵗ·ₖ) ) ]
 
 y = softmax(z / τ) ∈ R^{B×K} are the class probabilities of student and teacher, ρ Pearson's
-correlation: over the classes of an image, and over the images of a class. B is the batch. Code of
-the authors: github.com/hunto/DIST_KD; ε = 1e-8 is added to the denominator of ρ.
+correlation: over the classes of an image, and over the images of a class. B is the batch size. Code
+of the authors: github.com/hunto/DIST_KD; ε = 1e-8 is added to the denominator of ρ.
 
-Where this departs from the released code: a student's row or column without any spread has no
-direction in which to follow, and no gradient; the code's is of the order 1e6, from 1/ε
-(`spreadless="published"`). On several processes each compares the images of its own share.
+Differences from the released code: a constant row or column of the student, whose correlation is
+undefined, has gradient zero; the code's gradient is of the order 1e6, from 1/ε
+(`spreadless="published"`). With several processes, each one correlates only its own images.
 """
 
 from typing import ClassVar, Literal, final
@@ -36,7 +36,7 @@ def dist(
     eps: float = 1e-8,
     spreadless: Spreadless = "still",
 ) -> Float[Tensor, " batch"]:
-    """τ² (β (1 − ρ of the row) + γ (1 − mean ρ of all columns)) of each row."""
+    """Compute τ² (β (1 − ρ of the row) + γ (1 − mean ρ of all columns)) of each row."""
     s, t = (student / tau).softmax(1), (teacher / tau).softmax(1)
     images = 1 - correlation(s, t, eps, spreadless)
     classes = 1 - correlation(s.T, t.T, eps, spreadless).mean()
@@ -49,33 +49,34 @@ def correlation(
     eps: float = 1e-8,
     spreadless: Spreadless = "still",
 ) -> Float[Tensor, " rows"]:
-    """Pearson's correlation of each row."""
+    """Compute Pearson's correlation of each row of x with that of y."""
+    # Bound on the rounding error of a centred row: at or below it the row counts as constant.
     rounding = 4 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x, dim=1, keepdim=True)
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     if spreadless == "still":
         spread = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         x = torch.where(spread > rounding, x, 0)
-    # The norm of zeros has the gradient zero here, which the root of their squares has not.
+    # `vector_norm` has the gradient 0 at zero, where the root of a sum of squares has NaN.
     lengths = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(y, dim=1) + eps
     return (x * y).sum(1).div(lengths)
 
 
 @final
 class DIST(Method):
-    """Relations: classes of an image, and images of a class, are ranked as the teacher ranks them.
+    """Relations: classes of an image, and images of a class, correlate with the teacher's.
 
-    Published weight: 1.5 to 7, tuned for each pair, with β = γ = 1 and τ = 4, in the code base of
-    `nd` (DIST++), beside 1 on the labels.
+    Published weight: 1.5 to 7, tuned for each pair of networks, with β = γ = 1 and τ = 4, in the
+    code base of `nd` (DIST++), with weight 1 on the task loss.
 
     Args:
         student: Shapes of the student; needs `logits`.
         teacher: Shapes of the teacher; needs `logits` of the same classes.
-        beta: Weight of the relation between classes.
-        gamma: Weight of the relation between images.
-        tau: Temperature.
-        eps: Keeps the correlation finite.
-        spreadless: The gradient of a student's row or column without spread: none, or that of the
-            released code.
+        beta: β, weight of the correlation over the classes of an image.
+        gamma: γ, weight of the correlation over the images of a class.
+        tau: τ, temperature.
+        eps: ε, keeps the correlation finite.
+        spreadless: Gradient of a constant row or column of the student: `still` is zero,
+            `published` that of the released code.
     """
 
     published_weight: ClassVar[float] = 2.0
@@ -102,11 +103,11 @@ class DIST(Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The logits."""
+        """Teacher features the loss needs: the logits."""
         return ("logits",)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         s, t = student["logits"], teacher["logits"]
         weights = self.beta, self.gamma, self.tau, self.eps
         return batch_mean(dist(s, t, *weights, self.spreadless))

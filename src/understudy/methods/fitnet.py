@@ -3,9 +3,9 @@
     L = 1/(B·D) Σᵢ ‖ r(sᵢ) − tᵢ ‖²
 
 s, t are one feature of student and teacher (a map, tokens or a vector), r the regressor, D the
-number of elements of tᵢ and B the batch. As in the code base of CRD
+number of elements of tᵢ and B the batch size. As in the code base of CRD
 (github.com/HobbitLong/RepDistiller), r is trained jointly with the student on the task, not in a
-first stage of its own, and ends in batch normalisation and ReLU on maps.
+separate first stage, and ends in batch normalisation and ReLU on maps.
 """
 
 from collections.abc import Mapping
@@ -25,22 +25,22 @@ from understudy.methods._projectors import as_map, regressor
 def fitnet(
     student: Float[Tensor, "batch dim ..."], teacher: Float[Tensor, "batch dim ..."]
 ) -> Float[Tensor, " batch"]:
-    """Squared error of each row, averaged over its elements."""
+    """Compute the squared error of each row, averaged over its elements."""
     return (student - teacher).square().flatten(1).mean(1)
 
 
 @final
 class FitNet(Method):
-    """Hints: the student's feature, passed through a regressor, equals the teacher's.
+    """Hints: the student's feature, passed through a regressor, matches the teacher's.
 
-    Published weight: 100, with `stage2`. For detection, whose places have no stages, it is the
-    penultimate feature with the weight of lshfm's L2.
+    Published weight: 100, with `stage2`. For detection, where a place has no stages, the default is
+    the penultimate feature with the weight of lshfm's L2 term.
 
     Args:
         student: Shapes of the student; needs `feature`.
         teacher: Shapes of the teacher; needs `feature`.
-        feature: Which feature of both networks is compared.
-        projector: `none` compares the features as they are, which must then have equal shapes.
+        feature: Name of the feature to compare.
+        projector: `none` compares the features directly; their shapes must then be equal.
     """
 
     published_weight: ClassVar[float] = 100.0
@@ -59,7 +59,8 @@ class FitNet(Method):
     ) -> None:
         super().__init__()
         self.feature = feature
-        self.grid = "map" in (student.kind(feature), teacher.kind(feature))
+        # A map against tokens: both are compared as maps.
+        self.as_maps = "map" in (student.kind(feature), teacher.kind(feature))
         if projector == "none" and student[feature] != teacher[feature]:
             raise ShapeError(
                 f"{feature!r} is {student[feature]} in {student.owner} and {teacher[feature]} in "
@@ -71,18 +72,18 @@ class FitNet(Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The compared feature alone."""
+        """Teacher features the loss needs: the compared feature."""
         return (self.feature,)
 
     def projected(self, student: Features) -> Features:
-        """What the regressor makes of the feature."""
+        """Return the regressor's output."""
         s = student[self.feature]
-        s = as_map(s) if self.grid else s
+        s = as_map(s) if self.as_maps else s
         return {} if isinstance(self.regressor, nn.Identity) else {self.feature: self.regressor(s)}
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         s, t = student[self.feature], teacher[self.feature]
-        if self.grid:
+        if self.as_maps:
             s, t = as_map(s), as_map(t)
         return batch_mean(fitnet(self.regressor(s), t))

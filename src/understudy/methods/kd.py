@@ -2,20 +2,20 @@
 
     L = T² · (1/B) Σᵢ KL( softmax(tᵢ / T) ‖ softmax(sᵢ / T) )
 
-s, t ∈ R^{B×K} are the logits of student and teacher, T the temperature, B the batch. T² keeps the
-size of the gradient independent of T. The form is that of the code bases of CRD
-(github.com/HobbitLong/RepDistiller) and mdistiller, which agree. With `projector` the student's
-logits first pass one linear layer, as in Chen et al., "Understanding the Effects of Projectors in
+s, t ∈ R^{B×K} are the logits of student and teacher, T the temperature, B the batch size. T² keeps
+the size of the gradient independent of T. The form is that of the code bases of CRD
+(github.com/HobbitLong/RepDistiller) and mdistiller, which agree. With `projector`, the student's
+logits first pass a linear layer, as in Chen et al., "Understanding the Effects of Projectors in
 Knowledge Distillation", 2023, arXiv 2310.17183 (github.com/chenyd7/PEFD): s ← V s + d. With
-`standardise` the logits of both networks are brought to mean 0 and deviation 1 in each row, as in
+`standardise`, the logits of both networks are scaled to mean 0 and deviation 1 in each row, as in
 Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, arXiv 2403.01528.
 
-Where classes do not exclude each other (several labels an image, a detector with a sigmoid for each
-class), no softmax is over them, and each is a distribution of its own, over present and absent:
+If classes do not exclude each other (multi-label images, detectors with a sigmoid for each class),
+each class is a distribution of its own, over present and absent:
 
     L = T² · 1/(B·K) Σᵢₖ KL( σ(tᵢₖ / T) ‖ σ(sᵢₖ / T) )
 
-Where a row holds several softmaxes (the boxes of a location of SSD), each is a row of its own.
+If a row holds several softmaxes (the boxes of one location of SSD), each counts as a row.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def kd(
     teacher: Float[Tensor, "batch classes"],
     temperature: float = 4.0,
 ) -> Float[Tensor, " batch"]:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of each row."""
+    """Compute T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of each row."""
     return temperature**2 * kl_divergence(student, teacher, temperature)
 
 
@@ -47,7 +47,7 @@ def binary_kd(
     teacher: Float[Tensor, "batch classes"],
     temperature: float = 4.0,
 ) -> Float[Tensor, " batch"]:
-    """T² · KL(σ(teacher / T) ‖ σ(student / T)), averaged over the classes of each row."""
+    """Compute T² · KL(σ(teacher / T) ‖ σ(student / T)), averaged over the classes of each row."""
     return temperature**2 * binary_kl_divergence(student, teacher, temperature).mean(1)
 
 
@@ -55,15 +55,15 @@ def binary_kd(
 class KD(Method):
     """Knowledge distillation: the student's class probabilities follow the teacher's.
 
-    Published weights: 0.9 beside 0.1 on the labels (CIFAR-100, T = 4), 0.5 and 0.5 (ImageNet,
-    T = 1), or 1 beside a detector's own losses (COCO, T = 1).
+    Published weights: 0.9, with 0.1 on the task loss (CIFAR-100, T = 4); 0.5 and 0.5 (ImageNet,
+    T = 1); 1, with the detector's own losses (COCO, T = 1).
 
     Args:
         student: Shapes of the student; needs `logits`.
         teacher: Shapes of the teacher; needs `logits` of the same classes.
         temperature: T, softens both distributions.
-        projector: Compare the teacher with one trained linear layer on the student's logits.
-        standardise: Bring the logits of each row to mean 0 and deviation 1 before the temperature.
+        projector: Pass the student's logits through a trained linear layer first.
+        standardise: Scale the logits of each row to mean 0 and deviation 1 before the temperature.
     """
 
     published_weight: ClassVar[float] = 0.9
@@ -87,8 +87,8 @@ class KD(Method):
         classes = same_classes("kd", student, teacher)
         if standardise and not student.softmaxes:
             raise RecipeError(
-                "'standardise' of kd compares the classes of an image with each other, which here "
-                "do not exclude each other; set it to false."
+                "'standardise' of kd compares the classes of an image with each other, but these "
+                "classes do not exclude each other; set it to false."
             )
         self.compare = kd if student.softmaxes else binary_kd
         self.softmaxes = max(1, student.softmaxes)
@@ -96,14 +96,15 @@ class KD(Method):
         self.projector = nn.Linear(classes, classes) if projector else nn.Identity()
 
     def projected(self, student: Features) -> Features:
-        """The logits behind the trained layer."""
+        """Return the logits after the trained layer."""
         if isinstance(self.projector, nn.Identity):
             return {}
         return {"logits": self.projector(student["logits"])}
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         s, t = self.projector(student["logits"]), teacher["logits"]
+        # One row for each softmax.
         s, t = (x.unflatten(1, (self.softmaxes, -1)).flatten(0, 1) for x in (s, t))
         if self.standardise:
             s, t = standardised(s), standardised(t)

@@ -7,27 +7,27 @@ BMVC 2023, arXiv 2309.02843; code: github.com/adagorgun/letKD-framework.
     pᵀᵢ     = softmax( −τ ‖fᵢ − ρₖ‖² )                   at the penultimate map
     pᵀᵢ     = T[ h(zᵢ, y), · ]                           after the first block of the last stage
 
-x is a map of the student, i one of its B·H·W locations, ω the templates of a KD layer that stays in
-the student and adds to x what its matched templates mean (`layers.py`). f and z are the
-maps of the teacher at the same places, ρ its K words: the centres of all locations of all training
-images. T is the decision matrix of the S sub-classes: T[s, r] is the share of the locations of
-sub-class s that lie nearest to the prototype of r, and h(z, y) the sub-class among those of the
-label y whose centre is nearest to z, along the axes of a linear discriminant analysis.
+x is a map of the student, i one of its B·H·W locations, ω the templates of a KD layer, which stays
+in the student and adds to x a residual computed from the scores a (`layers/kd_layer.py`). f and z
+are the teacher's maps at the same places, ρ the K words of its codebook: k-means centres of all
+locations of all training images. T is the decision matrix of the S sub-classes: T[s, r] is the
+share of the locations of sub-class s whose nearest prototype is that of r, and h(z, y) the
+sub-class of label y whose centre is nearest to z, along the axes of a linear discriminant analysis.
 
 letKD-1 is `places="penultimate"`, letKD-2 `places="both"`. With `alpha=0` nothing is added to the
 map, and letKD-1 is QuEST: Jain et al., "Quest: Quantized embedding space for transferring
-knowledge", ECCV 2020. `supervised=False` is the control of capacity: the same layers, no teacher.
+knowledge", ECCV 2020. `supervised=False` is the control for capacity: the same layers, no teacher.
 
-Where this departs from the released code:
-- The layer at the penultimate map adds the mean over the map of what it would add at each location
-  wherever only the mean matters afterwards, which gives the same logits.
-- The codebook comes from k-means on growing samples of the images (`_kmeans.py`); words and
-  sub-classes that no training location is nearest to have probability 0.
-- The sub-class is the nearest of its label's; the code, by a masked maximum, can return another
-  class's where there is one sub-class a class.
-- An image without label counts for the class that the teacher sees in it, as long as the teacher
-  tells the student's classes apart; else the intermediate place does not learn from it.
-- A teacher's map larger than the student's by any whole factor is averaged, not only by two.
+Differences from the released code:
+- If the output depends only on the spatial mean of the penultimate map, the layer there adds the
+  mean of its residual instead of the residual at each location, which gives the same logits.
+- The codebook is computed by k-means on growing samples of the images (`_letkd/kmeans.py`); words
+  and sub-classes that are nearest to no training location have probability 0.
+- The sub-class is always one of the image's label; the code, by a masked maximum, can return one of
+  another class if there is one sub-class per class.
+- An image without label takes the teacher's predicted class, if the teacher has logits of the
+  student's classes; else the loss at the intermediate place leaves it out.
+- A teacher's map larger than the student's by any whole factor is average-pooled, not only by two.
 """
 
 from collections.abc import Iterator
@@ -40,62 +40,63 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-from understudy.batch import UNLABELLED, Batch
+from understudy.batch import Batch
 from understudy.errors import ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.layers.kd_layer import KDLayer
-from understudy.methods._letkd.measure import Plan, Subclasses, Words, measure
+from understudy.methods._letkd.measure import CodebookPlan, Plan, SubclassPlan, measure
+from understudy.methods._logits import labels_or_predictions
+from understudy.methods._maps import pool_to
 from understudy.methods._method import Method
 from understudy.methods._projectors import as_map, map_shape
 
-Places = Literal["both", "penultimate", "intermediate"]
+LayerPlaces = Literal["both", "penultimate", "intermediate"]
+"""Where KD layers are inserted."""
 
 SCORES = {"penultimate": "letkd/penultimate", "intermediate": "letkd/intermediate"}
 """Place → the student's feature that holds the scores of its templates."""
-SILENT = -1e30
-"""Score of a word that no location is nearest to: its probability is exactly 0."""
+UNUSED_SCORE = -1e30
+"""Score of a word that is nearest to no location: its probability is exactly 0."""
 
 
 def divergence(
     scores: Float[Tensor, "batch words h w"], target: Float[Tensor, "batch words h w"]
 ) -> Float[Tensor, " batch"]:
-    """KL(target ‖ softmax(scores)) over the words, averaged over the locations of each image.
-
-    Written so that of all tensors of this size only the target is kept for the backward pass.
-    """
-    entropy = torch.xlogy(target, target).sum(1)
-    cross = target.sum(1) * scores.logsumexp(1) - (target * scores).sum(1)
-    return (entropy + cross).flatten(1).mean(1)
+    """Compute KL(target ‖ softmax(scores)) over the words, averaged over each image's locations."""
+    # Not from log-softmax: like this only target and scores are stored for the backward pass.
+    negative_entropy = torch.xlogy(target, target).sum(1)
+    cross_entropy = target.sum(1) * scores.logsumexp(1) - (target * scores).sum(1)
+    return (negative_entropy + cross_entropy).flatten(1).mean(1)
 
 
 def word_probabilities(
     teacher: Float[Tensor, "batch dim h w"],
     words: Float[Tensor, "words dim"],
     temperature: float,
-    heard: Tensor | None = None,
+    used: Bool[Tensor, " words"] | None = None,
 ) -> Float[Tensor, "batch words h w"]:
-    """softmax(−τ ‖f − ρ‖²) over the words, those not `heard` left out.
+    """Compute softmax(−τ ‖f − ρ‖²) over the words, or over those `used`.
 
-    ‖f‖² is the same for all words and left out as well. Distances are in the hundreds and differ
-    by little, so that TF32 would change the result: where it is on, they are in float64.
+    Distances are in the hundreds and differ by little, so that TF32 would change the result: if it
+    is on, they are computed in float64.
     """
-    full = torch.float64 if _shortened() else teacher.dtype
-    f, rho = teacher.flatten(2).to(full), words.to(full)
-    lengths = -temperature * rho.square().sum(1)
-    if heard is not None:
-        lengths = torch.where(heard, lengths, SILENT)
-    bias, rho = lengths[None, :, None], rho.expand(len(f), -1, -1)
+    dtype = torch.float64 if _float32_products_rounded() else teacher.dtype
+    f, rho = teacher.flatten(2).to(dtype), words.to(dtype)
+    # −τ ‖f − ρ‖² = 2τ ⟨f, ρ⟩ − τ ‖ρ‖² − τ ‖f‖², the last of which is the same for all words.
+    bias = -temperature * rho.square().sum(1)
+    if used is not None:
+        bias = torch.where(used, bias, UNUSED_SCORE)
+    bias, rho = bias[None, :, None], rho.expand(len(f), -1, -1)
     scores = torch.baddbmm(bias, rho, f, alpha=2 * temperature)
     return scores.softmax(1).to(teacher.dtype).view(len(f), len(words), *teacher.shape[2:])
 
 
-# A compiled graph does not ask again, and cannot ask at all without this promise.
+# `torch.compile` cannot trace the query; the setting does not change during a run.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _shortened() -> bool:
-    """Whether products of float32 matrices are rounded, as by TF32."""
+def _float32_products_rounded() -> bool:
+    """Return True if products of float32 matrices are rounded, as by TF32."""
     return torch.get_float32_matmul_precision() != "highest"
 
 
@@ -104,8 +105,9 @@ def own_subclass(
     classes: Int[Tensor, " batch"],
     centers: Float[Tensor, "classes count dims"],
 ) -> Int[Tensor, "batch h w"]:
-    """h(z, y): number of the sub-class, among those of the class, whose centre is nearest."""
+    """Compute h(z, y): index of the image's own sub-class whose centre is nearest."""
     own = centers[classes]
+    # ‖z − c‖² without ‖z‖², which is the same for all centres.
     distances = own.square().sum(2, keepdim=True) - 2 * own @ z.flatten(2)
     nearest = distances.argmin(1) + classes[:, None] * centers.shape[1]
     return nearest.view(len(z), *z.shape[2:])
@@ -113,29 +115,29 @@ def own_subclass(
 
 @final
 class LetKD(Method):
-    """KD layers: the student is told which word of the teacher is where, and decides what it means.
+    """KD layers: the student predicts the teacher's word at each location, and learns to use it.
 
-    Published weight: 1, beside 1 on the labels.
+    Published weight: 1, with weight 1 on the task loss.
 
     Args:
-        student: Shapes of the student, with the layers that `extend` puts in.
+        student: Shapes of the student, with the layers that `extend` inserts.
         teacher: Shapes of the teacher; needs maps at the same places, as large as the student's or
             larger by a whole factor.
-        places: `penultimate` is letKD-1, `both` letKD-2.
-        words: K, the size of the codebook.
-        subclasses: Sub-classes of each class.
-        dims: Discriminant axes that are used; there are one less than classes. Published: 60 for
-            CIFAR-100, 8 for CIFAR-10.
-        temperature: τ; how soft the words are hangs on the scale of the teacher's features.
+        places: Where KD layers are inserted: `penultimate` is letKD-1, `both` letKD-2.
+        words: K, size of the codebook.
+        subclasses: Sub-classes per class.
+        dims: Number of discriminant axes, at most classes − 1. Published: 60 for CIFAR-100, 8 for
+            CIFAR-10.
+        temperature: τ; its effect depends on the scale of the teacher's features.
         alpha: α at the penultimate map; 0 adds nothing (QuEST).
         alpha_intermediate: α at the intermediate place.
-        supervised: Whether the teacher supervises the layers; False is the control of capacity.
-        penultimate: The map of both networks that is pooled.
-        intermediate: The map of both networks after the first block of the last stage.
-        iterations: Of k-means.
-        keep: Folder that keeps what is measured of the teacher, for other runs with it, and to go
-            on where an interrupted measurement stopped; default: none. While measuring it holds two
-            bytes for each number of the maps.
+        supervised: Whether the teacher supervises the layers; False is the control for capacity.
+        penultimate: Name of the map of both networks that is pooled.
+        intermediate: Name of the map of both networks after the first block of the last stage.
+        iterations: Iterations of k-means.
+        keep: Folder that stores the codebook and sub-classes of the teacher, to reuse them in other
+            runs and to resume an interrupted measurement; default: none. During the measurement it
+            also holds the teacher's maps, two bytes per number.
     """
 
     published_weight: ClassVar[float] = 1.0
@@ -154,7 +156,7 @@ class LetKD(Method):
         student: Extendable,
         teacher: Shapes,
         *,
-        places: Places = "both",
+        places: LayerPlaces = "both",
         words: int = 4096,
         subclasses: int = 8,
         alpha: float = 1.0,
@@ -163,7 +165,8 @@ class LetKD(Method):
         intermediate: str = "last_stage/first",
         **others: Any,
     ) -> None:
-        """Put the layers in: first the intermediate one, which the other may follow directly."""
+        """Insert the KD layers."""
+        # The intermediate one first, as the penultimate one may come directly after it.
         counts = {"penultimate": words, "intermediate": 0}
         if places != "penultimate":
             counts["intermediate"] = subclasses * _classes(student.shapes, teacher)
@@ -172,8 +175,8 @@ class LetKD(Method):
         for place in _names(places):
             if SCORES[place] in student.shapes:
                 raise ShapeError(
-                    f"{student.shapes.owner} has a KD layer for {SCORES[place]!r} already; one "
-                    "student takes the layers of one letkd."
+                    f"{student.shapes.owner} has a KD layer for {SCORES[place]!r} already; use one "
+                    "letkd for each student."
                 )
             feature = features[place]
             averaged = place == "penultimate" and student.depends_only_on_mean(feature)
@@ -186,7 +189,7 @@ class LetKD(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        places: Places = "both",
+        places: LayerPlaces = "both",
         words: int = 4096,
         subclasses: int = 8,
         dims: int = 60,
@@ -204,51 +207,51 @@ class LetKD(Method):
         self.features = {place: features[place] for place in _names(places)}
         self.temperature, self.supervised, self.keep = temperature, supervised, keep
         grids = {
-            place: _met(student, teacher, SCORES[place], feature)
+            place: _pooled_shape(student, teacher, SCORES[place], feature)
             for place, feature in self.features.items()
         }
         self.plans: dict[str, Plan] = {}
-        self.guesses = False
+        self.predicts_labels = False
         if "penultimate" in grids:
-            self._prepare_words(Words(words, iterations, grids["penultimate"]))
+            self._add_codebook(CodebookPlan(words, iterations, grids["penultimate"]))
         if "intermediate" in grids:
             classes = _classes(student, teacher)
-            self.guesses = "logits" in teacher and teacher.vector("logits") == classes
+            self.predicts_labels = "logits" in teacher and teacher.vector("logits") == classes
             dims = min(dims, grids["intermediate"][0])
-            self._prepare_subclasses(
-                Subclasses(subclasses, dims, classes, iterations, grids["intermediate"])
+            self._add_subclasses(
+                SubclassPlan(subclasses, dims, classes, iterations, grids["intermediate"])
             )
         self.prepared = not supervised
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The teacher's maps, and logits for images without label; nothing without supervision."""
+        """Teacher features the loss needs: maps, and logits if they replace missing labels."""
         if not self.supervised:
             return ()
-        return (*self.features.values(), *(("logits",) if self.guesses else ()))
+        return (*self.features.values(), *(("logits",) if self.predicts_labels else ()))
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Find the teacher's words, sub-classes and decisions on the clean training images.
+        """Compute the teacher's words, sub-classes and decisions on the clean training images.
 
         Raises:
-            BankError: `keep` holds what was measured of another teacher or other images.
-            ShapeError: The class of no training image is known.
+            BankError: `keep` holds measurements of another teacher or of other images.
+            ShapeError: No training image has a known class.
         """
         if not self.supervised:
             return
         with _folder(self.keep) as folder:
             device = next(self.buffers()).device
-            found = measure(teacher, folder, self.plans, self._maps, self._known, device)
+            tensors = measure(teacher, folder, self.plans, self._maps, self._classes, device)
         for name, buffer in self.named_buffers():
-            buffer.copy_(found[name])
+            buffer.copy_(tensors[name])
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss: the divergence at every place, added; 0 without supervision."""
-        return torch.stack(list(self.parts(student, teacher, batch).values())).sum()
+        """Return the unweighted loss, the sum over the places; 0 without supervision."""
+        return torch.stack(list(self.losses(student, teacher, batch).values())).sum()
 
-    def parts(self, student: Features, teacher: Features, batch: Batch) -> Features:
-        """The divergence at each place."""
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> Features:
+        """Return place → mean divergence."""
         if not self.supervised:
             return {place: 0 * student[SCORES[place]].sum() for place in self.features}
         return {
@@ -259,31 +262,32 @@ class LetKD(Method):
     def targets(
         self, student: Features, teacher: Features, batch: Batch
     ) -> Iterator[tuple[str, Float[Tensor, "batch words h w"], Bool[Tensor, " batch"] | None]]:
-        """At each place: what the teacher says of the words there, and of which images it can."""
+        """Yield for each place its name, pᵀ, and which images have a target (None for all)."""
         for place, t in self._maps(teacher, student).items():
             if place == "penultimate":
-                heard = self.word_counts > 0
-                yield place, word_probabilities(t, self.words, self.temperature, heard), None
+                used = self.word_counts > 0
+                yield place, word_probabilities(t, self.words, self.temperature, used), None
             else:
-                classes = self._known(teacher, batch)
-                yield place, self.decided(t, classes.clamp_min(0)), classes >= 0
+                classes = self._classes(teacher, batch)
+                # A class that is not known is replaced by 0, and its image is masked.
+                yield place, self.decision_rows(t, classes.clamp_min(0)), classes >= 0
 
-    def decided(
+    def decision_rows(
         self, teacher: Float[Tensor, "batch dim h w"], classes: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch subclasses h w"]:
-        """Rows of the decision matrix for every location of images of known classes."""
+        """Return T[h(z, y), ·] for every location; all classes must be known."""
         rows = (teacher.flatten(2).mT - self.axes_mean) @ self.axes
         z = rows.mT.reshape(len(rows), self.axes.shape[1], *teacher.shape[2:])
         centers = self.centers.view(-1, self.plans["intermediate"].count, z.shape[1])
         index = own_subclass(z, classes, centers)
         return self.decisions[index].permute(0, 3, 1, 2)
 
-    def _prepare_words(self, plan: Words) -> None:
+    def _add_codebook(self, plan: CodebookPlan) -> None:
         self.plans["penultimate"] = plan
         self.register_buffer("words", torch.zeros(plan.count, plan.map[0]))
         self.register_buffer("word_counts", torch.zeros(plan.count, dtype=torch.long))
 
-    def _prepare_subclasses(self, plan: Subclasses) -> None:
+    def _add_subclasses(self, plan: SubclassPlan) -> None:
         self.plans["intermediate"] = plan
         total, dim = plan.classes * plan.count, plan.map[0]
         self.register_buffer("axes", torch.zeros(dim, plan.dims))
@@ -292,21 +296,23 @@ class LetKD(Method):
         self.register_buffer("decisions", torch.zeros(total, total))
 
     def _maps(self, teacher: Features, student: Features | None = None) -> Features:
-        """The teacher's map at each place, averaged to the size of the student's."""
-        found = {}
+        """Return place → the teacher's map, average-pooled to the size of the student's.
+
+        Without the student's features, the size is that of its shapes.
+        """
+        maps = {}
         for place, feature in self.features.items():
-            like = self.plans[place].map if student is None else student[SCORES[place]].shape
-            found[place] = _fitted(as_map(teacher[feature]), like[-2], like[-1])
-        return found
+            shape = self.plans[place].map if student is None else student[SCORES[place]].shape
+            maps[place] = pool_to(as_map(teacher[feature]), shape[-2], shape[-1])
+        return maps
 
-    def _known(self, teacher: Features, batch: Batch) -> Int[Tensor, " batch"]:
-        """The label of each image, or the teacher's prediction where it has none."""
-        if not self.guesses:
+    def _classes(self, teacher: Features, batch: Batch) -> Int[Tensor, " batch"]:
+        if not self.predicts_labels:
             return batch.labels
-        return torch.where(batch.labels == UNLABELLED, teacher["logits"].argmax(1), batch.labels)
+        return labels_or_predictions(batch.labels, teacher)
 
 
-def _names(places: Places) -> tuple[str, ...]:
+def _names(places: LayerPlaces) -> tuple[str, ...]:
     return ("intermediate", "penultimate") if places == "both" else (places,)
 
 
@@ -320,31 +326,26 @@ def _classes(student: Shapes, teacher: Shapes) -> int:
     )
 
 
-def _met(student: Shapes, teacher: Shapes, scores: str, feature: str) -> tuple[int, ...]:
-    """Shape of the teacher's map once it is as large as the student's."""
+def _pooled_shape(student: Shapes, teacher: Shapes, scores: str, feature: str) -> tuple[int, ...]:
+    """Return the shape of the teacher's map after pooling to the student's size."""
     if scores not in student:
         raise ShapeError(
             f"{student.owner} has no KD layer at {feature!r}; call LetKD.extend(student, "
             "teacher.shapes) with the same hyper-parameters first."
         )
-    (_, *ours), (dim, *theirs) = map_shape(student, scores), map_shape(teacher, feature)
-    if any(b % a for a, b in zip(ours, theirs, strict=True)):
+    (_, *size_s), (dim, *size_t) = map_shape(student, scores), map_shape(teacher, feature)
+    if any(t % s for s, t in zip(size_s, size_t, strict=True)):
         raise ShapeError(
-            f"{feature!r} is {tuple(ours)} in {student.owner} and {tuple(theirs)} in "
-            f"{teacher.owner}; letkd averages the teacher's map to the student's, which takes a "
-            "whole factor: show the teacher larger images, or name another map by a tap."
+            f"{feature!r} is {tuple(size_s)} in {student.owner} and {tuple(size_t)} in "
+            f"{teacher.owner}; letkd average-pools the teacher's map to the student's size, which "
+            "needs a whole factor: give the teacher larger images, or name another map by a tap."
         )
-    return dim, *ours
-
-
-def _fitted(t: Tensor, height: int, width: int) -> Float[Tensor, "batch dim height width"]:
-    same = t.shape[2] == height and t.shape[3] == width
-    return t if same else F.adaptive_avg_pool2d(t, (height, width))
+    return dim, *size_s
 
 
 @contextmanager
 def _folder(keep: str) -> Iterator[Path]:
-    """Where to measure: each process of several in a folder of its own."""
+    """Return the folder to measure in: `keep`, or a temporary one; each process has its own."""
     if not keep:
         with TemporaryDirectory(prefix="understudy-letkd-") as temporary:
             yield Path(temporary)

@@ -5,30 +5,35 @@
     L_mse  = 1/(B·D) Σᵢ ‖ f_s,i − f_t,i ‖²
 
 f_s, f_t ∈ R^{B×D} are the penultimate features of student and teacher, W ∈ R^{N×D} fixed random
-directions with entries from N(0, σ²), b ∈ R^N fixed offsets, B the batch. L_lsh turns the student's
-feature to the teacher's side of every random plane, that is, to its direction; L_mse anchors the
-norm. The selective form (default, as published) averages over the images the teacher classifies
-correctly. If the dimensions differ, the student gets a linear embedding layer before its
-classifier, which stays, and folds into the classifier when the student is exported.
-The published alignment is a run before: `task_weight: 0`, `training.only: ["*.embedding.*"]`,
-`embed: always`; the next one starts from its folder `last`, where the layer is not folded yet.
-L_lsh alone (`terms="lsh"`) has no finite minimum: once a feature points where the teacher's does,
-it falls for ever as ‖f_s‖ grows. A dense detector, whose loss on labels sums over all anchors, is
-steeper with longer features, until one step overflows: the NaN that the authors report of
-RetinaNet. `training.clip: 10` keeps it finite and lets it learn.
-Code of the authors: github.com/DoctorKey/LSHFM.singleclassification, and .multiclassification and
-.detection beside it.
+directions with entries from N(0, σ²), b ∈ R^N fixed offsets, B the batch size. L_lsh pulls the
+student's feature to the teacher's side of every random hyperplane, that is, to its direction; L_mse
+anchors the norm. The selective form (default, as published) averages over the images that the
+teacher classifies correctly. If the dimensions differ, the student gets a linear embedding layer
+before its classifier; it stays, and is folded into the classifier when the student is exported.
 
-Where this departs from the released code:
-- A batch without any correctly classified image has loss 0 and no gradient; the code has NaN. An
-  image without label is kept: nothing is known against it.
+The published alignment is a separate run before: `task_weight: 0`,
+`training.only: ["*.embedding.*"]`, `embed: always`; the next run starts from its folder `last`,
+where the layer is not folded yet.
+
+L_lsh alone (`terms="lsh"`) has no finite minimum: once a feature points in the teacher's direction,
+the loss decreases forever as ‖f_s‖ grows. In a dense detector, whose task loss sums over all
+anchors, gradients grow with the features until one step overflows: the NaN that the authors report
+for RetinaNet. `training.clip: 10` keeps it finite and lets it learn.
+
+Code of the authors: github.com/DoctorKey/LSHFM.singleclassification, LSHFM.multiclassification and
+LSHFM.detection.
+
+Differences from the released code:
+- A batch without any correctly classified image has loss 0 and gradient zero; the code has NaN. An
+  image without label is kept, as the teacher may be right about it.
 - `prepare` may be called again; the second call of the code's initialiser sets the offsets to 0.
-- Offsets are those of the images seen; where the loader drops the last batch, the code counts the
-  images it never saw as zeros. They are found in chunks, without the n x N table of the code.
-- The published median puts one training image exactly on each plane, so that its bit hangs on
-  rounding and on its neighbours in the batch. Here the plane lies in the middle of the gap to the
-  next image: all other bits are the same. `offset="median_published"` is the median itself.
-- Under distributed training the mean is over the correct images of all processes.
+- Offsets are computed from the images seen; if the loader drops the last batch, the code counts the
+  images it never saw as zeros. Medians are computed in chunks, without the code's n×N table.
+- The published median puts one training image exactly on each hyperplane, so that its bit depends
+  on rounding and on the other images of its batch. Here the hyperplane lies in the middle of the
+  gap to the next image: all other bits are the same. `offset="median_published"` is the median
+  itself.
+- In distributed training the mean is over the correct images of all processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +47,7 @@ from torch.nn import functional as F
 from understudy.batch import UNLABELLED, Batch
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
-from understudy.functional import EPS, batch_mean, product
+from understudy.functional import EPS, batch_mean, linear_no_grad
 from understudy.methods._hashing import bce, bits, pack, unpack
 from understudy.methods._method import Method
 
@@ -51,7 +56,7 @@ Discrepancy = Literal["bce", "l1", "l2"]
 Offset = Literal["median", "median_published", "mean", "zero"]
 
 CHUNK_BYTES = 128 * 2**20
-"""Memory that finding the medians may take beside the features, which it stays well within."""
+"""Upper bound of the memory that the medians need in addition to the features."""
 
 
 def lsh(
@@ -61,39 +66,39 @@ def lsh(
     bias: Float[Tensor, " hashes"],
     discrepancy: Discrepancy = "bce",
 ) -> Float[Tensor, " batch"]:
-    """Mean over the hashes of each row's discrepancy.
+    """Average the discrepancy over the hashes of each row.
 
     `bce` compares the student's hash value with the teacher's bit, `l1` and `l2` with its value.
     """
     if discrepancy == "bce":
         return bce(student, bits(teacher, weight, bias), weight, bias)
-    ours, theirs = F.linear(student, weight, bias), F.linear(teacher, weight, bias)
-    return l1(ours, theirs) if discrepancy == "l1" else l2(ours, theirs)
+    a_s, a_t = F.linear(student, weight, bias), F.linear(teacher, weight, bias)
+    return l1(a_s, a_t) if discrepancy == "l1" else l2(a_s, a_t)
 
 
 def l2(
     student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, " batch"]:
-    """Mean squared difference of each row."""
+    """Compute the mean squared difference of each row."""
     return (student - teacher).square().mean(1)
 
 
 def l1(
     student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, " batch"]:
-    """Mean absolute difference of each row."""
+    """Compute the mean absolute difference of each row."""
     return (student - teacher).abs().mean(1)
 
 
 def correct(teacher: Features, batch: Batch) -> Bool[Tensor, " batch"]:
-    """Which images the teacher classifies correctly, as far as is known.
+    """Return which images the teacher classifies correctly; an unlabelled image counts as correct.
 
-    Of a mixed image (mixup, cutmix), either of its two classes is correct.
+    For a mixed image (mixup, cutmix), either of its two classes is correct.
     """
-    seen, labels = teacher["logits"].argmax(1), [batch.labels]
+    predicted, labels = teacher["logits"].argmax(1), [batch.labels]
     if batch.mixed is not None:
         labels.append(batch.mixed.labels)
-    return torch.stack([(seen == y) | (y == UNLABELLED) for y in labels]).any(0)
+    return torch.stack([(predicted == y) | (y == UNLABELLED) for y in labels]).any(0)
 
 
 def medians(
@@ -102,47 +107,48 @@ def medians(
     *,
     published: bool = False,
 ) -> Float[Tensor, " hashes"]:
-    """A threshold for each hash that halves the features of all images, given in batches.
+    """Compute for each hash the median of its values over all images, whose features are batches.
 
     Exact: the lower median if `published`, else the middle between it and the next value.
     """
     images = sum(len(rows) for rows in features)
-    # The values, and beside them the parts that they are put together from.
+    # Twice the values of a chunk: `torch.cat` holds them and the parts it joins.
     hashes = max(1, CHUNK_BYTES // (2 * images * weight.itemsize))
     return torch.cat(
         [
-            _median(torch.cat([product(part, rows) for rows in features], dim=1), published)
-            for part in torch.split(weight, hashes)
+            _median(torch.cat([linear_no_grad(chunk, x) for x in features], dim=1), published)
+            for chunk in torch.split(weight, hashes)
         ]
     )
 
 
 def _median(values: Float[Tensor, "hashes images"], published: bool) -> Float[Tensor, " hashes"]:
-    """Changes the order of the values."""
+    """Compute the median of each row; reorders the values in place."""
     last = values.shape[1] - 1
-    place, beyond = last // 2, min(last // 2 + 1, last)
-    # NumPy selects with the processor's vectors, ten times as fast as `torch.median`.
-    values.numpy().partition((place, beyond), axis=1)
-    lower, upper = values[:, place], values[:, beyond]
+    middle, next_one = last // 2, min(last // 2 + 1, last)
+    # NumPy's partition is vectorised, and ten times as fast as `torch.median`.
+    values.numpy().partition((middle, next_one), axis=1)
+    lower, upper = values[:, middle], values[:, next_one]
     return lower if published else (lower + upper) / 2
 
 
 @final
-class Seen:
-    """The teacher's features of all images: their moments, and themselves if they are kept.
+class FeatureMoments:
+    """Mean and variance of the teacher's features over all images.
 
     Args:
-        dim: Of the features.
-        keep: Whether they are.
+        dim: Dimension of the features.
+        keep: Whether to keep the features themselves, in `kept`.
     """
 
     def __init__(self, dim: int, *, keep: bool) -> None:
         self.kept: list[Float[Tensor, "_ dim"]] = []
         self._keep, self._count = keep, 0
+        # Sums over all images lose digits in float32.
         self._sum, self._squares = torch.zeros(2, dim, dtype=torch.float64)
 
     def add(self, rows: Float[Tensor, "batch dim"]) -> None:
-        """Some more of them."""
+        """Add a batch of features."""
         if self._keep:
             self.kept.append(rows)
         exact = rows.double()
@@ -152,12 +158,12 @@ class Seen:
 
     @property
     def mean(self) -> Float[Tensor, " dim"]:
-        """The mean feature."""
+        """Mean of the features."""
         mean: Tensor = self._sum / max(self._count, 1)
         return mean
 
     def unit_std(self) -> Float[Tensor, ""]:
-        """σ of hashes whose values over these features have the deviation 1."""
+        """Return the σ for which hash values over these features have standard deviation 1."""
         variance = self._squares / max(self._count, 1) - self.mean.square()
         std: Tensor = variance.sum().clamp_min(EPS).rsqrt()
         return std.float()
@@ -167,30 +173,31 @@ class Seen:
 class LSHFM(Method):
     """Feature mimicking by locality-sensitive hashing.
 
-    Published weights: 6 (CIFAR-100) or 5 (ImageNet) beside 1 on the labels; several labels an image
-    0.5 (VOC) or 3 (COCO); detection 7.
+    Published weights: 6 (CIFAR-100) or 5 (ImageNet), with weight 1 on the task loss; 0.5 (VOC) or 3
+    (COCO) for multi-label images; 7 for detection.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate` of the teacher's dimension.
         teacher: Shapes of the teacher; needs the vector `penultimate`, and `logits` if `selective`.
-        hashes: N; default `hashes_per_dim` for each dimension of the feature.
-        hashes_per_dim: As published 32 for one label an image, 4 for several.
-        hash_std: σ; default the standard deviation of the teacher's classifier weights, or without
-            a classifier what gives its hash values the deviation 1 over the training images, about
+        hashes: N; default: `hashes_per_dim` for each dimension of the feature.
+        hashes_per_dim: Published as 32 for single-label, 4 for multi-label images.
+        hash_std: σ; default: the standard deviation of the teacher's classifier weights. Without a
+            classifier, the σ for which hash values have deviation 1 over the training images, about
             that of class logits: σ² = 1 / Σ_d Var(f_t,d).
-        offset: What of the teacher's hash values over one augmented view of the training images is
-            moved to 0.
-        terms: L_lsh and L_mse, one of them, or the mean absolute difference.
-        discrepancy: How hash values are compared.
-        normalise: Scale rows to length one before the l2 or l1 term. A zero row then has a
+        offset: Statistic of the teacher's hash values, over one augmented view of the training
+            images, that the offsets b move to 0; `zero` sets b = 0.
+        terms: `lshl2` is L_lsh + L_mse, `lsh` and `l2` one of them, `l1` the mean absolute
+            difference.
+        discrepancy: Loss between the hash values of student and teacher.
+        normalise: Scale features to length 1 before the l2 or l1 term. A zero row then has a
             gradient of the order 1e10, as in the released code.
-        hash_seed: Seed of the hash directions; default: as drawn by the run's seed. Give one so
-            that stored bits serve every seed.
-        selective: Learn only from images that the teacher classifies correctly, which asks for one
-            class an image and a teacher of the same classes as the labels.
-        embed: Give the student the embedding layer `always`, or only if dimensions differ.
-        products: Arithmetic of the student's two products with the hashes; `bf16` takes less time
-            and changes training slightly. The teacher's bits are always those of fp32.
+        hash_seed: Seed of the hash directions; default: drawn with the run's seed. Set it to reuse
+            stored bits for every seed of a run.
+        selective: Use only images that the teacher classifies correctly. Requires one class per
+            image, and a teacher of the same classes as the labels.
+        embed: Add the embedding layer `always`, or only if the dimensions differ (`auto`).
+        products: Data type of the student's two matrix products with the hashes; `bf16` is faster
+            and changes training slightly. The teacher's bits are always computed in fp32.
     """
 
     published_weight: ClassVar[float] = 6.0
@@ -205,7 +212,7 @@ class LSHFM(Method):
 
     @classmethod
     def extend(cls, student: Extendable, teacher: Shapes, **hyper_parameters: Any) -> None:
-        """Insert the embedding layer, of the teacher's dimension."""
+        """Insert an embedding layer of the teacher's dimension."""
         dim = teacher.vector("penultimate")
         always = hyper_parameters.get("embed") == "always"
         if always or student.shapes.vector("penultimate") != dim:
@@ -230,20 +237,21 @@ class LSHFM(Method):
     ) -> None:
         super().__init__()
         self.unbounded_loss = terms == "lsh" and discrepancy == "bce"
-        for name, given in {"hashes": hashes, "hashes_per_dim": hashes_per_dim}.items():
-            if "lsh" in terms and given is not None and given < 1:
-                raise RecipeError(f"{name!r} of lshfm is {given}; it must be at least 1.")
+        for name, value in {"hashes": hashes, "hashes_per_dim": hashes_per_dim}.items():
+            if "lsh" in terms and value is not None and value < 1:
+                raise RecipeError(f"{name!r} of lshfm is {value}; it must be at least 1.")
         if hash_std is not None and not hash_std > 0:
             raise RecipeError(f"'hash_std' of lshfm is {hash_std}; it must be above 0.")
         dim = _dimension(student, teacher)
         if selective:
             _check_same_classes(student, teacher)
         self.offset, self.terms, self.discrepancy = offset, terms, discrepancy
-        self.normalise, self.selective, self.given_std = normalise, selective, hash_std
+        self.normalise, self.selective, self.fixed_std = normalise, selective, hash_std
         self.products = products
         std = 1.0 if hash_std is None else hash_std
         count = hashes_per_dim * dim if hashes is None else hashes
         count = count if "lsh" in terms else 0
+        # Unscaled if σ is measured: `prepare` multiplies by it.
         self.register_buffer("hash_weight", std * _directions(count, dim, hash_seed))
         self.register_buffer("hash_bias", torch.zeros(count))
         self.register_buffer("hash_std", torch.tensor(std))
@@ -251,13 +259,13 @@ class LSHFM(Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The penultimate feature, and logits to tell which images the teacher gets right."""
+        """Teacher features the loss needs: the penultimate and, if `selective`, the logits."""
         return ("penultimate", "logits") if self.selective else ("penultimate",)
 
     def codes(self, teacher: Features) -> Features:
-        """`bits` of the penultimate feature, eight hashes a byte; none where no bits are compared.
+        """Encode the penultimate feature as packed hash `bits`; empty unless bits are compared.
 
-        They hold for the hashes as they are: a bank must know `code_buffers`.
+        The bits depend on the hashes, named in `code_buffers`: a bank must store these too.
         """
         if "lsh" not in self.terms or self.discrepancy != "bce":
             return {}
@@ -265,22 +273,23 @@ class LSHFM(Method):
         return {"bits": pack(bits(t, self.hash_weight, self.hash_bias))}
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Scale the hashes to σ and put their offsets where the teacher's training images are."""
+        """Scale the hash directions to σ, and set the offsets from the teacher's features."""
         if "lsh" not in self.terms:
             return
         std = self._known_std(teacher)
-        seen = Seen(len(self.hash_weight[0]), keep="median" in self.offset)
+        moments = FeatureMoments(len(self.hash_weight[0]), keep="median" in self.offset)
         if std is None or self.offset != "zero":
             for features, _ in teacher.batches(augmented=True):
-                seen.add(features["penultimate"].to("cpu"))
-        std = seen.unit_std() if std is None else std
+                moments.add(features["penultimate"].to("cpu"))
+        std = moments.unit_std() if std is None else std
+        # Relative to the present σ, so that `prepare` may run again.
         self.hash_weight.mul_(std.to(self.hash_std) / self.hash_std)
         self.hash_std.copy_(std)
-        self.hash_bias.copy_(-self._thresholds(seen))
+        self.hash_bias.copy_(-self._thresholds(moments))
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels only select images, and only if `selective`."""
+        """Return the unweighted loss; labels are used only to select images, if `selective`."""
         s = student["penultimate"]
         rows = s.new_zeros(len(s))
         if "lsh" in self.terms:
@@ -305,18 +314,18 @@ class LSHFM(Method):
         return l1(s, t) if self.terms == "l1" else l2(s, t)
 
     def _known_std(self, teacher: TeacherOutputs) -> Float[Tensor, ""] | None:
-        if self.given_std is not None:
-            return torch.as_tensor(self.given_std)
+        if self.fixed_std is not None:
+            return torch.as_tensor(self.fixed_std)
         weight = teacher.classifier_weight
         return None if weight is None else weight.detach().float().std()
 
-    def _thresholds(self, seen: Seen) -> Tensor:
+    def _thresholds(self, moments: FeatureMoments) -> Tensor:
         if self.offset == "zero":
             return torch.zeros_like(self.hash_bias)
         weight = self.hash_weight.cpu()
         if self.offset == "mean":
-            return (weight.double() @ seen.mean).to(weight.dtype)
-        kept = [rows.to(weight.dtype) for rows in seen.kept]
+            return (weight.double() @ moments.mean).to(weight.dtype)
+        kept = [rows.to(weight.dtype) for rows in moments.kept]
         return medians(kept, weight, published=self.offset == "median_published")
 
 
@@ -327,31 +336,31 @@ def _directions(count: int, dim: int, seed: int | None) -> Float[Tensor, "hashes
 
 
 def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
-    """Whether the teacher can be right or wrong about a label at all."""
+    """Refuse the selective form if the teacher's predictions cannot be compared with labels."""
     if not student.exclusive_classes:
         raise ShapeError(
-            "The selective form of lshfm asks whether the teacher is right about the one class of "
-            f"an image, but {student.owner} tells several; set selective to false."
+            "The selective form of lshfm needs one class per image, to compare it with the "
+            f"teacher's prediction, but {student.owner} has several; set selective to false."
         )
     if "logits" not in teacher:
         raise ShapeError(
-            f"The selective form of lshfm asks whether the teacher is right, but "
+            "The selective form of lshfm compares the teacher's predictions with the labels, but "
             f"{teacher.owner} has no logits; set selective to false."
         )
     if "logits" in student and student["logits"] != teacher["logits"]:
         raise ShapeError(
-            f"The selective form of lshfm asks whether the teacher is right, but {student.owner} "
-            f"has {student.width('logits')} classes and {teacher.owner} has "
+            "The selective form of lshfm compares the teacher's predictions with the labels, but "
+            f"{student.owner} has {student.width('logits')} classes and {teacher.owner} has "
             f"{teacher.width('logits')}; set selective to false."
         )
 
 
 def _dimension(student: Shapes, teacher: Shapes) -> int:
-    ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
-    if ours != theirs:
+    dim_s, dim_t = student.vector("penultimate"), teacher.vector("penultimate")
+    if dim_s != dim_t:
         raise ShapeError(
             f"lshfm compares penultimate features of one dimension, but {student.owner} has "
-            f"{ours} and {teacher.owner} has {theirs}; call LSHFM.extend(student, teacher.shapes) "
+            f"{dim_s} and {teacher.owner} has {dim_t}; call LSHFM.extend(student, teacher.shapes) "
             "first, which gives the student an embedding layer."
         )
-    return ours
+    return dim_s

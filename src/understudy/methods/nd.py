@@ -5,28 +5,28 @@ ECCV 2024, arXiv 2305.17007; code: github.com/WangYZ1608/Knowledge-Distillation-
     L = 1/B Σᵢ [ 1 − ⟨sᵢ, e_{yᵢ}⟩ / max(‖sᵢ‖, ‖tᵢ‖) ],     e_k = c_k / ‖c_k‖
 
 s, t ∈ R^{B×D} are the penultimate features of student and teacher, c_k ∈ R^D the mean of the
-teacher's features over the training images of class k, y the labels, B the batch. While ‖sᵢ‖ < ‖tᵢ‖
-the pull along e_y lengthens and turns sᵢ; from there on it only turns it.
-KD++ is this beside `kd`. An image with several classes follows the mean of each, and its loss is
-the average over them; one without a class has none. In a detector the rows are places with a class
-each, the background one of them.
+teacher's features over the training images of class k, y the labels, B the batch size. While
+‖sᵢ‖ < ‖tᵢ‖ the gradient along e_y both lengthens and turns sᵢ; from there on it only turns it.
+KD++ is this loss with `kd`. For an image with several classes the loss is averaged over its
+classes; an image without any class has no loss. In a detector the rows are locations with one
+class each, which may be the background.
 
-If the dimensions differ, s first passes BatchNorm → Dropout(0.5) → Linear, which is trained with
-the student and then dropped.
+If the dimensions differ, s first passes BatchNorm → Dropout(0.5) → Linear, a projector that is
+trained with the student and dropped afterwards.
 
 Ablations (`terms`): `direction`, 1 − cos(s, c_y); `norm`, (‖s‖ − ‖t‖)²; `sifn`, the stepwise
 increasing norm of Xu et al., "Larger Norm More Transferable", ICCV 2019, arXiv 1811.07456, whose
-loss is (sg[‖s‖] + r − ‖s‖)² with sg the stop of the gradient.
+loss is (sg[‖s‖] + r − ‖s‖)² with sg the stop-gradient.
 
-A mixed image (mixup, cutmix) follows the mean of its two classes, each by its share, with the
+For a mixed image (mixup, cutmix), c is the mean of its two classes weighted by their shares, with
 label smoothing spread over the classes of the batch: `mixed_means`, as published for DeiT++, which
-is this beside `deit` and 1 on the labels (weights 1.5 and 0.5).
+is this loss (weight 1.5) with `deit` (weight 0.5) and weight 1 on the task loss.
 
-Where this departs from the released code: class means are taken over clean images, where the code,
+Differences from the released code: class means are computed over clean images, where the code,
 likely by oversight, takes one augmented view (`means="augmented"`); they are not rounded to four
-decimals; a row where both features, or the class mean, are zero has the loss 1 and no gradient,
-where the code has NaN; an image without label counts for the class that the teacher sees in it, as
-long as the teacher tells the student's classes apart.
+decimals; a row where both features, or the class mean, are zero has the loss 1 and gradient zero,
+where the code has NaN; an image without label takes the teacher's predicted class, if the teacher
+has logits of the student's classes.
 """
 
 from collections.abc import Mapping
@@ -40,6 +40,7 @@ from understudy.batch import UNLABELLED, Batch
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean, cosine, global_sum, norm
+from understudy.methods._logits import labels_or_predictions
 from understudy.methods._method import Method
 from understudy.methods._projectors import BatchNorm
 
@@ -51,33 +52,31 @@ def nd(
     teacher: Float[Tensor, "batch dim"],
     center: Float[Tensor, "batch dim"],
 ) -> Float[Tensor, " batch"]:
-    """1 − ⟨s, e⟩ / max(‖s‖, ‖t‖) of each row, e its class mean at length one.
-
-    Equal norms take the student's, and so its gradient, where `torch.maximum` would halve it.
-    """
-    ours, theirs = norm(student), norm(teacher)
-    longest = torch.where(theirs > ours, theirs, ours)
-    # A row without a direction: whatever is divided by infinity has no gradient.
-    length = torch.where(longest.detach() > EPS, norm(center), torch.inf)
-    return 1 - (student * center).sum(-1) / length / longest
+    """Compute 1 − ⟨s, e⟩ / max(‖s‖, ‖t‖) of each row, e its class mean scaled to length 1."""
+    norm_s, norm_t = norm(student), norm(teacher)
+    # Of equal norms take the student's with its full gradient; `torch.maximum` would halve it.
+    longer = torch.where(norm_t > norm_s, norm_t, norm_s)
+    # If both features are zero, dividing by infinity gives the loss 1 and gradient 0, not NaN.
+    norm_c = torch.where(longer.detach() > EPS, norm(center), torch.inf)
+    return 1 - (student * center).sum(-1) / norm_c / longer
 
 
 def direction(
     student: Float[Tensor, "batch dim"], center: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, " batch"]:
-    """1 − cos(s, c) of each row."""
+    """Compute 1 − cos(s, c) of each row."""
     return 1 - cosine(student, center)
 
 
 def norm_gap(
     student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, " batch"]:
-    """(‖s‖ − ‖t‖)² of each row."""
+    """Compute (‖s‖ − ‖t‖)² of each row."""
     return (norm(student) - norm(teacher)).square()
 
 
 def sifn(student: Float[Tensor, "batch dim"], step: float) -> Float[Tensor, " batch"]:
-    """(sg[‖s‖] + r − ‖s‖)² of each row: always r², with a constant push outwards."""
+    """Compute (sg[‖s‖] + r − ‖s‖)² of each row: always r², with a constant push outwards."""
     length = norm(student)
     return (length.detach() + step - length).square()
 
@@ -89,16 +88,16 @@ def mixed_means(
     smoothing: float,
     classes: int,
 ) -> Float[Tensor, "batch dim"]:
-    """Class means of mixed images (mixup, cutmix), as in DeiT++.
+    """Compute the class means of mixed images (mixup, cutmix), as in DeiT++.
 
         c̃ᵢ = λᵢ c̄(yᵢ) + (1 − λᵢ) c̄(y′ᵢ),     c̄(k) = (1 − ε) c_k + ε/K Σⱼ c_{yⱼ}
 
     Args:
         center: Class mean c_y of each image.
-        other: Class mean c_y′ of what is mixed into it.
-        share: λ, of the image itself.
-        smoothing: ε of the labels; spread over the means of the batch, as published.
-        classes: K, the number that the smoothing is divided by.
+        other: Class mean c_y′ of the image mixed into it.
+        share: λ, share of the image itself.
+        smoothing: ε of label smoothing; spread over the class means of the batch, as published.
+        classes: K, number of classes.
     """
     lam = share.unsqueeze(1)
     mean = (1 - smoothing) * (lam * center + (1 - lam) * other)
@@ -109,14 +108,15 @@ def mixed_means(
 class ND(Method):
     """Norm and direction: the student's feature grows along the teacher's mean of its class.
 
-    Published weight: 0.5 to 4, tuned for each pair, beside `kd` and 1 on the labels; 1 to 1.5 for
-    detection. For several labels an image none is, and it is smaller as that of lshfm is.
+    Published weight: 0.5 to 4, tuned for each pair of networks, with `kd` and weight 1 on the task
+    loss; 1 to 1.5 for detection. No weight is published for multi-label images; the default is
+    smaller in proportion to that of lshfm.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate`.
         teacher: Shapes of the teacher; needs the vector `penultimate`.
-        means: Whether class means are those of clean or of augmented training images. Clean ones
-            do not depend on a draw, and are the means of what the teacher sees when it is used.
+        means: Whether class means are computed over clean or augmented training images. Clean
+            images involve no random draw, and are what the teacher classifies when deployed.
         terms: The published loss, or one of its ablations.
         step: r of `sifn`.
         embedding_std: Standard deviation of the embedding's initial weights, where dimensions
@@ -145,33 +145,35 @@ class ND(Method):
         embedding_bias_std: float = 0.0,
     ) -> None:
         super().__init__()
-        ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
+        dim_s, dim_t = student.vector("penultimate"), teacher.vector("penultimate")
         self.means, self.terms, self.step = means, terms, step
         self.embedding = (
             nn.Identity()
-            if ours == theirs
-            else _embedding(ours, theirs, std=embedding_std, bias_std=embedding_bias_std)
+            if dim_s == dim_t
+            else _embedding(dim_s, dim_t, std=embedding_std, bias_std=embedding_bias_std)
         )
         classes = _classes(student, teacher)
-        self.guesses = "logits" in teacher and teacher.vector("logits") == classes
-        self.register_buffer("class_means", torch.zeros(classes, theirs))
+        self.predicts_labels = "logits" in teacher and teacher.vector("logits") == classes
+        self.register_buffer("class_means", torch.zeros(classes, dim_t))
         self.prepared = terms in ("norm", "sifn")
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Average the teacher's features over the training images of each class.
 
         Raises:
-            ShapeError: A class beyond those of the logits, or none known of some image.
+            ShapeError: A label exceeds the classes of the logits, or is not known.
         """
+        # Sums over all images lose digits in float32.
         sums = torch.zeros(self.class_means.shape, dtype=torch.float64)
         counts = torch.zeros(len(sums), dtype=torch.float64)
         for features, batch in teacher.batches(augmented=self.means == "augmented"):
             t, classes = features["penultimate"].double().cpu(), batch.labels.cpu()
             if classes.ndim == 2:
+                # An image with several classes counts in the mean of each.
                 images, classes = (classes == 1).nonzero(as_tuple=True)
                 t = t[images]
             else:
-                classes = self._known(features, batch.labels).cpu()
+                classes = self._classes(batch.labels, features).cpu()
             _check(classes, len(sums))
             sums.index_add_(0, classes, t)
             counts += classes.bincount(minlength=len(sums))
@@ -179,30 +181,32 @@ class ND(Method):
         self.prepared = True
 
     def projected(self, student: Features) -> Features:
-        """What the embedding makes of the feature, where dimensions differ."""
+        """Return the feature after the projector; empty if the dimensions are equal."""
         if isinstance(self.embedding, nn.Identity):
             return {}
         return {"penultimate": self.embedding(student["penultimate"])}
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; an unlabelled image takes the class that the teacher predicts."""
+        """Return the unweighted loss; an unlabelled image takes the teacher's predicted class."""
         s, t = self.embedding(student["penultimate"]), teacher["penultimate"]
         if batch.labels.ndim == 2:
-            each = self._rows(s.unsqueeze(1), t.unsqueeze(1), self.class_means)
-            return batch_mean(*_over_classes(each, batch.labels == 1))
+            # Every image against every class mean, of which those of its classes are averaged.
+            losses = self._rows(s.unsqueeze(1), t.unsqueeze(1), self.class_means)
+            return batch_mean(*_mean_over_classes(losses, batch.labels == 1))
         center, known = self._centers(teacher, batch)
         return batch_mean(self._rows(s, t, center), known)
 
     def _centers(
         self, teacher: Features, batch: Batch
     ) -> tuple[Float[Tensor, "batch dim"], Bool[Tensor, " batch"] | None]:
-        """The mean that each image follows, and which images have one, if not all."""
-        # Without a class there is no mean to follow; `prepare` has refused such images in words.
-        own, mixed = self._known(teacher, batch.labels), batch.mixed
-        center, known = self.class_means[own], None if self.guesses else own >= 0
+        """Return c of each image, and which images have one; None for all."""
+        own, mixed = self._classes(batch.labels, teacher), batch.mixed
+        # An unknown class indexes the last mean, and is masked: `prepare` refuses such images, but
+        # a caller may still pass one to the loss.
+        center, known = self.class_means[own], None if self.predicts_labels else own >= 0
         if mixed is None:
             return center, known
-        other = self._known(teacher, mixed.labels)
+        other = self._classes(mixed.labels, teacher)
         if known is not None:
             center, known = center.where(known.unsqueeze(1), 0.0), known & (other >= 0)
         means, count = self.class_means[other], len(self.class_means)
@@ -215,31 +219,28 @@ class ND(Method):
             return direction(s, center)
         return norm_gap(s, t) if self.terms == "norm" else sifn(s, self.step)
 
-    def _known(self, teacher: Features, labels: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """The label of each image, or the teacher's prediction where it has none."""
-        if not self.guesses:
-            return labels
-        return torch.where(labels == UNLABELLED, teacher["logits"].argmax(1), labels)
+    def _classes(self, labels: Int[Tensor, " batch"], teacher: Features) -> Int[Tensor, " batch"]:
+        return labels_or_predictions(labels, teacher) if self.predicts_labels else labels
 
 
-def _over_classes(
+def _mean_over_classes(
     rows: Float[Tensor, "batch classes"], present: Bool[Tensor, "batch classes"]
 ) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
-    """The mean over the classes that are present in each image, and whether there are any."""
+    """Average over the classes present in each image, and return which images have any."""
     counts = present.sum(1)
     return torch.where(present, rows, 0).sum(1) / counts.clamp_min(1), counts > 0
 
 
-def _check(classes: Int[Tensor, " batch"], known: int) -> None:
-    if (classes >= known).any():
+def _check(classes: Int[Tensor, " batch"], count: int) -> None:
+    if (classes >= count).any():
         raise ShapeError(
-            f"A training image has the label {int(classes.max())}, but the logits know only "
-            f"{known} classes, counted from 0; nd needs them to agree."
+            f"A training image has the label {int(classes.max())}, but the logits have only "
+            f"{count} classes, counted from 0; use networks with all classes of the data."
         )
     if (classes == UNLABELLED).any():
         raise ShapeError(
-            "A training image has no label and the teacher has no logits of its classes to guess "
-            "it from; nd needs one of them."
+            "A training image has no label, and the teacher has no logits of the student's classes "
+            "to predict it; nd needs one of them."
         )
 
 

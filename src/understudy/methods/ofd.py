@@ -4,23 +4,24 @@
     d(s, t, g) = (s − t)² if t > 0, else max(0, s − max(t, g))²
 
 sˡ, tˡ are stage l = 1 … m of student and teacher before the last activation (the larger map is
-averaged down to the smaller), r the connector, a 1×1 convolution and batch normalisation to the
-teacher's channels, B the batch. The margin g_c < 0 is the mean of the negative responses of
-channel c of the teacher: where the teacher is below it, the student only has to be below it too.
+average-pooled to the size of the smaller), r the connector, a 1×1 convolution and batch
+normalisation to the teacher's channels, B the batch size. The margin g_c < 0 is the mean of the
+negative responses of channel c of the teacher: where the teacher is below it, the student only has
+to be below it too.
 
-Where this departs from the released code (github.com/clovaai/overhaul-distillation) and mdistiller:
+Differences from the released code (github.com/clovaai/overhaul-distillation) and mdistiller:
 - The margin is measured on one augmented view of the training images, which is the paper's
-  definition and needs no layer of the teacher to be found. The code takes a normal distribution
-  with the bias and weight of the batch normalisation before the activation; behind a shortcut that
-  is not the distribution of what is compared. `margin="normal"` is this formula with the measured
-  mean and deviation of each channel, the same number where the normalisation comes last.
+  definition and does not depend on the teacher's layers. The code takes a normal distribution with
+  the bias and weight of the batch normalisation before the activation; after a shortcut, that is
+  not the distribution of the compared feature. `margin="normal"` is this formula with the measured
+  mean and deviation of each channel: the same number if the normalisation is the last layer.
 - The teacher is in evaluation mode. The code keeps it in training mode, so that its running
   statistics drift and its features depend on the batch.
-- Wide residual networks are read without a second pass through their norms, which in the code
-  counts in the student's running statistics twice. MobileNetV2, missing in mdistiller, ends its
-  stages without an activation; they are compared as they are.
-- If the student's map is the larger one it is averaged, before its connector; the code spreads the
-  teacher's map.
+- Wide residual networks are not passed through their norm layers a second time, which in the code
+  updates the student's running statistics twice. MobileNetV2, missing in mdistiller, ends its
+  stages without an activation; they are compared directly.
+- If the student's map is the larger one, it is average-pooled before its connector; the code
+  upsamples the teacher's map.
 """
 
 from typing import ClassVar, Literal, final
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean
-from understudy.methods._maps import OnMaps, maps, meet, pairs
+from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
 from understudy.methods._projectors import BatchNorm, as_map, map_shape
 
 
@@ -41,20 +42,21 @@ def ofd(
     teacher: Float[Tensor, "batch channels height width"],
     margin: Float[Tensor, "channels 1 1"],
 ) -> Float[Tensor, " batch"]:
-    """Partial squared distance of each row, summed over all elements."""
+    """Compute the partial squared distance of each row, summed over all elements."""
+    # g < 0, so that max(t, g) is t where t > 0: both cases of d have the same difference.
     gap = student - torch.maximum(teacher, margin)
-    # Not `torch.where`, which takes four times as long on a CPU.
-    counts = ((teacher > 0) | (gap > 0)).to(gap.dtype)
-    return (counts * gap).square().flatten(1).sum(1)
+    # A mask by multiplication: `torch.where` takes four times as long on a CPU.
+    mask = ((teacher > 0) | (gap > 0)).to(gap.dtype)
+    return (mask * gap).square().flatten(1).sum(1)
 
 
 def normal_margin(
     mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]
 ) -> Float[Tensor, " channels"]:
-    """Mean of the negative part of a normal distribution; −3σ where that part is below 0.001.
+    """Compute the mean of a normal distribution's negative part; −3σ if its mass is below 0.001.
 
-    With the bias of a batch normalisation for the mean and its weight for the deviation (whose
-    sign does not matter) this is the margin of the released code.
+    With the bias of a batch normalisation as mean and its weight as deviation (the sign does not
+    matter) this is the margin of the released code.
     """
     mu, sigma = mean.double(), std.double().abs()
     z = mu / sigma.clamp_min(EPS)
@@ -65,18 +67,20 @@ def normal_margin(
 
 
 @final
-class OFD(OnMaps):
-    """Overhaul of feature distillation: the student follows what passes the teacher's ReLU.
+class OFD(MapMethod):
+    """Overhaul of feature distillation: the student matches what passes the teacher's ReLU.
 
-    Published weight: 0.001, beside 1 on the labels; 0.0001 from ResNet50 to MobileNet (ImageNet).
+    Published weight: 0.001, with weight 1 on the task loss; 0.0001 from ResNet50 to MobileNet
+    (ImageNet).
 
     Args:
-        student: Shapes of the student; needs maps before an activation.
-        teacher: Shapes of the teacher; needs maps before an activation.
-        stages: Maps to compare; default all 'stage1/preact' and so on, matched from the deepest
-            backwards. Where the networks' names differ: 'stage2/preact:stage3/preact', the
-            student's first.
-        margin: The mean of the teacher's negative responses, or that of a normal distribution.
+        student: Shapes of the student; needs pre-activation maps.
+        teacher: Shapes of the teacher; needs pre-activation maps.
+        stages: Maps to compare; default: all pre-activations 'stage1/preact' and so on, matched
+            from the deepest backwards. If the networks' names differ:
+            'stage2/preact:stage3/preact', the student's first.
+        margin: `measured` is the mean of the teacher's negative responses, `normal` that of a
+            normal distribution with the measured moments.
     """
 
     published_weight: ClassVar[float] = 0.001
@@ -90,12 +94,14 @@ class OFD(OnMaps):
         margin: Literal["measured", "normal"] = "measured",
     ) -> None:
         super().__init__()
-        self.pairs = pairs(student, teacher, stages, ours="/preact", theirs="/preact")
+        self.pairs = match_maps(
+            student, teacher, stages, student_suffix="/preact", teacher_suffix="/preact"
+        )
         self.margin = margin
         widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in self.pairs]
-        self.connectors = nn.ModuleList(_connector(ours, theirs) for ours, theirs in widths)
-        for number, (_, theirs) in enumerate(widths):
-            self.register_buffer(f"margin{number}", torch.zeros(theirs, 1, 1))
+        self.connectors = nn.ModuleList(_connector(*channels) for channels in widths)
+        for number, (_, outputs) in enumerate(widths):
+            self.register_buffer(f"margin{number}", torch.zeros(outputs, 1, 1))
         self.prepared = False
 
     def prepare(self, teacher: TeacherOutputs) -> None:
@@ -110,12 +116,13 @@ class OFD(OnMaps):
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         levels = []
-        compared = maps(student, teacher, self.pairs)
-        each = zip(self.connectors, self._margins(), compared, strict=True)
-        for number, (connect, margin, level) in enumerate(each, 1):
-            s, t = meet(*level)
+        compared = paired_maps(student, teacher, self.pairs)
+        stages = zip(self.connectors, self._margins(), compared, strict=True)
+        for number, (connect, margin, stage) in enumerate(stages, start=1):
+            s, t = to_smaller_size(*stage)
+            # 2^{l−m}: the deepest stage has weight 1, each earlier one half of the next.
             levels.append(2.0 ** (number - len(compared)) * ofd(connect(s), t, margin))
         return batch_mean(torch.stack(levels).sum(0))
 
@@ -130,7 +137,7 @@ def _connector(student: int, teacher: int) -> nn.Sequential:
 
 
 def _moments(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "5 channels"]:
-    """Of each channel: count, sum and sum of squares; count and sum of the negative numbers."""
+    """Compute for each channel: count, sum, sum of squares, count and sum of negative values."""
     channels = x.transpose(0, 1).flatten(1)
     negative = channels.clamp_max(0)
     count = channels.new_full((len(channels),), channels.shape[1])

@@ -5,21 +5,22 @@ arXiv 2210.15274; code of the authors: github.com/chenyd7/PEFD.
     L  = 1/B Σᵢ [ 1 − ⟨zᵢ, tᵢ⟩ / (‖zᵢ‖ ‖tᵢ‖) ],     zᵢ = 1/q Σₖ ReLU(Wₖ sᵢ + cₖ)
 
 s ∈ R^{B×d_s}, t ∈ R^{B×d_t} are the penultimate features of student and teacher, W ∈ R^{q×d_t×d_s}
-and c ∈ R^{q×d_t} the q projectors, B the batch.
+and c ∈ R^{q×d_t} the weights and biases of q projectors, B the batch size.
 
-The ensemble is averaged after the ReLU: without it the q layers collapse into one. A ReLU cannot
-follow a teacher whose features are signed, as a transformer's are (the cosine stays below
-‖max(t, 0)‖ / ‖t‖, about 0.71): use `activation="none"` there.
+The ensemble is averaged after the ReLU: without a ReLU the q layers would collapse into one. A ReLU
+cannot match a teacher with signed features, such as a transformer (the cosine stays below
+‖max(t, 0)‖ / ‖t‖, about 0.71): use `activation="none"` for it.
 
-Projectors may differ in depth, width and initial values, which the paper leaves equal: projector k
+Projectors may differ in depth, width and initialisation, which are equal in the paper: projector k
 is then ReLU(W_k … ReLU(W_k¹ s + c_k¹) … + c_k), and z the mean of all as before.
 
 The follow-up, "Understanding the Effects of Projectors in Knowledge Distillation" (arXiv
 2310.17183), keeps this loss for features and adds a projector on logits: `kd` with `projector`.
 
-Where this departs from the released code, which divides by the norms as they are: a row whose
-student ensemble or teacher is zero has the loss 1 and no gradient, where the code has NaN; the
-number of projectors, three in the code, is free; projectors are saved with every checkpoint.
+Differences from the released code: it divides by the norms without a clamp; here a row whose
+student ensemble or teacher feature is zero has the loss 1 and gradient zero, where the code has
+NaN. The number of projectors, three in the code, is free. Projectors are saved with every
+checkpoint.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ _T = TypeVar("_T", int, Initial)
 def pefd(
     ensemble: Float[Tensor, "batch dim_t"], teacher: Float[Tensor, "batch dim_t"]
 ) -> Float[Tensor, " batch"]:
-    """1 − cos(z, t) of each row; 1 where either is zero."""
+    """Compute 1 − cos(z, t) of each row; 1 where either is zero."""
     return 1 - cosine(ensemble, teacher)
 
 
@@ -54,7 +55,8 @@ def project(
     bias: Float[Tensor, "projectors dim_t"],
     activation: Activation = "relu",
 ) -> Float[Tensor, "batch dim_t"]:
-    """Mean over the projectors of activation(W s + c)."""
+    """Average activation(W s + c) over the projectors."""
+    # All projectors in one matrix product.
     each = linear(student, weight.flatten(0, 1), bias.flatten()).view(-1, *bias.shape)
     return (each.relu() if activation == "relu" else each).mean(1)
 
@@ -63,19 +65,19 @@ def project(
 class PEFD(Method):
     """Projector ensemble: the mean of several projections of the student points to the teacher.
 
-    Published weight: 25, beside 1 on the labels; for several labels an image and for detection none
-    is, and it is smaller as that of lshfm is. `depth`, `width` and `initial` are one value for all
-    projectors, or a list with one for each.
+    Published weight: 25, with weight 1 on the task loss. No weight is published for multi-label
+    images and detection; the defaults are smaller in proportion to those of lshfm. `depth`, `width`
+    and `initial` are one value for all projectors, or a list with one value for each.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate`.
         teacher: Shapes of the teacher; needs the vector `penultimate`.
-        projectors: q; 0 compares the features as they are, which must then have equal dimensions.
-        activation: What follows each projector; `none` for teachers with signed features.
+        projectors: q; 0 compares the features directly, whose dimensions must then be equal.
+        activation: Activation after each projector; `none` for teachers with signed features.
         depth: Linear layers of a projector, with ReLU between them.
-        width: Units of the layers inside a deeper projector; default: the teacher's dimension.
-        initial: Weights at first: `default` of a linear layer, or orthogonal, uniform (`xavier`) or
-            normal (`kaiming`), the last three without biases.
+        width: Hidden units of a projector of more than one layer; default: the teacher's dimension.
+        initial: Initialisation of the weights: `default` of a linear layer, `orthogonal`, uniform
+            (`xavier`) or normal (`kaiming`); the last three set biases to 0.
     """
 
     published_weight: ClassVar[float] = 25.0
@@ -98,33 +100,34 @@ class PEFD(Method):
         super().__init__()
         if projectors < 0:
             raise RecipeError(f"'projectors' of pefd is {projectors}; it must be at least 0.")
-        ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
-        if projectors == 0 and ours != theirs:
+        dim_s, dim_t = student.vector("penultimate"), teacher.vector("penultimate")
+        if projectors == 0 and dim_s != dim_t:
             raise ShapeError(
-                f"pefd without projectors needs equal dimensions, but {student.owner} has {ours} "
-                f"and {teacher.owner} has {theirs}; set projectors to 1 or more."
+                f"pefd without projectors needs equal dimensions, but {student.owner} has {dim_s} "
+                f"and {teacher.owner} has {dim_t}; set projectors to 1 or more."
             )
         self.projectors, self.activation = projectors, activation
         depths = _counts("depth", depth, projectors)
-        widths = _counts("width", theirs if width is None else width, projectors)
-        starts = _choices(initial, projectors)
-        flat = [start for start, layers in zip(starts, depths, strict=True) if layers == 1]
+        widths = _counts("width", dim_t if width is None else width, projectors)
+        initials = _initials(initial, projectors)
+        # Projectors of one layer share one weight tensor, and so one matrix product.
+        flat = [each for each, layers in zip(initials, depths, strict=True) if layers == 1]
         if flat:
-            weight, bias = torch.empty(len(flat), theirs, ours), torch.empty(len(flat), theirs)
+            weight, bias = torch.empty(len(flat), dim_t, dim_s), torch.empty(len(flat), dim_t)
             _initialise(weight, bias, flat)
             self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.deep = nn.ModuleList(
-            _deep((ours, *[units] * (layers - 1), theirs), start)
-            for layers, units, start in zip(depths, widths, starts, strict=True)
+            _deep((dim_s, *[units] * (layers - 1), dim_t), each)
+            for layers, units, each in zip(depths, widths, initials, strict=True)
             if layers > 1
         )
 
     def projected(self, student: Features) -> Features:
-        """The mean of the ensemble."""
+        """Return z, the mean of the ensemble."""
         return {"penultimate": self._mean(student["penultimate"])} if self.projectors else {}
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         z = (self.projected(student) or student)["penultimate"]
         return batch_mean(pefd(z, teacher["penultimate"]))
 
@@ -133,12 +136,13 @@ class PEFD(Method):
         mean = project(s, self.weight, self.bias, self.activation) if flat else s.new_zeros(())
         if not self.deep:
             return mean
-        each = [layers(s) for layers in self.deep]
-        total = [x.relu() if self.activation == "relu" else x for x in each]
-        return (flat * mean + torch.stack(total).sum(0)) / self.projectors
+        deep = [layers(s) for layers in self.deep]
+        activated = [x.relu() if self.activation == "relu" else x for x in deep]
+        return (flat * mean + torch.stack(activated).sum(0)) / self.projectors
 
 
 def _deep(sizes: Sequence[int], initial: Initial) -> nn.Sequential:
+    """Build linear layers with ReLU between them, none after the last."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layer = nn.Linear(inputs, outputs)
@@ -153,7 +157,8 @@ def _initialise(
     bias: Float[Tensor, "layers outputs"],
     initial: Sequence[Initial],
 ) -> None:
-    """First values of some linear layers of one form, in place."""
+    """Initialise linear layers of equal size, in place."""
+    # PyTorch's default for `nn.Linear`.
     bound = weight.shape[2] ** -0.5
     weight.uniform_(-bound, bound)
     bias.uniform_(-bound, bound)
@@ -162,21 +167,21 @@ def _initialise(
         "xavier": nn.init.xavier_uniform_,
         "kaiming": nn.init.kaiming_normal_,
     }
-    for layer, start in enumerate(initial):
-        if start != "default":
-            fill[start](weight[layer])
+    for layer, name in enumerate(initial):
+        if name != "default":
+            fill[name](weight[layer])
             bias[layer].zero_()
 
 
-def _counts(key: str, given: int | Sequence[int], projectors: int) -> Sequence[int]:
-    values = _each(key, given, projectors)
+def _counts(key: str, setting: int | Sequence[int], projectors: int) -> Sequence[int]:
+    values = _per_projector(key, setting, projectors)
     if any(type(value) is not int or value < 1 for value in values):
-        raise RecipeError(f"'{key}' of pefd is {given}; it must be at least 1.")
+        raise RecipeError(f"'{key}' of pefd is {setting}; it must be at least 1.")
     return values
 
 
-def _choices(given: Initial | Sequence[Initial], projectors: int) -> Sequence[Initial]:
-    values: Sequence[Initial] = _each("initial", given, projectors)
+def _initials(setting: Initial | Sequence[Initial], projectors: int) -> Sequence[Initial]:
+    values: Sequence[Initial] = _per_projector("initial", setting, projectors)
     known = get_args(Initial)
     for value in values:
         if value not in known:
@@ -187,13 +192,13 @@ def _choices(given: Initial | Sequence[Initial], projectors: int) -> Sequence[In
     return values
 
 
-def _each(key: str, given: _T | Sequence[_T], projectors: int) -> Sequence[_T]:
-    """One value for each projector."""
-    if not isinstance(given, list | tuple):
-        return [given] * projectors  # type: ignore[list-item]
-    if len(given) != projectors:
+def _per_projector(key: str, setting: _T | Sequence[_T], projectors: int) -> Sequence[_T]:
+    """Return one value for each projector."""
+    if not isinstance(setting, list | tuple):
+        return [setting] * projectors  # type: ignore[list-item]
+    if len(setting) != projectors:
         raise RecipeError(
-            f"'{key}' of pefd has {len(given)} values for {projectors} projectors; give one for "
+            f"'{key}' of pefd has {len(setting)} values for {projectors} projectors; give one for "
             "each, or a single one for all."
         )
-    return given
+    return setting

@@ -5,17 +5,17 @@
     oˡ    = BN(conv3×3( x̄ˡ )),   x̄ˡ = resize( zˡ₀ ∘ xˡ + zˡ₁ ∘ resize(x̄^{l+1}) )
     xˡ    = BN(conv1×1( sˡ ))
 
-sˡ, tˡ are the stages of student and teacher and, as the deepest level with one position, their
-penultimate features; zˡ ∈ (0, 1)² are two maps of attention, a sigmoid of one 1×1 convolution of
-both summands (the fusion by attention, ABF). Fusion runs from the deepest level, which has nothing
-to be fused with, to the first. hcl, the hierarchical context loss, compares a level as it is
-(j = 0) and averaged down to 4, 2 and 1 positions a side, those that are fewer than its height.
-Resizing takes the nearest position: a deeper level to the size of sˡ, what is fused to that of tˡ.
+sˡ, tˡ are the stages of student and teacher and, as the deepest level with a single position, their
+penultimate features; zˡ ∈ (0, 1)² are two attention maps, a sigmoid of a 1×1 convolution of both
+summands (attention-based fusion, ABF). Fusion runs from the deepest level, which is fused with
+nothing, to the first. hcl, the hierarchical context loss, compares a level at full size (j = 0) and
+average-pooled to 4, 2 and 1 positions per side, as far as these are fewer than its height. Resizing
+is by nearest neighbour: a deeper level to the size of sˡ, the fused level to that of tˡ.
 
-As in mdistiller (github.com/megvii-research/mdistiller), the teacher's stages are those before the
-last activation, the student's those after it. mdistiller has no such stages of MobileNetV2; here
-they are those of the network, which ends them without an activation. On ImageNet, where the
-authors' in-place ReLU leaves nothing but activated maps, name the stages.
+As in mdistiller (github.com/megvii-research/mdistiller), the teacher's stages are pre-activations,
+the student's are activated. mdistiller has no such stages of MobileNetV2; here they are the
+network's own, which end without an activation. To reproduce the authors' ImageNet results, whose
+in-place ReLU leaves only activated maps, set `stages`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import maps, pairs
+from understudy.methods._maps import match_maps, paired_maps
 from understudy.methods._method import Method
 from understudy.methods._projectors import BatchNorm, map_shape
 
@@ -39,9 +39,9 @@ def hcl(
     student: Float[Tensor, "batch channels height width"],
     teacher: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, " batch"]:
-    """Hierarchical context loss of one level."""
+    """Compute the hierarchical context loss of one level."""
     loss, total, weight = _mean_square(student, teacher), 1.0, 1.0
-    # The average of averages is the average, where all have equal shares.
+    # If all pooling windows have equal size, pooling a pooled map equals pooling the full one.
     nested = all(side % 4 == 0 for side in student.shape[2:])
     pooled = full = student, teacher
     for side in (4, 2, 1):
@@ -59,13 +59,13 @@ def _mean_square(x: Tensor, y: Tensor) -> Float[Tensor, " batch"]:
 
 @final
 class ABF(nn.Module):
-    """Attention-based fusion of one level with the deeper ones.
+    """Attention-based fusion of one level with the fused deeper ones.
 
     Args:
         inputs: Channels of the student's level.
-        width: Channels in which levels are fused.
+        width: Channels of the fused levels.
         outputs: Channels of the teacher's level.
-        fuse: Whether there are deeper levels.
+        fuse: False for the deepest level, which is fused with nothing.
     """
 
     def __init__(self, inputs: int, width: int, outputs: int, *, fuse: bool) -> None:
@@ -85,20 +85,21 @@ class ABF(nn.Module):
         deeper: Float[Tensor, "batch width h_d w_d"] | None,
         size: Sequence[int],
     ) -> tuple[Float[Tensor, "batch outputs h_t w_t"], Float[Tensor, "batch width h_t w_t"]]:
-        """What is compared with the teacher, and what the next level is fused with.
+        """Return o, which is compared with the teacher, and x̄, with which the next level is fused.
 
         Args:
             level: A level of the student.
-            deeper: What the level below gave second; None at the deepest.
+            deeper: x̄ of the level below; None at the deepest.
             size: Height and width of the teacher's level.
         """
         x = self.enter(level)
         if self.attention is not None:
             assert deeper is not None
-            # Attention to a resized map is the resized attention: both need not be concatenated.
-            ours, theirs = self.attention.weight.chunk(2, 1)
-            scores = F.conv2d(x, ours, self.attention.bias)
-            scores = scores + _resize(F.conv2d(deeper, theirs), x.shape[2:])
+            # A 1×1 convolution commutes with nearest-neighbour resizing: convolving the two halves
+            # apart, the deeper one at its own size, spares the concatenated map.
+            own_weight, deeper_weight = self.attention.weight.chunk(2, 1)
+            scores = F.conv2d(x, own_weight, self.attention.bias)
+            scores = scores + _resize(F.conv2d(deeper, deeper_weight), x.shape[2:])
             z = scores.sigmoid()
             x = x * z[:, :1] + _resize(deeper, x.shape[2:]) * z[:, 1:]
         x = _resize(x, size)
@@ -107,22 +108,22 @@ class ABF(nn.Module):
 
 @final
 class ReviewKD(Method):
-    """Knowledge review: the student's deeper levels, fused with a level, give the teacher's.
+    """Knowledge review: each student level, fused with all deeper ones, matches the teacher's.
 
     Published weight: 5 with a warm-up of 20 epochs
-    (`{value: 5, warmup_epochs: 20, warmup_counts_from: 1}`), beside 1 on the labels; 1 or, for
-    MobileNet, 8 on ImageNet. On COCO, beside `nd` as ReviewKD++, 1.2 to 2.2 with the maps
+    (`{value: 5, warmup_epochs: 20, warmup_counts_from: 1}`), with weight 1 on the task loss; on
+    ImageNet 1, or 8 for MobileNet. On COCO, with `nd` as ReviewKD++, 1.2 to 2.2 with the maps
     `[p2, p3, p4, p5, p6]` of Faster R-CNN.
 
     Args:
-        student: Shapes of the student; needs maps and, if it is asked for, `penultimate`.
-        teacher: Shapes of the teacher; needs maps and, if it is asked for, `penultimate`.
-        stages: Maps to compare; default all 'stage1:stage1/preact' and so on, the student's first,
+        student: Shapes of the student; needs maps, and `penultimate` unless that is False.
+        teacher: Shapes of the teacher; needs maps, and `penultimate` unless that is False.
+        stages: Maps to compare; default: all 'stage1:stage1/preact' and so on, the student's first,
             matched from the deepest backwards.
-        width: Channels in which levels are fused; default those of the student's deepest level, but
-            at most 512.
-        penultimate: Whether the penultimate feature is the deepest level; not in a detector, where
-            it is of places.
+        width: Channels of the fused levels; default: those of the student's deepest level, but at
+            most 512.
+        penultimate: Whether the penultimate feature is the deepest level; False for a detector,
+            where it belongs to locations and not to whole images.
     """
 
     published_weight: ClassVar[float] = 5.0
@@ -146,33 +147,36 @@ class ReviewKD(Method):
         super().__init__()
         if width is not None and width < 1:
             raise RecipeError(f"'width' of reviewkd is {width}; it must be at least 1.")
-        self.pairs = pairs(student, teacher, stages, theirs="/preact")
+        self.pairs = match_maps(student, teacher, stages, teacher_suffix="/preact")
         inputs = [map_shape(student, s)[0] for s, _ in self.pairs]
         outputs = [map_shape(teacher, t)[0] for _, t in self.pairs]
-        self.pooled = ("penultimate",) * penultimate
+        self.pooled = ("penultimate",) if penultimate else ()
         inputs += [student.vector(name) for name in self.pooled]
         outputs += [teacher.vector(name) for name in self.pooled]
         width = min(512, inputs[-1]) if width is None else width
         self.fusions = nn.ModuleList(
-            ABF(ours, width, theirs, fuse=level < len(inputs) - 1)
-            for level, (ours, theirs) in enumerate(zip(inputs, outputs, strict=True))
+            ABF(student_channels, width, teacher_channels, fuse=level < len(inputs) - 1)
+            for level, (student_channels, teacher_channels) in enumerate(
+                zip(inputs, outputs, strict=True)
+            )
         )
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The compared maps and, if it is, the penultimate feature."""
+        """Teacher features the loss needs: the compared maps and, if set, the penultimate."""
         return (*(t for _, t in self.pairs), *self.pooled)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
-        compared = maps(student, teacher, self.pairs)
+        """Return the unweighted loss; labels are not used."""
+        compared = paired_maps(student, teacher, self.pairs)
         for name in self.pooled:
+            # A vector is a map of one position.
             s, t = (x[name][:, :, None, None] for x in (student, teacher))
             compared.append((s, t))
         levels, deeper = [], None
         for fuse, (s, t) in zip(reversed(self.fusions), reversed(compared), strict=True):
-            out, deeper = fuse(s, deeper, t.shape[2:])
-            levels.append(hcl(out, t))
+            o, deeper = fuse(s, deeper, t.shape[2:])
+            levels.append(hcl(o, t))
         return batch_mean(torch.stack(levels).sum(0))
 
 

@@ -5,10 +5,10 @@
     L_a = 1/B³ Σᵢⱼₖ h( ⟨eˢᵢⱼ, eˢᵢₖ⟩,  ⟨eᵗᵢⱼ, eᵗᵢₖ⟩ ),     eᵢⱼ = (xⱼ − xᵢ) / ‖xⱼ − xᵢ‖
 
 s, t are the penultimate features of student and teacher, μ the mean distance of two different
-images of the batch, h the Huber loss (quadratic below 1), B the batch: distances between images and
-angles between triples agree. The form is that of the code base of CRD
-(github.com/HobbitLong/RepDistiller); its lower clamp of distances is 1e-6, here 1e-12. On several
-processes each compares the images of its own share.
+images of the batch, h the Huber loss (quadratic below 1), B the batch size: distances of pairs and
+angles of triples of images match the teacher's. The form is that of the code base of CRD
+(github.com/HobbitLong/RepDistiller), where distances are clamped at 1e-6, here at 1e-12. With
+several processes, each one compares only its own images.
 """
 
 from typing import ClassVar, final
@@ -22,7 +22,7 @@ from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, norm, unit
 from understudy.methods._method import Method
 
-Steps = Float[Tensor, "batch batch dim"]
+Differences = Float[Tensor, "batch batch dim"]
 """xⱼ − xᵢ at [i, j]."""
 
 
@@ -32,36 +32,36 @@ def rkd(
     distance: float = 25.0,
     angle: float = 50.0,
 ) -> Float[Tensor, " batch"]:
-    """Both losses of each image i, averaged over j and k."""
+    """Compute w_d L_d + w_a L_a of each image i, averaged over j and k."""
     s, t = (x.unsqueeze(0) - x.unsqueeze(1) for x in (student, teacher))
-    far = F.smooth_l1_loss(distances(s), distances(t), reduction="none").mean(1)
-    turned = F.smooth_l1_loss(angles(s), angles(t), reduction="none").mean((1, 2))
-    return distance * far + angle * turned
+    l_d = F.smooth_l1_loss(distances(s), distances(t), reduction="none").mean(1)
+    l_a = F.smooth_l1_loss(angles(s), angles(t), reduction="none").mean((1, 2))
+    return distance * l_d + angle * l_a
 
 
-def distances(steps: Steps) -> Float[Tensor, "batch batch"]:
-    """Distance of every two images over the mean distance of two different ones."""
-    length, images = norm(steps), len(steps)
+def distances(differences: Differences) -> Float[Tensor, "batch batch"]:
+    """Divide the distance of each pair of images by the mean distance of two different images."""
+    length, images = norm(differences), len(differences)
     return length / (length.sum() / max(images * (images - 1), 1))
 
 
-def angles(steps: Steps) -> Float[Tensor, "batch batch batch"]:
-    """Cosine of the angle at image i between images j and k."""
-    direction = unit(steps)
+def angles(differences: Differences) -> Float[Tensor, "batch batch batch"]:
+    """Compute the cosine of the angle at image i between images j and k."""
+    direction = unit(differences)
     return direction @ direction.mT
 
 
 @final
 class RKD(Method):
-    """Relations between images: their distances and their angles.
+    """Relations between images: distances of pairs and angles of triples match the teacher's.
 
-    Published weight: 1, with 25 and 50 inside.
+    Published weight: 1, with w_d = 25 and w_a = 50.
 
     Args:
         student: Shapes of the student; needs the vector `penultimate`.
         teacher: Shapes of the teacher; needs the vector `penultimate`.
-        distance: w_d.
-        angle: w_a.
+        distance: w_d, weight of the distances.
+        angle: w_a, weight of the angles.
     """
 
     published_weight: ClassVar[float] = 1.0
@@ -70,15 +70,16 @@ class RKD(Method):
         self, student: Shapes, teacher: Shapes, *, distance: float = 25.0, angle: float = 50.0
     ) -> None:
         super().__init__()
+        # Raises if either is not a vector.
         student.vector("penultimate"), teacher.vector("penultimate")
         self.distance, self.angle = distance, angle
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The penultimate feature."""
+        """Teacher features the loss needs: the penultimate feature."""
         return ("penultimate",)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         s, t = student["penultimate"], teacher["penultimate"]
         return batch_mean(rkd(s, t, self.distance, self.angle))

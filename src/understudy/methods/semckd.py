@@ -2,18 +2,18 @@
 
     L = 1/(B·S) Σᵢ Σₗₘ αᵢₗₘ · 1/N Σ ( Rₗₘ(sₗ) − tₘ )²ᵢ,     αᵢₗ· = softmaxₘ ⟨ Qₗ(aˢᵢₗ), Kₘ(aᵗᵢₘ) ⟩
 
-sₗ are the S stages of the student and tₘ all stages of the teacher (the larger map is averaged down
-to the smaller; N elements of tₘ), R trained convolutions 1×1, 3×3, 1×1 with batch normalisation and
-ReLU between them, aᵢ the products of the flattened map of image i with those of all images of the
-batch, Q and K trained perceptrons of two layers whose output has length one, B the batch: each
-image finds for each of the student's stages which of the teacher's mean the same. Code of the
-authors: github.com/DefangChen/SimKD and /SemCKD.
+sₗ are the S stages of the student and tₘ all stages of the teacher (the larger map is
+average-pooled to the size of the smaller; tₘ has N elements), R trained convolutions 1×1, 3×3, 1×1
+with batch normalisation and ReLU between them, aᵢ the inner products of the flattened map of image
+i with those of all images of the batch, Q and K trained two-layer perceptrons with outputs of
+length 1, B the batch size: for each image, each stage of the student attends to the teacher's
+stages of similar meaning. Code of the authors: github.com/DefangChen/SimKD and /SemCKD.
 
-Where this departs from the released code: there a holds one product for each place in the batch,
-so that only batches of one size work, and places, which are random, bear weights. Here the largest
-products come first, `neighbours` of them, with zeros after the last: any batch in any order gives
-the same loss. The output of a perceptron may be zero. On several processes each compares the images
-of its own share.
+Differences from the released code: there a has one entry for each position in the batch, so that
+the batch size is fixed, and the perceptrons learn weights for positions, which are random. Here
+entries are sorted in descending order, cut to `neighbours` and padded with zeros: the loss does not
+depend on the order of the batch, whose size is free. A zero output of a perceptron stays zero. With
+several processes, each one compares only its own images.
 """
 
 from itertools import product
@@ -28,7 +28,7 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
-from understudy.methods._maps import meet
+from understudy.methods._maps import to_smaller_size
 from understudy.methods._method import Method
 from understudy.methods._projectors import BatchNorm, as_map, map_shape
 
@@ -36,21 +36,21 @@ from understudy.methods._projectors import BatchNorm, as_map, map_shape
 def semckd(
     attention: Float[Tensor, "batch student teacher"], error: Float[Tensor, "batch student teacher"]
 ) -> Float[Tensor, " batch"]:
-    """Errors of all pairs of stages, weighted, averaged over the student's stages."""
+    """Weight the errors of all pairs of stages by α and average over the student's stages."""
     return (attention * error).sum(2).mean(1)
 
 
 def attend(
     queries: Float[Tensor, "batch student dim"], keys: Float[Tensor, "batch teacher dim"]
 ) -> Float[Tensor, "batch student teacher"]:
-    """Softmax over the teacher's stages of the products of unit vectors."""
+    """Compute α: a softmax over the teacher's stages of inner products of unit vectors."""
     return (unit(queries) @ unit(keys).mT).softmax(2)
 
 
 def similarities(
     x: Float[Tensor, "batch channels height width"], count: int
 ) -> Float[Tensor, "batch count"]:
-    """The `count` largest products of each flattened map with all of the batch, then zeros."""
+    """Compute a: the `count` largest products of each map with the batch, padded with zeros."""
     x = x.flatten(1)
     largest = (x @ x.T).sort(1, descending=True).values[:, :count]
     return F.pad(largest, (0, count - largest.shape[1]))
@@ -58,15 +58,15 @@ def similarities(
 
 @final
 class SemCKD(Method):
-    """Semantic calibration: each stage of the student learns from the teacher's that fit it.
+    """Semantic calibration: each student stage learns from the teacher stages of similar meaning.
 
-    Published weight: 400, beside 1 on the labels and `kd` of weight 1.
+    Published weight: 400, with weight 1 on the task loss and `kd` of weight 1.
 
     Args:
         student: Shapes of the student; needs stages that are maps or grids of tokens.
         teacher: Shapes of the teacher; needs such stages.
-        neighbours: How many similarities to images of the batch describe a stage of an image; as
-            published, the size of the batch.
+        neighbours: Length of a, the number of similarities that describe a stage of an image; as
+            published, the batch size.
     """
 
     published_weight: ClassVar[float] = 400.0
@@ -78,35 +78,36 @@ class SemCKD(Method):
         self.neighbours, self.ours, self.theirs = neighbours, student.stages, teacher.stages
         self.queries = nn.ModuleList(_perceptron(neighbours) for _ in self.ours)
         self.keys = nn.ModuleList(_perceptron(neighbours) for _ in self.theirs)
-        channels = [map_shape(student, name)[0] for name in self.ours]
-        wanted = [map_shape(teacher, name)[0] for name in self.theirs]
-        self.regressors = nn.ModuleList(_regressor(*pair) for pair in product(channels, wanted))
+        inputs = [map_shape(student, name)[0] for name in self.ours]
+        outputs = [map_shape(teacher, name)[0] for name in self.theirs]
+        self.regressors = nn.ModuleList(_regressor(*pair) for pair in product(inputs, outputs))
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """All stages."""
+        """Teacher features the loss needs: all stages."""
         return self.theirs
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         s = [as_map(student[name]) for name in self.ours]
         t = [as_map(teacher[name]) for name in self.theirs]
         queries, keys = self._embedded(self.queries, s), self._embedded(self.keys, t)
         errors = [
-            _error(regressor, *meet(ours, theirs))
-            for regressor, (ours, theirs) in zip(self.regressors, product(s, t), strict=True)
+            _error(regressor, *to_smaller_size(s_l, t_m))
+            for regressor, (s_l, t_m) in zip(self.regressors, product(s, t), strict=True)
         ]
         error = torch.stack(errors, 1).view(-1, len(s), len(t))
         return batch_mean(semckd(attend(queries, keys), error))
 
     def _embedded(self, layers: nn.ModuleList, maps: list[Tensor]) -> Tensor:
+        """Apply Q or K to the similarities of every stage."""
         pairs = zip(layers, maps, strict=True)
         return torch.stack([layer(similarities(x, self.neighbours)) for layer, x in pairs], 1)
 
 
 def _error(regressor: nn.Module, s: Tensor, t: Tensor) -> Float[Tensor, " batch"]:
-    gap: Tensor = regressor(s) - t
-    return gap.square().mean((1, 2, 3))
+    difference: Tensor = regressor(s) - t
+    return difference.square().mean((1, 2, 3))
 
 
 def _perceptron(inputs: int) -> nn.Sequential:

@@ -4,14 +4,14 @@ CVPR 2022, arXiv 2203.14001; code: github.com/DefangChen/SimKD.
 
     L = 1/(B·C·N) Σᵢ ‖ P(sᵢ) − tᵢ ‖²
 
-s is the student's last map, t ∈ R^{B×C×N} the teacher's, of C channels and N = H·W locations, P
-three convolutions that lead from the one to the other, B the batch. The larger map is averaged down
-to the smaller, the student's before P. P and the teacher's frozen classifier stay in the student
-and give its logits: it needs no labels, and as published learns from none.
+s is the student's last map, t ∈ R^{B×C×N} the teacher's, with C channels and N = H·W locations, P a
+projector of three convolutions, B the batch size. The larger map is average-pooled to the size of
+the smaller, the student's before P. P and the teacher's frozen classifier stay in the student and
+compute its logits: the method needs no labels, and as published uses none.
 
-Where this departs from the released code: the last map is the one whose average enters the
-classifier, also where another stage ends before it (MobileNetV2, ShuffleNetV2); a teacher whose
-classifier reads more than the average of its last map is refused.
+Differences from the released code: the last map is the one whose average enters the classifier,
+even if the last stage ends before it (MobileNetV2, ShuffleNetV2); a teacher whose classifier reads
+anything but the average of its last map is refused.
 """
 
 from typing import Any, ClassVar, final
@@ -24,7 +24,7 @@ from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.layers.reused_head import LAST_MAP, Translator, is_average
-from understudy.methods._maps import shrink
+from understudy.methods._maps import pool_to
 from understudy.methods._method import Method
 from understudy.methods._shapes import same_classes
 
@@ -32,21 +32,21 @@ from understudy.methods._shapes import same_classes
 def simkd(
     projected: Float[Tensor, "batch channels h w"], teacher: Float[Tensor, "batch channels h_t w_t"]
 ) -> Float[Tensor, " batch"]:
-    """Squared error of each map, averaged over its elements."""
-    target = shrink(teacher, *projected.shape[2:])
+    """Compute the squared error of each map, averaged over its elements."""
+    target = pool_to(teacher, *projected.shape[2:])
     return (projected - target).square().mean((1, 2, 3))
 
 
 @final
 class SimKD(Method):
-    """The student's last map becomes the teacher's, and the teacher's classifier reads it.
+    """The student's last map, projected to match the teacher's, feeds the teacher's classifier.
 
-    Published weight: 1, beside 0 on the labels.
+    Published weight: 1, with weight 0 on the task loss.
 
     Args:
-        student: Shapes of the student, with the head that `extend` gives it.
+        student: Shapes of the student, after `extend` has replaced its head.
         teacher: Shapes of the teacher; needs a last map, and `logits` of the student's classes.
-        factor: How many times fewer channels P has inside than the teacher's map.
+        factor: Ratio of the channels of the teacher's map to the inner channels of P.
     """
 
     published_weight: ClassVar[float] = 1.0
@@ -55,34 +55,34 @@ class SimKD(Method):
     def extend(
         cls, student: Extendable, teacher: Shapes, *, factor: int = 2, **others: Any
     ) -> None:
-        """Put P behind the student's last map, and a classifier of the teacher's width after it."""
+        """Insert P after the student's last map, and replace the classifier by the teacher's."""
         classes = same_classes("simkd", student.shapes, teacher)
-        (inputs, *ours), (outputs, *theirs) = (_map(x) for x in (student.shapes, teacher))
+        (inputs, *size_s), (outputs, *size_t) = (_last_map(x) for x in (student.shapes, teacher))
         middle = outputs // _checked(factor, outputs)
-        height, width = (min(pair) for pair in zip(ours, theirs, strict=True))
+        height, width = (min(pair) for pair in zip(size_s, size_t, strict=True))
         layer = Translator(inputs, outputs, middle, (height, width))
         student.rehead(layer, nn.Linear(outputs, classes))
 
     def __init__(self, student: Shapes, teacher: Shapes, *, factor: int = 2) -> None:
         super().__init__()
         same_classes("simkd", student, teacher)
-        ours, theirs = _map(student), _map(teacher)
-        _checked(factor, theirs[0])
-        fits = all(a <= b for a, b in zip(ours, theirs, strict=True)) and ours[0] == theirs[0]
+        s, t = _last_map(student), _last_map(teacher)
+        _checked(factor, t[0])
+        fits = all(a <= b for a, b in zip(s, t, strict=True)) and s[0] == t[0]
         if not fits:
             raise ShapeError(
                 f"simkd compares last maps of equal channels, but that of {student.owner} is "
-                f"{ours} and that of {teacher.owner} is {theirs}; call "
+                f"{s} and that of {teacher.owner} is {t}; call "
                 "SimKD.extend(student, teacher.shapes) first, which gives the student a new head."
             )
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The last map, and the vector that enters the classifier."""
+        """Teacher features the loss needs: the last map; `prepare` also checks the penultimate."""
         return (LAST_MAP, "penultimate")
 
     def prepare(self, teacher: TeacherOutputs) -> None:
-        """Look at one batch.
+        """Check the teacher on one batch.
 
         Raises:
             ShapeError: The teacher's classifier does not read the average of its last map.
@@ -90,17 +90,17 @@ class SimKD(Method):
         features, _ = next(iter(teacher.batches(augmented=False)))
         if not is_average(features["penultimate"].float(), features[LAST_MAP].float()):
             raise ShapeError(
-                "simkd lets the teacher's classifier read the average of a map, but this teacher's "
-                f"reads something else than the average of its {LAST_MAP!r}; use a teacher whose "
-                "last layers are an average and a linear classifier."
+                "simkd applies the teacher's classifier to the average of a map, but this "
+                f"teacher's reads something else than the average of its {LAST_MAP!r}; use a "
+                "teacher whose last layers are an average and a linear classifier."
             )
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         return batch_mean(simkd(student[LAST_MAP], teacher[LAST_MAP]))
 
 
-def _map(shapes: Shapes) -> tuple[int, ...]:
+def _last_map(shapes: Shapes) -> tuple[int, ...]:
     if LAST_MAP not in shapes or shapes.kind(LAST_MAP) != "map":
         raise ShapeError(
             f"simkd compares the last maps, but {shapes.owner} has no map {LAST_MAP!r}; use "

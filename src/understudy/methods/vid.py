@@ -5,11 +5,12 @@ arXiv 1904.05835.
     L = Σₗ 1/(2·B·C·N) Σ_{i,c,n} [ (μ(sᵢˡ) − tᵢˡ)²_{cn} / v_c + log v_c ],   v = log(1 + e^ρ) + ε
 
 sˡ and tˡ ∈ R^{B×C×N} are the maps of stage l of student and teacher with N = H·W positions (the
-larger map is averaged down to the smaller), B the batch, μ three 1×1 convolutions without bias and
-a ReLU between them, ρ ∈ R^C one number for each of the teacher's channels, ε = 1e-5. This is the
-negative logarithm of a normal density without its constant, so it may be negative.
+larger map is average-pooled to the size of the smaller), B the batch size, μ three 1×1 convolutions
+without bias with ReLU between them, ρ ∈ R^C one trained number for each of the teacher's channels,
+ε = 1e-5. This is the negative logarithm of a normal density without its constant, so that it may be
+negative.
 
-As in the code base of CRD (github.com/HobbitLong/RepDistiller). That of mdistiller
+The form is that of the code base of CRD (github.com/HobbitLong/RepDistiller). mdistiller
 (github.com/megvii-research/mdistiller) keeps ρ out of the optimizer, by oversight; here ρ is
 trained, as published.
 """
@@ -26,10 +27,11 @@ from understudy.batch import Batch
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import OnMaps, maps, meet, pairs
+from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
 from understudy.methods._projectors import map_shape
 
-LEAST_VARIANCE = 1e-5
+MIN_VARIANCE = 1e-5
+"""ε of the equation."""
 
 
 def vid(
@@ -37,24 +39,24 @@ def vid(
     teacher: Float[Tensor, "batch channels height width"],
     log_scale: Float[Tensor, " channels"],
 ) -> Float[Tensor, " batch"]:
-    """Negative log density of the teacher's map, averaged over its elements."""
-    variance = F.softplus(log_scale) + LEAST_VARIANCE
+    """Compute the negative log density of the teacher's map, averaged over its elements."""
+    variance = F.softplus(log_scale) + MIN_VARIANCE
     error = (mean - teacher).square().mean((2, 3))
     return (error / variance + variance.log()).mean(1) / 2
 
 
 @final
-class VID(OnMaps):
-    """Variational information: the teacher's maps are likely, given the student's.
+class VID(MapMethod):
+    """Variational information: the student's maps predict a density with the teacher's maps likely.
 
-    Published weight: 1, beside 1 on the labels.
+    Published weight: 1, with weight 1 on the task loss.
 
     Args:
         student: Shapes of the student; needs maps.
         teacher: Shapes of the teacher; needs maps.
-        stages: Maps to compare; default all stages, matched from the deepest backwards. Where the
+        stages: Maps to compare; default: all stages, matched from the deepest backwards. If the
             networks' names differ: 'stage2:stage3', the student's first.
-        variance: v at the start of training.
+        variance: Initial v.
     """
 
     published_weight: ClassVar[float] = 1.0
@@ -68,22 +70,21 @@ class VID(OnMaps):
         variance: float = 5.0,
     ) -> None:
         super().__init__()
-        if not variance > LEAST_VARIANCE:
-            raise RecipeError(
-                f"'variance' of vid is {variance}; it must be above {LEAST_VARIANCE}."
-            )
-        self.pairs = pairs(student, teacher, stages)
+        if not variance > MIN_VARIANCE:
+            raise RecipeError(f"'variance' of vid is {variance}; it must be above {MIN_VARIANCE}.")
+        self.pairs = match_maps(student, teacher, stages)
         widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in self.pairs]
-        scale = log(expm1(variance - LEAST_VARIANCE))
-        self.means = nn.ModuleList(_mean(ours, theirs) for ours, theirs in widths)
-        self.log_scales = nn.ParameterList(torch.full((theirs,), scale) for _, theirs in widths)
+        # The inverse of v = log(1 + e^ρ) + ε.
+        rho = log(expm1(variance - MIN_VARIANCE))
+        self.means = nn.ModuleList(_mean(*channels) for channels in widths)
+        self.log_scales = nn.ParameterList(torch.full((outputs,), rho) for _, outputs in widths)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss; labels are not used."""
+        """Return the unweighted loss; labels are not used."""
         levels = []
-        compared = maps(student, teacher, self.pairs)
-        for mean, log_scale, level in zip(self.means, self.log_scales, compared, strict=True):
-            s, t = meet(*level)
+        compared = paired_maps(student, teacher, self.pairs)
+        for mean, log_scale, stage in zip(self.means, self.log_scales, compared, strict=True):
+            s, t = to_smaller_size(*stage)
             levels.append(vid(mean(s), t, log_scale))
         return batch_mean(torch.stack(levels).sum(0))
 

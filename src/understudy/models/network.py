@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation, Shapes
-from understudy.layers.kd_layer import Followed, drop_idle, recorded
-from understudy.layers.reused_head import LAST_MAP, fill, is_average, translators
+from understudy.layers.kd_layer import WithLayer, kd_layers_in, remove_idle_layers
+from understudy.layers.reused_head import LAST_MAP, is_average, load_linear, translators_in
 from understudy.models import insertion_points
 from understudy.models.base import Wrapped
 from understudy.models.embedding import EmbeddedClassifier, classifier_like, linear_like
@@ -233,16 +233,16 @@ class Network(Wrapped):
     def copy_classifier(self, other: Wrapped) -> None:
         """Copy another network's classifier into the new head; without one, change nothing."""
         if self._reheaded:
-            fill(self._classifier_layer(), other.classifier_weight, other.classifier_bias)
+            load_linear(self._classifier_layer(), other.classifier_weight, other.classifier_bias)
 
     def insert_saved_layers(self, state: Mapping[str, Tensor]) -> None:
         """Insert the layers that a state dict was saved with; their values are not loaded."""
         embedding = state.get(f"{self.classifier}.embedding.weight")
         if embedding is not None:
             self.embed(len(embedding))
-        for path, layer in recorded(state):
+        for path, layer in kd_layers_in(state):
             self._insert_behind(path, layer)
-        for path, translator in translators(state):
+        for path, translator in translators_in(state):
             classes, dim = state[f"{self.classifier}.weight"].shape
             self._put_new_head(path, translator, nn.Linear(dim, classes))
         self._attach_taps()
@@ -279,7 +279,7 @@ class Network(Wrapped):
             copy.module.set_submodule(copy._embedded, block.fold())
             if copy._structure.dropout:
                 copy.module.set_submodule(copy._structure.dropout, block.dropout)
-        drop_idle(copy.module)
+        remove_idle_layers(copy.module)
         return copy.module.eval()
 
     # ---- private --------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class Network(Wrapped):
             taps, _, _ = build_taps(self.module, {"map": path}, self._dry_images())
         layer.to(mean.device, mean.dtype).train(body.training)
         channels_last = taps["map"].layout == "channels last"
-        self.module.set_submodule(path, Followed(body, layer, channels_last=channels_last))
+        self.module.set_submodule(path, WithLayer(body, layer, channels_last=channels_last))
         old, new = f"{path}.", f"{path}.body."
         self.taps = {
             name: tap.replace(old, new, 1) if tap.startswith(old) else tap

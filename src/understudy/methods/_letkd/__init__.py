@@ -1,1 +1,1 @@
-"""What letKD measures of its teacher before training."""
+"""Codebook, sub-classes and decisions that letKD computes from its teacher before training."""

@@ -1,4 +1,4 @@
-"""Features of every location of every training image, on disk rather than in memory."""
+"""File of features of every location of every training image."""
 
 from pathlib import Path
 from typing import BinaryIO, final
@@ -12,12 +12,12 @@ from understudy.errors import ShapeError
 
 
 @final
-class Rows:
-    """Maps of many images in one file of half precision, image by image, location by location.
+class FeatureFile:
+    """Maps of many images in half precision, image after image, location after location.
 
     Args:
         path: The file.
-        locations: Of each map.
+        locations: Number of locations of each map.
         dim: Channels of each map.
     """
 
@@ -25,21 +25,21 @@ class Rows:
         self.path, self.locations, self.dim = path, locations, dim
 
     def append(self, file: BinaryIO, maps: Float[Tensor, "batch dim h w"]) -> None:
-        """Write the maps of some more images to the file, opened by the caller.
+        """Append the maps of a batch to the file, which the caller has opened.
 
         Raises:
-            ShapeError: A value beyond what half precision holds.
+            ShapeError: A value exceeds the range of half precision.
         """
         stored = maps.flatten(2).mT.to("cpu", torch.float16)
         if not stored.isfinite().all():
             raise ShapeError(
-                "The teacher's maps hold values beyond 65504, which are stored in half precision; "
-                "name another feature, such as one behind a norm."
+                "The teacher's maps have values beyond 65504, but letkd stores them in half "
+                "precision; name another feature, such as one after a norm layer."
             )
         file.write(stored.contiguous().numpy().tobytes())
 
     def read(self, images: Int[Tensor, " images"]) -> Float[Tensor, "rows dim"]:
-        """Rows of these images, in full precision."""
-        # Mapped anew each time: pages of a mapping that stays count as memory of the process.
+        """Read the rows of some images, in full precision."""
+        # Mapped anew each time: pages of a mapping that stays open count as memory of the process.
         whole = np.memmap(self.path, np.float16, "r").reshape(-1, self.locations, self.dim)
         return torch.from_numpy(whole[images.numpy()]).float().flatten(0, 1)

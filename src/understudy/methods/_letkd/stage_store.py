@@ -1,4 +1,4 @@
-"""What has been measured of a teacher so far, in one file that says what it was made of."""
+"""File of the finished stages of a measurement, with everything the measurement depends on."""
 
 import json
 from collections.abc import Mapping
@@ -12,20 +12,21 @@ from torch import Tensor
 from understudy.errors import BankError
 
 _TOLERANCE = 0.02
-"""Relative difference of features that other arithmetic explains, and another teacher does not."""
+"""Relative difference of features up to which the teacher counts as the same: other hardware or
+precision stays below it, another teacher does not."""
 
 
 @final
-class Ledger:
-    """Finished stages of a measurement, by name; each is on disk before the next begins.
+class StageStore:
+    """Tensors of the finished stages, by name; each stage is written before the next one begins.
 
     Args:
-        path: The file; what it holds is taken over.
-        made_of: All that the measurement depends on.
-        probe: Features of the first images, by which the teacher is known again.
+        path: The file; if it exists, its tensors are loaded.
+        made_of: Everything that the measurement depends on.
+        probe: Features of the first images, which identify the teacher.
 
     Raises:
-        BankError: The file was made of something else, or is damaged.
+        BankError: The file belongs to another measurement, or is damaged.
     """
 
     def __init__(self, path: Path, made_of: Mapping[str, Any], probe: Tensor) -> None:
@@ -33,31 +34,31 @@ class Ledger:
         self.tensors: dict[str, Tensor] = {}
         if path.is_file():
             try:
-                self._check()
+                self._check_settings()
                 self.tensors = dict(load_file(path))
             except SafetensorError as error:
                 raise BankError(f"{path} is damaged; remove it to measure again.") from error
-            self._recognise(probe)
+            self._check_teacher(probe)
         self.tensors["probe"] = probe
 
     def put(self, **tensors: Tensor) -> None:
-        """Add finished tensors, in one step that a crash leaves done or undone."""
+        """Add finished tensors and write the file atomically."""
         self.tensors |= {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
         partial = self.path.with_suffix(".partial")
         partial.write_bytes(save(self.tensors, {"made_of": json.dumps(self._made_of)}))
         partial.replace(self.path)
 
-    def _check(self) -> None:
+    def _check_settings(self) -> None:
         with safe_open(self.path, "pt") as file:
-            found = json.loads((file.metadata() or {}).get("made_of", "{}"))
-        for what, value in self._made_of.items():
-            if found.get(what) != value:
+            stored = json.loads((file.metadata() or {}).get("made_of", "{}"))
+        for key, value in self._made_of.items():
+            if stored.get(key) != value:
                 raise BankError(
-                    f"{self.path} was measured with {what} {found.get(what)}, but {value} is asked "
+                    f"{self.path} was measured with {key} {stored.get(key)}, but {value} is asked "
                     "for; name another folder by `keep`, or remove the file."
                 )
 
-    def _recognise(self, probe: Tensor) -> None:
+    def _check_teacher(self, probe: Tensor) -> None:
         stored = self.tensors["probe"]
         same = stored.shape == probe.shape
         error = float((stored - probe).norm() / stored.norm().clamp_min(1e-12)) if same else 1.0
