@@ -76,5 +76,5 @@ def test_detectors_teach_by_their_own_scores(family: str) -> None:
 
 def test_levels_without_a_pyramid_are_refused() -> None:
     pair = (detector("ssdlite", "resnet18") for _ in range(2))
-    with pytest.raises(ShapeError, match="take detectors over a feature pyramid"):
+    with pytest.raises(ShapeError, match="use detectors with a feature pyramid"):
         wire(*pair, {"frs": {}}, task="detection")
