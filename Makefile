@@ -28,6 +28,7 @@ bench: setup
 
 results: setup
 	$(BIN)/python results/tables.py
+	$(BIN)/python results/pictures.py
 
 clean:
 	rm -rf .venv runs

@@ -1,5 +1,7 @@
 """Render results as an HTML page, and as Markdown."""
 
+import re
+
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -26,6 +28,7 @@ def page(results: Results) -> str:
     )
     environment.filters["signed"] = signed
     environment.filters["unbroken"] = unbroken
+    environment.filters["parts"] = parts
     title, deck = headline(results)
     _, *rows = table(results)
     return environment.get_template("page.html.j2").render(
@@ -51,6 +54,11 @@ def page(results: Results) -> str:
 def unbroken(sentence: str) -> str:
     """Return a sentence in which no line can end between a number and its percent sign."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def parts(cell: str) -> list[str]:
+    """Return the parts of a cell between which a narrow table may break the line."""
+    return re.split(r" (?=[±\[(])", cell)
 
 
 def recipes(results: Results) -> dict[str, str]:
