@@ -55,7 +55,7 @@ def test_loss_if_the_interval_lies_below_zero():
     assert found.word == "loss"
     assert found.gap_closed is not None
     assert found.gap_closed < 0
-    assert found.sentence.startswith("kd does harm: it is 10.0 points below the control")
+    assert found.sentence.startswith("kd is significantly worse: 10.0 points below the control")
 
 
 def test_one_seed_proves_nothing():

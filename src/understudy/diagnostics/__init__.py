@@ -1,7 +1,7 @@
-"""What a finished run keeps for its pictures: counts, shares, means, and a few images.
+"""Data that a finished run stores for the charts of its report: histograms, means, a few images.
 
-Of the features of both networks on the test images nothing is kept as it is, so that the file stays
-small. Images are kept where something is drawn over them: objects, classes, letKD's templates.
+Features are stored as statistics only, so that the file stays small. Images are stored where
+something is drawn over them: objects, classes, letKD's templates.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from understudy.data.loader import Loader
 from understudy.diagnostics import detection, multilabel
 from understudy.diagnostics.directions import bit_agreement, of_student, of_teacher
 from understudy.diagnostics.projections import projections
-from understudy.diagnostics.sample_images import Watch
+from understudy.diagnostics.sample_images import FeaturePairs
 from understudy.diagnostics.templates import templates
 from understudy.distillation.distiller import Distiller
 from understudy.methods.lshfm import LSHFM
@@ -24,7 +24,7 @@ from understudy.models.network import Network
 from understudy.tasks import Outputs, Task
 
 HASHES = 4096
-"""Hashes that bits are compared of, at most."""
+"""Maximum number of hashes whose bits are compared."""
 
 
 @torch.no_grad()
@@ -38,27 +38,29 @@ def measure(
     test: Loader,
     accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """All that the pictures of one run need, for JSON; empty if there is nothing to draw.
+    """Return the content of diagnostics.json; empty if there is nothing to draw.
 
     Args:
         student: Outputs of the trained student on all test images.
-        teacher: Outputs of its teacher on the same images, if it has one.
-        task: Says what the outputs are.
-        network: The student; for features that no outputs are kept of.
+        teacher: Outputs of the teacher on the same images, if there is one.
+        task: The task that produced the outputs.
+        network: The student, for features that are not among the outputs.
         distiller: Teacher and methods.
         test: The test images.
         accelerator: Device and precision.
     """
-    there = distiller.teacher
-    alike = there is not None and there.network.num_classes == network.num_classes
-    found = _answers(student, teacher if alike else None, task, test)
+    live = distiller.teacher
+    same_classes = live is not None and live.network.num_classes == network.num_classes
+    content = _predictions(student, teacher if same_classes else None, task, test)
     if teacher is not None and isinstance(network, Network):
-        found |= _directions(student, teacher, network, distiller, test, accelerator)
-    return found
+        content |= _features(student, teacher, network, distiller, test, accelerator)
+    return content
 
 
-def _answers(student: Outputs, teacher: Outputs | None, task: Task, test: Loader) -> dict[str, Any]:
-    """What both networks say of several objects or classes in an image."""
+def _predictions(
+    student: Outputs, teacher: Outputs | None, task: Task, test: Loader
+) -> dict[str, Any]:
+    """Return sample images and precision over recall; empty for one class per image."""
     if task.truth == "class" or (task.truth == "classes" and "logits" not in student):
         return {}
     kind = detection if task.truth == "objects" else multilabel
@@ -68,7 +70,7 @@ def _answers(student: Outputs, teacher: Outputs | None, task: Task, test: Loader
     }
 
 
-def _directions(
+def _features(
     student: Outputs,
     teacher: Outputs,
     network: Network,
@@ -76,31 +78,31 @@ def _directions(
     test: Loader,
     accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """Of the features of whole images, as student and teacher see them."""
+    """Return the statistics of both networks' features of whole images."""
     assert distiller.teacher is not None
     s, t, labels = student["penultimate"], teacher["penultimate"], student["labels"]
     methods = dict(distiller.trainable.methods.items())
-    watch = Watch(network, distiller.teacher, test, accelerator)
+    pairs = FeaturePairs(network, distiller.teacher, test, accelerator)
     training = distiller.trainable.training
     distiller.trainable.eval()
     network.eval()
-    found = {
+    content = {
         "images": len(s),
         "student": of_student(s, t, labels),
         "teacher": of_teacher(t, labels),
         "bits": bit_agreement(s, t, *_hashes(methods, t)) if s.shape == t.shape else None,
-        "projectors": projections(methods, student, teacher, watch, accelerator.device),
-        "templates": templates(methods, watch),
+        "projectors": projections(methods, student, teacher, pairs, accelerator.device),
+        "templates": templates(methods, pairs),
     }
     distiller.trainable.train(training)
-    return found
+    return content
 
 
 def _hashes(methods: Mapping[str, Any], teacher: Tensor) -> tuple[Tensor, Tensor, str | None]:
-    """Directions, offsets and label of the method they are of; drawn where no method has any."""
+    """Return weights, biases and the label of the method with hashes; random ones without it."""
     for label, method in methods.items():
         if isinstance(method, LSHFM) and len(method.hash_weight):
             return method.hash_weight[:HASHES].cpu(), method.hash_bias[:HASHES].cpu(), label
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(HASHES, teacher.shape[1], generator=generator)
-    return drawn, torch.zeros(HASHES), None
+    weight = torch.randn(HASHES, teacher.shape[1], generator=generator)
+    return weight, torch.zeros(HASHES), None

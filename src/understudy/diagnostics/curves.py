@@ -1,4 +1,4 @@
-"""Precision over recall, as few numbers as a small picture needs."""
+"""Precision over recall, reduced to what a small chart needs."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ from jaxtyping import Int
 from torch import Tensor
 
 STEPS = 100
-"""Precision is kept at recalls of 0, 1/100, …, as far as they are reached."""
+"""Precision is stored at recalls of 0, 1/100, …, up to the highest that is reached."""
 CLASSES = 12
-"""Classes that are kept, at most."""
+"""Maximum number of classes that are stored."""
 
 
 def most_frequent(counts: Int[Tensor, " classes"]) -> list[int]:
-    """The classes that occur, the most frequent first, as many as are kept."""
+    """Return the classes that occur, the most frequent first, and at most `CLASSES`."""
     ranked: list[int] = counts.argsort(descending=True, stable=True)[:CLASSES].tolist()
     return [c for c in ranked if counts[c]]
 
 
 def rounded(precision: Sequence[float]) -> list[float]:
-    """To three digits."""
+    """Return the values with three decimals."""
     return [round(value, 3) for value in precision]

@@ -1,4 +1,4 @@
-"""Objects in some test images, as two detectors find them; how well each class is found."""
+"""Detections on sample images, and precision over recall of each class."""
 
 from typing import Any
 
@@ -7,38 +7,38 @@ from torch import Tensor
 
 from understudy.data.loader import Loader
 from understudy.diagnostics.curves import most_frequent, rounded
-from understudy.diagnostics.thumbnails import chosen, scene
+from understudy.diagnostics.thumbnails import sample, sample_indices
 from understudy.metrics import detection
 from understudy.metrics.detection import Detections, Truth
 from understudy.tasks import Outputs
 from understudy.tasks.detection import seen, there
 
-LEAST = 0.3
-"""Score from which a detection is kept."""
-MOST = 40
-"""Detections of one image that are kept, the most certain ones."""
+MIN_SCORE = 0.3
+"""Minimum score of a stored detection."""
+MAX_BOXES = 40
+"""Maximum number of stored detections per image, those with the highest scores."""
 
 
 def scenes(student: Outputs, teacher: Outputs | None, test: Loader) -> list[dict[str, Any]]:
-    """Some images that hold objects, with what there is and what both networks find.
+    """Return sample images with objects, their boxes, and the boxes that both networks predict.
 
-    A box is a list: left, top, right and bottom in pixels, class, and its score; of an object, 1 if
-    it is to be found, and 0 if it is difficult or a crowd.
+    A box is a list: left, top, right and bottom in pixels, class, and score. The score of an object
+    is 1, or 0 if it is difficult or a crowd, and thus not to be found.
     """
     truth = there(student)
     return [
-        scene(test, index)
+        sample(test, index)
         | {
             "truth": _objects(truth, index),
-            "student": _found(seen(student), index),
-            "teacher": _found(seen(teacher), index) if teacher else None,
+            "student": _detections(seen(student), index),
+            "teacher": _detections(seen(teacher), index) if teacher else None,
         }
-        for index in chosen(truth.image[truth.sought].tolist())
+        for index in sample_indices(truth.image[truth.sought].tolist())
     ]
 
 
 def precision(student: Outputs, teacher: Outputs | None) -> list[dict[str, Any]]:
-    """Precision over recall of the classes with the most objects, matched as in VOC."""
+    """Return precision over recall of the classes with the most objects, matched as in VOC."""
     truth, classes = there(student), student["labels"].shape[1]
     counts = truth.classes[truth.sought].bincount(minlength=classes)
     sides = {
@@ -58,13 +58,14 @@ def _objects(truth: Truth, index: int) -> list[list[float]]:
     return _rows(truth.boxes[rows], truth.classes[rows], truth.sought[rows])
 
 
-def _found(found: Detections, index: int) -> list[list[float]]:
-    shown = found[(found.image == index) & (found.scores >= LEAST)].ranked()
-    return _rows(shown.boxes[:MOST], shown.classes[:MOST], shown.scores[:MOST])
+def _detections(detections: Detections, index: int) -> list[list[float]]:
+    rows = (detections.image == index) & (detections.scores >= MIN_SCORE)
+    best = detections[rows].ranked()
+    return _rows(best.boxes[:MAX_BOXES], best.classes[:MAX_BOXES], best.scores[:MAX_BOXES])
 
 
 def _rows(boxes: Tensor, classes: Tensor, values: Tensor) -> list[list[float]]:
     boxes, values = boxes.double().round(decimals=1), values.double().round(decimals=3)
     rows = torch.cat([boxes, classes[:, None].double(), values[:, None]], 1)
-    found: list[list[float]] = rows.tolist()
-    return found
+    listed: list[list[float]] = rows.tolist()
+    return listed

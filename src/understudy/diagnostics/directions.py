@@ -1,4 +1,4 @@
-"""Norms and directions of penultimate features, as numbers of images in equal bins.
+"""Statistics of the norms and directions of penultimate features.
 
 s, t ∈ R^{n×D} are the features of student and teacher for n test images. Between-class similarity
 is the mean cosine between the mean features of two classes (Chen et al., NeurIPS 2022, arXiv
@@ -18,9 +18,9 @@ from understudy.functional import cosine, norm, unit
 
 BINS = 64
 SAMPLE = 2048
-"""Images whose bits are compared, at most."""
+"""Maximum number of images whose bits are compared."""
 DEGREES = 2
-"""Width of a bin of angles."""
+"""Width of the bins of angles."""
 
 
 def of_student(
@@ -28,19 +28,19 @@ def of_student(
     teacher: Float[Tensor, "images dim_t"],
     labels: Int[Tensor, "images ..."],
 ) -> dict[str, Any]:
-    """What is drawn of a student; its cosines only where dimensions are equal."""
-    alike = student.shape == teacher.shape
+    """Return the statistics of a student; cosines to the teacher only for equal dimensions."""
+    comparable = student.shape == teacher.shape
     means = labelled_means(teacher, labels)
     return _of_network(student, labels) | {
-        "to_teacher": histogram(cosine(student.double(), teacher.double())) if alike else None,
-        "to_class_mean": to_class_mean(student, means, labels) if alike else None,
+        "to_teacher": histogram(cosine(student.double(), teacher.double())) if comparable else None,
+        "to_class_mean": to_class_mean(student, means, labels) if comparable else None,
     }
 
 
 def of_teacher(
     teacher: Float[Tensor, "images dim"], labels: Int[Tensor, "images ..."]
 ) -> dict[str, Any]:
-    """What is drawn of a teacher."""
+    """Return the statistics of a teacher."""
     means = labelled_means(teacher, labels)
     return _of_network(teacher, labels) | {"to_class_mean": to_class_mean(teacher, means, labels)}
 
@@ -54,7 +54,7 @@ def _of_network(features: Tensor, labels: Tensor) -> dict[str, Any]:
 
 
 def histogram(values: Float[Tensor, " images"]) -> dict[str, Any] | None:
-    """Counts in equal bins from the lowest to the highest finite value; None if there is none."""
+    """Return counts in equal bins over the range of the finite values; None if there are none."""
     values = values[values.isfinite()].double()
     if not len(values):
         return None
@@ -65,10 +65,10 @@ def histogram(values: Float[Tensor, " images"]) -> dict[str, Any] | None:
     return {"low": low, "high": high, "mean": float(values.mean()), "counts": counts}
 
 
-def shown(
+def present(
     labels: Int[Tensor, "images ..."],
 ) -> tuple[Int[Tensor, " labels"], Int[Tensor, " labels"]]:
-    """Image and class of every label: one of each labelled image, or all that are present."""
+    """Return image and class of every positive label: one per labelled image, or several."""
     if labels.dim() == 1:
         (images,) = (labels >= 0).nonzero(as_tuple=True)
         return images, labels[images]
@@ -79,8 +79,8 @@ def shown(
 def labelled_means(
     features: Float[Tensor, "images dim"], labels: Int[Tensor, "images ..."]
 ) -> Float[Tensor, "classes dim"]:
-    """Mean feature of each class, zero for a class without images."""
-    images, which = shown(labels)
+    """Return the mean feature of each class; zero for a class without images."""
+    images, which = present(labels)
     classes = int(which.max()) + 1 if len(which) else 0
     sums = features.new_zeros(classes, features.shape[1], dtype=torch.float64)
     sums.index_add_(0, which, features[images].double())
@@ -92,13 +92,13 @@ def to_class_mean(
     means: Float[Tensor, "classes dim"],
     labels: Int[Tensor, "images ..."],
 ) -> dict[str, Any] | None:
-    """Cosines between each labelled image's feature and the mean of its class, or of each."""
-    images, which = shown(labels)
+    """Return the histogram of the cosine of each labelled image to the means of its classes."""
+    images, which = present(labels)
     return histogram(cosine(features[images].double(), means[which]))
 
 
 def between_classes(means: Float[Tensor, "classes dim"]) -> float | None:
-    """Mean cosine over pairs of different classes; None with less than two classes."""
+    """Return the mean cosine over pairs of different classes; None with fewer than two classes."""
     rows = unit(means[means.any(1)])
     if len(rows) < 2:
         return None
@@ -107,7 +107,7 @@ def between_classes(means: Float[Tensor, "classes dim"]) -> float | None:
 
 
 def zeros(features: Tensor) -> float:
-    """Share of values that are exactly zero."""
+    """Return the share of values that are exactly zero."""
     return float((features == 0).double().mean())
 
 
@@ -118,17 +118,17 @@ def bit_agreement(
     bias: Float[Tensor, " hashes"],
     method: str | None,
 ) -> dict[str, Any] | None:
-    """Share of hash bits in which both networks agree, by the angle between their features.
+    """Return the share of hash bits that are equal for both networks, by the features' angle.
 
     Args:
-        student: Features; zero rows have no angle and are left out.
+        student: Features; rows that are zero have no angle and are left out.
         teacher: Features of the same images.
-        weight: Directions of the hashes.
-        bias: Their offsets.
-        method: Label of the method whose hashes these are; None if drawn for the picture.
+        weight: Normal vectors of the hash planes.
+        bias: Offsets of the hash planes.
+        method: Label of the method whose hashes these are; None for random hashes.
     """
-    chosen = spread(len(student), SAMPLE)
-    s, t = student[chosen], teacher[chosen]
+    rows = spread(len(student), SAMPLE)
+    s, t = student[rows], teacher[rows]
     s, t = (x[s.any(1) & t.any(1)] for x in (s, t))
     if not len(s):
         return None

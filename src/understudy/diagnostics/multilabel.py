@@ -1,4 +1,4 @@
-"""Classes in some test images, as two networks see them; how well each class is told."""
+"""Predicted classes of sample images, and precision over recall of each class."""
 
 from typing import Any
 
@@ -6,34 +6,34 @@ from torch import Tensor
 
 from understudy.data.loader import Loader
 from understudy.diagnostics.curves import STEPS, most_frequent, rounded
-from understudy.diagnostics.thumbnails import chosen, scene
+from understudy.diagnostics.thumbnails import sample, sample_indices
 from understudy.metrics import classification
 from understudy.tasks import Outputs
 
-LEAST = 0.3
-"""Probability from which a class is kept that an image does not show."""
+MIN_PROBABILITY = 0.3
+"""Minimum probability of a stored class that the image does not show."""
 
 
 def scenes(student: Outputs, teacher: Outputs | None, test: Loader) -> list[dict[str, Any]]:
-    """Some images that show a class, with their classes and the probabilities of both networks.
+    """Return sample images that show a class, their classes, and both networks' probabilities.
 
-    The classes present are kept with the probability that they are given, whatever it is.
+    The probabilities of classes that are present are stored whatever they are.
     """
     present = student["labels"] == 1
     rows = {int(index): row for row, index in enumerate(student["index"])}
     return [
-        scene(test, index)
+        sample(test, index)
         | {
             "truth": present[rows[index]].nonzero().flatten().tolist(),
-            "student": _told(student, rows[index]),
-            "teacher": _told(teacher, rows[index]) if teacher else None,
+            "student": _probabilities(student, rows[index]),
+            "teacher": _probabilities(teacher, rows[index]) if teacher else None,
         }
-        for index in chosen(student["index"][present.any(1)].tolist())
+        for index in sample_indices(student["index"][present.any(1)].tolist())
     ]
 
 
 def precision(student: Outputs, teacher: Outputs | None) -> list[dict[str, Any]]:
-    """Precision over recall of the classes that the most images show."""
+    """Return precision over recall of the classes that most images show."""
     counts = (student["labels"] == 1).sum(0)
     sides = {"student": student} | ({"teacher": teacher} if teacher else {})
     return [
@@ -47,7 +47,7 @@ def precision(student: Outputs, teacher: Outputs | None) -> list[dict[str, Any]]
 
 
 def _curve(scores: Tensor, labels: Tensor) -> list[float]:
-    """The best precision at every recall; an image of which nothing is known is left out."""
+    """Return the highest precision at each recall or above, over images with a known label."""
     known = labels >= 0
     present = labels[known] == 1
     ranked = present[scores[known].argsort(descending=True, stable=True)]
@@ -58,9 +58,9 @@ def _curve(scores: Tensor, labels: Tensor) -> list[float]:
     )
 
 
-def _told(outputs: Outputs, row: int) -> list[list[float]]:
-    """Class and probability, the surest first."""
+def _probabilities(outputs: Outputs, row: int) -> list[list[float]]:
+    """Return pairs of class and probability, the highest probability first."""
     probabilities = outputs["logits"][row].double().sigmoid()
-    kept = (probabilities >= LEAST) | (outputs["labels"][row] == 1)
-    told = [[c, round(float(probabilities[c]), 3)] for c in kept.nonzero().flatten().tolist()]
-    return sorted(told, key=lambda pair: -pair[1])
+    stored = (probabilities >= MIN_PROBABILITY) | (outputs["labels"][row] == 1)
+    pairs = [[c, round(float(probabilities[c]), 3)] for c in stored.nonzero().flatten().tolist()]
+    return sorted(pairs, key=lambda pair: -pair[1])

@@ -1,4 +1,4 @@
-"""What a projector makes of the student's feature: likeness to the teacher without it and with it.
+"""Similarity of the student's feature to the teacher's, without a method's projector and with it.
 
 Linear CKA and the mean cosine are those of `functional.py`; maps and tokens are averaged over their
 locations first.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from understudy.diagnostics.directions import zeros
-from understudy.diagnostics.sample_images import Watch
+from understudy.diagnostics.sample_images import FeaturePairs
 from understudy.features import Features
 from understudy.functional import linear_cka
 from understudy.methods import Method
@@ -21,7 +21,7 @@ from understudy.tasks import COMPARED, Outputs
 
 ROWS = 1024
 SAMPLE = 2048
-"""Images that are shown again for features of which no outputs are kept, at most."""
+"""Maximum number of images in a second pass, for features that are not among the outputs."""
 
 Pairs = Iterator[tuple[Features, Features]]
 
@@ -30,34 +30,34 @@ def projections(
     methods: Mapping[str, Any],
     student: Outputs,
     teacher: Outputs,
-    watch: Watch,
+    images: FeaturePairs,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """One entry for each projected feature of each method.
+    """Return one entry for each projected feature of each method.
 
     Args:
         methods: Label → method, in evaluation mode.
         student: Outputs of the student on all test images.
         teacher: Outputs of the teacher on the same images.
-        watch: Shows images again.
-        device: Where the methods are.
+        images: Both networks and the images, for a second pass.
+        device: Device of the methods.
     """
-    found = []
+    entries = []
     for label, module in methods.items():
         method = cast(Method, module)
         if type(method).projected is Method.projected:
             continue
         pairs = (
-            _kept(student, teacher, device)
+            _stored(student, teacher, device)
             if set(method.reads) <= set(COMPARED)
-            else ((s, t) for s, t, _ in watch.some(SAMPLE))
+            else ((s, t) for s, t, _ in images.sample(SAMPLE))
         )
         for feature, triple in _projected(method, pairs).items():
-            found.append({"method": label, "feature": feature} | _likeness(*triple))
-    return found
+            entries.append({"method": label, "feature": feature} | _similarity(*triple))
+    return entries
 
 
-def _kept(student: Outputs, teacher: Outputs, device: torch.device) -> Pairs:
+def _stored(student: Outputs, teacher: Outputs, device: torch.device) -> Pairs:
     names = [name for name in COMPARED if name in student and name in teacher]
     for start in range(0, len(student["index"]), ROWS):
         rows = slice(start, start + ROWS)
@@ -66,7 +66,7 @@ def _kept(student: Outputs, teacher: Outputs, device: torch.device) -> Pairs:
 
 
 def _projected(method: Method, pairs: Pairs) -> dict[str, list[Tensor]]:
-    """Of each projected feature: the student's own, the projected one and the teacher's."""
+    """Return for each projected feature the student's, its projection, and the teacher's."""
     rows = defaultdict(list)
     for student, teacher in pairs:
         projected = method.projected(student)
@@ -78,14 +78,14 @@ def _projected(method: Method, pairs: Pairs) -> dict[str, list[Tensor]]:
 
 
 def _pooled(x: Tensor) -> Tensor:
-    """The mean over locations or tokens; a vector as it is."""
+    """Return the mean over locations or tokens; a vector unchanged."""
     if x.dim() == 4:
         return x.mean((2, 3))
     return x.mean(1) if x.dim() == 3 else x
 
 
-def _likeness(s: Tensor, z: Tensor, t: Tensor) -> dict[str, Any]:
-    """Each measure without the projector and with it; None where dimensions differ."""
+def _similarity(s: Tensor, z: Tensor, t: Tensor) -> dict[str, Any]:
+    """Return each measure without and with the projector; None where dimensions differ."""
     return {
         "cka": [linear_cka(x, t) for x in (s, z)],
         "cosine": [cosine_mean(x, t) if x.shape == t.shape else None for x in (s, z)],

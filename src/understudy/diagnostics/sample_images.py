@@ -1,4 +1,4 @@
-"""Some test images as both networks see them: for features that no outputs are kept of."""
+"""Features of both networks for a sample of the test images, where no outputs are stored."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ from understudy.models.network import Network
 
 @final
 @dataclass(frozen=True)
-class Watch:
-    """Student and teacher, both in evaluation mode, over test images."""
+class FeaturePairs:
+    """Student and teacher in evaluation mode, and the test images."""
 
     student: Network
     teacher: Teacher
     test: Loader
     accelerator: Accelerator
 
-    def some(self, count: int) -> Iterator[tuple[Features, Features, Batch]]:
-        """Features of student and teacher for so many images, spread evenly over all."""
+    def sample(self, count: int) -> Iterator[tuple[Features, Features, Batch]]:
+        """Yield features of student and teacher, and their batch, for evenly spaced images."""
         index = spread(len(self.test.labels), count)
         parts = torch.split(index, self.test.batch)
         views = [torch.full_like(part, CLEAN) for part in parts]
         numbers = map(self.test.views.number, parts, views)
-        shown = self.test.show(list(zip(parts, numbers, strict=True)))
-        for part, view, images in zip(parts, views, shown, strict=True):
+        passes = self.test.show(list(zip(parts, numbers, strict=True)))
+        for part, view, images in zip(parts, views, passes, strict=True):
             batch = Batch(images, self.test.labels[part], part, view)
             batch = batch.to(self.accelerator.device, torch.contiguous_format)
             with self.accelerator.autocast():
@@ -44,7 +44,7 @@ class Watch:
 
 
 def spread(total: int, count: int) -> Int[Tensor, " count"]:
-    """Numbers below `total`, evenly spaced, the first and the last among them."""
+    """Return evenly spaced numbers below `total`, with the first and the last."""
     return torch.linspace(0, total - 1, min(total, count)).round().long()
 
 

@@ -1,4 +1,4 @@
-"""Which of letKD's templates wins where, on some test images."""
+"""The best-scoring template of letKD at each location of sample images."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,58 +9,58 @@ from jaxtyping import Int
 from torch import Tensor
 
 from understudy.batch import Batch
-from understudy.diagnostics.sample_images import Watch, spread
+from understudy.diagnostics.sample_images import FeaturePairs, spread
 from understudy.diagnostics.thumbnails import encoded
 from understudy.features import Features
 from understudy.methods.letkd import SCORES, LetKD
 
 SAMPLE = 64
-"""Images over which student and teacher are compared."""
+"""Number of images on which student and teacher are compared."""
 DRAWN = 6
-"""Images that are kept, to draw the templates over."""
+"""Number of stored images, over which the templates are drawn."""
 PIXELS = 96
-"""Longer side of these, at most."""
+"""Maximum length of their longer side."""
 UNKNOWN = -1
-"""In place of a template where the teacher says nothing."""
+"""Stands for the teacher's template where there is no target."""
 
 
-def templates(methods: Mapping[str, Any], watch: Watch) -> dict[str, Any] | None:
-    """The winning templates of student and teacher at each place; None without letkd."""
+def templates(methods: Mapping[str, Any], images: FeaturePairs) -> dict[str, Any] | None:
+    """Return the best templates of student and teacher at each layer; None without letkd."""
     for label, method in methods.items():
         if isinstance(method, LetKD):
-            return {"method": label} | _templates(method, watch)
+            return {"method": label} | _templates(method, images)
     return None
 
 
-def _templates(method: LetKD, watch: Watch) -> dict[str, Any]:
-    images, won = [], defaultdict(list)
-    for student, teacher, batch in watch.some(SAMPLE):
-        images += list(batch.images.cpu())
-        for place, ours, theirs in winners(method, student, teacher, batch):
-            won[place].append((ours.cpu(), theirs.cpu()))
-    drawn = spread(len(images), DRAWN)
-    places = {n: [torch.cat(x) for x in zip(*parts, strict=True)] for n, parts in won.items()}
+def _templates(method: LetKD, images: FeaturePairs) -> dict[str, Any]:
+    pixels, best = [], defaultdict(list)
+    for student, teacher, batch in images.sample(SAMPLE):
+        pixels += list(batch.images.cpu())
+        for layer, ours, theirs in best_templates(method, student, teacher, batch):
+            best[layer].append((ours.cpu(), theirs.cpu()))
+    drawn = spread(len(pixels), DRAWN)
+    layers = {n: [torch.cat(x) for x in zip(*parts, strict=True)] for n, parts in best.items()}
     return {
-        "images": [encoded(images[i], side=PIXELS, form="PNG") for i in drawn],
-        "places": {place: _place(drawn, *pair) for place, pair in places.items()},
+        "images": [encoded(pixels[i], side=PIXELS, form="PNG") for i in drawn],
+        "places": {layer: _layer(drawn, *pair) for layer, pair in layers.items()},
     }
 
 
-def winners(
+def best_templates(
     method: LetKD, student: Features, teacher: Features, batch: Batch
 ) -> Iterator[tuple[str, Int[Tensor, "batch h w"], Int[Tensor, "batch h w"]]]:
-    """Of each place: the student's best template and the teacher's likeliest, at every location."""
+    """Yield for each layer the student's best template and the teacher's most likely one."""
     targets = method.targets(student, teacher, batch) if method.supervised else ()
     theirs = {}
-    for place, target, known in targets:
+    for layer, target, known in targets:
         best = target.argmax(1)
-        theirs[place] = best if known is None else best.where(known[:, None, None], UNKNOWN)
-    for place in method.features:
-        ours = student[SCORES[place]].argmax(1)
-        yield place, ours, theirs.get(place, torch.full_like(ours, UNKNOWN))
+        theirs[layer] = best if known is None else best.where(known[:, None, None], UNKNOWN)
+    for layer in method.features:
+        ours = student[SCORES[layer]].argmax(1)
+        yield layer, ours, theirs.get(layer, torch.full_like(ours, UNKNOWN))
 
 
-def _place(drawn: Tensor, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
+def _layer(drawn: Tensor, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
     known = theirs != UNKNOWN
     return {
         "student": ours[drawn].tolist(),

@@ -1,4 +1,4 @@
-"""Test images that a run keeps, reduced and as text."""
+"""Sample test images, reduced and encoded as text."""
 
 import base64
 import io
@@ -14,16 +14,16 @@ from understudy.data.loader import Loader
 from understudy.data.views import CLEAN
 from understudy.diagnostics.sample_images import spread
 
-SCENES = 6
-"""Images that are kept with what is in them, at most."""
+SAMPLES = 6
+"""Maximum number of stored images."""
 PIXELS = 320
-"""Longer side of these, at most."""
+"""Maximum length of their longer side."""
 
 
 def encoded(
     image: Float[Tensor, "3 height width"], *, side: int, form: Literal["PNG", "JPEG"]
 ) -> str:
-    """An image with values in [0, 1], reduced until no side is longer than `side`, in base64."""
+    """Return an image with values in [0, 1] in base64, no side longer than `side` pixels."""
     pixels = (255 * image).round().clamp(0, 255).byte().permute(1, 2, 0)
     picture, file = Image.fromarray(pixels.cpu().numpy()), io.BytesIO()
     picture.thumbnail((side, side))
@@ -31,14 +31,14 @@ def encoded(
     return base64.b64encode(file.getvalue()).decode()
 
 
-def chosen(candidates: Iterable[int]) -> list[int]:
-    """Some of the candidates, spread evenly over all: the same ones for every student."""
+def sample_indices(candidates: Iterable[int]) -> list[int]:
+    """Return evenly spaced candidates, so that every student gets the same ones."""
     ordered = sorted(set(candidates))
-    return [ordered[i] for i in spread(len(ordered), SCENES).tolist()]
+    return [ordered[i] for i in spread(len(ordered), SAMPLES).tolist()]
 
 
-def scene(test: Loader, index: int) -> dict[str, Any]:
-    """A test image as it is kept, with the size that it had."""
+def sample(test: Loader, index: int) -> dict[str, Any]:
+    """Return a reduced test image with its index and its original size."""
     place = torch.tensor([index])
     number = test.views.number(place, torch.full_like(place, CLEAN))
     (image,) = next(iter(test.show([(place, number)])))

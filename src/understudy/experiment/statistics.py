@@ -136,7 +136,7 @@ def _sentence(name: str, word: Word, away: str, interval: str, gap: float | None
         case "no gain":
             return f"No gain could be shown: {name} is {away} {interval}."
         case "loss":
-            return f"{name} does harm: it is {away} {interval}."
+            return f"{name} is significantly worse: {away} {interval}."
         case "gain":
             return f"{name} is {away} {interval}{_closing(gap)}."
 
