@@ -130,5 +130,6 @@ def _stale(trainer: Trainer) -> None:
 def _of_another_view(trainer: Trainer, batch: Batch) -> Features:
     assert trainer.distiller.teacher is not None
     view = torch.full_like(batch.view, OTHER_VIEW)
-    features: Features = trainer.distiller.teacher(trainer.loader.views(batch.index, view))
+    shown = replace(batch, images=trainer.loader.views(batch.index, view))
+    features: Features = trainer.distiller.teacher(shown)
     return features

@@ -95,7 +95,7 @@ def teacher_forwards(online: Trainer) -> Iterator[None]:
     assert teacher is not None
     for parts in online.loader.epoch(0):
         for shown in parts:
-            teacher(shown.images.contiguous(memory_format=layout))
+            teacher(shown.to(shown.images.device, layout))
         yield
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from understudy.batch import Batch
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.data.views import CLEAN
@@ -63,7 +64,7 @@ def live(run):
     index = torch.arange(len(test.labels))
     images = test.views(index, torch.full_like(index, CLEAN))
     with torch.no_grad():
-        student, teacher = distiller.student.features(images), distiller.teacher(images)
+        student, teacher = distiller.student.features(images), distiller.teacher(Batch.of(images))
     return distiller.trainable.methods, student, teacher, test.labels, images
 
 

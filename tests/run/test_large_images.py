@@ -64,7 +64,7 @@ def test_a_replayed_teacher_is_the_live_one(
     for view in range(VIEWS):
         (batch,) = next(experiment.train.epoch(view))
         distiller.observe(batch)
-        stored, live = distiller.observe(batch), distiller.teacher(batch.images)
+        stored, live = distiller.observe(batch), distiller.teacher(batch)
         for name, x in stored.items():
             scale = live[name].abs()
             if dtype == "int8":  # whose step is that of the largest number of a row

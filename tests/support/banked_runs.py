@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from understudy.batch import Batch
 from understudy.config.recipe import Recipe
 from understudy.data import FileViews, MemoryViews
 from understudy.distillation.distiller import Teacher
@@ -24,9 +25,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     seen: list[int] = []
     forward = Teacher.forward
 
-    def spy(self: Teacher, images: Any) -> Any:
-        seen.append(len(images))
-        return forward(self, images)
+    def spy(self: Teacher, batch: Batch) -> Any:
+        seen.append(len(batch))
+        return forward(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Teacher, "forward", spy)

@@ -1,4 +1,4 @@
-"""A teacher whose outputs come from a bank, and are stored there when they are not in it yet."""
+"""Features from a bank in place of the teacher; the bank is filled with what it does not hold yet."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from understudy.bank._bank import Bank
@@ -17,22 +17,22 @@ from understudy.distillation.distiller import Teacher
 from understudy.features import Features
 from understudy.methods import Method
 
-Index = Int64[Tensor, " batch"]
-Missing = Bool[Tensor, " batch"]
-Images = Float[Tensor, "batch 3 height width"]
-Places = tuple[Index, Index]
-NOTHING: Places = (torch.empty(0, dtype=torch.int64),) * 2
+Numbers = Int64[Tensor, " batch"]
+RecordKeys = tuple[Numbers, Numbers]
+"""Image numbers, and for each image the number of a view, as the bank counts views."""
 
-_AHEAD = 64
-"""How many views to come are looked at for one that is not stored."""
+NO_RECORDS: RecordKeys = (torch.empty(0, dtype=torch.int64),) * 2
+
+_LOOK_AHEAD = 64
+"""Upcoming views that are searched for each one that is to be added to a forward pass."""
 
 
 @final
 class Codes:
-    """What methods compute of the stored features alone, each method's in a bank beside them.
+    """Codes that methods compute from stored features alone, each method's in a bank of its own.
 
     Args:
-        bank: Where the features are stored.
+        bank: Where the features are stored; the banks of codes are folders in its directory.
         methods: Label → method.
     """
 
@@ -42,10 +42,10 @@ class Codes:
         self._banks: dict[str, Bank] = {}
 
     @torch.no_grad()
-    def __call__(self, index: Index, number: Index, stored: Features) -> Features:
-        """`<label>/<code>` → codes, of features as the bank gives them back.
+    def __call__(self, index: Numbers, number: Numbers, stored: Features) -> Features:
+        """Return `<label>/<code>` → codes of features as the bank returns them.
 
-        None before every method has measured the teacher, which its codes may depend on.
+        Empty until every method has measured the teacher, on which its codes may depend.
         """
         if not all(method.prepared for method in self.methods.values()):
             return {}
@@ -56,47 +56,48 @@ class Codes:
         }
 
     def _of(
-        self, label: str, method: Method, index: Index, number: Index, stored: Features
+        self, label: str, method: Method, index: Numbers, number: Numbers, stored: Features
     ) -> Features:
         if label not in self._banks:
             shapes = {name: tuple(x.shape[1:]) for name, x in method.codes(stored).items()}
             if not shapes:
                 return {}
-            self._banks[label] = self._opened(label, method, shapes)
+            self._banks[label] = self._open(label, method, shapes)
         bank = self._banks[label]
         missing = ~bank.has(index, number)
         if missing.any():
-            met = {name: x.cpu()[missing] for name, x in method.codes(stored).items()}
-            bank.write(index[missing], number[missing], met)
+            codes = {name: x.cpu()[missing] for name, x in method.codes(stored).items()}
+            bank.write(index[missing], number[missing], codes)
         return bank.read(index, number)
 
-    def _opened(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Bank:
+    def _open(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Bank:
+        """Open the bank of a method's codes, whose name tells all that the codes depend on."""
         source = self.bank.contract
+        # Without the number of views, which is the one thing that may change: a bank grows.
         digest = sha256(repr((replace(source, num_views=0), type(method).__qualname__)).encode())
         for name in method.code_buffers:
-            digest.update(
-                method.get_buffer(name).flatten().cpu().view(torch.uint8).numpy().tobytes()
-            )
+            buffer = method.get_buffer(name).flatten().cpu()
+            digest.update(buffer.view(torch.uint8).numpy().tobytes())
         name = f"{label}-{digest.hexdigest()[:12]}"
-        made_of = f"{source.teacher}, codes of {name}"
-        contract = replace(source, teacher=made_of, features=shapes, dtype="bits", top_logits=None)
+        teacher = f"{source.teacher}, codes of {name}"
+        contract = replace(source, teacher=teacher, features=shapes, dtype="bits", top_logits=None)
         return Bank(self.bank.path / name, contract)
 
 
 @final
 class Replay:
-    """Features of a batch, read from a bank; a view that is met for the first time is stored.
+    """Reads the features of a batch from a bank; a view that is met for the first time is stored.
 
-    The teacher always runs on as many images as the batch has: on what is missing of it, and in the
-    place of the others on what will be missing of the batches to come. Its numbers are then those
-    it would have given without a bank, and it runs no oftener than there are new views.
+    The teacher always runs on as many images as the batch has: on those that are not stored, and in
+    place of the others on upcoming ones. Its outputs are then the ones it would give without a bank
+    (another batch size could round differently), and it never runs more often than it has to.
 
     Args:
-        teacher: Gives what is not stored.
-        bank: Where outputs are stored.
-        views: Tells which place in the bank a view has.
-        codes: What methods compute of the outputs, if that is stored too.
-        coming: Gives what will be shown, `(index, number)`, as `Loader.upcoming`.
+        teacher: Computes what is not stored.
+        bank: Where features are stored.
+        views: Views of the images; maps their numbers to those of the bank.
+        codes: Codes that are stored beside the features, if any are.
+        upcoming: Gives the image and view numbers of later batches, as `Loader.upcoming`.
 
     Attributes:
         seconds: Spent in the live teacher so far, waiting for its device included.
@@ -109,21 +110,21 @@ class Replay:
         views: Views,
         *,
         codes: Codes | None = None,
-        coming: Callable[[], Places] = lambda: NOTHING,
+        upcoming: Callable[[], RecordKeys] = lambda: NO_RECORDS,
     ) -> None:
         self.teacher, self.bank, self.views = teacher, bank, views
-        self.codes, self.coming = codes, coming
+        self.codes, self.upcoming = codes, upcoming
         self.seconds = 0.0
 
     def __call__(self, batch: Batch) -> Features:
-        """Features of the teacher, on the device of the batch."""
+        """Return the teacher's features, and codes if there are any, on the device of the batch."""
         index, view = batch.index.cpu(), batch.view.cpu()
-        number = place(self.views, index, view)
-        if not self._has_place(number):
-            return self._live(batch.images)
+        number = bank_number(self.views, index, view)
+        if not self._in_range(number):
+            return self._live(batch)
         missing = ~self.bank.has(index, number)
         if missing.any():
-            self._meet(batch.images, index, number, missing)
+            self._store_missing(batch, index, number, missing)
         device = batch.images.device
         stored = {name: x.to(device) for name, x in self.bank.read(index, number).items()}
         if self.codes is None:
@@ -131,63 +132,68 @@ class Replay:
         codes = self.codes(index, number, stored)
         return stored | {name: x.to(device) for name, x in codes.items()}
 
-    def _meet(self, images: Images, index: Index, number: Index, missing: Missing) -> None:
-        """Store what is missing of a batch, and what else the teacher can be asked at once."""
-        if missing.all():
-            self.bank.write(index, number, self._on_cpu(images))
-            return
-        spare = int((~missing).sum())
-        later = self._later(spare)
-        more = [self._shown(later).to(images.device)] if len(later[0]) else []
-        again = images[~missing][: spare - len(later[0])]
-        # In the memory layout of the batch, on which rounding depends.
-        rows = torch.cat([images[missing], *more, again], out=torch.empty_like(images))
-        features = self._on_cpu(rows)
-        met = torch.cat([index[missing], later[0]]), torch.cat([number[missing], later[1]])
-        self.bank.write(*met, {name: x[: len(met[0])] for name, x in features.items()})
+    def holds(self, index: Numbers, view: Numbers) -> bool:
+        """Return True if all of some views are stored, so that their images are not needed."""
+        number = bank_number(self.views, index, view)
+        return self._in_range(number) and bool(self.bank.has(index, number).all())
 
-    def _later(self, count: int) -> Places:
-        """At most `count` of the views to come that are not stored."""
+    def _store_missing(
+        self, batch: Batch, index: Numbers, number: Numbers, missing: Bool[Tensor, " batch"]
+    ) -> None:
+        """Store the missing views of a batch, and as many upcoming ones as one pass has room for."""
+        images = batch.images
+        if missing.all():
+            self.bank.write(index, number, self._live_on_cpu(batch))
+            return
+        room = int((~missing).sum())
+        later = self._missing_later(room)
+        more = [self._shown(later).to(images.device)] if len(later[0]) else []
+        # Images that are stored already fill up the pass, and their features are not kept.
+        repeated = images[~missing][: room - len(later[0])]
+        # In the memory layout of the batch, on which rounding depends.
+        rows = torch.cat([images[missing], *more, repeated], out=torch.empty_like(images))
+        features = self._live_on_cpu(Batch.of(rows))
+        keys = torch.cat([index[missing], later[0]]), torch.cat([number[missing], later[1]])
+        self.bank.write(*keys, {name: x[: len(keys[0])] for name, x in features.items()})
+
+    def _missing_later(self, count: int) -> RecordKeys:
+        """Return at most `count` upcoming views that are not stored."""
         if self.views.count is None:  # all views of an epoch are new, or none is
-            return NOTHING
-        index, number = (x[: _AHEAD * count] for x in self.coming())
+            return NO_RECORDS
+        index, number = (x[: _LOOK_AHEAD * count] for x in self.upcoming())
         absent = (~self.bank.has(index, number)).nonzero().flatten()[:count]
         return index[absent], number[absent]
 
-    def _shown(self, places: Places) -> Images:
-        shown = self.views.show(*places)
-        assert isinstance(shown, Tensor)  # nothing is stored of images with boxes
-        return shown
+    def _shown(self, keys: RecordKeys) -> Tensor:
+        images = self.views.show(*keys)
+        assert isinstance(images, Tensor)  # nothing is stored of images with boxes
+        return images
 
-    def _on_cpu(self, images: Images) -> Features:
-        return {name: x.cpu() for name, x in self._live(images).items()}
-
-    def holds(self, index: Index, view: Index) -> bool:
-        """Whether all of some views are stored, so that nobody needs their images."""
-        number = place(self.views, index, view)
-        return self._has_place(number) and bool(self.bank.has(index, number).all())
-
-    def _has_place(self, number: Index) -> bool:
+    def _in_range(self, number: Numbers) -> bool:
         return bool(((number >= 0) & (number < self.bank.contract.num_views)).all())
 
-    def _live(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
+    def _live_on_cpu(self, batch: Batch) -> Features:
+        return {name: x.cpu() for name, x in self._live(batch).items()}
+
+    def _live(self, batch: Batch) -> Features:
         started = time.perf_counter()
-        features: Features = self.teacher(images)
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
+        features: Features = self.teacher(batch)
+        if batch.images.is_cuda:
+            torch.cuda.synchronize(batch.images.device)
         self.seconds += time.perf_counter() - started
         return features
 
 
-def place(views: Views, index: Index, view: Index) -> Index:
-    """Which view in the bank a view of each image is.
+def bank_number(views: Views, index: Numbers, view: Numbers) -> Numbers:
+    """Return the number under which a bank stores a view of each image.
 
-    Where views are few, each has its place; else the clean one is first, before view 0.
+    Where an image has finitely many views it is that of `Views.number`. Otherwise the clean view is
+    number 0, and view v is number v + 1.
     """
     number = views.number(index, view)
     return number if views.count else number - CLEAN
 
 
-def numbers(views: Views, place: Index) -> Index:
-    """The number by which `Views.show` knows what has a `place` in the bank."""
-    return place if views.count else place + CLEAN
+def shown_number(views: Views, number: Numbers) -> Numbers:
+    """Return the number by which `Views.show` knows what a bank stores under `number`."""
+    return number if views.count else number + CLEAN

@@ -39,7 +39,7 @@ class FeaturePairs:
             batch = batch.to(self.accelerator.device, torch.contiguous_format)
             with self.accelerator.autocast():
                 student = self.student.features(batch.images)
-                teacher = self.teacher(batch.images)
+                teacher = self.teacher(batch)
             yield _full(student), _full(teacher), batch
 
 

@@ -1,4 +1,4 @@
-"""Student, frozen teacher, methods and task: one forward pass, every loss by name."""
+"""Student, frozen teacher, methods and task in one forward pass that gives every loss by name."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from understudy.tasks import Task
 
 @dataclass(frozen=True)
 class Weight:
-    """Coefficient of one loss; rises linearly over the first `warmup_epochs`.
+    """Coefficient of one loss, which rises linearly over the first `warmup_epochs`.
 
     Args:
         value: The weight after the warm-up.
@@ -34,7 +34,7 @@ class Weight:
     warmup_counts_from: int = 0
 
     def at(self, epoch: int) -> float:
-        """The weight in an epoch counted from 0."""
+        """Return the weight in an epoch counted from 0."""
         if not self.warmup_epochs:
             return self.value
         return self.value * min(1.0, (epoch + self.warmup_counts_from) / self.warmup_epochs)
@@ -42,49 +42,60 @@ class Weight:
 
 @final
 class Teacher(nn.Module):
-    """A frozen network: always in evaluation mode, never part of a gradient."""
+    """A frozen network: always in evaluation mode, never part of a gradient.
+
+    Attributes:
+        network: Network to learn from.
+        precision: Dtype of the forward pass; None for that of the weights.
+    """
 
     def __init__(self, network: Wrapped) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.precision: torch.dtype | None = None
-        """Arithmetic of the forward pass, if not that of the weights."""
-        self._at: FeatureReader | None = None
-        self._settled = False
+        self._reader: FeatureReader | None = None
+        self._fixed = False
 
-    def settle(self, precision: torch.dtype | None) -> None:
-        """Compute in a precision, with weights that from now on stay as and where they are."""
-        self.precision, self._at, self._settled = precision, None, True
+    def fix(self, precision: torch.dtype | None) -> None:
+        """Fix the precision, the weights and the device, so that `at` may use a faster copy.
+
+        Moving the teacher or changing its weights afterwards has no effect on that copy.
+
+        Args:
+            precision: Dtype of the forward pass; None for that of the weights.
+        """
+        self.precision, self._reader, self._fixed = precision, None, True
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Stay in evaluation mode, whatever the module around it does."""
+        """Stay in evaluation mode when the module around it is switched to training."""
         return super().train(False)
 
     # `no_grad`, not `inference_mode`: a squared error keeps the teacher's tensor for its backward.
     @torch.no_grad()
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
-        """Features of whole images."""
-        with self._autocast(images.device.type):
-            return self.network.observe(Batch.of(images)).features
+    def forward(self, batch: Batch) -> Features:
+        """Return features of whole images."""
+        with self._autocast(batch.images.device.type):
+            return self.network.observe(batch).features
 
     @torch.no_grad()
     def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
-        """Features at the locations where a student was observed; see `Wrapped.at`."""
+        """Return features at the locations where a student was observed; see `Wrapped.at`."""
         with self._autocast(next(self.parameters()).device.type):
-            if self._at is None:
+            if self._reader is None:
                 network = self.network
-                self._at = network.frozen_reader(self.precision) if self._settled else network.at
-            return self._at(locations, reads)
+                # Inside the autocast: folded weights are rounded as those of the network would be.
+                self._reader = network.frozen_reader(self.precision) if self._fixed else network.at
+            return self._reader(locations, reads)
 
     @torch.no_grad()
     def observe_for_prepare(self, batch: Batch, student: Wrapped) -> Observation:
-        """Features at the locations where the teacher itself would look."""
+        """Return features at the locations where the teacher itself would look."""
         with self._autocast(batch.images.device.type):
             return self.network.observe_for_prepare(batch, student)
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Features:
-        """What the teacher says of some images."""
+        """Return what metrics of the teacher are computed from; see `Wrapped.outputs`."""
         with self._autocast(batch.images.device.type):
             return self.network.outputs(batch)
 
@@ -94,10 +105,10 @@ class Teacher(nn.Module):
 
 @final
 class Trainable(nn.Module):
-    """All that is trained: the student and what the methods train beside it.
+    """Everything that is trained: the student and the modules of the methods.
 
-    One ordinary module whose forward pass returns the losses, so that
-    DistributedDataParallel, torch.compile and optimizers meet nothing special.
+    One ordinary module whose forward pass returns the losses, so that DistributedDataParallel,
+    `torch.compile` and optimizers need no special case.
     """
 
     def __init__(self, student: Wrapped, methods: Mapping[str, Method], task: Task) -> None:
@@ -108,51 +119,55 @@ class Trainable(nn.Module):
 
     @property
     def reads(self) -> set[str]:
-        """Names of the teacher's features that a method asks for."""
+        """Names of the teacher's features that at least one method reads."""
         return {name for method in self.methods.values() for name in cast(Method, method).reads}
 
     @property
     def unbounded_loss(self) -> bool:
-        """Whether a detector's features may grow for ever, until its own losses overflow."""
-        kinds = (cast(Method, method) for method in self.methods.values())
-        return self.task.truth == "objects" and any(kind.unbounded_loss for kind in kinds)
+        """True for a detector with a method whose loss lets features grow without bound."""
+        methods = (cast(Method, method) for method in self.methods.values())
+        return self.task.truth == "objects" and any(method.unbounded_loss for method in methods)
 
     def forward(self, batch: Batch, teacher: Features | Teacher) -> dict[str, Float[Tensor, ""]]:
-        """Unweighted losses by name: those on labels, if there are any, and every method's.
+        """Return the unweighted losses by name: those on labels and one of every method.
 
-        Those on labels are `task`, or several called `task/…` where the student has its own.
+        The loss on labels is `task`; a student with losses of its own has several, `task/…`.
 
         Args:
             batch: Some images.
             teacher: Features of the teacher; or the teacher, to be read where the student looks.
         """
         with span("forward/student"):
-            seen = (
+            student = (
                 self.student.observe(batch)
                 if self.methods
                 else self.student.observe_for_task(batch)
             )
-        task = self.task.loss(seen.features, batch)
-        losses = dict(seen.losses) if task is None else {"task": task}
-        if isinstance(teacher, Teacher) and seen.locations is not None:
+        task_loss = self.task.loss(student.features, batch)
+        losses = dict(student.losses) if task_loss is None else {"task": task_loss}
+        if isinstance(teacher, Teacher) and student.locations is not None:
             with span("forward/teacher"):
-                asked = self.reads
-                teacher = _asked(teacher.at(seen.locations, asked), asked)
+                reads = self.reads
+                teacher = _only(teacher.at(student.locations, reads), reads)
         assert not isinstance(teacher, Teacher)
         for label, method in self.methods.items():
             with span(f"forward/{label}"):
-                losses[label] = method(seen.features, _addressed(teacher, label), seen.batch)
+                # What is stored for one method alone loses the method's label.
+                own = teacher | of_group(teacher, label)
+                losses[label] = method(student.features, own, student.batch)
         return losses
 
 
-def _asked(features: Features, reads: Collection[str]) -> Features:
-    """Those of some names: other maps would fill memory until the student's step is done."""
-    return {name: x for name, x in features.items() if name in reads}
+def _only(features: Features, names: Collection[str]) -> Features:
+    """Drop features of other names, whose maps would fill memory until the step is done."""
+    return {name: x for name, x in features.items() if name in names}
 
 
-def _addressed(teacher: Features, label: str) -> Features:
-    """The features, and what is stored for one method under the names it knows it by."""
-    return teacher | of_group(teacher, label)
+def weighted_total(
+    losses: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]
+) -> Float[Tensor, ""]:
+    """Return the weighted sum of losses; all losses `task/…` have the weight `task`."""
+    return torch.stack([weights[name.partition("/")[0]] * x for name, x in losses.items()]).sum()
 
 
 @final
@@ -165,6 +180,11 @@ class Distiller(nn.Module):
         methods: Label → method.
         task: What labels ask of the student.
         weights: Weight of `task` and of every method.
+
+    Attributes:
+        replay: Gives the teacher's features of a batch in place of the teacher, such as a bank.
+            Codes that it stores for one method alone are named `<label>/<name>`.
+        stored: Given image and view numbers, returns True if `replay` needs no images for them.
     """
 
     def __init__(
@@ -182,16 +202,11 @@ class Distiller(nn.Module):
         self.trainable = Trainable(student, methods, task)
         self.weights = dict(weights)
         self.replay: Callable[[Batch], Features] | None = None
-        """Gives the teacher's features of a batch in its stead: from a bank.
-
-        What it stores for one method alone is named `<label>/<name>`.
-        """
         self.stored: Callable[[Tensor, Tensor], bool] = lambda index, view: False
-        """Whether `replay` needs no images to give the features of some views."""
 
     @property
     def student(self) -> Wrapped:
-        """The network being trained."""
+        """Network being trained."""
         return self.trainable.student
 
     def prepare(self, loader: Iterable[Any]) -> None:
@@ -203,10 +218,15 @@ class Distiller(nn.Module):
         self.measure(lambda augmented: map(_as_batch, loader), num_images=_length(loader))
 
     def measure(self, batches: Callable[[bool], Iterator[Batch]], *, num_images: int) -> None:
-        """As `prepare`, where the images of a clean and of an augmented pass are known apart."""
+        """Let every method measure the teacher on clean or on augmented images, as it asks.
+
+        Args:
+            batches: Given whether images are augmented, yields every training image once.
+            num_images: Images of one pass.
+        """
         if self.teacher is None:
             return
-        outputs = _Outputs(self, self.teacher, batches, num_images)
+        outputs = _TrainingOutputs(self, self.teacher, batches, num_images)
         for method in self.trainable.methods.values():
             method.prepare(outputs)  # type: ignore[operator]
 
@@ -215,35 +235,35 @@ class Distiller(nn.Module):
         images: Tensor | Sequence[Tensor] | Batch,
         labels: Tensor | Sequence[Mapping[str, Tensor]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Unweighted losses by name; images and labels are those of `Batch.of`."""
+        """Return the unweighted losses by name; images and labels are those of `Batch.of`."""
         batch = images if isinstance(images, Batch) else Batch.of(images, labels)
         return self.trainable(batch, self.observe(batch))  # type: ignore[no-any-return]
 
     def observe(self, batch: Batch) -> Features | Teacher:
-        """Features of the teacher that a method asks for; none if there is none.
+        """Return the teacher's features that methods read, from `replay` if it is set.
 
-        Where two networks meet at places in the images, the teacher itself, to be read there.
+        Empty without methods. For a detector, the teacher itself: it is read at the locations at
+        which the student is observed, later in the same step.
         """
         if self.teacher is None or not self.trainable.methods:
             return {}
-        return self.replay(batch) if self.replay else self.live(batch)
+        return self.replay(batch) if self.replay else self.observe_live(batch)
 
-    def live(self, batch: Batch) -> Features | Teacher:
-        """As `observe`, always from the teacher itself."""
+    def observe_live(self, batch: Batch) -> Features | Teacher:
+        """Return the same as `observe`, never from `replay`."""
         if self.teacher is None or not self.trainable.methods:
             return {}
         if self.trainable.task.truth == "objects":
             return self.teacher
-        return _asked(self.teacher(batch.images), self.trainable.reads)
+        return _only(self.teacher(batch), self.trainable.reads)
 
     def total(self, losses: Mapping[str, Tensor], epoch: int = 0) -> Float[Tensor, ""]:
-        """Weighted sum of the losses in an epoch counted from 0: what to call `backward` on."""
-        weights = {name: self.weights[name.partition("/")[0]].at(epoch) for name in losses}
-        return torch.stack([weights[name] * x for name, x in losses.items()]).sum()
+        """Return the weighted sum of the losses, to call `backward` on; epochs count from 0."""
+        return weighted_total(losses, {name: w.at(epoch) for name, w in self.weights.items()})
 
 
-class _Outputs(TeacherOutputs):
-    """What a distiller's teacher gives for the training images."""
+class _TrainingOutputs(TeacherOutputs):
+    """Outputs of a distiller's teacher for the training images."""
 
     def __init__(
         self,
@@ -271,21 +291,21 @@ class _Outputs(TeacherOutputs):
         device = next(self._teacher.parameters()).device
         for batch in self._batches(augmented):
             batch = batch.to(device, torch.contiguous_format)
-            found = self._distiller.observe(batch)
-            if isinstance(found, Teacher):
-                seen = found.observe_for_prepare(batch, self._distiller.student)
-                yield seen.features, seen.batch
+            teacher = self._distiller.observe(batch)
+            if isinstance(teacher, Teacher):
+                observation = teacher.observe_for_prepare(batch, self._distiller.student)
+                yield observation.features, observation.batch
             else:
-                yield found, batch
+                yield teacher, batch
 
     def group(self, name: str) -> "_GroupOutputs":
         return _GroupOutputs(self, self._teacher.network, name)
 
 
 class _GroupOutputs(TeacherOutputs):
-    """The same of one group of locations."""
+    """Outputs of a teaching detector for one group of locations."""
 
-    def __init__(self, whole: _Outputs, network: Wrapped, group: str) -> None:
+    def __init__(self, whole: _TrainingOutputs, network: Wrapped, group: str) -> None:
         self._whole, self._group = whole, group
         self._groups, self._classifier = tuple(network.shapes.groups), network.group(group)
 

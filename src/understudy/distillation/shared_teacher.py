@@ -1,4 +1,4 @@
-"""One live teacher in front of several students that are shown the same batches."""
+"""One live teacher for several students that are trained on the same batches."""
 
 from typing import final
 
@@ -12,9 +12,9 @@ from understudy.features import Features
 
 @final
 class Shared:
-    """A teacher that runs once on a batch, however many distillers ask for its features.
+    """Runs a teacher once on a batch, however many distillers ask for its features.
 
-    Set it as the `replay` of every distiller that is fed the same images in turn:
+    Set it as the `replay` of every distiller that gets the same images in turn:
 
         shared = Shared(first.teacher)
         first.replay = second.replay = shared
@@ -30,19 +30,20 @@ class Shared:
         self._features: Features = {}
 
     def __call__(self, batch: Batch) -> Features:
-        """Features of the teacher; those of the last images again, if these are the same."""
-        if not self._knows(batch.images):
-            self._features = self.teacher(batch.images)
+        """Return the teacher's features; those of the last batch again, if its images are equal."""
+        if not self._equal_last(batch.images):
+            self._features = self.teacher(batch)
             # Kept alive, so that no other tensor takes its place in memory and its identity.
             self._images, self._version = batch.images, batch.images._version
         return self._features
 
-    def _knows(self, images: Tensor) -> bool:
+    def _equal_last(self, images: Tensor) -> bool:
         last = self._images
+        # A tensor that was written into since then says so by its version.
         if last is None or last._version != self._version:
             return False
         if last is images:
             return True
-        # Numbers of images and views would not do: a loader of one's own gives none.
+        # Image and view numbers cannot be compared instead: a loader of one's own gives none.
         alike = (last.shape, last.dtype, last.device) == (images.shape, images.dtype, images.device)
         return alike and torch.equal(last, images)

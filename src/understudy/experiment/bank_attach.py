@@ -53,7 +53,7 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
             "leave bank.path out, or set data.mixup and data.cutmix to 0."
         )
     bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
-    return Replay(teacher, bank, experiment.train.views, coming=experiment.train.upcoming)
+    return Replay(teacher, bank, experiment.train.views, upcoming=experiment.train.upcoming)
 
 
 def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:

@@ -9,13 +9,13 @@ from typing import cast
 
 import torch
 from accelerate import PartialState
-from jaxtyping import Int64
 from torch import Tensor
 
 from understudy import files, methods
 from understudy.bank import Bank, Contract
 from understudy.bank.codecs import DType
-from understudy.bank.replay import Replay, numbers
+from understudy.bank.replay import RecordKeys, Replay, shown_number
+from understudy.batch import Batch
 from understudy.config.recipe import Recipe
 from understudy.data import Loader
 from understudy.distillation import wire
@@ -32,9 +32,6 @@ _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
 """Largest difference that another batch size can make in the stored form, of the length."""
 _TOP = 10
 """Logits that a plan counts with where the recipe does not say how many to store."""
-
-Places = tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]
-"""Image numbers, and the number of the view of each."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +156,8 @@ def fill(
     done = bank.filled()
     _check_room(bank, total - done)
     for view in range(bank.contract.num_views):
-        places = _empty(bank, view)
-        for (index, number), features in zip(
-            places, _computed(source, loader, places), strict=True
-        ):
+        keys = _empty(bank, view)
+        for (index, number), features in zip(keys, _computed(source, loader, keys), strict=True):
             bank.write(index, number, features)
             done += len(index)
             watch(done, total)
@@ -178,11 +173,11 @@ def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> 
     source, loader = _opened(recipe, device)
     bank = source.bank
     sample = bank.sample(records)
-    places = _batches(*sample)
-    if not places:
+    keys = _batches(*sample)
+    if not keys:
         raise BankError(f"{bank.path} is empty; fill it with `understudy bank build`.")
     worst = 0.0
-    for (index, number), fresh in zip(places, _computed(source, loader, places), strict=True):
+    for (index, number), fresh in zip(keys, _computed(source, loader, keys), strict=True):
         stored, again = bank.read(index, number), bank.rounded(fresh)
         for name, x in stored.items():
             gap = (x - again[name]).norm() / x.norm().clamp_min(1e-12)
@@ -214,16 +209,16 @@ def _opened(recipe: Recipe, device: str | None) -> tuple[Replay, Loader]:
         return bank_attach.opened(experiment, teacher, recipe), experiment.train
 
 
-def _computed(source: Replay, loader: Loader, places: Sequence[Places]) -> Iterator[Features]:
-    """What the teacher gives for the views at some places of the bank."""
+def _computed(source: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:
+    """Yield the teacher's features of the views that belong to some records, batch by batch."""
     device = next(source.teacher.parameters()).device
-    shown = [(index, numbers(source.views, number)) for index, number in places]
+    shown = [(index, shown_number(source.views, number)) for index, number in keys]
     for images in loader.show(shown):
-        yield source.teacher(images.to(device))
+        yield source.teacher(Batch.of(images.to(device)))
 
 
-def _empty(bank: Bank, view: int) -> list[Places]:
-    """Places of one view without a record among this process's images, in their order."""
+def _empty(bank: Bank, view: int) -> list[RecordKeys]:
+    """Return the records of one view that are empty, for this process's images, in order."""
     processes = PartialState()
     images = torch.arange(bank.contract.num_images)
     images = images.tensor_split(processes.num_processes)[processes.process_index]
@@ -231,7 +226,7 @@ def _empty(bank: Bank, view: int) -> list[Places]:
     return _batches(left, torch.full_like(left, view))
 
 
-def _batches(index: Tensor, number: Tensor) -> list[Places]:
+def _batches(index: Tensor, number: Tensor) -> list[RecordKeys]:
     parts = zip(torch.split(index, BATCH), torch.split(number, BATCH), strict=True)
     return [part for part in parts if len(part[0])]
 
@@ -240,12 +235,12 @@ def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     """Of the teacher's forward pass, the second of two batches."""
     batches = experiment.everything.single_pass(augmented=True)
     device = next(teacher.parameters()).device
-    images = next(batches).images[:BATCH].to(device)
+    batch = Batch.of(next(batches).images[:BATCH].to(device))
     for _ in range(2):
         started = time.perf_counter()
-        teacher(images)["penultimate"].sum().item()  # waits for the device
+        teacher(batch)["penultimate"].sum().item()  # waits for the device
         seconds = time.perf_counter() - started
-    return seconds / len(images)
+    return seconds / len(batch)
 
 
 def _check_room(bank: Bank, records: int) -> None:
