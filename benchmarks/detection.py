@@ -28,7 +28,7 @@ from understudy.config import recipe
 from understudy.distillation.distiller import Distiller
 from understudy.models.detection._frozen import frozen
 from understudy.models.detection.boxhead import BoxHead, Proposals
-from understudy.training.devices import choose
+from understudy.training.devices import resolve
 
 STUDENT, TEACHER = "resnet50", "resnet101"
 IMAGES, SIDE, CLASSES = 2, 320, 21
@@ -118,7 +118,7 @@ def distiller(
         # Loading counts as measuring the teacher; speed does not depend on what was measured.
         method.load_state_dict(method.state_dict())
     training = recipe.Training(precision="fp32", teacher_precision=precision)
-    choose(training, made, torch.device("cpu")).place(made)
+    resolve(training, made, torch.device("cpu")).apply(made)
     return made.train()
 
 

@@ -91,11 +91,11 @@ def runner(folder: Path, wanted: Recipe) -> Runner:
 
 def teacher_forwards(online: Trainer) -> Iterator[None]:
     """The forward passes alone of a live teacher in training, on images as it gets them."""
-    teacher, layout = online.distiller.teacher, online.choices.layout
+    teacher, memory_format = online.distiller.teacher, online.settings.memory_format
     assert teacher is not None
     for parts in online.loader.epoch(0):
         for shown in parts:
-            teacher(shown.to(shown.images.device, layout))
+            teacher(shown.to(shown.images.device, memory_format))
         yield
 
 

@@ -48,7 +48,7 @@ def _of(folder: Path, pair: Pair, how: str, rounds: int) -> dict[str, Any]:
     }
     turns = clock.interleaved(variants, rounds, seldom=("online", "teacher"))
     return {
-        "choices": str(alone.choices),
+        "choices": str(alone.settings),
         "bank": {name: clock.ratio(turns[name], turns["alone"]) for name in stored},
         "online": clock.ratio(turns["online"], clock.total(turns["teacher"], turns["alone"])),
         "online over alone": clock.ratio(turns["online"], turns["alone"]),

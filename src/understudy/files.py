@@ -15,6 +15,7 @@ def write(path: Path, content: str | bytes) -> None:
         RunError: The disk is full or the folder cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
+    # In the same folder: a file can be renamed in one step only within a disk.
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,18 +25,18 @@ def write(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        _forget(partial)
+        _remove(partial)
         raise write_error(error, path, len(data)) from error
 
 
 def free_bytes(path: Path) -> int:
-    """What the disk has free on which `path` lies, or would lie."""
-    whole = path.resolve()
-    folder = next(place for place in (whole, *whole.parents) if place.is_dir())
+    """Return the free bytes of the disk on which `path` lies, or would lie."""
+    absolute = path.resolve()
+    folder = next(parent for parent in (absolute, *absolute.parents) if parent.is_dir())
     return shutil.disk_usage(folder).free
 
 
-def _forget(partial: Path) -> None:
+def _remove(partial: Path) -> None:
     try:
         partial.unlink(missing_ok=True)
     except OSError:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.banked_runs import banked, counted, folder_of_images, shown
-from tests.support.small_runs import CNN, outcome
+from tests.support.small_runs import CNN, outcome, trainer_of
 from understudy.bank import Bank
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
@@ -15,8 +15,6 @@ from understudy.experiment import bank_attach, bank_build, build
 from understudy.experiment.train import train
 from understudy.features import Features
 from understudy.methods.lshfm import LSHFM
-from understudy.training.devices import accelerator, choose
-from understudy.training.trainer import Trainer
 
 
 def test_the_student_is_the_same_to_the_bit_with_and_without_a_bank(
@@ -39,7 +37,7 @@ def test_a_first_run_asks_the_teacher_for_new_views_only(
 ) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"training.batch": 10, "bank.dtype": "fp32"})
     experiment = build.experiment(wanted)
-    source = bank_attach.attach(experiment, wanted, None)
+    source = bank_attach.attach(experiment, wanted)
     assert source is not None
     teacher, size = source.teacher, wanted.training.batch
     shown = 0
@@ -169,7 +167,7 @@ def test_a_full_bank_lets_methods_prepare_without_images_or_teacher(
     online.prepare()
     bank_build.fill(wanted)
     experiment = build.experiment(wanted)
-    bank_attach.attach(experiment, wanted, None)
+    bank_attach.attach(experiment, wanted)
     with counted(monkeypatch) as seen, shown(monkeypatch) as images:
         experiment.prepare()
     assert (seen, images) == ([], [])
@@ -183,7 +181,7 @@ def test_only_batches_that_miss_something_are_shown(
 ) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "none", "data.images": 600})
     experiment = build.experiment(wanted)
-    bank_attach.attach(experiment, wanted, None)
+    bank_attach.attach(experiment, wanted)
     loader, distiller = experiment.everything, experiment.distiller
     first, second, third = loader.single_pass(augmented=False)
     distiller.observe(first)
@@ -260,12 +258,7 @@ def test_an_fp16_bank_changes_less_than_another_memory_layout(tiny: Recipe, tmp_
 def _weights(wanted: Recipe) -> torch.Tensor:
     """Those of the student at the end of its training."""
     experiment = build.experiment(wanted)
-    cpu = accelerator(wanted.training, "cpu", student=experiment.distiller.student)
-    choose(wanted.training, experiment.distiller, cpu.device).place(experiment.distiller)
-    bank_attach.attach(experiment, wanted, None)
-    experiment.prepare()
-    trainer = Trainer(
-        experiment.distiller, experiment.train, wanted.training, seed=0, accelerator=cpu
-    )
+    bank_attach.attach(experiment, wanted)
+    trainer = trainer_of(experiment, wanted)
     list(trainer.fit())
     return torch.cat([x.detach().flatten() for x in trainer.student.parameters()])

@@ -23,7 +23,7 @@ from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.reporting import report
 from understudy.training import hardware
-from understudy.training.devices import choose
+from understudy.training.devices import resolve
 from understudy.training.trainer import Trainer
 
 IMAGES = Scenes(6, seed=0), Scenes(6, seed=1)
@@ -243,4 +243,4 @@ def test_a_student_on_a_cpu_is_trained_in_fp32_unless_it_is_told(
     for asked, given in (("auto", "fp32"), ("bf16", "bf16")):
         training = changed(wanted, {"training.precision": asked}).training
         distiller = build.experiment(wanted, images=IMAGES).distiller
-        assert choose(training, distiller, torch.device("cpu")).precision == given
+        assert resolve(training, distiller, torch.device("cpu")).precision == given

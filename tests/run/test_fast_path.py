@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from tests.support.small_runs import TINY, outcome
+from tests.support.small_runs import TINY, outcome, trainer_of
 from understudy import models
 from understudy.batch import Batch
 from understudy.config.recipe import Recipe, Training
@@ -25,8 +25,7 @@ from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.profiling import span
 from understudy.training import hardware
-from understudy.training.devices import accelerator, choose
-from understudy.training.trainer import Trainer
+from understudy.training.devices import resolve
 
 SHORT = {"training.epochs": 1, "data.images": 128, "data.validation": 0.02}
 # Both depend on how often a step is tried, unless what it did is undone.
@@ -63,7 +62,7 @@ def test_what_a_recipe_leaves_open_depends_on_the_machine(
 ) -> None:
     monkeypatch.setattr(hardware, "has_bf16", lambda *, cpu: fast)
     distiller = build.experiment(tiny).distiller
-    assert str(choose(Training(**training), distiller, torch.device(device))).startswith(said)
+    assert str(resolve(Training(**training), distiller, torch.device(device))).startswith(said)
 
 
 def test_a_cpu_computes_grouped_convolutions_in_fp32(
@@ -73,7 +72,7 @@ def test_a_cpu_computes_grouped_convolutions_in_fp32(
     wanted = changed(tiny, {"student": "mobilenetv2"})
     distiller = build.experiment(wanted).distiller
     said = {
-        (precision, device): str(choose(Training(precision=precision), distiller, device))
+        (precision, device): str(resolve(Training(precision=precision), distiller, device))
         for precision in ("auto", "bf16")
         for device in (torch.device("cpu"), torch.device("cuda"))
     }
@@ -85,7 +84,7 @@ def test_a_cpu_computes_grouped_convolutions_in_fp32(
 def test_without_convolutions_there_is_no_layout_to_choose() -> None:
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Linear(8, 3))
     distiller = wire(flat, flat, {"kd": 1}, example=torch.rand(2, 3, 2, 2))
-    assert not choose(Training(), distiller, torch.device("cpu")).channels_last
+    assert not resolve(Training(), distiller, torch.device("cpu")).channels_last
 
 
 def test_choices_are_logged_and_recorded(
@@ -197,10 +196,7 @@ def test_a_step_that_fits_in_no_parts_ends_in_a_sentence(
 
 
 def test_several_processes_do_not_split(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = build.experiment(tiny)
-    devices = accelerator(tiny.training, "cpu", student=made.distiller.student)
-    made.prepare()
-    trainer = Trainer(made.distiller, made.train, tiny.training, seed=0, accelerator=devices)
+    trainer = trainer_of(build.experiment(tiny), tiny)
     short_of_memory(monkeypatch, 16)
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     with pytest.raises(OutOfMemory, match=r"one of 2 processes.*training\.accumulate 2\."):
@@ -217,11 +213,7 @@ def test_another_error_is_no_lack_of_memory(tiny: Recipe, monkeypatch: pytest.Mo
 
 
 def trained_until(wanted: Recipe) -> Any:
-    made = build.experiment(wanted)
-    made.prepare()
-    devices = accelerator(wanted.training, "cpu", student=made.distiller.student)
-    trainer = Trainer(made.distiller, made.train, wanted.training, seed=0, accelerator=devices)
-    return trainer.steps()
+    return trainer_of(build.experiment(wanted), wanted).steps()
 
 
 def test_a_profile_shows_every_span_and_changes_nothing(
@@ -260,9 +252,9 @@ def test_one_teacher_runs_once_for_several_students(monkeypatch: pytest.MonkeyPa
     seen: list[int] = []
     forward = Teacher.forward
 
-    def spy(self: Teacher, images: Any) -> Any:
-        seen.append(len(images))
-        return forward(self, images)
+    def spy(self: Teacher, batch: Batch) -> Any:
+        seen.append(len(batch))
+        return forward(self, batch)
 
     monkeypatch.setattr(Teacher, "forward", spy)
     example = torch.rand(4, 3, 32, 32)

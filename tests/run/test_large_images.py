@@ -58,7 +58,7 @@ def test_a_replayed_teacher_is_the_live_one(
 ) -> None:
     bank = replace(wanted.bank, path=str(tmp_path), dtype=dtype, views=VIEWS)  # type: ignore[arg-type]
     experiment = build.experiment(replace(wanted, bank=bank))
-    bank_attach.attach(experiment, replace(wanted, bank=bank), None)
+    bank_attach.attach(experiment, replace(wanted, bank=bank))
     distiller = experiment.distiller
     assert distiller.teacher is not None
     for view in range(VIEWS):

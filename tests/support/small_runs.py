@@ -8,8 +8,10 @@ from typing import Any
 
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
+from understudy.experiment.build import Experiment
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
+from understudy.training.devices import accelerator, resolve
 from understudy.training.trainer import Trainer
 
 CNN = f"{Path(__file__).with_name('plain_cnn.py')}:factory"
@@ -35,6 +37,23 @@ def distillation(teacher: Path) -> Recipe:
         Recipe.from_dict(TINY),
         teacher=recipe.Network(weights=str(teacher)),
         methods={"lshfm": {"hashes": 64}, "kd": {}},
+    )
+
+
+def trainer_of(experiment: Experiment, wanted: Recipe) -> Trainer:
+    """Prepare an experiment on the CPU and return its trainer, without a run directory."""
+    distiller, training = experiment.distiller, wanted.training
+    cpu = accelerator(training, "cpu", student=distiller.student)
+    settings = resolve(training, distiller, cpu.device)
+    settings.apply(distiller)
+    experiment.prepare()
+    return Trainer(
+        distiller,
+        experiment.train,
+        training,
+        settings=settings,
+        seed=wanted.seed,
+        accelerator=cpu,
     )
 
 

@@ -16,13 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from tests.support.plain_cnn import factory
-from tests.support.small_runs import CNN
+from tests.support.small_runs import CNN, trainer_of
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError
 from understudy.experiment import build
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
-from understudy.training.devices import accelerator
 from understudy.training.trainer import Epoch, Trainer
 
 PLAIN = {"training.momentum": 0.0, "training.weight_decay": 0.0, "training.schedule": "constant"}
@@ -61,15 +60,7 @@ def changed(wanted: Recipe, changes: dict[str, Any]) -> Recipe:
 
 def trained(wanted: Recipe) -> tuple[Trainer, list[Epoch]]:
     """A trainer at the end of its epochs, without a run directory."""
-    made = build.experiment(wanted)
-    made.prepare()
-    trainer = Trainer(
-        made.distiller,
-        made.train,
-        wanted.training,
-        seed=wanted.seed,
-        accelerator=accelerator(wanted.training, "cpu", student=made.distiller.student),
-    )
+    trainer = trainer_of(build.experiment(wanted), wanted)
     return trainer, list(trainer.fit())
 
 

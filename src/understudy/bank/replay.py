@@ -1,4 +1,4 @@
-"""Features from a bank in place of the teacher; the bank is filled with what it does not hold yet."""
+"""Features read from a bank in place of the teacher, and stored there when they are missing."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -140,7 +140,7 @@ class Replay:
     def _store_missing(
         self, batch: Batch, index: Numbers, number: Numbers, missing: Bool[Tensor, " batch"]
     ) -> None:
-        """Store the missing views of a batch, and as many upcoming ones as one pass has room for."""
+        """Store the missing views of a batch, and upcoming ones as far as one pass has room."""
         images = batch.images
         if missing.all():
             self.bank.write(index, number, self._live_on_cpu(batch))

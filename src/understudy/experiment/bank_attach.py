@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from understudy.bank import Bank, Contract
 from understudy.bank.replay import Codes, Replay
 from understudy.config.recipe import Recipe
@@ -17,20 +15,18 @@ from understudy.methods import Method
 from understudy.tasks import COMPARED
 
 
-def attach(experiment: Experiment, recipe: Recipe, precision: torch.dtype | None) -> Replay | None:
-    """Put the bank of a recipe in front of the teacher, which computes in `precision` from now on.
+def attach(experiment: Experiment, recipe: Recipe) -> Replay | None:
+    """Let the distiller read the teacher's features from the bank of a recipe.
 
-    Without a bank in the recipe, or anything to learn from the teacher, it stays in front itself.
+    Returns:
+        What reads and fills the bank; None if the recipe names no bank, or no method.
 
     Raises:
         BankError: The directory holds another bank.
         RecipeError: A method reads what the bank does not store, or images are mixed.
     """
     distiller = experiment.distiller
-    if distiller.teacher is None:
-        return None
-    distiller.teacher.precision = precision
-    if not recipe.bank.path or not distiller.trainable.methods:
+    if distiller.teacher is None or not recipe.bank.path or not distiller.trainable.methods:
         return None
     _check_served(experiment, recipe)
     replay = opened(experiment, distiller.teacher, recipe)

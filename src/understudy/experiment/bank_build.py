@@ -25,7 +25,7 @@ from understudy.experiment import bank_attach, build
 from understudy.features import Features
 from understudy.methods import Method
 from understudy.training import hardware
-from understudy.training.devices import accelerator, choose
+from understudy.training.devices import accelerator, resolve
 
 BATCH = 256
 _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
@@ -197,7 +197,7 @@ def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teache
         raise RecipeError("A bank stores what a teacher gives: give --teacher.name.")
     distiller = experiment.distiller
     devices = accelerator(recipe.training, device, student=distiller.student)
-    choose(recipe.training, distiller, devices.device).place(distiller)
+    resolve(recipe.training, distiller, devices.device).apply(distiller)
     return experiment, teacher
 
 

@@ -26,8 +26,8 @@ from understudy.models.network import Network
 from understudy.profiling import Profile
 from understudy.tasks import Evaluation
 from understudy.training import hardware
-from understudy.training.devices import Choices, accelerator, choose, processes
-from understudy.training.signals import signals
+from understudy.training.devices import ComputeSettings, accelerator, processes, resolve
+from understudy.training.signals import stop_signals
 from understudy.training.trainer import Epoch, Trainer
 
 LOGGER = logging.getLogger("understudy")
@@ -49,7 +49,7 @@ class Runner:
 
     experiment: Experiment
     accelerator: Accelerator
-    choices: Choices
+    settings: ComputeSettings
     trainer: Trainer
 
     def __init__(
@@ -121,13 +121,11 @@ class Runner:
             trackers=training.trackers,
             folder=self.path,
         )
-        self.choices = choose(training, distiller, self.accelerator.device)
+        self.settings = resolve(training, distiller, self.accelerator.device)
         # Before methods measure the teacher: what it gives them may be stored for training.
-        self.choices.place(distiller)
+        self.settings.apply(distiller)
         with self.accelerator.main_process_first():  # which makes the bank, if there is none
-            self._replay = bank_attach.attach(
-                self.experiment, self.recipe, self.choices.teacher_dtype
-            )
+            self._replay = bank_attach.attach(self.experiment, self.recipe)
             self._tested = bank_attach.tested(self.experiment, self.recipe)
 
     def _made_trainer(self) -> Trainer:
@@ -135,6 +133,7 @@ class Runner:
             self.experiment.distiller,
             self.experiment.train,
             self.recipe.training,
+            settings=self.settings,
             seed=self.recipe.seed,
             accelerator=self.accelerator,
             resident=self._resident,
@@ -188,14 +187,14 @@ class Runner:
             self.callback.start(self.trainer, self.recipe.name)
         if self.accelerator.is_main_process:
             self._log_start()
-        with self._profile or nullcontext(), signals() as received:
+        with self._profile or nullcontext(), stop_signals() as received:
             for epoch in self.trainer.fit(lambda: self._after_step(received)):
                 self._record(epoch)
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
     def _log_start(self) -> None:
-        LOGGER.info(str(self.choices))
+        LOGGER.info(str(self.settings))
         if skipped := self.experiment.skipped:
             LOGGER.warning(
                 f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in "
@@ -274,7 +273,7 @@ class Runner:
         process = {"rank": self.accelerator.process_index, "pid": os.getpid()}
         return (
             hardware.describe()
-            | asdict(self.choices)
+            | asdict(self.settings)
             | {
                 "processes": gather_object([process]),
                 "classes": self.experiment.classes,

@@ -14,7 +14,7 @@ _DIGEST_BYTES = 32
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `folder/state.ckpt`, keeping the one before as `folder/previous.ckpt`.
+    """Write `folder/state.ckpt`, and keep the one before as `folder/previous.ckpt`.
 
     Raises:
         RunError: As for `write`.
@@ -32,10 +32,10 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the newest checkpoint of a folder.
+    """Read the newest checkpoint of a folder, on the CPU.
 
     Raises:
-        RunError: There is none, or it is damaged; says what is still good.
+        RunError: There is none, or it is damaged; says which one is still intact.
     """
     current, previous = folder / "state.ckpt", folder / "previous.ckpt"
     path = current if current.is_file() else previous
@@ -44,16 +44,17 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     state = _read(path)
     if state is not None:
         return state
-    good = path == current and previous.is_file() and _read(previous) is not None
-    way_out = (
+    previous_intact = path == current and previous.is_file() and _read(previous) is not None
+    remedy = (
         "delete it to continue from previous.ckpt beside it, which is intact"
-        if good
+        if previous_intact
         else "no intact checkpoint is left, so start again without --resume"
     )
-    raise RunError(f"{path} is damaged (its checksum does not match); {way_out}.")
+    raise RunError(f"{path} is damaged (its checksum does not match); {remedy}.")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Return the state in a file; None if its checksum does not match."""
     data = path.read_bytes()
     payload, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:

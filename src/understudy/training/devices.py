@@ -1,4 +1,4 @@
-"""Devices, processes and precision of a run: what a recipe asks for, on the machine there is."""
+"""Devices, processes and precision of a run: a recipe's `auto` values resolved for this machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +27,17 @@ _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.f
 
 @final
 @dataclass(frozen=True)
-class Choices:
-    """How a run computes: what the recipe says, and the machine decides where it says nothing."""
+class ComputeSettings:
+    """Resolved compute settings: the recipe's values, with `auto` filled in for this machine.
+
+    Attributes:
+        device: Device of the networks, such as `cpu` or `cuda`.
+        precision: Arithmetic of the student and the methods.
+        teacher_precision: Arithmetic of the teacher.
+        channels_last: True if images and convolutions have the memory format `channels_last`.
+        compile: True if the forward passes are compiled.
+        graphs: True if steps are captured as CUDA graphs, where that is possible.
+    """
 
     device: str
     precision: Precision
@@ -39,28 +48,28 @@ class Choices:
 
     @property
     def teacher_dtype(self) -> torch.dtype | None:
-        """What the teacher computes in, if not in the type of its weights."""
+        """Dtype of the teacher's forward pass; None for that of its weights."""
         return _DTYPES.get(self.teacher_precision)
 
     @property
-    def layout(self) -> torch.memory_format:
+    def memory_format(self) -> torch.memory_format:
         """Memory format of images and convolutions."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def place(self, distiller: Distiller) -> None:
-        """Put student, teacher and methods where and how they compute."""
+    def apply(self, distiller: Distiller) -> None:
+        """Move student, teacher and methods to their device, memory format and precision."""
         if self.device == "cpu":
             hardware.keep_memory()
         distiller.to(device=torch.device(self.device))
-        distiller.to(memory_format=self.layout)
+        distiller.to(memory_format=self.memory_format)
         if distiller.teacher is not None:
-            distiller.teacher.settle(self.teacher_dtype)
+            distiller.teacher.fix(self.teacher_dtype)
 
     def __str__(self) -> str:
-        own = self.teacher_precision != self.precision
+        differ = self.teacher_precision != self.precision
         parts = (
             self.device,
-            self.precision + (f" (teacher {self.teacher_precision})" if own else ""),
+            self.precision + (f" (teacher {self.teacher_precision})" if differ else ""),
             "channels last" if self.channels_last else "channels first",
             "compiled" if self.compile else "not compiled",
         )
@@ -68,19 +77,23 @@ class Choices:
         return f"on {', '.join(parts)} (set training.{{{keys}}} to choose)"
 
 
-def choose(training: Training, distiller: Distiller, device: torch.device) -> Choices:
-    """What is fastest on a device without changing training, unless the recipe says otherwise."""
+def resolve(training: Training, distiller: Distiller, device: torch.device) -> ComputeSettings:
+    """Return the recipe's values; for `auto`, what is fastest on a device without harm to training.
+
+    Raises:
+        RecipeError: The recipe asks a CPU for fp16.
+    """
     cpu = device.type == "cpu"
     precision = _precision(training, distiller.student, cpu=cpu)
-    # A GPU's fp32 convolutions gain nothing by it; a CPU's gain a tenth, and bf16's a quarter.
+    # Channels last gains nothing in fp32 on a GPU; on a CPU a tenth, and a quarter in bf16.
     faster = cpu or precision != "fp32"
-    convolves = any(isinstance(module, nn.Conv2d) for module in distiller.modules())
-    asked = training.channels_last
-    return Choices(
+    has_convolutions = any(isinstance(module, nn.Conv2d) for module in distiller.modules())
+    channels_last = training.channels_last
+    return ComputeSettings(
         device=str(device),
         precision=precision,
         teacher_precision=_teacher_precision(training, distiller, cpu=cpu),
-        channels_last=faster and convolves if asked is None else asked,
+        channels_last=faster and has_convolutions if channels_last is None else channels_last,
         compile=training.compile,
         graphs=training.graphs and not cpu,
     )
@@ -94,13 +107,13 @@ def accelerator(
     trackers: Sequence[str] = (),
     folder: Path | None = None,
 ) -> Accelerator:
-    """Devices, processes and precision of a run, and what its numbers are sent to.
+    """Return the `Accelerator` of a run: its device, processes, precision and trackers.
 
     Args:
-        training: Says what is wanted.
+        training: May name the precision; otherwise it is resolved for the student and the device.
         device: `cpu`, or None for the best device there is.
-        student: Network to be trained, or measured.
-        trackers: Names of what the numbers are sent to.
+        student: Network to be trained, or evaluated.
+        trackers: Names of the experiment trackers that metrics are sent to.
         folder: Where trackers write.
 
     Raises:
@@ -125,7 +138,7 @@ def accelerator(
 
 
 def processes(device: str | None) -> PartialState:
-    """Which process this is, of how many, before anything is built.
+    """Return the state of this process (its rank, and of how many), before anything is built.
 
     Args:
         device: As for `accelerator`.
@@ -134,10 +147,10 @@ def processes(device: str | None) -> PartialState:
 
 
 def share_measured(trainable: Trainable) -> None:
-    """Send what methods measured to all processes once, where it then stays the same.
+    """Broadcast the buffers of methods once, and keep DistributedDataParallel from doing it again.
 
-    DistributedDataParallel would send it again in every step, and directions of hashes or a memory
-    of all images take from tens to hundreds of megabytes.
+    It would send them in every step, and they stay equal in all processes. Directions of hashes or
+    a memory of all images take from tens to hundreds of megabytes.
     """
     measured = {
         f"{path}.{name}": buffer
@@ -155,35 +168,37 @@ def _on_cpu(device: str | None) -> bool:
 
 
 def _precision(training: Training, student: nn.Module, *, cpu: bool) -> Precision:
-    """Arithmetic of the student."""
+    """Return the arithmetic of the student."""
     if training.precision == "fp16" and cpu:
         raise RecipeError(
             "A CPU does not train in fp16; set training.precision to bf16 or fp32, or use a GPU."
         )
     if training.precision != "auto":
         return training.precision
-    # Pyramids over small images end in single pixels, of which a CPU's bf16 convolutions with a
-    # stride give gradients of memory that nobody wrote: seen with torch 2.15.
+    # Feature pyramids of small images end in maps of a single pixel, for which a CPU's strided
+    # bf16 convolutions return uninitialised gradients: seen with torch 2.15.
     return "fp32" if cpu and isinstance(student, Detector) else _fastest(student, cpu=cpu)
 
 
 def _teacher_precision(training: Training, distiller: Distiller, *, cpu: bool) -> Precision:
-    """Arithmetic of the teacher: as for the student, the fastest or the one that is asked for.
+    """Return the arithmetic of the teacher: the recipe's, that of the student, or the fastest.
 
-    The teacher of a detector in fp32 may be faster: of boxes no bank could promise the same bits.
+    Where a detector is trained in fp32, its teacher may compute in less: there is no bank of
+    detectors, which would promise the same bits as without a bank.
     """
     if training.teacher_precision != "auto":
         return training.teacher_precision
-    free = training.precision == "fp32" and distiller.trainable.task.truth == "objects"
-    if (training.precision != "auto" and not free) or distiller.teacher is None:
+    detector_fp32 = training.precision == "fp32" and distiller.trainable.task.truth == "objects"
+    follows_student = training.precision != "auto" and not detector_fp32
+    if follows_student or distiller.teacher is None:
         return _precision(training, distiller.student, cpu=cpu)
     return _fastest(distiller.teacher, cpu=cpu)
 
 
 def _fastest(network: nn.Module, *, cpu: bool) -> Precision:
-    """bf16 where the machine is fast in it; a CPU is not where convolutions have groups.
+    """Return bf16 where it is fast: on a CPU, not for networks with grouped convolutions.
 
-    A step of MobileNetV2 takes twice as long in bf16 there as in fp32, one of ShuffleNetV2 1.7
+    There a step of MobileNetV2 takes twice as long in bf16 as in fp32, one of ShuffleNetV2 1.7
     times.
     """
     grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())

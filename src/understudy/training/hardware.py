@@ -1,4 +1,4 @@
-"""What machine this is, and what it can do."""
+"""Queries of this machine: its processor, memory, and support of bfloat16."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def describe() -> dict[str, Any]:
-    """Processor, accelerator and versions, for the record of a run."""
+    """Return processor, GPUs and versions, for `environment.json` of a run."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
 
 
 def has_bf16(*, cpu: bool) -> bool:
-    """Whether bfloat16 is fast here: on a CPU only with AVX512-BF16 or AMX."""
+    """Return True if bfloat16 is fast on this machine: on a CPU only with AVX512-BF16 or AMX."""
     if not cpu:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = _field(_CPUINFO, "flags").split()
@@ -38,32 +38,32 @@ def has_bf16(*, cpu: bool) -> bool:
 
 
 def available_memory() -> int:
-    """Bytes of memory that nobody needs now; all there are where the system does not say."""
-    known = _field(_MEMINFO, "MemAvailable")
-    if known:
-        return int(known.split()[0]) * 1024
+    """Return the bytes of memory that are available; of all memory where the system hides it."""
+    available = _field(_MEMINFO, "MemAvailable")
+    if available:
+        return int(available.split()[0]) * 1024
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that tensors give back, for the tensors of the next step.
+    """Keep freed memory in this process, for the tensors of the next step.
 
-    glibc would hand large blocks to the system and ask for fresh pages, which the system fills with
-    zeros: 12 to 19 % of a training step of resnet8x4 on a CPU.
+    By default glibc returns large blocks to the system and asks for fresh pages, which the system
+    fills with zeros: 12 to 19 % of a training step of resnet8x4 on a CPU.
     """
-    _give_back_beyond(2**30)
+    _return_memory_beyond(2**30)
 
 
 def release_memory() -> None:
-    """Undo `keep_memory`: glibc's thresholds are where they settle by themselves in training."""
-    _give_back_beyond(2**25)
+    """Undo `keep_memory`: set glibc's thresholds to the values that they reach in training."""
+    _return_memory_beyond(2**25)
 
 
-def _give_back_beyond(size: int) -> None:
-    """Blocks above a size go to the system at once, others if twice as much would lie idle."""
+def _return_memory_beyond(size: int) -> None:
+    """Return blocks above a size to the system at once, others when twice that size is unused."""
     if libc := _glibc():
         libc.mallopt(_MMAP_THRESHOLD, size)
-        libc.mallopt(_TRIM_THRESHOLD, min(2 * size, 2**31 - 1))
+        libc.mallopt(_TRIM_THRESHOLD, min(2 * size, 2**31 - 1))  # mallopt takes an int
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -71,13 +71,13 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is alone, or the first of those that torchrun started."""
+    """Return True if torchrun started no other process, or this one first."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @final
 class PeakMemory:
-    """The largest memory since this was made: of the device for a GPU, else of this process."""
+    """Measures peak memory from its construction on: of a GPU, otherwise of this process."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -87,7 +87,7 @@ class PeakMemory:
 
     @property
     def mb(self) -> float | None:
-        """In MB; None for a CPU whose system knows only the peak since the process began."""
+        """Peak memory in MB; None where the system only knows the peak of the whole process."""
         if not self._known:
             return None
         if self._device.type == "cuda":
@@ -96,9 +96,9 @@ class PeakMemory:
 
 
 def _restart_peak() -> bool:
-    """Make Linux forget the peak of this process; False where that cannot be done."""
+    """Reset the peak memory of this process, which Linux can; return False where it failed."""
     if libc := _glibc():
-        libc.malloc_trim(0)  # What runs before this one left is none of its memory.
+        libc.malloc_trim(0)  # memory that earlier runs freed does not count
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -111,6 +111,6 @@ def _processor() -> str:
 
 
 def _field(path: Path, key: str) -> str:
-    """What stands behind a key in a file of `key: value`; nothing without file or key."""
+    """Return the value of a key in a file of lines `key: value`; "" without the file or the key."""
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -1,4 +1,4 @@
-"""A step that does not fit into memory is undone, and done again in smaller parts."""
+"""Repeat a step that does not fit into memory in smaller parts."""
 
 from collections.abc import Sequence
 from typing import final
@@ -10,19 +10,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from understudy.batch import Batch
 from understudy.errors import OutOfMemory
 
-_COMPLAINTS = (
+_MESSAGES = (
     *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
-    "could not create a primitive",  # all that oneDNN says when it finds no memory
+    "could not create a primitive",  # oneDNN's only message without memory
 )
 
 
 @final
-class Splitting:
-    """In how many parts each micro-batch is worked on, and what a failed step has to undo.
+class StepSplitter:
+    """Splits micro-batches into parts, and undoes the statistics of a failed step.
 
     Args:
-        trainable: What is trained. Its batch normalisations count images in every forward pass,
-            and need two of them to do so.
+        trainable: Module in training. Its batch normalisations update their statistics in every
+            forward pass, for which they need two images.
+
+    Attributes:
+        factor: Parts of each micro-batch; 1 until memory runs out.
     """
 
     def __init__(self, trainable: nn.Module) -> None:
@@ -32,29 +35,32 @@ class Splitting:
         self._statistics = [buffer for norm in norms for buffer in norm.buffers()]
         self._before = [buffer.clone() for buffer in self._statistics]
 
-    def remember(self) -> None:
-        """Note the statistics as they are before a step."""
+    def save_statistics(self) -> None:
+        """Copy the statistics of batch normalisation before a step."""
         if self._statistics:
             torch._foreach_copy_(self._before, self._statistics)
 
-    def undo(self) -> None:
-        """Put the statistics back."""
+    def restore_statistics(self) -> None:
+        """Undo the changes to the statistics since `save_statistics`."""
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._before)
 
-    def of(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The parts of some micro-batches; a part has an image, or two to normalise over."""
+    def split(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return the parts of micro-batches; each has an image, or two with batch normalisation."""
         return [part for batch in batches for part in _split(batch, self._parts(batch))]
 
     def double(self, batches: Sequence[Batch]) -> str:
-        """Use twice as many parts from now on, and say so.
+        """Use twice as many parts from now on.
+
+        Returns:
+            A message that says so.
 
         Raises:
             OutOfMemory: The micro-batches cannot be split any further.
         """
-        before = self.of(batches)
+        before = self.split(batches)
         self.factor *= 2
-        after = self.of(batches)
+        after = self.split(batches)
         if len(after) == len(before):
             raise OutOfMemory(
                 f"A step does not fit into memory, not even {max(map(len, before))} images at a "
@@ -73,9 +79,9 @@ class Splitting:
 
 
 def ran_out(error: Exception) -> bool:
-    """Whether an error says that memory ran out, on a GPU or a CPU."""
+    """Return True if an error says that memory ran out, on a GPU or a CPU."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(words in str(error) for words in _COMPLAINTS)
+    return known or any(message in str(error) for message in _MESSAGES)
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it saves its state first."""
+"""Signals that ask a run to stop, after it saved its state."""
 
 import signal
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Any
 
 
 @contextmanager
-def signals() -> Iterator[list[str]]:
-    """Names of the signals received meanwhile; a second SIGINT interrupts at once."""
+def stop_signals() -> Iterator[list[str]]:
+    """Collect the names of SIGINT and SIGTERM received meanwhile; a second SIGINT stops at once."""
     received: list[str] = []
 
     def remember(number: int, _: Any) -> None:
@@ -17,7 +17,7 @@ def signals() -> Iterator[list[str]]:
 
     try:
         before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where Python allows no handlers
+    except ValueError:  # Python allows handlers in the main thread alone
         before = {}
     try:
         yield received

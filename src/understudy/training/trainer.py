@@ -1,8 +1,8 @@
 """The training loop: an iterator of epochs over any distiller, exact under restart.
 
-Everything that happens in optimizer step `s` of epoch `e` is a function of the state after the
-step before and of `(seed, e, s)`: the order of the images, their views, and what dropout draws.
-A state saved between any two steps therefore continues bit for bit (on the CPU).
+Everything that happens in optimizer step `s` of epoch `e` is a function of the state after the step
+before and of `(seed, e, s)`: the order of the images, their views, and what dropout draws. A state
+that is saved between any two steps therefore continues bit for bit (on the CPU).
 """
 
 import logging
@@ -16,7 +16,6 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from understudy.bank import Resident
@@ -29,20 +28,29 @@ from understudy.errors import Diverged, OutOfMemory
 from understudy.functional import seeded
 from understudy.models.base import Wrapped
 from understudy.profiling import span, spans
-from understudy.training.cuda_graphs import Graphs
-from understudy.training.devices import choose, share_measured
+from understudy.training.cuda_graphs import CudaGraphs
+from understudy.training.devices import ComputeSettings, share_measured
 from understudy.training.lr_schedule import learning_rate
-from understudy.training.out_of_memory import Splitting, ran_out
+from understudy.training.out_of_memory import StepSplitter, ran_out
+from understudy.training.update import Update, clip_norm, make_optimizer
 
 LOGGER = logging.getLogger("understudy")
 
-CLIP = 10.0
-"""Norm of the gradient above which hashes alone were seen to end a detector's training in NaN."""
+_WAIT_EVERY = 16
+"""Steps of a GPU of which one may wait for its results."""
 
 
 @dataclass
 class Position:
-    """How far training has come; `step` counts within the epoch, both from 0."""
+    """How far training has come.
+
+    Attributes:
+        epoch: Epochs that are done.
+        step: Optimizer steps of the present epoch that are done.
+        images: Images of these steps, of all processes.
+        seconds: Time these steps took.
+        sums: Losses by name, summed over these steps.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -53,7 +61,16 @@ class Position:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images gave; losses are means over its steps."""
+    """Record of one epoch.
+
+    Attributes:
+        number: Counted from 1.
+        step: Optimizer steps since training began.
+        seconds: Time of the epoch's steps, evaluation not included.
+        images_per_second: Of all processes.
+        lr: Learning rate of the last step.
+        losses: Loss by name, and their weighted `total`: means over the steps.
+    """
 
     number: int
     step: int
@@ -64,16 +81,17 @@ class Epoch:
 
 
 class Trainer:
-    """A distiller with its optimizer and its position in training.
+    """Trains a distiller; its state can be saved and restored between any two steps.
 
     Args:
-        distiller: Prepared student, teacher and methods.
+        distiller: Prepared student, teacher and methods, to which `settings` are applied already.
         loader: Training images.
         training: How to train.
-        seed: Seed of what dropout draws.
+        settings: How this machine computes.
+        seed: Seed of dropout, and of methods that draw in a step.
         accelerator: Devices, processes and precision.
-        resident: Gives a complete bank on the GPU, if there is one; asked only where steps are
-            captured.
+        resident: Gives a complete bank on the GPU, if there is one; called only where steps are
+            captured as CUDA graphs.
     """
 
     def __init__(
@@ -82,54 +100,45 @@ class Trainer:
         loader: Loader,
         training: Training,
         *,
+        settings: ComputeSettings,
         seed: int,
         accelerator: Accelerator,
         resident: Callable[[], Resident | None] = lambda: None,
     ) -> None:
         self.distiller, self.loader, self.training = distiller, loader, training
-        self.seed, self.accelerator = seed, accelerator
+        self.settings, self.seed, self.accelerator = settings, seed, accelerator
         self.position = Position()
-        self.choices = choose(training, distiller, accelerator.device)
-        self.choices.place(distiller)
-        self.ema = (
-            AveragedModel(
-                distiller.student,
-                multi_avg_fn=get_ema_multi_avg_fn(training.ema),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
-            if training.ema
-            else None
-        )
+        self.ema = _moving_average(distiller.student, training.ema) if training.ema else None
         if training.compile:
             distiller.trainable.compile()
             if distiller.teacher is not None:
                 distiller.teacher.compile()
-        self.splitting = Splitting(distiller.trainable)
-        self.clip = training.clip
-        if training.clip is None and distiller.trainable.unbounded_loss:
-            self.clip = CLIP
-            if accelerator.is_main_process:
-                LOGGER.warning(
-                    f"Clipping gradients to norm {CLIP:g}: the hash loss alone is unbounded."
-                )
-        self.optimizer = _optimizer(distiller, training)
+        self.splitter = StepSplitter(distiller.trainable)
+        self.optimizer = make_optimizer(distiller.trainable, training)
         if accelerator.num_processes > 1:
             share_measured(distiller.trainable)
         self._trainable, scaling = accelerator.prepare(distiller.trainable, self.optimizer)
-        # Accelerate's optimizer is for fp16; it looks for a package on disk at every step.
-        self._optimizer = scaling if accelerator.scaler else self.optimizer
-        self._names: list[str] = []
-        self._sums = torch.zeros(())
+        self._update = Update(
+            distiller.trainable,
+            # Accelerate's optimizer is for fp16; it looks for a package on disk at every step.
+            scaling if accelerator.scaler else self.optimizer,
+            clip=clip_norm(training, distiller.trainable, log=accelerator.is_main_process),
+            accelerator=accelerator,
+            student=distiller.student,
+            average=self.ema,
+        )
+        self._loss_names: list[str] = []
+        self._loss_sums = torch.zeros(())
         self._seeds: list[int] = []
-        self._resident = resident() if self._graphable else None
-        self._graphs = self._captured() if self._graphable else None
+        self._resident = resident() if self._capturable else None
+        self._graphs = self._make_graphs() if self._capturable else None
 
     @property
-    def _graphable(self) -> bool:
-        """Whether a step can be captured: on one GPU, on images in memory, drawing nothing."""
+    def _capturable(self) -> bool:
+        """True if steps can be CUDA graphs: one GPU, images in memory, no dropout."""
         draws = any(isinstance(m, nn.Dropout) and m.p for m in self.distiller.trainable.modules())
         return (
-            self.choices.graphs
+            self.settings.graphs
             and isinstance(self.loader.views, MemoryViews)
             and self.accelerator.num_processes == 1
             and self.training.accumulate == 1
@@ -137,36 +146,37 @@ class Trainer:
             and not self.loader.mixing
         )
 
-    def _captured(self) -> Graphs:
-        # Captured steps draw too (CRD's negatives), all from one sequence: a launch sets no seed.
+    def _make_graphs(self) -> CudaGraphs:
+        # A launch sets no seed: what captured steps draw (CRD's negatives) is one sequence.
         torch.cuda.manual_seed(self.seed + 1)
-        return Graphs(
+        return CudaGraphs(
             loader=self.loader,
             optimizer=self.optimizer,
-            losses=self._losses,
-            trained=self.distiller.trainable,
-            clip=self.clip,
-            layout=self.choices.layout,
+            losses=self._captured_losses,
+            update=self._update,
+            trainable=self.distiller.trainable,
+            memory_format=self.settings.memory_format,
             device=self.accelerator.device,
         )
 
     @property
     def may_wait(self) -> bool:
-        """Whether to ask the device, or other processes, for more than gradients at this step.
+        """True at steps that may wait for the device, or exchange more than gradients.
 
-        A GPU works ahead only as long as nothing waits for its results.
+        A GPU works ahead of the host only as long as nothing waits for its results.
         """
-        return self.accelerator.device.type == "cpu" or self.position.step % 16 == 0
+        return self.accelerator.device.type == "cpu" or self.position.step % _WAIT_EVERY == 0
 
     @property
     def student(self) -> Wrapped:
-        """The student to evaluate and deploy: the moving average, if there is one."""
+        """Student to evaluate and deploy: the moving average, if there is one."""
         return cast(Wrapped, self.ema.module) if self.ema else self.distiller.student
 
     def fit(self, after_step: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
-        """Train from the present position to the last epoch.
+        """Train from the present position to the last epoch, and yield a record of each.
 
-        `after_step` is called between steps, where the state may be saved or training left.
+        Args:
+            after_step: Called between steps; may save the state, or raise to leave training.
 
         Raises:
             Diverged: A loss became NaN or infinite.
@@ -175,88 +185,96 @@ class Trainer:
             yield self._epoch(after_step)
 
     def steps(self) -> Iterator[None]:
-        """The optimizer steps left in this epoch, one done before each item."""
-        here = self.position
+        """Do the optimizer steps that are left in this epoch; yield after each.
+
+        With CUDA graphs, yield after each launch, which is up to sixteen steps.
+        """
         self.distiller.train()
-        self._names = list(here.sums)
-        self._sums = torch.tensor(
-            list(here.sums.values()) or 0.0, dtype=torch.float64, device=self.accelerator.device
+        sums = self.position.sums
+        self._loss_names = list(sums)
+        self._loss_sums = torch.tensor(
+            list(sums.values()) or 0.0, dtype=torch.float64, device=self.accelerator.device
         )
-        if self._graphs is not None:
+        if self._graphs is None:
+            yield from self._single_steps()
+        else:
             yield from self._launches(self._graphs)
-            return
-        steps, rank = torch.arange(len(self.loader)), self.accelerator.process_index
-        self._seeds = counter_hash(self.seed, here.epoch, steps, rank).tolist()
-        started = time.perf_counter() - here.seconds
-        for parts in spans("input", self.loader.epoch(here.epoch, start=here.step)):
+
+    def _single_steps(self) -> Iterator[None]:
+        position, rank = self.position, self.accelerator.process_index
+        numbers = torch.arange(len(self.loader))
+        self._seeds = counter_hash(self.seed, position.epoch, numbers, rank).tolist()
+        started = time.perf_counter() - position.seconds
+        for parts in spans("input", self.loader.epoch(position.epoch, start=position.step)):
             self._step(parts)
-            here.step += 1
-            here.images += sum(len(part) for part in parts) * self.accelerator.num_processes
-            here.seconds = time.perf_counter() - started
+            position.step += 1
+            position.images += sum(len(part) for part in parts) * self.accelerator.num_processes
+            position.seconds = time.perf_counter() - started
             yield
 
-    def _launches(self, graphs: Graphs) -> Iterator[None]:
-        """The steps left in this epoch, sixteen of them done before each item."""
-        here, each = self.position, len(self.loader)
-        started = time.perf_counter() - here.seconds
-        rates = [learning_rate(self.training, here.epoch * each + s, each) for s in range(each)]
-        weights = {name: w.at(here.epoch) for name, w in self.distiller.weights.items()}
-        for steps, images in graphs.epoch(here.epoch, here.step, lrs=rates, weights=weights):
-            here.step += steps
-            here.images += images
-            here.seconds = time.perf_counter() - started
-            self._names = graphs.names
+    def _launches(self, graphs: CudaGraphs) -> Iterator[None]:
+        position, epoch, steps_per_epoch = self.position, self.position.epoch, len(self.loader)
+        started = time.perf_counter() - position.seconds
+        lrs = [
+            learning_rate(self.training, epoch * steps_per_epoch + step, steps_per_epoch)
+            for step in range(steps_per_epoch)
+        ]
+        weights = {name: weight.at(epoch) for name, weight in self.distiller.weights.items()}
+        for steps, images in graphs.epoch(epoch, position.step, lrs=lrs, weights=weights):
+            position.step += steps
+            position.images += images
+            position.seconds = time.perf_counter() - started
+            self._loss_names = graphs.names
             yield
         torch.cuda.synchronize(self.accelerator.device)
-        here.seconds = time.perf_counter() - started
+        position.seconds = time.perf_counter() - started
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        """What is captured: losses of a batch that lies on the device."""
+    def _captured_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch that lies on the device, without asking the host."""
         with self.accelerator.autocast():
             teacher = (
                 self._resident.read(batch.index, batch.view)
                 if self._resident
-                else self.distiller.live(batch)
+                else self.distiller.observe_live(batch)
             )
             losses: dict[str, Tensor] = self.distiller.trainable(batch, teacher)
         return losses
 
     def _epoch(self, after_step: Callable[[], None]) -> Epoch:
-        here = self.position
+        position = self.position
         for _ in self.steps():
             after_step()
-        self._check()
+        self._check_finite()
         record = Epoch(
-            number=here.epoch + 1,
-            step=(here.epoch + 1) * len(self.loader),
-            seconds=here.seconds,
-            images_per_second=here.images / max(here.seconds, 1e-9),
+            number=position.epoch + 1,
+            step=(position.epoch + 1) * len(self.loader),
+            seconds=position.seconds,
+            images_per_second=position.images / max(position.seconds, 1e-9),
             lr=float(self.optimizer.param_groups[0]["lr"]),
             losses=self.mean_losses(),
         )
-        self.position = Position(epoch=here.epoch + 1)
-        self._names = []
+        self.position = Position(epoch=position.epoch + 1)
+        self._loss_names = []
         return record
 
     def _step(self, parts: list[Batch]) -> None:
-        here = self.position
-        lr = learning_rate(
-            self.training, here.epoch * len(self.loader) + here.step, len(self.loader)
-        )
+        position, steps_per_epoch = self.position, len(self.loader)
+        step = position.epoch * steps_per_epoch + position.step
+        lr = learning_rate(self.training, step, steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        while not self._fitted(self.splitting.of(parts)):
-            LOGGER.warning(self.splitting.double(parts))
+        while not self._add_gradients(self.splitter.split(parts)):
+            LOGGER.warning(self.splitter.double(parts))
         with span("check"):
             if self.may_wait:
-                self._check()
+                self._check_finite()
         with span("optimizer"):
             self._update()
 
-    def _fitted(self, parts: list[Batch]) -> bool:
-        """Add up the gradients of a step; if memory runs out, all is left as it was before."""
-        sums, size = self._sums, sum(map(len, parts))
-        self.splitting.remember()
+    def _add_gradients(self, parts: list[Batch]) -> bool:
+        """Add up the gradients of a step; if memory runs out, undo everything and return False."""
+        sums, size = self._loss_sums, sum(map(len, parts))
+        self.splitter.save_statistics()
         # A seed for each step: dropout then draws the same after a restart, and a checkpoint holds
         # no state of a generator.
         seed = self._seeds[self.position.step]
@@ -264,6 +282,7 @@ class Trainer:
             with seeded(seed, self.accelerator.device):
                 for number, part in enumerate(parts, 1):
                     last = number == len(parts)
+                    # Processes exchange gradients once a step, with those of the last part.
                     with nullcontext() if last else self.accelerator.no_sync(self._trainable):
                         self._backward(part, share=len(part) / size)
             return True
@@ -273,13 +292,13 @@ class Trainer:
             if self.accelerator.num_processes > 1:
                 raise OutOfMemory(self._no_split()) from error
         # The error is gone by now, and with it the activations that its traceback held.
-        self._sums = sums
-        self.splitting.undo()
+        self._loss_sums = sums
+        self.splitter.restore_statistics()
         self.optimizer.zero_grad()
         return False
 
     def _backward(self, batch: Batch, *, share: float) -> None:
-        batch = batch.to(self.accelerator.device, self.choices.layout)
+        batch = batch.to(self.accelerator.device, self.settings.memory_format)
         with span("teacher"):
             teacher = self.distiller.observe(batch)
         with span("forward"):
@@ -287,25 +306,19 @@ class Trainer:
             total = self.distiller.total(losses, self.position.epoch)
         with span("backward"):
             self.accelerator.backward(total * share)
-        self._names = [*losses, "total"]
-        self._sums = self._sums + share * torch.stack([*losses.values(), total]).detach().double()
-
-    def _update(self) -> None:
-        if self.clip is not None:
-            self.accelerator.clip_grad_norm_(self.distiller.trainable.parameters(), self.clip)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        if self.ema:
-            self.ema.update_parameters(self.distiller.student)
+        self._loss_names = [*losses, "total"]
+        values = torch.stack([*losses.values(), total]).detach().double()
+        # Summed on the device: `.item()` would wait for it in every step.
+        self._loss_sums = self._loss_sums + share * values
 
     def _no_split(self) -> str:
-        wanted = 2 * self.training.accumulate
+        parts = 2 * self.training.accumulate
         return (
             f"Memory ran out on one of {self.accelerator.num_processes} processes, which then can "
-            f"only stop together: start again with training.accumulate {wanted}."
+            f"only stop together: start again with training.accumulate {parts}."
         )
 
-    def _check(self) -> None:
+    def _check_finite(self) -> None:
         """Stop all processes if a loss of any was not finite: a finite sum had finite terms."""
         bad = [name for name, value in self._global_sums().items() if not math.isfinite(value)]
         if not bad:
@@ -318,31 +331,32 @@ class Trainer:
         )
 
     def mean_losses(self) -> dict[str, float]:
-        """Means over the steps of this epoch so far, over all processes."""
+        """Return the mean of every loss over this epoch's steps so far and over all processes."""
         steps = max(self.position.step, 1)
         return {name: value / steps for name, value in self._global_sums().items()}
 
     def _global_sums(self) -> dict[str, float]:
-        if not self._names:
+        """Sum every loss over this epoch's steps so far; the mean of these sums over processes."""
+        if not self._loss_names:
             return {}
         if self._graphs is not None:
-            self._sums = self._sums + self._graphs.sums()
-        sums = self._sums
+            self._loss_sums = self._loss_sums + self._graphs.take_sums()
+        sums = self._loss_sums
         if self.accelerator.num_processes > 1:
             sums = self.accelerator.reduce(sums, reduction="mean")
-        return dict(zip(self._names, sums.tolist(), strict=True))
+        return dict(zip(self._loss_names, sums.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly; tensors and plain values only.
+        """Return all that is needed to continue exactly, in tensors and plain values.
 
         Raises:
-            Diverged: It is not worth continuing from.
+            Diverged: A loss is NaN or infinite, so that the state is not worth continuing from.
         """
-        self._check()
+        self._check_finite()
         scaler = self.accelerator.scaler
         return {
             "position": asdict(self.position) | {"sums": self._global_sums()},
-            "splitting": self.splitting.factor,
+            "splitting": self.splitter.factor,
             "trainable": self.distiller.trainable.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
@@ -350,9 +364,9 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave."""
+        """Continue from a state that `state_dict` returned."""
         self.position = Position(**state["position"])
-        self.splitting.factor = state["splitting"]
+        self.splitter.factor = state["splitting"]
         self.distiller.trainable.load_state_dict(state["trainable"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
@@ -361,21 +375,10 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
 
-def _optimizer(distiller: Distiller, training: Training) -> Optimizer:
-    parameters = [p for p in distiller.trainable.parameters() if p.requires_grad]
-    if training.optimizer == "adamw":
-        return AdamW(
-            parameters,
-            lr=training.lr,
-            weight_decay=training.weight_decay,
-            fused=True,
-            capturable=parameters[0].is_cuda,
-        )
-    return SGD(
-        parameters,
-        lr=training.lr,
-        momentum=training.momentum,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
-        fused=True,
+def _moving_average(student: Wrapped, decay: float) -> AveragedModel:
+    """Return an exponential moving average of a student's weights and statistics."""
+    return AveragedModel(
+        student,
+        multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
+        use_buffers=True,
     )

@@ -25,7 +25,7 @@ from understudy.models.detection._frozen import frozen
 from understudy.models.detection._regions import Regions
 from understudy.models.weights import digest
 from understudy.training import hardware
-from understudy.training.devices import choose
+from understudy.training.devices import resolve
 
 SIDE = 96
 
@@ -171,13 +171,13 @@ def test_an_output_that_is_read_elsewhere_is_not_folded() -> None:
         torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
 
 
-def test_a_settled_teacher_keeps_its_state_and_reads_where_its_weights_are() -> None:
+def test_a_fixed_teacher_keeps_its_state_and_reads_where_its_weights_are() -> None:
     teacher = Teacher(made("BatchNorm2d"))
     state = set(teacher.state_dict())
     places = teacher.observe_for_prepare(scene(), teacher.network).locations
     assert places is not None
     right = teacher.at(places)["penultimate"]
-    teacher.settle(torch.bfloat16)
+    teacher.fix(torch.bfloat16)
     low = teacher.at(places)["penultimate"]
     assert low.dtype == torch.bfloat16
     assert cosine_similarity(low.float(), right).min() > 0.99
@@ -185,7 +185,7 @@ def test_a_settled_teacher_keeps_its_state_and_reads_where_its_weights_are() -> 
     assert {p.dtype for p in teacher.parameters()} == {torch.float32}
     # Whoever changes weights after all says so by settling once more.
     nn.init.zeros_(teacher.network.module.roi_heads.box_head.fc7.weight)  # type: ignore[union-attr]
-    teacher.settle(None)
+    teacher.fix(None)
     assert teacher.at(places)["penultimate"].count_nonzero() < right.count_nonzero()
 
 
@@ -196,7 +196,7 @@ def test_beside_a_student_in_fp32_the_teacher_takes_the_fastest(
     student, teacher = made("BatchNorm2d"), made("BatchNorm2d")
     wired = wire(student, teacher, {"lshfm": {"terms": "l2"}}, task="detection")
     cpu = torch.device("cpu")
-    chosen = choose(Training(precision="fp32"), wired, cpu)
+    chosen = resolve(Training(precision="fp32"), wired, cpu)
     assert (chosen.precision, chosen.teacher_precision) == ("fp32", "bf16")
-    asked = choose(Training(precision="fp32", teacher_precision="fp32"), wired, cpu)
+    asked = resolve(Training(precision="fp32", teacher_precision="fp32"), wired, cpu)
     assert asked.teacher_precision == "fp32"
