@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision import tv_tensors
 
+from understudy import tasks
 from understudy.batch import UNLABELLED, Batch, Objects
 from understudy.config.recipe import Recipe
 from understudy.data import CLEAN, Loader, ObjectViews, Source
@@ -21,7 +22,7 @@ from understudy.data._transforms import Augment
 from understudy.data.sources import coco
 from understudy.data.subset import class_balanced, split
 from understudy.errors import DataError, RecipeError, UnderstudyError
-from understudy.experiment import build
+from understudy.experiment.images import read_images
 
 Paint = Callable[..., Path]
 
@@ -268,7 +269,9 @@ def boxed(tmp_path: Path, paint: Paint) -> str:
 
 
 def sources(task: str, **data: Any) -> Any:
-    return build.sources(Recipe.from_dict({"task": task, "data": {"validation": 0.5} | data}))
+    asked = Recipe.from_dict({"task": task, "data": {"validation": 0.5} | data})
+    both = read_images(asked, tasks.find(task))
+    return both.train, both.test
 
 
 def test_the_recipe_chooses_what_becomes_of_faulty_boxes(boxed: str) -> None:

@@ -1,14 +1,18 @@
-"""What a recipe says of its images, built."""
+"""What a recipe says of its images, read and built."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from understudy import tasks
 from understudy.config.recipe import Recipe
-from understudy.data import DecodedSource, FileSource, FileViews, MemorySource
+from understudy.data import DecodedSource, FileSource, FileViews, MemorySource, Source
+from understudy.data.sources import folder
 from understudy.errors import DataError, RecipeError
 from understudy.experiment import build
+from understudy.experiment.images import Images, read_images, read_test_images
 
 
 def wanted(root: Path, **keys: object) -> Recipe:
@@ -21,10 +25,15 @@ def wanted(root: Path, **keys: object) -> Recipe:
     )
 
 
+def images(asked: Recipe) -> Images:
+    return read_images(asked, tasks.find(asked.task))
+
+
 def test_decoded_images_are_kept_apart_for_each_split(tree: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    shown = [build.sources(wanted(tree, decoded=folder)) for folder in ("", str(kept))]
-    for live, stored in zip(*shown, strict=True):
+    undecoded, decoded = (images(wanted(tree, decoded=store)) for store in ("", str(kept)))
+    pairs = ((undecoded.train, decoded.train), (undecoded.test, decoded.test))
+    for live, stored in pairs:
         assert isinstance(live, FileSource)
         assert isinstance(stored, DecodedSource)
         assert live.digest == stored.digest
@@ -34,28 +43,59 @@ def test_decoded_images_are_kept_apart_for_each_split(tree: Path, tmp_path: Path
 
 
 def test_a_part_kept_for_validation_shares_the_store(tree: Path, tmp_path: Path) -> None:
-    build.sources(wanted(tree, decoded=str(tmp_path / "kept"), validation=0.34))
+    images(wanted(tree, decoded=str(tmp_path / "kept"), validation=0.34))
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["train"]
 
 
 def test_a_reduced_side_is_another_experiment(tree: Path, tmp_path: Path) -> None:
     reduced = wanted(tree, decoded=str(tmp_path / "kept"), decoded_side=35)
     assert reduced.digest != wanted(tree).digest
-    assert build.sources(reduced)[0].image(0).shape == (3, 35, 40)
+    assert images(reduced).train.image(0).shape == (3, 35, 40)
 
 
 def test_a_reduced_side_without_a_store_is_refused(tree: Path) -> None:
     with pytest.raises(RecipeError, match=r"decoded_side=35 .* in a folder; set data\.decoded"):
-        build.sources(wanted(tree, decoded_side=35))
+        images(wanted(tree, decoded_side=35))
 
 
 def test_images_in_memory_need_no_store(tmp_path: Path) -> None:
     small = Recipe.from_dict({"data": {"decoded": str(tmp_path / "kept")}})
-    assert isinstance(build.sources(small)[0], MemorySource)
+    assert isinstance(images(small).train, MemorySource)
     assert not (tmp_path / "kept").exists()
     reduced = Recipe.from_dict({"data": {"decoded": str(tmp_path), "decoded_side": 16}})
     with pytest.raises(RecipeError, match="these are small and kept in memory: leave it out"):
-        build.sources(reduced)
+        images(reduced)
+
+
+@pytest.fixture
+def splits_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The splits that the source `folder` was asked for so far."""
+    splits: list[str] = []
+    load = folder.load
+
+    def counted(root: str, split: Literal["train", "test"], **options: Any) -> Source:
+        splits.append(split)
+        return load(root, split, **options)
+
+    monkeypatch.setattr(folder, "load", counted)
+    return splits
+
+
+def test_each_split_is_read_once(tree: Path, splits_read: list[str]) -> None:
+    build.experiment(wanted(tree))
+    assert splits_read == ["train", "test"]
+
+
+def test_training_images_are_read_once_where_some_are_held_back(
+    tree: Path, splits_read: list[str]
+) -> None:
+    asked = wanted(tree, validation=0.34)
+    built = build.experiment(asked)
+    assert splits_read == ["train"]
+    held_back = read_test_images(asked, built.task)
+    assert splits_read == ["train", "train"]
+    assert held_back.digest == built.images.test.digest
+    assert len(built.images.train) + len(held_back) == len(images(wanted(tree)).train)
 
 
 def test_jitter_is_part_of_the_views(tree: Path) -> None:

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from tests.support.small_runs import CNN
+from understudy import data
 from understudy.config.recipe import Recipe
+from understudy.data import Source
 from understudy.errors import Diverged, RecipeError, RunError, UnderstudyError
-from understudy.experiment import build
+from understudy.experiment import networks
 from understudy.experiment.arms import CONTROL
 from understudy.experiment.compare import compare
 from understudy.experiment.run_directory import Run
@@ -77,11 +80,49 @@ def test_arms_share_one_teacher_and_learn_what_they_would_alone(
 def test_images_are_loaded_once_for_all_arms_of_a_seed(
     short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = []
-    real = build.sources
-    monkeypatch.setattr(build, "sources", lambda r: loaded.append(r.seed) or real(r))
+    source = data.find(short.data.source)
+    load, splits = source.load, []
+
+    def counted(root: str, split: Literal["train", "test"], **options: Any) -> Source:
+        splits.append(split)
+        return load(root, split, **options)
+
+    monkeypatch.setattr(source, "load", counted)
     compare(short, methods=["kd", "pefd"], seeds=[0, 1], out=tmp_path)
-    assert loaded == [0, 1]
+    assert splits == ["train", "test"] * 2
+
+
+def test_one_teacher_serves_the_check_of_all_arms(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = []
+    build = networks.teacher
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        teachers.append(build(*arguments, **options))
+        return teachers[-1]
+
+    monkeypatch.setattr(networks, "teacher", counted)
+    far = {"far": {"method": "fitnet", "feature": "stage9"}}
+    with pytest.raises(UnderstudyError, match="has no feature 'stage9'"):
+        compare(replace(short, methods=far), methods=["kd", "pefd", "far"], out=tmp_path)
+    assert len(teachers) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"teacher.weights": "", "teacher.name": CNN}, "has no weights and would teach noise"),
+        ({"methods.kd": {"heat": 3}}, r"Unknown key 'methods\.kd\.heat'"),
+    ],
+)
+def test_what_needs_no_image_is_refused_before_any_is_read(
+    short: Recipe, tmp_path: Path, keys: dict[str, Any], words: str
+) -> None:
+    missing = {"data.source": "folder", "data.root": str(tmp_path / "missing")}
+    asked = Recipe.load(short, missing | keys)
+    with pytest.raises(UnderstudyError, match=words):
+        compare(asked, methods=["kd"], out=tmp_path / "out")
 
 
 def test_seeds_of_image_files_have_banks_of_their_own(short: Recipe, tmp_path: Path) -> None:

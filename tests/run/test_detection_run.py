@@ -19,6 +19,7 @@ from understudy.errors import Diverged, Interrupted, RecipeError
 from understudy.experiment import build
 from understudy.experiment.compare import compare
 from understudy.experiment.evaluate import evaluate
+from understudy.experiment.images import Images
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.reporting import report
@@ -26,7 +27,7 @@ from understudy.training import hardware
 from understudy.training.devices import resolve
 from understudy.training.trainer import Trainer
 
-IMAGES = Scenes(6, seed=0), Scenes(6, seed=1)
+IMAGES = Images(Scenes(6, seed=0), Scenes(6, seed=1))
 DRAWN = {"data.source": "drawn_shapes", "data.root": "6"}
 """Images that a command can name, too."""
 
@@ -109,7 +110,7 @@ def test_it_is_distilled_and_measured(whole: Run) -> None:
     assert done["metrics"] == epoch["metrics"]
     assert {"AP", "AP50", "voc_AP50"} <= done["metrics"].keys()
     assert done["teacher"]["metrics"].keys() == done["metrics"].keys()
-    assert len(done["per_class"]) == len(done["teacher"]["per_class"]) == len(IMAGES[0].classes)
+    assert len(done["per_class"]) == len(done["teacher"]["per_class"]) == len(IMAGES.train.classes)
     assert done["fidelity"].keys() == {"agreement", "overlap"}
 
 

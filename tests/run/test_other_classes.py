@@ -9,8 +9,9 @@ import torch
 from tests.support.small_runs import CNN
 from tests.support.small_scenes import Scenes
 from understudy.config.recipe import Recipe
-from understudy.data import MemorySource, Source
+from understudy.data import MemorySource
 from understudy.experiment.evaluate import evaluate
+from understudy.experiment.images import Images
 from understudy.experiment.train import train
 from understudy.reporting import report
 
@@ -27,22 +28,22 @@ BOXES: dict[str, Any] = {
 }
 
 
-def noise(classes: int, *, task: str) -> tuple[Source, Source]:
+def noise(classes: int, *, task: str) -> Images:
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(255, (16, 3, 16, 16), generator=draw, dtype=torch.uint8)
     labels = torch.arange(16) % classes
     if task == "multilabel":
         labels = torch.nn.functional.one_hot(labels, classes)
     source = MemorySource(pixels, labels, [f"{k} of {classes}" for k in range(classes)])
-    return source, source
+    return Images(source, source)
 
 
-def scenes(classes: int) -> tuple[Source, Source]:
+def scenes(classes: int) -> Images:
     """Scenes, with classes that no object is of behind those drawn."""
     found = Scenes(4, seed=0)
     found.classes = tuple(f"{k} of {classes}" for k in range(classes))
     found.labels = torch.nn.functional.pad(found.labels, (0, classes - 3))
-    return found, found
+    return Images(found, found)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])
@@ -73,5 +74,5 @@ def test_boxes_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert run.evaluation["teacher"]["metrics"] == {}
     assert run.evaluation["fidelity"] is None
     assert "AP50" in report(run.path).read_text(encoding="utf-8")
-    monkeypatch.setattr("understudy.experiment.build._loaded", lambda *_: scenes(3)[1])
+    monkeypatch.setattr("understudy.experiment.build.read_test_images", lambda *_: scenes(3).test)
     assert evaluate(run.path, device="cpu").fidelity is None

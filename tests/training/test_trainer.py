@@ -112,9 +112,9 @@ def test_the_moving_average_is_what_is_evaluated_and_saved(tiny: Recipe, tmp_pat
     for name, value in saved.items():
         torch.testing.assert_close(value, mean[f"module.{name}"])
         assert not torch.equal(value, seen.states[-1][f"module.{name}"])
-    exam = build.examination(wanted, run.path / "student.safetensors")
-    images = torch.cat([batch.images for batch in exam.test.single_pass(augmented=False)])
-    right = (exam.student.eval()(images).argmax(1) == exam.test.labels).float().mean()
+    trained = build.trained_student(wanted, run.path / "student.safetensors")
+    images = torch.cat([batch.images for batch in trained.test.single_pass(augmented=False)])
+    right = (trained.student.eval()(images).argmax(1) == trained.test.labels).float().mean()
     assert run.evaluation["metrics"]["top1"] == pytest.approx(100 * float(right), abs=0.05)
 
 

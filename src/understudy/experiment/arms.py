@@ -1,6 +1,6 @@
 """The arms of a comparison: one recipe each, on the same images, behind one bank."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import final
@@ -9,8 +9,10 @@ from understudy import files
 from understudy.config.recipe import Recipe, without_methods
 from understudy.distillation.wire import check_methods
 from understudy.errors import RecipeError
-from understudy.experiment import bank_attach, build
+from understudy.experiment import bank_attach, build, networks
 from understudy.experiment.build import Experiment
+from understudy.experiment.images import Images, read_images
+from understudy.tasks import Task
 
 CONTROL = "control"
 SEED = "{seed}"
@@ -18,27 +20,28 @@ SEED = "{seed}"
 
 
 @final
-class Images:
-    """Training and test images of one seed at a time, which all its arms use."""
+class ImagesBySeed:
+    """Images of one seed at a time, which all arms use; read when they are first asked for."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, recipe: Recipe, task: Task) -> None:
+        self._recipe, self._task = recipe, task
         self._seed: int | None = None
-        self._images: build.Images | None = None
+        self._images: Images | None = None
 
-    def of(self, seed: int) -> build.Images:
-        """The images of a seed, loaded when they are first asked for."""
+    def __call__(self, seed: int) -> Images:
+        """The images of a seed; those of another seed are forgotten."""
         if self._images is None or seed != self._seed:
-            self._images = build.sources(replace(self._recipe, seed=seed))
+            self._images = read_images(replace(self._recipe, seed=seed), self._task)
             self._seed = seed
         return self._images
 
 
 def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
-    """The control and one recipe for every arm.
+    """The control and one recipe for every arm, checked as far as that needs no image or weight.
 
     Raises:
         RecipeError: An arm names what there is not, or there is none.
+        NetworkError: The teacher has no weights.
     """
     names = list(dict.fromkeys(names)) or list(recipe.methods)
     if not names:
@@ -51,25 +54,48 @@ def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
         arms[name] = replace(recipe, methods=parts)
     for arm in arms.values():
         check_methods(arm)
+        networks.check_teacher(arm)
     return arms
 
 
-def banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
+def checked(
+    arms: Mapping[str, Recipe], root: Path, *, seed: int, images: Images
+) -> dict[str, Recipe]:
+    """Build every arm once to find mistakes early; give each the bank of the comparison.
+
+    Args:
+        arms: Arms to check; at least one.
+        root: Comparison directory.
+        seed: Seed to build them with.
+        images: Images of that seed.
+
+    Raises:
+        UnderstudyError: An arm cannot be built.
+    """
+    recipes = {name: replace(arm, seed=seed) for name, arm in arms.items()}
+    loaded = build.load(next(iter(recipes.values())), images)
+    return {
+        name: _banked(arms[name], build.assemble(recipe, loaded), root)
+        for name, recipe in recipes.items()
+    }
+
+
+def _banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
     """The arm with the bank of the comparison, if that serves its methods and has room."""
     teacher = experiment.distiller.teacher
     if arm.bank.path or teacher is None or not bank_attach.serves(experiment, arm):
         return arm
-    data, few = arm.data, experiment.train.views.count is not None
-    # Else which images are used, or which crops of them, hangs on the seed of the run.
-    shared = data.seed is not None or (few and not data.images and not data.validation)
+    data, few_views = arm.data, experiment.train.views.count is not None
+    # Otherwise the seed of the run decides which images are used, or which crops of them.
+    shared = data.seed is not None or (few_views and not data.images and not data.validation)
     path, epochs = root / "bank" / ("all" if shared else SEED), arm.training.epochs
     banked = replace(arm, bank=replace(arm.bank, path=str(path), views=epochs))
     contract = bank_attach.contract(experiment, teacher, banked)
-    met = contract.bytes * min(1.0, epochs / contract.num_views)
-    return banked if met < files.free_bytes(root) / 2 else arm
+    needed = contract.bytes * min(1.0, epochs / contract.num_views)
+    return banked if needed < files.free_bytes(root) / 2 else arm
 
 
 def seeded(arm: Recipe, name: str, seed: int) -> Recipe:
-    """One run of an arm."""
+    """The recipe of one run of an arm."""
     bank = replace(arm.bank, path=arm.bank.path.replace(SEED, f"seed{seed}"))
     return replace(arm, name=f"{name} seed {seed}", seed=seed, bank=bank)

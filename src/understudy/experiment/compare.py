@@ -10,7 +10,7 @@ meets a view and replayed by all others, unless the recipe names a bank of its o
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from typing import Any
 from understudy import files, tasks
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RecipeError, RunError
-from understudy.experiment import build
-from understudy.experiment.arms import CONTROL, Images, banked, named, seeded
+from understudy.experiment.arms import CONTROL, ImagesBySeed, checked, named, seeded
 from understudy.experiment.callback import Callback
 from understudy.experiment.run_directory import Run
 from understudy.experiment.statistics import Verdict, diverged, verdict
 from understudy.experiment.train import train
 from understudy.training import hardware
+
+Runs = dict[str, list[Run]]
+"""Arm → its runs, one for each seed; those of an arm that diverged end with that run."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,14 @@ def compare(
     _check_complete(recipe, seeds)
     root = Path(out) if out else Path("runs") / recipe.name
     _claim(root, recipe)
-    images = Images(recipe)
-    arms = _built(named(recipe, methods), seeds, root, images)
+    arms = named(recipe, methods)
+    task = tasks.find(recipe.task, recipe.training)
+    images = ImagesBySeed(recipe, task)
+    unfinished = {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}
+    if unfinished:
+        arms |= checked(unfinished, root, seed=seeds[0], images=images(seeds[0]))
     runs = _execute(arms, seeds, root, images, device, callback)
-    result = _comparison(recipe, arms, runs, seeds, root)
+    result = _comparison(recipe, arms, runs, seeds, root, metric=task.headline)
     if hardware.is_first_process():
         files.write(root / "comparison.json", json.dumps(asdict(result), indent=1))
     return result
@@ -104,40 +110,35 @@ def _claim(root: Path, recipe: Recipe) -> None:
         )
 
 
-def _built(
-    arms: Mapping[str, Recipe], seeds: Sequence[int], root: Path, images: Images
-) -> dict[str, Recipe]:
-    """Every arm with its bank; an arm that cannot be built is found before any is trained."""
-    made, first = {}, seeds[0]
-    for name, arm in arms.items():
-        made[name] = arm
-        if not all(Run(_place(root, name, seed)).finished for seed in seeds):
-            experiment = build.experiment(replace(arm, seed=first), images=images.of(first))
-            made[name] = banked(arm, experiment, root)
-    return made
+def _finished(root: Path, arm: str, seeds: Sequence[int]) -> bool:
+    return all(_run(root, arm, seed).finished for seed in seeds)
 
 
-def _place(root: Path, arm: str, seed: int) -> Path:
-    return root / arm / f"seed{seed}"
+def _run(root: Path, arm: str, seed: int) -> Run:
+    return Run(root / arm / f"seed{seed}")
 
 
 def _execute(
     arms: Mapping[str, Recipe],
     seeds: Sequence[int],
     root: Path,
-    images: Images,
+    images: ImagesBySeed,
     device: str | None,
     callback: Callback | None,
-) -> dict[str, list[Run]]:
-    """The runs of every arm, one for each seed; those of an arm that diverged end with that run."""
-    runs: dict[str, list[Run]] = {name: [] for name in arms}
+) -> Runs:
+    """Train every arm over every seed, as far as it is not finished and did not diverge.
+
+    Raises:
+        Diverged: The control did.
+    """
+    runs: Runs = {name: [] for name in arms}
     if callback:
         callback.series(len(arms) * len(seeds))
     for seed in seeds:
         for name, arm in arms.items():
             if runs[name] and runs[name][-1].diverged:
                 continue
-            run = Run(_place(root, name, seed))
+            run = _run(root, name, seed)
             runs[name].append(run)
             try:
                 train(
@@ -146,7 +147,7 @@ def _execute(
                     resume=run.begun,  # What was interrupted goes on where it stopped.
                     device=device,
                     callback=callback,
-                    images=None if run.finished else images.of(seed),
+                    images=None if run.finished else images(seed),
                 )
             except Diverged:
                 if name == CONTROL:
@@ -156,12 +157,17 @@ def _execute(
 
 
 def _check_same(runs: Mapping[str, Run], seed: int) -> None:
-    """Whether all arms of a seed saw the same images and the same teacher."""
-    wanted = runs[CONTROL].environment["digests"]
-    for run in runs.values():
-        if run.path.name == f"seed{seed}" and run.environment["digests"] != wanted:
-            found = run.environment["digests"]
-            what = ", ".join(key for key in wanted if found[key] != wanted[key])
+    """Refuse arms of a seed that saw other images or another teacher than the control.
+
+    Raises:
+        RunError: A digest differs.
+    """
+    expected = runs[CONTROL].environment["digests"]
+    of_seed = [run for run in runs.values() if run.path.name == f"seed{seed}"]
+    for run in of_seed:
+        digests = run.environment["digests"]
+        if digests != expected:
+            what = ", ".join(key for key in expected if digests[key] != expected[key])
             raise RunError(
                 f"{run.path} was made with another {what} than the control; remove the older of "
                 "both and compare again."
@@ -171,23 +177,25 @@ def _check_same(runs: Mapping[str, Run], seed: int) -> None:
 def _comparison(
     recipe: Recipe,
     arms: Mapping[str, Recipe],
-    runs: Mapping[str, list[Run]],
+    runs: Runs,
     seeds: Sequence[int],
     root: Path,
+    *,
+    metric: str,
 ) -> Comparison:
-    first = runs[CONTROL][0].evaluation
-    done = [run for group in runs.values() for run in group if run.finished]
-    filling = sum(run.evaluation["teacher_seconds"] or 0.0 for run in done)
+    control = runs[CONTROL][0].evaluation
+    finished = [run for group in runs.values() for run in group if run.finished]
+    teacher_seconds = sum(run.evaluation["teacher_seconds"] or 0.0 for run in finished)
     return Comparison(
         name=recipe.name,
         task=recipe.task,
-        metric=tasks.find(recipe.task).headline,
+        metric=metric,
         recipe_digest=recipe.digest,
         machine=hardware.describe()["machine"],
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=sum(run.seconds for group in runs.values() for run in group),
-        classes=first["classes"],
-        teacher=first["teacher"] | {"seconds": filling},
+        classes=control["classes"],
+        teacher=control["teacher"] | {"seconds": teacher_seconds},
         arms=[
             {
                 "name": name,
@@ -195,30 +203,29 @@ def _comparison(
                 "seeds": list(seeds),
                 "runs": [str(run.path.relative_to(root)) for run in group if run.finished],
                 **_measurements([run.evaluation for run in group if run.finished]),
-                "verdict": None if name == CONTROL else asdict(_judge(name, runs, recipe)),
+                "verdict": None if name == CONTROL else asdict(_judge(name, runs, metric)),
             }
             for name, group in runs.items()
         ],
     )
 
 
-def _judge(name: str, runs: Mapping[str, list[Run]], recipe: Recipe) -> Verdict:
+def _judge(name: str, runs: Runs, metric: str) -> Verdict:
     if runs[name][-1].diverged:
         return diverged(name, runs[name][-1].diverged)
-    metric = tasks.find(recipe.task).headline
     arm, control = ([_score(run, metric) for run in runs[key]] for key in (name, CONTROL))
     teacher = runs[CONTROL][0].evaluation["teacher"]["metrics"].get(metric)
     return verdict(arm, control, teacher, name=name, metric=metric)
 
 
 def _score(run: Run, metric: str) -> float:
-    found = run.evaluation["metrics"] | run.evaluation["fidelity"]
-    if metric not in found:
+    values = run.evaluation["metrics"] | run.evaluation["fidelity"]
+    if metric not in values:
         raise RunError(
             f"{run.path} cannot be judged by {metric}: the test images have no labels; give some "
             "a label, or compare by --task none."
         )
-    return float(found[metric])
+    return float(values[metric])
 
 
 def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -238,11 +245,11 @@ def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _own_seconds(evaluation: Mapping[str, Any]) -> float:
-    """What a run took without filling the bank, which all arms share."""
+    """Seconds of a run without filling the bank, which all arms share."""
     whole = evaluation["prepare_seconds"] + evaluation["seconds"]
     return float(whole - (evaluation["teacher_seconds"] or 0.0))
 
 
 def _over_seeds(parts: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Lists of all that any seed measured; None where one could not, on the images that it saw."""
+    """Lists over the seeds of all that any seed measured; None for a seed that could not."""
     return {key: [part.get(key) for part in parts] for one in parts for key in one}

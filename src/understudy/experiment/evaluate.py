@@ -78,14 +78,17 @@ def evaluate(
     recipe = Recipe.load(Run(path).recipe, overrides)
     if not (path / "student.safetensors").is_file():
         raise RunError(f"{path} holds no student yet; continue it with --resume.")
-    exam = build.examination(recipe, path / "student.safetensors")
-    devices = accelerator(recipe.training, device, student=exam.student)
+    trained = build.trained_student(recipe, path / "student.safetensors")
+    devices = accelerator(recipe.training, device, student=trained.student)
     outputs = [
         collect(
-            network.to(devices.device), exam.test.single_pass(augmented=False), devices, exam.task
+            network.to(devices.device),
+            trained.test.single_pass(augmented=False),
+            devices,
+            trained.task,
         )
-        for network in (exam.student, exam.teacher)
+        for network in (trained.student, trained.teacher)
         if network is not None
     ]
-    close = comparable(exam.task, exam.student, exam.teacher)
-    return exam.task.evaluate(outputs[0], outputs[1] if close else None)
+    close = comparable(trained.task, trained.student, trained.teacher)
+    return trained.task.evaluate(outputs[0], outputs[1] if close else None)

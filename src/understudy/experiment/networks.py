@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Literal
 
 from safetensors import safe_open
 
@@ -17,96 +18,154 @@ from understudy.models.base import Wrapped
 from understudy.tasks import Task
 
 
-def teacher(recipe: Recipe, classes: tuple[str, ...], task: Task, *, shown: int) -> Wrapped | None:
-    """The teacher of a recipe, if it names one, for data of some classes.
+def teacher(
+    recipe: Recipe, classes: tuple[str, ...], task: Task, *, view_size: int
+) -> Wrapped | None:
+    """Build the teacher of a recipe for data of some classes; None if it names none.
+
+    Args:
+        recipe: Names the teacher.
+        classes: Class names of the data; none where they are not known.
+        task: Says whether it is a detector.
+        view_size: Side of the views in pixels, for a network without an input size of its own.
 
     Raises:
-        NetworkError: It has no weights and would teach noise, or cannot be built.
+        NetworkError: It has no weights, or cannot be built.
         DataError: It was trained for other classes.
     """
-    if not (recipe.teacher.name or recipe.teacher.weights):
+    spec = recipe.teacher
+    if not (spec.name or spec.weights):
         return None
-    bare = not recipe.teacher.weights and not recipe.teacher.name.startswith("hf:")
-    if bare and recipe.methods:
+    check_teacher(recipe)
+    trained_for = classes_of(Path(spec.weights))
+    if spec.weights == "pretrained" and task.truth == "objects":
+        trained_for = detection.COCO_CLASSES
+    # Unlabelled images tell of no classes, but a run that trained the teacher does.
+    num_classes = len(classes or trained_for) or None
+    with seeded(recipe.seed):
+        network = _network(spec, num_classes, task, role="teacher", view_size=view_size)
+    if len(classes) == network.num_classes:
+        check_classes(classes, trained_for)
+    return network
+
+
+def check_teacher(recipe: Recipe) -> None:
+    """Refuse methods that would learn from a teacher without weights.
+
+    Raises:
+        NetworkError: The recipe names such a teacher, and a method.
+    """
+    spec = recipe.teacher
+    untrained = spec.name and not spec.weights and not spec.name.startswith("hf:")
+    if untrained and recipe.methods:
         raise NetworkError(
-            f"The teacher {recipe.teacher.name} has no weights and would teach noise: give "
+            f"The teacher {spec.name} has no weights and would teach noise: give "
             "--teacher.weights, a file, a run directory or 'pretrained'."
         )
-    taught = classes_of(Path(recipe.teacher.weights))
-    if recipe.teacher.weights == "pretrained" and task.truth == "objects":
-        taught = detection.COCO_CLASSES
-    with seeded(recipe.seed):
-        # Unlabelled images tell of no classes, but a run that trained the teacher does.
-        known = len(classes or taught) or None
-        found = network(recipe.teacher, known, "teacher", task=task, shown=shown)
-    if len(classes) == found.num_classes:
-        check_classes(classes, taught)
-    return found
 
 
-def network(
-    wanted: recipe.Network,
+def student(
+    spec: recipe.Network,
     num_classes: int | None,
-    role: str,
-    *,
     task: Task,
-    shown: int,
-    exact: bool = False,
+    *,
+    view_size: int,
+    keep_classifier: bool = False,
+) -> Wrapped:
+    """Build a student.
+
+    Args:
+        spec: Its part of a recipe.
+        num_classes: How many classes it is to tell apart; None if that is not known.
+        task: Says whether it is a detector.
+        view_size: As for `teacher`.
+        keep_classifier: Refuse weights of another number of classes, instead of a new classifier
+            for them.
+
+    Raises:
+        NetworkError: It cannot be built.
+    """
+    return _network(
+        spec,
+        num_classes,
+        task,
+        role="student",
+        view_size=view_size,
+        reset_classifier=not keep_classifier,
+    )
+
+
+def _network(
+    spec: recipe.Network,
+    num_classes: int | None,
+    task: Task,
+    *,
+    role: Literal["student", "teacher"],
+    view_size: int,
+    reset_classifier: bool = False,
 ) -> Wrapped:
     """The network a recipe names; a run directory as weights also tells which network it holds.
 
-    A network without a size of its own takes the images as they are `shown`, in pixels a side.
-    A student that starts from weights of other classes gets a new classifier, unless `exact`. A
-    teacher keeps its own, whatever classes it tells apart: some methods do not look at them.
+    A teacher keeps its classes, whatever these are: some methods do not look at them.
     """
-    if wanted.weights not in ("", "pretrained") and not Path(wanted.weights).exists():
-        raise NetworkError(
-            f"There is no file or directory '{wanted.weights}' to take the {role}'s weights from: "
-            f"correct --{role}.weights."
-        )
-    made_by = Path(wanted.weights) / "recipe.yaml"
-    if not wanted.name and made_by.is_file():
-        wanted = _completed(wanted, Recipe.load(made_by).student)
-    if not wanted.name and wanted.weights:
-        raise NetworkError(
-            f"The weights '{wanted.weights}' are no run directory and do not tell which network "
-            f"they are of: give --{role}.name."
-        )
-    if not wanted.name:
-        raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
-    reset_classifier = role == "student" and not exact
+    spec = _named(spec, role)
     if task.truth == "objects":
-        _check_detector(wanted, role)
+        _check_detector(spec, role)
         return detection.find(
-            wanted.name,
+            spec.name,
             num_classes=num_classes,
-            weights=wanted.weights,
-            options=wanted.options,
+            weights=spec.weights,
+            options=spec.options,
             reset_classifier=reset_classifier,
             classes_from_weights=role == "teacher",
         )
     return models.find(
-        wanted.name,
+        spec.name,
         num_classes=num_classes,
-        weights=wanted.weights,
-        options=wanted.options,
-        taps=wanted.taps,
-        size=wanted.size,
-        view_size=shown,
-        mean=wanted.mean,
-        std=wanted.std,
-        pool=wanted.pool,
+        weights=spec.weights,
+        options=spec.options,
+        taps=spec.taps,
+        size=spec.size,
+        view_size=view_size,
+        mean=spec.mean,
+        std=spec.std,
+        pool=spec.pool,
         reset_classifier=reset_classifier,
         classes_from_weights=role == "teacher",
     )
 
 
-def _check_detector(wanted: recipe.Network, role: str) -> None:
+def _named(spec: recipe.Network, role: str) -> recipe.Network:
+    """A network with its name, from the recipe or from the run directory of its weights.
+
+    Raises:
+        NetworkError: There are no such weights, or they do not tell the name.
+        RecipeError: There is no name.
+    """
+    if spec.weights not in ("", "pretrained") and not Path(spec.weights).exists():
+        raise NetworkError(
+            f"There is no file or directory '{spec.weights}' to take the {role}'s weights from: "
+            f"correct --{role}.weights."
+        )
+    recipe_of_run = Path(spec.weights) / "recipe.yaml"
+    if not spec.name and recipe_of_run.is_file():
+        spec = _completed(spec, Recipe.load(recipe_of_run).student)
+    if not spec.name and spec.weights:
+        raise NetworkError(
+            f"The weights '{spec.weights}' are no run directory and do not tell which network "
+            f"they are of: give --{role}.name."
+        )
+    if not spec.name:
+        raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
+    return spec
+
+
+def _check_detector(spec: recipe.Network, role: str) -> None:
     """Refuse keys that mean nothing to a detector."""
-    if wanted.pool:
+    if spec.pool:
         raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
     for key in ("taps", "size", "mean", "std"):
-        if getattr(wanted, key):
+        if getattr(spec, key):
             raise RecipeError(
                 f"A detector takes no {role}.{key}: it is read where its losses look, and "
                 "resizes and normalises images by the options min_size, max_size (size for "
@@ -114,12 +173,12 @@ def _check_detector(wanted: recipe.Network, role: str) -> None:
             )
 
 
-def _completed(wanted: recipe.Network, stored: recipe.Network) -> recipe.Network:
+def _completed(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
     """A network as a run was made with it, where nothing else is asked for."""
     asked = {
-        f.name: getattr(wanted, f.name)
-        for f in fields(recipe.Network)
-        if getattr(wanted, f.name) not in ("", None, {})
+        field.name: getattr(spec, field.name)
+        for field in fields(recipe.Network)
+        if getattr(spec, field.name) not in ("", None, {})
     }
     return replace(stored, **asked)
 

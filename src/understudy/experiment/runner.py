@@ -17,9 +17,10 @@ from understudy.bank import Resident
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted
 from understudy.experiment import bank_attach, build
-from understudy.experiment.build import Experiment, Images
+from understudy.experiment.build import Experiment
 from understudy.experiment.callback import Callback
 from understudy.experiment.evaluator import Evaluator
+from understudy.experiment.images import Images
 from understudy.experiment.recorder import Recorder
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network

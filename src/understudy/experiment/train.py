@@ -6,8 +6,8 @@ from typing import Any
 from understudy import tasks
 from understudy.config.recipe import NOT_IN_DIGEST, Recipe
 from understudy.errors import Diverged, RecipeError, RunError
-from understudy.experiment.build import Images
 from understudy.experiment.callback import Callback
+from understudy.experiment.images import Images
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
 

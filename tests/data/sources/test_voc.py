@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from understudy import tasks
 from understudy.batch import UNLABELLED
 from understudy.config.recipe import Recipe
 from understudy.data import DecodedSource, Source
@@ -14,6 +15,7 @@ from understudy.data.sources import voc
 from understudy.data.subset import Subset
 from understudy.errors import DataError
 from understudy.experiment import build
+from understudy.experiment.images import read_images
 
 Paint = Callable[..., Path]
 Thing = tuple[str, tuple[float, float, float, float]]
@@ -136,15 +138,20 @@ def wanted(root: Path, task: str, **data: Any) -> Recipe:
     return Recipe.from_dict({"task": task, "data": given, "student": student, "training": training})
 
 
+def images(asked: Recipe) -> tuple[Source, Source]:
+    both = read_images(asked, tasks.find(asked.task))
+    return both.train, both.test
+
+
 def test_what_is_held_back_is_measured_without_difficult_objects(beside: Path) -> None:
     for name in ("train/a", "train/b"):
         write(beside / f"{name}.xml", thing(*CAT), thing(*DOG, difficult=1))
     asked = {"validation": 0.5, "difficult": "published"}
-    train, held = build.sources(wanted(beside, "multilabel", **asked))
+    train, held = images(wanted(beside, "multilabel", **asked))
     assert train.labels.tolist() == [[1, 1]]
     assert held.labels.tolist() == [[1, UNLABELLED]]
     assert {names(x.source)[int(x.index[0])] for x in (train, held)} == {"a", "b"}  # type: ignore[attr-defined]
-    held = build.sources(wanted(beside, "detection", **asked))[1]
+    held = images(wanted(beside, "detection", **asked))[1]
     assert boxes(held, 0) == [list(CAT[1])]
 
 
@@ -153,7 +160,7 @@ def test_a_control_sees_images_of_difficult_objects_alone(beside: Path) -> None:
     write(beside / "train/b.xml", thing(*CAT, difficult=1))
     write(beside / "test/c.xml", thing(*CAT))
     experiment = build.experiment(wanted(beside, "detection"))
-    assert experiment.images.labelled.tolist() == [True, False]
+    assert experiment.images.train.labelled.tolist() == [True, False]
     assert sorted(experiment.train.epoch_order(0)[0].tolist()) == [0, 1]
 
 

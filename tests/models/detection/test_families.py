@@ -212,15 +212,15 @@ def test_what_torchvision_trained_on_coco_comes_from_its_cache(
     wanted = Recipe.from_dict({"teacher": {"name": name, "weights": "pretrained"}})
     task = tasks.find("detection")
     names = detection.COCO_CLASSES
-    assert networks.teacher(wanted, names, task, shown=64).num_classes == 80
+    assert networks.teacher(wanted, names, task, view_size=64).num_classes == 80
     with pytest.raises(DataError, match="class 0 is 'bicycle' in the data but 'person'"):
-        networks.teacher(wanted, (*names[1:], names[0]), task, shown=64)
+        networks.teacher(wanted, (*names[1:], names[0]), task, view_size=64)
 
 
 def test_a_detector_takes_no_input_contract() -> None:
     wanted = Recipe.from_dict({"teacher": {"name": "fcos", "size": 64}})
     with pytest.raises(RecipeError, match=r"takes no teacher\.size"):
-        networks.teacher(wanted, ("a", "b"), tasks.find("detection"), shown=64)
+        networks.teacher(wanted, ("a", "b"), tasks.find("detection"), view_size=64)
 
 
 def test_only_torchvisions_own_are_pretrained() -> None:

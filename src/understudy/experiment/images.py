@@ -1,0 +1,153 @@
+"""Training and test images of a recipe: read, split and reduced as `data` says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from understudy import data
+from understudy.config.recipe import Data, Recipe
+from understudy.data import DecodedSource, Source, subset
+from understudy.data.class_names import check as check_classes
+from understudy.data.subset import Subset
+from understudy.errors import DataError, RecipeError
+from understudy.tasks import Task
+
+_TRUTHS = {
+    "class": "the one class",
+    "classes": "the presence of each class",
+    "objects": "boxes of the objects",
+}
+
+_NOT_OF_BOXES = {
+    "labels": "about classes, of which it can hide some, but no boxes",
+    "labelled_share": "about classes that are not known, but all boxes are",
+    "size": "the side of square views, but a detector resizes images by its own options",
+}
+"""Keys of `data` that mean nothing where images have boxes, and why."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Training and test images of a recipe, for one seed."""
+
+    train: Source
+    test: Source
+
+
+def read_images(recipe: Recipe, task: Task) -> Images:
+    """Read the training and test images of a recipe, each split once.
+
+    Raises:
+        DataError: They cannot be used, lack what the task needs, or have no label at all.
+        RecipeError: A key of `data` does not go with the source or the task.
+    """
+    asked, seed = recipe.data, data_seed(recipe)
+    train = _read(recipe, task, "train")
+    if asked.validation:
+        train, test = _split(recipe, task, train)
+    else:
+        test = _read(recipe, task, "test", classes=train.classes)
+    check_classes(test.classes, train.classes, of="training split")
+    if asked.images is not None or asked.labels is not None:
+        train = subset.class_balanced(train, images=asked.images, labels=asked.labels, seed=seed)
+    if task.uses_labels and not train.labelled.any():
+        raise DataError(
+            f"None of the {len(train)} training images has a label; sort them into one folder per "
+            "class, or train without labels by --task none."
+        )
+    return Images(train, test)
+
+
+def read_test_images(recipe: Recipe, task: Task) -> Source:
+    """Read the test images of a recipe alone; errors are those of `read_images`."""
+    if recipe.data.validation:
+        return _split(recipe, task, _read(recipe, task, "train"))[1]
+    return _read(recipe, task, "test")
+
+
+def data_seed(recipe: Recipe) -> int:
+    """Seed of everything random in the images: `data.seed`, or that of the run."""
+    return recipe.seed if recipe.data.seed is None else recipe.data.seed
+
+
+def _split(recipe: Recipe, task: Task, source: Source) -> tuple[Source, Source]:
+    """Training and validation part of the training images."""
+    asked = recipe.data
+    train, held_back = subset.split(source, asked.validation, seed=data_seed(recipe))
+    if task.truth != "classes" or asked.difficult == "ignore":
+        return train, held_back
+    # What is difficult is present in training alone; the split goes by the labels of training.
+    ignoring = _read(replace(recipe, data=replace(asked, difficult="ignore")), task, "train")
+    return train, Subset(ignoring, held_back.index, ignoring.labels[held_back.index])
+
+
+def _read(
+    recipe: Recipe,
+    task: Task,
+    split: Literal["train", "test"],
+    *,
+    classes: tuple[str, ...] | None = None,
+) -> Source:
+    """The images of one split; those that are not in memory come from the decoded ones.
+
+    With `classes`, the class names of the training split, no source looks for them again.
+    """
+    asked = recipe.data
+    load: Callable[..., Source] = data.find(asked.source).load
+    options = _options(asked, load, classes)
+    source = load(asked.root, split, unreadable=asked.unreadable, **options)
+    _check_source(recipe, task, source)
+    in_memory = source.pixels is not None
+    if asked.decoded_side and (in_memory or not asked.decoded):
+        reason = (
+            "these are small and kept in memory: leave it out" if in_memory else "set data.decoded"
+        )
+        raise RecipeError(
+            f"data.decoded_side={asked.decoded_side} reduces the images that are kept decoded in "
+            f"a folder; {reason}."
+        )
+    if in_memory or not asked.decoded:
+        return source
+    return DecodedSource(source, Path(asked.decoded) / split, side=asked.decoded_side)
+
+
+def _options(
+    asked: Data, load: Callable[..., Source], classes: tuple[str, ...] | None
+) -> dict[str, Any]:
+    """Arguments of `load` that only sources with boxes take.
+
+    Raises:
+        RecipeError: The recipe sets one for a source that does not.
+    """
+    of_boxes = {"faulty": asked.faulty, "difficult": asked.difficult}
+    known = signature(load).parameters
+    if set(of_boxes) <= set(known):
+        return of_boxes | ({"classes": classes} if "classes" in known else {})
+    for key, value in of_boxes.items():
+        if value != getattr(Data(), key):
+            raise RecipeError(
+                f"data.{key}={value} is about boxes, which the source {asked.source!r} does not "
+                "read: leave it out, or use one with boxes, such as voc or coco."
+            )
+    return {}
+
+
+def _check_source(recipe: Recipe, task: Task, source: Source) -> None:
+    """Refuse images of which the source does not tell what the task has to know."""
+    multilabel = source.labels.ndim == 2
+    tells = {
+        "class": not multilabel,
+        "classes": multilabel,
+        "objects": source.target(0) is not None,
+    }
+    if task.uses_labels and not tells[task.truth]:
+        raise DataError(
+            f"The task {recipe.task!r} needs {_TRUTHS[task.truth]} in every image, which the "
+            f"source {recipe.data.source!r} does not tell of {recipe.data.root or 'its images'}; "
+            "choose another task or source."
+        )
+    for key in ("labels", "labelled_share", "size"):
+        if task.truth == "objects" and getattr(recipe.data, key) is not None:
+            raise RecipeError(f"data.{key} is {_NOT_OF_BOXES[key]}: leave it out for detection.")
