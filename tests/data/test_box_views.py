@@ -17,7 +17,7 @@ from understudy import tasks
 from understudy.batch import UNLABELLED, Batch, Objects
 from understudy.config.recipe import Recipe
 from understudy.data import CLEAN, Loader, ObjectViews, Source
-from understudy.data._order import grouped
+from understudy.data._order import grouped_order
 from understudy.data._transforms import Augment
 from understudy.data.sources import coco
 from understudy.data.subset import class_balanced, split
@@ -148,7 +148,7 @@ def test_a_picture_of_a_few_pixels_can_be_jittered() -> None:
 
 @pytest.mark.parametrize("augment", ["crop_flip", "resized_crop", "squash_flip"])
 def test_what_would_part_boxes_from_images_is_refused(augment: Augment) -> None:
-    with pytest.raises(DataError, match="they can with: none, flip, scale_jitter"):
+    with pytest.raises(DataError, match="use one of: none, flip, scale_jitter"):
         views(augment)
 
 
@@ -173,18 +173,18 @@ def test_a_loader_gives_the_same_with_any_workers(workers: int) -> None:
 )
 def test_batches_hold_one_shape(portrait: list[bool], batch: int, seed: int, epoch: int) -> None:
     kinds = torch.tensor(portrait)
-    index, view = grouped(kinds, batch=batch, seed=seed, epoch=epoch)
+    index, view = grouped_order(kinds, batch=batch, seed=seed, epoch=epoch)
     assert index.sort().values.tolist() == list(range(len(portrait)))
     assert view.tolist() == [epoch] * len(portrait)
     both = [len(part.unique()) == 2 for part in kinds[index].split(batch)]
     assert sum(both) <= 1
-    assert torch.equal(index, grouped(kinds, batch=batch, seed=seed, epoch=epoch)[0])
+    assert torch.equal(index, grouped_order(kinds, batch=batch, seed=seed, epoch=epoch)[0])
 
 
 def test_another_epoch_has_another_order() -> None:
     kinds = torch.arange(40) % 3 == 0
-    orders = {tuple(grouped(kinds, batch=4, seed=0, epoch=e)[0].tolist()) for e in range(5)}
-    first = {bool(kinds[grouped(kinds, batch=4, seed=0, epoch=e)[0][0]]) for e in range(20)}
+    orders = {tuple(grouped_order(kinds, batch=4, seed=0, epoch=e)[0].tolist()) for e in range(5)}
+    first = {bool(kinds[grouped_order(kinds, batch=4, seed=0, epoch=e)[0][0]]) for e in range(20)}
     assert (len(orders), first) == (5, {True, False})
 
 
@@ -217,7 +217,7 @@ def test_some_labels_are_hidden_image_by_image() -> None:
     assert int(part.labelled.sum()) == 20
     assert torch.equal(part.labels[part.labelled], Several().labels[part.labelled])
     for asked in ({"images": 61}, {"labels": 61}):
-        with pytest.raises(DataError, match="61 images are asked for, but there are only 60"):
+        with pytest.raises(DataError, match="61 images are requested, but there are only 60"):
             class_balanced(Several(), seed=0, **asked)
 
 

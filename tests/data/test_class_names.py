@@ -21,9 +21,9 @@ def test_matching_or_unknown_classes_pass(here: tuple[str, ...], there: tuple[st
 @pytest.mark.parametrize(
     ("there", "message"),
     [
-        (("ant", "cat", "dog", "eel"), "data have 3 classes but the teacher 4"),
-        (("ant", "dog", "cat"), "another order: class 1 is 'cat' in the data but 'dog'"),
-        (("ant", "cat", "fox"), "other names: class 2 is 'dog' in the data but 'fox'"),
+        (("ant", "cat", "dog", "eel"), "data have 3 classes but the teacher has 4"),
+        (("ant", "dog", "cat"), "another order: class 1 is 'cat' in the data but 'dog' for"),
+        (("ant", "cat", "fox"), "other names: class 2 is 'dog' in the data but 'fox' for"),
     ],
 )
 def test_other_classes_are_refused(there: tuple[str, ...], message: str) -> None:
@@ -33,7 +33,7 @@ def test_other_classes_are_refused(there: tuple[str, ...], message: str) -> None
 
 @pytest.mark.parametrize("of", ["student", "training split"])
 def test_whose_classes_are_others_is_said(of: str) -> None:
-    with pytest.raises(DataError, match=f"but the {of} 1; use data of .*, or another {of}"):
+    with pytest.raises(DataError, match=f"but the {of} has 1; use data with .*, or another {of}"):
         check(("ant", "cat"), ("ant",), of=of)
-    with pytest.raises(DataError, match=f"'cat' in the data but 'dog' to the {of}"):
+    with pytest.raises(DataError, match=f"'cat' in the data but 'dog' for the {of}"):
         check(("ant", "cat"), ("ant", "dog"), of=of)

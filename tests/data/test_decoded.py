@@ -57,7 +57,7 @@ def test_images_are_those_of_the_source_and_decoded_once(live: FileSource, store
     again = DecodedSource(without_files(live), store)
     for i, image in enumerate(expected):
         assert torch.equal(again.image(i), image)
-        assert torch.equal(again.part(i, lambda h, w: (3, 5, h - 9, 7)), image[:, 3:-6, 5:12])
+        assert torch.equal(again.crop(i, lambda h, w: (3, 5, h - 9, 7)), image[:, 3:-6, 5:12])
     assert again.sides().tolist() == [list(image.shape[1:]) for image in expected]
 
 
@@ -100,7 +100,7 @@ def test_a_copy_for_another_process_opens_the_folder_anew(live: FileSource, stor
 def test_a_subset_shares_the_store(live: FileSource, store: Path) -> None:
     part = Subset(filled(live, store), torch.tensor([4, 1]), torch.tensor([1, 0]))
     assert torch.equal(part.image(0), live.image(4))
-    assert torch.equal(part.part(1, lambda h, w: (0, 0, 5, 6)), live.image(1)[:, :5, :6])
+    assert torch.equal(part.crop(1, lambda h, w: (0, 0, 5, 6)), live.image(1)[:, :5, :6])
     assert part.sides().tolist() == [list(live.image(i).shape[1:]) for i in (4, 1)]
 
 
@@ -155,8 +155,10 @@ def test_a_flipped_bit_is_noticed(live: FileSource, store: Path, place: int) -> 
     (store / "images.bin").write_bytes(content)
     damaged = DecodedSource(live, store)
     damaged.image(1)
-    with pytest.raises(DataError, match=r"image 2 is not what was stored\): delete .*decoded"):
-        damaged.part(2, lambda height, width: (0, 0, 1, 1))
+    with pytest.raises(
+        DataError, match=r"the checksum of image 2 does not match\): delete .*decoded"
+    ):
+        damaged.crop(2, lambda height, width: (0, 0, 1, 1))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "sides.npy", "images.bin"])
@@ -171,23 +173,23 @@ def test_a_truncated_file_is_named(live: FileSource, store: Path, name: str) -> 
 def test_a_changed_folder_is_refused(live: FileSource, store: Path, tree: Path) -> None:
     filled(live, store)
     (tree / "train/cat/0.png").unlink()
-    with pytest.raises(DataError, match="the number of images is 6 there and 5 here"):
+    with pytest.raises(DataError, match="its number of images is 6, and that of this run is 5"):
         DecodedSource(folder.load(str(tree), "train"), store)
     shutil.copy(tree / "train/dog/1.png", tree / "train/cat/0.png")
-    with pytest.raises(DataError, match="the digest of the images is"):
+    with pytest.raises(DataError, match="its digest of the images is"):
         DecodedSource(folder.load(str(tree), "train"), store)
 
 
 def test_another_side_is_refused(live: FileSource, store: Path) -> None:
     filled(live, store)
-    with pytest.raises(DataError, match=r"data\.decoded_side is None there and 35 here"):
+    with pytest.raises(DataError, match=r"data\.decoded_side is None, and that of this run is 35"):
         DecodedSource(live, store, side=35)
 
 
 def test_an_image_of_another_size_is_refused(live: FileSource, store: Path, paint: Paint) -> None:
     kept = DecodedSource(live, store)
     paint("train/cat/0.png", size=(90, 90))
-    with pytest.raises(DataError, match="Image 0 has 90 × 90 pixels, and had 70 × 80"):
+    with pytest.raises(DataError, match="Image 0 has 90 × 90 pixels, but had 70 × 80"):
         kept.image(0)
 
 
@@ -195,7 +197,9 @@ def test_too_little_room_is_said_before_anything_is_written(
     live: FileSource, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(DataError, match=r"need 102,[0-9]{3} bytes .* has 1,000 free: set data\."):
+    with pytest.raises(
+        DataError, match=r"need 102,[0-9]{3} bytes, but .* has 1,000 free: set data\."
+    ):
         DecodedSource(live, store)
     assert not [path for path in store.parent.iterdir() if "decoded" in path.name]
 
@@ -213,7 +217,9 @@ def test_a_disk_that_cannot_be_written_loses_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", refuse)
         assert torch.equal(kept.image(0), expected)
-        with pytest.raises(DataError, match=r"cannot be kept in .*; those kept there are intact"):
+        with pytest.raises(
+            DataError, match=r"cannot be stored in .*; those already stored are intact"
+        ):
             kept.image(1)
     assert torch.equal(DecodedSource(live, store).image(0), expected)
     assert torch.equal(kept.image(1), live.image(1))

@@ -13,7 +13,7 @@ from torch import Tensor
 from understudy import tasks
 from understudy.batch import UNLABELLED, Batch, Mixed
 from understudy.data import FileSource, FileViews, Loader, MemoryViews
-from understudy.data.mixup import Blend, Mixing, mirrored
+from understudy.data.mixup import Blend, Mixing, mirrored_rows
 from understudy.errors import DataError, RecipeError
 
 BOTH = Mixing(mixup=0.8, cutmix=1.0)
@@ -87,14 +87,14 @@ def test_blends_depend_on_seed_epoch_and_step_alone() -> None:
 def test_every_part_of_a_batch_is_its_own_mirror_image(rows: int, world: int, parts: int) -> None:
     if rows < 2 * world * parts:
         return
-    found = [mirrored(rows, rank=r, world=world, parts=parts) for r in range(world)]
+    found = [mirrored_rows(rows, rank=r, world=world, parts=parts) for r in range(world)]
     assert all(len(each) == parts for each in found)
     for part in (part for each in found for part in each):
         assert torch.equal(part + part.flip(0), torch.full_like(part, rows - 1))
         assert len(part) >= 2
     every = torch.cat([part for each in found for part in each])
     assert sorted(every.tolist()) == list(range(rows))
-    (whole,) = mirrored(rows)
+    (whole,) = mirrored_rows(rows)
     assert torch.equal(whole, torch.arange(rows))
 
 

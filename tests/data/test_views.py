@@ -215,7 +215,7 @@ def test_no_jitter_is_no_change() -> None:
 
 
 def test_a_negative_jitter_is_refused() -> None:
-    with pytest.raises(DataError, match=r"data\.jitter is -0\.1, but a strength is 0 or above"):
+    with pytest.raises(DataError, match=r"data\.jitter is -0\.1; a strength must be 0 or above"):
         make_views(source(), augment="flip", size=SIZE, seed=0, jitter=-0.1)
 
 

@@ -1,4 +1,4 @@
-"""Images: where they come from, how they are augmented, and the order in which they are shown."""
+"""Image sources, augmented views of their images, and loaders that batch those views."""
 
 from understudy.data.box_views import ObjectViews as ObjectViews
 from understudy.data.decoded import DecodedSource as DecodedSource

@@ -1,4 +1,4 @@
-"""One image file as a tensor, whatever its mode and orientation."""
+"""Decode one image file to an RGB tensor, whatever its mode and EXIF orientation."""
 
 from io import BytesIO
 from pathlib import Path
@@ -15,19 +15,23 @@ SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm"}
     | {".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""Endings of the file names that are taken for images, in lower case."""
-_TURNED = (5, 6, 7, 8)
-"""Values of EXIF for a camera that was held upright: height and width change places."""
+"""Lower-case suffixes of the files that count as images."""
+_TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that turn the stored image by 90°, which swaps height and width."""
 
 
 def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height width"]:
-    """The image in a file, upright and in RGB; `name` is what an error calls it.
+    """Decode an image to RGB, with its EXIF orientation applied.
 
-    The three colours of a pixel lie side by side, as the decoder puts them: for images of
-    several hundred pixels a side, to put them apart takes as long as to crop and resize.
+    The tensor is a channels-last view, the decoder's own layout: for images of several hundred
+    pixels a side, a copy to planes takes as long as the crop and resize that follow.
+
+    Args:
+        file: Image file, or its content.
+        name: Name of the image in errors; default: `file`.
 
     Raises:
-        DataError: The file is missing, damaged, cut short, or no image.
+        DataError: The file is missing, damaged, truncated, or not an image.
     """
     try:
         with Image.open(file) as image:
@@ -39,26 +43,27 @@ def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height w
 
 
 def sides_of(file: Path) -> tuple[int, int]:
-    """Height and width that `decode` will find, from the header alone.
+    """Return height and width of the image that `decode` returns, from the file's header alone.
 
     Raises:
-        DataError: The file is missing, or no image.
+        DataError: The file is missing, or not an image.
     """
     try:
         with Image.open(file) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-            return image.size if turned else (image.height, image.width)
+            transposed = image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
+            return image.size if transposed else (image.height, image.width)
     except Exception as error:
         raise DataError(f"{file} cannot be read as an image: {error}") from error
 
 
 def _tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
+    # A camera stores the sensor's rows and notes in EXIF how it was held.
     array = np.array(_rgb(ImageOps.exif_transpose(image)))
     return torch.from_numpy(array).permute(2, 0, 1)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in RGB; transparent parts become white."""
+    """Convert an image of any mode to RGB; transparent pixels become white."""
     if image.mode.startswith("I"):
         # PIL would clip 16-bit values at 255, and most of the image would be white.
         high_byte = np.asarray(image).astype(np.int64) >> 8

@@ -1,4 +1,4 @@
-"""The order of an epoch: which view of which image comes when, from seed and epoch alone."""
+"""The order of an epoch: image and view of every row, from seed and epoch alone."""
 
 import math
 
@@ -11,30 +11,37 @@ from understudy.data._random import counter_hash
 from understudy.errors import DataError
 
 Pairs = tuple[Int64[Tensor, " images"], Int64[Tensor, " images"]]
-"""Image numbers, and the view of each that is shown."""
+"""Image numbers, and the number of the view of each."""
 
-# Each use of random numbers has a number of its own, so that no two share a stream.
-_EVERYTHING, _LABELLED, _UNLABELLED, _WITHIN, _BATCHES = range(5)
-
-
-def plain(images: int, *, seed: int, epoch: int) -> Pairs:
-    """Every image once, in random order, in view number `epoch`."""
-    return shuffled(images, seed, epoch, _EVERYTHING), torch.full((images,), epoch)
+# The third counter of every hash names its use, so that no two uses share a stream.
+_ALL_IMAGES, _LABELLED, _UNLABELLED, _WITHIN_BATCH, _BATCHES = range(5)
 
 
-def grouped(portrait: Bool[Tensor, " images"], *, batch: int, seed: int, epoch: int) -> Pairs:
-    """The same in batches of images that are all portrait, or all not: little of them is padding.
+def shuffled_order(images: int, *, seed: int, epoch: int) -> Pairs:
+    """Return every image once, in random order, each in view number `epoch`."""
+    return permutation(images, seed, epoch, _ALL_IMAGES), torch.full((images,), epoch)
 
-    What is left of both kinds when the batches are full comes last: one batch at most holds both.
+
+def grouped_order(portrait: Bool[Tensor, " images"], *, batch: int, seed: int, epoch: int) -> Pairs:
+    """Return every image once, in random batches of one orientation, to save padding.
+
+    The images left over when the batches of both orientations are full come last, so that at most
+    one batch holds both.
+
+    Args:
+        portrait: True for every image that is higher than wide.
+        batch: Images per batch.
+        seed: Seed of the order.
+        epoch: Number of the epoch, which is also the number of the views.
     """
-    order, view = plain(len(portrait), seed=seed, epoch=epoch)
-    kinds = [order[portrait[order]], order[~portrait[order]]]
-    full = torch.cat([x[: len(x) // batch * batch].view(-1, batch) for x in kinds])
-    rest = [x[len(x) // batch * batch :] for x in kinds]
-    return torch.cat([full[shuffled(len(full), seed, epoch, _BATCHES)].flatten(), *rest]), view
+    order, view = shuffled_order(len(portrait), seed=seed, epoch=epoch)
+    groups = [order[portrait[order]], order[~portrait[order]]]
+    full = torch.cat([x[: len(x) // batch * batch].view(-1, batch) for x in groups])
+    rest = [x[len(x) // batch * batch :] for x in groups]
+    return torch.cat([full[permutation(len(full), seed, epoch, _BATCHES)].flatten(), *rest]), view
 
 
-def mixed(
+def labelled_share_order(
     labels: Int64[Tensor, "images ..."],
     *,
     share: float,
@@ -43,7 +50,19 @@ def mixed(
     seed: int,
     epoch: int,
 ) -> Pairs:
-    """`steps` batches, each with the same `share` of labelled images, at random places in it."""
+    """Return `steps` batches, each with the same share of labelled images at random rows.
+
+    Args:
+        labels: Labels of every image; -1 (`UNLABELLED`) where a label is not known.
+        share: Share of labelled images in a batch.
+        batch: Images per batch.
+        steps: Batches per epoch.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+
+    Raises:
+        DataError: A batch needs labelled or unlabelled images, and the data have none.
+    """
     known, count = labelled(labels), round(share * batch)
     pools = (
         (known, count, _LABELLED),
@@ -54,24 +73,26 @@ def mixed(
         for pool, count, use in pools
     ]
     index, view = (torch.cat(rows, dim=1) for rows in zip(*parts, strict=True))
-    # Processes and micro-batches take fixed places of a batch: each should get its part of both.
-    places = torch.stack([shuffled(batch, seed, epoch, _WITHIN, step) for step in range(steps)])
-    return index.gather(1, places).flatten(), view.gather(1, places).flatten()
+    # Processes and micro-batches take fixed rows of a batch: each should get its part of both.
+    rows = torch.stack(
+        [permutation(batch, seed, epoch, _WITHIN_BATCH, step) for step in range(steps)]
+    )
+    return index.gather(1, rows).flatten(), view.gather(1, rows).flatten()
 
 
 def _repeated(
     pool: Int64[Tensor, " images"], count: int, *, steps: int, seed: int, epoch: int, use: int
 ) -> tuple[Int64[Tensor, "steps count"], Int64[Tensor, "steps count"]]:
-    """`count` images of the pool for every step, reshuffled whenever all have been shown."""
+    """Return `count` images of the pool for every step; the pool is reshuffled when used up."""
     if count and not len(pool):
         kind = "labelled" if use == _LABELLED else "unlabelled"
         raise DataError(
             f"Each batch should hold {count} {kind} images, but the data have none; "
-            "change the labelled share or leave it out."
+            "change data.labelled_share or leave it out."
         )
     repeats = math.ceil(steps * count / len(pool)) if count else 0
-    rounds = [pool[shuffled(len(pool), seed, epoch, use, r)] for r in range(repeats)]
-    # An image shown twice in an epoch is shown in two views, never used in another epoch.
+    rounds = [pool[permutation(len(pool), seed, epoch, use, r)] for r in range(repeats)]
+    # An image that comes twice in an epoch comes in two views, neither used in another epoch.
     views = [torch.full_like(pool, epoch * repeats + r) for r in range(repeats)]
     index, view = (
         torch.cat([torch.empty(0, dtype=torch.int64), *x])[: steps * count] for x in (rounds, views)
@@ -79,6 +100,7 @@ def _repeated(
     return index.view(steps, count), view.view(steps, count)
 
 
-def shuffled(n: int, *counters: int) -> Int64[Tensor, " n"]:
+def permutation(n: int, *counters: int) -> Int64[Tensor, " n"]:
+    """Return a random permutation of 0 … n - 1 that depends on the counters alone."""
     generator = torch.Generator().manual_seed(int(counter_hash(*counters)))
     return torch.randperm(n, generator=generator)

@@ -1,8 +1,8 @@
-"""Random numbers without a generator: a hash of counters, the same in any order and process.
+"""Random numbers without a generator: hashes of counters, the same in any order and process.
 
-There is no state that could depend on what was drawn before. The hash is the finalizer of
-SplitMix64 (Steele, Lea, Flood 2014) applied once per counter; torch's int64 multiplication wraps
-around modulo 2^64, which is exactly the arithmetic the hash wants.
+A generator's state would depend on everything drawn before, and would have to be saved for a
+restart. The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014), applied once per
+counter; torch's int64 multiplication wraps around modulo 2^64, as SplitMix64 requires.
 """
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 
 
 def counter_hash(*counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-    """A hash of some counters, uniform over all 64-bit integers: SplitMix64 over a chain."""
+    """Hash a sequence of counters, such as (seed, image, view), to a uniform 64-bit integer."""
     state = torch.zeros((), dtype=torch.int64)
     for counter in counters:
-        state = (state ^ counter) - 0x61C8864680B583EB  # 0x9E37… as a signed number
+        # torch has no arithmetic on uint64: the constants of SplitMix64 are written as int64.
+        state = (state ^ counter) - 0x61C8864680B583EB  # 0x9E37…
         state = (state ^ _shift(state, 30)) * -0x40A7B892E31B1A47  # 0xBF58…
         state = (state ^ _shift(state, 27)) * -0x6B2FB644ECCEEE15  # 0x94D0…
         state = state ^ _shift(state, 31)
@@ -22,10 +23,10 @@ def counter_hash(*counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " ba
 
 
 def uniform(below: int, *counters: int | Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-    """An integer in [0, below) for the counters; its bias is below 2^-50 for `below` < 2^13."""
+    """Hash counters to a uniform integer in [0, below); bias < 2^-50 for `below` < 2^13."""
     return _shift(counter_hash(*counters), 1) % below
 
 
 def _shift(x: Int64[Tensor, " batch"], bits: int) -> Int64[Tensor, " batch"]:
-    # torch shifts the sign in from the left; the hash wants zeros there.
+    """Shift right logically: torch's own shift copies the sign bit in from the left."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,4 +1,8 @@
-"""What is done to images shown one by one: the transforms of torchvision, the slow one faster."""
+"""Transforms of single images: those of torchvision, with a faster random resized crop.
+
+The names and attributes of the classes here are part of `Views.description`, which stored teacher
+outputs are compared by.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal, final
@@ -17,13 +21,20 @@ Augment = Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "s
 PAD = 4
 """Margin in pixels of `crop_flip`."""
 _GREY = (124, 116, 104)
-"""What an image is padded with: the mean of ImageNet, which networks see as zero."""
-# timm and torchvision resize to 256 before they cut 224 pixels.
+"""Padding colour: the mean of ImageNet, which is zero after a network's normalisation."""
 _MARGIN = 256 / 224
+"""Resize before the centre crop: timm and torchvision resize to 256 and crop 224 pixels."""
 
 
 def clean(size: int, *, native: int | None, augment: Augment = "none") -> v2.Transform:
-    """An image as evaluation shows it; whole if it has the right size by nature, or is squashed."""
+    """Return the transform of evaluation: resize and centre crop, nothing random.
+
+    Args:
+        size: Side of the result in pixels.
+        native: Side of the images if all are squares of one size; images of the right size are not
+            cropped.
+        augment: Augmentation in training; with `squash_flip`, evaluation squashes too.
+    """
     if augment == "squash_flip":
         return v2.Resize((size, size), antialias=True)
     shorter = size if native == size else round(size * _MARGIN)
@@ -33,10 +44,16 @@ def clean(size: int, *, native: int | None, augment: Augment = "none") -> v2.Tra
 def augmented(
     augment: Augment, size: int, *, native: int | None, jitter: float
 ) -> list[v2.Transform]:
-    """What is done to an image in training; colours change last, by the strength `jitter`.
+    """Return the transforms of training, in order; the colour jitter comes last.
+
+    Args:
+        augment: Name of the augmentation.
+        size: Side of the result in pixels.
+        native: Side of the images if all are squares of one size.
+        jitter: Strength of the colour jitter; 0 leaves it out.
 
     Raises:
-        DataError: The strength is negative, or only images with boxes are augmented so.
+        DataError: The jitter is negative, or the augmentation is only for images with boxes.
     """
     whole, mirror = clean(size, native=native, augment=augment), v2.RandomHorizontalFlip()
     steps: dict[Augment, list[v2.Transform]] = {
@@ -46,100 +63,102 @@ def augmented(
         "crop_flip": [whole, v2.RandomCrop(size, padding=PAD), mirror],
         "resized_crop": [RandomResizedCrop(size, antialias=True), mirror],
     }
-    return chosen(steps, augment) + colour(jitter)
+    return select(steps, augment) + colour_jitter(jitter)
 
 
-def chosen(steps: Mapping[Augment, list[v2.Transform]], augment: Augment) -> list[v2.Transform]:
-    """The steps of one way to augment; `DataError` if the images cannot be augmented so."""
+def select(steps: Mapping[Augment, list[v2.Transform]], augment: Augment) -> list[v2.Transform]:
+    """Return the transforms of one augmentation; `DataError` if these images cannot have it."""
     if augment not in steps:
         raise DataError(
-            f"data.augment is {augment}, which these images cannot be shown with; "
-            f"they can with: {', '.join(steps)}."
+            f"data.augment is {augment}, which does not work for these images; "
+            f"use one of: {', '.join(steps)}."
         )
     return steps[augment]
 
 
-def colour(jitter: float) -> list[v2.Transform]:
-    """A random change of brightness, contrast and saturation; none at strength 0."""
-    if jitter < 0:
-        raise DataError(f"data.jitter is {jitter}, but a strength is 0 or above.")
-    change = v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)
-    return [change] if jitter else []
+def colour_jitter(strength: float) -> list[v2.Transform]:
+    """Return a random change of brightness, contrast and saturation; no transform at strength 0."""
+    if strength < 0:
+        raise DataError(f"data.jitter is {strength}; a strength must be 0 or above.")
+    jitter = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
+    return [jitter] if strength else []
 
 
 @final
 class RandomResizedCrop(v2.RandomResizedCrop):  # type: ignore[misc]
-    """Torchvision's, which can also read no more of an image than it shows."""
+    """Torchvision's random resized crop, which can also read just the crop from a source."""
 
     def of(self, source: Source, i: int) -> UInt8[Tensor, "3 size size"]:
-        """What it shows of image number `i`."""
-        return resized(source.part(i, self.box), self.size)
+        """Return a random resized crop of image `i`, equal to the transform of the whole image."""
+        return resize(source.crop(i, self.choose), self.size)
 
-    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a random part of an image of this size."""
+    def choose(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Draw top, left, height and width of a random crop of an image of this size."""
+        # make_params reads nothing but the shape: a tensor on "meta" has no memory.
         drawn = self.make_params([torch.empty(3, height, width, device="meta")])
         return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
 
 
 @final
 class ScaleJitter(v2.Transform):  # type: ignore[misc]
-    """Large-scale jitter of an image with objects, cut or padded to its own size at random.
+    """Large-scale jitter of an image with objects: resize, then crop or pad to the original size.
 
-    Objects that fall out of it are dropped with all that is said of them.
+    Objects that fall outside the crop are dropped from every entry of the target.
     """
 
     def __init__(self, *, scales: tuple[float, float] = (0.1, 2.0)) -> None:
-        """A jitter in the range of Ghiasi et al. (2021)."""
+        """Jitter in the given range of scales; the default is that of Ghiasi et al. (2021)."""
         super().__init__()
         self.scales = scales
 
     def forward(self, image: tv_tensors.Image, target: dict[str, Any]) -> Any:
-        """The image and its target, from torch's generator."""
+        """Return the jittered image and its target; random numbers come from torch's generator."""
         height, width = image.shape[-2:]
-        # Of an image of few pixels, something has to be left.
+        # At least two pixels of a very small image have to remain.
         least, most = (max(scale, 2 / min(height, width)) for scale in self.scales)
         steps = [
             v2.ScaleJitter((width, height), (least, most)),
             v2.RandomCrop((height, width), pad_if_needed=True, fill=_GREY),
             v2.SanitizeBoundingBoxes(labels_getter=_columns),
         ]
-        return moved(v2.Compose(steps), image, target)
+        return transform_pair(v2.Compose(steps), image, target)
 
 
-def _columns(shown: tuple[Any, dict[str, Any]]) -> list[Tensor]:
-    """What a target says of each object, beside its box."""
-    return [value for name, value in shown[1].items() if name != "boxes"]
+def _columns(pair: tuple[Any, dict[str, Any]]) -> list[Tensor]:
+    """Return all entries of a target but the boxes: dropping a box drops its row in each."""
+    return [value for name, value in pair[1].items() if name != "boxes"]
 
 
-def moved(transform: v2.Transform, image: Tensor, target: dict[str, Any]) -> Any:
-    """An image and its target after a transform; areas of objects change as those of their boxes.
+def transform_pair(transform: v2.Transform, image: Tensor, target: dict[str, Any]) -> Any:
+    """Transform an image and its target; areas of objects scale with the areas of their boxes.
 
-    An image cut at its border takes the same share of an object and of its box.
+    Cropping is assumed to remove the same share of an object and of its box.
     """
-    share = target["areas"] / _extent(target["boxes"])
+    # As shares of their boxes, areas go through the transform unchanged.
+    share = target["areas"] / _box_areas(target["boxes"])
     image, target = transform(image, target | {"areas": share})
-    return image, target | {"areas": target["areas"] * _extent(target["boxes"])}
+    return image, target | {"areas": target["areas"] * _box_areas(target["boxes"])}
 
 
-def scaled(target: Any, size: tuple[int, int]) -> Any:
-    """What is known of an image, when that has height and width `size`."""
+def resize_target(target: Any, size: tuple[int, int]) -> Any:
+    """Return the target of an image that was resized to height and width `size`."""
     if not isinstance(target, dict) or "boxes" not in target:
         return target
     # Without an image, torchvision would resize whatever tensor it meets first.
-    return moved(v2.Resize(size), tv_tensors.Image(torch.empty(1, 1, 1)), target)[1]
+    return transform_pair(v2.Resize(size), tv_tensors.Image(torch.empty(1, 1, 1)), target)[1]
 
 
-def _extent(boxes: Tensor) -> Float[Tensor, " objects"]:
+def _box_areas(boxes: Tensor) -> Float[Tensor, " objects"]:
     left, top, right, bottom = boxes.as_subclass(Tensor).unbind(1)
     return (right - left) * (bottom - top)
 
 
-def resized(
+def resize(
     image: UInt8[Tensor, "3 height width"], size: tuple[int, int]
 ) -> UInt8[Tensor, "3 new_height new_width"]:
-    """An image of another size, smoothed where it shrinks; to the bit as torchvision does it.
+    """Resize an image with antialiasing, to the bit as torchvision does.
 
-    PyTorch resizes uint8 images fastest if the colours of a pixel lie side by side.
+    PyTorch resizes uint8 images fastest in the channels-last layout.
     """
     packed = image[None].contiguous(memory_format=torch.channels_last)
     return F.interpolate(packed, size, mode="bilinear", antialias=True)[0]

@@ -1,4 +1,4 @@
-"""Whether the labels of the data mean to a network, or to other images, what they mean here."""
+"""Check that class numbers mean the same in the data and in a network or another split."""
 
 from collections.abc import Sequence
 
@@ -6,35 +6,38 @@ from understudy.errors import DataError
 
 
 def check(classes: Sequence[str], others: Sequence[str], *, of: str = "teacher") -> None:
-    """Refuse other classes than those of the data, or the same in another order.
+    """Refuse classes that differ from those of the data in number, name or order.
 
-    Class names that are only numbers say nothing but how many there are. Nothing is checked if
+    Where the names of one side are only numbers, only the count is compared. Nothing is checked if
     either side does not know its classes.
 
     Args:
-        classes: Of the data.
-        others: Of what the data are for.
-        of: What that is.
+        classes: Class names of the data.
+        others: Class names of what the data are for.
+        of: What the data are for, as errors call it: `teacher`, `student`, `training split`.
 
     Raises:
-        DataError: Another number of classes, other names, or another order.
+        DataError: The classes differ in number, name or order.
     """
     if not classes or not others:
         return
     if len(classes) != len(others):
         raise DataError(
-            f"The data have {len(classes)} classes but the {of} {len(others)}; use data of the "
-            f"classes of the {of}, or another {of}."
+            f"The data have {len(classes)} classes but the {of} has {len(others)}; use data with "
+            f"the classes of the {of}, or another {of}."
         )
-    if all(c.isdecimal() for c in classes) or all(c.isdecimal() for c in others):
+    if all(name.isdecimal() for name in classes) or all(name.isdecimal() for name in others):
         return
-    for i, (here, there) in enumerate(zip(classes, others, strict=True)):
-        if here != there:
-            first = f"class {i} is {here!r} in the data but {there!r} to the {of}"
+    for i, (name, other) in enumerate(zip(classes, others, strict=True)):
+        if name != other:
+            first = f"class {i} is {name!r} in the data but {other!r} for the {of}"
             raise DataError(_difference(first, of, reordered=sorted(classes) == sorted(others)))
 
 
 def _difference(first: str, of: str, *, reordered: bool) -> str:
     if reordered:
-        return f"The classes have another order: {first}; name the class folders in its order."
-    return f"The classes have other names: {first}; rename the classes or take another {of}."
+        return (
+            f"The classes are in another order: {first}; rename the class folders so that they "
+            "sort in its order."
+        )
+    return f"The classes have other names: {first}; rename the classes or use another {of}."

@@ -1,15 +1,15 @@
-"""Images kept decoded in one file: each is decoded once, by whichever process needs it first.
+"""Disk cache of decoded images: each is decoded once, by the first process that needs it.
 
-The folder of a store holds
+The folder of a cache holds
 
-    manifest.json   what the images are: their number, digest, and the side they are reduced to
-    sides.npy       height and width of every image
-    images.bin      one record for every image: a checksum, then its pixels, colours side by side
+    manifest.json   what the cache depends on: number and digest of the images, `data.decoded_side`
+    sides.npy       height and width of every image as stored, int64, (images, 2)
+    images.bin      one record per image: a checksum of 8 bytes, then its pixels, channels last
 
-`images.bin` has its full size from the start, as a hole that takes no room. The pixels of an image
-are written before its checksum, so that a process killed in between leaves an image that counts
-as missing. Without a side, what is kept is what the decoder gave, and training is the same to the
-bit with a store and without.
+`images.bin` is a sparse file of its full size from the start, which needs no disk space until it
+is written. The pixels of an image are written before its checksum, so that a process killed in
+between leaves an image that counts as missing. Without `data.decoded_side`, the cache holds exactly
+the decoder's output, and training is the same to the bit with and without it.
 """
 
 import errno
@@ -25,27 +25,27 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from understudy.data._transforms import resized, scaled
-from understudy.data.source import Box, Source, short_digest
+from understudy.data._transforms import resize, resize_target
+from understudy.data.source import ChooseCrop, Source, short_digest
 from understudy.errors import DataError
 
 _WORD = 8
-"""Bytes of a checksum; records are filled up to a multiple of it."""
+"""Bytes of a checksum; records are padded to a multiple, so that they can be summed as uint64."""
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @final
 class DecodedSource(Source):
-    """The images of another source, kept decoded in a folder.
+    """Images of another source, read from a disk cache of decoded images.
 
     Args:
-        source: Where an image comes from that is not kept yet.
-        folder: Place of the store; made if there is none.
-        side: Shorter side in pixels to which larger images are reduced; None keeps them whole.
+        source: Source of the images that are not in the cache yet.
+        folder: Folder of the cache; created if it does not exist.
+        side: Shorter side in pixels to which larger images are reduced; None stores the full size.
 
     Raises:
-        DataError: The folder holds other images (the difference is named), cannot be written, or
-            its disk has no room for all of them.
+        DataError: The folder holds other images (the error names the difference), cannot be
+            written, or its disk has no space for all images.
     """
 
     pixels = None
@@ -57,56 +57,57 @@ class DecodedSource(Source):
         if not (folder / "manifest.json").is_file():
             _create(folder, self._manifest, _reduced(source.sides(), side))
         _refuse(folder, self._manifest)
-        self._sides: Int64[Tensor, "images 2"] = torch.from_numpy(_sides_in(folder))
+        self._sides: Int64[Tensor, "images 2"] = torch.from_numpy(_read_sides(folder))
         self._offsets = _offsets(self._sides).tolist()
-        self._bytes = _mapped(self._file, self._offsets[-1])
-        # Shared with worker processes, so that each image is checked once and not once an epoch.
+        self._bytes = _map(self._file, self._offsets[-1])
+        # In shared memory: worker processes start anew in every epoch, and each image should be
+        # verified once.
         self._intact = torch.zeros(len(source), dtype=torch.bool)
         self._intact.share_memory_()  # type: ignore[no-untyped-call]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker process opens the folder anew."""
-        return _opened, (self.source, self.folder, self.side)
+        """Let a worker process map the file itself: pickled, the map would become a copy."""
+        return _open, (self.source, self.folder, self.side)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
-        """Image number `i`, decoded and kept if it is met for the first time.
+        """Return image `i`; decode and store it on first access.
 
         Raises:
-            DataError: It is kept but its bytes are damaged, or cannot be decoded or kept.
+            DataError: The stored bytes are damaged, or the image cannot be decoded or stored.
         """
-        return self.part(i, lambda height, width: (0, 0, height, width))
+        return self.crop(i, lambda height, width: (0, 0, height, width))
 
-    def part(self, i: int, choose: Box) -> UInt8[Tensor, "3 part_height part_width"]:
-        """A part of image number `i`; no more is read, once the image is known to be intact."""
+    def crop(self, i: int, choose: ChooseCrop) -> UInt8[Tensor, "3 crop_height crop_width"]:
+        """Return a crop of image `i`; of a verified image, no more than the crop is read."""
         if not self._intact[i]:
-            self._check(i)
+            self._ensure_intact(i)
         height, width = self._sides[i].tolist()
         start = self._offsets[i] + _WORD
         image = self._bytes[start : start + height * width * 3].reshape(height, width, 3)
         top, left, height, width = choose(height, width)
-        # A copy, since what is mapped from the file cannot be written.
-        part = np.array(image[top : top + height, left : left + width])
-        return torch.from_numpy(part).permute(2, 0, 1)
+        # A copy: the file is mapped read-only, which a tensor cannot be.
+        crop = np.array(image[top : top + height, left : left + width])
+        return torch.from_numpy(crop).permute(2, 0, 1)
 
     def target(self, i: int) -> Any:
-        """What the source knows of image `i`, its boxes as the image is kept."""
+        """Return the source's target of image `i`, resized as the stored image."""
         target = self.source.target(i)
         height, width = self._sides[i].tolist()
-        return target if self.side is None else scaled(target, (height, width))
+        return target if self.side is None else resize_target(target, (height, width))
 
     def sides(self) -> Int64[Tensor, "images 2"]:
-        """Height and width of every image as it is kept."""
+        """Return height and width of every image as stored."""
         return self._sides
 
     @cached_property
     def images_digest(self) -> str:
-        """That of the source, unless its images are reduced."""
-        whole = self.source.images_digest
-        return short_digest(whole, self.side) if self.side else whole
+        """The digest of the source, combined with the side to which its images are reduced."""
+        digest = self.source.images_digest
+        return short_digest(digest, self.side) if self.side else digest
 
     @property
     def targets_digest(self) -> str:
-        """That of the source: boxes follow the images."""
+        """The digest of the source: resized targets follow from the source's and the images."""
         return self.source.targets_digest
 
     @property
@@ -121,38 +122,40 @@ class DecodedSource(Source):
             "data.decoded_side": self.side,
         }
 
-    def _check(self, i: int) -> None:
-        """Image number `i` is kept and intact from now on; `DataError` if it cannot be."""
+    def _ensure_intact(self, i: int) -> None:
+        """Verify the checksum of image `i`, or decode and store the image if it is missing."""
         start, end = self._offsets[i : i + 2]
         checksum, content = np.split(self._bytes[start:end], [_WORD])
         if not checksum.any():
+            # Pixels first: a record counts as stored from the moment it has a checksum.
             _write(self._file, start + _WORD, content := self._decoded(i, end - start - _WORD))
             _write(self._file, start, _checksum(content))
         elif (checksum != _checksum(content)).any():
-            raise _damaged(self._file, f"image {i} is not what was stored")
+            raise _damaged(self._file, f"the checksum of image {i} does not match")
         self._intact[i] = True
 
     def _decoded(self, i: int, count: int) -> _Bytes:
-        """The pixels of image number `i`, with zeros after them up to `count` bytes."""
+        """Decode image `i` and reduce it; return its pixels, padded with zeros to `count` bytes."""
         image, (height, width) = self.source.image(i), self._sides[i].tolist()
         if self.side and min(image.shape[1:]) > self.side:
-            image = resized(image, (height, width))
+            image = resize(image, (height, width))
         if image.shape != (3, height, width):
             raise DataError(
-                f"Image {i} has {image.shape[1]} × {image.shape[2]} pixels, and had {height} × "
-                f"{width} when {self.folder} was made: the images have changed. Delete that folder."
+                f"Image {i} has {image.shape[1]} × {image.shape[2]} pixels, but had {height} × "
+                f"{width} when {self.folder} was created: the images have changed. Delete that "
+                "folder."
             )
         content = np.zeros(count, np.uint8)
         content[: image.numel()] = image.permute(1, 2, 0).reshape(-1)
         return content
 
 
-def _opened(source: Source, folder: Path, side: int | None) -> DecodedSource:
+def _open(source: Source, folder: Path, side: int | None) -> DecodedSource:
     return DecodedSource(source, folder, side=side)
 
 
 def _reduced(sides: Int64[Tensor, "images 2"], side: int | None) -> Int64[Tensor, "images 2"]:
-    """Height and width of images whose shorter side is at most `side`."""
+    """Return heights and widths after images are reduced to a shorter side of at most `side`."""
     if side is None:
         return sides
     shorter = sides.amin(1, keepdim=True)
@@ -161,31 +164,36 @@ def _reduced(sides: Int64[Tensor, "images 2"], side: int | None) -> Int64[Tensor
 
 
 def _offsets(sides: Int64[Tensor, "images 2"]) -> Int64[Tensor, " images_and_one"]:
-    """Where the record of every image starts, and where the last ends."""
+    """Return the byte at which each record starts, and the end of the last one."""
     words = (3 * sides.prod(1) + 2 * _WORD - 1) // _WORD
     return torch.cat([torch.zeros(1, dtype=torch.int64), (words * _WORD).cumsum(0)])
 
 
 def _checksum(content: _Bytes) -> _Bytes:
-    """Eight bytes that one changed word always changes: the sum of all; never 0, which is missing.
+    """Return the sum of all 8-byte words, which changes with any single word.
 
-    A stronger one would take longer than to crop and resize the image.
+    A stronger checksum would take longer than crop and resize of the image.
     """
     total = int(content.view(np.uint64).sum())
+    # Zeros mean that the image is missing.
     return np.array([total or 1], np.uint64).view(np.uint8)
 
 
 def _create(folder: Path, manifest: dict[str, Any], sides: Int64[Tensor, "images 2"]) -> None:
-    """An empty store, made beside its place and moved there: several processes may try at once."""
+    """Create an empty cache.
+
+    It is made in a folder of this process and then renamed, since several processes may create it
+    at the same time: the first one wins, and the others use its folder.
+    """
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         needed, free = int(_offsets(sides)[-1]), shutil.disk_usage(partial).free
         if needed > free:
             raise DataError(
-                f"The decoded images need {needed:,} bytes and the disk of {folder} has {free:,} "
-                "free: set data.decoded_side to keep them smaller, name another folder by "
-                "data.decoded, or leave it out."
+                f"The decoded images need {needed:,} bytes, but the disk of {folder} has {free:,} "
+                "free: set data.decoded_side to store smaller images, or data.decoded to another "
+                "folder, or leave it out."
             )
         np.save(partial / "sides.npy", sides.numpy())
         with (partial / "images.bin").open("wb") as file:
@@ -194,26 +202,26 @@ def _create(folder: Path, manifest: dict[str, Any], sides: Int64[Tensor, "images
         partial.rename(folder)
     except OSError as error:
         if not (folder / "manifest.json").is_file():
-            raise _unwritten(folder, error) from error
+            raise _not_written(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _refuse(folder: Path, manifest: dict[str, Any]) -> None:
-    """Name the first difference between the images a store was made for and those asked for."""
+    """Refuse a cache of other images; the error names the first difference."""
     try:
         stored = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as error:
         raise _damaged(folder / "manifest.json", error) from error
-    for key, wanted in manifest.items():
-        if stored.get(key) != wanted:
+    for key, value in manifest.items():
+        if stored.get(key) != value:
             raise DataError(
-                f"{folder} keeps other images, decoded: the {key} is {stored.get(key)} there and "
-                f"{wanted} here. Delete it, or name another folder by data.decoded."
+                f"{folder} holds other decoded images: its {key} is {stored.get(key)}, and that of "
+                f"this run is {value}. Delete it, or set data.decoded to another folder."
             )
 
 
-def _sides_in(folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _read_sides(folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
     try:
         sides: np.ndarray[Any, np.dtype[np.int64]] = np.load(folder / "sides.npy")
     except (OSError, ValueError, EOFError) as error:
@@ -221,16 +229,21 @@ def _sides_in(folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
     return sides
 
 
-def _mapped(file: Path, count: int) -> _Bytes:
+def _map(file: Path, count: int) -> _Bytes:
+    """Map the file into memory, so that a crop reads only its own pages.
+
+    Images that other processes write later appear in the map.
+    """
     try:
         content: _Bytes = np.memmap(file, np.uint8, mode="r", shape=(count,))
     except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
+    # Slices of a plain array are faster than those of np.memmap, which is a subclass.
     return content.view(np.ndarray)
 
 
 def _write(file: Path, offset: int, content: _Bytes) -> None:
-    """Replace some bytes in one write; `DataError` if the disk is full or read-only."""
+    """Overwrite the bytes at an offset; `DataError` if the disk is full or read-only."""
     try:
         handle = os.open(file, os.O_WRONLY)
         try:
@@ -239,18 +252,17 @@ def _write(file: Path, offset: int, content: _Bytes) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise _unwritten(file.parent, error) from error
+        raise _not_written(file.parent, error) from error
 
 
 def _damaged(file: Path, reason: object) -> DataError:
     return DataError(
-        f"{file} is damaged ({reason}): delete {file.parent}; it is filled again as training goes "
-        "on."
+        f"{file} is damaged ({reason}): delete {file.parent}; training fills it again."
     )
 
 
-def _unwritten(folder: Path, error: OSError) -> DataError:
+def _not_written(folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"Decoded images cannot be kept in {folder} ({error.strerror}); those kept there are "
-        "intact. Free some space, name another folder by data.decoded, or leave it out."
+        f"Decoded images cannot be stored in {folder} ({error.strerror}); those already stored are "
+        "intact. Free some space, set data.decoded to another folder, or leave it out."
     )

@@ -1,4 +1,4 @@
-"""The loader: which images come in which batch, on which process, in which view."""
+"""The loader: batches of views, in an order that depends on seed and epoch alone."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,32 +11,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from understudy.batch import Batch, Mixed, Objects
-from understudy.data._order import Pairs, grouped, mixed, plain
-from understudy.data.mixup import Blend, Mixing, mirrored
-from understudy.data.views import CLEAN, MemoryViews, Shown, Views
+from understudy.data._order import Pairs, grouped_order, labelled_share_order, shuffled_order
+from understudy.data.mixup import Blend, Mixing, mirrored_rows
+from understudy.data.views import CLEAN, MemoryViews, ViewBatch, Views
 from understudy.errors import DataError, RecipeError, UnderstudyError
 
-Show = Callable[[Tensor, Tensor], Shown]
-"""Images by two numbers each."""
+_Request = tuple[Tensor, Tensor, Blend | None]
+"""Image numbers and numbers for `Views.show` of one micro-batch, and how to mix it."""
 
+_Response = tuple[Tensor, Objects | None] | UnderstudyError
+"""Images of one micro-batch, with their objects for detection; or the error that prevented them."""
 
-_Asked = tuple[Tensor, Tensor, Blend | None]
-"""Images by two numbers each, and how they are mixed."""
-
-_Given = tuple[Tensor, Objects | None] | UnderstudyError
-"""Images with their objects, if these are asked for; or why there are none."""
-
-_NOTHING: Pairs = (torch.empty(0, dtype=torch.int64),) * 2
+_NO_PAIRS: Pairs = (torch.empty(0, dtype=torch.int64),) * 2
 
 
 @final
 class Loader:
     """Batches of an epoch, as a pure function of (seed, epoch).
 
-    Any worker count, any process count and a restart anywhere give the same images: global batch
-    b is the same for every `world`, rank r takes its rows r, r + world, …, and its micro-batches
-    are contiguous parts of those. Where images are mixed, it takes both rows of the pairs
-    r, r + world, …
+    Any number of workers and processes, and a restart at any step, give the same images: global
+    batch b is the same for every `world`, rank r takes its rows r, r + world, …, and its
+    micro-batches are contiguous parts of those. With mixup or cutmix, rank r takes the pairs of
+    mixed images r, r + world, …
     """
 
     def __init__(
@@ -57,38 +53,39 @@ class Loader:
         world: int = 1,
         workers: int = 0,
     ) -> None:
-        """A loader of all images that have a place in `labels`.
+        """Check that every process gets enough images.
 
         Args:
-            views: What shows the images.
-            labels: Class of every image, or whether it has each of some classes; `UNLABELLED` (-1)
-                where it is not known.
+            views: Views of the images.
+            labels: Class of every image, or a row of 1 (present), 0 (absent) for several classes;
+                `UNLABELLED` (-1) where it is not known.
             batch: Images per optimizer step, over all processes.
             seed: Seed of the order.
-            shuffle: Random order, and a last batch too small for every micro-batch to hold two
-                images is left out; otherwise all images in their own order.
-            portrait: Which images are higher than wide, and share random batches with their like.
+            shuffle: Random order, without a last batch in which a micro-batch would hold fewer
+                than two images; otherwise all images in the order of the source.
+            portrait: True for every image that is higher than wide; random batches then hold
+                images of one orientation. None ignores orientation.
             labelled_share: Share of labelled images in every batch, which are repeated within an
-                epoch as often as that needs; None takes all images as they come.
-            mixing: How the images of an epoch are mixed with each other, if they are.
+                epoch as often as needed; None shows every image once.
+            mixing: Mixup and cutmix; None or false mixes nothing.
             smoothing: Share of every label that is spread over all classes.
             drop_last: Leave out the last batch if it is smaller than the others, as some of the
                 papers do.
             accumulate: Micro-batches per optimizer step and process.
             rank: Number of this process.
-            world: How many processes there are.
-            workers: Processes that decode image files; pixels in memory need none.
+            world: Number of processes.
+            workers: Worker processes that decode images; not used for pixels in memory.
 
         Raises:
-            DataError: There are too few images for a single step, or to mix in a batch.
-            RecipeError: A smoothing outside of [0, 1).
+            DataError: There are too few images for a single step, or too few in a batch to mix.
+            RecipeError: The smoothing is outside [0, 1).
         """
         self.views, self.labels = views, labels
         self.batch, self.seed, self.shuffle, self.portrait = batch, seed, shuffle, portrait
         self.labelled_share, self.mixing, self.smoothing = labelled_share, mixing, smoothing
         self.drop_last = drop_last
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
-        self._upcoming = _NOTHING
+        self._upcoming = _NO_PAIRS
         if drop_last and len(labels) < batch:
             raise DataError(
                 f"There are {len(labels)} images and a batch is {batch}, so that "
@@ -96,8 +93,8 @@ class Loader:
             )
         if len(self) == 0:
             raise DataError(
-                f"There are {len(labels)} images, too few for a batch on which {world} processes × "
-                f"{accumulate} micro-batches see two images each; give more images."
+                f"There are {len(labels)} images, too few for a batch in which {world} processes × "
+                f"{accumulate} micro-batches get two images each; use more images."
             )
         if not 0 <= smoothing < 1:
             raise RecipeError(
@@ -105,45 +102,48 @@ class Loader:
             )
         if mixing and batch < 2 * world * accumulate:
             raise DataError(
-                f"A batch of {batch} images has no pair to mix for each of {world} processes × "
+                f"A batch of {batch} images has too few pairs to mix for {world} processes × "
                 f"{accumulate} micro-batches; use a batch of {2 * world * accumulate} or more."
             )
 
     def __len__(self) -> int:
-        """Optimizer steps per epoch."""
+        """Number of optimizer steps per epoch."""
         full, rest = divmod(len(self.labels), self.batch)
         if self.drop_last:
             return full
         if self.shuffle and self.labelled_share is None:
-            # Batch normalisation cannot train on a single image.
+            # Each micro-batch needs two images: batch normalisation cannot train on one.
             return full + (rest >= 2 * self.world * self.accumulate)
         return full + (rest > 0)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[list[Batch]]:
-        """The steps of an epoch from step `start`: of each, the micro-batches of this process."""
+        """Yield the micro-batches of this process, step by step, from step `start` of an epoch."""
         index, view = self._order(number)
         steps = [self._micro_batches(index, view, b) for b in range(start, len(self))]
         pairs = [pair for step in steps for pair in step]
-        drawn = zip(steps, self._blends(number)[start:], strict=True)
-        blends = [blend for step, blend in drawn for _ in step]
-        places = self._places(pairs)
-        batches, (rows, numbers) = self._shown(pairs, places, blends), _joined(places)
-        given = 0
+        step_blends = zip(steps, self._blends(number)[start:], strict=True)
+        blends = [blend for step, blend in step_blends for _ in step]
+        numbered = self._numbered(pairs)
+        batches, (images, numbers) = self._batches(pairs, numbered, blends), _concatenated(numbered)
+        done = 0
         for step in steps:
-            given += sum(len(part) for part, _ in step)
-            self._upcoming = rows[given:], numbers[given:]
+            done += sum(len(part) for part, _ in step)
+            self._upcoming = images[done:], numbers[done:]
             yield list(islice(batches, len(step)))
 
     def epoch_order(self, number: int) -> Pairs:
-        """All that one process shows in an epoch, one step after the other: `(index, number)`."""
+        """Return all views of an epoch over all processes, step by step: `(index, number)`.
+
+        Views are numbered for `Views.show`.
+        """
         index, view = self._order(number)
         count = min(len(index), len(self) * self.batch)
         return index[:count], self.views.number(index[:count], view[:count])
 
     def upcoming(self) -> Pairs:
-        """What this process will show in this epoch after the step given last: `(index, number)`.
+        """Return the views of this process after the last step of `epoch`: `(index, number)`.
 
-        Views are numbered as `Views.show` knows them.
+        Views are numbered for `Views.show`. None are left after the last step of an epoch.
         """
         return self._upcoming
 
@@ -153,10 +153,12 @@ class Loader:
         augmented: bool,
         stored: Callable[[Tensor, Tensor], bool] = lambda index, view: False,
     ) -> Iterator[Batch]:
-        """This process's share of all images, each once and in order: in its view 0, or clean.
+        """Yield this process's share of all images once, in the order of the source.
 
-        A batch of which `stored(index, view)` is true is not shown: its images are an empty tensor
-        `(batch, 3, 0, 0)`.
+        Args:
+            augmented: Yield view 0 of each image; otherwise the clean view.
+            stored: True for the `(index, view)` of a batch whose images are not needed, since its
+                teacher outputs are stored: its `images` are an empty tensor `(batch, 3, 0, 0)`.
         """
         index = torch.arange(len(self.labels))
         view = torch.full_like(index, 0 if augmented else CLEAN)
@@ -165,26 +167,27 @@ class Loader:
         shares = [share for share in shares if len(share[0])]
         missing = [not stored(*share) for share in shares]
         needed = list(compress(shares, missing))
-        shown = self._shown(needed, self._places(needed), [None] * len(needed))
-        for share, unknown in zip(shares, missing, strict=True):
-            yield next(shown) if unknown else self._unseen(*share)
+        batches = self._batches(needed, self._numbered(needed), [None] * len(needed))
+        for share, is_missing in zip(shares, missing, strict=True):
+            yield next(batches) if is_missing else self._without_images(*share)
 
-    def show(self, places: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
-        """The views that have some places, `(index, number)` as `Views.show` knows them."""
-        return (_checked(x)[0] for x in self._images([(*place, None) for place in places]))
+    def show(self, numbered: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
+        """Yield batches of images, given by `(index, number)` for `Views.show`."""
+        return (_unwrap(x)[0] for x in self._responses([(*pair, None) for pair in numbered]))
 
-    def _unseen(self, index: Tensor, view: Tensor) -> Batch:
+    def _without_images(self, index: Tensor, view: Tensor) -> Batch:
         return Batch(torch.empty(len(index), 3, 0, 0), self.labels[index], index, view)
 
     def _order(self, epoch: int) -> Pairs:
+        """Return image and view of every row of an epoch, over all processes."""
         if not self.shuffle:
             index = torch.arange(len(self.labels))
             return index, torch.full_like(index, epoch)
         if self.labelled_share is None:
             if self.portrait is not None:
-                return grouped(self.portrait, batch=self.batch, seed=self.seed, epoch=epoch)
-            return plain(len(self.labels), seed=self.seed, epoch=epoch)
-        return mixed(
+                return grouped_order(self.portrait, batch=self.batch, seed=self.seed, epoch=epoch)
+            return shuffled_order(len(self.labels), seed=self.seed, epoch=epoch)
+        return labelled_share_order(
             self.labels,
             share=self.labelled_share,
             batch=self.batch,
@@ -201,24 +204,25 @@ class Loader:
         return [(index[rows], view[rows]) for rows in self._rows(len(index))]
 
     def _rows(self, batch: int) -> list[Int64[Tensor, " rows"]]:
-        """Places in a batch that this process takes, one tensor for each of its micro-batches."""
+        """Return the rows of a batch that this process takes, one tensor per micro-batch."""
         if self.mixing:
-            return mirrored(batch, rank=self.rank, world=self.world, parts=self.accumulate)
+            return mirrored_rows(batch, rank=self.rank, world=self.world, parts=self.accumulate)
         rows = torch.arange(batch)[self.rank :: self.world]
         return [part for part in rows.tensor_split(self.accumulate) if len(part)]
 
     def _blends(self, epoch: int) -> Sequence[Blend | None]:
-        """How every step of an epoch is mixed."""
+        """Return the blend of every step of an epoch; None mixes nothing."""
         if not self.mixing:
             return [None] * len(self)
         return self.mixing.blends(self.views.size, seed=self.seed, epoch=epoch, steps=len(self))
 
-    def _shown(
-        self, pairs: Sequence[Pairs], places: Sequence[Pairs], blends: Sequence[Blend | None]
+    def _batches(
+        self, pairs: Sequence[Pairs], numbered: Sequence[Pairs], blends: Sequence[Blend | None]
     ) -> Iterator[Batch]:
-        shown = self._images([(*place, b) for place, b in zip(places, blends, strict=True)])
+        """Yield the batches of `(index, view)` pairs, whose views `_numbered` has numbered."""
+        requests = [(*pair, blend) for pair, blend in zip(numbered, blends, strict=True)]
         for (index, view), blend, (images, objects) in zip(
-            pairs, blends, map(_checked, shown), strict=True
+            pairs, blends, map(_unwrap, self._responses(requests)), strict=True
         ):
             labels, mixed = self.labels[index], None
             if blend is not None:
@@ -226,53 +230,54 @@ class Loader:
             batch = Batch(images, labels, index, view, mixed, self.smoothing, objects)
             yield batch.to(images.device, torch.preserve_format)
 
-    def _places(self, pairs: Sequence[Pairs]) -> list[Pairs]:
-        """The pairs with the number of each view, all at once: small batches are slow to hash."""
-        index, view = _joined(pairs)
+    def _numbered(self, pairs: Sequence[Pairs]) -> list[Pairs]:
+        """Replace view numbers by those for `Views.show`: in one call, since each call is slow."""
+        index, view = _concatenated(pairs)
         sizes = [len(rows) for rows, _ in pairs]
         numbers = torch.split(self.views.number(index, view), sizes)
         return list(zip(torch.split(index, sizes), numbers, strict=True))
 
-    def _images(self, asked: Sequence[_Asked]) -> Iterable[_Given]:
-        shown = _Images(self.views.show)
+    def _responses(self, requests: Sequence[_Request]) -> Iterable[_Response]:
+        dataset = _ViewDataset(self.views.show)
         if self.workers == 0 or isinstance(self.views, MemoryViews):
-            return map(shown.__getitem__, asked)
+            return map(dataset.__getitem__, requests)
         return DataLoader(
-            shown,
-            sampler=asked,
+            dataset,
+            sampler=requests,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
-            # Without one of its own, DataLoader draws from the global generator.
+            # Without this, DataLoader would advance torch's global generator.
             generator=torch.Generator(),
         )
 
 
-def _joined(pairs: Sequence[Pairs]) -> Pairs:
+def _concatenated(pairs: Sequence[Pairs]) -> Pairs:
     if not pairs:
-        return _NOTHING
+        return _NO_PAIRS
     first, second = (torch.cat(rows) for rows in zip(*pairs, strict=True))
     return first, second
 
 
-class _Images(Dataset[_Given]):
-    """Batches by their pairs of numbers, mixed if they are to be, as a worker process does it."""
+@final
+class _ViewDataset(Dataset[_Response]):
+    """Micro-batches by request: the dataset of a DataLoader whose worker processes make them."""
 
-    def __init__(self, show: Show) -> None:
+    def __init__(self, show: Callable[[Tensor, Tensor], ViewBatch]) -> None:
         self.show = show
 
-    def __getitem__(self, asked: _Asked) -> _Given:
-        index, number, blend = asked
+    def __getitem__(self, request: _Request) -> _Response:
+        index, number, blend = request
         try:
-            shown = self.show(index, number)
+            views = self.show(index, number)
         except UnderstudyError as error:
             # Raised in a worker, its one sentence would arrive inside a traceback.
             return error
-        images, objects = shown if isinstance(shown, tuple) else (shown, None)
+        images, objects = views if isinstance(views, tuple) else (views, None)
         return images if blend is None else blend(images), objects
 
 
-def _checked(given: _Given) -> tuple[Tensor, Objects | None]:
-    if isinstance(given, UnderstudyError):
-        raise given
-    return given
+def _unwrap(response: _Response) -> tuple[Tensor, Objects | None]:
+    if isinstance(response, UnderstudyError):
+        raise response
+    return response

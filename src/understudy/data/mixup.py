@@ -2,9 +2,10 @@
 
     x̃ᵢ = λ xᵢ + (1 − λ) x_{B−1−i}   (mixup)      x̃ᵢ = xᵢ, with a box of x_{B−1−i}   (cutmix)
 
-λ ~ Beta(α, α), one for each optimizer step. The box has the share 1 − λ of the image before it is
-cut at the border, and λ becomes what is left. Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412;
-Yun et al., "CutMix", ICCV 2019, arXiv 1905.04899; both in the form of timm.
+λ ~ Beta(α, α), drawn once per optimizer step. The box of cutmix has the share 1 − λ of the image
+before it is clipped at the border; λ is then set to the share that is left of xᵢ. Zhang et al.,
+"mixup", ICLR 2018, arXiv 1710.09412; Yun et al., "CutMix", ICCV 2019, arXiv 1905.04899; both in the
+form of timm.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from torch import Tensor
 from understudy.data._random import counter_hash
 from understudy.errors import RecipeError
 
-_USE = -1  # ranks, with which dropout is seeded for the same step, count from 0
+# The trainer seeds dropout by (seed, epoch, step, rank), and ranks count from 0.
+_USE = -1
 
 
 @final
@@ -28,30 +30,32 @@ class Blend:
     """How the images of one step are mixed.
 
     Attributes:
-        share: λ, of the image itself.
-        box: Rows and columns that come from the other image; None mixes all pixels.
+        share: λ, the share of the image itself.
+        box: Rows and columns that are copied from the other image (cutmix); None blends all pixels
+            (mixup).
     """
 
     share: float
     box: tuple[slice, slice] | None = None
 
     def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
-        """The images mixed with themselves in reverse, in place."""
+        """Mix the batch with itself in reverse, in place, and return it."""
         if self.box is None:
             return images.lerp_(images.flip(0), 1 - self.share)
-        part = images[:, :, self.box[0], self.box[1]]
-        part.copy_(part.flip(0))
+        patch = images[:, :, self.box[0], self.box[1]]
+        patch.copy_(patch.flip(0))
         return images
 
 
 @final
 @dataclass(frozen=True)
 class Mixing:
-    """Which blends a run draws.
+    """Settings of mixup and cutmix; false if both are off.
 
     Attributes:
-        mixup: α of mixup; 0 is none.
-        cutmix: α of cutmix; 0 is none. Of both, each step takes one with equal chances.
+        mixup: α of mixup; 0 switches it off.
+        cutmix: α of cutmix; 0 switches it off. With both on, each step takes either with equal
+            probability.
     """
 
     mixup: float = 0.0
@@ -66,47 +70,54 @@ class Mixing:
         return bool(self.mixup or self.cutmix)
 
     def blends(self, side: int, *, seed: int, epoch: int, steps: int) -> Sequence[Blend]:
-        """The blend of every step of an epoch, a pure function of (seed, epoch, step).
+        """Draw the blend of every step of an epoch, each a pure function of (seed, epoch, step).
 
         Args:
-            side: Of the images in pixels.
-            seed: Of the run.
-            epoch: From 0.
-            steps: How many there are.
+            side: Side of the images in pixels.
+            seed: Seed of the run.
+            epoch: Number of the epoch, from 0.
+            steps: Number of steps in the epoch.
         """
         seeds = counter_hash(seed, epoch, torch.arange(steps), _USE).tolist()
-        return [self._drawn(Random(number), side) for number in seeds]
+        return [self._draw(Random(number), side) for number in seeds]
 
-    def _drawn(self, random: Random, side: int) -> Blend:
+    def _draw(self, random: Random, side: int) -> Blend:
         cut = random.random() < 0.5 if self.mixup and self.cutmix else bool(self.cutmix)
         alpha = self.cutmix if cut else self.mixup
         share = random.betavariate(alpha, alpha)
-        return _boxed(random, share, side) if cut else Blend(share)
+        return _cutmix(random, share, side) if cut else Blend(share)
 
 
-def _boxed(random: Random, share: float, side: int) -> Blend:
+def _cutmix(random: Random, share: float, side: int) -> Blend:
     length = int(side * (1 - share) ** 0.5)
-    rows, columns = (_cut(random.randrange(side), length, side) for _ in range(2))
+    rows, columns = (_clipped(random.randrange(side), length, side) for _ in range(2))
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
     return Blend(1 - area / side**2, (rows, columns))
 
 
-def _cut(centre: int, length: int, side: int) -> slice:
-    """A stretch of this length around a place, as far as it lies in the image."""
+def _clipped(centre: int, length: int, side: int) -> slice:
+    """Return the interval of this length and centre, clipped to the image."""
     return slice(max(centre - length // 2, 0), min(centre + (length + 1) // 2, side))
 
 
-def mirrored(
+def mirrored_rows(
     rows: int, *, rank: int = 0, world: int = 1, parts: int = 1
 ) -> list[Int64[Tensor, " part"]]:
-    """Places in a batch that a process takes, one tensor for each of its micro-batches.
+    """Return the rows of a batch that a process takes, one tensor for each micro-batch.
 
-    An image and the one it is mixed with, its mirror image in the order of the batch, stay
-    together: every part is its own mirror image, and mixed with itself in reverse as the whole.
+    Row i and the row it is mixed with, rows − 1 − i, stay together: every micro-batch is symmetric,
+    and mixing it with itself in reverse gives the same images as mixing the whole batch.
+
+    Args:
+        rows: Images in the batch of all processes.
+        rank: Number of this process.
+        world: Number of processes.
+        parts: Number of micro-batches; empty ones are left out.
     """
-    first = torch.arange((rows + 1) // 2)[rank::world].flip(0)
-    found = []
-    for half in first.tensor_split(parts):  # the first parts are larger, and take the middle
+    first_half = torch.arange((rows + 1) // 2)[rank::world].flip(0)
+    micro_batches = []
+    # tensor_split makes the first parts larger; they take the middle row, which is its own pair.
+    for half in first_half.tensor_split(parts):
         mirror = rows - 1 - half
-        found.append(torch.cat([half.flip(0), mirror[mirror != half]]))
-    return [part for part in found if len(part)]
+        micro_batches.append(torch.cat([half.flip(0), mirror[mirror != half]]))
+    return [part for part in micro_batches if len(part)]

@@ -1,4 +1,4 @@
-"""What a source of images is: random access, and what is known about the images."""
+"""Image sources: the abstract `Source`, and its two general forms, in memory and in files."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,20 +15,20 @@ from torch import Tensor
 from understudy.batch import labelled
 from understudy.data._image import decode, sides_of
 
-Box = Callable[[int, int], tuple[int, int, int, int]]
-"""Height and width of an image → top, left, height and width of a part of it."""
+ChooseCrop = Callable[[int, int], tuple[int, int, int, int]]
+"""Maps height and width of an image to a crop: top, left, height, width."""
 
 
 class Source(ABC):
-    """Images at random access, with what is known about them.
+    """Images with random access, their labels, and what else is known about them.
 
     Attributes:
         classes: Class names in the order of the labels; empty if unknown.
         labels: Class number of each image; `UNLABELLED` (-1) where it is not known. With several
             classes in an image, `(images, classes)`: 1 present, 0 absent, -1 not known.
-        pixels: All images at once, for small ones kept in memory; None for the others.
+        pixels: All images as one tensor, if they are small and kept in memory; else None.
         size: Side of the images if all are squares of one size, else None.
-        skipped: What was left out or repaired, each with the reason.
+        skipped: Images and objects that were left out or repaired, each with the reason.
     """
 
     classes: tuple[str, ...]
@@ -42,20 +42,27 @@ class Source(ABC):
 
     @abstractmethod
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
-        """Image number `i`; `DataError` if it cannot be decoded."""
+        """Return image `i` in RGB, with its EXIF orientation applied.
 
-    def part(self, i: int, choose: Box) -> UInt8[Tensor, "3 part_height part_width"]:
-        """The part of image number `i` that `choose` picks, once it knows height and width."""
+        Raises:
+            DataError: The image cannot be decoded.
+        """
+
+    def crop(self, i: int, choose: ChooseCrop) -> UInt8[Tensor, "3 crop_height crop_width"]:
+        """Return the crop of image `i` that `choose` selects from its height and width."""
         image = self.image(i)
         top, left, height, width = choose(*image.shape[1:])
         return image[:, top : top + height, left : left + width]
 
     def target(self, i: int) -> Any:
-        """What a task with more than one label knows of image `i`, such as boxes; default: None."""
+        """Return what is known of image `i` beyond class labels, such as boxes; default: None."""
         return None
 
     def sides(self) -> Int64[Tensor, "images 2"]:
-        """Height and width of every image, upright; decodes all where nothing else tells them."""
+        """Return height and width of every image, with EXIF orientation applied.
+
+        The default decodes every image; sources that know the sides override it.
+        """
         return torch.tensor([self.image(i).shape[1:] for i in range(len(self))])
 
     @cached_property
@@ -65,23 +72,24 @@ class Source(ABC):
 
     @property
     def targets_digest(self) -> str:
-        """Sixteen hex digits that change with any `target`; empty where there are none."""
+        """Sixteen hex digits that change with any `target`; empty for a source without targets."""
         return ""
 
     @cached_property
     def digest(self) -> str:
         """Sixteen hex digits that change with images, order, labels, class names or targets."""
+        # Added only if there are targets: all other sources keep the digests of earlier versions.
         targets = filter(None, [self.targets_digest])
         return short_digest(self.images_digest, self.labels.tolist(), self.classes, *targets)
 
     @property
     def labelled(self) -> Bool[Tensor, " images"]:
-        """Of which images a label is known."""
+        """True for every image with a label; of several classes, one known class is enough."""
         return labelled(self.labels)
 
 
 def short_digest(*content: object) -> str:
-    """Sixteen hex digits of the written form of some values."""
+    """Return the first sixteen hex digits of the SHA-256 of some values, as `repr` writes them."""
     return sha256(repr(content).encode()).hexdigest()[:16]
 
 
@@ -105,7 +113,7 @@ class MemorySource(Source):
         self.skipped = tuple(skipped)
 
     def image(self, i: int) -> UInt8[Tensor, "3 side side"]:
-        """Image number `i`."""
+        """Return image `i`."""
         return self.pixels[i]
 
     @cached_property
@@ -116,7 +124,7 @@ class MemorySource(Source):
 
 @final
 class FileSource(Source):
-    """Image files of any size, decoded when asked for."""
+    """Image files of any size, each decoded on every access."""
 
     pixels = None
 
@@ -130,7 +138,17 @@ class FileSource(Source):
         size: int | None = None,
         skipped: Sequence[str] = (),
     ) -> None:
-        """The digest names files by their place under `root`: a moved folder keeps its digest."""
+        """Store paths and labels; no file is opened.
+
+        Args:
+            paths: Image files, in the order of the source.
+            labels: Class number of each image; -1 (`UNLABELLED`) where it is not known.
+            classes: Class names in the order of the labels.
+            root: Folder of the data set. The digest names files relative to it, so that a moved
+                folder keeps its digest.
+            size: Side of the images if all are squares of one size, else None.
+            skipped: Files that were left out, each with the reason.
+        """
         self.paths = tuple(paths)
         self.labels = labels
         self.classes = tuple(classes)
@@ -139,17 +157,20 @@ class FileSource(Source):
         self.skipped = tuple(skipped)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
-        """Image number `i`, upright and in RGB; `DataError` if its file cannot be decoded."""
+        """Decode image `i`; `DataError` if its file cannot be read."""
         return decode(self.paths[i])
 
     def sides(self) -> Int64[Tensor, "images 2"]:
-        """Height and width of every image, upright, from the headers of the files."""
+        """Return height and width of every image, read from the headers of the files."""
         with ThreadPool() as pool:
             return torch.tensor(pool.map(sides_of, self.paths, chunksize=64))
 
     @cached_property
     def images_digest(self) -> str:
-        """Sixteen hex digits of the listing: paths and sizes in bytes."""
+        """Sixteen hex digits of the list of paths and sizes in bytes.
+
+        The content of the files is not hashed: that would read the whole data set at every start.
+        """
         return short_digest([(self._name(path), path.stat().st_size) for path in self.paths])
 
     def _name(self, path: Path) -> str:

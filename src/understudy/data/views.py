@@ -1,7 +1,11 @@
-"""Views: augmented versions of images, replayable in any order, by any process, on any machine.
+"""Views: augmented versions of images, the same in any order, process, and on any machine.
 
 View v of image i under seed s is a pure function of (s, i, v): its random numbers are a hash of the
-three, or drawn from a generator that starts from that hash.
+three, or come from a generator seeded with that hash.
+
+A view number v may be any integer from 0; `CLEAN` is the view of evaluation. Where an augmentation
+has finitely many results (`Views.count`), many view numbers give the same pixels: `Views.number`
+maps a view number to the number of its result, by which a teacher's outputs are stored.
 """
 
 from abc import ABC, abstractmethod
@@ -27,110 +31,128 @@ from understudy.errors import DataError
 from understudy.functional import seeded
 
 CLEAN = -1
-"""View number of an image as evaluation shows it: resized and cut to its centre, nothing random."""
+"""View number of evaluation: resize and centre crop, nothing random."""
 
-Few = Literal["none", "flip", "crop_flip"]
-"""Ways to augment that give an image finitely many views."""
+Finite = Literal["none", "flip", "crop_flip"]
+"""Augmentations with finitely many views of an image."""
 
 _WHITE = torch.tensor(255.0)
 
-
-Shown = Tensor | tuple[Tensor, Objects]
-"""Images `(batch, 3, height, width)` with values in [0, 1], and their objects if they have any."""
+ViewBatch = Tensor | tuple[Tensor, Objects]
+"""Images `(batch, 3, height, width)` with values in [0, 1]; with their objects for detection."""
 
 
 class Views(ABC):
     """Views of the images of one source."""
 
     size: int
-    """Side in pixels, if all are squares of one size; else 0."""
+    """Side of the views in pixels; 0 if they are not all squares of one size."""
     description: str
-    """What makes a view, its seed included where the seed changes what view `number` shows."""
+    """All that the pixels of `show(index, number)` depend on beside the images.
+
+    A bank of stored teacher outputs compares it. It holds the seed only where `show` depends on it.
+    """
     count: int | None
-    """How many different views an image has; None if there is no end of them."""
+    """Number of different views of an image; None if there are infinitely many."""
 
     @abstractmethod
-    def __call__(self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]) -> Shown:
-        """View number `view` of each image in `index`; `CLEAN` for none."""
+    def __call__(self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]) -> ViewBatch:
+        """Return view `view` of each image in `index`; `CLEAN` for the view of evaluation."""
 
     @abstractmethod
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Int64[Tensor, " batch"]:
-        """Place of each view among all views of its image; -1 for one that has no place there."""
+        """Map view numbers to numbers among the different views of each image.
+
+        In [0, count) where views are finitely many; else the view number itself, -1 for `CLEAN`.
+        """
 
     @abstractmethod
-    def show(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> Shown:
-        """The view of each image in `index` that has this place."""
+    def show(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> ViewBatch:
+        """Return the views that have these numbers, as `number` gives them."""
 
 
 @final
 class MemoryViews(Views):
     """Crop and mirror of small images, a whole batch in one gather, on the device of the pixels.
 
-    The images of one source have finitely many views: 9 × 9 places of the crop, mirrored or not,
-    are 162. Equal to the bit to torchvision's pad, crop and flip of each image.
+    An image has finitely many views: 9 × 9 positions of the crop, mirrored or not, are 162. Equal
+    to the bit to torchvision's pad, crop and flip of each image.
 
-    A crop lies in one stretch of the padded image, from its first value to its last: a batch is
-    gathered by one number per image, and its crops are then strided windows of what was gathered.
+    The values of a crop lie within one span of the flattened padded image, from its first to its
+    last. A batch of spans is gathered by one offset per image, and its crops are strided windows of
+    them: one kernel instead of a loop over images.
     """
 
     def __init__(
         self,
         pixels: UInt8[Tensor, "images 3 height width"],
         *,
-        augment: Few,
+        augment: Finite,
         size: int,
         seed: int,
         channels_last: bool = False,
     ) -> None:
+        """Pad and mirror all images once.
+
+        Args:
+            pixels: All images of the source.
+            augment: Name of the augmentation.
+            size: Side of the views in pixels; others than that of the images are resized.
+            seed: With image and view number, all that a view depends on.
+            channels_last: Memory layout of the batches.
+        """
         self.size, self.seed = size, seed
-        self.places = 2 * PAD + 1 if augment == "crop_flip" else 1
-        self.mirrors = 1 if augment == "none" else 2
+        self._positions = 2 * PAD + 1 if augment == "crop_flip" else 1
+        self._mirrors = 1 if augment == "none" else 2
         self.channels, self.height, self.width = pixels.shape[1:]
-        self.count: int = self.mirrors * self.places**2
+        self.count: int = self._mirrors * self._positions**2
         self.description = f"{augment}, {self.height} × {self.width} to {size}, {self.count} views"
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self._images = len(pixels)
         self._crop = (self.channels, self.height, self.width)
-        self._lay(_padded(pixels, self.places // 2, self.mirrors, layout))
+        self._set_pixels(_padded(pixels, self._positions // 2, self._mirrors, layout))
 
-    def _lay(self, padded: UInt8[Tensor, "mirrored_images 3 padded_height padded_width"]) -> None:
-        """Take the pixels where and how they lie."""
+    def _set_pixels(
+        self, padded: UInt8[Tensor, "mirrored_images 3 padded_height padded_width"]
+    ) -> None:
+        """Take the padded pixels, and derive all that depends on their strides and device."""
         self._padded = padded
-        self._image, *self._strides = padded.stride()
+        self._image_stride, *self._strides = padded.stride()
         span = 1 + sum((n - 1) * s for n, s in zip(self._crop, self._strides, strict=True))
-        self._stretches = padded.as_strided((padded.numel() - span + 1, span), (1, 1))
-        self._corners = self._offsets(self._images).to(padded.device)
+        # Row r of this overlapping view is the span that starts at value r: no memory is copied.
+        self._spans = padded.as_strided((padded.numel() - span + 1, span), (1, 1))
+        self._corners = self._corner_offsets(self._images).to(padded.device)
         # Dividing by a plain number, a GPU would multiply by its rounded reciprocal instead.
         self._white = _WHITE.to(padded.device)
 
-    def on(self, device: torch.device) -> "MemoryViews":
-        """The same views with the pixels on a device."""
+    def to(self, device: torch.device) -> "MemoryViews":
+        """Return the same views with the pixels on another device."""
         moved = copy(self)
-        moved._lay(self._padded.to(device))
+        moved._set_pixels(self._padded.to(device))
         return moved
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Int64[Tensor, " batch"]:
-        """Which of the `count` views is shown as view number `view` of each image."""
+        """Draw which of the `count` views is view `view` of each image; `CLEAN` is the centre."""
         drawn = uniform(self.count, self.seed, index, view)
-        return torch.where(view == CLEAN, self.places**2 // 2, drawn)
+        return torch.where(view == CLEAN, self._positions**2 // 2, drawn)
 
     def __call__(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
-        """View number `view` of each image in `index`, with values in [0, 1]; `CLEAN` for none."""
+        """Return view `view` of each image in `index`, with values in [0, 1]."""
         return self.show(index, self.number(index, view))
 
     def show(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
-        """The view of each image in `index` that has this `number` in [0, count)."""
-        device = self._stretches.device
+        """Return the view of each image in `index` that has this `number` in [0, count)."""
+        device = self._spans.device
         corners = self._corners.index_select(0, number.to(device))
-        gathered = self._stretches.index_select(0, corners + index.to(device) * self._image)
+        gathered = self._spans.index_select(0, corners + index.to(device) * self._image_stride)
         strides = (gathered.shape[1], *self._strides)
         crops = gathered.as_strided((len(gathered), *self._crop), strides)
         images = crops.float().div_(self._white)
@@ -140,15 +162,15 @@ class MemoryViews(Views):
             0, 1
         )
 
-    def _offsets(self, images: int) -> Int64[Tensor, " count"]:
-        """Distance from the first value of an image to that of its crop, for every view."""
-        mirrored, top, left = torch.meshgrid(
-            *(torch.arange(n) for n in (self.mirrors, self.places, self.places)), indexing="ij"
-        )
-        # In a mirrored image, what was cut from the left is cut from the right.
-        left = torch.where(mirrored == 1, self.places - 1 - left, left)
+    def _corner_offsets(self, images: int) -> Int64[Tensor, " count"]:
+        """Return the offset of a view's first value from that of its image, for every view."""
+        sides = (self._mirrors, self._positions, self._positions)
+        mirrored, top, left = torch.meshgrid(*map(torch.arange, sides), indexing="ij")
+        # Torchvision crops first, then flips: a crop from the left is one from the right of the
+        # mirrored image.
+        left = torch.where(mirrored == 1, self._positions - 1 - left, left)
         _, row, column = self._strides
-        return (mirrored * images * self._image + top * row + left * column).flatten()
+        return (mirrored * images * self._image_stride + top * row + left * column).flatten()
 
 
 def _padded(
@@ -157,9 +179,9 @@ def _padded(
     mirrors: int,
     layout: torch.memory_format,
 ) -> UInt8[Tensor, "mirrored_images 3 padded_height padded_width"]:
-    """The images in a black margin and, with two `mirrors`, after them all of them mirrored.
+    """Pad the images with a black margin; with two `mirrors`, append all of them mirrored.
 
-    To mirror a batch takes longer than all else that is done to it; the copy costs only memory.
+    Mirroring a batch takes longer than all the rest of a view; the mirrored copy costs only memory.
     """
     images, channels, height, width = pixels.shape
     shape = (mirrors * images, channels, height + 2 * margin, width + 2 * margin)
@@ -175,11 +197,11 @@ def _padded(
 
 @final
 class FileViews(Views):
-    """Any torchvision transform, image by image, its generator seeded by (seed, image, view).
+    """Any torchvision transform, image by image, with torch seeded by (seed, image, view).
 
-    A `transform` of your own takes a uint8 image `(3, height, width)`, draws its random numbers
-    from torch alone, and gives a square of side `size`, as uint8 or as floats in [0, 1]. For
-    `paired`, it takes and gives an image and its target.
+    A custom `transform` takes a uint8 image `(3, height, width)`, draws its random numbers from
+    torch alone, and returns a square of side `size`, as uint8 or as floats in [0, 1]. For `paired`,
+    it takes and returns an image and its target.
     """
 
     def __init__(
@@ -198,44 +220,45 @@ class FileViews(Views):
         self.clean = _transforms.clean(size, native=source.size, augment=augment)
         steps = _transforms.augmented(augment, size, native=source.size, jitter=jitter)
         self.transform = transform or v2.Compose(steps)
-        random_part = transform is None and isinstance(steps[0], _transforms.RandomResizedCrop)
-        self._crop, self._others = steps[0] if random_part else None, steps[1:]
+        # A random resized crop reads no more of an image than the crop: see RandomResizedCrop.of.
+        reads_crop = transform is None and isinstance(steps[0], _transforms.RandomResizedCrop)
+        self._crop, self._after_crop = steps[0] if reads_crop else None, steps[1:]
         self.count = None
         self.description = f"{self.transform}, seed {seed}"
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Int64[Tensor, " batch"]:
-        """The view's own number: -1 for `CLEAN`, which is not among them."""
+        """Return the view number itself; -1 for `CLEAN`."""
         return view
 
     def show(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
-        """The view of each image in `index` that has this number."""
+        """Return the view of each image in `index` that has this number."""
         return self(index, number)
 
     def __call__(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch 3 size size"]:
-        """View number `view` of each image in `index`, with values in [0, 1]; `CLEAN` for none."""
+        """Return view `view` of each image in `index`, with values in [0, 1]."""
         shape = (len(index), 3, self.size, self.size)
         batch = torch.empty(shape, memory_format=self.layout)
-        for row, (i, v, s) in zip(batch, self._numbers(index, view), strict=True):
+        for row, (i, v, s) in zip(batch, self._rows(index, view), strict=True):
             with seeded(s):
-                _put(self._image(i, v), row)
+                _copy_as_floats(self._image(i, v), row)
         return batch
 
     def paired(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> list[tuple[Float[Tensor, "3 height width"], Any]]:
-        """The same views, each with the target of its image as the transform leaves it.
+        """Return the same views, each with the transformed target of its image.
 
-        Boxes and masks (`torchvision.tv_tensors`) move along with the image, anything else is
-        untouched: that is how transforms of torchvision treat a pair.
+        Boxes and masks (`torchvision.tv_tensors`) are transformed with the image, anything else is
+        returned unchanged, as transforms of torchvision do.
         """
         pairs = []
-        for i, v, s in self._numbers(index, view):
+        for i, v, s in self._rows(index, view):
             transform = self.clean if v == CLEAN else self.transform
             with seeded(s):
                 image, target = transform(
@@ -244,8 +267,8 @@ class FileViews(Views):
             pairs.append((_floats(image.as_subclass(Tensor)), target))
         return pairs
 
-    def _numbers(self, index: Tensor, view: Tensor) -> list[tuple[int, int, int]]:
-        """Image, view and seed of every row."""
+    def _rows(self, index: Tensor, view: Tensor) -> list[tuple[int, int, int]]:
+        """Return image, view and seed of every row of a batch."""
         seeds = counter_hash(self.seed, index, view)
         return list(zip(index.tolist(), view.tolist(), seeds.tolist(), strict=True))
 
@@ -255,7 +278,7 @@ class FileViews(Views):
         if self._crop is None:
             return self.transform(self.source.image(i))
         image = self._crop.of(self.source, i)
-        for transform in self._others:
+        for transform in self._after_crop:
             image = transform(image)
         return image
 
@@ -269,37 +292,41 @@ def make_views(
     jitter: float = 0.0,
     channels_last: bool = False,
 ) -> Views:
-    """The views of a source: batched on the device if its pixels are in memory, else per sample.
+    """Return the views of a source: of whole batches if that is possible, else image by image.
 
-    Images that are resized from a random crop, or change colour, are shown one by one.
+    Whole batches need pixels in memory and an augmentation with finitely many views; random resized
+    crops and colour jitter are done image by image.
 
     Args:
-        source: The images.
-        augment: What is done to them.
+        source: Images to augment.
+        augment: Name of the augmentation.
         size: Side of the views in pixels.
-        seed: With image and view, all that a view depends on.
+        seed: With image and view number, all that a view depends on.
         jitter: Strength of torchvision's `ColorJitter` in brightness, contrast and saturation.
-        channels_last: Lay out the batches with the colours of a pixel side by side.
+        channels_last: Memory layout of the batches: channels last instead of planes.
 
     Raises:
-        DataError: A negative jitter.
+        DataError: The jitter is negative, or the augmentation is only for images with boxes.
     """
-    if source.pixels is not None and augment in get_args(Few) and not jitter:
-        few = cast(Few, augment)
+    if source.pixels is not None and augment in get_args(Finite) and not jitter:
         return MemoryViews(
-            source.pixels, augment=few, size=size, seed=seed, channels_last=channels_last
+            source.pixels,
+            augment=cast(Finite, augment),
+            size=size,
+            seed=seed,
+            channels_last=channels_last,
         )
     return FileViews(
         source, augment=augment, size=size, seed=seed, jitter=jitter, channels_last=channels_last
     )
 
 
-def _put(image: Tensor, row: Float[Tensor, "3 size size"]) -> None:
-    """One image as floats in its place of a batch, in a single pass over memory."""
+def _copy_as_floats(image: Tensor, row: Float[Tensor, "3 size size"]) -> None:
+    """Write an image as floats into its row of a batch, in a single pass over memory."""
     if image.shape != row.shape:
         raise DataError(
-            f"The transform gave an image of shape {tuple(image.shape)} where {tuple(row.shape)} "
-            "is expected; let it end in a resize or crop to data.size."
+            f"The transform returned an image of shape {tuple(image.shape)} where "
+            f"{tuple(row.shape)} is expected; let it end in a resize or crop to data.size."
         )
     if image.dtype == torch.uint8:
         torch.div(image, _WHITE, out=row)

@@ -65,7 +65,7 @@ class CudaGraphs:
         self._loader, self._optimizer = loader, optimizer
         self._losses, self._update = losses, update
         self._trainable, self._memory_format = trainable, memory_format
-        self._views, self._labels = loader.views.on(device), loader.labels.to(device)
+        self._views, self._labels = loader.views.to(device), loader.labels.to(device)
         self._order = torch.zeros(2, len(loader) * loader.batch, dtype=torch.int64, device=device)
         self._lrs = torch.zeros(len(loader), device=device)
         self._lr, self._step = self._lrs[0].clone(), self._order.new_zeros(())

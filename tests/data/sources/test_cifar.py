@@ -60,5 +60,5 @@ def test_offline_and_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_root() -> None:
-    with pytest.raises(DataError, match=r"CIFAR100 needs a folder to lie in; set data\.root"):
+    with pytest.raises(DataError, match=r"CIFAR100 needs a folder; set data\.root"):
         cifar100.load("", "train")

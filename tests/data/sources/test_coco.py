@@ -103,13 +103,17 @@ def changed(**entries: Any) -> dict[str, Any]:
         (changed(annotations=[thing(7, 18, "box")]), "a.jpg has 1 box with a corner", 1),
         (changed(annotations=[thing(7, 18, [1, 2, -3, 4])]), "a.jpg has 1 box without area", 1),
         (changed(annotations=[thing(7, 18, [99, 2, 3, 4])]), "a.jpg has 1 box without area", 1),
-        (changed(annotations=[thing(7, 1, [1, 2, 3, 4])]), "has the class 'number 1', which", 1),
-        (changed(annotations=[thing(7, [3], [1, 2, 3, 4])]), "class 'number [3]', which", 1),
+        (changed(annotations=[thing(7, 1, [1, 2, 3, 4])]), "has the class 'id 1', which", 1),
+        (changed(annotations=[thing(7, [3], [1, 2, 3, 4])]), "class 'id [3]', which", 1),
         (changed(annotations=[thing([7], 3, [1, 2, 3, 4])]), "1 objects in images that it", 2),
         (changed(annotations=[thing(8, 3, [1, 2, 3, 4])]), "1 objects in images that it does", 2),
-        (changed(images=[{"id": 9, "file_name": "no.jpg"}]), "no.jpg is named but there is no", 2),
-        (changed(images=[{"id": 9, "file_name": "a.jpg"}]), "a.jpg is named twice", 2),
-        (changed(images=[{"id": 7, "file_name": "c.jpg"}]), "c.jpg has another image's number", 2),
+        (
+            changed(images=[{"id": 9, "file_name": "no.jpg"}]),
+            "no.jpg is listed, but there is no",
+            2,
+        ),
+        (changed(images=[{"id": 9, "file_name": "a.jpg"}]), "a.jpg is listed twice", 2),
+        (changed(images=[{"id": 7, "file_name": "c.jpg"}]), "c.jpg has the id of another", 2),
     ],
 )
 def test_faults_are_mended_left_out_or_refused(
@@ -121,7 +125,7 @@ def test_faults_are_mended_left_out_or_refused(
     for source in (repaired, skipped):
         assert said in source.skipped[0]
     assert [len(repaired.target(i)["labels"]) for i in (0, 1)] == [1, 2]
-    with pytest.raises(DataError, match=r"at fault for 1 .* set data\.faulty to repair or skip"):
+    with pytest.raises(DataError, match=r"faulty for 1 .* set data\.faulty to repair or skip"):
         load(root, faulty="fail")
 
 
@@ -149,11 +153,11 @@ def test_images_that_no_file_lists(write: Write, paint: Paint) -> None:
         ("[]", "has no list 'images' of entries with id and file_name"),
         ({"images": [{"id": 1}]}, "has no list 'images' of entries with id and file_name"),
         (changed(images=[{"id": [1], "file_name": "c.jpg"}]), "has no list 'images' of entries"),
-        (FIRST | {"annotations": []}, "None of the 2 training images in .* shows an object"),
-        (FIRST | {"annotations": {}}, "has no list 'annotations' of entries, as COCO's"),
+        (FIRST | {"annotations": []}, "None of the 2 training images in .* has an object"),
+        (FIRST | {"annotations": {}}, "has no list 'annotations' of entries, which COCO's"),
         (changed(categories=[{"id": 4, "name": "car"}]), "4 categories in .* have 3 names and 4"),
-        (changed(categories=[{"id": "x", "name": "x"}]), "a whole number of its own"),
-        (content({1: "no.jpg"}), r"None of the 1 images in .* is there; put them into .*train2017"),
+        (changed(categories=[{"id": "x", "name": "x"}]), "an integer id of its own"),
+        (content({1: "no.jpg"}), r"None of the 1 images in .* exists; put them into .*train2017"),
     ],
 )
 def test_a_file_of_another_kind(write: Write, stated: Any, message: str) -> None:
@@ -176,7 +180,7 @@ def test_real_photos(unpacked: Callable[[str], Path]) -> None:
     assert sum(int((~each["crowd"]).sum()) for each in targets) == 929
     assert sum(int(each["crowd"].sum()) for each in targets) == 10
     assert int(source.labels.any(0).sum()) == 71
-    assert source.skipped == ("2 of 128 images show no object: kept as background",)
+    assert source.skipped == ("2 of 128 images have no object: kept as background",)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

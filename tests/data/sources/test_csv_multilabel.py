@@ -81,8 +81,8 @@ def test_numbers_in_one_column_are_the_classes(table: Table) -> None:
         ("train,,1,0\n", "line 2: the file_name is empty"),
         ("dev,a.png,1,0\n", "line 2: the split is 'dev'; it can be: train, test"),
         ("train2017,z.png,1,0\n", r"line 2: there is no file z\.png in .* or below"),
-        ("train,a.png,1,0\n", r"line 2: a\.png can be .*a\.png or .*a\.png; name it by its"),
-        ("train,c.png,1,0\ntrain,c.png,1,1\n", r"line 3: c\.png is named in line 2 already"),
+        ("train,a.png,1,0\n", r"line 2: a\.png can be .*a\.png or .*a\.png; write it with its"),
+        ("train,c.png,1,0\ntrain,c.png,1,1\n", r"line 3: c\.png is already listed in line 2"),
     ],
 )
 def test_bad_rows_are_named_by_line(table: Table, rows: str, message: str) -> None:

@@ -88,7 +88,7 @@ def devkit(root: Path, paint: Paint, year: str, lists: dict[str, list[str]]) -> 
 
 
 def names(source: Any) -> list[str]:
-    return [path.stem for path in source.files.paths]
+    return [path.stem for path in source.images.paths]
 
 
 def test_a_devkit_of_two_years(tmp_path: Path, paint: Paint) -> None:
@@ -169,8 +169,8 @@ FAULTS: dict[str, tuple[str, list[float] | None]] = {
     "has 1 box without area in the image": (thing("cat", (20, 10, 20, 60)), None),
     "has 1 box without area": (thing("cat", (30, 40, 20, 60)), None),
     "has 1 box without": (thing("cat", (90, 10, 99, 60)), None),
-    "with a corner that is no number": (thing("cat", ("inf", 10, 99, 60)), None),
-    "that is no number": (thing("cat", ("", 10, "x", 60)), None),
+    "with a corner that is not a number": (thing("cat", ("inf", 10, 99, 60)), None),
+    "that is not a number": (thing("cat", ("", 10, "x", 60)), None),
     "has the class 'kiwi', which training lacks": (thing("kiwi", (1, 2, 30, 40)), None),
 }
 
@@ -191,7 +191,7 @@ def test_a_faulty_object_is_mended_left_out_or_refused(
         assert said.startswith("test/d.png has ")
         assert reason in said
         assert said.endswith(f": {end}")
-    with pytest.raises(DataError, match=r"at fault for 1 images .* set data\.faulty to repair"):
+    with pytest.raises(DataError, match=r"faulty for 1 images .* set data\.faulty to repair"):
         load(beside, "test", faulty="fail")
 
 
@@ -215,7 +215,7 @@ def test_boxes_follow_an_image_that_was_resized(beside: Path) -> None:
     assert boxes(source, 0) == [[10, 12, 40, 50]]
     assert source.target(0)["areas"].tolist() == [30 * 38]
     assert source.skipped == (
-        "train/a.png has boxes drawn for 160 × 140 pixels, but 80 × 70: repaired",
+        "train/a.png has boxes for 160 × 140 pixels, but an image of 80 × 70: repaired",
     )
 
 
@@ -224,7 +224,7 @@ def test_boxes_of_another_shape_cannot_be_placed(beside: Path, choice: str) -> N
     write(beside / "train/a.xml", thing(*CAT), size=(70, 80))
     source = load(beside, faulty=choice)
     assert names(source) == ["b"]
-    assert source.skipped[0].endswith("drawn for 70 × 80 pixels, but 80 × 70: left out")
+    assert source.skipped[0].endswith("for 70 × 80 pixels, but an image of 80 × 70: left out")
 
 
 def broken(root: Path, paint: Paint, kind: str) -> str:
@@ -234,7 +234,7 @@ def broken(root: Path, paint: Paint, kind: str) -> str:
         return "train/d.png has no annotation d.xml"
     if kind == "no image":
         write(root / "train/d.xml", thing(*CAT))
-        return "train/d.xml is of no image that is there"
+        return "train/d.xml has no image of this name"
     if kind == "one name":
         paint("train/b.jpg", seed=7)
         return "train/b.png shares b.xml"
@@ -262,8 +262,8 @@ def test_a_list_that_names_an_image_twice_or_none(tmp_path: Path, paint: Paint) 
     source = load(root / "VOC2007")
     assert names(source) == ["1"]
     assert source.skipped == (
-        "JPEGImages/1.jpg is named twice: left out",
-        "JPEGImages/2.jpg is named but there is no such file: left out",
+        "JPEGImages/1.jpg is listed twice: left out",
+        "JPEGImages/2.jpg is listed, but there is no such file: left out",
     )
 
 
@@ -272,7 +272,7 @@ def test_an_image_without_objects_is_background(beside: Path) -> None:
     source = load(beside, faulty="fail")
     assert source.labels[0].tolist() == [0, 0]
     assert source.target(0)["boxes"].shape == (0, 4)
-    assert source.skipped == ("1 of 2 images show no object: kept as background",)
+    assert source.skipped == ("1 of 2 images have no object: kept as background",)
 
 
 def test_a_damaged_image_is_left_out(beside: Path) -> None:

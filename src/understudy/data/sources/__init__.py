@@ -16,7 +16,7 @@ from understudy.errors import NameNotFound
 
 
 class SourceModule(Protocol):
-    """What every source's file offers; the first line of its docstring describes it."""
+    """Interface of every source's module; the first line of its docstring is its description."""
 
     __doc__: str | None
 
@@ -27,16 +27,25 @@ class SourceModule(Protocol):
         *,
         unreadable: Literal["skip", "fail"] = "skip",
     ) -> Source:
-        """The images of one split; `DataError` if they cannot be used."""
+        """Load the images of one split.
+
+        Args:
+            root: Folder or file of the data set, as the module's docstring describes.
+            split: Split to load.
+            unreadable: Leave out files that cannot be decoded, or raise.
+
+        Raises:
+            DataError: The images cannot be used.
+        """
 
 
 def names() -> list[str]:
-    """Names of all data sources."""
+    """Return the names of all data sources."""
     return sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def find(name: str) -> SourceModule:
-    """The module behind a source's name; `NameNotFound` with the nearest spelling."""
+    """Return the module of a source; `NameNotFound` with the nearest spelling if there is none."""
     if name not in names():
         raise NameNotFound(
             "data source", name, names(), "Images in a folder are the source 'folder'."

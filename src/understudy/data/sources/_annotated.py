@@ -1,4 +1,4 @@
-"""From a list of annotated images to a source: images with objects, checked against each other."""
+"""Source of images with boxes, built from the annotations of a split after checking them."""
 
 from functools import cached_property
 from hashlib import sha256
@@ -10,9 +10,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from understudy.batch import UNLABELLED
-from understudy.data.source import Box, FileSource, Source
-from understudy.data.sources._annotations import Faulty, Listing, Table
-from understudy.data.sources._files import fits, in_memory
+from understudy.data.source import ChooseCrop, FileSource, Source
+from understudy.data.sources._annotations import Annotations, Faulty, ObjectTable
+from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._readable import check
 from understudy.errors import DataError
 
@@ -22,7 +22,7 @@ Difficult = Literal["ignore", "published"]
 
 @final
 class AnnotatedSource(Source):
-    """Images with boxes; `labels` says of every class whether it is in an image.
+    """Images with boxes; `labels` tell for every class whether it is in an image.
 
     Attributes:
         labels: `(images, classes)`: 1 present, 0 absent, -1 (`UNLABELLED`) not known.
@@ -30,32 +30,40 @@ class AnnotatedSource(Source):
 
     def __init__(
         self,
-        files: Source,
+        images: Source,
         labels: Int64[Tensor, "images classes"],
-        objects: Table,
+        objects: ObjectTable,
         *,
         sides: Int64[Tensor, "images 2"],
     ) -> None:
-        self.files, self.labels, self.objects, self._sides = files, labels, objects, sides
-        self.classes, self.size, self.pixels = files.classes, files.size, files.pixels
-        self.skipped = files.skipped
+        """Join images and objects.
+
+        Args:
+            images: Source of the images, without labels.
+            labels: Presence of every class in every image.
+            objects: Objects of all images, sorted by image.
+            sides: Height and width of every image.
+        """
+        self.images, self.labels, self.objects, self._sides = images, labels, objects, sides
+        self.classes, self.size, self.pixels = images.classes, images.size, images.pixels
+        self.skipped = images.skipped
         counts = torch.bincount(objects.image, minlength=len(labels))
         self._ends = [0, *counts.cumsum(0).tolist()]
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
-        """Image number `i`, upright and in RGB; `DataError` if its file cannot be decoded."""
-        return self.files.image(i)
+        """Return image `i`; `DataError` if its file cannot be decoded."""
+        return self.images.image(i)
 
-    def part(self, i: int, choose: Box) -> UInt8[Tensor, "3 part_height part_width"]:
-        """Part of image number `i`."""
-        return self.files.part(i, choose)
+    def crop(self, i: int, choose: ChooseCrop) -> UInt8[Tensor, "3 crop_height crop_width"]:
+        """Return a crop of image `i`."""
+        return self.images.crop(i, choose)
 
     def sides(self) -> Int64[Tensor, "images 2"]:
-        """Height and width of every image, as the check has found them."""
+        """Return height and width of every image, as found when the files were checked."""
         return self._sides
 
     def target(self, i: int) -> dict[str, Any]:
-        """The objects in image `i`, for transforms of torchvision.
+        """Return the objects in image `i`, in the form that transforms of torchvision take.
 
         `boxes` (objects, 4), left, top, right and bottom in pixels; `labels` (objects,), from 0;
         `difficult`, `crowd` (objects,), bool; `areas` (objects,), in pixels.
@@ -74,7 +82,7 @@ class AnnotatedSource(Source):
     @cached_property
     def images_digest(self) -> str:
         """Sixteen hex digits that change with the images or their order."""
-        return self.files.images_digest
+        return self.images.images_digest
 
     @cached_property
     def targets_digest(self) -> str:
@@ -85,60 +93,65 @@ class AnnotatedSource(Source):
         return content.hexdigest()[:16]
 
 
-def annotated(
-    listing: Listing,
+def annotated_source(
+    annotations: Annotations,
     *,
     train: bool,
     unreadable: Literal["skip", "fail"],
     faulty: Faulty,
     difficult: Difficult,
 ) -> AnnotatedSource:
-    """The images of a listing that can be used, with their objects.
+    """Check images and annotations against each other, and return what can be used.
+
+    Args:
+        annotations: Annotated images of the split.
+        train: True for the training split, which needs at least one object.
+        unreadable: What to do with files that cannot be decoded.
+        faulty: What to do with faulty annotations.
+        difficult: What becomes of objects that are marked difficult.
 
     Raises:
-        DataError: None can, or something is at fault that is to stop.
+        DataError: No image can be used, no training image has an object, or something is faulty and
+            its policy is `fail`.
     """
-    paths = list(listing.paths)
+    paths = list(annotations.paths)
     if not paths:
-        raise DataError(_nothing(listing, listing.lost))
-    checked = check(paths, listing.root, unreadable)
-    found = [result for *_, result in checked.record.values()]
-    sides = torch.tensor([[0, 0] if isinstance(x, str) else x for x in found])
-    table, hopeless = listing.mended(sides)
-    out, said = listing.settle(faulty, hopeless)
-    kept = torch.tensor([i for i in checked.kept if i not in out], dtype=torch.int64)
+        raise DataError(_no_usable_image(annotations, annotations.rejected))
+    checked = check(paths, annotations.root, unreadable)
+    results = [result for *_, result in checked.record.values()]
+    sides = torch.tensor([[0, 0] if isinstance(result, str) else result for result in results])
+    objects, unlocatable = annotations.repaired(sides)
+    left_out, lines = annotations.apply(faulty, unlocatable)
+    kept = torch.tensor([i for i in checked.kept if i not in left_out], dtype=torch.int64)
     if not len(kept):
-        raise DataError(_nothing(listing, [*said, *checked.skipped]))
-    table = _renumbered(table, kept, len(paths))
-    if train and not len(table.image):
+        raise DataError(_no_usable_image(annotations, [*lines, *checked.skipped]))
+    objects = _renumbered(objects, kept, len(paths))
+    if train and not len(objects.image):
         raise DataError(
-            f"None of the {len(kept)} training images in {listing.root} shows an object to learn "
-            f"from{_first(said)}. Correct the annotations, or data.root."
+            f"None of the {len(kept)} training images in {annotations.root} has an object to learn "
+            f"from{_first(lines)}. Correct the annotations, or data.root."
         )
-    labels = _presence(
-        table,
-        (len(kept), len(listing.numbers)),
-        difficult=1 if train and difficult == "published" else UNLABELLED,
-    )
+    shape = len(kept), len(annotations.classes)
+    # As published for LSHFM, an object marked difficult counts as present in training alone.
+    presence = 1 if train and difficult == "published" else UNLABELLED
+    labels = _presence(objects, shape, difficult=presence)
     if difficult == "published":
-        table = table[~table.difficult]
-    files: Source = FileSource(
+        objects = objects[~objects.difficult]
+    files = FileSource(
         [paths[i] for i in kept.tolist()],
         torch.full((len(kept),), UNLABELLED),
-        tuple(listing.numbers),
-        root=listing.root,
+        annotations.classes,
+        root=annotations.root,
         size=checked.size,
-        skipped=(*checked.skipped, *said, *_background(table, len(kept))),
+        skipped=(*checked.skipped, *lines, *_background(objects, len(kept))),
     )
-    if fits(len(kept), checked.size):
-        files = in_memory(files)
-    return AnnotatedSource(files, labels, table, sides=sides[kept])
+    return AnnotatedSource(in_memory_if_small(files), labels, objects, sides=sides[kept])
 
 
-def _nothing(listing: Listing, reasons: list[str]) -> str:
+def _no_usable_image(annotations: Annotations, reasons: list[str]) -> str:
     return (
-        f"No image in {listing.root} can be used with its annotation{_first(reasons)}. Correct the "
-        "files, or set data.source to the format that they have."
+        f"No image in {annotations.root} can be used with its annotation{_first(reasons)}. Correct "
+        "the files, or set data.source to their format."
     )
 
 
@@ -146,24 +159,25 @@ def _first(reasons: list[str]) -> str:
     return f", first: {reasons[0]}" if reasons else ""
 
 
-def _renumbered(table: Table, kept: Int64[Tensor, " kept"], images: int) -> Table:
-    """The objects in the images that are kept, which are counted anew."""
-    place = torch.full((images,), -1)
-    place[kept] = torch.arange(len(kept))
-    image, *others = table.columns()
-    return Table(place[image], *others)[place[image] >= 0]
+def _renumbered(objects: ObjectTable, kept: Int64[Tensor, " kept"], images: int) -> ObjectTable:
+    """Drop the objects of images that are left out, and renumber the remaining images."""
+    new_number = torch.full((images,), -1)
+    new_number[kept] = torch.arange(len(kept))
+    image, *others = objects.columns()
+    return ObjectTable(new_number[image], *others)[new_number[image] >= 0]
 
 
 def _presence(
-    table: Table, shape: tuple[int, int], *, difficult: int
+    objects: ObjectTable, shape: tuple[int, int], *, difficult: int
 ) -> Int64[Tensor, "images classes"]:
-    """Which classes are in which image; `difficult` where a class has no other objects."""
+    """Return 1 for classes with objects, `difficult` for those with only difficult ones, else 0."""
     labels = torch.zeros(shape, dtype=torch.int64)
-    labels[table.image[table.difficult], table.labels[table.difficult]] = difficult
-    labels[table.image[~table.difficult], table.labels[~table.difficult]] = 1
+    labels[objects.image[objects.difficult], objects.labels[objects.difficult]] = difficult
+    # Second, so that one object that is not difficult decides.
+    labels[objects.image[~objects.difficult], objects.labels[~objects.difficult]] = 1
     return labels
 
 
-def _background(table: Table, images: int) -> list[str]:
-    empty = images - len(set(table.image.tolist()))
-    return [f"{empty} of {images} images show no object: kept as background"] if empty else []
+def _background(objects: ObjectTable, images: int) -> list[str]:
+    empty = images - len(set(objects.image.tolist()))
+    return [f"{empty} of {images} images have no object: kept as background"] if empty else []

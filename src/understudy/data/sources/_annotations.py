@@ -1,13 +1,15 @@
-"""What the annotations of a split say, compared with its images: what is wrong, and what is done.
+"""Annotations of one split, checked against its images: what is faulty, and how it is repaired.
 
-The size that an annotation states is the frame its boxes were drawn in. Where the image has the
-same shape in another size, it was resized afterwards, and so are the boxes. Where it has another
-shape, nobody can tell where the boxes lie, and the image is left out. A size of 0 × 0 says nothing.
+The size that an annotation states is the coordinate frame of its boxes. Where the image has the
+same aspect ratio but another size, it was resized after annotation, and the boxes are resized as
+well. Where it has another aspect ratio, nobody can tell where the boxes lie, and the image is left
+out. A stated size of 0 × 0 counts as no statement.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,19 +21,21 @@ from understudy.data._image import SUFFIXES
 from understudy.errors import DataError
 
 Faulty = Literal["repair", "skip", "fail"]
-"""Mend what can be mended and leave out the rest, leave out the whole image, or stop."""
+"""Policy for faults: repair what can be repaired and leave out the rest, leave out every faulty
+image, or stop."""
 
 ROUNDING = 0.5
-"""Pixels by which a box may reach outside of its image before that is called a fault."""
-_THIN = 0.01
-"""Sides below it count as none: resized in float32 they could vanish, which detectors refuse."""
-_ENDLESS = 2**31
-"""Sides of so many pixels are of no image, and say as little as 0."""
-_NUMBERS = 9
+"""Pixels by which a box may reach outside of its image without being a fault."""
+_MIN_SIDE = 0.01
+"""Shorter sides of boxes count as zero: resized in float32 they could vanish, which detectors
+refuse."""
+_MAX_STATED = 2**31
+"""Stated sides of at least so many pixels are implausible, and count as not stated."""
+_COLUMNS = 9
 
 
-class Marked(NamedTuple):
-    """One object as the annotation of an image has it."""
+class AnnotatedObject(NamedTuple):
+    """One object as its annotation describes it."""
 
     name: str
     box: Sequence[float]
@@ -39,19 +43,21 @@ class Marked(NamedTuple):
     difficult: bool = False
     crowd: bool = False
     area: float = float("nan")
-    """In pixels; that of the box where it is not a number."""
+    """In pixels; NaN stands for the area of the box."""
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files that lie directly in a folder, by name; none if there is no folder."""
-    found = folder.iterdir() if folder.is_dir() else ()
+    """Return the image files directly in a folder, sorted by name; none if there is no folder."""
+    entries = folder.iterdir() if folder.is_dir() else ()
     return sorted(
-        each for each in found if each.suffix.lower() in SUFFIXES and not each.name.startswith(".")
+        path
+        for path in entries
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     )
 
 
 @dataclass(frozen=True)
-class Table:
+class ObjectTable:
     """Objects of many images, one row each, sorted by image."""
 
     image: Int64[Tensor, " objects"]
@@ -61,123 +67,148 @@ class Table:
     crowd: Bool[Tensor, " objects"]
     areas: Float[Tensor, " objects"]
 
-    def __getitem__(self, rows: Tensor) -> "Table":
-        return Table(*(x[rows] for x in self.columns()))
+    def __getitem__(self, rows: Tensor) -> "ObjectTable":
+        return ObjectTable(*(column[rows] for column in self.columns()))
 
     def columns(self) -> tuple[Tensor, ...]:
-        """All columns, in the order of the fields."""
+        """Return all columns, in the order of the fields."""
         return self.image, self.labels, self.boxes, self.difficult, self.crowd, self.areas
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The images that annotations name, with their objects.
+class Annotations:
+    """Annotated images of one split, with their objects and faults.
 
     Attributes:
-        root: Folder of the set, below which errors name files.
-        numbers: Class name → label.
-        paths: Image files, each once.
-        stated: Height and width that the annotation of each image states; 0 where it does not.
-        lost: What cannot be used at all, each with the reason.
-        faults: What is wrong with an image that could be mended, by its number.
+        root: Folder of the data set; errors name files relative to it.
+        classes: Class names of the training split, in the order of their labels.
+        paths: Image files without duplicates; image number `i` is the `i`-th.
+        stated_sides: Height and width that the annotation of each image states; 0 if none.
+        rejected: Files and entries that cannot be used at all, each with the reason.
+        faults: Image number → faults that can be repaired.
     """
 
     root: Path
-    numbers: Mapping[str, int] = field(default_factory=dict)
+    classes: Sequence[str] = ()
+    # A dict finds a path that is listed twice, and keeps the order.
     paths: dict[Path, None] = field(default_factory=dict)
-    stated: list[tuple[int, int]] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
+    stated_sides: list[tuple[int, int]] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
     faults: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     _rows: list[tuple[float, ...]] = field(default_factory=list)
 
-    def add(self, path: Path, stated: tuple[int, int], objects: Iterable[Marked]) -> None:
-        """One image with its objects; one that is there already, or no file, is lost."""
-        if path in self.paths or not path.is_file():
-            again = path in self.paths
-            self.lose(path, "is named twice" if again else "is named but there is no such file")
+    def add(self, path: Path, sides: tuple[int, int], objects: Iterable[AnnotatedObject]) -> None:
+        """Add an image with its objects; reject one that is listed twice or has no file.
+
+        Args:
+            path: Image file.
+            sides: Height and width that the annotation states; 0 if none.
+            objects: Objects in the image.
+        """
+        if path in self.paths:
+            self.reject(path, "is listed twice")
+            return
+        if not path.is_file():
+            self.reject(path, "is listed, but there is no such file")
             return
         image = len(self.paths)
         self.paths[path] = None
-        self.stated.append(stated if max(stated) < _ENDLESS else (0, 0))
+        self.stated_sides.append(sides if max(sides) < _MAX_STATED else (0, 0))
         for name, box, difficult, crowd, area in objects:
-            if name in self.numbers:
-                self._rows.append((image, self.numbers[name], *box, difficult, crowd, area))
+            if name in self._labels:
+                self._rows.append((image, self._labels[name], *box, difficult, crowd, area))
             else:
                 self.faults[image].append(f"has the class {name!r}, which training lacks")
 
-    def lose(self, path: Path, reason: str) -> None:
-        """Say why a file cannot be used."""
-        self.lost.append(f"{self.name(path)} {reason}")
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {name: label for label, name in enumerate(self.classes)}
 
-    def name(self, path: Path) -> str:
-        """How a file is called below the root."""
+    def reject(self, path: Path, reason: str) -> None:
+        """Record why a file cannot be used."""
+        self.rejected.append(f"{self._name(path)} {reason}")
+
+    def _name(self, path: Path) -> str:
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
-    def table(self) -> Table:
-        """All objects as numbers, with boxes in float64."""
-        rows = torch.tensor(self._rows, dtype=torch.float64).view(-1, _NUMBERS)
-        image, labels, *_, difficult, crowd, areas = rows.unbind(1)
-        flags = difficult.bool(), crowd.bool()
-        return Table(image.long(), labels.long(), rows[:, 2:6], *flags, areas)
+    def repaired(self, sides: Int64[Tensor, "images 2"]) -> tuple[ObjectTable, set[int]]:
+        """Repair all boxes and record their faults.
 
-    def mended(self, sides: Int64[Tensor, "images 2"]) -> tuple[Table, set[int]]:
-        """Objects with boxes inside their images, and the images of which nobody can tell.
+        Boxes are resized with their images and clipped to them; those without area are dropped. An
+        area that is unknown, or of a clipped box, becomes that of the box.
 
         Args:
-            sides: Height and width of every image; 0 × 0 for one that cannot be read.
-        """
-        table, stated = self.table(), torch.tensor(self.stated)
-        table = table[sides[table.image].all(1)]
-        factor, other = self._factors(stated, sides)
-        boxes = table.boxes * factor.flip(1).repeat(1, 2)[table.image]
-        limits = sides.double().flip(1).repeat(1, 2)[table.image]
-        cut = torch.minimum(boxes.clamp_min(0), limits)
-        number = boxes.isfinite().all(1)
-        outside = number & ((cut - boxes).abs() > ROUNDING).any(1)
-        extent = (cut[:, 2:] - cut[:, :2]).nan_to_num(0)
-        solid = number & (extent > _THIN).all(1)
-        self._note(table.image[~number], "with a corner that is no number")
-        self._note(table.image[number & ~solid], "without area in the image")
-        self._note(table.image[solid & outside], "partly outside of the image")
-        given = table.areas * factor.prod(1)[table.image]
-        own = ~given.isfinite() | outside
-        areas = torch.where(own, extent.prod(1), given).float()
-        flags = table.difficult, table.crowd
-        return Table(table.image, table.labels, cut.float(), *flags, areas)[solid], other
+            sides: Height and width of every image; 0 × 0 for an unreadable one.
 
-    def _factors(
+        Returns:
+            The repaired objects, and the numbers of the images whose boxes cannot be located.
+        """
+        table = self._table()
+        table = table[sides[table.image].all(1)]
+        scale, unlocatable = self._scales(torch.tensor(self.stated_sides), sides)
+        # Sides are (height, width), corners (x, y, x, y).
+        boxes = table.boxes * scale.flip(1).repeat(1, 2)[table.image]
+        limits = sides.double().flip(1).repeat(1, 2)[table.image]
+        clipped = torch.minimum(boxes.clamp_min(0), limits)
+        finite = boxes.isfinite().all(1)
+        outside = finite & ((clipped - boxes).abs() > ROUNDING).any(1)
+        extent = (clipped[:, 2:] - clipped[:, :2]).nan_to_num(0)
+        solid = finite & (extent > _MIN_SIDE).all(1)
+        self._record(table.image[~finite], "with a corner that is not a number")
+        self._record(table.image[finite & ~solid], "without area in the image")
+        self._record(table.image[solid & outside], "partly outside of the image")
+        stated_areas = table.areas * scale.prod(1)[table.image]
+        use_box = ~stated_areas.isfinite() | outside
+        areas = torch.where(use_box, extent.prod(1), stated_areas).float()
+        flags = table.difficult, table.crowd
+        repaired = ObjectTable(table.image, table.labels, clipped.float(), *flags, areas)
+        return repaired[solid], unlocatable
+
+    def _table(self) -> ObjectTable:
+        """Return all objects as columns, with boxes in float64 so that scaling rounds only once."""
+        rows = torch.tensor(self._rows, dtype=torch.float64).view(-1, _COLUMNS)
+        image, labels, *_, difficult, crowd, areas = rows.unbind(1)
+        flags = difficult.bool(), crowd.bool()
+        return ObjectTable(image.long(), labels.long(), rows[:, 2:6], *flags, areas)
+
+    def _scales(
         self, stated: Int64[Tensor, "images 2"], sides: Int64[Tensor, "images 2"]
     ) -> tuple[Float[Tensor, "images 2"], set[int]]:
-        """By what heights and widths are multiplied, and the images with another shape."""
+        """Return scales of height and width, and the images with another aspect ratio."""
         differs = stated.all(1) & sides.all(1) & (stated != sides).any(1)
-        factor = torch.where(differs[:, None], sides / stated.double().clamp_min(1), 1)
-        # Rounded to whole pixels, a resized image has its shape to within one.
-        shape = (stated * factor[:, 1:] - sides).abs().amax(1) <= 1
+        scale = torch.where(differs[:, None], sides / stated.double().clamp_min(1), 1)
+        # Resized sides are rounded to whole pixels: scaled by the width, they agree to within one.
+        same_ratio = (stated * scale[:, 1:] - sides).abs().amax(1) <= 1
         for i in differs.nonzero().flatten().tolist():
-            drawn, shown = (f"{w} × {h}" for h, w in (self.stated[i], sides[i].tolist()))
-            self.faults[i].append(f"has boxes drawn for {drawn} pixels, but {shown}")
-        return factor, set((differs & ~shape).nonzero().flatten().tolist())
+            frame, actual = (f"{w} × {h}" for h, w in (self.stated_sides[i], sides[i].tolist()))
+            self.faults[i].append(f"has boxes for {frame} pixels, but an image of {actual}")
+        return scale, set((differs & ~same_ratio).nonzero().flatten().tolist())
 
-    def _note(self, images: Int64[Tensor, " boxes"], what: str) -> None:
+    def _record(self, images: Int64[Tensor, " boxes"], fault: str) -> None:
+        """Record a fault of boxes, one line for each of their images."""
         for image, count in Counter(images.tolist()).items():
-            self.faults[image].append(f"has {count} {'box' if count == 1 else 'boxes'} {what}")
+            self.faults[image].append(f"has {count} {'box' if count == 1 else 'boxes'} {fault}")
 
-    def settle(self, faulty: Faulty, hopeless: set[int]) -> tuple[set[int], list[str]]:
-        """Images to leave out, and what has been left out or mended, each with the reason.
+    def apply(self, faulty: Faulty, unlocatable: set[int]) -> tuple[set[int], list[str]]:
+        """Apply the policy for faults.
+
+        Returns:
+            Numbers of the images to leave out, and a line for everything that is rejected, left out
+            or repaired, each with the reason.
 
         Raises:
-            DataError: Anything is wrong and `faulty` is `fail`.
+            DataError: There is any fault and `faulty` is `fail`.
         """
         paths = list(self.paths)
-        out = set(self.faults) if faulty == "skip" else hopeless
-        said = [f"{text}: left out" for text in self.lost]
-        for i, texts in sorted(self.faults.items()):
-            end = "left out" if i in out else "repaired"
-            said += [f"{self.name(paths[i])} {' and '.join(texts)}: {end}"]
-        if faulty == "fail" and said:
-            first = said[0].rpartition(": ")[0]
+        left_out = set(self.faults) if faulty == "skip" else unlocatable
+        lines = [f"{reason}: left out" for reason in self.rejected]
+        for i, faults in sorted(self.faults.items()):
+            outcome = "left out" if i in left_out else "repaired"
+            lines.append(f"{self._name(paths[i])} {' and '.join(faults)}: {outcome}")
+        if faulty == "fail" and lines:
+            first = lines[0].rpartition(": ")[0]
             raise DataError(
-                f"The annotations in {self.root} are at fault for {len(said)} images or files, "
+                f"The annotations in {self.root} are faulty for {len(lines)} images or files, "
                 f"first: {first}. Correct them, or set data.faulty to repair or skip."
             )
-        return out, said
+        return left_out, lines

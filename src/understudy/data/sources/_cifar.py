@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, as torchvision keeps them or unpacked into folders of images."""
+"""CIFAR-10 and CIFAR-100, in torchvision's format or unpacked into folders of images."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -20,16 +20,24 @@ def load(
     classes: int,
     unreadable: Literal["skip", "fail"],
 ) -> Source:
-    """One split of a torchvision `dataset`, or of folders `{train,test}/<class>/` in its place.
+    """Load one split from torchvision's format, or from folders `{train,test}/<class>/`.
 
-    The official labels are the alphabetical order of the classes, so both ways agree on them.
+    The official labels number the classes alphabetically, so that both formats have the same.
+
+    Args:
+        dataset: Class of `torchvision.datasets`, which also downloads.
+        root: Folder of the data set.
+        split: Split to load.
+        classes: Number of classes.
+        unreadable: What to do with files that cannot be decoded.
 
     Raises:
-        DataError: No root, not there and not to be downloaded, or folders of other images.
+        DataError: There is no root, the data are not there and cannot be downloaded, or the folders
+            hold other images.
     """
     name = dataset.__name__
     if not root:
-        raise DataError(f"{name} needs a folder to lie in; set data.root.")
+        raise DataError(f"{name} needs a folder; set data.root.")
     if (Path(root) / split).is_dir():
         source = folder.load(root, split, unreadable=unreadable)
         if len(source.classes) != classes or source.pixels is None or source.size != _SIZE:
@@ -43,11 +51,11 @@ def load(
 
 def _torchvision(dataset: Any, root: str, split: Literal["train", "test"]) -> Source:
     try:
-        found = dataset(root, train=split == "train", download=True)
+        downloaded = dataset(root, train=split == "train", download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{dataset.__name__} is not in {root} and cannot be downloaded ({error}); put the "
             f"unpacked archive there, or folders of images {split}/<class>/."
         ) from error
-    pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return MemorySource(pixels, torch.tensor(found.targets), found.classes)
+    pixels = torch.from_numpy(downloaded.data).permute(0, 3, 1, 2).contiguous()
+    return MemorySource(pixels, torch.tensor(downloaded.targets), downloaded.classes)

@@ -1,4 +1,4 @@
-"""From a list of image files to a source: checked, and in memory if the images are small."""
+"""Build a source from a list of image files: checked, and in memory if the images are small."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from understudy.data.sources._readable import Checked, check
 
 SMALL = 64
 """Largest side in pixels of images that are kept in memory."""
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 
 
 def from_files(
@@ -30,7 +30,14 @@ def from_files(
     root: Path,
     unreadable: Literal["skip", "fail"],
 ) -> Source:
-    """The readable ones of some image files; small images of one size are read into memory.
+    """Return the readable files as a source; small images of one size are read into memory.
+
+    Args:
+        paths: Image files, in the order of the source.
+        labels: Labels of each image.
+        classes: Class names in the order of the labels.
+        root: Folder of the data set, in which results of the check are stored.
+        unreadable: What to do with files that cannot be decoded.
 
     Raises:
         DataError: No file can be read, or some cannot and `unreadable` is `fail`.
@@ -44,35 +51,37 @@ def from_files(
         size=checked.size,
         skipped=checked.skipped,
     )
-    return _kept(source, checked) if fits(len(source), checked.size) else source
+    return _with_cache(source, checked) if _is_small(source) else source
 
 
-def fits(images: int, size: int | None) -> bool:
-    """Whether images of this size are small enough, and few enough, to be kept in memory."""
-    return size is not None and size <= SMALL and images * 3 * size**2 <= _MOST_BYTES
+def in_memory_if_small(source: Source) -> Source:
+    """Decode all images into memory if they are small and few; else return the source unchanged."""
+    return _in_memory(source, _decoded(source)) if _is_small(source) else source
 
 
-def in_memory(source: Source) -> MemorySource:
-    """The same images, all decoded; they must be squares of one size."""
-    return _with_pixels(source, _decoded(source))
+def _is_small(source: Source) -> bool:
+    size = source.size
+    return size is not None and size <= SMALL and len(source) * 3 * size**2 <= _MAX_BYTES
 
 
-def _kept(source: FileSource, checked: Checked) -> MemorySource:
-    """The images in memory, decoded once and then read from one file beside them."""
+def _with_cache(source: FileSource, checked: Checked) -> MemorySource:
+    """Return the images in memory; decode them once, then read them from one file in the folder."""
+    # The name holds size and time of change of every file: any change makes another cache.
     stamp = json.dumps(checked.record, sort_keys=True)
     name = sha256(stamp.encode()).hexdigest()[:16]
     cache = source.root / f".understudy-pixels-{name}.npy"
     with suppress(OSError, ValueError):
-        return _with_pixels(source, torch.from_numpy(np.load(cache)))
+        return _in_memory(source, torch.from_numpy(np.load(cache)))
     pixels = _decoded(source)
+    # In a read-only folder, the images are decoded at every start.
     with suppress(OSError):
         partial = cache.with_name(f"{cache.stem}-{os.getpid()}.npy")
         np.save(partial, pixels.numpy())
         partial.replace(cache)
-    return _with_pixels(source, pixels)
+    return _in_memory(source, pixels)
 
 
-def _with_pixels(source: Source, pixels: UInt8[Tensor, "images 3 side side"]) -> MemorySource:
+def _in_memory(source: Source, pixels: UInt8[Tensor, "images 3 side side"]) -> MemorySource:
     return MemorySource(pixels, source.labels, source.classes, skipped=source.skipped)
 
 
@@ -82,6 +91,7 @@ def _decoded(source: Source) -> UInt8[Tensor, "images 3 side side"]:
     def fill(i: int) -> None:
         pixels[i] = source.image(i)
 
+    # Threads suffice: Pillow releases the interpreter's lock while it decodes.
     with ThreadPool() as pool:
         pool.map(fill, range(len(source)), chunksize=64)
     return pixels

@@ -1,23 +1,23 @@
-"""The folder of a data set, and what its splits are called."""
+"""The root folder of a data set, and the names of its splits."""
 
 from pathlib import Path
 
 from understudy.errors import DataError
 
 TEST_NAMES = ("test", "val", "valid", "validation")
-"""Names of the split that is read as `test`; the first that exists is taken."""
+"""Names that the test split may have; the first that exists is used."""
 
 
-def existing(root: str, what: str) -> Path:
-    """The folder that `data.root` names; `DataError` that asks for `what` if there is none."""
+def existing(root: str, expected: str) -> Path:
+    """Return the folder that `data.root` names; `DataError` that asks for `expected` if missing."""
     if not root or not Path(root).is_dir():
-        raise DataError(f"There is no folder {root!r}; set data.root to {what}.")
+        raise DataError(f"There is no folder {root!r}; set data.root to {expected}.")
     return Path(root)
 
 
-def no_test_split(place: str) -> DataError:
-    """The error to raise when only training images exist."""
+def no_test_split(root: str) -> DataError:
+    """Return the error for a data set with only training images."""
     return DataError(
-        f"{place} has no test split (none of {', '.join(TEST_NAMES)}); "
+        f"{root} has no test split (none of {', '.join(TEST_NAMES)}); "
         "set data.validation to keep a share of the training images for validation."
     )

@@ -1,7 +1,7 @@
 """CIFAR-100: 60,000 photos of 32×32 pixels in 100 classes (Krizhevsky 2009).
 
-The root is torchvision's own folder, into which the data are downloaded if need be, or a folder
-`{train,test}/<class>/` of the same images.
+The root is a folder in torchvision's format, into which the data are downloaded if missing, or a
+folder `{train,test}/<class>/` of the same images.
 """
 
 from typing import Literal
@@ -15,5 +15,5 @@ from understudy.data.sources import _cifar
 def load(
     root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
 ) -> Source:
-    """The images of one split; `DataError` if they are not there and cannot be downloaded."""
+    """Load the images of one split; `DataError` if they are missing and cannot be downloaded."""
     return _cifar.load(CIFAR100, root, split, classes=100, unreadable=unreadable)

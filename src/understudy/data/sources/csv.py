@@ -1,19 +1,19 @@
 """A CSV file of image paths and labels: columns `path`, `label` and, if there are splits, `split`.
 
-Paths are relative to the file's own folder. Labels are names, numbered alphabetically, or numbers,
-taken as they are; an empty one means unlabelled. Without the column `split` all rows are `train`;
-the test split may also be called `val`, `valid` or `validation`.
+Paths are relative to the folder of the CSV file. Labels are class names, numbered alphabetically,
+or class numbers, used unchanged; an empty label means unlabelled. Without the column `split` all
+rows are `train`; the test split may also be called `val`, `valid` or `validation`.
 
-An image with several classes has their names in `label`, between `;` or `|`; nothing but such a
-mark means that it has none. Or every class has a column, as in
+For images with several classes, `label` holds their names separated by `;` or `|`; a separator
+alone means that the image has none of the classes. Alternatively, every class has a column, as in
 
     split,file_name,cat,dog
     train,0001.jpg,1,0
     train,0002.jpg,1,
 
-with 1 for present, 0 for absent, and an empty place for not known. Such files are looked for beside
-the table, in the folder of their split, and in all folders below. A split may have a year behind
-its name (`train2017`); of several test splits, the first of `test`, `val`, … is taken.
+with 1 for present, 0 for absent, and an empty value for not known. These image files are searched
+for beside the CSV file, in the folder of their split, and in all folders below. The name of a split
+may end in a year (`train2017`); of several test splits, the first of `test`, `val`, … is used.
 """
 
 import csv
@@ -45,78 +45,78 @@ class _Row:
 def load(
     root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
 ) -> Source:
-    """The images of one split, in the order of the file.
+    """Load the images of one split, in the order of the file.
 
     Raises:
-        DataError: The file, one of its columns or an image in it is missing, or a value makes no
-            sense: the message names the line.
+        DataError: The file, a column or an image is missing, or a value is invalid: the message
+            names the line.
     """
-    table = Path(root)
-    if not root or not table.is_file():
+    file = Path(root)
+    if not root or not file.is_file():
         raise DataError(
             f"There is no file {root!r}; set data.root to a CSV file of paths and labels."
         )
     try:
-        columns, lines = _read(table)
+        columns, lines = _read(file)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} is not a CSV file in UTF-8: {error}.") from error
+        raise DataError(f"{file} is not a CSV file in UTF-8: {error}.") from error
     if "file_name" in columns and "label" not in columns:
-        return _csv_multilabel.load(table, columns, lines, split, unreadable=unreadable)
-    rows = _rows(table, columns, lines)
-    # Both splits together decide on the classes, so that their labels agree.
-    classes, numbers = _numbered(table, rows)
-    chosen = [i for i, row in enumerate(rows) if row.split == split]
-    if not chosen:
+        return _csv_multilabel.load(file, columns, lines, split, unreadable=unreadable)
+    rows = _rows(file, columns, lines)
+    # The classes are those of both splits together, so that their labels agree.
+    classes, numbers = _numbered(file, rows)
+    selected = [i for i, row in enumerate(rows) if row.split == split]
+    if not selected:
         raise no_test_split(root) if split == "test" else DataError(f"{root} lists no images.")
-    for i in chosen:
+    for i in selected:
         if not rows[i].path.is_file():
-            raise DataError(f"{table}, line {rows[i].line}: there is no file {rows[i].path}.")
-    paths, labels = [rows[i].path for i in chosen], torch.tensor([numbers[i] for i in chosen])
-    return from_files(paths, labels, classes, root=table.parent, unreadable=unreadable)
+            raise DataError(f"{file}, line {rows[i].line}: there is no file {rows[i].path}.")
+    paths, labels = [rows[i].path for i in selected], torch.tensor([numbers[i] for i in selected])
+    return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
 
 
-def _read(table: Path) -> tuple[Sequence[str], list[tuple[int, Values]]]:
-    """The names of the columns; line number and values of every row."""
-    # Spreadsheets put a byte order mark in front; utf-8-sig takes it away.
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, Values]]]:
+    """Return the column names, and line number and values of every row."""
+    # Spreadsheets write a byte order mark first, which utf-8-sig removes.
+    with file.open(newline="", encoding="utf-8-sig") as text:
+        reader = csv.DictReader(text)
         return reader.fieldnames or (), [(reader.line_num, values) for values in reader]
 
 
-def _rows(table: Path, columns: Sequence[str], lines: Sequence[tuple[int, Values]]) -> list[_Row]:
+def _rows(file: Path, columns: Sequence[str], lines: Sequence[tuple[int, Values]]) -> list[_Row]:
     for column in ("path", "label"):
         if column not in columns:
             raise DataError(
-                f"{table}, line 1: there is no column {column!r}; the header must be "
+                f"{file}, line 1: there is no column {column!r}; the header must be "
                 "'path,label', 'path,label,split' or 'split,file_name' and a column for each class."
             )
-    return [_row(table, line, values) for line, values in lines]
+    return [_row(file, line, values) for line, values in lines]
 
 
-def _row(table: Path, line: int, values: Values) -> _Row:
+def _row(file: Path, line: int, values: Values) -> _Row:
     path, label = (values[column] or "" for column in ("path", "label"))
     name = values.get("split") or "train"
     if not path:
-        raise DataError(f"{table}, line {line}: the path is empty.")
+        raise DataError(f"{file}, line {line}: the path is empty.")
     if name != "train" and name not in TEST_NAMES:
         raise DataError(
-            f"{table}, line {line}: the split is {name!r}; "
+            f"{file}, line {line}: the split is {name!r}; "
             f"it can be: train, {', '.join(TEST_NAMES)}."
         )
-    return _Row(line, table.parent / path, label.strip(), "train" if name == "train" else "test")
+    return _Row(line, file.parent / path, label.strip(), "train" if name == "train" else "test")
 
 
 def _numbered(
-    table: Path, rows: Sequence[_Row]
+    file: Path, rows: Sequence[_Row]
 ) -> tuple[list[str], list[int]] | tuple[list[str], list[list[int]]]:
-    """Class names, and the label of each row, or of every class in it."""
-    if _csv_multilabel.several([row.label for row in rows]):
+    """Return class names, and the class number of each row, or the presence of every class."""
+    if _csv_multilabel.has_lists([row.label for row in rows]):
         return _csv_multilabel.presence([row.label for row in rows])
-    given = sorted({row.label for row in rows if row.label})
-    if not all(re.fullmatch(r"-?\d+", label) for label in given):
-        return given, [given.index(row.label) if row.label else UNLABELLED for row in rows]
+    distinct = sorted({row.label for row in rows if row.label})
+    if not all(re.fullmatch(r"-?\d+", label) for label in distinct):
+        return distinct, [distinct.index(row.label) if row.label else UNLABELLED for row in rows]
     numbers = [int(row.label) if row.label else UNLABELLED for row in rows]
     for row, number in zip(rows, numbers, strict=True):
         if number < UNLABELLED:
-            raise DataError(f"{table}, line {row.line}: the label {number} is negative.")
+            raise DataError(f"{file}, line {row.line}: the label {number} is negative.")
     return [str(n) for n in range(max(numbers, default=-1) + 1)], numbers

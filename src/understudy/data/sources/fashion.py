@@ -1,10 +1,10 @@
-"""Fashion-MNIST, a part of it shipped with Understudy: ten kinds of clothes, 10,000 + 2,500 images.
+"""Part of Fashion-MNIST, shipped with Understudy: ten kinds of clothes, 10,000 + 2,500 images.
 
 The first 1,000 training and 250 test images of each class, in their original order, as published
 by Zalando Research (Xiao, Rasul, Vollgraf 2017, https://github.com/zalandoresearch/fashion-mnist,
-MIT licence, which lies beside the data). The grey 28×28 images get a black margin of two pixels
-and three equal channels. `embedded/fashion_mnist.npz` holds the arrays `{train,test}_images`,
-`{train,test}_labels` and `classes`, as `numpy.savez` lays them out but compressed by LZMA.
+MIT licence, which lies beside the data). The grey 28×28 images are padded by two black pixels and
+repeated in three channels. `embedded/fashion_mnist.npz` holds the arrays `{train,test}_images`,
+`{train,test}_labels` and `classes` in the layout of `numpy.savez`, but compressed by LZMA.
 """
 
 from importlib.resources import as_file, files
@@ -22,7 +22,7 @@ _SIZE = 32
 def load(
     root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
 ) -> Source:
-    """The embedded images; needs no root, and all of them are readable."""
+    """Load the embedded images of one split; `root` is ignored, and all images are readable."""
     with (
         as_file(files("understudy.data") / "embedded" / "fashion_mnist.npz") as path,
         np.load(path) as arrays,

@@ -1,8 +1,8 @@
 """A Hugging Face data set, by its name on the hub or the folder it was saved in.
 
-The columns are found by their types: the first `Image`, and the first `ClassLabel` or else an
-integer column `label`; without either the images are unlabelled. The test split may also be called
-`val`, `valid` or `validation`.
+Columns are selected by type: the first `Image`, and the first `ClassLabel` or else an integer
+column `label`; without either the images are unlabelled. The test split may also be called `val`,
+`valid` or `validation`.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from torch import Tensor
 from understudy.batch import UNLABELLED
 from understudy.data._image import decode
 from understudy.data.source import Source, short_digest
-from understudy.data.sources._files import fits, in_memory
+from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._splits import TEST_NAMES, no_test_split
 from understudy.errors import DataError
 
 
 @final
 class RowSource(Source):
-    """Rows of a Hugging Face data set, each image decoded when asked for."""
+    """Rows of a Hugging Face data set, whose images are decoded on every access."""
 
     pixels = None
 
@@ -39,16 +39,26 @@ class RowSource(Source):
         sides: Int64[Tensor, "images 2"],
         skipped: tuple[str, ...],
     ) -> None:
+        """Store rows and labels; no image is decoded.
+
+        Args:
+            rows: Rows of the data set, with images as bytes.
+            column: Name of the column of images.
+            labels: Class number of each image; -1 (`UNLABELLED`) where it is not known.
+            classes: Class names in the order of the labels.
+            sides: Height and width of every image.
+            skipped: Rows that were left out, each with the reason.
+        """
         self.rows, self.column, self.labels, self.classes = rows, column, labels, classes
         self._sides, self.skipped = sides, skipped
         self.size = int(sides[0, 0]) if (sides == sides[0, 0]).all() else None
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
-        """Image of row `i`, upright and in RGB; `DataError` if it cannot be decoded."""
+        """Decode the image of row `i`; `DataError` if it cannot be decoded."""
         return _decoded(self.rows[i][self.column])
 
     def sides(self) -> Int64[Tensor, "images 2"]:
-        """Height and width of every image, as the check has found them."""
+        """Return height and width of every image, as found when the rows were checked."""
         return self._sides
 
     @cached_property
@@ -60,21 +70,21 @@ class RowSource(Source):
 def load(
     root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
 ) -> Source:
-    """The images of one split.
+    """Load the images of one split, in the order of its rows.
 
     Raises:
         DataError: The package `datasets` is missing, there is no such data set or split, it has
             no image column, or an image cannot be read and `unreadable` is `fail`.
     """
-    rows = _split(_opened(root), root, split)
+    rows = _split(_open(root), root, split)
     column = _image_column(rows.features, root)
-    labels, classes = _labelled(rows)
-    encoded = _encoded(rows, column)
-    sides, broken = _checked(encoded, column)
+    labels, classes = _labels(rows)
+    encoded = _as_bytes(rows, column)
+    sides, broken = _check(encoded, column)
     if broken and (unreadable == "fail" or len(broken) == len(rows)):
         raise DataError(
             f"{len(broken)} of {len(rows)} images of {root} cannot be read, first: "
-            f"{next(iter(broken.values()))}. Leave some out with data.unreadable=skip."
+            f"{next(iter(broken.values()))}. Leave them out with data.unreadable=skip."
         )
     kept = [i for i in range(len(rows)) if i not in broken]
     source = RowSource(
@@ -85,10 +95,11 @@ def load(
         sides=sides[kept],
         skipped=tuple(broken.values()),
     )
-    return in_memory(source) if fits(len(source), source.size) else source
+    return in_memory_if_small(source)
 
 
-def _opened(root: str) -> Any:
+def _open(root: str) -> Any:
+    """Open a saved folder or a data set of the hub: one set of rows, or a dict of splits."""
     try:
         import datasets
     except ImportError as error:
@@ -107,8 +118,8 @@ def _opened(root: str) -> Any:
         ) from error
 
 
-def _split(found: Any, root: str, split: Literal["train", "test"]) -> Any:
-    splits = found if isinstance(found, dict) else {"train": found}
+def _split(opened: Any, root: str, split: Literal["train", "test"]) -> Any:
+    splits = opened if isinstance(opened, dict) else {"train": opened}
     for name in ("train",) if split == "train" else TEST_NAMES:
         if name in splits:
             return splits[name]
@@ -124,45 +135,45 @@ def _image_column(features: Mapping[str, Any], root: str) -> str:
     raise DataError(f"{root} has no column of images; it has: {', '.join(features)}.")
 
 
-def _labelled(rows: Any) -> tuple[Int64[Tensor, " images"], tuple[str, ...]]:
-    """Label of every row, and class names."""
+def _labels(rows: Any) -> tuple[Int64[Tensor, " images"], tuple[str, ...]]:
+    """Return the label of every row, and the class names."""
     for name, feature in rows.features.items():
         if type(feature).__name__ == "ClassLabel":
-            return _numbers(rows[name]), tuple(feature.names)
+            return _class_numbers(rows[name]), tuple(feature.names)
     if "int" in str(getattr(rows.features.get("label"), "dtype", "")):
-        labels = _numbers(rows["label"])
+        labels = _class_numbers(rows["label"])
         return labels, tuple(str(n) for n in range(int(labels.max()) + 1))
     return torch.full((len(rows),), UNLABELLED), ()
 
 
-def _numbers(column: Any) -> Int64[Tensor, " images"]:
+def _class_numbers(column: Any) -> Int64[Tensor, " images"]:
     return torch.tensor([UNLABELLED if label is None else label for label in column])
 
 
-def _encoded(rows: Any, column: str) -> Any:
-    """The same rows with images as bytes: our own decoding turns and converts them."""
+def _as_bytes(rows: Any, column: str) -> Any:
+    """Return the rows with encoded images, for `decode` to apply EXIF orientation and mode."""
     from datasets import Image
 
     return rows.cast_column(column, Image(decode=False))
 
 
-def _checked(rows: Any, column: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, str]]:
-    """Height and width of every image, and row → reason for those that cannot be read."""
+def _check(rows: Any, column: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, str]]:
+    """Decode every image; return heights and widths, and row → reason for unreadable ones."""
     import datasets
 
-    # A second run finds the result by the fingerprint of the data; not beside them, where
-    # `map` would put it, because they may lie in a folder that cannot be written.
+    # A second run finds the result by the fingerprint of the data. It lies in the user's cache and
+    # not beside the data, the default of `map`, since their folder may be read-only.
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "understudy"
     cache.mkdir(parents=True, exist_ok=True)
-    found = rows.map(
+    results = rows.map(
         _result,
         input_columns=column,
         remove_columns=rows.column_names,
         cache_file_name=str(cache / f"{rows._fingerprint}.arrow"),
         desc="Checking images",
     )
-    broken = {i: f"row {i}: {reason}" for i, reason in enumerate(found["reason"]) if reason}
-    return torch.tensor([list(found["height"]), list(found["width"])]).T, broken
+    broken = {i: f"row {i}: {reason}" for i, reason in enumerate(results["reason"]) if reason}
+    return torch.tensor([list(results["height"]), list(results["width"])]).T, broken
 
 
 def _result(image: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ The root is one of
     train/, test/                  images, each with an XML file of the same name beside it; the
                                    test split may also be called `val`, `valid` or `validation`
 
-Without a list `test`, training is `train` and the test split is `val`. Boxes are taken as they are
-written. VOC counts pixels from 1 and to the last one inside, so that its boxes are a pixel further
-right and below, and a pixel smaller, than corners counted from 0; nearly all others who write this
-format write such corners.
+Without a list `test`, the training split is `train` and the test split is `val`. Coordinates of
+boxes are used unchanged. VOC counts pixels from 1, and the last one is inside: its boxes lie one
+pixel further right and down, and are one pixel smaller, than with corners counted from 0. Nearly
+all other data sets in this format count from 0.
 
-The training images decide on the classes, which are sorted by name; in a folder with `ImageSets`
-whose names are all among the 20 classes of VOC, they are those 20 in their own order.
+The classes are those of the training images, sorted by name; in a folder with `ImageSets` whose
+names are all among the 20 classes of VOC, they are those 20 in their usual order.
 """
 
 import re
@@ -25,8 +25,13 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from understudy.data.source import Source
-from understudy.data.sources._annotated import Difficult, annotated
-from understudy.data.sources._annotations import Faulty, Listing, Marked, images_in
+from understudy.data.sources._annotated import Difficult, annotated_source
+from understudy.data.sources._annotations import (
+    AnnotatedObject,
+    Annotations,
+    Faulty,
+    images_in,
+)
 from understudy.data.sources._splits import TEST_NAMES, existing, no_test_split
 from understudy.errors import DataError
 
@@ -35,17 +40,17 @@ CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
-"""Of VOC, in their usual order."""
+"""The classes of VOC, in their usual order."""
 _LISTS = Path("ImageSets", "Main")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-class _Page(NamedTuple):
-    """What one XML file says; height and width are 0 where it does not."""
+class _ImageAnnotation(NamedTuple):
+    """Content of one XML file; `sides` are 0 where it does not state them."""
 
     image: Path
-    size: tuple[int, int]
-    objects: Sequence[Marked]
+    sides: tuple[int, int]
+    objects: Sequence[AnnotatedObject]
 
 
 def load(
@@ -57,24 +62,24 @@ def load(
     difficult: Difficult = "ignore",
     classes: tuple[str, ...] | None = None,
 ) -> Source:
-    """Load the images of one split, in the order of their list, or by name.
+    """Load the images of one split, in the order of their list, or sorted by name.
 
     With `classes`, the class names of the training split, its files are not parsed for them.
 
     Raises:
-        DataError: The folder has no such layout or split, nothing in it can be used, or something
-            in it is at fault and `unreadable` or `faulty` is `fail`.
+        DataError: The folder has no such layout or split, no image can be used, or something is
+            faulty and `unreadable` or `faulty` is `fail`.
     """
-    top = existing(root, "a folder as VOC's")
-    lost: list[str] = []
-    pages = list(_pages(top, split, lost))
+    top = existing(root, "a folder in the layout of VOC")
+    rejected: list[str] = []
+    parsed = list(_parsed(top, split, rejected))
     if classes is None:
-        classes = _classes(top, pages if split == "train" else _pages(top, "train", []))
-    listing = Listing(top, {name: label for label, name in enumerate(classes)}, lost=lost)
-    for page in pages:
-        listing.add(*page)
-    return annotated(
-        listing,
+        classes = _classes(top, parsed if split == "train" else _parsed(top, "train", []))
+    annotations = Annotations(top, classes, rejected=rejected)
+    for each in parsed:
+        annotations.add(*each)
+    return annotated_source(
+        annotations,
         train=split == "train",
         unreadable=unreadable,
         faulty=faulty,
@@ -82,91 +87,92 @@ def load(
     )
 
 
-def _classes(top: Path, training: Iterable[_Page]) -> tuple[str, ...]:
-    """Class names of the training split in the order of their labels."""
-    names = {thing.name for page in training for thing in page.objects}
-    return CLASSES if _years(top) and names <= set(CLASSES) else tuple(sorted(names))
+def _classes(top: Path, training: Iterable[_ImageAnnotation]) -> tuple[str, ...]:
+    """Return the class names of the training split, in the order of their labels."""
+    names = {thing.name for each in training for thing in each.objects}
+    return CLASSES if _year_folders(top) and names <= set(CLASSES) else tuple(sorted(names))
 
 
-def _pages(top: Path, split: Literal["train", "test"], lost: list[str]) -> Iterator[_Page]:
-    """What can be read of a split; `lost` is told what cannot."""
-    for image, xml in _pairs(top, split, lost):
+def _parsed(
+    top: Path, split: Literal["train", "test"], rejected: list[str]
+) -> Iterator[_ImageAnnotation]:
+    """Parse the XML files of a split; append to `rejected` what cannot be used."""
+    for image, xml in _pairs(top, split, rejected):
         try:
-            yield _page(image, ElementTree.parse(xml).getroot())
+            yield _image_annotation(image, ElementTree.parse(xml).getroot())
         except FileNotFoundError:
-            lost.append(f"{image.relative_to(top)} has no annotation {xml.name}")
+            rejected.append(f"{image.relative_to(top)} has no annotation {xml.name}")
         except (ElementTree.ParseError, UnicodeDecodeError) as error:
-            lost.append(f"{xml.relative_to(top)} cannot be read as XML ({error})")
+            rejected.append(f"{xml.relative_to(top)} cannot be read as XML ({error})")
 
 
-def _page(image: Path, root: ElementTree.Element) -> _Page:
+def _image_annotation(image: Path, root: ElementTree.Element) -> _ImageAnnotation:
     height, width = (_number(root, f"size/{side}") for side in ("height", "width"))
-    size = (0, 0) if isnan(height + width) else (int(height), int(width))
-    return _Page(image, size, [_marked(each) for each in root.findall("object")])
+    sides = (0, 0) if isnan(height + width) else (int(height), int(width))
+    return _ImageAnnotation(image, sides, [_object(each) for each in root.findall("object")])
 
 
-def _marked(thing: ElementTree.Element) -> Marked:
-    return Marked(
-        name=(thing.findtext("name") or "").strip(),
-        box=[_number(thing, f"bndbox/{corner}") for corner in _CORNERS],
-        difficult=_number(thing, "difficult") == 1,
+def _object(element: ElementTree.Element) -> AnnotatedObject:
+    return AnnotatedObject(
+        name=(element.findtext("name") or "").strip(),
+        box=[_number(element, f"bndbox/{corner}") for corner in _CORNERS],
+        difficult=_number(element, "difficult") == 1,
     )
 
 
 def _number(element: ElementTree.Element, path: str) -> float:
-    """The finite number in an element below; NaN if there is none."""
+    """Return the finite number at a path below an element; NaN if there is none."""
     try:
-        found = float(element.findtext(path) or "nan")
+        number = float(element.findtext(path) or "nan")
     except ValueError:
         return nan
-    return found if isfinite(found) else nan
+    return number if isfinite(number) else nan
 
 
 def _pairs(
-    top: Path, split: Literal["train", "test"], lost: list[str]
+    top: Path, split: Literal["train", "test"], rejected: list[str]
 ) -> Iterator[tuple[Path, Path]]:
-    """Image and XML file of a split, whether they exist or not."""
-    years = _years(top)
+    """Yield the paths of image and XML file for every image of a split; they may not exist."""
+    years = _year_folders(top)
     if not years:
-        yield from _beside(_folder(top, split), lost, top)
+        yield from _pairs_beside(_split_folder(top, split), rejected, top)
         return
-    for file in _lists(top, years, split):
+    for file in _list_files(top, years, split):
         year = file.parents[2]
-        images = _images(year / "JPEGImages")
+        images = _images_by_stem(year / "JPEGImages")
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         for name in filter(None, map(str.strip, lines)):
             missing = year / "JPEGImages" / f"{name}.jpg"
             yield images.get(name, [missing])[0], year / "Annotations" / f"{name}.xml"
 
 
-def _years(top: Path) -> list[Path]:
-    """The folders with lists of images, by year; none where XML files lie beside their images."""
-    inner = top / "VOCdevkit" if (top / "VOCdevkit").is_dir() else top
-    years = sorted(each for each in inner.iterdir() if re.fullmatch(r"VOC\d{4}", each.name))
-    return [each for each in (inner, *years) if (each / _LISTS).is_dir()]
+def _year_folders(top: Path) -> list[Path]:
+    """Return the folders with lists of images, by year; none if XML files lie beside the images."""
+    devkit = top / "VOCdevkit" if (top / "VOCdevkit").is_dir() else top
+    years = sorted(path for path in devkit.iterdir() if re.fullmatch(r"VOC\d{4}", path.name))
+    return [folder for folder in (devkit, *years) if (folder / _LISTS).is_dir()]
 
 
-def _lists(top: Path, years: Sequence[Path], split: Literal["train", "test"]) -> list[Path]:
-    """The list of each year that belongs to a split."""
-    known = {name: _there(years, name) for name in ("trainval", "train", "test", "val")}
+def _list_files(top: Path, years: Sequence[Path], split: Literal["train", "test"]) -> list[Path]:
+    """Return the files that list the images of a split, one for each year that has it."""
+    files = {
+        name: [file for year in years if (file := year / _LISTS / f"{name}.txt").is_file()]
+        for name in ("trainval", "train", "test", "val")
+    }
     if split == "test":
-        # The images of later tests are published without their objects.
-        if found := known["test"][:1] or known["val"]:
-            return found
+        # One year only: the test images of later years are published without their objects.
+        if tests := files["test"][:1] or files["val"]:
+            return tests
         raise no_test_split(str(top))
-    # What `val` holds is kept for the test split, where there is no other.
-    whole = known["test"] or not known["val"]
-    if found := (whole and known["trainval"]) or known["train"]:
-        return found
+    # Without a test list, `val` is the test split, and `trainval` would contain it.
+    may_use_trainval = files["test"] or not files["val"]
+    if training := (may_use_trainval and files["trainval"]) or files["train"]:
+        return training
     raise DataError(f"{years[0] / _LISTS} has no list of training images: put train.txt there.")
 
 
-def _there(years: Sequence[Path], name: str) -> list[Path]:
-    return [f for year in years if (f := year / _LISTS / f"{name}.txt").is_file()]
-
-
-def _folder(top: Path, split: Literal["train", "test"]) -> Path:
-    """Folder of a split whose XML files lie beside the images."""
+def _split_folder(top: Path, split: Literal["train", "test"]) -> Path:
+    """Return the folder of a split whose XML files lie beside the images."""
     tests = [top / name for name in TEST_NAMES if (top / name).is_dir()]
     if split == "test":
         if not tests:
@@ -177,24 +183,25 @@ def _folder(top: Path, split: Literal["train", "test"]) -> Path:
     if tests or not any(top.glob("*.xml")):
         raise DataError(
             f"{top} has none of the folders ImageSets/Main, VOC2007 and train; set data.root to a "
-            "folder as VOC's, or with images and XML files in train and test."
+            "folder in the layout of VOC, or with images and XML files in train and test."
         )
     return top
 
 
-def _beside(folder: Path, lost: list[str], top: Path) -> Iterator[tuple[Path, Path]]:
-    images = _images(folder)
+def _pairs_beside(folder: Path, rejected: list[str], top: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield image and XML file of the same name; reject images and XML files without a partner."""
+    images = _images_by_stem(folder)
     for stem, (image, *others) in images.items():
         yield image, folder / f"{stem}.xml"
-        lost += [f"{other.relative_to(top)} shares {stem}.xml" for other in others]
+        rejected += [f"{other.relative_to(top)} shares {stem}.xml" for other in others]
     for xml in sorted(folder.glob("*.xml")):
         if xml.stem not in images:
-            lost.append(f"{xml.relative_to(top)} is of no image that is there")
+            rejected.append(f"{xml.relative_to(top)} has no image of this name")
 
 
-def _images(folder: Path) -> Mapping[str, list[Path]]:
-    """Stem → the images of that name in a folder."""
-    found: dict[str, list[Path]] = {}
+def _images_by_stem(folder: Path) -> Mapping[str, list[Path]]:
+    """Map file names without suffix to the images in a folder: `a.jpg` and `a.png` have one."""
+    images: dict[str, list[Path]] = {}
     for path in images_in(folder):
-        found.setdefault(path.stem, []).append(path)
-    return found
+        images.setdefault(path.stem, []).append(path)
+    return images
