@@ -56,8 +56,9 @@ def test_precision_and_recall_of_decisions() -> None:
     targets = torch.tensor([[1, 0], [1, 1], [0, 0]])
     found = classification.coco_prf(scores, targets)
     assert found == pytest.approx((0.5, 2 / 3, 4 / 7, 0.5, 0.75, 0.6))
-    # Here 0.5 itself does not count.
-    assert classification.batch_pr(scores, targets) == pytest.approx((1 / 3, 1 / 3))
+    # Above 0.5, the score of 0.5 does not count.
+    strict = classification.coco_prf(scores, targets, 0.51)
+    assert pytest.approx((1 / 3, 1 / 3)) == (strict.OP, strict.OR)
 
 
 def test_fidelity_of_a_student_that_only_scales_its_teacher() -> None:

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from understudy.batch import Batch, Objects
-from understudy.metrics.detection import Curve, Detections, Truth, coco, curves, fidelity, voc
+from understudy.metrics.detection import (
+    Detections,
+    GroundTruth,
+    PrecisionRecallCurve,
+    coco,
+    curves,
+    fidelity,
+    voc,
+)
 from understudy.tasks import Outputs
 from understudy.tasks.detection import Detection
 
@@ -20,7 +28,7 @@ CLASSES = 4
 SIZES = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
 
 
-def scene(seed: int, *, objects: int = 40, detections: int = 160) -> tuple[Detections, Truth]:
+def scene(seed: int, *, objects: int = 40, detections: int = 160) -> tuple[Detections, GroundTruth]:
     """Random objects, and detections near them, in a dozen images with odd numbers."""
     torch.manual_seed(seed)
     numbers = torch.randperm(10**6)[:12] * 10**6
@@ -29,7 +37,7 @@ def scene(seed: int, *, objects: int = 40, detections: int = 160) -> tuple[Detec
     boxes = torch.cat([corner, corner + sides], dim=1)
     difficult, crowd = torch.rand(objects) < 0.2, torch.rand(objects) < 0.1
     areas = sides.prod(1) * (0.5 + torch.rand(objects) / 2)
-    truth = Truth(numbers[image], boxes, classes, difficult, crowd, areas)
+    truth = GroundTruth(numbers[image], boxes, classes, difficult, crowd, areas)
     like = torch.randint(objects, (detections,))
     shift = torch.randn(detections, 4) * sides[like].repeat(1, 2) * 0.15 * torch.rand(detections, 1)
     moved = boxes[like] + shift
@@ -64,7 +72,12 @@ def by_score(found: Detections, c: int) -> list[int]:
 
 
 def plain_coco(
-    found: Detections, truth: Truth, c: int, least: float, size: tuple[float, float], most: int
+    found: Detections,
+    truth: GroundTruth,
+    c: int,
+    least: float,
+    size: tuple[float, float],
+    most: int,
 ) -> tuple[list[bool], int]:
     """Of the detections of a class that count, from the best one: hit or not; objects sought."""
     own = [j for j in range(len(truth.classes)) if truth.classes[j] == c]
@@ -107,7 +120,7 @@ def plain_precision(hits: list[bool], positives: int, recalls: list[float]) -> l
     return [max((p for r, p in points if r >= recall), default=0.0) for recall in recalls]
 
 
-def plain_voc(found: Detections, truth: Truth, c: int) -> tuple[list[bool], int]:
+def plain_voc(found: Detections, truth: GroundTruth, c: int) -> tuple[list[bool], int]:
     own = [j for j in range(len(truth.classes)) if truth.classes[j] == c]
     taken: set[int] = set()
     hits: list[bool] = []
@@ -216,13 +229,13 @@ def detections(*rows: tuple[int, list[float], float]) -> Detections:
     return Detections(torch.tensor(image), torch.tensor(boxes), classes, torch.tensor(scores))
 
 
-def objects(*rows: tuple[int, list[float]], difficult: tuple[int, ...] = ()) -> Truth:
+def objects(*rows: tuple[int, list[float]], difficult: tuple[int, ...] = ()) -> GroundTruth:
     """Of class 0: image and box."""
     image, boxes = (torch.tensor(x) for x in zip(*rows, strict=True))
     none = torch.zeros(len(rows), dtype=torch.bool)
     hard = torch.tensor([i in difficult for i in range(len(rows))])
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return Truth(image, boxes, none.long(), hard, none, areas)
+    return GroundTruth(image, boxes, none.long(), hard, none, areas)
 
 
 SQUARE, ASIDE, INNER = [0.0, 0.0, 40.0, 40.0], [50.0, 50.0, 90.0, 90.0], [4.0, 4.0, 12.0, 12.0]
@@ -230,7 +243,7 @@ SQUARE, ASIDE, INNER = [0.0, 0.0, 40.0, 40.0], [50.0, 50.0, 90.0, 90.0], [4.0, 4
 
 @pytest.mark.parametrize("metric", [lambda *x: coco(*x).ap50, voc], ids=["coco", "voc"])
 def test_difficult_objects_are_neither_truth_nor_mistake(
-    metric: Callable[[Detections, Truth, int], list[float | None]],
+    metric: Callable[[Detections, GroundTruth, int], list[float | None]],
 ) -> None:
     truth = objects((3, SQUARE), (3, ASIDE), difficult=(0,))
     twice = detections((3, SQUARE, 0.9), (3, [1.0, 0.0, 41.0, 40.0], 0.8), (3, ASIDE, 0.7))
@@ -278,7 +291,10 @@ def test_nothing_found_and_nothing_there() -> None:
     known = [0.0] * (CLASSES - 1)
     assert set(coco(nothing, truth, CLASSES).metrics.values()) == {0.0}
     assert coco(nothing, truth, CLASSES).ap50 == voc(nothing, truth, CLASSES) == [*known, None]
-    assert curves(nothing, truth, CLASSES) == [*[Curve([0.0], [0.0])] * len(known), None]
+    assert curves(nothing, truth, CLASSES) == [
+        *[PrecisionRecallCurve([0.0], [0.0])] * len(known),
+        None,
+    ]
     for seen in (found, nothing):
         assert set(coco(seen, none, 2).metrics.values()) == {None}
         assert voc(seen, none, 2) == curves(seen, none, 2) == [None, None]
@@ -295,7 +311,7 @@ def test_nothing_is_said(
     assert not [x for x in caplog.records if x.levelno >= logging.INFO]
 
 
-def outputs(found: Detections, truth: Truth, images: list[int]) -> Outputs:
+def outputs(found: Detections, truth: GroundTruth, images: list[int]) -> Outputs:
     """What the task keeps of a batch of images."""
     rows = [truth.image == i for i in images]
     parts = (truth.boxes, truth.classes, truth.difficult, truth.crowd, truth.areas)
@@ -305,14 +321,14 @@ def outputs(found: Detections, truth: Truth, images: list[int]) -> Outputs:
     labels = torch.zeros(len(images), CLASSES, dtype=torch.long)
     batch = replace(Batch.of(torch.zeros(len(images), 3, 1, 1), labels), objects=there)
     seen = found[torch.isin(found.image, torch.tensor(images))]
-    return Detection().kept(vars(seen), replace(batch, index=torch.tensor(images)))
+    return Detection().collect(vars(seen), replace(batch, index=torch.tensor(images)))
 
 
 def test_the_task_reports_what_can_be_said() -> None:
     task, (found, truth), (better, _) = Detection(), scene(5), scene(5, detections=400)
     images = torch.cat([found.image, truth.image]).unique().tolist()
     student, teacher = (
-        task.joined([outputs(x, truth, images[:5]), outputs(x, truth, images[5:])])
+        task.concatenate([outputs(x, truth, images[:5]), outputs(x, truth, images[5:])])
         for x in (found, better)
     )
     result = task.evaluate(student, teacher)

@@ -29,7 +29,7 @@ def detected(noise: float, seed: int) -> Outputs:
     """As if by a detector: boxes that are moved, classes that are mixed up, and some out of air."""
     generator = torch.Generator().manual_seed(seed)
     batch = next(Loader.single_pass(_whole(), augmented=False))
-    found = tasks.find("detection").kept({}, batch)
+    found = tasks.find("detection").collect({}, batch)
     count, boxes = len(found["true_boxes"]), found["true_boxes"]
     moved = boxes + 12 * noise * torch.randn(boxes.shape, generator=generator)
     mixed = torch.rand(count, generator=generator) < noise / 2

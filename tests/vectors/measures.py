@@ -1,5 +1,7 @@
 """Kinds of `lshfm_*.npz` that are not losses: multi-label metrics and learning rates."""
 
+import torch
+
 from tests.vectors.archive import Check, Fields, close, tensor
 from understudy.config.recipe import Training
 from understudy.metrics import classification
@@ -25,8 +27,11 @@ def check_coco_prf(fields: Fields) -> None:
 
 def check_batch_pr(fields: Fields) -> None:
     scores, targets = tensor(fields["scores"]), tensor(fields["targets"])
-    found = classification.batch_pr(scores, targets, float(fields["threshold"]))
-    for value, name in zip(found, ("precision", "recall"), strict=True):
+    # The code decides by `score > threshold`, `coco_prf` by `>=`: the next number is the threshold.
+    threshold = torch.tensor(float(fields["threshold"]), dtype=scores.dtype)
+    above = float(torch.nextafter(threshold, threshold.new_tensor(torch.inf)))
+    overall = classification.coco_prf(scores, targets, above, released=False)
+    for value, name in ((overall.OP, "precision"), (overall.OR, "recall")):
         close(100 * value, fields[name], rtol=1e-6)
 
 

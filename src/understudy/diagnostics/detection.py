@@ -9,9 +9,9 @@ from understudy.data.loader import Loader
 from understudy.diagnostics.curves import most_frequent, rounded
 from understudy.diagnostics.thumbnails import sample, sample_indices
 from understudy.metrics import detection
-from understudy.metrics.detection import Detections, Truth
+from understudy.metrics.detection import Detections, GroundTruth
 from understudy.tasks import Outputs
-from understudy.tasks.detection import seen, there
+from understudy.tasks.detection import detections_in, ground_truth_in
 
 MIN_SCORE = 0.3
 """Minimum score of a stored detection."""
@@ -25,24 +25,24 @@ def scenes(student: Outputs, teacher: Outputs | None, test: Loader) -> list[dict
     A box is a list: left, top, right and bottom in pixels, class, and score. The score of an object
     is 1, or 0 if it is difficult or a crowd, and thus not to be found.
     """
-    truth = there(student)
+    truth = ground_truth_in(student)
     return [
         sample(test, index)
         | {
             "truth": _objects(truth, index),
-            "student": _detections(seen(student), index),
-            "teacher": _detections(seen(teacher), index) if teacher else None,
+            "student": _detections(detections_in(student), index),
+            "teacher": _detections(detections_in(teacher), index) if teacher else None,
         }
-        for index in sample_indices(truth.image[truth.sought].tolist())
+        for index in sample_indices(truth.image[truth.required].tolist())
     ]
 
 
 def precision(student: Outputs, teacher: Outputs | None) -> list[dict[str, Any]]:
     """Return precision over recall of the classes with the most objects, matched as in VOC."""
-    truth, classes = there(student), student["labels"].shape[1]
-    counts = truth.classes[truth.sought].bincount(minlength=classes)
+    truth, classes = ground_truth_in(student), student["labels"].shape[1]
+    counts = truth.classes[truth.required].bincount(minlength=classes)
     sides = {
-        name: detection.curves(seen(side), truth, classes)
+        name: detection.curves(detections_in(side), truth, classes)
         for name, side in (("student", student), ("teacher", teacher))
         if side
     }
@@ -53,9 +53,9 @@ def precision(student: Outputs, teacher: Outputs | None) -> list[dict[str, Any]]
     ]
 
 
-def _objects(truth: Truth, index: int) -> list[list[float]]:
+def _objects(truth: GroundTruth, index: int) -> list[list[float]]:
     rows = truth.image == index
-    return _rows(truth.boxes[rows], truth.classes[rows], truth.sought[rows])
+    return _rows(truth.boxes[rows], truth.classes[rows], truth.required[rows])
 
 
 def _detections(detections: Detections, index: int) -> list[list[float]]:

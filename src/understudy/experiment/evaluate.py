@@ -42,7 +42,7 @@ def collect(
     give = replay or network.outputs
     parts = [_outputs(give, batch, accelerator, task) for batch in batches]
     network.train(training)
-    return task.joined(gather_object(parts) if accelerator.num_processes > 1 else parts)
+    return task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
 
 
 def _outputs(
@@ -50,7 +50,7 @@ def _outputs(
 ) -> Outputs:
     batch = batch.to(accelerator.device, torch.contiguous_format)
     with accelerator.autocast():
-        kept = task.kept(give(batch), batch)
+        kept = task.collect(give(batch), batch)
     return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
 
 

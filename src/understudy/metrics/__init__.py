@@ -1,1 +1,1 @@
-"""Metrics of classification and detection."""
+"""Metrics of classification and detection, and of a student's fidelity to its teacher."""

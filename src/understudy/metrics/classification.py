@@ -1,7 +1,7 @@
-"""How good predictions are, and how close the student's outputs are to the teacher's.
+"""Metrics of classification, and of the fidelity of a student's outputs to its teacher's.
 
-Pure functions of tensors. Shares and average precisions lie in [0, 1]; the measures of multi-label
-classification follow the protocols of VOC 2010 and of LSHFM's code, and are given per class.
+Pure functions of tensors. Accuracies and average precisions lie in [0, 1]; metrics of multi-label
+classification follow the protocols of VOC 2010 and of LSHFM's code, and are returned per class.
 Linear CKA is `understudy.functional.linear_cka`.
 """
 
@@ -15,35 +15,36 @@ from understudy import functional
 from understudy.functional import kl_divergence, norm
 
 _TINY = 1e-8
-"""What LSHFM's code adds to the denominators of precision and recall."""
+"""Added to the denominators of precision and recall in LSHFM's code."""
 
 Points = Literal["all", "eleven"]
-"""Recalls that VOC averages precision over: all (since 2010), or 0, 0.1, …, 1 (until 2009)."""
+"""Recalls over which VOC averages precision: all (since 2010), or 0, 0.1, …, 1 (until 2009)."""
 
 
 def top_k(
     logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], k: int = 1
 ) -> float:
-    """Share of images whose label is among the `k` highest logits."""
+    """Compute the share of images whose label is among the `k` highest logits."""
     return _mean((logits.topk(k, dim=1).indices == labels.unsqueeze(1)).any(1))
 
 
 def per_class_accuracy(
     logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
 ) -> list[float | None]:
-    """Share of each class's images classified correctly; None for a class without images."""
+    """Compute the accuracy of each class; None for a class without images."""
     classes = logits.shape[1]
     total = labels.bincount(minlength=classes).tolist()
-    right = labels[logits.argmax(1) == labels].bincount(minlength=classes).tolist()
-    return [r / n if n else None for r, n in zip(right, total, strict=True)]
+    correct = labels[logits.argmax(1) == labels].bincount(minlength=classes).tolist()
+    return [c / n if n else None for c, n in zip(correct, total, strict=True)]
 
 
 def calibration_error(
     logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], bins: int = 15
 ) -> float:
-    """Expected calibration error: |accuracy − confidence|, averaged over equal bins of confidence.
+    """Compute the expected calibration error, with bins of equal width.
 
-    Guo et al., "On Calibration of Modern Neural Networks", 2017. A bin holds its upper edge.
+    The mean over images of |accuracy − confidence| of their bin of confidence: Guo et al., "On
+    Calibration of Modern Neural Networks", 2017. A bin includes its upper edge.
     """
     confidence, predicted = logits.double().softmax(1).max(1)
     gap = (predicted == labels).double() - confidence
@@ -59,11 +60,11 @@ def voc_ap(
     *,
     points: Points = "all",
 ) -> Float[Tensor, " classes"]:
-    """Average precision of each class, from the monotone envelope; 0 without positives.
+    """Compute VOC's average precision of each class; 0 without positives.
 
     Args:
         scores: Higher means more confident.
-        targets: 1 where the class is present, -1 where it is not, 0 to leave an image out.
+        targets: 1 where the class is present, -1 where it is absent, 0 to leave an image out.
         points: Recalls to average over.
     """
     return torch.stack([_voc(s, t, points) for s, t in zip(scores.T, targets.T, strict=True)])
@@ -75,40 +76,41 @@ def average_precision(
     positives: int,
     points: Points = "all",
 ) -> Float[Tensor, ""]:
-    """Average precision as in VOC: the mean of the envelope over recall.
+    """Compute VOC's average precision: the mean over recall of the monotone envelope of precision.
 
     Args:
-        hits: How many of the positives are found down to each rank.
-        precision: At each rank.
-        positives: How many there are to find; at least 1.
+        hits: Number of true positives down to each rank.
+        precision: Precision at each rank.
+        positives: Number of positives; at least 1.
         points: Recalls to average over.
     """
     if points == "eleven":
         return at_recalls(hits, precision, positives, steps=10).mean()
-    gained = hits.diff(prepend=hits.new_zeros(1))
-    return (gained * _envelope(precision)[:-1]).sum() / positives
+    # Each true positive raises the recall by 1 / positives.
+    steps = hits.diff(prepend=hits.new_zeros(1))
+    return (steps * _envelope(precision)[:-1]).sum() / positives
 
 
 def at_recalls(
     hits: Int[Tensor, " ranks"], precision: Float[Tensor, " ranks"], positives: int, *, steps: int
 ) -> Float[Tensor, " points"]:
-    """The envelope at recalls 0, 1/steps, …, 1; 0 where the recall is not reached.
+    """Compute the envelope of precision at recalls 0, 1/steps, …, 1; 0 if a recall is not reached.
 
-    Recalls are compared as whole numbers, so that 3 of 10 is a recall of 0.3. Arguments are those
-    of `average_precision`.
+    Arguments are those of `average_precision`.
     """
-    asked = torch.arange(steps + 1, device=hits.device) * positives
-    return _envelope(precision)[torch.searchsorted(steps * hits, asked)]
+    # hits / positives ≥ i / steps in whole numbers, so that 3 of 10 reach a recall of 0.3.
+    recalls = torch.arange(steps + 1, device=hits.device) * positives
+    return _envelope(precision)[torch.searchsorted(steps * hits, recalls)]
 
 
 def coco_ap(
     scores: Float[Tensor, "images classes"], targets: Int[Tensor, "images classes"]
 ) -> Float[Tensor, " classes"]:
-    """Average precision of each class: precision averaged over the ranks of its positives.
+    """Compute COCO's average precision of each class: mean precision at the ranks of its positives.
 
     Args:
         scores: Higher means more confident.
-        targets: 1 where the class is present, 0 where it is not.
+        targets: 1 where the class is present, 0 where it is absent.
     """
     hits = _sorted(scores, targets == 1).double()
     ranks = torch.arange(1, len(hits) + 1, device=hits.device).unsqueeze(1)
@@ -133,64 +135,51 @@ def coco_prf(
     *,
     released: bool = True,
 ) -> PrecisionRecall:
-    """Precision and recall of the decision `score >= threshold`.
+    """Compute precision, recall and F1 of the decisions `score >= threshold`.
 
     A class that is never predicted has precision 0.
 
     Args:
         scores: Higher means more confident.
         targets: 1 where the class is present.
-        threshold: Of the decision.
-        released: As in the released code, where one class without positives makes `CR` and `CF1`
-            NaN. Otherwise `CP`, `CR` and `CF1` are over the classes with positives, and all is
-            finite.
+        threshold: Lowest score of a positive decision.
+        released: As in the released code, where a class without positives makes `CR` and `CF1` NaN.
+            If False, `CP`, `CR` and `CF1` are averaged over the classes with positives, and all
+            values are finite.
     """
-    chosen, present = scores >= threshold, targets == 1
-    hits, predicted, real = (x.double().sum(0) for x in (chosen & present, chosen, present))
-    fewest = 0 if released else 1
-    averaged = real >= fewest
-    overall = hits.sum() / predicted.sum().clamp_min(1), hits.sum() / real.sum().clamp_min(fewest)
-    each = hits / predicted.clamp_min(1), hits / real
-    per_class = tuple(x[averaged].sum() / averaged.sum().clamp_min(fewest) for x in each)
-    return PrecisionRecall(
-        *(float(x) for pair in (overall, per_class) for x in (*pair, _f1(*pair)))
-    )
-
-
-def batch_pr(
-    scores: Float[Tensor, "images classes"],
-    targets: Int[Tensor, "images classes"],
-    threshold: float = 0.5,
-) -> tuple[float, float]:
-    """Precision and recall over all decisions `score > threshold`."""
-    chosen, present = scores > threshold, targets == 1
-    hits = (chosen & present).sum()
-    return float(hits / (chosen.sum() + _TINY)), float(hits / (present.sum() + _TINY))
+    predicted, present = scores >= threshold, targets == 1
+    tp, p, positives = (x.double().sum(0) for x in (predicted & present, predicted, present))
+    least = 0 if released else 1
+    averaged = positives >= least
+    overall = tp.sum() / p.sum().clamp_min(1), tp.sum() / positives.sum().clamp_min(least)
+    by_class = tp / p.clamp_min(1), tp / positives
+    mean = tuple(x[averaged].sum() / averaged.sum().clamp_min(least) for x in by_class)
+    return PrecisionRecall(*(float(x) for pair in (overall, mean) for x in (*pair, _f1(*pair))))
 
 
 def agreement(
     student: Float[Tensor, "images classes"], teacher: Float[Tensor, "images classes"]
 ) -> float:
-    """Share of images on which both name the same class."""
+    """Compute the share of images on which both networks predict the same class."""
     return _mean(student.argmax(1) == teacher.argmax(1))
 
 
 def kl(student: Float[Tensor, "images classes"], teacher: Float[Tensor, "images classes"]) -> float:
-    """Mean KL divergence of the student's probabilities from the teacher's, in nats."""
+    """Compute the mean of KL(teacher ‖ student) of the class probabilities, in nats."""
     return _mean(kl_divergence(student.double(), teacher.double()))
 
 
 def cosine_mean(
     student: Float[Tensor, "images dim"], teacher: Float[Tensor, "images dim"]
 ) -> float:
-    """Mean cosine of the angle between the features of the same image."""
+    """Compute the mean cosine between both networks' features of the same image."""
     return _mean(functional.cosine(student.double(), teacher.double()))
 
 
 def norm_ratio(student: Float[Tensor, "images dim"], teacher: Float[Tensor, "images dim"]) -> float:
-    """Mean of ‖student‖ / ‖teacher‖ over the images whose teacher feature is not zero."""
-    known = teacher.any(1)
-    return _mean(norm(student[known].double()) / norm(teacher[known].double()))
+    """Compute the mean of ‖student‖ / ‖teacher‖ over images with a non-zero teacher feature."""
+    nonzero = teacher.any(1)
+    return _mean(norm(student[nonzero].double()) / norm(teacher[nonzero].double()))
 
 
 def _voc(
@@ -205,21 +194,21 @@ def _voc(
 
 
 def _envelope(precision: Float[Tensor, " ranks"]) -> Float[Tensor, " ends"]:
-    """The best precision at the recall of each rank or a higher one; 0 behind the last rank."""
-    behind = precision.new_zeros(1)
-    return torch.cat([precision, behind]).flip(0).cummax(0).values.flip(0)
+    """Compute the maximum of precision from each rank on; 0 after the last rank."""
+    end = precision.new_zeros(1)
+    return torch.cat([precision, end]).flip(0).cummax(0).values.flip(0)
 
 
 def _sorted(scores: Tensor, present: Bool[Tensor, "images ..."]) -> Bool[Tensor, "images ..."]:
-    """Whether the class is present, from the highest score to the lowest."""
+    """Sort `present` by score, highest first."""
     return present.gather(0, scores.argsort(dim=0, descending=True, stable=True))
 
 
 def _f1(precision: Tensor, recall: Tensor) -> Tensor:
-    both = precision + recall
-    return torch.where(both == 0, 0, 2 * precision * recall / both)
+    total = precision + recall
+    return torch.where(total == 0, 0, 2 * precision * recall / total)
 
 
 def _mean(values: Tensor) -> float:
-    """Mean over images; 0 if there is none."""
+    """Average over images; 0 if there are none."""
     return float(values.double().sum() / max(len(values), 1))

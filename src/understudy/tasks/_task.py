@@ -1,4 +1,4 @@
-"""What a task is: the loss on labels and the metrics of a student."""
+"""`Task`: the abstract base class of loss on labels, metrics and fidelity."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from understudy.config.recipe import Training
 from understudy.features import Features
 
 Outputs = dict[str, Tensor]
-"""What evaluation keeps of some images, on the CPU; the task knows what the rows are of."""
+"""Network outputs for a set of images that metrics are computed from, on the CPU."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Metrics of the task, its headline metric for each class, and fidelity to the teacher.
 
-    What fidelity holds is said by the task; a value is None where it cannot be said.
+    The task defines which measures fidelity holds; a value is None if it is undefined.
     """
 
     metrics: dict[str, float]
@@ -30,42 +30,42 @@ class Evaluation:
 
 
 class Task(ABC):
-    """The supervised side of an experiment; a subclass is final and never changes."""
+    """Loss on labels, metrics and fidelity of an experiment; subclasses are final and immutable."""
 
     uses_labels: ClassVar[bool] = True
-    """False if a run needs no label at all."""
+    """False if a run needs no labels."""
 
     exclusive_classes: ClassVar[bool] = True
-    """Whether an image, or a place in it, has one class, so that logits go through a softmax."""
+    """True if an image, or a location in it, has exactly one class: logits go through a softmax."""
 
     truth: ClassVar[Literal["class", "classes", "objects"]] = "class"
-    """What the data have to tell of an image."""
+    """Ground truth of an image that the data must provide."""
 
     headline: ClassVar[str]
-    """The metric, of the task or of fidelity, by which students are ranked; higher is better."""
+    """Name of the metric, of the task or of fidelity, that ranks students; higher is better."""
 
     @classmethod
     def of(cls, training: Training) -> "Task":
-        """The task as a recipe wants it trained; most have nothing to choose."""
+        """Build the task with the loss that `training` selects; most tasks have one loss only."""
         return cls()
 
     @abstractmethod
     def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""] | None:
-        """Mean loss over the labelled images of the global batch.
+        """Return the mean loss over the labelled images of the global batch.
 
-        None if there is no such loss, or if the student computes its own.
+        None if the task has no loss, or if the student computes its own.
         """
 
     @abstractmethod
-    def kept(self, features: Features, batch: Batch) -> Outputs:
-        """What is kept of the outputs for a batch, beside its `index` and its labels."""
+    def collect(self, features: Features, batch: Batch) -> Outputs:
+        """Select the outputs of a batch that metrics need, with its `index` and labels."""
 
     @abstractmethod
     def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Compare a student's outputs with the labels, and with its teacher's outputs."""
+        """Compute metrics of a student's outputs, and their fidelity to its teacher's."""
 
-    def joined(self, parts: Sequence[Outputs]) -> Outputs:
-        """Outputs of all batches of all processes, in the order of the index."""
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        order = joined["index"].argsort()
-        return {name: x[order] for name, x in joined.items()}
+    def concatenate(self, batches: Sequence[Outputs]) -> Outputs:
+        """Concatenate the outputs of all batches of all processes, in the order of the index."""
+        outputs = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        order = outputs["index"].argsort()
+        return {name: x[order] for name, x in outputs.items()}

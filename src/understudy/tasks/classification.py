@@ -10,7 +10,7 @@ from understudy.batch import UNLABELLED, Batch
 from understudy.features import Features
 from understudy.functional import batch_mean
 from understudy.metrics import classification
-from understudy.tasks import _vectors
+from understudy.tasks import _image_outputs
 from understudy.tasks._task import Evaluation, Outputs, Task
 
 
@@ -21,47 +21,48 @@ class Classification(Task):
     headline: ClassVar[str] = "top1"
 
     def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""]:
-        """Cross-entropy, averaged over the labelled images; 0 if no image has a label.
+        """Return the cross-entropy averaged over the labelled images; 0 if no image has a label.
 
-        Where images are mixed, each label counts by the share of its image, as far as it is known.
+        For mixed images, the cross-entropies of both labels are weighted by the images' shares; an
+        unknown label contributes 0.
         """
         logits, mixed = student["logits"].float(), batch.mixed
-        each = _cross_entropy(logits, batch.labels, batch.smoothing)
+        own = _cross_entropy(logits, batch.labels, batch.smoothing)
         if mixed is None:
-            return batch_mean(each, batch.labelled)
+            return batch_mean(own, batch.labelled)
         other = _cross_entropy(logits, mixed.labels, batch.smoothing)
-        known = batch.labelled | (mixed.labels != UNLABELLED)
-        return batch_mean(mixed.share * each + (1 - mixed.share) * other, known)
+        labelled = batch.labelled | (mixed.labels != UNLABELLED)
+        return batch_mean(mixed.share * own + (1 - mixed.share) * other, labelled)
 
-    def kept(self, features: Features, batch: Batch) -> Outputs:
-        """Logits and penultimate features."""
-        return _vectors.kept(features, batch)
+    def collect(self, features: Features, batch: Batch) -> Outputs:
+        """Select index, labels, logits and penultimate features."""
+        return _image_outputs.collect(features, batch)
 
     def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Top-1 and top-5 accuracy in percent, mean cross-entropy and expected calibration error.
+        """Compute top-1 and top-5 accuracy in percent, cross-entropy and calibration error.
 
-        Fidelity: `agreement` is the share of images with the teacher's predicted class, `kl` that
-        of the student's distribution from the teacher's.
+        Fidelity: `agreement` is the share of images on which both networks predict the same class,
+        `kl` the mean KL(teacher ‖ student).
         """
-        close = _vectors.fidelity(student, teacher, _vectors.CLASSES) if teacher else None
+        fidelity = _image_outputs.fidelity(student, teacher, _image_outputs.SINGLE_LABEL)
         labelled = student["labels"] != UNLABELLED
         if "logits" not in student or not labelled.any():
-            return Evaluation({}, [], close)
+            return Evaluation({}, [], fidelity)
         logits, labels = student["logits"][labelled], student["labels"][labelled]
-        each = classification.per_class_accuracy(logits, labels)
-        found = {
+        by_class = classification.per_class_accuracy(logits, labels)
+        metrics = {
             "top1": 100 * classification.top_k(logits, labels, k=1),
             "top5": 100 * classification.top_k(logits, labels, k=min(5, logits.shape[1])),
             "loss": float(F.cross_entropy(logits, labels)),
             "calibration_error": classification.calibration_error(logits, labels),
         }
-        return Evaluation(found, [None if x is None else 100 * x for x in each], close)
+        return Evaluation(metrics, [None if x is None else 100 * x for x in by_class], fidelity)
 
 
 def _cross_entropy(
     logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], smoothing: float
 ) -> Float[Tensor, " batch"]:
-    """Of each image; 0 where it has no label."""
+    """Compute the cross-entropy of each image; 0 if it has no label."""
     return F.cross_entropy(
         logits, labels, ignore_index=UNLABELLED, reduction="none", label_smoothing=smoothing
     )

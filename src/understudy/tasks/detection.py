@@ -1,4 +1,4 @@
-"""Object detection: the detector's own losses, average precision of COCO and VOC."""
+"""Object detection: the detector's own losses, and average precision of COCO and VOC."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal, final
@@ -8,11 +8,11 @@ import torch
 from understudy.batch import Batch
 from understudy.features import Features
 from understudy.metrics import detection
-from understudy.metrics.detection import Detections, Truth
+from understudy.metrics.detection import Detections, GroundTruth
 from understudy.tasks._task import Evaluation, Outputs, Task
 
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-"""What is reported of COCO's metrics."""
+"""COCO's metrics that are reported."""
 
 
 @final
@@ -26,54 +26,52 @@ class Detection(Task):
     headline: ClassVar[str] = "AP50"
 
     def loss(self, student: Features, batch: Batch) -> None:
-        """A detector computes its own."""
+        """Return None: a detector computes its own losses."""
 
-    def kept(self, features: Features, batch: Batch) -> Outputs:
-        """Detections and objects, row by row, each with the number of its image.
-
-        The labels of the images, a column for every class, tell of classes that never occur.
-        """
-        there = batch.objects
-        assert there is not None  # the detector has seen them
-        counts = torch.tensor([len(boxes) for boxes in there.boxes], device=batch.index.device)
+    def collect(self, features: Features, batch: Batch) -> Outputs:
+        """Select detections and objects, one row each, with the numbers of their images."""
+        objects = batch.objects
+        assert objects is not None  # the detector has read them
+        counts = torch.tensor([len(boxes) for boxes in objects.boxes], device=batch.index.device)
         return features | {
             "index": batch.index,
+            # One column per class: the number of classes is known even if some never occur.
             "labels": batch.labels,
             "true_image": batch.index.repeat_interleave(counts),
-            "true_boxes": torch.cat(there.boxes),
-            "true_classes": torch.cat(there.labels),
-            "true_difficult": torch.cat(there.difficult),
-            "true_crowd": torch.cat(there.crowd),
-            "true_areas": torch.cat(there.areas),
+            "true_boxes": torch.cat(objects.boxes),
+            "true_classes": torch.cat(objects.labels),
+            "true_difficult": torch.cat(objects.difficult),
+            "true_crowd": torch.cat(objects.crowd),
+            "true_areas": torch.cat(objects.areas),
         }
 
-    def joined(self, parts: Sequence[Outputs]) -> Outputs:
-        """All rows; each names its image."""
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    def concatenate(self, batches: Sequence[Outputs]) -> Outputs:
+        """Concatenate the rows of all batches, unsorted, as each row holds its image's number."""
+        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
     def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """AP, AP50, AP75, APs, APm, APl and AR100 of COCO and AP50 of VOC, all in percent.
+        """Compute AP, AP50, AP75, APs, APm, APl, AR100 of COCO and AP50 of VOC, in percent.
 
-        A metric that no object bears on is left out. Per class: AP50 of COCO. Fidelity:
-        `agreement` and `overlap` of `detections.fidelity`.
+        Metrics without any object to detect are left out. Per class: AP50 of COCO. Fidelity:
+        `agreement` and `overlap` of `metrics.detection.fidelity`.
         """
-        found, truth = seen(student), there(student)
+        detections, truth = detections_in(student), ground_truth_in(student)
         classes = student["labels"].shape[1]
-        coco = detection.coco(found, truth, classes)
+        coco = detection.coco(detections, truth, classes)
         values = {name: coco.metrics[name] for name in COCO}
-        areas = [x for x in detection.voc(found, truth, classes) if x is not None]
-        values["voc_AP50"] = sum(areas) / len(areas) if areas else None
-        known = {name: value for name, value in values.items() if value is not None}
-        close = detection.fidelity(found, seen(teacher)) if teacher else None
-        return Evaluation(known, coco.ap50, close)
+        aps = [x for x in detection.voc(detections, truth, classes) if x is not None]
+        values["voc_AP50"] = sum(aps) / len(aps) if aps else None
+        metrics = {name: value for name, value in values.items() if value is not None}
+        fidelity = detection.fidelity(detections, detections_in(teacher)) if teacher else None
+        return Evaluation(metrics, coco.ap50, fidelity)
 
 
-def seen(outputs: Outputs) -> Detections:
-    """The detections among some outputs."""
+def detections_in(outputs: Outputs) -> Detections:
+    """Return the detections in the outputs of a detector."""
     return Detections(*(outputs[key] for key in ("image", "boxes", "classes", "scores")))
 
 
-def there(outputs: Outputs) -> Truth:
-    """The objects among some outputs."""
+def ground_truth_in(outputs: Outputs) -> GroundTruth:
+    """Return the annotated objects in the outputs of a detector."""
     keys = ("image", "boxes", "classes", "difficult", "crowd", "areas")
-    return Truth(*(outputs[f"true_{key}"] for key in keys))
+    return GroundTruth(*(outputs[f"true_{key}"] for key in keys))

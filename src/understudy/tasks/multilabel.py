@@ -1,12 +1,13 @@
-"""Multi-label recognition: every class by itself, binary cross-entropy, average precision.
+"""Multi-label classification: a binary loss for every class, and average precision.
 
     BCE        = − y log p − (1 − y) log(1 − p),     p = σ(z)
     asymmetric = − y (1 − p)^γ₊ log p − (1 − y) q^γ₋ log(1 − q),     q = max(p − m, 0)
 
-z ∈ R^{B×K} are the logits, y whether a class is present; both are averaged over the known labels.
-The asymmetric loss is that of Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV
-2021, arXiv 2009.14119, who sum it over a batch: γ₋ makes little of the many absent classes that are
-told well already, the clip m drops those below it. With γ = 0 and m = 0 it is the first.
+z ∈ R^{B×K} are the logits, y is 1 if a class is present, else 0; both losses are averaged over the
+known labels. The asymmetric loss is that of Ridnik et al., "Asymmetric Loss For Multi-Label
+Classification", ICCV 2021, arXiv 2009.14119, who sum it over a batch: γ₋ reduces the weight of
+absent classes with a low probability, the clip m drops those with p ≤ m. With γ = 0 and m = 0 it
+equals BCE.
 """
 
 from functools import partial
@@ -23,14 +24,14 @@ from understudy.errors import RecipeError
 from understudy.features import Features
 from understudy.functional import EPS, batch_mean
 from understudy.metrics import classification
-from understudy.tasks import _vectors
+from understudy.tasks import _image_outputs
 from understudy.tasks._task import Evaluation, Outputs, Task
 
 
 def bce(
     logits: Float[Tensor, "images classes"], present: Bool[Tensor, "images classes"]
 ) -> Float[Tensor, "images classes"]:
-    """Binary cross-entropy of every label."""
+    """Compute the binary cross-entropy of every label."""
     return F.binary_cross_entropy_with_logits(logits, present.to(logits.dtype), reduction="none")
 
 
@@ -42,26 +43,26 @@ def asymmetric(
     focus_absent: float,
     clip: float,
 ) -> Float[Tensor, "images classes"]:
-    """Asymmetric loss of every label; finite, as are its gradients, whatever the logits."""
-    # A power of zero may have no slope, so that nothing gets that small.
-    missed = (-logits).sigmoid().clamp_min(EPS)
-    seen = (logits.sigmoid() - clip).clamp_min(EPS)
-    # The logarithm of the sigmoid is exact where 1 − p itself is rounded to 0.
-    log_absent = (missed + clip).clamp_max(1).log() if clip else F.logsigmoid(-logits)
-    found = missed**focus_present * F.logsigmoid(logits)
-    return -torch.where(present, found, seen**focus_absent * log_absent)
+    """Compute the asymmetric loss of every label; value and gradient are finite for all logits."""
+    # Clamped, as the gradient of a power at zero may be infinite.
+    one_minus_p = (-logits).sigmoid().clamp_min(EPS)
+    q = (logits.sigmoid() - clip).clamp_min(EPS)
+    # `logsigmoid` is exact even if 1 − p is rounded to 0.
+    log_one_minus_q = (one_minus_p + clip).clamp_max(1).log() if clip else F.logsigmoid(-logits)
+    if_present = one_minus_p**focus_present * F.logsigmoid(logits)
+    return -torch.where(present, if_present, q**focus_absent * log_one_minus_q)
 
 
 @final
 class MultiLabel(Task):
-    """Any number of classes an image.
+    """Any number of classes per image.
 
     Args:
-        loss: Of one label.
-        asymmetry: γ₊, γ₋ and m of the asymmetric one.
+        loss: Loss of one label.
+        asymmetry: γ₊, γ₋ and m of the asymmetric loss.
 
     Raises:
-        RecipeError: Other than three of them, a negative γ, or a clip that is no share.
+        RecipeError: `asymmetry` has not three values, a negative one, or a clip of 1 or more.
     """
 
     exclusive_classes: ClassVar[bool] = False
@@ -81,56 +82,60 @@ class MultiLabel(Task):
             )
         present, absent, clip = asymmetry
         focused = partial(asymmetric, focus_present=present, focus_absent=absent, clip=clip)
-        self._each = bce if loss == "bce" else focused
+        self._loss = bce if loss == "bce" else focused
 
     @classmethod
     def of(cls, training: Training) -> Task:
-        """With the loss that a recipe names."""
+        """Build the task with the loss that `training` selects."""
         return cls(loss=training.multilabel_loss, asymmetry=training.asymmetry)
 
     def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The loss averaged over all known labels; 0 if none is known."""
-        return self._mean(student["logits"], batch.labels)
+        """Return the loss averaged over all known labels; 0 if none is known."""
+        return self._mean_loss(student["logits"], batch.labels)
 
-    def kept(self, features: Features, batch: Batch) -> Outputs:
-        """Logits and penultimate features."""
-        return _vectors.kept(features, batch)
+    def collect(self, features: Features, batch: Batch) -> Outputs:
+        """Select index, labels, logits and penultimate features."""
+        return _image_outputs.collect(features, batch)
 
     def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Measures of `measured`, VOC's average precision of each class, the loss.
+        """Compute the metrics of `multilabel_metrics`, and the loss.
 
-        Fidelity: `agreement` is the share of labels on which both decide alike, `kl` the mean
-        divergence of a label's two probabilities.
+        Per class: VOC's average precision. Fidelity: `agreement` is the share of labels on which
+        both networks decide alike, `kl` the mean KL(teacher ‖ student) of a label.
         """
-        close = _vectors.fidelity(student, teacher, _vectors.LABELS) if teacher else None
+        fidelity = _image_outputs.fidelity(student, teacher, _image_outputs.MULTI_LABEL)
         labels = student["labels"]
         if "logits" not in student or not (labels == 1).any():
-            return Evaluation({}, [], close)
-        found, each = measured(student["logits"].float(), labels)
-        found["loss"] = float(self._mean(student["logits"], labels))
-        return Evaluation(found, each, close)
+            return Evaluation({}, [], fidelity)
+        metrics, by_class = multilabel_metrics(student["logits"].float(), labels)
+        metrics["loss"] = float(self._mean_loss(student["logits"], labels))
+        return Evaluation(metrics, by_class, fidelity)
 
-    def _mean(self, logits: Tensor, labels: Tensor) -> Float[Tensor, ""]:
-        each = self._each(logits.float(), labels == 1)
-        return batch_mean(each.flatten(), (labels != UNLABELLED).flatten())
+    def _mean_loss(self, logits: Tensor, labels: Tensor) -> Float[Tensor, ""]:
+        losses = self._loss(logits.float(), labels == 1)
+        return batch_mean(losses.flatten(), (labels != UNLABELLED).flatten())
 
 
-def measured(
+def multilabel_metrics(
     logits: Float[Tensor, "images classes"], labels: Int[Tensor, "images classes"]
 ) -> tuple[dict[str, float], list[float | None]]:
-    """Metrics in percent, and the average precision of each class; None without a positive.
+    """Compute metrics in percent, and the average precision of each class (None if no positive).
 
     `mAP` is VOC's, over all points, `mAP_coco` COCO's; precision `P`, recall `R` and `F1` are those
     of the decisions p ≥ 0.5, over all labels (`O`) or as the mean over classes (`C`). Means over
-    classes leave out those without a positive; labels that are not known count nowhere.
+    classes leave out classes without a positive; unknown labels are ignored.
     """
-    there, known = (labels == 1).any(0), labels != UNLABELLED
+    occurs, known = (labels == 1).any(0), labels != UNLABELLED
+    # `voc_ap` wants 1, -1 and 0 for present, absent and not known.
     ap = classification.voc_ap(logits, torch.where(labels == 0, -1, labels.clamp_min(0)))
-    # Below every other score, what is not known is no decision, and comes after all positives.
+    # A score of −∞ is never a positive decision, and ranks an unknown label after all positives.
     scores = logits.where(known, -torch.inf)
     coco = classification.coco_ap(scores, labels)
-    found = {"mAP": float(ap[there].mean()), "mAP_coco": float(coco[there].mean())}
+    metrics = {"mAP": float(ap[occurs].mean()), "mAP_coco": float(coco[occurs].mean())}
     # A probability of 0.5 is a logit of 0.
-    found |= classification.coco_prf(scores, labels, 0.0, released=False)._asdict()
-    each = [100 * x if some else None for x, some in zip(ap.tolist(), there.tolist(), strict=True)]
-    return {name: 100 * x for name, x in found.items()}, each
+    metrics |= classification.coco_prf(scores, labels, 0.0, released=False)._asdict()
+    by_class = [
+        100 * x if positive else None
+        for x, positive in zip(ap.tolist(), occurs.tolist(), strict=True)
+    ]
+    return {name: 100 * x for name, x in metrics.items()}, by_class

@@ -1,28 +1,28 @@
-"""No labels: the student learns from the teacher alone and is judged by fidelity to it."""
+"""No labels: the student learns only from the teacher, and is ranked by fidelity to it."""
 
 from typing import ClassVar, final
 
 from understudy.batch import Batch
 from understudy.features import Features
-from understudy.tasks import _vectors
+from understudy.tasks import _image_outputs
 from understudy.tasks._task import Evaluation, Outputs, Task
 
 
 @final
 class Unlabelled(Task):
-    """Any images, labels ignored."""
+    """Distillation on any images; labels are ignored."""
 
     uses_labels: ClassVar[bool] = False
     headline: ClassVar[str] = "cka"
 
     def loss(self, student: Features, batch: Batch) -> None:
-        """There is none."""
+        """Return None: this task has no loss."""
 
-    def kept(self, features: Features, batch: Batch) -> Outputs:
-        """Logits and penultimate features."""
-        return _vectors.kept(features, batch)
+    def collect(self, features: Features, batch: Batch) -> Outputs:
+        """Select index, labels, logits and penultimate features."""
+        return _image_outputs.collect(features, batch)
 
     def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Fidelity alone, as in classification."""
-        close = _vectors.fidelity(student, teacher, _vectors.CLASSES) if teacher else None
-        return Evaluation({}, [], close)
+        """Compute fidelity only, as in classification."""
+        fidelity = _image_outputs.fidelity(student, teacher, _image_outputs.SINGLE_LABEL)
+        return Evaluation({}, [], fidelity)

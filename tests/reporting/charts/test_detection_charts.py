@@ -32,7 +32,7 @@ from understudy.reporting.charts.precision_recall import precision_recall
 from understudy.reporting.charts.samples import samples
 from understudy.reporting.collect import read
 from understudy.reporting.tables import table
-from understudy.tasks.detection import seen, there
+from understudy.tasks.detection import detections_in, ground_truth_in
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_curves_of_detection_are_those_that_are_measured() -> None:
     counts = student["true_classes"].bincount(minlength=6)
     assert [entry["count"] for entry in kept] == sorted(counts.tolist(), reverse=True)
     for name, side in (("student", student), ("teacher", teacher)):
-        curves = detections.curves(seen(side), there(side), 6)
+        curves = detections.curves(detections_in(side), ground_truth_in(side), 6)
         for entry in kept:
             assert entry[name] == pytest.approx(curves[entry["class"]].precision, abs=6e-4)
 

@@ -1,4 +1,4 @@
-"""What tasks share that look at whole images: the outputs kept, and fidelity to the teacher."""
+"""Outputs and fidelity of the tasks on whole images (all but detection)."""
 
 from collections.abc import Callable
 
@@ -12,58 +12,63 @@ from understudy.metrics import classification
 from understudy.tasks._task import Outputs
 
 COMPARED = ("logits", "penultimate")
-"""Features in which a student is held against its teacher."""
+"""Features in which fidelity compares a student with its teacher."""
 
 Comparison = tuple[str, str, Callable[[Tensor, Tensor], float]]
-"""Name of a measure of fidelity, the feature it is of, and what it computes."""
+"""Name of a measure of fidelity, the feature it compares, and its function."""
 
-DIRECTION: tuple[Comparison, ...] = (
+PENULTIMATE: tuple[Comparison, ...] = (
     ("cosine", "penultimate", classification.cosine_mean),
     ("norm_ratio", "penultimate", classification.norm_ratio),
 )
 
-CLASSES: tuple[Comparison, ...] = (
+SINGLE_LABEL: tuple[Comparison, ...] = (
     ("agreement", "logits", classification.agreement),
     ("kl", "logits", classification.kl),
-    *DIRECTION,
+    *PENULTIMATE,
 )
 
 
-def decisions(
+def decision_agreement(
     student: Float[Tensor, "images classes"], teacher: Float[Tensor, "images classes"]
 ) -> float:
-    """Share of labels on which both decide alike whether they are present."""
+    """Compute the share of (image, class) pairs for which both networks decide alike."""
     return float(((student >= 0) == (teacher >= 0)).double().mean())
 
 
 def binary_kl(
     student: Float[Tensor, "images classes"], teacher: Float[Tensor, "images classes"]
 ) -> float:
-    """Mean over images and labels of the KL divergence of the two probabilities, in nats."""
+    """Compute the mean of KL(teacher ‖ student) over images and classes, in nats.
+
+    Each class of an image is a distribution over present and absent.
+    """
     return float(binary_kl_divergence(student.double(), teacher.double()).mean())
 
 
-LABELS: tuple[Comparison, ...] = (
-    ("agreement", "logits", decisions),
+MULTI_LABEL: tuple[Comparison, ...] = (
+    ("agreement", "logits", decision_agreement),
     ("kl", "logits", binary_kl),
-    *DIRECTION,
+    *PENULTIMATE,
 )
 
 
-def kept(features: Features, batch: Batch) -> Outputs:
-    """Index, labels, logits and penultimate features of some images."""
-    found = {name: features[name] for name in COMPARED if name in features}
-    return {"index": batch.index, "labels": batch.labels} | found
+def collect(features: Features, batch: Batch) -> Outputs:
+    """Select index, labels, logits and penultimate features of a batch."""
+    compared = {name: features[name] for name in COMPARED if name in features}
+    return {"index": batch.index, "labels": batch.labels} | compared
 
 
 def fidelity(
-    student: Outputs, teacher: Outputs, comparisons: tuple[Comparison, ...]
-) -> dict[str, float | None]:
-    """How close the student is to the teacher on the same images; None where it cannot be said.
+    student: Outputs, teacher: Outputs | None, comparisons: tuple[Comparison, ...]
+) -> dict[str, float | None] | None:
+    """Compute the fidelity of a student to its teacher on the same images; None without a teacher.
 
-    `agreement` and `kl` of the logits; `cosine`, `norm_ratio` (only where both have the same
-    dimension) and `cka` (linear) of the penultimate features.
+    `agreement` and `kl` compare logits; `cosine`, `norm_ratio` and `cka` (linear) compare
+    penultimate features. All but `cka` need equal shapes, and are None otherwise.
     """
+    if not teacher:
+        return None
     result: dict[str, float | None] = {}
     for name, key, compare in comparisons:
         same = key in student and key in teacher and student[key].shape == teacher[key].shape
