@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -48,22 +47,30 @@ def test_the_command_line_of_the_design_is_public() -> None:
     assert called <= set(NAMES)
 
 
+def loaded(code: str) -> set[str]:
+    """Top-level modules that a new process has loaded once it has run the code."""
+    code += "\nprint()\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
 def test_importing_loads_no_torch() -> None:
-    code = "import sys, understudy, understudy.cli; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert "torch" not in loaded("import understudy, understudy.cli")
 
 
-def test_help_is_quick_and_loads_no_torch() -> None:
-    code = "import sys, understudy.cli as c; c.main(['--help']); print('torch' in sys.modules)"
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Of the processor, since others may use it at the same time.
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert done.stdout.splitlines()[-1] == "False"
-    assert min(seconds) < 0.5
+def test_help_loads_only_what_reads_flags() -> None:
+    # Each of these costs from a tenth of a second to several.
+    heavy = {"torch", "torchvision", "timm", "numpy", "scipy", "matplotlib", "PIL", "accelerate"}
+    seen = loaded("import understudy.cli\nunderstudy.cli.main(['--help'])")
+    assert "jsonargparse" in seen
+    assert not seen & heavy
+
+
+def test_training_loads_no_optional_library() -> None:
+    seen = loaded("import understudy.experiment.train")
+    assert "torch" in seen
+    # Trackers, what measures boxes, what reads other sources, and what only pages need.
+    assert not seen & {"tensorboard", "wandb", "mlflow", "faster_coco_eval", "transformers"}
+    assert not seen & {"datasets", "matplotlib", "jinja2", "rich"}

@@ -13,14 +13,17 @@ Detections are ordered by score; equal scores by image, then row.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.metrics import classification
 from understudy.metrics.classification import Points
+
+if TYPE_CHECKING:
+    from faster_coco_eval import COCO
 
 MATCH_IOU = 0.5
 """Least intersection over union of a match, in VOC and in fidelity."""
@@ -180,6 +183,9 @@ def _accumulated(
 
     Values are -1 where there is no ground truth.
     """
+    # Imported where boxes are measured: no other task needs it.
+    from faster_coco_eval import COCOeval_faster
+
     detections = detections.ranked()
     # The library overwrites the flag `ignore`, but ignores objects with an area out of range. Such
     # an object absorbs one detection; as many copies as detections of its class absorb them all.
@@ -200,8 +206,10 @@ def _accumulated(
 
 def _table(
     boxes: Detections | GroundTruth, images: list[int], classes: int, **more: Tensor
-) -> COCO:
+) -> "COCO":
     """Convert boxes, with further columns, to the library's class."""
+    from faster_coco_eval import COCO
+
     corner, sides = boxes.boxes[:, :2].double(), boxes.boxes[:, 2:].double()
     columns = {
         "image_id": boxes.image,
