@@ -66,7 +66,6 @@ def test_the_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path:
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
 

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from tests.support.banked_runs import banked, folder_of_images
+from tests.support.processes import until
 from tests.support.small_runs import CNN, outcome
 from understudy.bank import Bank, Contract
 from understudy.config.recipe import Recipe
@@ -84,15 +83,6 @@ def test_a_bank_of_files_is_refused_if_they_change(tiny: Recipe, tmp_path: Path)
         bank_build.fill(wanted)
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
-    """Wait for what a process is about to do."""
-    end = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, "it ended too early"
-        assert time.monotonic() < end, "it did nothing"
-        time.sleep(0.005)
-
-
 def started(wanted: Recipe, path: Path, *words: str) -> subprocess.Popen[Any]:
     """A command on a recipe, in a process of its own."""
     path.write_text(wanted.to_yaml())
@@ -114,9 +104,7 @@ def test_killed_while_filling_it_goes_on_by_itself_or_with_another(
     killed.wait()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = ["-m", "understudy", "bank", "build", str(tmp_path / "recipe.yaml"), "--device", "cpu"]
-    subprocess.run(
-        [sys.executable, *launcher, *words], check=True, capture_output=True, timeout=300
-    )
+    subprocess.run([sys.executable, *launcher, *words], check=True, capture_output=True)
     assert bank_build.fill(wanted).filled() == 200 * 162
     assert bank_build.verify(wanted).difference < 1e-4
 

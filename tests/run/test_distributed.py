@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.support.processes import until
 from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
@@ -40,7 +40,7 @@ def two(wanted: Recipe, out: Path, *flags: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     """What the processes said on their way to success."""
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate()
     assert process.returncode == 0, said
     return said
 
@@ -56,11 +56,7 @@ def same(one: Run, other: Run) -> None:
 
 def processes(path: Path, started: subprocess.Popen[str]) -> list[int]:
     """The numbers of both processes, as soon as the run has saved twice."""
-    until = time.monotonic() + 120
-    while not (path / "last" / "previous.ckpt").exists():
-        assert started.poll() is None, "the run ended too early"
-        assert time.monotonic() < until, "no checkpoint appeared"
-        time.sleep(0.005)
+    until((path / "last" / "previous.ckpt").exists, started)
     children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
     return [int(pid) for pid in children.read_text().split()]
 
@@ -139,14 +135,14 @@ def test_killed_or_stopped_processes_continue_as_if_nothing_had_happened(
 
     killed = two(wanted, out)
     os.kill(processes(out, killed)[1], signal.SIGKILL)
-    killed.communicate(timeout=120)
+    killed.communicate()
     assert killed.returncode != 0
     assert not Run(out).finished
 
     (out / "last" / "previous.ckpt").unlink()
     stopped = two(wanted, out, "--resume")
     os.kill(processes(out, stopped)[1], signal.SIGTERM)  # only one of both is told
-    said = stopped.communicate(timeout=120)[1]
+    said = stopped.communicate()[1]
     assert "Stopped by SIGTERM" in said
     assert "Stopped by another process" in said
     places = {line.partition(" in epoch ")[2] for line in said.splitlines() if "Stopped" in line}

@@ -3,11 +3,11 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import until
 from tests.support.small_runs import Stop, outcome
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RunError
@@ -44,7 +44,7 @@ def test_kill_9_in_mid_epoch_and_resume_is_exact(tiny: Recipe, tmp_path: Path) -
     path.write_text(wanted.to_yaml())
     command = [sys.executable, "-m", "understudy", "distill", str(path), "--out"]
     process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
-    _wait_for(tmp_path / "killed" / "last" / "previous.ckpt", process)
+    until((tmp_path / "killed" / "last" / "previous.ckpt").exists, process)
     process.kill()
     process.wait()
     assert not Run(tmp_path / "killed").finished
@@ -52,14 +52,6 @@ def test_kill_9_in_mid_epoch_and_resume_is_exact(tiny: Recipe, tmp_path: Path) -
         [*command, str(tmp_path / "killed"), "--resume"], check=True, stdout=subprocess.DEVNULL
     )
     assert outcome(Run(tmp_path / "killed")) == outcome(whole)
-
-
-def _wait_for(path: Path, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < until, "no checkpoint appeared"
-        time.sleep(0.01)
 
 
 def test_a_run_is_not_overwritten(tiny: Recipe, tmp_path: Path) -> None:
