@@ -72,7 +72,7 @@ def show(made: ObjectViews, number: int) -> tuple[Tensor, Objects]:
 
 
 def same(one: tuple[Tensor, Objects], other: tuple[Tensor, Objects]) -> bool:
-    ours, theirs = ([*images, *chain(*objects._parts())] for images, objects in (one, other))
+    ours, theirs = ([*images, *chain(*objects._fields())] for images, objects in (one, other))
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -326,7 +326,7 @@ def test_targets_of_ones_own_loop_go_with_images_in_a_list_or_a_tensor(stacked: 
 @pytest.mark.parametrize("labels", [[3, 4], torch.tensor([3, 4])])
 def test_labels_of_another_kind_are_refused_rather_than_left_out(labels: Any) -> None:
     images = torch.rand(2, 3, 8, 9)
-    with pytest.raises(DataError, match=r"Labels are one tensor .* here the first is .*3"):
+    with pytest.raises(DataError, match=r"Labels must be one tensor .* the first is .*3"):
         Batch.of(images if isinstance(labels, list) else [*images], labels)
 
 
