@@ -1,4 +1,4 @@
-"""Where the time of a step goes: named spans of it, measured over a few steps."""
+"""Profiling: named spans of a training step, measured over a few steps."""
 
 import logging
 from collections import Counter
@@ -17,21 +17,21 @@ LOGGER = logging.getLogger("understudy")
 T = TypeVar("T")
 
 _IDLE, _WARM, _MEASURED = 2, 3, 10
-"""Steps that are left alone, that warm the profiler up, and that are measured."""
+"""Steps that are skipped, that warm the profiler up, and that are measured."""
 _MARK, _STEP = "understudy: ", "ProfilerStep"
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 def span(name: str) -> AbstractContextManager[Any]:
-    """A part of a step, for whoever profiles; a part of a part has a `/` in its name.
+    """Mark a part of a step for the profiler; a part within a part has a `/` in its name.
 
-    A quarter of a microsecond if nobody does; nothing at all in compiled code.
+    Without a profiler it takes a quarter of a microsecond; in compiled code, no time at all.
     """
     return record_function(_MARK + name) if profiler._is_profiler_enabled else _NOTHING
 
 
 def spans(name: str, items: Iterable[T]) -> Iterator[T]:
-    """The same items, the making of each of them a span."""
+    """Yield the same items, and mark the time that each takes to be made as a span."""
     iterator, end = iter(items), object()
     while True:
         with span(name):
@@ -67,13 +67,13 @@ class Profile:
         return self
 
     def step(self) -> None:
-        """A step of training is done."""
+        """Tell the profiler that a step of training is done."""
         if not self._done:
             self._profiler.step()
 
     def __exit__(self, *error: object) -> None:
         if not self._done:
-            self._profiler.stop()
+            self._profiler.stop()  # which finishes a trace that has begun
         if not self._done:
             LOGGER.warning(f"Nothing was profiled: training ended within {_IDLE + _WARM} steps.")
 
@@ -86,7 +86,10 @@ class Profile:
 
 
 def _table(measured: profile) -> str:
-    """Time per step of every span, the longest first; its share is that of the whole parts."""
+    """Return a table of the time per step of every span, the longest first.
+
+    Shares are of the sum of all spans that are no part of another one.
+    """
     steps, between, on_host, on_device = 0, 0.0, Counter[str](), Counter[str]()
     for event in measured.key_averages():
         on_cpu, name = event.device_type == DeviceType.CPU, event.key.removeprefix(_MARK)
@@ -96,10 +99,10 @@ def _table(measured: profile) -> str:
             on_host[name] += event.cpu_time_total
         elif name != event.key:
             on_device[name] += event.device_time_total
-    whole = sum(time for name, time in on_host.items() if "/" not in name)
+    step = sum(time for name, time in on_host.items() if "/" not in name)
     lines = [f"{'span':<24} {'ms/step':>9} {'share':>6}{'  on the GPU' * bool(on_device)}"]
-    for name, time in [*on_host.most_common(), ("step", whole)]:
+    for name, time in [*on_host.most_common(), ("step", step)]:
         device = f"{on_device[name] / steps / 1e3:12.3f}" if on_device[name] else ""
-        lines.append(f"{name:<24} {time / steps / 1e3:9.3f} {time / whole:6.1%}{device}")
-    rest = f"{'between steps':<24} {(between - whole) / steps / 1e3:9.3f}"
+        lines.append(f"{name:<24} {time / steps / 1e3:9.3f} {time / step:6.1%}{device}")
+    rest = f"{'between steps':<24} {(between - step) / steps / 1e3:9.3f}"
     return "\n".join([f"profile of {steps} steps", *lines, rest])

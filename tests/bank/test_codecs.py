@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from understudy.bank import Contract
-from understudy.bank.codecs import Top, form
+from understudy.bank.codecs import TopLogitsCodec, make_codec
 
 ROWS = {
     "normal": torch.randn(5, 21, generator=torch.Generator().manual_seed(0)),
@@ -17,14 +17,14 @@ ROWS = {
 
 
 def returned(x: Tensor, dtype: str, top: int | None = None) -> Tensor:
-    made = form(x.shape[1], dtype, top)  # type: ignore[arg-type]
-    rows = made.encode(x)
+    codec = make_codec(x.shape[1], dtype, top)  # type: ignore[arg-type]
+    rows = codec.encode(x)
     assert rows.dtype == torch.uint8
-    assert rows.shape == (len(x), made.bytes)
-    assert made.bytes % 4 == 0
+    assert rows.shape == (len(x), codec.bytes)
+    assert codec.bytes % 4 == 0
     # As in a record, where other features stand before and behind.
     inside = torch.cat([torch.full((len(x), 8), 77, dtype=torch.uint8), rows, rows], dim=1)
-    return made.decode(inside[:, 8 : 8 + made.bytes])
+    return codec.decode(inside[:, 8 : 8 + codec.bytes])
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -71,8 +71,8 @@ def test_as_many_logits_as_there_are_classes_are_all_of_them(top: int) -> None:
 
 
 def test_many_classes_have_wide_indices() -> None:
-    assert Top(32767, torch.float16, 4).bytes == 4 + 8 + 8
-    assert Top(32768, torch.float16, 4).bytes == 4 + 8 + 16
+    assert TopLogitsCodec(32767, torch.float16, 4).bytes == 4 + 8 + 8
+    assert TopLogitsCodec(32768, torch.float16, 4).bytes == 4 + 8 + 16
     x = torch.zeros(1, 70_000)
     x[0, 69_999] = 9.0
     assert returned(x, "fp16", 1)[0, 69_999] == 9.0

@@ -55,7 +55,7 @@ def test_a_bank_serves_no_mixed_images(wanted: Recipe, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["crd", "dkd", "letkd"])
 def test_methods_that_need_one_class_are_refused(name: str, wanted: Recipe, tmp_path: Path) -> None:
     mixed = changed(wanted, methods={name: {}})
-    with pytest.raises(RecipeError, match=f"'{name}' asks which one class an image has"):
+    with pytest.raises(RecipeError, match=f"'{name}' needs the one class of an image"):
         check_methods(mixed)
-    with pytest.raises(RecipeError, match=f"'{name}' asks which one class an image has"):
+    with pytest.raises(RecipeError, match=f"'{name}' needs the one class of an image"):
         train(mixed, out=tmp_path / "run")

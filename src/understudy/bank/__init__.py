@@ -1,16 +1,16 @@
-"""The bank: the teacher's outputs, stored once for every view it has seen and replayed after that.
+"""The bank: the teacher's features, stored once for every view and replayed afterwards.
 
 A bank is a directory with
 
-    manifest.json   what the records depend on, and the form of a record
+    manifest.json   the contract: what the records depend on, and how they are encoded
     records.bin     one record for every (view, image): the teacher's features, end to end
-    checks.bin      one checksum for every record; 0 where nothing is stored yet
+    checks.bin      one checksum for every record; 0 where nothing is stored
 
-Rows are ordered by view, then image, so that an epoch over many images reads one slab, and a bank
-grows at its end. Both binary files have their full size from the start, as a hole: an empty one
-takes no room on the disk. A record is written before its checksum, so that a process killed in
-between leaves a record that counts as empty. A table is complete for small images, whose crops and
-mirrors are few (162 for CIFAR), and holds as many views as asked for otherwise.
+Records are ordered by view, then by image: an epoch reads one contiguous part, and a bank grows at
+its end. Both binary files have their full size from the start; what is not written yet is a hole,
+which takes no room on the disk. A record is written before its checksum, so that a process killed
+in between leaves a record that counts as empty. A bank has every view of small images, whose crops
+and mirrors are few (162 for CIFAR), and otherwise as many views of each image as asked for.
 """
 
 from understudy.bank._bank import Bank as Bank

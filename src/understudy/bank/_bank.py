@@ -1,4 +1,4 @@
-"""A table of teacher outputs on disk."""
+"""A bank on disk, and a copy of one on a GPU."""
 
 import fcntl
 import json
@@ -15,55 +15,59 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from understudy import files
-from understudy.bank._table import Places, Table, checksums
+from understudy.bank._row_file import RowFile, RowNumbers, checksums
 from understudy.bank.codecs import Rows
 from understudy.bank.manifest import CHECK_BYTES, Contract
 from understudy.errors import BankError
 from understudy.features import Features
 
 _LAYOUT = "views × images"
+"""Order of the records, as the manifest names it."""
 
 
 class Bank:
-    """A table of teacher outputs on disk, read and written by image and view number.
+    """A table of the teacher's features on disk, read and written by image and view number.
 
-    A bank of fewer views than asked for grows; of one of more views, all are there to be used.
+    A bank with fewer views than the contract asks for grows; one with more offers all it has.
 
     Args:
-        path: The bank's directory; created if there is none.
+        path: Directory of the bank; created if it does not exist.
         contract: What the records must depend on.
+
+    Attributes:
+        contract: The same, with as many views as the bank has.
 
     Raises:
         BankError: The directory holds another bank (the difference is named), or is damaged.
     """
 
     def __init__(self, path: Path, contract: Contract) -> None:
-        self.path, self.contract = path, _agreed(path, contract)
-        forms, length = self.contract.forms, self.contract.records
-        self._bytes = [form.bytes for form in forms.values()]
-        self._records = Table(path / "records.bin", length=length, width=sum(self._bytes) // 4)
-        self._checks = Table(path / "checks.bin", length=length, width=1)
+        self.path, self.contract = path, _create_or_grow(path, contract)
+        length = self.contract.records
+        self._bytes = [codec.bytes for codec in self.contract.codecs.values()]
+        self._records = RowFile(path / "records.bin", length=length, width=sum(self._bytes) // 4)
+        self._checks = RowFile(path / "checks.bin", length=length, width=1)
 
     def filled(self) -> int:
-        """How many records are stored."""
+        """Count the stored records."""
         return int(np.count_nonzero(self._checks.rows))
 
     def has(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
     ) -> Bool[Tensor, " batch"]:
-        """Which views of which images are stored."""
-        return torch.from_numpy(self._has(self._rows(index, number)))
+        """Return True for every view that is stored."""
+        return torch.from_numpy(self._stored(self._rows(index, number)))
 
     def read(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> Features:
-        """Stored features of some views, in float32; codes as the bytes they are.
+        """Return stored features of some views, in float32; codes as bytes.
 
         Raises:
             BankError: A record is empty, or its bytes are not those that were written.
         """
         return self.decoded(self._checked(index, number))
 
-    def whole(self, number: int) -> Rows:
-        """The records of one view of all images, as they are stored.
+    def encoded_view(self, number: int) -> Rows:
+        """Return the records of one view of all images, encoded as they are stored.
 
         Raises:
             BankError: As for `read`.
@@ -89,7 +93,7 @@ class Bank:
         number: Int64[Tensor, " batch"],
         features: Features,
     ) -> None:
-        """Store features of some views, but those that are stored already.
+        """Store features of views that are not stored yet; skip those that are.
 
         Raises:
             BankError: A feature is not finite and would be replayed for ever, or the disk is full
@@ -102,55 +106,58 @@ class Bank:
                 "weights, or set bank.dtype to fp32."
             )
         rows, records = self._rows(index, number), encoded.numpy().view(np.uint32)
-        with self._checks.alone():
-            # Of two processes that met the same view, the first one's record stays whole.
-            empty = ~self._has(rows)
+        with self._checks.locked():
+            # Of two processes that met the same view, the first one's record stays.
+            empty = ~self._stored(rows)
             rows, records = rows[empty], records[empty]
+            # Checksums last: what a process that is killed in between leaves counts as empty.
             self._records.write(rows, records)
             self._checks.write(rows, checksums(records)[:, None])
 
     def rounded(self, features: Features) -> Features:
-        """Features as they would come back from this bank."""
+        """Return features as they would come back from this bank."""
         return self.decoded(self._encoded(features))
 
     def sample(self, records: int) -> tuple[Int64[Tensor, " records"], Int64[Tensor, " records"]]:
-        """Image and view numbers of some stored records, at random but the same each time."""
+        """Return image and view numbers of random stored records; the same at every call."""
         stored = np.flatnonzero(self._checks.rows)
         count = min(records, len(stored))
         rows = np.sort(np.random.default_rng(0).choice(stored, count, replace=False))
         number, index = np.divmod(rows, self.contract.num_images)
         return torch.from_numpy(index), torch.from_numpy(number)
 
-    def _rows(self, index: Tensor, number: Tensor) -> Places:
-        rows: Places = (number * self.contract.num_images + index).cpu().numpy()
+    def _rows(self, index: Tensor, number: Tensor) -> RowNumbers:
+        rows: RowNumbers = (number * self.contract.num_images + index).cpu().numpy()
         return rows
 
-    def _has(self, rows: Places) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _stored(self, rows: RowNumbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
         stored: np.ndarray[Any, np.dtype[np.bool_]] = self._checks.read(rows)[:, 0] != 0
         return stored
 
     def _encoded(self, features: Features) -> Rows:
-        forms = self.contract.forms.items()
-        flat = [form.encode(features[name].detach().flatten(1).cpu()) for name, form in forms]
+        flat = [
+            codec.encode(features[name].detach().flatten(1).cpu())
+            for name, codec in self.contract.codecs.items()
+        ]
         return torch.cat(flat, dim=1)
 
     def decoded(self, records: Rows) -> Features:
-        """The features that some records stand for."""
-        forms, shapes = self.contract.forms.items(), self.contract.features
+        """Return the features of encoded records, by name."""
+        codecs, shapes = self.contract.codecs.items(), self.contract.features
         parts = torch.split(records, self._bytes, dim=1)
         return {
-            name: form.decode(part).reshape(-1, *shapes[name])
-            for (name, form), part in zip(forms, parts, strict=True)
+            name: codec.decode(part).reshape(-1, *shapes[name])
+            for (name, codec), part in zip(codecs, parts, strict=True)
         }
 
 
 @final
 class Resident:
-    """A copy of a complete bank in the memory of a device, read without asking the host.
+    """A copy of a complete bank in the memory of a GPU, read without waiting for the host.
 
     Args:
         bank: Bank with no empty record.
-        device: Where its records are kept.
+        device: The GPU.
 
     Raises:
         BankError: A record is empty, or its bytes are not those that were written.
@@ -162,43 +169,43 @@ class Resident:
         self._records = torch.empty(shape, dtype=torch.uint8, device=device)
         for view in range(contract.num_views):
             first = view * contract.num_images
-            part = bank.whole(view)
-            self._records[first : first + contract.num_images] = part.to(device)
+            records = bank.encoded_view(view).to(device)
+            self._records[first : first + contract.num_images] = records
 
     def read(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> Features:
-        """Stored features of some views, in float32; the numbers lie on the device too."""
+        """Return stored features of some views, in float32; the numbers lie on the device too."""
         rows = number * self._bank.contract.num_images + index
         return self._bank.decoded(self._records.index_select(0, rows))
 
 
-def _agreed(path: Path, contract: Contract) -> Contract:
-    """The contract with as many views as the bank has, once there are as many as asked for."""
+def _create_or_grow(path: Path, contract: Contract) -> Contract:
+    """Make a bank of at least as many views as asked for; return its contract."""
     manifest = path / "manifest.json"
-    views = _views(path, contract) if manifest.is_file() else 0
+    views = _num_views(path, contract) if manifest.is_file() else 0
     if views >= contract.num_views:
         return replace(contract, num_views=views)
-    with _alone(path):
-        # Another process may have made it, or let it grow, since the look at it.
-        views = _views(path, contract) if manifest.is_file() else 0
+    with _locked(path):
+        # Another process may have made it, or let it grow, in the meantime.
+        views = _num_views(path, contract) if manifest.is_file() else 0
         if views < contract.num_views:
             _extend(path / "records.bin", contract.record_bytes * contract.records)
             _extend(path / "checks.bin", CHECK_BYTES * contract.records)
-            # Last, so that half a bank is no bank, and a half-grown one is as it was.
+            # Last: a bank that is half made is none, and one that is half grown is unchanged.
             content = {"layout": _LAYOUT} | asdict(contract)
             files.write(manifest, json.dumps(content, indent=1))
     return replace(contract, num_views=max(views, contract.num_views))
 
 
 def _extend(file: Path, size: int) -> None:
-    """Give a file this size at least; what is new is a hole, which takes no room on the disk."""
+    """Extend a file to a size by a hole, which takes no room on the disk."""
     file.touch()
     if file.stat().st_size < size:
         os.truncate(file, size)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """While no other process makes this bank or lets it grow."""
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes from making or enlarging this bank meanwhile."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         folder = os.open(path, os.O_RDONLY)
@@ -214,8 +221,8 @@ def _alone(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _views(path: Path, contract: Contract) -> int:
-    """How many views a bank has; refuses one that was made of anything else than is asked for."""
+def _num_views(path: Path, contract: Contract) -> int:
+    """Return how many views a bank has; refuse it if anything else differs from the contract."""
     try:
         stored: Mapping[str, Any] = json.loads((path / "manifest.json").read_text())
     except ValueError as error:
@@ -223,19 +230,20 @@ def _views(path: Path, contract: Contract) -> int:
             f"{path / 'manifest.json'} is damaged: delete the bank; it is filled again as training "
             "goes on."
         ) from error
-    wanted = json.loads(json.dumps({"layout": _LAYOUT} | asdict(contract)))
-    for key in wanted:
-        if key != "num_views" and stored.get(key) != wanted[key]:
+    # As JSON returns it: lists for tuples.
+    expected = json.loads(json.dumps({"layout": _LAYOUT} | asdict(contract)))
+    for key in expected:
+        if key != "num_views" and stored.get(key) != expected[key]:
             raise BankError(
                 f"The bank {path} was filled with another {_NAMES.get(key, key)}: "
-                f"{_line(stored.get(key))} there, {_line(wanted[key])} here. Name another folder "
+                f"{_line(stored.get(key))} there, {_line(expected[key])} here. Name another folder "
                 "by bank.path."
             )
     return int(stored["num_views"])
 
 
 def _line(value: Any) -> str:
-    """A value in one line; some transforms describe themselves in several."""
+    """Return a value in one line; descriptions of some transforms have several."""
     return " ".join(str(value).split())
 
 

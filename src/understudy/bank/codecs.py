@@ -1,13 +1,13 @@
-"""Forms in which one feature is stored: as bytes, and back.
+"""Codecs: how one feature is stored as bytes, and read again.
 
-    fp32       bit for bit
+    fp32       every bit
     fp16       11 significant bits, up to 65,504
     int8       xᵢ ≈ s qᵢ,  s = maxᵢ |xᵢ| / 127,  qᵢ ∈ {−127, …, 127}: one scale for each row
-    top-k      the k largest logits and z = log Σ exp of the rest, each of which comes back as
-               z − log(n − k): a softmax that is right on the k and even over the rest
-    bits       bytes as they are: codes that a method has packed
+    top-k      the k largest logits and z = log Σ exp of the others, each of which comes back as
+               z − log(n − k): a softmax that is exact on the k and uniform over the others
+    bits       bytes unchanged: codes that a method has packed
 
-Every form takes a multiple of four bytes, so that a number of any form lies where it can be read.
+Every codec takes a multiple of four bytes, so that the numbers of the next one are aligned.
 """
 
 from abc import ABC, abstractmethod
@@ -20,11 +20,15 @@ from torch import Tensor
 
 DType = Literal["fp32", "fp16", "int8", "bits"]
 Rows = UInt8[Tensor, "batch bytes"]
-"""Stored features, one row for each image; `bytes` is that of their form."""
+"""Stored features, one row for each image; `bytes` as their codec says."""
 
 
-class Form(ABC):
-    """How `width` numbers are stored."""
+class Codec(ABC):
+    """Encodes rows of `width` numbers as bytes.
+
+    Args:
+        width: Numbers of a row.
+    """
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -32,20 +36,20 @@ class Form(ABC):
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """How many bytes a row takes."""
+        """Bytes of a row."""
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "batch width"]) -> Rows:
-        """The bytes of some rows; what is not finite does not come back finite either."""
+        """Encode rows; one with a NaN or an infinite number must not be decoded as finite."""
 
     @abstractmethod
     def decode(self, rows: Rows) -> Float[Tensor, "batch width"]:
-        """The rows that some bytes stand for, in float32."""
+        """Decode rows, to float32."""
 
 
 @final
-class Floats(Form):
-    """Numbers of 32 or 16 bits."""
+class FloatCodec(Codec):
+    """Stores numbers in 32 or 16 bits."""
 
     def __init__(self, width: int, dtype: torch.dtype) -> None:
         super().__init__(width)
@@ -53,100 +57,106 @@ class Floats(Form):
 
     @property
     def bytes(self) -> int:
-        """How many bytes a row takes."""
-        return _whole(self.width * self.dtype.itemsize)
+        """Bytes of a row."""
+        return _multiple_of_4(self.width * self.dtype.itemsize)
 
     def encode(self, x: Float[Tensor, "batch width"]) -> Rows:
-        """The bytes of some rows."""
+        """Encode rows."""
         return _padded(_bytes(x.to(self.dtype)), self.bytes)
 
     def decode(self, rows: Rows) -> Float[Tensor, "batch width"]:
-        """The rows that some bytes stand for."""
+        """Decode rows, to float32."""
         return rows.view(self.dtype)[:, : self.width].to(torch.float32).contiguous()
 
 
 @final
-class Scaled(Form):
-    """Integers of 8 bits, and the scale of their row."""
+class Int8Codec(Codec):
+    """Stores numbers in 8 bits, with one scale for each row."""
 
     @property
     def bytes(self) -> int:
-        """How many bytes a row takes."""
-        return 4 + _whole(self.width)
+        """Bytes of a row."""
+        return 4 + _multiple_of_4(self.width)
 
     def encode(self, x: Float[Tensor, "batch width"]) -> Rows:
-        """The bytes of some rows; a row of zeros stays one."""
+        """Encode rows; a row of zeros stays zero."""
         scale = x.float().abs().amax(1, keepdim=True) / 127
         levels = (x / scale.clamp_min(torch.finfo(torch.float32).tiny)).round().to(torch.int8)
         return _padded(torch.cat([_bytes(scale), _bytes(levels)], dim=1), self.bytes)
 
     def decode(self, rows: Rows) -> Float[Tensor, "batch width"]:
-        """The rows that some bytes stand for."""
+        """Decode rows, to float32."""
         levels = rows[:, 4 : 4 + self.width].view(torch.int8)
         return levels * rows[:, :4].view(torch.float32)
 
 
 @final
-class Top(Form):
-    """The `kept` largest of some logits, and what all others have in common."""
+class TopLogitsCodec(Codec):
+    """Stores the `kept` largest logits and where they are; all others share one number."""
 
     def __init__(self, width: int, dtype: torch.dtype, kept: int) -> None:
         super().__init__(width)
         self.kept = kept
-        self.values = Floats(kept, dtype)
-        self.places = torch.int16 if width <= torch.iinfo(torch.int16).max else torch.int32
+        self.values = FloatCodec(kept, dtype)
+        self.class_dtype = torch.int16 if width <= torch.iinfo(torch.int16).max else torch.int32
 
     @property
     def bytes(self) -> int:
-        """How many bytes a row takes."""
-        return 4 + self.values.bytes + _whole(self.kept * self.places.itemsize)
+        """Bytes of a row."""
+        return 4 + self.values.bytes + _multiple_of_4(self.kept * self.class_dtype.itemsize)
 
     def encode(self, x: Float[Tensor, "batch width"]) -> Rows:
-        """The bytes of some rows."""
-        values, places = x.float().topk(self.kept)
-        rest = x.float().scatter(1, places, -torch.inf).logsumexp(1, keepdim=True)
-        parts = _bytes(rest), self.values.encode(values), _bytes(places.to(self.places))
+        """Encode rows."""
+        values, classes = x.float().topk(self.kept)
+        rest = x.float().scatter(1, classes, -torch.inf).logsumexp(1, keepdim=True)
+        parts = _bytes(rest), self.values.encode(values), _bytes(classes.to(self.class_dtype))
         return _padded(torch.cat(parts, dim=1), self.bytes)
 
     def decode(self, rows: Rows) -> Float[Tensor, "batch width"]:
-        """The rows that some bytes stand for."""
-        rest, values, places = rows.tensor_split([4, 4 + self.values.bytes], dim=1)
-        each = rest.view(torch.float32) - log(self.width - self.kept)
-        index = places.view(self.places)[:, : self.kept].long()
-        every = each.expand(-1, self.width)
-        return every.scatter(1, index, self.values.decode(values))
+        """Decode rows, to float32."""
+        rest, values, classes = rows.tensor_split([4, 4 + self.values.bytes], dim=1)
+        other_logit = rest.view(torch.float32) - log(self.width - self.kept)
+        index = classes.view(self.class_dtype)[:, : self.kept].long()
+        logits = other_logit.expand(-1, self.width)
+        return logits.scatter(1, index, self.values.decode(values))
 
 
 @final
-class Bits(Form):
-    """Codes that a method has packed into bytes, which come back as bytes."""
+class BytesCodec(Codec):
+    """Stores bytes unchanged: codes that a method has packed."""
 
     @property
     def bytes(self) -> int:
-        """How many bytes a row takes."""
-        return _whole(self.width)
+        """Bytes of a row."""
+        return _multiple_of_4(self.width)
 
     def encode(self, x: UInt8[Tensor, "batch width"]) -> Rows:
-        """The bytes of some rows."""
+        """Encode rows."""
         return _padded(x, self.bytes)
 
     def decode(self, rows: Rows) -> UInt8[Tensor, "batch width"]:
-        """The same bytes."""
+        """Return the same bytes."""
         return rows[:, : self.width].contiguous()
 
 
-def form(width: int, dtype: DType, top: int | None = None) -> Form:
-    """The form of a feature; `top` is how many logits are kept, if this is one and not all are."""
+def make_codec(width: int, dtype: DType, top: int | None = None) -> Codec:
+    """Return the codec of one feature.
+
+    Args:
+        width: Numbers of the feature.
+        dtype: `bank.dtype` of the recipe, or `bits`.
+        top: Largest values that are kept, for logits; None for all.
+    """
     if dtype == "bits":
-        return Bits(width)
+        return BytesCodec(width)
     if top is not None and top < width:
-        return Top(width, torch.float32 if dtype == "fp32" else torch.float16, top)
+        return TopLogitsCodec(width, torch.float32 if dtype == "fp32" else torch.float16, top)
     if dtype == "int8":
-        return Scaled(width)
-    return Floats(width, torch.float32 if dtype == "fp32" else torch.float16)
+        return Int8Codec(width)
+    return FloatCodec(width, torch.float32 if dtype == "fp32" else torch.float16)
 
 
-def _whole(count: int) -> int:
+def _multiple_of_4(count: int) -> int:
     return -(-count // 4) * 4
 
 

@@ -1,29 +1,30 @@
-"""What the records of a bank depend on, and how many bytes they take."""
+"""The contract of a bank: what its records depend on, and how many bytes they take."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-from understudy.bank.codecs import DType, Form, form
+from understudy.bank.codecs import Codec, DType, make_codec
 
 CHECK_BYTES = 4
+"""Bytes of a record's checksum."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What the records of a bank depend on: all of it must be equal for a record to be replayed.
+    """Everything the records of a bank depend on; a record is replayed only if all of it is equal.
 
     Attributes:
         teacher: Digest of the teacher's weights.
-        input: The teacher's size, mean, deviation and interpolation.
+        input: The teacher's input contract: size, mean, deviation and interpolation.
         precision: Arithmetic of the teacher's forward pass.
         images: Digest of the images and their order.
-        transform: What makes a view of an image, its seed included where it has one.
-        num_images: How many images there are.
-        num_views: Views of each; the one number that may differ, because a bank grows.
-        features: Name → shape of what is stored of the teacher's outputs.
+        transform: Description of the augmentation, with its seed where it has one.
+        num_images: Number of images.
+        num_views: Views of each image; the one value that may differ, because a bank can grow.
+        features: Name → shape of the teacher's features that are stored.
         dtype: How numbers are stored.
-        top_logits: How many of the largest logits are stored; None for all.
+        top_logits: Number of the largest logits that are stored; None for all.
     """
 
     teacher: str
@@ -38,24 +39,24 @@ class Contract:
     top_logits: int | None = None
 
     @cached_property
-    def forms(self) -> dict[str, Form]:
-        """How each feature is stored, in the order of a record: that of the names."""
+    def codecs(self) -> dict[str, Codec]:
+        """Name → codec of each feature, in the order of a record: sorted by name."""
         return {
-            name: form(prod(shape), self.dtype, self.top_logits if name == "logits" else None)
+            name: make_codec(prod(shape), self.dtype, self.top_logits if name == "logits" else None)
             for name, shape in sorted(self.features.items())
         }
 
     @property
     def record_bytes(self) -> int:
         """Bytes of one record."""
-        return sum(form.bytes for form in self.forms.values())
+        return sum(codec.bytes for codec in self.codecs.values())
 
     @property
     def records(self) -> int:
-        """How many records a complete table has."""
+        """Records of a complete bank."""
         return self.num_images * self.num_views
 
     @property
     def bytes(self) -> int:
-        """Bytes of a complete table, checksums included."""
+        """Bytes of a complete bank, checksums included."""
         return self.records * (self.record_bytes + CHECK_BYTES)

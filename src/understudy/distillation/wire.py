@@ -1,4 +1,4 @@
-"""Methods by name, between two networks: from a recipe's `methods` to a distiller."""
+"""Build a distiller from two networks and the names and hyper-parameters of methods."""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -29,15 +29,16 @@ def wire(
     example: Tensor | None = None,
     task: str = "classification",
 ) -> Distiller:
-    """Any two networks and some methods, wired for a training loop of your own.
+    """Return a distiller of any two networks, for a training loop of your own.
 
     Args:
         student: Network to be trained; maps images to logits, or is a detector of torchvision.
         teacher: Network to learn from.
         methods: Method's name → its weight, or its hyper-parameters with a `weight`.
-        example: Some images as both networks take them; only their size matters. Detectors need
-            none.
-        task: `classification`, `multilabel`, `detection`, or `none`: from the teacher alone.
+        example: Images as both networks take them, of which only the size matters. Not needed for
+            detectors.
+        task: `classification`, `multilabel`, `detection`, or `none` to learn from the teacher
+            alone.
 
     Raises:
         UnderstudyError: A name does not exist, or a method cannot work with these networks.
@@ -50,40 +51,46 @@ def wire(
     >>> sorted(distiller(images, torch.tensor([3, 4])))
     ['kd', 'task']
     """
-    given = {k: dict(v) if isinstance(v, Mapping) else {"weight": v} for k, v in methods.items()}
-    wanted = tasks.find(task)
+    entries = {k: dict(v) if isinstance(v, Mapping) else {"weight": v} for k, v in methods.items()}
+    resolved = tasks.find(task)
     ours, theirs = (
-        module if isinstance(module, Wrapped) else _wrapped(module, wanted, example)
+        module if isinstance(module, Wrapped) else _wrapped(module, resolved, example)
         for module in (student, teacher)
     )
-    return distiller(Recipe(task=task, methods=given), ours, theirs, wanted)  # type: ignore[arg-type]
+    return distiller(Recipe(task=task, methods=entries), ours, theirs, resolved)  # type: ignore[arg-type]
 
 
 def _wrapped(module: nn.Module, task: Task, example: Tensor | None) -> Wrapped:
     if task.truth == "objects":
         return detection.wrap(module)
     if example is None:
-        raise ShapeError("Features are found by a look at images: give some as `example`.")
+        raise ShapeError(
+            "Features are discovered in a forward pass: give some images as `example`."
+        )
     return Network(module, input=Input(size=example.shape[-1]))
 
 
 def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: Task) -> Distiller:
-    """Student, teacher and the methods of a recipe, wired.
+    """Return the distiller of a student, a teacher and the methods of a recipe.
+
+    Args:
+        recipe: Names the methods, their hyper-parameters and weights.
+        student: Network to be trained; a method may add layers to it.
+        teacher: Network to learn from; None for a control.
+        task: What labels ask of the student.
 
     Raises:
         UnderstudyError: A method does not exist, or cannot work with these networks.
     """
-    _check_blends(recipe, task)
-    weights, wanted = {"task": Weight(recipe.task_weight)}, {}
-    for label, given in recipe.methods.items():
-        kind, weights[label], hyper_parameters = _method_class(label, given, recipe.task)
-        _check_labels(label, kind, recipe)
-        wanted[label] = kind, hyper_parameters
-    if wanted and teacher is None:
-        raise RecipeError(
-            f"The method '{next(iter(wanted))}' needs a teacher: give --teacher.name."
-        )
-    built = _built(wanted, student, teacher, task, recipe.seed) if teacher is not None else {}
+    _check_mixing(recipe, task)
+    weights, specs = {"task": Weight(recipe.task_weight)}, {}
+    for label, entry in recipe.methods.items():
+        kind, weights[label], hyper_parameters = _method_class(label, entry, recipe.task)
+        _check_hard_labels(label, kind, recipe)
+        specs[label] = kind, hyper_parameters
+    if specs and teacher is None:
+        raise RecipeError(f"The method '{next(iter(specs))}' needs a teacher: give --teacher.name.")
+    built = _build(specs, student, teacher, task, recipe.seed) if teacher is not None else {}
     if not built and not task.uses_labels:
         raise RecipeError(
             "Without labels there is nothing to learn from but a method: name one, such as "
@@ -92,41 +99,42 @@ def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: T
     return Distiller(student, teacher, built, task, weights)
 
 
-def _built(
-    wanted: Mapping[str, tuple[type[Method], dict[str, Any]]],
+def _build(
+    specs: Mapping[str, tuple[type[Method], dict[str, Any]]],
     student: Wrapped,
     teacher: Wrapped,
     task: Task,
     seed: int,
 ) -> dict[str, Method]:
-    # A layer that one method adds to the student changes the shapes that all of them see.
-    for label, (kind, hyper_parameters) in wanted.items():
+    """Let every method extend the student, then build each; label → class and hyper-parameters."""
+    # All extend first: a layer that one method adds changes the shapes that all of them see.
+    for label, (kind, hyper_parameters) in specs.items():
         _check_softmax(label, kind, task.exclusive_classes and student.shapes.exclusive_classes)
-        _check_numbered(label, kind, task)
+        _check_image_index(label, kind, task)
         with seeded(seed + 2):
-            for part, shapes in _parts(student, teacher):
-                kind.extend(part, shapes, **hyper_parameters)
+            for extendable, shapes in _pairs(student, teacher):
+                kind.extend(extendable, shapes, **hyper_parameters)
     student.copy_classifier(teacher)
     ours, theirs = (
         network.shapes if task.exclusive_classes else network.shapes.independent()
         for network in (student, teacher)
     )
     built: dict[str, Method] = {}
-    for label, (kind, hyper_parameters) in wanted.items():
+    for label, (kind, hyper_parameters) in specs.items():
         # Seeded one by one: what a method draws does not depend on its neighbours.
         with seeded(seed + 1):
             built[label] = _method(kind, ours, theirs, hyper_parameters)
     return built
 
 
-def _parts(student: Wrapped, teacher: Wrapped) -> list[tuple[Extendable, Shapes]]:
-    """What methods extend and what they compare it with: all, or each group of places apart."""
+def _pairs(student: Wrapped, teacher: Wrapped) -> list[tuple[Extendable, Shapes]]:
+    """Return the student with the teacher's shapes; of a detector, each group of locations."""
     ours, theirs = student.shapes.groups, teacher.shapes.groups
     if type(student) is not type(teacher) or ours.keys() != theirs.keys():
         raise NetworkError(
             f"The student {student.name} ({type(student.module).__name__}) and the teacher "
-            f"{teacher.name} ({type(teacher.module).__name__}) are read at different places in an "
-            "image: take detectors of one kind, with as many levels."
+            f"{teacher.name} ({type(teacher.module).__name__}) are read at different locations in "
+            "an image: use detectors of one kind, with equally many levels."
         )
     return [(student.group(name), theirs[name]) for name in ours] or [(student, teacher.shapes)]
 
@@ -135,67 +143,67 @@ def _method(
     kind: type[Method], student: Shapes, teacher: Shapes, hyper_parameters: dict[str, Any]
 ) -> Method:
     if student.groups:
-        parts = {name: (part, teacher.groups[name]) for name, part in student.groups.items()}
         return Grouped(
-            {name: _method(kind, *part, hyper_parameters) for name, part in parts.items()}
+            {
+                name: _method(kind, shapes, teacher.groups[name], hyper_parameters)
+                for name, shapes in student.groups.items()
+            }
         )
     # The arguments of a method are the contract's, not those of its base class.
     return kind(student, teacher, **hyper_parameters)  # type: ignore[call-arg]
 
 
 def _method_class(
-    label: str, given: Mapping[str, Any], task: str
+    label: str, entry: Mapping[str, Any], task: str
 ) -> tuple[type[Method], Weight, dict[str, Any]]:
-    """Class, weight and hyper-parameters of one entry of `methods`, completed for the task."""
+    """Return class, weight and hyper-parameters of an entry of `methods`, completed for a task."""
     if "." in label:  # which torch allows in no name of a module
         raise RecipeError(
             f"A method's label has no dots: instead of '{label}' give a label of your own, such as "
             f"mine, and the method '{label}' under 'methods.mine.method'."
         )
-    rest = dict(given)
-    kind = methods.find(rest.pop("method", label))
-    rest = {**kind.published.get(task, {}), **rest}
-    weight = _weight(label, rest.pop("weight", kind.published_weight))
+    own = dict(entry)
+    kind = methods.find(own.pop("method", label))
+    # Published values of the task first, so that those of the entry replace them.
+    hyper_parameters = {**kind.published.get(task, {}), **own}
+    weight = _weight(label, hyper_parameters.pop("weight", kind.published_weight))
     known, hints = methods.hyper_parameters(kind), get_type_hints(kind.__init__)
-    for key, value in rest.items():
+    for key, value in hyper_parameters.items():
         if key not in known:
-            there = ["weight", *known]
+            keys = ["weight", *known]
             raise RecipeError(
-                f"Unknown key 'methods.{label}.{key}'{suggestion(key, there)}. "
-                f"Known here: {', '.join(there)}."
+                f"Unknown key 'methods.{label}.{key}'{suggestion(key, keys)}. "
+                f"Known here: {', '.join(keys)}."
             )
-        rest[key] = convert(hints.get(key, Any), value, f"methods.{label}.{key}")
-    return kind, weight, rest
+        hyper_parameters[key] = convert(hints.get(key, Any), value, f"methods.{label}.{key}")
+    return kind, weight, hyper_parameters
 
 
 def _weight(label: str, value: Any) -> Weight:
-    given = dict(value) if isinstance(value, Mapping) else {"value": value}
-    sound = all(type(x) in (int, float) and x >= 0 for x in given.values())
-    if (
-        not sound
-        or "value" not in given
-        or given.keys() - {"value", "warmup_epochs", "warmup_counts_from"}
-    ):
+    fields = dict(value) if isinstance(value, Mapping) else {"value": value}
+    numbers = all(type(x) in (int, float) and x >= 0 for x in fields.values())
+    known = {"value", "warmup_epochs", "warmup_counts_from"}
+    if not numbers or "value" not in fields or fields.keys() - known:
         raise RecipeError(
             f"'methods.{label}.weight' is {value!r}; it must be a number of at least 0 or "
             "{value: …, warmup_epochs: …, warmup_counts_from: 0 or 1}."
         )
-    return Weight(**given)
+    return Weight(**fields)
 
 
 def check_methods(recipe: Recipe) -> None:
     """Refuse unknown methods and hyper-parameters before anything is loaded."""
-    for label, given in recipe.methods.items():
-        kind = _method_class(label, given, recipe.task)[0]
-        _check_labels(label, kind, recipe)
+    for label, entry in recipe.methods.items():
+        kind = _method_class(label, entry, recipe.task)[0]
+        _check_hard_labels(label, kind, recipe)
         _check_softmax(label, kind, tasks.find(recipe.task).exclusive_classes)
 
 
-def _check_blends(recipe: Recipe, task: Task) -> None:
+def _check_mixing(recipe: Recipe, task: Task) -> None:
     data, smoothing = recipe.data, recipe.training.label_smoothing
     if task.truth != "class" and (data.mixup or data.cutmix or smoothing):
         raise RecipeError(
-            "data.mixup, data.cutmix and training.label_smoothing are for one class an image; set "
+            "data.mixup, data.cutmix and training.label_smoothing are for one class per image; set "
             f"them to 0 for the task {recipe.task}."
         )
 
@@ -209,26 +217,30 @@ def _check_softmax(label: str, kind: type[Method], exclusive_classes: bool) -> N
         )
 
 
-def _check_numbered(label: str, kind: type[Method], task: Task) -> None:
+def _check_image_index(label: str, kind: type[Method], task: Task) -> None:
     if kind.requires_image_index and task.truth == "objects":
         raise RecipeError(
-            f"The method '{label}' keeps something for every image, but detectors are compared at "
-            "places that are new in every step: use another, such as lshfm, nd or pefd."
+            f"The method '{label}' stores values for every image, but detectors are compared at "
+            "locations that are new in every step: use another, such as lshfm, nd or pefd."
         )
 
 
-def _check_labels(label: str, kind: type[Method], recipe: Recipe) -> None:
+def _check_hard_labels(label: str, kind: type[Method], recipe: Recipe) -> None:
     if kind.requires_hard_labels and (recipe.data.mixup or recipe.data.cutmix):
         raise RecipeError(
-            f"The method '{label}' asks which one class an image has, and mixed images have two: "
+            f"The method '{label}' needs the one class of an image, and mixed images have two: "
             "set data.mixup and data.cutmix to 0, or leave the method out."
         )
 
 
 def train_only(student: Wrapped, patterns: Sequence[str]) -> None:
-    """Freeze the student's parameters that match none of some patterns; without any, none.
+    """Freeze the student's parameters that match no pattern; without patterns, freeze none.
 
-    Batch normalisation still follows the images: its statistics are no parameters.
+    Batch normalisation still follows the images: its statistics are buffers, not parameters.
+
+    Args:
+        student: Network to be trained.
+        patterns: Names of parameters in its module, with `*` and `?` as in a shell.
 
     Raises:
         RecipeError: A pattern matches nothing.

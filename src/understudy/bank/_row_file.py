@@ -1,4 +1,4 @@
-"""A file of equal rows of 32-bit words: mapped for reading, written by position."""
+"""A file of rows of 32-bit words: mapped into memory for reading, written by position."""
 
 import errno
 import fcntl
@@ -6,20 +6,27 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from understudy.errors import BankError
 
 Words = np.ndarray[Any, np.dtype[np.uint32]]
-Places = np.ndarray[Any, np.dtype[np.int64]]
+RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class Table:
+@final
+class RowFile:
     """The first `length` rows of a file.
 
-    Writing through the map would end the process on a full disk; writing to the file says so.
+    Rows are not written through the map: on a full disk that would kill the process, where writing
+    to the file raises an error.
+
+    Args:
+        path: File, which exists already.
+        length: Number of rows.
+        width: 32-bit words of a row.
 
     Raises:
         BankError: The file cannot be read, or is too short.
@@ -28,32 +35,36 @@ class Table:
     def __init__(self, path: Path, *, length: int, width: int) -> None:
         self.path = path
         try:
-            whole: Words = np.memmap(path, dtype=np.uint32, mode="r")
+            words: Words = np.memmap(path, dtype=np.uint32, mode="r")
         except (OSError, ValueError) as error:
             raise BankError(
                 f"{path} cannot be read ({error}): delete the bank, or name another folder by "
                 "bank.path."
             ) from error
-        if whole.size < length * width:
+        if words.size < length * width:
             raise BankError(
-                f"{path.parent} is damaged: it holds {whole.size // width} of {length} records. "
+                f"{path.parent} is damaged: it holds {words.size // width} of {length} records. "
                 "Delete it; it is filled again as training goes on."
             )
         # A plain array: memmap's own class costs more than a small read.
-        self.rows: Words = np.asarray(whole[: length * width]).reshape(length, width)
+        self.rows: Words = np.asarray(words[: length * width]).reshape(length, width)
         try:
             self._file = os.open(path, os.O_WRONLY)
         except OSError:
-            self._file = -1  # a bank that is complete may lie where nobody can write
+            self._file = -1  # a complete bank may be read-only
 
-    def read(self, rows: Places) -> Words:
-        """A copy of some rows."""
-        # Faster than indexing with the same numbers.
+    def read(self, rows: RowNumbers) -> Words:
+        """Return a copy of some rows."""
+        # `take` is faster than indexing with the same numbers.
         return self.rows.take(rows, axis=0)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While no other process writes; `BankError` if the disk is full or read-only."""
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing meanwhile.
+
+        Raises:
+            BankError: The file is read-only, or the disk is full.
+        """
         try:
             if self._file < 0:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -68,8 +79,13 @@ class Table:
                 "is intact. Free some space, name another folder by bank.path, or leave it out."
             ) from error
 
-    def write(self, rows: Places, content: Words) -> None:
-        """Replace some rows; `OSError` if the disk is full or read-only."""
+    def write(self, rows: RowNumbers, content: Words) -> None:
+        """Replace some rows; call it within `locked`.
+
+        Raises:
+            OSError: The disk is full or read-only.
+        """
+        # Rows that follow each other are written by one call.
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         stops = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
         for start, stop in zip(starts, stops, strict=True):
@@ -83,9 +99,9 @@ class Table:
 
 
 def checksums(records: Words) -> Words:
-    """A number that any flipped bit of a record changes; never 0, which marks an empty record.
+    """Return a checksum of each record, never 0: that marks an empty record.
 
-    A sum of words times odd numbers modulo 2³²: one changed word always changes it.
+    It is the sum of the words times odd numbers modulo 2³², which any change of one word changes.
     """
     odd = np.arange(1, 2 * records.shape[1], 2, dtype=np.uint32)
     total: Words = np.einsum("rw,w->r", records, odd)
