@@ -69,8 +69,9 @@ def test_a_bank_of_another_teacher_is_refused(tiny: Recipe, tmp_path: Path) -> N
 
 
 def test_a_bank_of_files_is_refused_if_they_change(tiny: Recipe, tmp_path: Path) -> None:
-    data = {"source": "folder", "root": str(folder_of_images(tmp_path / "images")), "size": 16}
-    shown = {"data": data | {"augment": "resized_crop"}, "training.batch": 8, "methods": {"kd": {}}}
+    root = str(folder_of_images(tmp_path / "images"))
+    data = {"source": "folder", "root": root, "size": 16, "images": None, "augment": "resized_crop"}
+    shown = {"data": data, "training.batch": 8, "methods": {"kd": {}}}
     made = Recipe.load(tiny, {"student.name": CNN, **shown})
     alone = {"methods": {}, "teacher": "", "training.epochs": 1}
     teacher = train(Recipe.load(made, alone), out=tmp_path / "teacher")
