@@ -15,7 +15,7 @@ from understudy.batch import UNLABELLED
 from understudy.functional import batch_mean
 from understudy.methods.kd import KD
 from understudy.methods.lshfm import LSHFM, l1, l2, lsh, medians
-from understudy.models.detection._patches import patches, published
+from understudy.models.detection._locations import extract_patches, published_mask
 from understudy.models.network import Network
 
 ANCHORS = 9
@@ -116,11 +116,13 @@ def check_retina(fields: Fields) -> None:
     ours, theirs = (levels(fields, side) for side in "st")
     matched = tensor(fields["matched_idx"]).unflatten(1, (-1, ANCHORS))
     everywhere = torch.ones(matched.shape[:2], dtype=torch.bool)
-    s, t = (patches(maps, everywhere).view(*everywhere.shape, -1) for maps in (ours, theirs))
+    s, t = (
+        extract_patches(maps, everywhere).view(*everywhere.shape, -1) for maps in (ours, theirs)
+    )
     s = leaf(s)
     close(s, fields["cls_feat_s"])
     close(t, fields["cls_feat_t"])
-    kept = published(matched)
+    kept = published_mask(matched)
     hyper = {"terms": str(fields["distill"])}
     losses = [
         mimic(dict(fields) | {"f_t": there[rows]}, here[rows], **hyper)
@@ -133,7 +135,7 @@ def check_retina(fields: Fields) -> None:
     close(loss, fields["loss"], rtol=1e-6)
     assert s.grad is not None
     close(s.grad, fields["grad_cls_feat_s"], rtol=1e-6, atol=1e-9)
-    assert torch.equal(patches(ours, kept), s[kept])
+    assert torch.equal(extract_patches(ours, kept), s[kept])
 
 
 def levels(fields: Fields, side: str) -> list[Tensor]:

@@ -26,7 +26,7 @@ def find(family: str, **given: Any) -> detection.Detector:
 
 
 def test_a_vgg_is_cut_after_each_pool() -> None:
-    trunk = backbones.trunk("vgg11", (4, 8, 16, 32), trainable=3)
+    trunk = backbones.build_backbone("vgg11", (4, 8, 16, 32), trainable=3)
     assert trunk.widths == [128, 256, 512, 512]
     maps = trunk.body.eval()(torch.rand(1, 3, 64, 64))
     assert [x.shape[2] for x in maps.values()] == [16, 8, 4, 2]
@@ -49,7 +49,7 @@ def test_maps_have_the_names_of_their_strides(family: str) -> None:
 
 def test_a_resnet_freezes_as_torchvisions_does() -> None:
     for layers in (0, 2, 4, 5):
-        ours = backbones.trunk("resnet18", (4, 8, 16, 32), trainable=layers).body
+        ours = backbones.build_backbone("resnet18", (4, 8, 16, 32), trainable=layers).body
         theirs = resnet_fpn_backbone(
             backbone_name="resnet18", weights=None, trainable_layers=layers
         ).body
@@ -63,7 +63,7 @@ def test_a_resnet_freezes_as_torchvisions_does() -> None:
 
 
 def test_stages_of_timm_freeze(tmp_path: Path) -> None:
-    trunk = backbones.trunk("timm:test_resnet", (4, 8, 16, 32), trainable=1)
+    trunk = backbones.build_backbone("timm:test_resnet", (4, 8, 16, 32), trainable=1)
     trained = {n.split(".")[1] for n, p in trunk.body.named_parameters() if p.requires_grad}
     assert trained == {"layer4"}
 

@@ -18,8 +18,13 @@ from understudy.errors import NetworkError
 from understudy.methods.lshfm import LSHFM
 from understudy.models import detection
 from understudy.models.detection._detector import inputs
-from understudy.models.detection._patches import balanced, classes, patches, published
-from understudy.models.detection.dense import Dense, DenseLocations
+from understudy.models.detection._locations import (
+    balanced_mask,
+    extract_patches,
+    location_classes,
+    published_mask,
+)
+from understudy.models.detection.dense import DenseDetector, DenseLocations
 
 WIDTH = 32
 CLASSES = 3
@@ -115,7 +120,7 @@ def test_losses_and_gradients_are_torchvisions_to_the_bit(
 ) -> None:
     watched, plain, batch = seeded(make), seeded(make), scenes(*counts)
     torch.manual_seed(7)
-    found = Dense(watched, mask=mask).train().observe(batch).losses
+    found = DenseDetector(watched, mask=mask).train().observe(batch).losses
     torch.manual_seed(7)
     expected = plain.train()(*inputs(batch))
     assert found == {f"task/{name}": loss for name, loss in expected.items()}
@@ -134,7 +139,7 @@ def test_torchvisions_own_are_found_by_name(name: str) -> None:
     found = detection.find(
         f"torchvision:{name}", num_classes=2, options={"min_size": 64, "max_size": 64}
     )
-    assert isinstance(found, Dense)
+    assert isinstance(found, DenseDetector)
     each = 1 if name.startswith("fcos") else 9
     rows = {name: found.shapes[name] for name in ("penultimate", "logits")}
     assert rows == {"penultimate": (2304,), "logits": (3 * each,)}
@@ -147,7 +152,7 @@ def test_torchvisions_own_are_found_by_name(name: str) -> None:
 
 @MAKERS
 def test_rows_are_the_patches_that_give_the_logits(make: Callable[[], nn.Module]) -> None:
-    student = Dense(retrained(seeded(make))).train()
+    student = DenseDetector(retrained(seeded(make))).train()
     seen = student.observe(scenes(2, 0, 1))
     rows, logits = seen.features["penultimate"], seen.features["logits"]
     scored = F.linear(rows, student.classifier_weight, student.classifier_bias)
@@ -158,8 +163,8 @@ def test_rows_are_the_patches_that_give_the_logits(make: Callable[[], nn.Module]
 
 @MAKERS
 def test_a_teacher_reads_the_same_places_as_its_student(make: Callable[[], nn.Module]) -> None:
-    student = Dense(retrained(seeded(make)), mask="balanced").train()
-    teacher = Dense(deepcopy(student.module)).eval()
+    student = DenseDetector(retrained(seeded(make)), mask="balanced").train()
+    teacher = DenseDetector(deepcopy(student.module)).eval()
     teacher.module.transform.image_mean = [0.2, 0.3, 0.4]
     seen = student.observe(scenes(2, 1))
     again = teacher.at(seen.locations)
@@ -172,7 +177,7 @@ def test_a_teacher_reads_the_same_places_as_its_student(make: Callable[[], nn.Mo
 
 @MAKERS
 def test_a_teacher_computes_neither_boxes_nor_anchors(make: Callable[[], nn.Module]) -> None:
-    student, teacher = (Dense(seeded(make, seed)) for seed in (0, 1))
+    student, teacher = (DenseDetector(seeded(make, seed)) for seed in (0, 1))
     places = student.train().observe(scenes(2, 1)).locations
     teacher.eval()
     teacher.module.head.regression_head = teacher.module.anchor_generator = None
@@ -183,7 +188,7 @@ def test_a_teacher_computes_neither_boxes_nor_anchors(make: Callable[[], nn.Modu
 def test_in_evaluation_rows_are_where_training_would_look(
     make: Callable[[], nn.Module],
 ) -> None:
-    network, batch = Dense(retrained(seeded(make))), scenes(2, 0, 1)
+    network, batch = DenseDetector(retrained(seeded(make))), scenes(2, 0, 1)
     network.module.transform.min_size = (80,)
     trained, sampled = network.train().observe(batch), network.eval().observe(batch)
     assert sampled.losses == {}
@@ -197,7 +202,7 @@ def test_a_patch_is_what_unfold_gives() -> None:
     maps = [torch.randn(2, 3, 4, 5), torch.randn(2, 3, 1, 2)]
     kept = torch.rand(2, 22) < 0.5
     whole = torch.cat([F.unfold(each, 3, padding=1) for each in maps], 2).transpose(1, 2)
-    assert torch.equal(patches(maps, kept), whole[kept])
+    assert torch.equal(extract_patches(maps, kept), whole[kept])
 
 
 def test_patches_pass_the_gradient_of_unfold() -> None:
@@ -205,7 +210,7 @@ def test_patches_pass_the_gradient_of_unfold() -> None:
     one = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     other = one.detach().clone().requires_grad_()
     kept = torch.rand(2, 20) < 0.5
-    patches([one], kept).square().sum().backward()
+    extract_patches([one], kept).square().sum().backward()
     F.unfold(other, 3, padding=1).transpose(1, 2)[kept].square().sum().backward()
     torch.testing.assert_close(one.grad, other.grad)
 
@@ -213,7 +218,7 @@ def test_patches_pass_the_gradient_of_unfold() -> None:
 def test_the_published_mask_drops_only_what_is_wholly_between() -> None:
     between, below = Matcher.BETWEEN_THRESHOLDS, Matcher.BELOW_LOW_THRESHOLD
     matched = torch.tensor([[[between, between], [between, below], [0, between], [below, below]]])
-    assert published(matched).tolist() == [[False, True, True, True]]
+    assert published_mask(matched).tolist() == [[False, True, True, True]]
 
 
 def test_the_balanced_mask_draws_three_of_the_background_for_each() -> None:
@@ -223,23 +228,23 @@ def test_the_balanced_mask_draws_three_of_the_background_for_each() -> None:
     inside = torch.ones(2, 100, dtype=torch.bool)
     inside[:, 80:] = False
     torch.manual_seed(1)
-    kept = balanced(matched, inside)
+    kept = balanced_mask(matched, inside)
     assert kept[0, :4].all()
     assert kept[0].sum() == 4 + 12
     assert not kept[0, 4:50].any()
     assert not kept[0, 80:].any()
     assert not kept[1].any()
     torch.manual_seed(1)
-    assert torch.equal(balanced(matched, inside), kept)
-    assert not torch.equal(balanced(matched, inside), kept)
+    assert torch.equal(balanced_mask(matched, inside), kept)
+    assert not torch.equal(balanced_mask(matched, inside), kept)
     matched[0, :40, 1] = 0
-    assert balanced(matched, inside)[0].sum() == 40 + 30
+    assert balanced_mask(matched, inside)[0].sum() == 40 + 30
 
 
 def test_a_location_is_of_the_class_it_overlaps_most() -> None:
     near, exact, far = [0.0, 0, 10, 10], [0.0, 0, 8, 10], [50.0, 50, 60, 60]
     boxes = torch.tensor([near, exact])
-    found = classes(
+    found = location_classes(
         torch.tensor([[0, 1], [1, 0], [-1, -2]]),
         torch.tensor([[0.0, 0, 10, 5], exact, [0.0, 0, 8, 5], near, far, far]),
         boxes,
@@ -251,7 +256,7 @@ def test_a_location_is_of_the_class_it_overlaps_most() -> None:
 @MAKERS
 def test_labels_are_of_the_objects_that_are_there(make: Callable[[], nn.Module]) -> None:
     batch = scenes(3, 0)
-    network = Dense(seeded(make), mask="balanced").train()
+    network = DenseDetector(seeded(make), mask="balanced").train()
     labels = network.observe(batch).batch.labels
     count = (labels > 0).sum()
     assert len(labels) == 4 * count > 0
@@ -262,7 +267,7 @@ def test_a_recipe_chooses_the_mask() -> None:
     sizes = {"min_size": 64, "max_size": 64}
     name = "torchvision:fcos_resnet50_fpn"
     found = detection.find(name, num_classes=2, options={"mask": "balanced", **sizes})
-    assert isinstance(found, Dense)
+    assert isinstance(found, DenseDetector)
     assert found.mask == "balanced"
     with pytest.raises(NetworkError, match="is 'half'; it can be: published, balanced"):
         detection.find(name, num_classes=2, options={"mask": "half", **sizes})
@@ -278,8 +283,10 @@ def trained_by_hashes_alone(clip: float, steps: int) -> Iterator[tuple[float, fl
     The class scores begin as torchvision's do, above a tower whose features are as long as the
     teacher's: what a tower comes to in the course of training.
     """
-    teacher = Dense(retrained(seeded(lambda: retinanet(48), 4))).eval().requires_grad_(False)
-    student = Dense(retrained(seeded(lambda: retinanet(48), 1))).train()
+    teacher = (
+        DenseDetector(retrained(seeded(lambda: retinanet(48), 4))).eval().requires_grad_(False)
+    )
+    student = DenseDetector(retrained(seeded(lambda: retinanet(48), 1))).train()
     nn.init.normal_(student.module.head.classification_head.cls_logits.weight, std=0.01)
     student.module.transform.min_size = (64,)
     torch.manual_seed(5)
@@ -312,7 +319,7 @@ def test_hashes_alone_train_with_the_clip_of_the_recipe() -> None:
 
 @MAKERS
 def test_background_is_never_found(make: Callable[[], nn.Module]) -> None:
-    network = Dense(retrained(seeded(make))).eval()
+    network = DenseDetector(retrained(seeded(make))).eval()
     network.module.score_thresh = 0.0
     (found, *_) = network.module(inputs(scenes(2))[0])
     assert (found["labels"] == 0).any()
@@ -322,7 +329,7 @@ def test_background_is_never_found(make: Callable[[], nn.Module]) -> None:
 
 
 def test_teachers_of_other_strides_are_refused() -> None:
-    student, teacher = (Dense(seeded(retinanet)) for _ in range(2))
+    student, teacher = (DenseDetector(seeded(retinanet)) for _ in range(2))
     places = student.train().observe(scenes(1)).locations
     assert isinstance(places, DenseLocations)
     teacher.module.backbone.next.stride = (4, 4)
@@ -334,4 +341,4 @@ def test_other_scores_than_a_convolution_of_three_are_refused() -> None:
     module = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
     module.head.classification_head.cls_logits = nn.Conv2d(256, 3, 1)
     with pytest.raises(NetworkError, match="patches of 3 x 3"):
-        Dense(module)
+        DenseDetector(module)

@@ -162,7 +162,7 @@ def test_weights_of_other_classes(family: str, tmp_path: Path) -> None:
     other = {name for name, x in kept.items() if not torch.equal(x, state[name])}
     assert other == {
         f"{layer}.{part}"
-        for layer in detection.classes.layers(renewed.module)
+        for layer in detection.classes.class_layers(renewed.module)
         for part in ("weight", "bias")
     }
 

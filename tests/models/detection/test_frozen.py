@@ -21,8 +21,8 @@ from understudy.config.recipe import Training
 from understudy.distillation.distiller import Teacher
 from understudy.models import detection
 from understudy.models.detection import Detector
-from understudy.models.detection._frozen import frozen
-from understudy.models.detection._regions import Regions
+from understudy.models.detection._frozen import frozen_copy
+from understudy.models.detection._roi_align import TableRoIAlign
 from understudy.models.weights import digest
 from understudy.training import hardware
 from understudy.training.devices import resolve
@@ -52,11 +52,13 @@ def test_pooling_is_torchvisions(bins: int, points: int, levels: int) -> None:
     sizes = [(96, 128), (80, 70)]
     expected = pool(maps, given, sizes)
     assert len(pool.map_levels([torch.cat(given)]).unique()) == levels
-    torch.testing.assert_close(Regions(pool)(maps, given, sizes), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        TableRoIAlign(pool)(maps, given, sizes), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_pooling_takes_images_without_boxes() -> None:
-    pool = Regions(MultiScaleRoIAlign(["0", "1"], 7, 2))
+    pool = TableRoIAlign(MultiScaleRoIAlign(["0", "1"], 7, 2))
     maps = {str(i): torch.randn(3, 4, 16 >> i, 16 >> i) for i in range(2)}
     given = [torch.zeros(0, 4), boxes(3, side=64), torch.zeros(0, 4)]
     assert pool(maps, given, [(64, 64)] * 3).shape == (3, 4, 7, 7)
@@ -64,7 +66,7 @@ def test_pooling_takes_images_without_boxes() -> None:
 
 
 def test_boxes_of_a_diverged_student_read_nothing() -> None:
-    pool = Regions(MultiScaleRoIAlign(["0", "1"], 7, 2))
+    pool = TableRoIAlign(MultiScaleRoIAlign(["0", "1"], 7, 2))
     maps = {str(i): torch.randn(1, 4, 16 >> i, 16 >> i) for i in range(2)}
     broken = torch.tensor([[0.0, 0, torch.nan, 9], [torch.inf, 0, torch.inf, 9]])
     assert not pool(maps, [broken], [(64, 64)]).any()
@@ -140,7 +142,7 @@ def test_what_a_frozen_detector_gives_differs_by_rounding_alone(detector: Detect
 
 
 def test_nothing_is_left_to_normalise(detector: Detector) -> None:
-    kinds = {type(part) for part in frozen(detector.module.backbone, None).modules()}
+    kinds = {type(part) for part in frozen_copy(detector.module.backbone, None).modules()}
     assert not kinds & {FrozenBatchNorm2d, nn.BatchNorm2d}
     assert {type(part) for part in detector.module.backbone.modules()} & {
         FrozenBatchNorm2d,
@@ -164,7 +166,7 @@ def test_bfloat16_turns_a_row_by_no_more_than_autocast_does(detector: Detector) 
 
 def test_an_output_that_is_read_elsewhere_is_not_folded() -> None:
     body = IntermediateLayerGetter(resnet18(), {"conv1": "0", "layer1": "1"})
-    kept = frozen(with_statistics(body), None)
+    kept = frozen_copy(with_statistics(body), None)
     assert isinstance(kept["bn1"], nn.BatchNorm2d)
     images = torch.rand(1, 3, 32, 32)
     for found, right in zip(kept(images).values(), body(images).values(), strict=True):

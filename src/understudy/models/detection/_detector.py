@@ -1,4 +1,4 @@
-"""A torchvision detector as Understudy sees it: never forked, only watched."""
+"""Base class of the wrappers of torchvision's detectors, which hooks read and nothing changes."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -18,22 +18,25 @@ from understudy.errors import NetworkError
 from understudy.features import Features, Observation
 from understudy.functional import seeded
 from understudy.models.base import FeatureReader, Wrapped
-from understudy.models.detection._frozen import frozen
+from understudy.models.detection._frozen import frozen_copy
 from understudy.models.taps import eval_mode
 
 Targets = list[dict[str, Tensor]]
-"""Boxes and labels of each image, as torchvision wants them: class 0 is the background."""
+"""`boxes` and `labels` of each image in torchvision's form: class 0 is the background."""
+
+Calls = Mapping[str, list[tuple[Any, Any]]]
+"""Name of a module → positional arguments and output of each of its calls."""
 
 
 @dataclass(frozen=True)
-class Resized:
+class ResizedImages:
     """Images as a detector resized, normalised and padded them.
 
     Attributes:
-        tensors: All images, each in the upper left corner of its place.
-        sizes: Height and width of each.
-        mean: What was subtracted from each channel.
-        std: What each channel was divided by.
+        tensors: All images, each in the upper left corner of its padded area.
+        sizes: Height and width of each image without padding.
+        mean: Mean that was subtracted from each channel.
+        std: Standard deviation that each channel was divided by.
     """
 
     tensors: Float[Tensor, "batch 3 height width"]
@@ -42,30 +45,62 @@ class Resized:
     std: tuple[float, ...]
 
     @property
-    def listed(self) -> ImageList:
-        """As parts of torchvision's detectors take them."""
+    def image_list(self) -> ImageList:
+        """The images in the form that parts of torchvision's detectors take."""
         return ImageList(self.tensors, self.sizes)
 
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-        """The same images by another network's mean and deviation; what is padded stays 0."""
+        """Return the images normalised by another mean and deviation; the padding stays 0."""
         if (mean, std) == (self.mean, self.std):
             return self.tensors
-        theirs, spread, own, scale = (
+        old_mean, old_std, new_mean, new_std = (
             self.tensors.new_tensor(x).view(-1, 1, 1) for x in (self.mean, self.std, mean, std)
         )
-        again = (self.tensors * spread + theirs - own) / scale
-        blank = torch.zeros_like(again)
-        for place, image, (height, width) in zip(blank, again, self.sizes, strict=True):
-            place[:, :height, :width] = image[:, :height, :width]
-        return blank
+        images = (self.tensors * old_std + old_mean - new_mean) / new_std
+        padded = torch.zeros_like(images)
+        for target, image, (height, width) in zip(padded, images, self.sizes, strict=True):
+            target[:, :height, :width] = image[:, :height, :width]
+        return padded
+
+
+@dataclass(frozen=True)
+class RecordedPass:
+    """A detector's own forward pass in training, and what hooks recorded of it.
+
+    Attributes:
+        losses: torchvision's losses, named `task/…`.
+        images: Images as the detector resized them.
+        targets: Boxes and labels, in pixels of the resized images.
+        maps: Maps of the backbone by name.
+        calls: Arguments and output of each call of the recorded modules.
+    """
+
+    losses: dict[str, Tensor]
+    images: ResizedImages
+    targets: Targets
+    maps: dict[str, Tensor]
+    calls: Calls
+
+    def arguments(self, module: str) -> tuple[Any, ...]:
+        """Return the arguments of a module's first call."""
+        arguments: tuple[Any, ...] = self.calls[module][0][0]
+        return arguments
+
+    def output(self, module: str) -> Any:
+        """Return the output of a module's first call."""
+        return self.calls[module][0][1]
+
+    def outputs(self, module: str) -> list[Any]:
+        """Return the outputs of all calls of a module, such as one for each map."""
+        return [output for _, output in self.calls[module]]
 
 
 class Detector(Wrapped):
-    """A torchvision detector, with features of the places that its own losses look at.
+    """Wrapper of a torchvision detector, with features at the locations that its losses use.
 
     Args:
         module: The detector.
-        name: What errors and tables call it.
+        name: Name for errors and tables; default: the module's class.
     """
 
     module: Any
@@ -76,138 +111,155 @@ class Detector(Wrapped):
         self.name = name or type(module).__name__
 
     def observe(self, batch: Batch) -> Observation:
-        """Losses of the detector itself, bit for bit, and features where they were computed."""
-        return (
-            self._trained(*inputs(batch))
-            if self.training
-            else self.observe_for_prepare(batch, self)
-        )
+        """Return the detector's own losses, equal to torchvision's to the bit, and features.
+
+        In evaluation mode there are no losses.
+        """
+        if self.training:
+            return self._observe_training(*inputs(batch))
+        return self.observe_for_prepare(batch, self)
 
     def observe_for_task(self, batch: Batch) -> Observation:
-        """Losses of the detector itself, which is read nowhere."""
+        """Return the detector's own losses, without features; in evaluation mode nothing."""
         if not self.training:
             return Observation({}, batch)
-        return Observation({}, batch, named(self.module(*inputs(batch))))
+        return Observation({}, batch, named_losses(self.module(*inputs(batch))))
 
     def observe_for_prepare(self, batch: Batch, student: Wrapped) -> Observation:
-        """Features where it would look itself, in the images as the student resizes them."""
+        """Return features at the detector's own locations in images that the student resizes."""
         assert isinstance(student, Detector)
-        # Detectors sample at random; what a method measures depends on the images alone.
+        # Detectors draw locations at random; what a method measures depends on the images alone.
         with seeded(int(batch.index[0]), batch.index.device):
             with eval_mode(student.module.transform):
                 images, targets = student.module.transform(*inputs(batch))
-            return self._sampled(student._resized(images), targets)
+            return self._observe_sampled(student._resized(images), targets)
 
     @abstractmethod
-    def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
-        """The detector's own forward pass in training, watched."""
+    def _observe_training(self, images: list[Tensor], targets: Targets) -> Observation:
+        """Run the detector's own training forward pass; return its losses and features."""
 
     @abstractmethod
-    def _sampled(self, images: Resized, targets: Targets) -> Observation:
-        """Features at the places a trained detector would look at in training; no losses."""
+    def _observe_sampled(self, images: ResizedImages, targets: Targets) -> Observation:
+        """Return features at the locations that training would use, without losses."""
 
     def frozen_reader(self, precision: torch.dtype | None) -> FeatureReader:
-        """`at` of a copy from which all that depends on weights alone is gone."""
-        return frozen(self, precision).at
+        """Return `at` of a copy in which what depends on the weights alone is precomputed."""
+        return frozen_copy(self, precision).at
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Features:
-        """Detections of all images: `boxes`, `scores`, `classes` (from 0) and `image`.
+        """Detect objects: return `boxes`, `scores`, `classes` (from 0) and `image`, a row each.
 
-        `image` is the number of the image that the box of the same row is in.
+        `image` is the index of the image that a box is in.
         """
         images, _ = inputs(batch)
-        found = self.module(images)
-        counts = torch.tensor([len(each["boxes"]) for each in found], device=batch.index.device)
-        classes = torch.cat([each["labels"] for each in found]) - 1
-        seen = {
-            "boxes": torch.cat([each["boxes"] for each in found]),
-            "scores": torch.cat([each["scores"] for each in found]),
+        detections = self.module(images)
+        counts = torch.tensor([len(x["boxes"]) for x in detections], device=batch.index.device)
+        classes = torch.cat([x["labels"] for x in detections]) - 1
+        columns = {
+            "boxes": torch.cat([x["boxes"] for x in detections]),
+            "scores": torch.cat([x["scores"] for x in detections]),
             "classes": classes,
             "image": batch.index.repeat_interleave(counts),
         }
-        # Dense detectors score the background as a class, which early in training may be found.
-        return {name: column[classes >= 0] for name, column in seen.items()}
+        # Dense detectors score the background as a class, and may detect it early in training.
+        return {name: column[classes >= 0] for name, column in columns.items()}
 
     def insert_saved_layers(self, state: Mapping[str, Tensor]) -> None:
-        """Put in the layers that a state dict has beyond the detector's own; most take none."""
+        """Insert the layers that a state dict was saved with; most detectors take none."""
 
     def plain(self) -> nn.Module:
-        """A copy of the torchvision detector."""
+        """Return a copy of the torchvision detector in evaluation mode."""
         copy: nn.Module = deepcopy(self.module)
         return copy.eval()
 
     def copy_classifier(self, other: Wrapped) -> None:
-        """No method makes a new head for a detector."""
+        """Do nothing: no method makes a new head for a detector."""
 
-    def _maps(self, images: Tensor) -> dict[str, Tensor]:
-        return as_maps(self.module.backbone(images))
+    def _record_training(
+        self, images: list[Tensor], targets: Targets, modules: Mapping[str, nn.Module]
+    ) -> RecordedPass:
+        """Run the detector's own training forward pass; record the calls of some modules."""
+        detector = self.module
+        watched = {"transform": detector.transform, "backbone": detector.backbone, **modules}
+        with record_calls(watched) as calls:
+            losses = detector(images, targets)
+        _, (resized, scaled) = calls["transform"][0]
+        _, maps = calls["backbone"][0]
+        return RecordedPass(
+            named_losses(losses), self._resized(resized), scaled, as_maps(maps), calls
+        )
+
+    def _maps(self, images: ResizedImages) -> dict[str, Tensor]:
+        """Compute the backbone's maps of images that another detector may have normalised."""
+        return as_maps(self.module.backbone(images.normalised(*self._statistics)))
+
+    def _resized(self, images: ImageList) -> ResizedImages:
+        return ResizedImages(images.tensors, images.image_sizes, *self._statistics)
 
     @property
-    def _transform(self) -> GeneralizedRCNNTransform:
-        found = self.module.transform
-        assert isinstance(found, GeneralizedRCNNTransform)
-        return found
-
-    def _resized(self, images: ImageList) -> Resized:
-        mean, std = (tuple(x) for x in (self._transform.image_mean, self._transform.image_std))
-        return Resized(images.tensors, images.image_sizes, mean, std)
-
-    def _own(self, images: Resized) -> Tensor:
-        """Another detector's images as this one wants them."""
-        mean, std = (tuple(x) for x in (self._transform.image_mean, self._transform.image_std))
-        return images.normalised(mean, std)
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the detector's own normalisation."""
+        transform = self.module.transform
+        assert isinstance(transform, GeneralizedRCNNTransform)
+        return tuple(transform.image_mean), tuple(transform.image_std)
 
 
-def as_maps(found: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a backbone gives, which may be a single map."""
-    return {"0": found} if isinstance(found, Tensor) else found
+def as_maps(output: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a backbone's output as maps by name; it may be a single map."""
+    return {"0": output} if isinstance(output, Tensor) else output
 
 
 def inputs(batch: Batch) -> tuple[list[Tensor], Targets]:
-    """Images and targets of a batch, as torchvision wants them.
+    """Return images and targets of a batch in torchvision's form.
 
-    Difficult objects and crowds are no targets.
+    Difficult objects and crowds are left out of the targets.
 
     Raises:
-        NetworkError: The batch tells of no objects.
+        NetworkError: The batch has no objects.
     """
-    if batch.objects is None:
+    objects, targets = batch.objects, []
+    if objects is None:
         raise NetworkError(
             "A detector needs boxes, which these images do not have: use a data source that has "
             "them, such as voc or coco, and --task detection."
         )
-    there, targets = batch.objects, []
     for boxes, labels, difficult, crowd in zip(
-        there.boxes, there.labels, there.difficult, there.crowd, strict=True
+        objects.boxes, objects.labels, objects.difficult, objects.crowd, strict=True
     ):
-        sought = ~(difficult | crowd)
-        targets.append({"boxes": boxes[sought], "labels": labels[sought] + 1})
-    sizes = there.sizes.tolist()
+        kept = ~(difficult | crowd)
+        # torchvision counts classes from 1.
+        targets.append({"boxes": boxes[kept], "labels": labels[kept] + 1})
+    sizes = objects.sizes.tolist()
     images = [x[:, :h, :w] for x, (h, w) in zip(batch.images, sizes, strict=True)]
     return images, targets
 
 
-def named(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Losses of a torchvision detector by the names that they have here."""
+def named_losses(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename torchvision's losses to `task/…`, without `loss_`."""
     return {f"task/{name.removeprefix('loss_')}": x for name, x in losses.items()}
 
 
 def rows_batch(labels: Tensor, rows: Tensor) -> Batch:
-    """Locations as a batch: of no images, but with labels."""
+    """Return a batch of rows of features, with their labels and without images.
+
+    Args:
+        labels: Class of each row.
+        rows: Features of some of the rows, for the data type.
+    """
     index = torch.arange(len(labels), device=labels.device)
-    return Batch(rows.new_empty(len(rows), 3, 0, 0), labels, index, torch.zeros_like(index))
+    return Batch(rows.new_empty(len(labels), 3, 0, 0), labels, index, torch.zeros_like(index))
 
 
 @contextmanager
-def watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[tuple[Any, Any]]]]:
-    """Inputs and output of every call of some modules, while the context lasts."""
+def record_calls(modules: Mapping[str, nn.Module]) -> Iterator[Calls]:
+    """Record arguments and output of every call of some modules while the context lasts."""
     calls: dict[str, list[tuple[Any, Any]]] = {name: [] for name in modules}
 
-    def keep(name: str) -> Any:
+    def recorder(name: str) -> Any:
         return lambda module, args, output: calls[name].append((args, output))
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(recorder(name)) for name, module in modules.items()]
     try:
         yield calls
     finally:

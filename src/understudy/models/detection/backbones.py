@@ -1,8 +1,8 @@
-"""Networks under a detector: maps of several strides from classifiers of torchvision and timm."""
+"""Backbones of detectors: maps of several strides from classifiers of torchvision and timm."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -19,19 +19,19 @@ from understudy.errors import NetworkError, suggestion
 from understudy.models.weights import load
 
 _DRY_SIZE = 64
-"""Side of the image that shows the strides."""
+"""Side of the image of the dry pass that measures strides."""
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """A network that gives maps, the finest first, by the names `0`, `1` and so on.
+class Backbone:
+    """A network that returns maps, the finest first, named `0`, `1` and so on.
 
     Attributes:
         body: The network.
         widths: Channels of each map.
-        stages: Path of the last module of every stage in `body`, the stem's included.
-        mean: What it subtracts from each channel.
-        std: What it divides each channel by.
+        stages: Path in `body` of the last module of every stage, the stem included.
+        mean: Mean to subtract from each channel of the images.
+        std: Standard deviation to divide each channel by.
     """
 
     body: nn.Module
@@ -42,11 +42,11 @@ class Trunk:
 
 
 @final
-class Numbered(nn.Module):
-    """A network of timm built with `features_only=True`, whose list of maps gets names.
+class NumberedMaps(nn.Module):
+    """Wrapper of a network of timm built with `features_only=True`: names the maps of its list.
 
     Args:
-        network: As timm builds it.
+        network: The network as timm builds it.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -54,45 +54,44 @@ class Numbered(nn.Module):
         self.network = network
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
-        """The maps by number."""
-        return OrderedDict((str(i), each) for i, each in enumerate(self.network(images)))
+        """Compute the maps, named `0`, `1` and so on."""
+        return OrderedDict((str(i), x) for i, x in enumerate(self.network(images)))
 
 
-def trunk(
+def build_backbone(
     name: str, strides: Sequence[int], *, weights: str = "", trainable: int | None = None
-) -> Trunk:
-    """A backbone by its name, giving maps of some strides.
+) -> Backbone:
+    """Build a backbone that returns maps of some strides.
 
     Args:
-        name: A classifier of torchvision whose parts run one after the other, such as `resnet50`,
+        name: A classifier of torchvision whose children run in sequence, such as `resnet50`,
             `vgg16` or `mobilenet_v2`; or `timm:NAME`.
-        strides: Of the maps, rising. Each is the last map of its stride; a VGG is cut after each of
-            its max-pools.
-        weights: `pretrained`, torchvision's name of some such as `IMAGENET1K_V1`, or a file or run
-            directory of a classifier. Batch normalisation is then frozen, as it is in torchvision's
+        strides: Strides of the maps, rising. Each map is the last one of its stride; a VGG is cut
+            after each of its max-pools.
+        weights: `pretrained`, a name of torchvision's weights such as `IMAGENET1K_V1`, or a file or
+            run directory of a classifier. Batch normalisation is then frozen, as in torchvision's
             detectors.
-        trainable: How many of the last stages are trained; default all, or three with `weights`.
+        trainable: Number of last stages to train; default all, or three with `weights`.
 
     Raises:
-        NetworkError: There is no such network, it gives no such maps, or weights do not fit.
+        NetworkError: There is no such network, it has no such maps, or the weights do not fit.
     """
     kind, _, rest = name.rpartition(":")
     if kind not in ("", "timm", "torchvision"):
         raise NetworkError(f"There is no backbone {name!r}: name one of torchvision, or timm:NAME.")
-    found = (_timm if kind == "timm" else _torchvision)(rest, tuple(strides), weights)
+    backbone = (_timm if kind == "timm" else _torchvision)(rest, tuple(strides), weights)
     if weights:
-        found = Trunk(
-            freeze_batch_norm_2d(found.body), found.widths, found.stages, found.mean, found.std
-        )
-    freeze(found.body, found.stages, trainable if trainable is not None or not weights else 3)
-    return found
+        backbone = replace(backbone, body=freeze_batch_norm_2d(backbone.body))
+        trainable = 3 if trainable is None else trainable
+    freeze(backbone.body, backbone.stages, trainable)
+    return backbone
 
 
 def freeze(body: nn.Module, stages: Sequence[str], trainable: int | None) -> None:
-    """Freeze the parameters of all but the last `trainable` stages; of none without a number.
+    """Freeze the parameters of all but the last `trainable` stages; None freezes nothing.
 
     Raises:
-        NetworkError: There are not so many stages.
+        NetworkError: There are fewer stages.
     """
     if trainable is None or trainable == len(stages):
         return
@@ -111,12 +110,12 @@ def freeze(body: nn.Module, stages: Sequence[str], trainable: int | None) -> Non
 # ---- torchvision ---------------------------------------------------------------------------------
 
 
-def _torchvision(name: str, strides: tuple[int, ...], weights: str) -> Trunk:
+def _torchvision(name: str, strides: tuple[int, ...], weights: str) -> Backbone:
     known = models.list_models(module=models)
     if name not in known:
         raise NetworkError(f"torchvision has no backbone {name!r}{suggestion(name, known)}.")
-    published = [each.name for each in models.get_model_weights(name)]
-    online = {"pretrained": "DEFAULT", **{each: each for each in published}}
+    published = [entry.name for entry in models.get_model_weights(name)]
+    online = {"pretrained": "DEFAULT", **{entry: entry for entry in published}}
     if weights and weights not in online and not Path(weights).exists():
         raise NetworkError(
             f"There are no weights at {weights}, and torchvision's for {name} are: "
@@ -125,45 +124,46 @@ def _torchvision(name: str, strides: tuple[int, ...], weights: str) -> Trunk:
     try:
         network = models.get_model(name, weights=online.get(weights))
     except Exception as error:
-        raise NetworkError(_unreachable(name, error, weights)) from error
+        raise NetworkError(_build_failure(name, error, weights)) from error
     if weights and weights not in online:
         load(network, weights, classifier=_classifier(network), reset_classifier=True)
     features = getattr(network, "features", None)
-    parts = features if isinstance(features, nn.Sequential) else network
-    ends = stages(parts)
-    _check(name, strides, [stride for _, _, stride in ends])
-    wanted = {path: (width, stride) for path, width, stride in ends if stride in strides}
-    body = IntermediateLayerGetter(parts, {path: str(i) for i, path in enumerate(wanted)})
-    return Trunk(body, [width for width, _ in wanted.values()], [path for path, *_ in ends])
+    chain = features if isinstance(features, nn.Sequential) else network
+    stages = find_stages(chain)
+    _check_strides(name, strides, [stride for _, _, stride in stages])
+    widths = {path: width for path, width, stride in stages if stride in strides}
+    body = IntermediateLayerGetter(chain, {path: str(i) for i, path in enumerate(widths)})
+    return Backbone(body, list(widths.values()), [path for path, *_ in stages])
 
 
 @torch.no_grad()
-def stages(parts: nn.Module) -> list[tuple[str, int, int]]:
-    """Path, channels and stride of the last map of every resolution, running part after part.
+def find_stages(chain: nn.Module) -> list[tuple[str, int, int]]:
+    """Run children in sequence; return path, channels and stride of the last map of each stride.
 
-    Where max-pools end the stages, as in a VGG, of every pool. Empty where parts do not run so.
+    Where several max-pools end the stages, as in a VGG, only their outputs count. Empty if the
+    children do not run in sequence.
     """
-    x, found = torch.zeros(1, 3, _DRY_SIZE, _DRY_SIZE), list[tuple[str, int, int]]()
-    training = parts.training
-    pools = sum(isinstance(part, nn.MaxPool2d) for part in parts.children()) > 1
-    for path, part in parts.eval().named_children():
+    x, maps = torch.zeros(1, 3, _DRY_SIZE, _DRY_SIZE), list[tuple[str, int, int]]()
+    training = chain.training
+    after_pools = sum(isinstance(child, nn.MaxPool2d) for child in chain.children()) > 1
+    for path, child in chain.eval().named_children():
         try:
-            x = part(x)
-        except Exception:  # what does not run after its neighbour is no part of a chain of maps
+            x = child(x)
+        except Exception:  # a child that does not run on the output before it ends the sequence
             break
         if x.ndim != 4 or x.shape[2] != x.shape[3] or x.shape[2] < 2:
             break
-        if not pools or isinstance(part, nn.MaxPool2d):
-            found.append((path, x.shape[1], _DRY_SIZE // x.shape[2]))
-    parts.train(training)
-    return list(
-        {stride: (path, width, stride) for path, width, stride in found if stride > 1}.values()
-    )
+        if not after_pools or isinstance(child, nn.MaxPool2d):
+            maps.append((path, x.shape[1], _DRY_SIZE // x.shape[2]))
+    chain.train(training)
+    last = {stride: (path, width, stride) for path, width, stride in maps if stride > 1}
+    return list(last.values())
 
 
 def _classifier(network: nn.Module) -> str:
+    """Return the path of the last linear layer."""
     linear: list[str] = [
-        path for path, part in network.named_modules() if isinstance(part, nn.Linear)
+        path for path, layer in network.named_modules() if isinstance(layer, nn.Linear)
     ]
     return linear[-1]
 
@@ -171,55 +171,54 @@ def _classifier(network: nn.Module) -> str:
 # ---- timm ----------------------------------------------------------------------------------------
 
 
-def _timm(name: str, strides: tuple[int, ...], weights: str) -> Trunk:
+def _timm(name: str, strides: tuple[int, ...], weights: str) -> Backbone:
     if not timm.is_model(name.partition(".")[0]):
         raise NetworkError(f"timm has no model {name!r}{suggestion(name, timm.list_models())}.")
-    given: dict[str, Any] = {"pretrained": bool(weights)}
+    options: dict[str, Any] = {"pretrained": bool(weights)}
     if weights not in ("", "pretrained"):
-        whole = timm.create_model(name)
-        load(
-            whole,
-            Path(weights),
-            classifier=whole.pretrained_cfg["classifier"],
-            reset_classifier=True,
-        )
-        given["pretrained_cfg_overlay"] = {"state_dict": whole.state_dict()}
+        classifier = timm.create_model(name)
+        path = classifier.pretrained_cfg["classifier"]
+        load(classifier, Path(weights), classifier=path, reset_classifier=True)
+        # timm then renames these weights for `features_only`, as it does its own.
+        options["pretrained_cfg_overlay"] = {"state_dict": classifier.state_dict()}
     try:
-        there = timm.create_model(name, features_only=True).feature_info.reduction()
-        _check(f"timm:{name}", strides, there)
-        last = [len(there) - 1 - there[::-1].index(stride) for stride in strides]
-        network = timm.create_model(name, features_only=True, out_indices=last, **given)
+        reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+        _check_strides(f"timm:{name}", strides, reductions)
+        last = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+        network = timm.create_model(name, features_only=True, out_indices=last, **options)
     except (RuntimeError, AttributeError, ValueError, OSError) as error:
-        raise NetworkError(_unreachable(f"timm:{name}", error, weights)) from error
+        raise NetworkError(_build_failure(f"timm:{name}", error, weights)) from error
     if getattr(network, "output_fmt", "NCHW") != "NCHW":
-        _check(f"timm:{name}", strides, [])
+        _check_strides(f"timm:{name}", strides, [])  # its outputs are no maps
     data = resolve_model_data_config(network)
-    return Trunk(
-        Numbered(network),
+    return Backbone(
+        NumberedMaps(network),
         network.feature_info.channels(),
-        _stages(network),
+        _timm_stages(network),
         tuple(data["mean"]),
         tuple(data["std"]),
     )
 
 
-def _stages(network: nn.Module) -> list[str]:
-    """Where the stages of a network of timm end; none where it is wrapped so that nobody knows."""
-    known = dict(network.named_modules())
-    paths = [str(each["module"]) for each in network.feature_info.info]  # type: ignore[union-attr]
-    found = [path if path in known else path.replace(".", "_") for path in paths]
-    return [f"network.{path}" for path in found] if set(found) <= set(known) else []
+def _timm_stages(network: nn.Module) -> list[str]:
+    """Return the paths of a timm network's stages; none if its wrapper does not keep the paths."""
+    modules = dict(network.named_modules())
+    paths = [str(info["module"]) for info in network.feature_info.info]  # type: ignore[union-attr]
+    # A network that timm flattens (`FeatureListNet`) has an underscore for each dot.
+    paths = [path if path in modules else path.replace(".", "_") for path in paths]
+    return [f"network.{path}" for path in paths] if set(paths) <= set(modules) else []
 
 
-def _check(name: str, wanted: Sequence[int], there: Sequence[int]) -> None:
-    if not set(wanted) <= set(there):
+def _check_strides(name: str, strides: Sequence[int], available: Sequence[int]) -> None:
+    if not set(strides) <= set(available):
         raise NetworkError(
-            f"A detector needs maps of the strides {', '.join(map(str, wanted))}, but the backbone "
-            f"{name} gives {', '.join(map(str, sorted(set(there)))) or 'none'}; use a network of "
-            "convolutions such as resnet50 or timm:convnext_tiny."
+            f"A detector needs maps of the strides {', '.join(map(str, strides))}, but the "
+            f"backbone {name} gives {', '.join(map(str, sorted(set(available)))) or 'none'}; use a "
+            "network of convolutions such as resnet50 or timm:convnext_tiny."
         )
 
 
-def _unreachable(name: str, error: Exception, weights: str) -> str:
+def _build_failure(name: str, error: Exception, weights: str) -> str:
+    """Return the message for a backbone that its library cannot build."""
     hint = " Without a connection, name a file of weights instead." if weights else ""
     return f"The backbone {name} cannot be built: {error}{hint}"

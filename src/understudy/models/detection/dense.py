@@ -1,8 +1,8 @@
-"""Detectors that score every location of their maps: RetinaNet and FCOS, read at those locations.
+"""Wrapper of RetinaNet and FCOS, which score every location of their maps and are read there.
 
-With 800 x 1088 pixels there are 18 134 locations an image, which the published mask nearly all
-keeps: 167 MB of patches an image for the student, as much for the teacher. Beside them lshfm with
-4096 hashes needs 0.3 GB for each of its tables. The balanced mask keeps some hundred.
+An image of 800 x 1088 pixels has 18 134 locations, nearly all of which the published mask keeps:
+167 MB of patches per image for the student, and as much for the teacher. In addition lshfm with
+4096 hashes needs 0.3 GB for each of its tables. The balanced mask keeps some hundred locations.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,30 +18,29 @@ from torchvision.models.detection import FCOS, RetinaNet
 
 from understudy.errors import NetworkError
 from understudy.features import Features, Locations, Observation, Shapes
-from understudy.models.detection._detector import (
-    Resized,
-    Targets,
-    as_maps,
-    named,
-    rows_batch,
-    watched,
+from understudy.models.detection._detector import ResizedImages, Targets, rows_batch
+from understudy.models.detection._locations import (
+    balanced_mask,
+    extract_patches,
+    location_classes,
+    published_mask,
 )
-from understudy.models.detection._patches import balanced, classes, patches, published
-from understudy.models.detection._pyramid import OverPyramid, Shape
+from understudy.models.detection._pyramid import PyramidDetector, Shape
 
 Mask = Literal["published", "balanced"]
+"""Choice of the locations to read: see `DenseDetector`."""
 
 
 @dataclass(frozen=True)
 class DenseLocations:
-    """Locations of the maps of some resized images.
+    """Locations of the maps of resized images.
 
     Attributes:
-        images: As the student resized them.
-        kept: Which locations are read, level by level and row by row.
+        images: Images as the student resized them.
+        kept: True for the locations that are read; ordered by level, row and column.
     """
 
-    images: Resized
+    images: ResizedImages
     kept: Bool[Tensor, "batch locations"]
 
     def __len__(self) -> int:
@@ -49,25 +48,25 @@ class DenseLocations:
 
 
 @final
-class Dense(OverPyramid):
+class DenseDetector(PyramidDetector):
     """RetinaNet and FCOS: `penultimate` is a patch of the classification tower's last map.
 
-    A row is a location. What scores it is a convolution, so that what enters its last layer are
-    the 3 x 3 vectors around it; `logits` are the scores of all its anchors, anchor by anchor, each
-    with a column for the background, which torchvision trains to be 0 everywhere. The label is the
-    class of the object that one of its anchors is matched to, 0 without any. Images without boxes
-    have no rows.
+    A row is a location. Its scores come from a convolution, whose input are the 3 x 3 vectors
+    around the location; `logits` are the scores of all its anchors, anchor by anchor, each with a
+    column for the background, which torchvision trains to be 0 everywhere. The label is the class
+    of the object that one of its anchors is matched to, 0 without any. Images without boxes have no
+    rows.
 
     Args:
         module: The detector.
-        name: What errors and tables call it.
-        mask: Locations that are read: with `published` all but those that the detector's own loss
-            ignores, 997 of 1000 of them background; with `balanced` those of objects and three of
+        name: Name for errors and tables; default: the module's class.
+        mask: Locations that are read: `published` reads all but those that the detector's own loss
+            ignores, 997 of 1000 of them background; `balanced` reads those of objects and three of
             the background for each. In a recipe `student.options.mask`.
 
     Raises:
-        NetworkError: There is no such mask, or its class scores come from anything but a
-            convolution of 3 x 3.
+        NetworkError: There is no such mask, or the class scores do not come from a convolution of
+            3 x 3.
     """
 
     module: RetinaNet | FCOS
@@ -85,23 +84,24 @@ class Dense(OverPyramid):
                 f"{self._scores.kernel_size}, where dense detectors are read in patches of 3 x 3."
             )
 
-    def _with_rows(self, maps: Mapping[str, Shape]) -> Shapes:
+    def _with_rows(self, shapes: Mapping[str, Shape]) -> Shapes:
         weight = self.classifier_weight
         rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
-        known = self._head.num_classes
-        return Shapes(self.name, {**maps, **rows}, exclusive_classes=False, classes=known)
+        return Shapes(
+            self.name, {**shapes, **rows}, exclusive_classes=False, classes=self._head.num_classes
+        )
 
-    def _scored(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return [self._scores(self._head.conv(each)) for each in maps]
+    def _map_scores(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [self._scores(self._head.conv(x)) for x in maps]
 
     @property
     def num_classes(self) -> int:
-        """Without the background."""
+        """Number of classes, without the background."""
         return int(self._head.num_classes) - 1
 
     @property
     def classifier_weight(self) -> Float[Tensor, "classes dim"]:
-        """Weight of the class scores, a row for each score of a location."""
+        """Weight of the class scores, one row per score of a location."""
         return self._scores.weight.flatten(1)
 
     @property
@@ -115,103 +115,107 @@ class Dense(OverPyramid):
 
     @property
     def _scores(self) -> nn.Conv2d:
-        found = self._head.cls_logits
-        assert isinstance(found, nn.Conv2d)
-        return found
+        layer = self._head.cls_logits
+        assert isinstance(layer, nn.Conv2d)
+        return layer
 
-    def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
-        parts = {
-            "transform": self.module.transform,
-            "backbone": self.module.backbone,
+    def _observe_training(self, images: list[Tensor], targets: Targets) -> Observation:
+        modules = {
             "anchors": self.module.anchor_generator,
             "tower": self._head.conv,
-            "levels": self._scores,
+            "map scores": self._scores,
             "scores": self._head,
         }
-        with watched(parts) as calls, _matching(self.module.head) as matched:
-            losses = self.module(images, targets)
-        _, (resized, scaled) = calls["transform"][0]
-        _, anchors = calls["anchors"][0]
-        _, scores = calls["scores"][0]
-        _, maps = calls["backbone"][0]
-        locations, labels = self._places(self._resized(resized), matched, anchors, scaled)
+        with _matched_anchors(self.module.head) as matched:
+            recorded = self._record_training(images, targets, modules)
+        locations, labels = self._locations(
+            recorded.images, matched, recorded.output("anchors"), recorded.targets
+        )
+        kept = locations.kept
         features = {
-            **self._named(as_maps(maps).values()),
-            **self._named((level for _, level in calls["levels"]), "/scores"),
-            "penultimate": patches([tower for _, tower in calls["tower"]], locations.kept),
-            "logits": scores.reshape(*locations.kept.shape, -1)[locations.kept],
+            **self._by_map(recorded.maps.values()),
+            **self._by_map(recorded.outputs("map scores"), "/scores"),
+            "penultimate": extract_patches(recorded.outputs("tower"), kept),
+            "logits": recorded.output("scores").reshape(*kept.shape, -1)[kept],
         }
         rows = rows_batch(labels, features["penultimate"])
-        return Observation(features, rows, named(losses), locations)
+        return Observation(features, rows, recorded.losses, locations)
 
-    def _sampled(self, images: Resized, targets: Targets) -> Observation:
-        maps = self._maps(self._own(images))
+    def _observe_sampled(self, images: ResizedImages, targets: Targets) -> Observation:
+        maps = self._maps(images)
         levels = list(maps.values())
-        anchors = self.module.anchor_generator(images.listed, levels)
-        with _matching(self.module.head, loss=False) as matched:
+        anchors = self.module.anchor_generator(images.image_list, levels)
+        # torchvision matches anchors to objects inside its loss, which is not needed itself.
+        with _matched_anchors(self.module.head, loss=False) as matched:
             if isinstance(self.module, FCOS):
-                sizes = [each.shape[2] * each.shape[3] for each in levels]
+                sizes = [x.shape[2] * x.shape[3] for x in levels]
                 self.module.compute_loss(targets, {}, anchors, sizes)
             else:
                 self.module.compute_loss(targets, {}, anchors)
-        locations, labels = self._places(images, matched, anchors, targets)
+        locations, labels = self._locations(images, matched, anchors, targets)
         features = self._read(maps, locations, self.shapes)
         return Observation(features, rows_batch(labels, features["penultimate"]), {}, locations)
 
-    def _places(
-        self, images: Resized, matched: list[Tensor], anchors: list[Tensor], targets: Targets
+    def _locations(
+        self,
+        images: ResizedImages,
+        matched_anchors: list[Tensor],
+        anchors: list[Tensor],
+        targets: Targets,
     ) -> tuple[DenseLocations, Tensor]:
-        """Where to read, and the class at each of these locations."""
-        found = torch.unflatten(torch.stack(matched), 1, (-1, self._head.num_anchors))
+        """Choose the locations to read; return them and the class at each."""
+        matched = torch.unflatten(torch.stack(matched_anchors), 1, (-1, self._head.num_anchors))
         if self.mask == "balanced":
-            kept = balanced(found, _inside(anchors, found.shape[1], images))
+            kept = balanced_mask(matched, _inside(anchors, matched.shape[1], images))
         else:
-            kept = published(found)
-        seen = [
-            classes(objects, near, each["boxes"], each["labels"])
-            for objects, near, each in zip(found, anchors, targets, strict=True)
+            kept = published_mask(matched)
+        classes = [
+            location_classes(objects, boxes, target["boxes"], target["labels"])
+            for objects, boxes, target in zip(matched, anchors, targets, strict=True)
         ]
-        there = torch.tensor([len(each["boxes"]) > 0 for each in targets], device=kept.device)
-        kept = kept & there.unsqueeze(1)
-        return DenseLocations(images, kept), torch.stack(seen)[kept]
+        has_boxes = [len(target["boxes"]) > 0 for target in targets]
+        kept = kept & torch.tensor(has_boxes, device=kept.device).unsqueeze(1)
+        return DenseLocations(images, kept), torch.stack(classes)[kept]
 
     def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
-        """Features at another detector's locations; neither boxes nor anchors are computed.
+        """Compute the features at another detector's locations, without boxes and anchors.
 
         Raises:
-            NetworkError: The maps of the two are of different sizes.
+            NetworkError: The maps of the two detectors have different sizes.
         """
         assert isinstance(locations, DenseLocations)
-        maps = self._maps(self._own(locations.images))
+        maps = self._maps(locations.images)
         return self._read(maps, locations, self.shapes if reads is None else reads)
 
     def _read(
         self, maps: dict[str, Tensor], locations: DenseLocations, reads: Collection[str]
     ) -> Features:
+        """Compute the features of some names at locations, from the maps."""
         levels = list(maps.values())
-        own, asked = sum(each.shape[2] * each.shape[3] for each in levels), locations.kept.shape[1]
+        own, asked = sum(x.shape[2] * x.shape[3] for x in levels), locations.kept.shape[1]
         if own != asked:
             raise NetworkError(
                 f"{self.name} has {own} locations in an image where the student has {asked}: take "
                 "a teacher whose maps have the strides of the student's."
             )
-        found = self._named(levels)
+        features = self._by_map(levels)
         if any(name.endswith("/scores") for name in reads):
-            found |= self._named(self._scored(levels), "/scores")
+            features |= self._by_map(self._map_scores(levels), "/scores")
         if "penultimate" in reads or "logits" in reads:
-            found["penultimate"] = patches(
-                [self._head.conv(each) for each in levels], locations.kept
-            )
+            towers = [self._head.conv(x) for x in levels]
+            features["penultimate"] = extract_patches(towers, locations.kept)
         if "logits" in reads:
-            scores = self.classifier_weight, self.classifier_bias
-            found["logits"] = F.linear(found["penultimate"], *scores)
-        return found
+            features["logits"] = F.linear(
+                features["penultimate"], self.classifier_weight, self.classifier_bias
+            )
+        return features
 
 
 def _inside(
-    anchors: list[Tensor], locations: int, images: Resized
+    anchors: list[Tensor], locations: int, images: ResizedImages
 ) -> Bool[Tensor, "batch locations"]:
-    """Which locations are in their image, not in what pads it."""
+    """Return True for the locations inside their image, False for those in its padding."""
+    # All anchors of a location have the same centre, so that its first one tells.
     first = torch.unflatten(torch.stack(anchors), 1, (locations, -1))[:, :, 0]
     sizes = torch.tensor(images.sizes, device=first.device).flip(1).unsqueeze(1)
     inside: Tensor = ((first[..., :2] + first[..., 2:]) / 2 < sizes).all(2)
@@ -219,20 +223,28 @@ def _inside(
 
 
 @contextmanager
-def _matching(head: Any, *, loss: bool = True) -> Iterator[list[Tensor]]:
-    """The object of each anchor, image by image, as a detector tells its head to compute losses.
+def _matched_anchors(head: Any, *, loss: bool = True) -> Iterator[list[Tensor]]:
+    """Record the index of each anchor's object, image by image, while a detector computes losses.
 
-    Without `loss` the head computes none.
+    torchvision passes the indices to its head's `compute_loss` and does not return them, so that
+    this method is replaced while the context lasts.
+
+    Args:
+        head: Head of the detector.
+        loss: Compute the head's losses as well; if False, it returns none.
     """
     matched: list[Tensor] = []
     own = head.compute_loss
 
-    def told(targets: Any, outputs: Any, anchors: Any, found: list[Tensor]) -> dict[str, Tensor]:
-        matched.extend(found)
-        return own(targets, outputs, anchors, found) if loss else {}
+    def recording(
+        targets: Any, outputs: Any, anchors: Any, objects: list[Tensor]
+    ) -> dict[str, Tensor]:
+        matched.extend(objects)
+        return own(targets, outputs, anchors, objects) if loss else {}
 
-    head.compute_loss = told
+    head.compute_loss = recording
     try:
         yield matched
     finally:
+        # The attribute of the instance goes; the method of the class is visible again.
         del head.compute_loss

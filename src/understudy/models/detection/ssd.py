@@ -1,7 +1,7 @@
-"""Detectors that score the locations of single maps: SSD and SSDlite, read level by level.
+"""Wrapper of SSD and SSDlite, which score the locations of single maps, level by level.
 
-Their maps have a width each, and student and teacher different ones. So every level is a group of
-places of its own, with its own features, to which a method is fitted by itself.
+The maps have different widths, which differ between student and teacher too. So every level is a
+group of locations with its own features, and a method is built for each.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,28 +19,27 @@ from torchvision.ops import box_iou
 from understudy.errors import NetworkError
 from understudy.features import Features, Locations, Observation, Shapes
 from understudy.models.detection._detector import (
+    Calls,
     Detector,
-    Resized,
+    ResizedImages,
     Targets,
-    as_maps,
-    named,
+    record_calls,
     rows_batch,
-    watched,
 )
-from understudy.models.detection._patches import classes
+from understudy.models.detection._locations import location_classes
 from understudy.models.detection.embedding import EmbeddedScores
 
 
 @dataclass(frozen=True)
 class LevelLocations:
-    """All locations of the maps of some resized images.
+    """All locations of the maps of resized images.
 
     Attributes:
-        images: As the student resized them.
+        images: Images as the student resized them.
         grids: Height and width of the map of each level.
     """
 
-    images: Resized
+    images: ResizedImages
     grids: list[tuple[int, int]]
 
     def __len__(self) -> int:
@@ -48,43 +47,47 @@ class LevelLocations:
 
 
 @final
-class Grid(Detector):
-    """SSD and SSDlite: `level1/penultimate` is what enters the last layer that scores a level.
+class SSDDetector(Detector):
+    """SSD and SSDlite: `level1/penultimate` is the input of the last layer that scores level 1.
 
-    A row is a location of the level; levels follow each other. In SSDlite it is the vector behind
-    the depthwise convolution, in SSD the patch that is scored. `logits` are the scores of all boxes
-    of the location, a softmax each. The label is the class of the object that one of its boxes is
-    matched to, 0 (background) without any.
+    A row is a location of the level; the rows of levels follow each other. In SSDlite `penultimate`
+    is the vector behind the depthwise convolution, in SSD the patch that is scored. `logits` are
+    the scores of all boxes of the location, with a softmax for each box. The label is the class of
+    the object that one of the location's boxes is matched to, 0 (background) without any.
     """
 
     module: SSD
 
     @cached_property
     def _boxes(self) -> list[int]:
-        """How many boxes a location of each level has."""
+        """Number of boxes per location of each level."""
         counts: list[int] = self.module.anchor_generator.num_anchors_per_location()
         return counts
 
     @property
     def shapes(self) -> Shapes:
-        """Of the rows, which are those of several groups."""
-        known = self._head.num_columns
+        """Shapes of the rows, in one group per level."""
+        classes = self._head.num_columns
         groups = {
             name: Shapes(
                 f"{name} of {self.name}",
                 {"penultimate": (layer.weight[0].numel(),), "logits": (layer.out_channels,)},
                 exclusive_classes=False,
-                classes=known,
+                classes=classes,
                 softmaxes=boxes,
             )
             for (name, layer), boxes in zip(self.scores.items(), self._boxes, strict=True)
         }
-        flat = {f"{name}/{key}": x for name, part in groups.items() for key, x in part.items()}
-        return Shapes(self.name, flat, exclusive_classes=False, classes=known, groups=groups)
+        flat = {
+            f"{name}/{feature}": shape
+            for name, shapes in groups.items()
+            for feature, shape in shapes.items()
+        }
+        return Shapes(self.name, flat, exclusive_classes=False, classes=classes, groups=groups)
 
     @property
     def num_classes(self) -> int:
-        """Without the background."""
+        """Number of classes, without the background."""
         return int(self._head.num_columns) - 1
 
     @property
@@ -95,9 +98,9 @@ class Grid(Detector):
     def classifier_bias(self) -> None:
         """None: every level has its own."""
 
-    def group(self, name: str) -> "Level":
-        """One level."""
-        return Level(self, name)
+    def group(self, name: str) -> "SSDLevel":
+        """Return one level."""
+        return SSDLevel(self, name)
 
     @property
     def _head(self) -> Any:
@@ -105,113 +108,104 @@ class Grid(Detector):
 
     @property
     def _paths(self) -> dict[str, str]:
-        """Where the layers that score each level are in the module."""
-        inside = "head.classification_head.module_list"
+        """Level → path in the module of the layer that computes its scores."""
+        parent = "head.classification_head.module_list"
         return {
-            f"level{i + 1}": ".".join(filter(None, (inside, str(i), _last(level))))
-            for i, level in enumerate(self._head.module_list)
+            f"level{i + 1}": ".".join(filter(None, (parent, str(i), _score_path(branch))))
+            for i, branch in enumerate(self._head.module_list)
         }
 
     @property
     def scores(self) -> dict[str, nn.Conv2d]:
-        """The convolution that gives the scores of each level."""
-        found = {}
-        for name, path in self._paths.items():
+        """Level → convolution that computes its scores."""
+        layers = {}
+        for level, path in self._paths.items():
             layer = self.module.get_submodule(path)
-            found[name] = layer.classifier if isinstance(layer, EmbeddedScores) else layer
-            assert isinstance(found[name], nn.Conv2d)
-        return found
+            layers[level] = layer.classifier if isinstance(layer, EmbeddedScores) else layer
+            assert isinstance(layers[level], nn.Conv2d)
+        return layers
 
-    def _trained(self, images: list[Tensor], targets: Targets) -> Observation:
-        parts = {
-            "transform": self.module.transform,
-            "backbone": self.module.backbone,
-            "anchors": self.module.anchor_generator,
-        }
-        with watched({**parts, **self.scores}) as calls:
-            losses = self.module(images, targets)
-        _, (resized, scaled) = calls["transform"][0]
-        _, anchors = calls["anchors"][0]
-        _, maps = calls["backbone"][0]
-        grids = _grids(as_maps(maps))
-        locations = LevelLocations(self._resized(resized), grids)
-        features = self._rows(calls, self.shapes)
-        return self._observation(features, locations, anchors, scaled, named(losses))
+    def _observe_training(self, images: list[Tensor], targets: Targets) -> Observation:
+        modules = {"anchors": self.module.anchor_generator, **self.scores}
+        recorded = self._record_training(images, targets, modules)
+        locations = LevelLocations(recorded.images, _grids(recorded.maps))
+        rows = self._rows(recorded.calls, self.shapes)
+        labels = self._labels(recorded.output("anchors"), recorded.targets, locations)
+        batch = rows_batch(labels, next(iter(rows.values())))
+        return Observation(rows, batch, recorded.losses, locations)
 
-    def _sampled(self, images: Resized, targets: Targets) -> Observation:
-        maps = self._maps(self._own(images))
-        anchors = self.module.anchor_generator(images.listed, list(maps.values()))
+    def _observe_sampled(self, images: ResizedImages, targets: Targets) -> Observation:
+        maps = self._maps(images)
+        anchors = self.module.anchor_generator(images.image_list, list(maps.values()))
         locations = LevelLocations(images, _grids(maps))
-        return self._observation(self._read(maps, self.shapes), locations, anchors, targets, {})
+        rows = self._read(maps, self.shapes)
+        labels = self._labels(anchors, targets, locations)
+        return Observation(rows, rows_batch(labels, next(iter(rows.values()))), {}, locations)
 
-    def _observation(
-        self,
-        features: Features,
-        locations: LevelLocations,
-        anchors: list[Tensor],
-        targets: Targets,
-        losses: dict[str, Tensor],
-    ) -> Observation:
-        labels = [
-            self._labels(near, each, locations) for near, each in zip(anchors, targets, strict=True)
+    def _labels(self, anchors: list[Tensor], targets: Targets, locations: LevelLocations) -> Tensor:
+        """Return the class of every row: level by level, and image by image within a level."""
+        by_image = [
+            self._image_labels(boxes, target, locations)
+            for boxes, target in zip(anchors, targets, strict=True)
         ]
-        by_level = [torch.cat(level) for level in zip(*labels, strict=True)]
-        rows = next(iter(features.values()))
-        return Observation(features, rows_batch(torch.cat(by_level), rows), losses, locations)
+        return torch.cat([torch.cat(level) for level in zip(*by_image, strict=True)])
 
-    def _labels(
+    def _image_labels(
         self, anchors: Tensor, target: Mapping[str, Tensor], locations: LevelLocations
     ) -> list[Tensor]:
-        """Class at each location of each level of one image."""
+        """Return the class at each location of one image, for each level."""
         boxes, labels = target["boxes"], target["labels"]
         if len(boxes):
             matched = self.module.proposal_matcher(box_iou(boxes, anchors))
         else:
             matched = labels.new_full((len(anchors),), -1)
         counts = [
-            height * width * each
-            for (height, width), each in zip(locations.grids, self._boxes, strict=True)
+            height * width * per_location
+            for (height, width), per_location in zip(locations.grids, self._boxes, strict=True)
         ]
+        levels = zip(
+            torch.split(matched, counts), torch.split(anchors, counts), self._boxes, strict=True
+        )
         return [
-            classes(objects.view(-1, each), near, boxes, labels)
-            for objects, near, each in zip(
-                torch.split(matched, counts), torch.split(anchors, counts), self._boxes, strict=True
-            )
+            location_classes(objects.view(-1, per_location), level_anchors, boxes, labels)
+            for objects, level_anchors, per_location in levels
         ]
 
     def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
-        """Features at another detector's locations; no boxes are computed.
+        """Compute the features at another detector's locations, without boxes.
 
         Raises:
-            NetworkError: The maps of the two are of different sizes.
+            NetworkError: The maps of the two detectors have different sizes.
         """
         assert isinstance(locations, LevelLocations)
-        maps = self._maps(self._own(locations.images))
+        maps = self._maps(locations.images)
         if _grids(maps) != locations.grids:
             raise NetworkError(
-                f"The maps of {self.name} have {_written(_grids(maps))} locations where those of "
-                f"the student have {_written(locations.grids)}: take a teacher whose maps have the "
+                f"The maps of {self.name} have {_text(_grids(maps))} locations where those of "
+                f"the student have {_text(locations.grids)}: take a teacher whose maps have the "
                 "strides of the student's."
             )
         return self._read(maps, self.shapes if reads is None else reads)
 
     def _read(self, maps: Mapping[str, Tensor], reads: Collection[str]) -> Features:
-        with watched(self.scores) as calls:
-            for level, x in zip(self._head.module_list, maps.values(), strict=True):
-                level(x)
+        """Compute the rows of some names, and all logits, from the maps."""
+        with record_calls(self.scores) as calls:
+            for branch, x in zip(self._head.module_list, maps.values(), strict=True):
+                branch(x)
         return self._rows(calls, reads)
 
-    def _rows(self, calls: Mapping[str, list[tuple[Any, Any]]], reads: Collection[str]) -> Features:
-        found = {}
-        for name, layer in self.scores.items():
-            (entered,), scores = calls[name][0]
-            if f"{name}/penultimate" in reads:
-                found[f"{name}/penultimate"] = _vectors(entered, layer)
-            found[f"{name}/logits"] = scores.permute(0, 2, 3, 1).flatten(0, 2)
-        return found
+    def _rows(self, calls: Calls, reads: Collection[str]) -> Features:
+        """Return the rows of some names, and all logits, from recorded calls of `scores`."""
+        features = {}
+        for level, layer in self.scores.items():
+            (x,), scores = calls[level][0]
+            if f"{level}/penultimate" in reads:
+                features[f"{level}/penultimate"] = _receptive_fields(x, layer)
+            features[f"{level}/logits"] = scores.permute(0, 2, 3, 1).flatten(0, 2)
+        return features
 
     def plain(self) -> nn.Module:
-        """A copy of the torchvision detector; embedding layers are folded into the scores."""
+        """Return a copy of the detector, with embedding layers folded into the scores."""
         copy = super().plain()
         for path in self._paths.values():
             layer = copy.get_submodule(path)
@@ -220,89 +214,92 @@ class Grid(Detector):
         return copy
 
     def insert_saved_layers(self, state: Mapping[str, Tensor]) -> None:
-        """Put in the embedding layers that a state dict has."""
-        for group, path in self._paths.items():
+        """Insert the embedding layers that a state dict has; their values are not loaded."""
+        for level, path in self._paths.items():
             weight = state.get(f"{path}.embedding.weight")
             if weight is not None:
-                self.embed_level(group, len(weight))
+                self.embed_level(level, len(weight))
 
-    def embed_level(self, group: str, dim: int) -> None:
-        """Insert an embedding layer of width `dim` before the scores of a level, made anew.
+    def embed_level(self, level: str, dim: int) -> None:
+        """Insert an embedding layer of width `dim` before new scores of a level.
 
         Raises:
-            NetworkError: It has one of another width.
+            NetworkError: The level has an embedding layer of another width.
         """
-        path = self._paths[group]
+        path = self._paths[level]
         layer = self.module.get_submodule(path)
         if isinstance(layer, nn.Conv2d):
             self.module.set_submodule(path, EmbeddedScores(layer, dim))
-        elif self.shapes.groups[group].vector("penultimate") != dim:
-            raise NetworkError(f"{group} of {self.name} has an embedding layer of another width.")
+        elif self.shapes.groups[level].vector("penultimate") != dim:
+            raise NetworkError(f"{level} of {self.name} has an embedding layer of another width.")
 
 
 @final
-class Level:
-    """One level of a detector, as a method sees it.
+class SSDLevel:
+    """One level of a detector: the group of locations that a method is built for.
 
     Args:
-        detector: All of it.
-        name: Of the level.
+        detector: The detector.
+        name: Name of the level.
     """
 
-    def __init__(self, detector: Grid, name: str) -> None:
+    def __init__(self, detector: SSDDetector, name: str) -> None:
         self._detector, self._name = detector, name
 
     @property
     def shapes(self) -> Shapes:
-        """Of its rows."""
+        """Shapes of the level's rows."""
         return self._detector.shapes.groups[self._name]
 
     @property
     def module(self) -> nn.Module:
         """The whole detector."""
-        found: nn.Module = self._detector.module
-        return found
+        module: nn.Module = self._detector.module
+        return module
 
     @property
     def classifier_weight(self) -> Float[Tensor, "scores dim"]:
-        """Weight of its scores, a row for each score of a location."""
+        """Weight of the level's scores, one row per score of a location."""
         return self._detector.scores[self._name].weight.flatten(1)
 
     @property
     def classifier_bias(self) -> Float[Tensor, " scores"] | None:
-        """Bias of its scores."""
+        """Bias of the level's scores."""
         return self._detector.scores[self._name].bias
 
     def embed(self, dim: int) -> None:
-        """Insert a linear embedding layer of width `dim` before the scores."""
+        """Insert a linear embedding layer of width `dim` before new scores."""
         self._detector.embed_level(self._name, dim)
 
     def insert(self, feature: str, layer: nn.Module, taps: Mapping[str, str]) -> None:
-        """Refused, as by the detector."""
+        """Refuse the layer, as the detector does."""
         self._detector.insert(feature, layer, taps)
 
     def rehead(self, layer: nn.Module, classifier: nn.Linear) -> None:
-        """Refused, as by the detector."""
+        """Refuse the head, as the detector does."""
         self._detector.rehead(layer, classifier)
 
     def depends_only_on_mean(self, feature: str) -> bool:
-        """No."""
+        """Return False, as the detector does."""
         return self._detector.depends_only_on_mean(feature)
 
 
-def _last(level: nn.Module) -> str:
-    """Path of the layer that scores a level; empty if that is the level itself."""
-    layers: list[str] = [
-        path for path, part in level.named_modules() if isinstance(part, nn.Conv2d | EmbeddedScores)
+def _score_path(branch: nn.Module) -> str:
+    """Return the path of the layer that scores a level; "" if it is the branch itself."""
+    paths: list[str] = [
+        path
+        for path, layer in branch.named_modules()
+        if isinstance(layer, nn.Conv2d | EmbeddedScores)
     ]
-    embedded = [p for p in layers if isinstance(level.get_submodule(p), EmbeddedScores)]
-    return (embedded or layers)[-1]
+    # The convolutions of an embedding layer come after it, but it is what scores the level.
+    embedded = [path for path in paths if isinstance(branch.get_submodule(path), EmbeddedScores)]
+    return (embedded or paths)[-1]
 
 
-def _vectors(
+def _receptive_fields(
     x: Float[Tensor, "batch channels height width"], layer: nn.Conv2d
 ) -> Float[Tensor, "rows dim"]:
-    """What a convolution sees at each location."""
+    """Return the inputs that a convolution reads at each location."""
     if layer.kernel_size == (1, 1):
         return x.permute(0, 2, 3, 1).flatten(0, 2)
     patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
@@ -313,5 +310,5 @@ def _grids(maps: Mapping[str, Tensor]) -> list[tuple[int, int]]:
     return [(x.shape[2], x.shape[3]) for x in maps.values()]
 
 
-def _written(grids: Sequence[tuple[int, int]]) -> str:
+def _text(grids: Sequence[tuple[int, int]]) -> str:
     return ", ".join(f"{height} x {width}" for height, width in grids)
