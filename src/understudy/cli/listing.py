@@ -1,12 +1,12 @@
-"""What there is, as tables and pages for the terminal, out of docstrings and files.
+"""Output of `understudy list` and `understudy show`, made from docstrings and files.
 
-Lists need no torch where the files alone can tell: a second of waiting is long for a list.
+Lists import torch only where they must: importing it takes longer than the list.
 """
 
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -17,28 +17,25 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from understudy.config import recipe, tables
-from understudy.config.recipe import Recipe
+from understudy.config import tables
+from understudy.config.recipe import Network, Recipe
 from understudy.config.tables import About
 from understudy.errors import NameNotFound
 
 Row = tuple[str, ...]
 
-_FIGURES = {"multilabel": "mAP", "detection": "AP50"}
-"""Task → the figure that is published of it, where that is not top-1."""
-
 
 def table(kind: str) -> Table:
-    """Everything of one kind: `methods`, `models`, `data`, `tasks` or `recipes`."""
+    """Return the list of one kind: `methods`, `models`, `data`, `tasks` or `recipes`."""
     headings, rows = _KINDS[kind]
     return _table(headings, rows())
 
 
 def show(name: str) -> RenderableType:
-    """The page of one thing, of whatever kind it is.
+    """Return the page of a method, model, data source, task or recipe.
 
     Raises:
-        NameNotFound: Nothing has that name; offers the nearest spelling.
+        NameNotFound: No such name; offers the nearest spelling.
         NetworkError: A network of that name cannot be built.
     """
     if name in tables.shipped() | tables.tables():
@@ -64,11 +61,12 @@ def _method_page(method: Any) -> Group:
     from understudy.methods import hyper_parameters
 
     help_of = {p.arg_name: p.description or "" for p in parse_from_object(method).params}
-    keys = [("weight", f"{method.published_weight:g}", "of this loss, as published")]
+    keys = [("weight", f"{method.published_weight:g}", "published weight of this loss")]
     keys += [(key, str(x), help_of.get(key, "")) for key, x in hyper_parameters(method).items()]
     about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
     keys += [
-        (key, _given(given), "instead, for this task") for key, given in method.published.items()
+        (task, ", ".join(f"{key}: {value}" for key, value in other.items()), "for this task")
+        for task, other in method.published.items()
     ]
     rows = ((key, default, " ".join(text.split())) for key, default, text in keys)
     return Group(
@@ -76,16 +74,12 @@ def _method_page(method: Any) -> Group:
         "",
         _flowing(about),
         "",
-        _table(("key", "default", "what it is"), rows),
+        _table(("key", "default", "meaning"), rows),
     )
 
 
-def _given(keys: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in keys.items())
-
-
 def _recipe_page(name: str) -> str:
-    """A file as it is; for a row of a table, one that does the same, headed by what is known."""
+    """Return a file unchanged; for a row of a table, an equivalent recipe with its source."""
     if name in tables.tables():
         return tables.tables()[name].read_text(encoding="utf-8")
     about = tables.about(name)
@@ -93,7 +87,7 @@ def _recipe_page(name: str) -> str:
     lines += [f"Note: {about.note}."] if about.note else []
     head = [part for line in lines for part in textwrap.wrap(line, 98) or [""]]
     for line in _commands(name, about):
-        # Lines that a narrow output would break are broken here, where they stay comments.
+        # Broken by the terminal, the rest of a line would no longer be a comment.
         head += ["", *" \\\n    ".join(textwrap.wrap(line, 90)).split("\n")]
     keys = yaml.safe_dump(
         tables.read(name), default_flow_style=None, sort_keys=False, allow_unicode=True, width=80
@@ -105,19 +99,23 @@ def _figures(name: str, about: About) -> Iterator[str]:
     figures = {"": about.published, "student alone": about.student, "teacher": about.teacher}
     known = [f"{who} {value} %".strip() for who, value in figures.items() if value]
     if known:
-        figure = _FIGURES.get(Recipe.load(name).task, "top-1")
-        yield f"Published {figure}: {', '.join(known)}."
+        # Both import torch, which the lists above can do without.
+        from understudy import tasks
+        from understudy.reporting.columns import name as metric_name
+
+        headline = tasks.find(Recipe.load(name).task).headline
+        yield f"Published {metric_name(headline)}: {', '.join(known)}."
 
 
 def _commands(name: str, about: About) -> Iterator[str]:
-    """How to run it: first the stage before, whose student, with all its layers, this one takes."""
+    """Yield the commands that run a recipe; those of its first stage, if any, come first."""
     if about.first:
         row = f"{about.first}/{name.rpartition('/')[2]}"
         first = row if row in tables.shipped() else about.first
         yield from (f"{line} --out runs/first" for line in _commands(first, tables.about(first)))
-    found = Recipe.load(name)
-    words = ["understudy", "distill" if found.methods else "train", name, "--data.root DIR"]
-    words += ["--teacher.weights RUN_OR_FILE"] * bool(found.methods and not found.teacher.weights)
+    recipe = Recipe.load(name)
+    words = ["understudy", "distill" if recipe.methods else "train", name, "--data.root DIR"]
+    words += ["--teacher.weights RUN_OR_FILE"] * bool(recipe.methods and not recipe.teacher.weights)
     yield " ".join([*words, *["--student.weights runs/first/last"] * bool(about.first)])
 
 
@@ -156,7 +154,7 @@ def _detector_page(name: str) -> Group:
 def _table(headings: Row, rows: Iterator[Row]) -> Table:
     result = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        # Names are copied from here, and must stay in one piece.
+        # Names are copied from here, so they must not be broken.
         result.add_column(heading, overflow="fold", no_wrap=heading == headings[0])
     for row in rows:
         result.add_row(*map(Text, row))
@@ -168,7 +166,7 @@ def _prose(thing: object) -> Text:
 
 
 def _flowing(text: str) -> Text:
-    """Paragraphs and list items on one line each, for a terminal of any width to wrap."""
+    """Return text with each paragraph and list item on one line, to be wrapped by the terminal."""
     return Text(re.sub(r"(?m)(?<=\S)(?<!\n)\n(?: {2}(?=\S))?(?![\s|-])", " ", text.strip()))
 
 
@@ -180,8 +178,8 @@ def _methods() -> Iterator[Row]:
     from understudy import methods
 
     for name in methods.names():
-        found = methods.find(name)
-        yield name, f"{found.published_weight:g}", _first_line(import_module(found.__module__))
+        method = methods.find(name)
+        yield name, f"{method.published_weight:g}", _first_line(import_module(method.__module__))
 
 
 def _modules(kind: str) -> Callable[[], Iterator[Row]]:
@@ -214,38 +212,38 @@ def _models() -> Iterator[Row]:
 
 def _recipes() -> Iterator[Row]:
     for name in tables.shipped():
-        found, about = Recipe.load(name), tables.about(name)
-        # Without spaces: so the rows of nearly all tables stay on one line for grep.
-        pair = f"{_short(found.teacher) or '–'}→{_short(found.student)}"
-        # Without a method the student alone is what is trained.
-        published = about.published or ("" if found.methods else about.student)
+        recipe, about = Recipe.load(name), tables.about(name)
+        # Without spaces, most rows fit on one line, which grep needs.
+        pair = f"{_short(recipe.teacher) or '–'}→{_short(recipe.student)}"
+        # Without a method, the published number is that of the student alone.
+        published = about.published or ("" if recipe.methods else about.student)
         yield (
             name,
-            found.data.source,
+            recipe.data.source,
             pair,
-            "+".join(found.methods) or "none",
+            "+".join(recipe.methods) or "none",
             _cited(about.paper),
             published.partition(" ")[0],
         )
 
 
-def _short(network: recipe.Network) -> str:
-    """A network, or a detector's, without where it comes from, its images' size and its weights."""
+def _short(network: Network) -> str:
+    """Return a network's name, or its backbone's, without library, patch size and weights."""
     name = str(network.options.get("backbone", network.name))
     return re.sub(r"_patch.*|\..*", "", name.rpartition(":")[2])
 
 
 def _cited(paper: str) -> str:
-    """First author and year."""
+    """Return first author and year."""
     years = re.findall(r"\b(?:19|20)\d\d\b", paper)
     return " ".join([re.split(r",| et al\.", paper)[0], *years[:1]])
 
 
 _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
-    "methods": (("method", "weight", "what it is"), _methods),
+    "methods": (("method", "weight", "description"), _methods),
     "models": (("model", "parameters at 100 classes", "penultimate dimension"), _models),
-    "data": (("source", "what it is"), _modules("data.sources")),
-    "tasks": (("task", "what it is"), _modules("tasks")),
+    "data": (("source", "description"), _modules("data.sources")),
+    "tasks": (("task", "description"), _modules("tasks")),
     "recipes": (
         ("recipe", "data", "teacher→student", "methods", "paper", "published"),
         _recipes,
