@@ -1,1 +1,1 @@
-"""What distilling costs: ratios of processor time, measured step by step in one process."""
+"""Cost of distillation: ratios of processor time, measured step by step in one process."""

@@ -1,12 +1,12 @@
-"""Other projects' training against ours, step by step in one process.
+"""Training steps of other projects over ours, measured in turn in one process.
 
-Each of them runs its own program, loader and loop. `fp32` does the same arithmetic as they do, in
-another memory layout; `best` is the best precision of the machine. Beside a step with a full bank
-there are the mean step of a first run, which fills its bank over 240 epochs, and four students with
-four methods: behind one bank, or behind one live teacher.
+Each project runs its own program, loader and loop. `fp32` does the same arithmetic as they do, in
+another memory layout; `best` is the best precision of the machine. Measured are a step with a full
+bank, the mean step of a first run that fills its bank over 240 epochs, and four students with four
+methods that share one bank or one live teacher.
 
-Ours keeps the memory of its tensors between steps. Others do not, and a process has one setting for
-both: it is changed before and after every step of theirs.
+Understudy keeps freed tensor memory between steps, the other projects do not. The setting belongs
+to the process, so it is switched before and after each of their steps.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ from understudy.training.trainer import Trainer
 def measure(
     rounds: int, checkouts: Mapping[str, Path], pairs: Iterable[Pair] = PAIRS
 ) -> dict[str, Any]:
-    """Pair → every peer's method → its step over ours, and the smallest of these ratios."""
+    """Return for each pair each peer's step time over ours, and the smallest of these ratios."""
     found: dict[str, Any] = {}
     for pair in pairs:
         print(f"  {pair}", flush=True)
@@ -41,7 +41,7 @@ def _measured(pair: Pair, checkouts: Mapping[str, Path], rounds: int) -> dict[st
         # A round more: a program that ends its epoch begins to evaluate.
         write_images(folder / "images", rounds + clock.WARM_UP + 1)
         peers: dict[str, Iterator[None]] = {
-            peer: _as_by_itself(stack.enter_context(closing(program)))
+            peer: _with_own_memory(stack.enter_context(closing(program)))
             for peer, program in programs(checkouts, pair, folder)
         }
         mine = {
@@ -54,8 +54,8 @@ def _measured(pair: Pair, checkouts: Mapping[str, Path], rounds: int) -> dict[st
         return _compared(turns, list(peers))
 
 
-def _as_by_itself(program: Iterator[None]) -> Iterator[None]:
-    """Steps of a program with the memory management it has in a process of its own."""
+def _with_own_memory(program: Iterator[None]) -> Iterator[None]:
+    """Run the steps of a program with the memory settings of a separate process."""
     while True:
         hardware.release_memory()
         try:
@@ -85,7 +85,7 @@ def _ours(folder: Path, pair: Pair, how: str) -> dict[str, Iterator[object]]:
 
 
 def _in_turn(trainers: list[Trainer]) -> Iterator[object]:
-    """A step of each for every item."""
+    """Yield after one step of each trainer."""
     return zip(*(trainer.steps() for trainer in trainers), strict=True)
 
 

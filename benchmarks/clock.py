@@ -1,8 +1,8 @@
-"""The clock: variants that take turns in one process, and ratios of what their turns cost.
+"""Time variants that take turns in one process, and compute ratios of their times.
 
-Time is processor time of this process with one thread, so that the neighbours on a machine change
-little. What they still change, by a shared cache or a lower frequency, is the same for variants
-that take turns: a ratio is the median over the rounds of the ratio within a round.
+Times are processor time of this process with one thread, which other processes on the machine
+hardly change. What they still change, through shared caches or a lower clock rate, affects all
+variants of a round alike: a ratio is the median over the rounds of the ratio within a round.
 """
 
 import time
@@ -11,10 +11,10 @@ from statistics import quantiles
 from typing import TypedDict
 
 WARM_UP = 2
-"""Turns of every variant that are not counted: they allocate, and plan convolutions."""
+"""Turns of each variant that are not counted: they allocate memory and plan convolutions."""
 
 SELDOM = 3
-"""Expensive variants take a turn in every so many rounds."""
+"""Expensive variants take one turn in so many rounds."""
 
 Times = dict[str, dict[int, float]]
 """Variant → round → seconds of its turn."""
@@ -31,7 +31,7 @@ class Figure(TypedDict):
 def interleaved(
     variants: Mapping[str, Iterator[object]], rounds: int, *, seldom: Collection[str] = ()
 ) -> Times:
-    """Seconds of every counted turn, the variants in turn, round after round."""
+    """Return the seconds of every counted turn; in each round, the variants take turns."""
     times: Times = {name: {} for name in variants}
     for number in range(-WARM_UP, rounds):
         for name, turn in variants.items():
@@ -44,28 +44,28 @@ def interleaved(
 
 
 def milliseconds(turns: Mapping[int, float]) -> Figure:
-    """Of one variant's turn."""
+    """Return the milliseconds of one variant's turns."""
     return figure([1e3 * seconds for seconds in turns.values()])
 
 
 def ratio(dividend: Mapping[int, float], divisor: Mapping[int, float]) -> Figure:
-    """Of two variants' turns, over the rounds in which both had one."""
+    """Return the ratio of two variants' turns, over the rounds in which both had one."""
     return figure([dividend[n] / divisor[n] for n in dividend.keys() & divisor.keys()])
 
 
 def total(*variants: Mapping[int, float]) -> dict[int, float]:
-    """Turns of several variants one after another, in the rounds in which all had one."""
+    """Return the summed seconds of several variants, in the rounds in which all had a turn."""
     common = set(variants[0]).intersection(*variants[1:])
     return {number: sum(turns[number] for turns in variants) for number in common}
 
 
 def times(factor: float, turns: Mapping[int, float]) -> dict[int, float]:
-    """Turns that cost `factor` times as much."""
+    """Return the seconds of the turns, multiplied by `factor`."""
     return {number: factor * seconds for number, seconds in turns.items()}
 
 
 def figure(values: list[float]) -> Figure:
-    """The quartiles of some values; a single value is all three."""
+    """Return the quartiles of some values; a single value is all three."""
     low, middle, high = quantiles(values, n=4, method="inclusive") if values[1:] else values * 3
     return Figure(low=_rounded(low), median=_rounded(middle), high=_rounded(high))
 

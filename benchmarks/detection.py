@@ -1,13 +1,13 @@
-"""What a teacher adds to a detector's training step: Faster R-CNN, ResNet-101 teaching ResNet-50.
+"""Time that a teacher adds to a detector's step: Faster R-CNN, ResNet-101 teaching ResNet-50.
 
 Two images of 320 x 320 pixels and 512 sampled proposals in each, as published. `alone` is a step of
-torchvision's own detector with the same optimizer, untouched by Understudy; the others are steps of
-a distiller, with the teacher in some precision. `added` is what such a step takes beyond `alone`,
-in percent of it. `parts` are those of the teacher's pass, and what else the added time consists of.
+torchvision's own detector with the same optimizer, without Understudy; the others are steps of a
+distiller, with the teacher in some precision. `added` is the time of such a step beyond `alone`, in
+percent of it. `parts` splits it into the parts of the teacher's pass and the rest.
 
-Both networks are untrained, with the statistics of some random images in their norms, so that maps
-stay of the size that they have in training; speed does not depend on more of them. As in published
-recipes, norms are frozen, and the student's stem and first stage with them.
+Both networks are untrained. Their normalisation layers hold the statistics of random images, so
+that maps keep the magnitude that they have in training; nothing else affects the speed. As in the
+published recipes, these layers are frozen, as are the student's stem and first stage.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,18 +33,18 @@ from understudy.training.devices import resolve
 STUDENT, TEACHER = "resnet50", "resnet101"
 IMAGES, SIDE, CLASSES = 2, 320, 21
 PROPOSALS = 512
-"""That a student samples of each image, or fewer if there are not as many."""
+"""Maximum number of proposals that a student samples per image."""
 METHODS: dict[str, dict[str, Any]] = {
     "l2": {"lshfm": {"terms": "l2", "weight": 7}},
     "lshl2": {"lshfm": {"hashes": 4096, "hash_std": 0.05, "weight": 7}},
 }
-"""As published for detection; l2 is what the teacher alone adds, but for a squared error."""
+"""As published for detection; l2 is the cost of the teacher alone, plus a squared error."""
 
 Precision = Literal["fp32", "bf16", "auto"]
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Precision of the student → what methods add; the parts; how far bf16 turns the rows."""
+    """Return the added time by precision, its parts, and the error of bf16 in the rows."""
     student, teacher = detector(STUDENT), detector(TEACHER).eval()
     rounds = max(1, rounds // 2)  # A step takes seconds.
     return {
@@ -55,7 +55,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def detector(backbone: str, *, trainable_layers: int = 3) -> FasterRCNN:
-    """Faster R-CNN as torchvision makes it over a pretrained backbone, but untrained."""
+    """Return an untrained Faster R-CNN, as torchvision builds it over a pretrained backbone."""
     torch.manual_seed(0)
 
     def pyramid(norm: Callable[..., nn.Module]) -> nn.Module:
@@ -63,20 +63,20 @@ def detector(backbone: str, *, trainable_layers: int = 3) -> FasterRCNN:
             backbone_name=backbone, weights=None, norm_layer=norm, trainable_layers=trainable_layers
         )
 
-    # A momentum of one: the statistics of the last images alone.
+    # Momentum 1: the statistics are those of the last batch alone.
     measured = pyramid(lambda width: nn.BatchNorm2d(width, momentum=1.0)).train()
     with torch.no_grad():
         measured(torch.randn(IMAGES, 3, SIDE, SIDE))
-    found = pyramid(FrozenBatchNorm2d)
-    found.load_state_dict(
+    backbone_fpn = pyramid(FrozenBatchNorm2d)
+    backbone_fpn.load_state_dict(
         {k: v for k, v in measured.state_dict().items() if not k.endswith("num_batches_tracked")}
     )
     sides = {"min_size": SIDE, "max_size": SIDE}
-    return FasterRCNN(found, CLASSES, box_batch_size_per_image=PROPOSALS, **sides)
+    return FasterRCNN(backbone_fpn, CLASSES, box_batch_size_per_image=PROPOSALS, **sides)
 
 
 def scene() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images of noise, and in each some objects of all sizes, as torchvision takes them."""
+    """Return images of noise with some objects of all sizes, in torchvision's format."""
     boxes = [[10, 10, 200, 220], [50, 60, 100, 120], [150, 100, 310, 300], [20, 250, 60, 290]]
     truth = {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.arange(1, 5)}
     generator = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ def scene() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 
 
 def _added(student: FasterRCNN, teacher: FasterRCNN, how: str, rounds: int) -> dict[str, Any]:
-    """Steps alone and with a teacher in turn, the student in one precision."""
+    """Time steps without and with a teacher in turn, the student in one precision."""
     wanted: dict[str, tuple[dict[str, Any], Precision]] = {
         "l2": (METHODS["l2"], "auto"),
         "lshl2": (METHODS["lshl2"], "auto"),
@@ -112,10 +112,10 @@ def _added(student: FasterRCNN, teacher: FasterRCNN, how: str, rounds: int) -> d
 def distiller(
     student: FasterRCNN, teacher: FasterRCNN, methods: dict[str, Any], precision: Precision
 ) -> Distiller:
-    """Copies of both, wired and placed as a run on the CPU would do it."""
+    """Return copies of both networks, wired and placed as in a run on the CPU."""
     made = wire(deepcopy(student), deepcopy(teacher), methods, task="detection")
     for method in made.trainable.methods.values():
-        # Loading counts as measuring the teacher; speed does not depend on what was measured.
+        # Loading counts as preparing: the measured statistics do not affect the speed.
         method.load_state_dict(method.state_dict())
     training = recipe.Training(precision="fp32", teacher_precision=precision)
     resolve(training, made, torch.device("cpu")).apply(made)
@@ -134,10 +134,10 @@ def _distilled(made: Distiller, *, low: bool) -> Iterator[None]:
 
 def _steps(trained: nn.Module, loss: Callable[[], Any], *, low: bool) -> Iterator[None]:
     parameters = [p for p in trained.parameters() if p.requires_grad]
-    # So slow that nothing changes: an untrained detector has no step size that is known to be safe.
+    # Tiny: an untrained detector diverges at usual rates.
     optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, weight_decay=1e-4, fused=True)
     while True:
-        torch.manual_seed(0)  # The proposals that are sampled.
+        torch.manual_seed(0)  # For the sampling of proposals.
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             total = loss()
         total.backward()
@@ -150,7 +150,7 @@ def _steps(trained: nn.Module, loss: Callable[[], Any], *, low: bool) -> Iterato
 
 
 def _parts(student: FasterRCNN, teacher: FasterRCNN, rounds: int) -> dict[str, Any]:
-    """Milliseconds of what a step of distillation consists of beside the student's own."""
+    """Return the milliseconds of the parts that distillation adds to the student's step."""
     watched, low = BoxHead(deepcopy(student)).train(), _precision(student, teacher)
     settled = frozen(BoxHead(teacher.to(memory_format=torch.channels_last)), low)
     places = _places(watched)
@@ -176,7 +176,7 @@ def _parts(student: FasterRCNN, teacher: FasterRCNN, rounds: int) -> dict[str, A
 
 
 def _precision(student: FasterRCNN, teacher: FasterRCNN) -> torch.dtype | None:
-    """What a run takes for the teacher on this machine."""
+    """Return the teacher's precision that a run chooses on this machine."""
     made = distiller(student, teacher, {"lshfm": {"terms": "l2"}}, "auto").teacher
     assert made is not None
     return made.precision
@@ -202,7 +202,7 @@ def _reads(call: Callable[[], object], precision: torch.dtype | None) -> Iterato
 
 
 def _loss(watched: BoxHead, given: dict[str, Any]) -> Iterator[None]:
-    """A method forward, and backward to the student's rows."""
+    """Run a method forward, and backward to the student's rows."""
     rows = IMAGES * PROPOSALS
     made = wire(watched.module, watched.module, given, task="detection")
     (method,) = made.trainable.methods.values()

@@ -1,11 +1,11 @@
-"""How far a student drifts in 16 steps when its teacher's outputs are stored or computed otherwise.
+"""Drift of a student in 16 steps if its teacher's outputs are stored or computed differently.
 
-Real images and a trained teacher, both of the demonstration. Every variant starts from the same
-weights and sees the same views; what differs is where the teacher's features come from, and for
-`channels last` the layout in memory of both networks, which changes rounding alone. `stale` are
-features of another view of the same image, which a cache that knows images but no views
-gives. Given are the distance of the weights from those of the live fp32 teacher, of their length,
-and the largest relative difference of a step's loss; medians over three seeds.
+The images and the trained teacher are those of the demo. All variants start from the same weights
+and see the same views; they differ in the source of the teacher's features and, for `channels
+last`, in the memory layout of both networks, which changes only rounding. `stale` uses features of
+another view of the same image, as a cache does that ignores views. Reported are the distance of the
+weights from those with the live fp32 teacher, relative to their norm, and the largest relative
+difference of a step's loss; medians over three seeds.
 """
 
 import tempfile
@@ -30,17 +30,17 @@ from understudy.training.trainer import Trainer
 
 STEPS, SEEDS = 16, (0, 1, 2)
 IMAGES = 1100
-"""Enough for the steps; of them lshfm takes its medians."""
+"""Enough for the steps, and for the medians of lshfm."""
 OTHER_VIEW = 1_000_000
 Change = Callable[[Trainer], object]
 
 
 def measure(rounds: int, *, lesson: int | None = None) -> dict[str, Any]:
-    """Variant → deviations; and how fp16 storage compares with a change of memory layout.
+    """Return the deviations of each variant, and those of fp16 storage over a layout change.
 
     Args:
-        rounds: Of no use here: nothing is timed.
-        lesson: Images that the teacher learns from; default: all.
+        rounds: Ignored, since nothing is timed.
+        lesson: Number of images that the teacher is trained on; default: all.
     """
     with tempfile.TemporaryDirectory() as name:
         wanted = _recipe(Path(name), lesson)
@@ -76,15 +76,15 @@ def _variants(folder: Path, wanted: Recipe) -> dict[str, dict[str, float]]:
 
 
 def _recipe(folder: Path, lesson: int | None) -> Recipe:
-    """The demonstration's student, in fp32, behind a teacher that was trained a little."""
-    taught = recipes.load("fashion/teacher")
+    """Return the demo's recipe in fp32, with a teacher that is trained for two epochs."""
+    taught = Recipe.load("fashion/teacher")
     shorter = replace(
         taught,
         data=replace(taught.data, images=lesson),
         training=replace(taught.training, epochs=2),
     )
     teacher = understudy.train(shorter, out=folder / "teacher", device="cpu")
-    demo = recipes.load("fashion/demo")
+    demo = Recipe.load("fashion/demo")
     papers = replace(demo.training, batch=64, lr=0.05, precision="fp32", channels_last=False)
     return replace(
         demo,
@@ -96,7 +96,7 @@ def _recipe(folder: Path, lesson: int | None) -> Recipe:
 
 
 def _trained(folder: Path, wanted: Recipe, change: Change) -> tuple[Tensor, list[float]]:
-    """Weights after the steps, and the loss of each."""
+    """Return the weights after the steps, and the loss of each step."""
     trainer = ours.runner(folder, wanted).trainer
     change(trainer)
     sums = [0.0]
@@ -118,7 +118,7 @@ def _nothing(_: Trainer) -> None: ...
 
 
 def _channels_last(trainer: Trainer) -> None:
-    """Another layout in memory for the teacher: the same sums in another order."""
+    """Change the teacher's memory layout: the same sums in another order."""
     assert trainer.distiller.teacher is not None
     trainer.distiller.teacher.to(memory_format=torch.channels_last)
 

@@ -1,8 +1,8 @@
-"""What the first run with an empty bank asks of the teacher, by the views it really shows.
+"""Share of images for which the first run, with an empty bank, needs the teacher.
 
-CIFAR's crop and mirror have 162 views. A run that fills its bank as it goes needs the teacher for
-those it has not met. The share is counted, not computed: a bank is filled by the loader of a run of
-so many epochs, and the images are counted that the teacher is asked for.
+CIFAR's crop and mirror have 162 views. A run that fills its bank needs the teacher for views that
+have not occurred before. The share is counted, not computed: the loader of a whole run fills a
+bank, and the images that the teacher receives are counted.
 """
 
 import tempfile
@@ -14,17 +14,17 @@ from benchmarks import ours
 from benchmarks.pairs import SMALL, write_images
 
 EPOCHS = (60, 120, 240)
-"""240 are those of the papers."""
+"""The papers train for 240."""
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Epochs of the run → share of the images shown that the teacher is asked for."""
+    """Return the share of images that need the teacher, by epochs of the run."""
     return {"teacher forwards": {str(epochs): share(epochs) for epochs in EPOCHS}}
 
 
 @cache
 def share(epochs: int, steps: int = 64) -> float:
-    """Images that the teacher is asked for, of all that are shown in so many epochs."""
+    """Return the share of all images of so many epochs that need the teacher."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "images", steps)

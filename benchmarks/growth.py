@@ -1,6 +1,6 @@
-"""How time and memory grow with the batch, the feature's dimension, hashes, views and students.
+"""Growth of time and memory with batch size, feature dimension, hashes, views and students.
 
-Small networks, so that what is beside them shows. Drawn as one figure by `draw`.
+The networks are small, so that the other costs are visible. `draw` makes one figure of it.
 """
 
 import tempfile
@@ -21,15 +21,15 @@ HASHES = (512, 2048, 8192, 32768)
 VIEWS = (1, 8, 32, 162)
 STUDENTS = (1, 2, 4, 8)
 IMAGES = 1000
-MOST_ROUNDS = 5
-"""Curves need less precision than ratios."""
+MAX_ROUNDS = 5
+"""Maximum number of rounds: curves need less precision than ratios."""
 _WIDE = Pair("resnet8", "resnet8x4")
-"""Its teacher takes any width, and never runs."""
+"""The teacher can have any width, and never runs."""
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """What grows → with what → figures at each value."""
-    rounds = min(rounds, MOST_ROUNDS)
+    """Return the measured figures by quantity and value."""
+    rounds = min(rounds, MAX_ROUNDS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         steps = (rounds + clock.WARM_UP) * max(BATCHES) // BATCH
@@ -44,7 +44,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def _batches(folder: Path, rounds: int) -> dict[str, Any]:
-    """A step with a bank: its time, its ratio to the student alone, and its memory."""
+    """Return time, ratio to the student alone, and memory of a step with a bank."""
     found = {}
     for batch in BATCHES:
         recipes = {
@@ -63,7 +63,7 @@ def _batches(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def _lshfm(folder: Path, rounds: int, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """Milliseconds that lshfm adds to a step, its teacher's codes stored."""
+    """Return the time of a step with lshfm, with stored codes, and its ratio to kd."""
     variants = {}
     for dim, hashes in sizes:
         for what, given in (("lshfm", {"lshfm": {"hashes": hashes}}), ("kd", {"kd": {}})):
@@ -85,7 +85,7 @@ def _lshfm(folder: Path, rounds: int, sizes: Sequence[tuple[int, int]]) -> dict[
 
 
 def _views(folder: Path, rounds: int) -> dict[str, Any]:
-    """Reading from a bank with more and more views of each image, and its size."""
+    """Return the reading speed and the size of a bank, by views per image."""
     found = {}
     for views in VIEWS:
         path = folder / f"views{views}"
@@ -96,7 +96,7 @@ def _views(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def _students(folder: Path, rounds: int) -> dict[str, Any]:
-    """Students that learn from one live teacher in turn, over one that does."""
+    """Return the time of students that share a live teacher, and its ratio to one student."""
     variants = {}
     for students in STUDENTS:
         made = [
@@ -119,15 +119,15 @@ def _students(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """One panel for each thing that grows."""
+    """Draw one panel per quantity as an SVG file."""
     from matplotlib.figure import Figure
 
     panels = {
-        "batch": ("ms", "images in a batch", "ms of a step"),
-        "dimension": ("ms", "dimensions of the feature", "ms of a step, lshfm"),
-        "hashes": ("ms", "hashes", "ms of a step, lshfm"),
-        "views": ("rows per second", "views of an image", "rows read per second"),
-        "students": ("ratio", "students, one live teacher", "steps of one student"),
+        "batch": ("ms", "batch size", "ms per step"),
+        "dimension": ("ms", "feature dimension", "ms per step, lshfm"),
+        "hashes": ("ms", "hashes", "ms per step, lshfm"),
+        "views": ("rows per second", "views per image", "rows read per second"),
+        "students": ("ratio", "students with one live teacher", "time, steps of one student"),
     }
     figure = Figure(figsize=(15, 3), layout="constrained")
     for axes, (name, (key, across, up)) in zip(

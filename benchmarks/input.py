@@ -1,12 +1,12 @@
-"""What an image costs before a network sees it: ours beside PIL and torchvision, per image.
+"""Cost of loading and augmenting an image: Understudy against PIL and torchvision.
 
     python -m benchmarks.input [--rounds 15]
 
-Small images are those of CIFAR, cropped and mirrored, from memory; large ones are JPEG files of
-500 × 375 pixels, of which a random part is resized to 224 and mirrored. Every variant ends with a
-normalised batch of floats. PIL and torchvision take image by image, as in a data set of torchvision
-and a worker of a DataLoader; ours are `MemoryViews`, and `FileViews` over images kept decoded, with
-the normalisation that a `Network` does. Variants take turns in one process, with one thread.
+Small images have CIFAR's size and are cropped and mirrored in memory; large ones are JPEG files of
+500 × 375 pixels, of which a random part is resized to 224 and mirrored. Every variant produces a
+normalised batch of floats. PIL and torchvision process single images, as in a torchvision dataset
+in a DataLoader worker; ours are `MemoryViews`, and `FileViews` over images stored decoded, with the
+normalisation of a `Network`. Variants take turns in one process, with one thread.
 """
 
 import argparse
@@ -31,11 +31,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL_BATCH, SMALL_TURN, SMALL_IMAGES = 64, 32 * 64, 20_000
 LARGE_BATCH, LARGE_TURN = 32, 32
 QUALITY = 95
-"""Of the JPEG files: 144 KB each, as photos of that size have."""
+"""JPEG quality: files of 144 KB, as usual for photographs of that size."""
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Microseconds per image of every variant, and how many times ours goes into it."""
+    """Return the microseconds per image of every variant, and their ratio to ours."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         return {
@@ -58,7 +58,7 @@ def _measured(variants: dict[str, Iterator[object]], rounds: int, images: int) -
 
 
 def _small() -> dict[str, Iterator[object]]:
-    """Batches of 64 small images, 32 of them in a turn."""
+    """Return variants that make 32 batches of 64 small images per turn."""
     arrays = np.random.default_rng(0).integers(0, 256, (SMALL_IMAGES, 32, 32, 3), dtype=np.uint8)
     pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
     crop = {"size": 32, "padding": 4}
@@ -74,7 +74,7 @@ def _small() -> dict[str, Iterator[object]]:
 
 
 def _large(folder: Path) -> dict[str, Iterator[object]]:
-    """One batch of 32 large images in a turn."""
+    """Return variants that make one batch of 32 large images per turn."""
     paths = [_photo(folder / f"{i}.jpg", seed=i) for i in range(2 * LARGE_TURN)]
     source = FileSource(paths, torch.zeros(len(paths), dtype=torch.int64), (), root=folder)
     crop, mirror = v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()
@@ -101,7 +101,7 @@ _V2_FLOATS = (v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD))
 def _one_by_one(
     show: Callable[[int], Tensor], images: int, turn: int, batch: int
 ) -> Iterator[object]:
-    """Batches of images that are shown one by one, all those of a turn and then of the next."""
+    """Make the batches of each turn from single images."""
     for index in _orders(images, turn):
         for rows in index.split(batch):
             torch.stack([show(i) for i in rows.tolist()])
@@ -109,7 +109,7 @@ def _one_by_one(
 
 
 def _batched(views: Views, images: int, turn: int, batch: int) -> Iterator[object]:
-    """Batches as a `Loader` makes them, normalised as by a `Network`."""
+    """Make batches as a `Loader` does, normalised as in a `Network`."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     for number, index in enumerate(_orders(images, turn)):
         places = views.number(index, torch.full_like(index, number))
@@ -119,13 +119,13 @@ def _batched(views: Views, images: int, turn: int, batch: int) -> Iterator[objec
 
 
 def _orders(images: int, turn: int) -> Iterator[Tensor]:
-    """The images of every turn."""
+    """Yield the indices of the images of each turn."""
     for number in count():
         yield torch.randperm(images, generator=torch.Generator().manual_seed(number))[:turn]
 
 
 def _photo(path: Path, *, seed: int) -> Path:
-    """A smooth picture with some noise, which compresses like a photo."""
+    """Write a smooth image with some noise, which compresses like a photograph."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.int64)

@@ -1,9 +1,9 @@
-"""What a loss costs: forward, backward to the student's feature and to what the loss trains.
+"""Cost of a loss: forward, and backward to the student's feature and the loss's parameters.
 
     python -m benchmarks.losses [--rounds 15]
 
-As a share of one training step of resnet8x4 in fp32. A turn of a loss is eight calls in a row, of
-which the first finds its data as cold as training leaves them.
+Reported as a share of one training step of resnet8x4 in fp32. A turn of a loss is eight calls in a
+row; in the first of them, the caches are as cold as in training.
 """
 
 import argparse
@@ -27,18 +27,18 @@ CALLS = 8
 
 @dataclass(frozen=True)
 class Loss:
-    """A method with its hyper-parameters, and the size of what it compares."""
+    """A method with its hyper-parameters, and the size of the features that it compares."""
 
     method: str
     hyper: dict[str, Any] = field(default_factory=dict)
     dim: int = 256
     batch: int = BATCH
     coded: bool = False
-    """Whether the teacher's bits come from a bank."""
+    """True if the teacher's hash bits come from a bank."""
 
 
 def lsh(dim: int, hashes: int, *, coded: bool = True, products: str = "fp32") -> Loss:
-    """The hash loss alone."""
+    """Return the hash loss alone."""
     hyper = {"terms": "lsh", "hashes": hashes, "hash_std": 0.05, "products": products}
     return Loss("lshfm", hyper, dim, coded=coded)
 
@@ -69,7 +69,7 @@ GROWTH = {
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Milliseconds of each loss and its share of a step, and how those of lsh grow."""
+    """Return the time of each loss, its share of a step, and the growth of the hash loss."""
     turns = clock.interleaved(
         {"step": _steps()} | {name: _calls(loss) for name, loss in LOSSES.items()}, rounds
     )
@@ -90,7 +90,7 @@ def _grown(losses: dict[int, Loss], rounds: int) -> Iterator[tuple[int, dict[int
 
 
 def _steps() -> Iterator[None]:
-    """Training steps of the student alone."""
+    """Run training steps of the student alone."""
     torch.manual_seed(0)
     student = models.find("resnet8x4", num_classes=CLASSES).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -103,11 +103,11 @@ def _steps() -> Iterator[None]:
 
 
 def _calls(loss: Loss) -> Iterator[None]:
-    """Forward and backward, `CALLS` times a turn."""
+    """Run a loss forward and backward, `CALLS` times per turn."""
     torch.manual_seed(0)
     shapes = Shapes("random", {"penultimate": (loss.dim,), "logits": (CLASSES,)})
     method = methods.find(loss.method)(shapes, shapes, **loss.hyper)
-    # Loading counts as measuring the teacher; speed does not depend on what was measured.
+    # Loading counts as preparing: the measured statistics do not affect the speed.
     method.load_state_dict(method.state_dict())
     student, teacher = (_features(shapes, loss.batch) for _ in range(2))
     if loss.coded:

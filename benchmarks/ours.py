@@ -1,4 +1,4 @@
-"""Understudy's own training, one optimizer step at a time, as `understudy distill` would run it."""
+"""Understudy's own training, one optimizer step at a time, as in `understudy distill`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from understudy.models import cifar
 from understudy.training.trainer import Trainer
 
 PRECISIONS = {"fp32": "fp32", "best": "auto"}
-"""Name in the results → `training.precision`; `auto` is the best of the machine."""
+"""Name in the results → `training.precision`; `auto` picks the best one of the machine."""
 
 
 def recipe(
@@ -34,15 +34,15 @@ def recipe(
     batch: int = 64,
     options: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe on the images in `folder / "images"`.
+    """Return a recipe for the images in `folder / "images"`.
 
     Args:
-        folder: Where all is written.
-        pair: Networks, both untrained: speed does not depend on their weights.
-        methods: As in a recipe; none trains the student alone.
-        how: One of `PRECISIONS`, for student and teacher.
-        bank: Name of a bank in `folder`, for this pair and precision; none is a live teacher.
-        batch: Images of a step.
+        folder: Folder of all files.
+        pair: Networks, both untrained: their weights do not affect the speed.
+        methods: Methods as in a recipe; if empty, the student is trained alone.
+        how: Precision of student and teacher, a key of `PRECISIONS`.
+        bank: Name of a bank in `folder`, for this pair and precision; empty for a live teacher.
+        batch: Batch size.
         options: Arguments of the teacher's factory.
     """
     named = f"{bank}-{pair.teacher}-{how}"
@@ -66,13 +66,13 @@ def recipe(
 
 
 def trainer(folder: Path, wanted: Recipe, *, fill: bool = True) -> Trainer:
-    """What a recipe trains, its methods prepared.
+    """Return the trainer of a recipe, with prepared methods.
 
     Args:
-        folder: Where its run directory lies.
+        folder: Folder of the run directory.
         wanted: Recipe.
-        fill: Put all that the first epoch shows into its bank, as random numbers: what a bank
-            holds does not change how fast it is read.
+        fill: Fill the bank with random numbers for all views of the first epoch: the values do not
+            affect the speed.
     """
     with noise_for_a_teacher():
         made = runner(folder, wanted).trainer
@@ -83,14 +83,14 @@ def trainer(folder: Path, wanted: Recipe, *, fill: bool = True) -> Trainer:
 
 
 def runner(folder: Path, wanted: Recipe) -> Runner:
-    """A recipe built and prepared on the CPU, in a run directory of its own."""
+    """Return a recipe's runner, built and prepared on the CPU, with its own run directory."""
     number = len(list(folder.glob("runs/*")))
     path = folder / "runs" / str(number)
     return Runner(path, wanted, resume=False, device="cpu", callback=None).start()
 
 
 def teacher_forwards(online: Trainer) -> Iterator[None]:
-    """The forward passes alone of a live teacher in training, on images as it gets them."""
+    """Run only the forward passes of a live teacher, on the images of training."""
     teacher, memory_format = online.distiller.teacher, online.settings.memory_format
     assert teacher is not None
     for parts in online.loader.epoch(0):
@@ -102,7 +102,7 @@ def teacher_forwards(online: Trainer) -> Iterator[None]:
 def table(
     path: Path, images: int, views: int, features: Mapping[str, int], dtype: Any = "fp16"
 ) -> Bank:
-    """An empty bank for vectors of so many numbers."""
+    """Return an empty bank for features that are vectors."""
     contract = Contract(
         teacher="untrained",
         input="",
@@ -119,7 +119,7 @@ def table(
 
 @contextmanager
 def noise_for_a_teacher() -> Iterator[list[int]]:
-    """Random features at no cost in place of a forward pass; of how many images, each time."""
+    """Replace the teacher's forward pass by random features; yield the list of batch sizes."""
     asked: list[int] = []
 
     def forward(teacher: Teacher, images: Float[Tensor, "batch 3 height width"]) -> Features:

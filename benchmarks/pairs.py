@@ -1,4 +1,4 @@
-"""The pairs of networks that are measured, and the images they are shown."""
+"""The measured pairs of networks, and their images."""
 
 import pickle
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ PAIRS = (
     Pair("mobilenetv2", "resnet50"),
 )
 SMALL = Pair("resnet8", "resnet20")
-"""For what does not depend on the size of the networks."""
+"""Pair for measurements that do not depend on the size of the networks."""
 
 
 def write_images(folder: Path, steps: int) -> Path:
-    """CIFAR-100 in both of its forms, with random pixels, enough for so many steps of an epoch.
+    """Write CIFAR-100 with random pixels, enough for so many steps per epoch.
 
-    Speed does not depend on the pixels. As torchvision keeps it for the peers, and as folders of
-    images for Understudy, which would refuse those pickles for their checksum.
+    Pixels do not affect the speed. The peers get torchvision's pickles; Understudy gets folders of
+    images, since it would refuse pickles with a wrong checksum.
     """
     each = -(-steps * BATCH // CLASSES)
     pixels = np.random.default_rng(0).integers(
@@ -61,7 +61,7 @@ def _write_pickles(folder: Path, pixels: np.ndarray) -> None:
 
 
 def random_weights(module: torch.nn.Module, path: Path) -> Path:
-    """A checkpoint of a network as it was initialised, in the form the peers read."""
+    """Write a checkpoint of an untrained network, in the format of the peers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": module.state_dict()}, path)
     return path

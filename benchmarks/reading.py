@@ -1,6 +1,6 @@
-"""How fast stored teacher outputs are read: 64 random rows, from a bank and from a file of each.
+"""Reading speed of stored teacher outputs: 64 random rows, from a bank or from one file each.
 
-A file of each image is what torchdistill keeps as a cache. Both are warm, in the page cache.
+One file per image is how torchdistill's cache works. Both are warm, in the page cache.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ IMAGES, FILES, READS = 2000, 2000, 200
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Rows a second of both, and how many times more the bank gives."""
+    """Return the rows per second of both, and the ratio of the bank to files."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         turns = clock.interleaved(
@@ -38,7 +38,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def rows_per_second(folder: Path, images: int, views: int, rounds: int) -> clock.Figure:
-    """Of a bank of that size."""
+    """Return the reading speed of a bank of that size."""
     turns = clock.interleaved({"bank": _reads(_random_rows(folder, images, views))}, rounds)
     return clock.figure([ROWS * READS / t for t in turns["bank"].values()])
 
@@ -51,7 +51,7 @@ def _reads(read: Callable[[], object], times: int = READS) -> Iterator[None]:
 
 
 def _random_rows(folder: Path, images: int, views: int) -> Callable[[], object]:
-    """Reads random records of a bank that is full."""
+    """Return a function that reads random records of a full bank."""
     bank = ours.table(folder, images, views, FEATURES)
     every = torch.arange(images)
     for view in range(views):
@@ -67,7 +67,7 @@ def _random_rows(folder: Path, images: int, views: int) -> Callable[[], object]:
 
 
 def _random_files(folder: Path) -> Callable[[], list[dict[str, Tensor]]]:
-    """Loads random files of one image each."""
+    """Return a function that loads random files of one image each."""
     folder.mkdir()
     for number in range(FILES):
         outputs = {name: torch.randn(width) for name, width in FEATURES.items()}

@@ -1,9 +1,8 @@
-"""Measure what distilling costs, and keep the ratios: `make bench`.
+"""Measure the cost of distillation and store the ratios: `make bench`.
 
     python -m benchmarks [PART ...] [--rounds 12] [--peer repdistiller=PATH ...] [--out FILE]
 
-Parts that are measured replace those of an earlier run in the file. docs/benchmarks.md says what
-they mean.
+Measured parts replace those of an earlier run in the file. docs/benchmarks.md explains them.
 """
 
 import argparse
@@ -17,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# Before torch looks for one: these are ratios of processor time, of the peers' as well.
+# Before torch looks for a GPU: all ratios are of processor time, those of the peers too.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import torch
@@ -37,13 +36,13 @@ PARTS = {
     "growth": "growth",
     "detection": "detection",
 }
-"""Part → the module whose `measure` gives it."""
+"""Part → module whose `measure` returns it."""
 
 RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the parts asked for, and write them down one by one."""
+    """Measure the selected parts, and store each as soon as it is done."""
     options = _parser().parse_args(arguments)
     checkouts = dict(options.peer)
     parts = options.parts or [part for part in PARTS if part != "peers" or checkouts]
@@ -90,7 +89,7 @@ def _peer(text: str) -> tuple[str, Path]:
 
 
 def slug(text: str) -> str:
-    """A machine as part of a file's name."""
+    """Return the name of a machine as part of a file name."""
     return re.sub(r"\W+", "_", text).strip("_").lower()
 
 
@@ -107,13 +106,13 @@ def _keep(path: Path, part: str, found: dict[str, Any], checkouts: Mapping[str, 
 
 
 def _commit(checkout: Path) -> str:
-    """Which version a checkout is."""
+    """Return the commit of a checkout."""
     asked = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _lines(found: Any, name: str = "") -> list[str]:
-    """Every figure of a part, a line each: its median, and its quartiles in brackets."""
+    """Return a line for each figure of a part: median, and quartiles in brackets."""
     if isinstance(found, dict) and "median" not in found:
         return [line for key, value in found.items() for line in _lines(value, f"{name}  {key}")]
     if isinstance(found, dict):

@@ -1,8 +1,8 @@
-"""What a step with a teacher costs beside the student's own, in fp32 and in the best precision.
+"""Cost of a distillation step relative to the student's own, in fp32 and in the best precision.
 
-`bank` is a step whose teacher outputs come from a bank, over a step of the student alone: 1 is
-the floor. `online` is a step with a live teacher, over the teacher's forward pass and a step of
-the student alone.
+`bank` is a step that reads teacher outputs from a bank, over a step of the student alone: 1 is the
+lower bound. `online` is a step with a live teacher, over the sum of the teacher's forward pass and
+a step of the student alone.
 """
 
 import tempfile
@@ -20,11 +20,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "nd": {"nd": {}},
 }
 WIDE = {"lshfm, 2048 hashes": {"lshfm": {"hashes": 2048}}}
-"""For a feature of 2048 dimensions, as LSHFM's authors took on ImageNet."""
+"""Added for a feature of 2048 dimensions: the setting of LSHFM's authors on ImageNet."""
 
 
 def measure(rounds: int, pairs: Iterable[Pair] = PAIRS) -> dict[str, Any]:
-    """Pair → precision → ratios and milliseconds."""
+    """Return ratios and milliseconds by pair and precision."""
     found: dict[str, Any] = {}
     for pair in pairs:
         print(f"  {pair}", flush=True)

@@ -1,9 +1,9 @@
-"""Other projects' training programs, one adapter each; nothing of them is copied here.
+"""Training programs of other projects, one adapter each; none of their code is copied.
 
-An adapter is a file with a table `METHODS`, the methods it can run by their names there, and a
-function `program(checkout, method, pair, folder)`, which gives the program of one optimizer step
-per item, or None for a pair of networks that the project does not have. Its docstring says what
-the project needs to run on a CPU with current packages.
+An adapter is a file with a table `METHODS` of methods under the project's own names, and a function
+`program(checkout, method, pair, folder)`, which returns an iterator of optimizer steps, or None if
+the project does not have the pair of networks. Its docstring says what the project needs to run on
+a CPU with current packages.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,19 +17,19 @@ from benchmarks.peers._program import Program as Program
 
 
 def names() -> list[str]:
-    """The projects that can be measured."""
+    """Return the names of the projects that can be measured."""
     return [file.name for file in iter_modules(__path__) if not file.name.startswith("_")]
 
 
 def programs(
     checkouts: Mapping[str, Path], pair: Pair, folder: Path
 ) -> Iterator[tuple[str, Program]]:
-    """Every method of every project given, for a pair of networks.
+    """Yield every method of the projects, for a pair of networks.
 
     Args:
-        checkouts: Name of a project → where it lies.
+        checkouts: Name of a project → its folder.
         pair: Networks.
-        folder: Images in `folder / "images"`; the programs write beside them.
+        folder: Folder whose `images` are read, and in which the programs write.
     """
     for peer, checkout in checkouts.items():
         adapter = import_module(f"{__name__}.{peer}")

@@ -1,4 +1,4 @@
-"""The programs that grew out of RepDistiller's `train_student.py`: one command line for all."""
+"""Programs derived from RepDistiller's `train_student.py`, which share a command line."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,7 +12,7 @@ _NAMES = {"resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
 
 
 def spelled(pair: Pair) -> tuple[str, str]:
-    """Student and teacher as RepDistiller calls them, and those that took over its networks."""
+    """Return student and teacher by their names in RepDistiller and its derivatives."""
     return _NAMES.get(pair.student, pair.student), _NAMES.get(pair.teacher, pair.teacher)
 
 
@@ -25,12 +25,12 @@ def train_student(
     *,
     before: Callable[[], object] = lambda: None,
 ) -> Program:
-    """`train_student.py` with an untrained teacher's checkpoint and no loader processes."""
+    """Return `train_student.py` with an untrained teacher and without loader processes."""
     student, teacher = spelled(pair)
     path = folder / "teachers" / f"{teacher}_vanilla" / "untrained.pth"
 
     def prepare() -> None:
-        # Only now the checkout's own `models` can be imported.
+        # The checkout's own `models` cannot be imported earlier.
         network = import_module("models").model_dict[teacher](num_classes=CLASSES)
         random_weights(network, path)
         before()

@@ -1,9 +1,9 @@
-"""Another project's training program, run as it is, one optimizer step at a time.
+"""Run another project's unchanged training program, one optimizer step at a time.
 
-The program keeps its own `main`, its own loader, loop, losses, meters and logging. It runs in a
-thread that stands still after every optimizer step until it is asked for the next one, so that it
-takes turns with other training in the same process: only one thread ever runs. While it starts,
-the modules of its checkout hide those of the same name elsewhere.
+The program keeps its own `main`, loader, loop, losses, meters and logging. It runs in a thread that
+waits after every optimizer step until the next one is requested, so that it takes turns with other
+training in the same process: only one thread runs at a time. While it starts, the modules of its
+checkout hide other modules of the same name.
 """
 
 import os
@@ -26,11 +26,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class PeerError(Exception):
-    """A peer's program ended, or never came to its first step."""
+    """A peer's program ended, or did not reach its first step."""
 
 
 class _Enough(BaseException):
-    """Ends the thread of a program from within."""
+    """Raised inside a program to end its thread."""
 
 
 @final
@@ -38,12 +38,12 @@ class Program(Iterator[None]):
     """One optimizer step of a program for each item.
 
     Args:
-        script: What would be run as `python SCRIPT ARGUMENTS`.
-        arguments: Its arguments.
-        modules: Folders from which it imports, beside its own.
-        folder: Where it runs and may write.
-        repairs: What makes it run on a CPU and with the torch that is installed; in memory only.
-        before: Called once its modules can be imported, before it starts.
+        script: Script, as in `python SCRIPT ARGUMENTS`.
+        arguments: Arguments of the script.
+        modules: Folders to import from, in addition to the script's.
+        folder: Working directory.
+        repairs: Patches, in memory only, that let it run on a CPU with the installed torch.
+        before: Function called when its modules can be imported, before it starts.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Program(Iterator[None]):
             raise PeerError(f"{self._script} ended: {self._ended!r}") from self._ended
 
     def close(self) -> None:
-        """End the program where it stands, and take back the repairs."""
+        """End the program, and undo the patches."""
         if self._thread.is_alive():
             self._closing = True
             self._go_on()
@@ -110,7 +110,7 @@ class Program(Iterator[None]):
             code = compile(self._script.read_text(encoding="utf-8"), self._script, "exec")
             exec(code, {"__name__": "__main__", "__file__": str(self._script)})
             self._ended = PeerError("all its epochs are over")
-        except BaseException as error:  # a thread must not die unheard
+        except BaseException as error:  # raised again in the caller's thread
             self._ended = error
         self._done.release()
 
@@ -135,7 +135,7 @@ def _inside(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _importing(folders: Sequence[Path]) -> Iterator[None]:
-    """Modules of these folders come first, and are forgotten at the end: peers share names."""
+    """Import from these folders first, and unload their modules at the end: peers share names."""
     names = {
         entry.stem
         for folder in folders

@@ -1,4 +1,4 @@
-"""What a peer needs to run on a CPU, with current packages and without its data; in memory only."""
+"""Patches that let a peer run on a CPU with current packages and without its data."""
 
 import sys
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from benchmarks.peers._program import PeerError
 
 @contextmanager
 def cifar100(place: Path) -> Iterator[None]:
-    """CIFAR-100 of torchvision comes from `place`, unchecked, with the attributes it once had."""
+    """Let torchvision read CIFAR-100 from `place` without checks, with its former attributes."""
     load = datasets.CIFAR10.__init__
 
     def init(self: Any, root: str, *args: Any, **kwargs: Any) -> None:
@@ -33,7 +33,7 @@ def cifar100(place: Path) -> Iterator[None]:
 
 @contextmanager
 def no_cuda() -> Iterator[None]:
-    """`.cuda()` leaves tensors and modules where they are."""
+    """Let `.cuda()` do nothing."""
 
     def stay(self: Any, *_: Any, **__: Any) -> Any:
         return self
@@ -44,7 +44,7 @@ def no_cuda() -> Iterator[None]:
 
 @contextmanager
 def log_files() -> Iterator[None]:
-    """The loggers `tensorboard_logger` and `tensorboardX` write nothing."""
+    """Replace `tensorboard_logger` and `tensorboardX` by loggers that write nothing."""
 
     class Silent:
         def __init__(self, *_: Any, **__: Any) -> None: ...
@@ -61,12 +61,12 @@ def log_files() -> Iterator[None]:
 
 
 def all_for(images: Path) -> tuple[AbstractContextManager[None], ...]:
-    """Every repair, with the data in `images`."""
+    """Return all patches, with the data in `images`."""
     return cifar100(images), log_files(), no_cuda()
 
 
 def needs(module: str) -> None:
-    """Refuse to start a peer whose own requirement is missing."""
+    """Raise `PeerError` if a module that a peer requires is not installed."""
     try:
         __import__(module)
     except ImportError as error:

@@ -18,7 +18,7 @@ METHODS = {"lshl2_s": ("-r 1 -a 0 -b 6",)}
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
-    """Its command line for a method, with the published weights."""
+    """Return its command line for a method, with the published weights."""
     weights = METHODS[method]
     return _family.train_student(checkout, method, pair, folder, weights, before=_repair)
 
@@ -29,6 +29,6 @@ def _repair() -> None:
 
 
 def _accuracy(output: Tensor, target: Tensor, topk: tuple[int, ...]) -> list[Tensor]:
-    """Percentage of images whose class is among the k largest logits, for every k."""
+    """Return the percentage of images whose class is among the k largest logits, for each k."""
     hits = output.topk(max(topk), dim=1).indices == target[:, None]
     return [hits[:, :k].sum(dim=0).sum()[None] * (100.0 / len(target)) for k in topk]

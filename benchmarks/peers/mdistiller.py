@@ -17,7 +17,7 @@ METHODS = {"KD": "kd.yaml", "DKD": "dkd/res32x4_res8x4.yaml"}
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
-    """Its command line for a method, with the published configuration."""
+    """Return its command line for a method, with the published configuration."""
     _repairs.needs("yacs")
     student, teacher = spelled(pair)
 

@@ -19,12 +19,12 @@ _TEACHERS = {"resnet32x4": ("resnet32x4_cifar", 256), "resnet50": ("resnet50_cif
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program | None:
-    """Its command line for a method; None for a pair it does not have."""
+    """Return its command line for a method; None if it does not have the pair."""
     if pair.student not in _NAMES or pair.teacher not in _TEACHERS:
         return None
     checkout = checkout / "CIFAR" if (checkout / "CIFAR").is_dir() else checkout
     teacher, dim = _TEACHERS[pair.teacher]
-    # Whatever the teacher, the program reads the class means of this one.
+    # The program reads the class means of this teacher, whichever is chosen.
     means = folder / "work/ckpt/teacher/resnet56/center_emb_train.json"
     means.parent.mkdir(parents=True, exist_ok=True)
     means.write_text(json.dumps({str(c): torch.randn(dim).tolist() for c in range(CLASSES)}))

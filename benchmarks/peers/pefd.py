@@ -14,5 +14,5 @@ METHODS = {"ours": ("-a 0 -b 25",)}
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
-    """Its command line for a method, with the published weights."""
+    """Return its command line for a method, with the published weights."""
     return _family.train_student(checkout, method, pair, folder, METHODS[method])

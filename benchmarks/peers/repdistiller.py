@@ -13,5 +13,5 @@ METHODS = {"kd": ("-r 0.1 -a 0.9 -b 0",), "hint": ("-a 0 -b 100",)}
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
-    """Its command line for a method, with the published weights."""
+    """Return its command line for a method, with the published weights."""
     return _family.train_student(checkout, method, pair, folder, METHODS[method])

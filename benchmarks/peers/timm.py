@@ -22,7 +22,7 @@ METHODS = {"logit": "--kd-distill-type logit"}
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
-    """Its command line for a kind of distillation, with crop and mirror alone."""
+    """Return its command line for a kind of distillation, with crop and mirror only."""
 
     def prepare() -> None:
         known = import_module("timm.models._registry")._model_entrypoints

@@ -19,7 +19,7 @@ METHODS = {"kd": "wide_resnet40_1_from_wide_resnet40_4-final_run.yaml"}
 
 
 def program(checkout: Path, method: str, pair: Pair, folder: Path) -> Program:
-    """Its command line for a configuration."""
+    """Return its command line for a configuration."""
     sample = checkout / "configs/sample/cifar100/kd" / METHODS[method]
     config = folder / "work" / f"{pair.student}.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
@@ -58,11 +58,11 @@ _Plain.add_representer(_Node, lambda _, kept: kept.node)
 
 
 def _configured(sample: str, pair: Pair) -> str:
-    """The sample with other networks, the common batch size, and no loader processes."""
+    """Return the sample with other networks, the common batch size, and no loader processes."""
     config: dict[str, Any] = yaml.load(sample, _Tagged)
     for role in ("teacher", "student"):
         model = config["models"][f"{role}_model"]
-        # A name of torchvision's would be torchvision's network.
+        # Without the prefix, torchvision's network of that name would be built.
         key = f"understudy_{getattr(pair, role)}"
         model |= {"key": key, "kwargs": {"num_classes": CLASSES}, "src_ckpt": None}
     config["models"]["student_model"]["dst_ckpt"] = "student.pt"
