@@ -153,15 +153,15 @@ def _parts(student: FasterRCNN, teacher: FasterRCNN, rounds: int) -> dict[str, A
     """Return the milliseconds of the parts that distillation adds to the student's step."""
     watched, low = BoxHead(deepcopy(student)).train(), _precision(student, teacher)
     settled = frozen(BoxHead(teacher.to(memory_format=torch.channels_last)), low)
-    places = _places(watched)
-    images, boxes, sizes = places.images.tensors, places.boxes, places.images.sizes
+    proposals = _proposals(watched)
+    images, boxes, sizes = proposals.images.tensors, proposals.boxes, proposals.images.sizes
     backbone, heads = settled.module.backbone, settled.module.roi_heads
     with torch.no_grad(), _autocast(low):
         stages = backbone.body(images)
         maps = backbone.fpn(stages)
         pooled = heads.box_roi_pool(maps, boxes, sizes)
     calls: dict[str, Callable[[], object]] = {
-        "teacher": lambda: settled.at(places),
+        "teacher": lambda: settled.at(proposals),
         "ResNet": lambda: backbone.body(images),
         "pyramid": lambda: backbone.fpn(stages),
         "pooling": lambda: heads.box_roi_pool(maps, boxes, sizes),
@@ -172,7 +172,7 @@ def _parts(student: FasterRCNN, teacher: FasterRCNN, rounds: int) -> dict[str, A
     variants |= {f"loss {name}": _loss(watched, given) for name, given in METHODS.items()}
     turns = clock.interleaved(variants, rounds)
     milliseconds = {name: clock.milliseconds(turn) for name, turn in turns.items()}
-    return {"precision": str(low), "proposals": len(places), "ms": milliseconds}
+    return {"precision": str(low), "proposals": len(proposals), "ms": milliseconds}
 
 
 def _precision(student: FasterRCNN, teacher: FasterRCNN) -> torch.dtype | None:
@@ -186,12 +186,12 @@ def _autocast(precision: torch.dtype | None) -> torch.autocast:
     return torch.autocast("cpu", precision, enabled=precision is not None)
 
 
-def _places(watched: BoxHead) -> Proposals:
-    """The proposals that a student samples."""
+def _proposals(watched: BoxHead) -> Proposals:
+    """Return the proposals that the student samples."""
     torch.manual_seed(0)
-    found = watched.observe(Batch.of(*scene())).places
-    assert isinstance(found, Proposals)
-    return Proposals(found.images, [each.detach() for each in found.boxes])
+    sampled = watched.observe(Batch.of(*scene())).locations
+    assert isinstance(sampled, Proposals)
+    return Proposals(sampled.images, [each.detach() for each in sampled.boxes])
 
 
 def _reads(call: Callable[[], object], precision: torch.dtype | None) -> Iterator[None]:
@@ -218,12 +218,12 @@ def _loss(watched: BoxHead, given: dict[str, Any]) -> Iterator[None]:
 def _turned(student: FasterRCNN, teacher: FasterRCNN) -> dict[str, float]:
     """Cosine of the teacher's rows in bf16 with those in fp32, at the student's proposals."""
     watched, reads = BoxHead(deepcopy(student)).train(), BoxHead(teacher)
-    places = _places(watched)
+    proposals = _proposals(watched)
     with torch.no_grad():
-        right = reads.at(places)["penultimate"]
+        right = reads.at(proposals)["penultimate"]
         with _autocast(torch.bfloat16):
-            found = frozen(reads, torch.bfloat16).at(places)["penultimate"]
-            usual = reads.at(places)["penultimate"]
+            found = frozen(reads, torch.bfloat16).at(proposals)["penultimate"]
+            usual = reads.at(proposals)["penultimate"]
     cosines = cosine_similarity(found.float(), right)
     return {
         "mean cosine": round(float(cosines.mean()), 6),

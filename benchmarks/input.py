@@ -112,8 +112,8 @@ def _batched(views: Views, images: int, turn: int, batch: int) -> Iterator[objec
     """Make batches as a `Loader` does, normalised as in a `Network`."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     for number, index in enumerate(_orders(images, turn)):
-        places = views.number(index, torch.full_like(index, number))
-        for rows in zip(index.split(batch), places.split(batch), strict=True):
+        numbers = views.number(index, torch.full_like(index, number))
+        for rows in zip(index.split(batch), numbers.split(batch), strict=True):
             (views.show(*rows) - mean).div_(std)
         yield None
 
