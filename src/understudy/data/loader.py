@@ -231,7 +231,8 @@ class Loader:
             yield batch.to(images.device, torch.preserve_format)
 
     def _numbered(self, pairs: Sequence[Pairs]) -> list[Pairs]:
-        """Replace view numbers by those for `Views.show`: in one call, since each call is slow."""
+        """Replace view numbers by numbers for `Views.show`."""
+        # All batches in one call: hashing small batches one by one is slow.
         index, view = _concatenated(pairs)
         sizes = [len(rows) for rows, _ in pairs]
         numbers = torch.split(self.views.number(index, view), sizes)

@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -14,6 +14,11 @@ from torch import Tensor
 
 from understudy.batch import labelled
 from understudy.data._image import decode, sides_of
+
+Split = Literal["train", "test"]
+
+Unreadable = Literal["skip", "fail"]
+"""Policy for files that cannot be decoded: leave them out, or stop."""
 
 ChooseCrop = Callable[[int, int], tuple[int, int, int, int]]
 """Maps height and width of an image to a crop: top, left, height, width."""

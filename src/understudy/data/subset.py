@@ -132,8 +132,8 @@ def _stratified_by_class(source: Source, share: float, seed: int) -> Bool[Tensor
 def _stratified_by_classes(source: Source, share: float, seed: int) -> Bool[Tensor, " images"]:
     """Return True for the validation images, where an image has several classes.
 
-    Classes are taken rarest first, since few images are left to choose from for a rare class;
-    images without a class come last.
+    Classes are taken rarest first, or more frequent classes would decide about the few images of a
+    rare one; images without a class come last.
     """
     selected = torch.zeros(len(source), dtype=torch.bool)
     undecided = torch.ones(len(source), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Views: augmented versions of images, the same in any order, process, and on any machine.
+"""Views: augmented versions of images, the same in any order, process and machine.
 
 View v of image i under seed s is a pure function of (s, i, v): its random numbers are a hash of the
 three, or come from a generator seeded with that hash.
@@ -82,7 +82,7 @@ class MemoryViews(Views):
 
     The values of a crop lie within one span of the flattened padded image, from its first to its
     last. A batch of spans is gathered by one offset per image, and its crops are strided windows of
-    them: one kernel instead of a loop over images.
+    them, without a loop over images.
     """
 
     def __init__(

@@ -9,9 +9,9 @@ training annotations again to learn them. The result is the same.
 
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
-from understudy.data.source import Source
+from understudy.data.source import Source, Split, Unreadable
 from understudy.errors import NameNotFound
 
 
@@ -23,9 +23,9 @@ class SourceModule(Protocol):
     def load(
         self,
         root: str,
-        split: Literal["train", "test"],
+        split: Split,
         *,
-        unreadable: Literal["skip", "fail"] = "skip",
+        unreadable: Unreadable = "skip",
     ) -> Source:
         """Load the images of one split.
 

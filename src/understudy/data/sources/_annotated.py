@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from understudy.batch import UNLABELLED
-from understudy.data.source import ChooseCrop, FileSource, Source
+from understudy.data.source import ChooseCrop, FileSource, Source, Unreadable
 from understudy.data.sources._annotations import Annotations, Faulty, ObjectTable
 from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._readable import check
@@ -97,7 +97,7 @@ def annotated_source(
     annotations: Annotations,
     *,
     train: bool,
-    unreadable: Literal["skip", "fail"],
+    unreadable: Unreadable,
     faulty: Faulty,
     difficult: Difficult,
 ) -> AnnotatedSource:
@@ -121,7 +121,7 @@ def annotated_source(
     results = [result for *_, result in checked.record.values()]
     sides = torch.tensor([[0, 0] if isinstance(result, str) else result for result in results])
     objects, unlocatable = annotations.repaired(sides)
-    left_out, lines = annotations.apply(faulty, unlocatable)
+    left_out, lines = annotations.apply_policy(faulty, unlocatable)
     kept = torch.tensor([i for i in checked.kept if i not in left_out], dtype=torch.int64)
     if not len(kept):
         raise DataError(_no_usable_image(annotations, [*lines, *checked.skipped]))

@@ -85,7 +85,7 @@ class Annotations:
         paths: Image files without duplicates; image number `i` is the `i`-th.
         stated_sides: Height and width that the annotation of each image states; 0 if none.
         rejected: Files and entries that cannot be used at all, each with the reason.
-        faults: Image number → faults that can be repaired.
+        faults: Image number → faults of its annotation.
     """
 
     root: Path
@@ -189,7 +189,7 @@ class Annotations:
         for image, count in Counter(images.tolist()).items():
             self.faults[image].append(f"has {count} {'box' if count == 1 else 'boxes'} {fault}")
 
-    def apply(self, faulty: Faulty, unlocatable: set[int]) -> tuple[set[int], list[str]]:
+    def apply_policy(self, faulty: Faulty, unlocatable: set[int]) -> tuple[set[int], list[str]]:
         """Apply the policy for faults.
 
         Returns:

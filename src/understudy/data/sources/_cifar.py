@@ -1,11 +1,11 @@
 """CIFAR-10 and CIFAR-100, in torchvision's format or unpacked into folders of images."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from understudy.data.source import MemorySource, Source
+from understudy.data.source import MemorySource, Source, Split, Unreadable
 from understudy.data.sources import folder
 from understudy.errors import DataError
 
@@ -15,10 +15,10 @@ _SIZE = 32
 def load(
     dataset: Any,
     root: str,
-    split: Literal["train", "test"],
+    split: Split,
     *,
     classes: int,
-    unreadable: Literal["skip", "fail"],
+    unreadable: Unreadable,
 ) -> Source:
     """Load one split from torchvision's format, or from folders `{train,test}/<class>/`.
 
@@ -49,7 +49,7 @@ def load(
     return _torchvision(dataset, root, split)
 
 
-def _torchvision(dataset: Any, root: str, split: Literal["train", "test"]) -> Source:
+def _torchvision(dataset: Any, root: str, split: Split) -> Source:
     try:
         downloaded = dataset(root, train=split == "train", download=True)
     except (OSError, RuntimeError) as error:

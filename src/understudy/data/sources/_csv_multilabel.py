@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from understudy.batch import UNLABELLED
-from understudy.data.source import Source
+from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._files import from_files
-from understudy.data.sources._splits import TEST_NAMES, no_test_split
+from understudy.data.sources._splits import SPLIT_NAMES, TEST_NAMES, no_test_split
 from understudy.errors import DataError
 
 Values = Mapping[str | None, Any]
@@ -57,9 +57,9 @@ def load(
     file: Path,
     columns: Sequence[str],
     rows: Sequence[tuple[int, Values]],
-    split: Literal["train", "test"],
+    split: Split,
     *,
-    unreadable: Literal["skip", "fail"],
+    unreadable: Unreadable,
 ) -> Source:
     """Load the images of one split of a CSV file with a column per class, in the order of the file.
 
@@ -79,7 +79,7 @@ def load(
         raise DataError(f"{file}, line 1: each class needs one column beside 'file_name'.")
     all_rows = [_Row(file, line, values) for line, values in rows]
     splits = {row.split for row in all_rows}
-    name = next((n for n in (TEST_NAMES if split == "test" else ("train",)) if n in splits), None)
+    name = next((n for n in SPLIT_NAMES[split] if n in splits), None)
     if name is None:
         no_training = DataError(f"{file} lists no images of the split 'train'.")
         raise no_test_split(str(file)) if split == "test" else no_training

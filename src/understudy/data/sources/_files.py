@@ -7,14 +7,13 @@ from contextlib import suppress
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from understudy.data.source import FileSource, MemorySource, Source
+from understudy.data.source import FileSource, MemorySource, Source, Unreadable
 from understudy.data.sources._readable import Checked, check
 
 SMALL = 64
@@ -28,7 +27,7 @@ def from_files(
     classes: Sequence[str],
     *,
     root: Path,
-    unreadable: Literal["skip", "fail"],
+    unreadable: Unreadable,
 ) -> Source:
     """Return the readable files as a source; small images of one size are read into memory.
 

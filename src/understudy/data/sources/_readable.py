@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from understudy.data._image import decode
+from understudy.data.source import Unreadable
 from understudy.errors import DataError
 
 _RECORD = ".understudy-check.json"
@@ -38,7 +39,7 @@ class Checked:
     record: Mapping[str, list[Any]]
 
 
-def check(paths: Sequence[Path], root: Path, unreadable: Literal["skip", "fail"]) -> Checked:
+def check(paths: Sequence[Path], root: Path, unreadable: Unreadable) -> Checked:
     """Decode every file that has changed since the last check.
 
     Raises:

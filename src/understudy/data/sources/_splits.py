@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+from understudy.data.source import Split
 from understudy.errors import DataError
 
 TEST_NAMES = ("test", "val", "valid", "validation")
 """Names that the test split may have; the first that exists is used."""
+
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": TEST_NAMES}
+"""Names that each split may have."""
 
 
 def existing(root: str, expected: str) -> Path:

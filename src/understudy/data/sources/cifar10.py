@@ -4,16 +4,12 @@ The root is a folder in torchvision's format, into which the data are downloaded
 folder `{train,test}/<class>/` of the same images.
 """
 
-from typing import Literal
-
 from torchvision.datasets import CIFAR10
 
-from understudy.data.source import Source
+from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _cifar
 
 
-def load(
-    root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
-) -> Source:
+def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Load the images of one split; `DataError` if they are missing and cannot be downloaded."""
     return _cifar.load(CIFAR10, root, split, classes=10, unreadable=unreadable)

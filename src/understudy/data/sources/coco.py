@@ -18,9 +18,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from understudy.data.source import Source
+from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._annotated import Difficult, annotated_source
 from understudy.data.sources._annotations import (
     AnnotatedObject,
@@ -28,7 +28,7 @@ from understudy.data.sources._annotations import (
     Faulty,
     images_in,
 )
-from understudy.data.sources._splits import TEST_NAMES, existing, no_test_split
+from understudy.data.sources._splits import SPLIT_NAMES, existing, no_test_split
 from understudy.errors import DataError
 
 _BESIDE_IMAGES = "_annotations.coco.json"
@@ -38,9 +38,9 @@ _REQUIRED_KEYS = {"images": ("id", "file_name"), "annotations": (), "categories"
 
 def load(
     root: str,
-    split: Literal["train", "test"],
+    split: Split,
     *,
-    unreadable: Literal["skip", "fail"] = "skip",
+    unreadable: Unreadable = "skip",
     faulty: Faulty = "repair",
     difficult: Difficult = "ignore",
     classes: tuple[str, ...] | None = None,
@@ -73,9 +73,9 @@ def load(
     )
 
 
-def _json_file(top: Path, split: Literal["train", "test"]) -> Path:
+def _json_file(top: Path, split: Split) -> Path:
     """Return the JSON file of a split."""
-    for name in ("train",) if split == "train" else TEST_NAMES:
+    for name in SPLIT_NAMES[split]:
         candidates = [*(top / "annotations").glob("*.json"), *top.glob(f"{name}/{_BESIDE_IMAGES}")]
         matches = re.compile(rf"instances_{name}\d*\.json|{_BESIDE_IMAGES}").fullmatch
         files = [file for file in candidates if matches(file.name)]

@@ -21,12 +21,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from understudy.batch import UNLABELLED
-from understudy.data.source import Source
+from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _csv_multilabel
 from understudy.data.sources._csv_multilabel import Values
 from understudy.data.sources._files import from_files
@@ -39,12 +38,10 @@ class _Row:
     line: int
     path: Path
     label: str
-    split: Literal["train", "test"]
+    split: Split
 
 
-def load(
-    root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
-) -> Source:
+def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Load the images of one split, in the order of the file.
 
     Raises:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision import tv_tensors
 
-from understudy.data.source import Source, short_digest
+from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.errors import DataError
 
 SIDE = 96
@@ -66,9 +66,7 @@ _OUTLINES: dict[str, Outline] = {
 CLASSES = tuple(_OUTLINES)
 
 
-def load(
-    root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
-) -> Source:
+def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Draw the images of one split; all of them are readable.
 
     Raises:

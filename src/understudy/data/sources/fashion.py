@@ -8,20 +8,17 @@ repeated in three channels. `embedded/fashion_mnist.npz` holds the arrays `{trai
 """
 
 from importlib.resources import as_file, files
-from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from understudy.data.source import MemorySource, Source
+from understudy.data.source import MemorySource, Source, Split, Unreadable
 
 _SIZE = 32
 
 
-def load(
-    root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
-) -> Source:
+def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Load the embedded images of one split; `root` is ignored, and all images are readable."""
     with (
         as_file(files("understudy.data") / "embedded" / "fashion_mnist.npz") as path,

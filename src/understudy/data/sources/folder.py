@@ -8,21 +8,18 @@ the root itself, are unlabelled. Files without the suffix of an image are ignore
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from understudy.batch import UNLABELLED
 from understudy.data._image import SUFFIXES
-from understudy.data.source import Source
+from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._files import from_files
 from understudy.data.sources._splits import TEST_NAMES, existing, no_test_split
 from understudy.errors import DataError
 
 
-def load(
-    root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
-) -> Source:
+def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Load the images of one split, sorted by class and path.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED
 from understudy.data._image import decode
-from understudy.data.source import Source, short_digest
+from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources._files import in_memory_if_small
-from understudy.data.sources._splits import TEST_NAMES, no_test_split
+from understudy.data.sources._splits import SPLIT_NAMES, no_test_split
 from understudy.errors import DataError
 
 
@@ -67,9 +67,7 @@ class RowSource(Source):
         return short_digest(self.rows._fingerprint)
 
 
-def load(
-    root: str, split: Literal["train", "test"], *, unreadable: Literal["skip", "fail"] = "skip"
-) -> Source:
+def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Load the images of one split, in the order of its rows.
 
     Raises:
@@ -118,9 +116,9 @@ def _open(root: str) -> Any:
         ) from error
 
 
-def _split(opened: Any, root: str, split: Literal["train", "test"]) -> Any:
+def _split(opened: Any, root: str, split: Split) -> Any:
     splits = opened if isinstance(opened, dict) else {"train": opened}
-    for name in ("train",) if split == "train" else TEST_NAMES:
+    for name in SPLIT_NAMES[split]:
         if name in splits:
             return splits[name]
     if split == "test":

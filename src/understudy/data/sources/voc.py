@@ -21,10 +21,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite, isnan, nan
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
-from understudy.data.source import Source
+from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._annotated import Difficult, annotated_source
 from understudy.data.sources._annotations import (
     AnnotatedObject,
@@ -55,9 +55,9 @@ class _ImageAnnotation(NamedTuple):
 
 def load(
     root: str,
-    split: Literal["train", "test"],
+    split: Split,
     *,
-    unreadable: Literal["skip", "fail"] = "skip",
+    unreadable: Unreadable = "skip",
     faulty: Faulty = "repair",
     difficult: Difficult = "ignore",
     classes: tuple[str, ...] | None = None,
@@ -93,9 +93,7 @@ def _classes(top: Path, training: Iterable[_ImageAnnotation]) -> tuple[str, ...]
     return CLASSES if _year_folders(top) and names <= set(CLASSES) else tuple(sorted(names))
 
 
-def _parsed(
-    top: Path, split: Literal["train", "test"], rejected: list[str]
-) -> Iterator[_ImageAnnotation]:
+def _parsed(top: Path, split: Split, rejected: list[str]) -> Iterator[_ImageAnnotation]:
     """Parse the XML files of a split; append to `rejected` what cannot be used."""
     for image, xml in _pairs(top, split, rejected):
         try:
@@ -129,9 +127,7 @@ def _number(element: ElementTree.Element, path: str) -> float:
     return number if isfinite(number) else nan
 
 
-def _pairs(
-    top: Path, split: Literal["train", "test"], rejected: list[str]
-) -> Iterator[tuple[Path, Path]]:
+def _pairs(top: Path, split: Split, rejected: list[str]) -> Iterator[tuple[Path, Path]]:
     """Yield the paths of image and XML file for every image of a split; they may not exist."""
     years = _year_folders(top)
     if not years:
@@ -153,7 +149,7 @@ def _year_folders(top: Path) -> list[Path]:
     return [folder for folder in (devkit, *years) if (folder / _LISTS).is_dir()]
 
 
-def _list_files(top: Path, years: Sequence[Path], split: Literal["train", "test"]) -> list[Path]:
+def _list_files(top: Path, years: Sequence[Path], split: Split) -> list[Path]:
     """Return the files that list the images of a split, one for each year that has it."""
     files = {
         name: [file for year in years if (file := year / _LISTS / f"{name}.txt").is_file()]
@@ -171,7 +167,7 @@ def _list_files(top: Path, years: Sequence[Path], split: Literal["train", "test"
     raise DataError(f"{years[0] / _LISTS} has no list of training images: put train.txt there.")
 
 
-def _split_folder(top: Path, split: Literal["train", "test"]) -> Path:
+def _split_folder(top: Path, split: Split) -> Path:
     """Return the folder of a split whose XML files lie beside the images."""
     tests = [top / name for name in TEST_NAMES if (top / name).is_dir()]
     if split == "test":
@@ -189,7 +185,7 @@ def _split_folder(top: Path, split: Literal["train", "test"]) -> Path:
 
 
 def _pairs_beside(folder: Path, rejected: list[str], top: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield image and XML file of the same name; reject images and XML files without a partner."""
+    """Yield image and XML file of the same name; reject all others."""
     images = _images_by_stem(folder)
     for stem, (image, *others) in images.items():
         yield image, folder / f"{stem}.xml"
