@@ -126,6 +126,7 @@ class Batch:
         """
         if not isinstance(images, Tensor) or not isinstance(labels, Tensor | None):
             return cls._of_targets([*images], [] if labels is None else [*labels])
+        # Positions in the batch stand for the unknown image numbers.
         rows = torch.arange(len(images), device=images.device)
         known = torch.full_like(rows, UNLABELLED) if labels is None else labels
         return cls(images, known, rows, torch.zeros_like(rows))
@@ -137,6 +138,7 @@ class Batch:
                 "Labels must be one tensor with one tensor of images, or for a detector a mapping "
                 f"with 'boxes' and 'labels' for each image; the first is {targets[0]!r}."
             )
+        # Classes of torchvision's targets count from 1, as 0 is the background.
         boxes = tuple(each["boxes"] for each in targets)
         unmarked = tuple(
             torch.zeros(len(each), dtype=torch.bool, device=each.device) for each in boxes

@@ -82,6 +82,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
 
     def independent(self) -> "Shapes":
         """Return the same shapes for a network whose classes do not exclude each other."""
+        # Without groups, which only detectors have: their tasks have exclusive classes.
         return Shapes(self.owner, self._shapes, exclusive_classes=False, classes=self._classes)
 
     def kind(self, name: str) -> Kind:

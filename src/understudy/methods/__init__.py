@@ -32,6 +32,7 @@ def find(name: str) -> type[Method]:
             "method", name, names(), "A method of your own is named by 'package.module:ClassName'."
         )
     module = import_module(f"{__name__}.{name}")
+    # Each file defines exactly one method; imported classes belong to other modules.
     (method,) = (
         value
         for value in vars(module).values()

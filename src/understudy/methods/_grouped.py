@@ -26,7 +26,7 @@ class Grouped(Method):
         self.unbounded_loss = any(method.unbounded_loss for method in methods.values())
 
     @property
-    def by_group(self) -> dict[str, Method]:
+    def group_methods(self) -> dict[str, Method]:
         """Group → its method."""
         return {group: cast(Method, method) for group, method in self.methods.items()}
 
@@ -34,26 +34,28 @@ class Grouped(Method):
     def reads(self) -> tuple[str, ...]:
         """Teacher features the loss needs: those of each method, with its group's prefix."""
         return tuple(
-            f"{group}/{name}" for group, method in self.by_group.items() for name in method.reads
+            f"{group}/{name}"
+            for group, method in self.group_methods.items()
+            for name in method.reads
         )
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Prepare each method on its own group, in one pass over the images for each group."""
-        for group, method in self.by_group.items():
+        for group, method in self.group_methods.items():
             method.prepare(teacher.group(group))
 
     def projected(self, student: Features) -> Features:
         """Return the projected features of each method, with its group's prefix."""
         return {
             f"{group}/{name}": x
-            for group, method in self.by_group.items()
+            for group, method in self.group_methods.items()
             for name, x in method.projected(of_group(student, group)).items()
         }
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the mean over all rows; the batch holds the rows group after group."""
         losses, rows = [], []
-        methods = self.by_group
+        methods = self.group_methods
         for group, (group_student, group_batch) in by_group(student, batch, methods).items():
             group_teacher = of_group(teacher, group)
             losses.append(methods[group](group_student, group_teacher, group_batch))

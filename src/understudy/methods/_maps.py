@@ -61,6 +61,7 @@ def match_maps(
         matched = [(s, t or s) for s, _, t in parts]
     else:
         s, t = _stages(student, student_suffix), _stages(teacher, teacher_suffix)
+        # Stages are sorted from the first to the deepest: both lists are cut at the front.
         count = min(len(s), len(t))
         matched = list(zip(s[-count:], t[-count:], strict=True))
     for s_name, t_name in matched:

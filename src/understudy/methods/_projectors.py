@@ -21,7 +21,9 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Float[Tensor, "batch channels *space"]) -> Tensor:
         """Normalise the input, keeping its shape."""
+        # BatchNorm1d takes at most three dimensions.
         values = input.flatten(2) if input.dim() > 3 else input
+        # From two values per channel on there is a variance.
         if values.numel() >= 2 * self.num_features:
             return super().forward(values).reshape(input.shape)
         return F.batch_norm(
@@ -109,4 +111,5 @@ def as_map(x: Tensor) -> Float[Tensor, "batch channels height width"]:
     if x.dim() == 4:
         return x
     side = isqrt(x.shape[1])
+    # A class token makes one more token than a square, and comes first.
     return x[:, x.shape[1] - side**2 :].transpose(1, 2).reshape(len(x), -1, side, side)

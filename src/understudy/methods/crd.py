@@ -71,14 +71,17 @@ def crd(
     A `z` of 0, as before the first batch, is replaced by the Z of this batch.
     """
     images, share = len(memory), contrast.share
+    # ⟨M_j, vᵢ⟩ / τ for all n images, of which h needs the positive and the negatives.
     scores = linear_no_grad(anchor.detach() / temperature, memory)
     own, others = scores.gather(1, contrast.own), scores.gather(1, contrast.others)
     mean = (own.exp().sum(1) + (share * others.exp()).sum(1)) / (contrast.draws + 1)
     z = torch.where(z > 0, z, images * _global_mean(mean))
     noise = contrast.draws / images
     log_c = (z * (noise + EPS)).log()
+    # x = log(u / c) = score − log(Z c)
     own, others = own - log_c, others - log_c
     rows = F.softplus(-own).sum(1) + (share * F.softplus(others)).sum(1)
+    # −log( (K/n) / (u + c) ) = softplus(x) + log(c n / K), where c n / K = 1 + ε n / K.
     rows = rows + contrast.draws * torch.log1p(z.new_tensor(EPS / noise))
     # d rows / d score: −σ(−x) of the positive, σ(x) of each negative; a repeated negative adds up.
     # Reuses the memory of the scores, the largest tensor here.
@@ -173,12 +176,12 @@ class CRD(Method):
         """Return the unweighted loss; labels are those stored by `prepare`."""
         s, t = unit(self.ours(student["penultimate"])), unit(self.theirs(teacher["penultimate"]))
         contrast = self._contrast(batch.index)
-        ours, z_s = crd(s, self.teacher_memory, contrast, self.z[0], self.temperature)
-        theirs, z_t = crd(t, self.student_memory, contrast, self.z[1], self.temperature)
+        h_s, z_s = crd(s, self.teacher_memory, contrast, self.z[0], self.temperature)
+        h_t, z_t = crd(t, self.student_memory, contrast, self.z[1], self.temperature)
         if self.training:
             self.z.copy_(torch.stack([z_s, z_t]))
             self._remember(batch.index, s.detach(), t.detach())
-        return batch_mean(ours + theirs)
+        return batch_mean(h_s + h_t)
 
     def _contrast(self, index: Int[Tensor, " batch"]) -> Contrast:
         """Draw negatives; in evaluation mode take every other image with its expected share."""
@@ -187,6 +190,7 @@ class CRD(Method):
         if self.training:
             return Contrast(own, self._draw(differ), 1.0, draws)
         everyone = torch.arange(len(self.labels), device=index.device).expand_as(differ)
+        # The image itself and others of its class get the share 0.
         share = draws * differ / differ.sum(1, keepdim=True)
         return Contrast(own, everyone, share.to(self.z), draws)
 

@@ -42,6 +42,7 @@ def dkd(
     (own_s, other_s, q_s), (own_t, other_t, q_t) = (
         _decoupled(z / temperature, own) for z in (student, teacher)
     )
+    # KL of two-class distributions, target class against the rest.
     target = own_t.exp() * (own_t - own_s) + other_t.exp() * (other_t - other_s)
     # q is −∞ at the target class in both networks; 0 · (−∞ + ∞) would be NaN.
     others = (q_t.exp() * (q_t - q_s).masked_fill(own, 0)).sum(1)

@@ -67,6 +67,7 @@ class FSP(MapMethod):
     def __init__(self, student: Shapes, teacher: Shapes, *, stages: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.pairs = match_maps(student, teacher, stages)
+        # The stem counts as a stage only in this method.
         if not stages:
             self.pairs = (*match_maps(student, teacher, ("stem",)), *self.pairs)
         _check(student, teacher, self.pairs)

@@ -88,6 +88,7 @@ class FT(Method):
         self.factors = max(1, int(rate * self.width))
         self.p1, self.p2 = p1, p2
         self.epochs, self.lr = paraphraser_epochs, paraphraser_lr
+        # Drawn with the run's seed, like the initial weights.
         self.seed = int(torch.randint(2**31, ()))
         self.translator = _encoder(map_shape(student, student_map)[0], self.factors, norm=True)
         self.paraphraser = _fixed(_encoder(self.width, self.factors, norm=False))

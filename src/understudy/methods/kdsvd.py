@@ -116,8 +116,8 @@ class KDSVD(MapMethod):
         self.pairs, self.vectors = match_maps(student, teacher, stages), vectors
         if len(self.pairs) < 2:
             raise ShapeError(
-                f"kdsvd relates each stage to the one before, but compares {len(self.pairs)} of "
-                f"{student.owner} and {teacher.owner}; name two maps or more by `stages`."
+                f"kdsvd relates each stage to the one before, but compares {len(self.pairs)} stage "
+                f"of {student.owner} and {teacher.owner}; name two maps or more by `stages`."
             )
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:

@@ -242,6 +242,7 @@ class LetKD(Method):
         with _folder(self.keep) as folder:
             device = next(self.buffers()).device
             tensors = measure(teacher, folder, self.plans, self._maps, self._classes, device)
+        # Every buffer has the name of a measured tensor.
         for name, buffer in self.named_buffers():
             buffer.copy_(tensors[name])
         self.prepared = True
@@ -285,6 +286,7 @@ class LetKD(Method):
     def _add_codebook(self, plan: CodebookPlan) -> None:
         self.plans["penultimate"] = plan
         self.register_buffer("words", torch.zeros(plan.count, plan.map[0]))
+        # Training locations nearest to each word; words without any are left out of the softmax.
         self.register_buffer("word_counts", torch.zeros(plan.count, dtype=torch.long))
 
     def _add_subclasses(self, plan: SubclassPlan) -> None:

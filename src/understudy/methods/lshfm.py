@@ -255,6 +255,7 @@ class LSHFM(Method):
         self.register_buffer("hash_weight", std * _directions(count, dim, hash_seed))
         self.register_buffer("hash_bias", torch.zeros(count))
         self.register_buffer("hash_std", torch.tensor(std))
+        # With a fixed σ and zero offsets nothing has to be measured.
         self.prepared = "lsh" not in terms or (hash_std is not None and offset == "zero")
 
     @property
@@ -279,6 +280,7 @@ class LSHFM(Method):
         std = self._known_std(teacher)
         moments = FeatureMoments(len(self.hash_weight[0]), keep="median" in self.offset)
         if std is None or self.offset != "zero":
+            # On the CPU: all features may exceed the GPU's memory, and medians use NumPy.
             for features, _ in teacher.batches(augmented=True):
                 moments.add(features["penultimate"].to("cpu"))
         std = moments.unit_std() if std is None else std
@@ -302,6 +304,7 @@ class LSHFM(Method):
         weight, bias = self.hash_weight, self.hash_bias
         if self.discrepancy != "bce":
             return lsh(s, teacher["penultimate"], weight, bias, self.discrepancy)
+        # A bank of codes delivers the bits instead of the feature.
         if "bits" in teacher:
             h = unpack(teacher["bits"], len(bias))
         else:

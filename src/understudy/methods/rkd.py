@@ -33,6 +33,7 @@ def rkd(
     angle: float = 50.0,
 ) -> Float[Tensor, " batch"]:
     """Compute w_d L_d + w_a L_a of each image i, averaged over j and k."""
+    # xⱼ − xᵢ at [i, j]
     s, t = (x.unsqueeze(0) - x.unsqueeze(1) for x in (student, teacher))
     l_d = F.smooth_l1_loss(distances(s), distances(t), reduction="none").mean(1)
     l_a = F.smooth_l1_loss(angles(s), angles(t), reduction="none").mean((1, 2))

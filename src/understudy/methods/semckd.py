@@ -52,6 +52,7 @@ def similarities(
 ) -> Float[Tensor, "batch count"]:
     """Compute a: the `count` largest products of each map with the batch, padded with zeros."""
     x = x.flatten(1)
+    # Sorted, so that the result does not depend on the order of the batch.
     largest = (x @ x.T).sort(1, descending=True).values[:, :count]
     return F.pad(largest, (0, count - largest.shape[1]))
 
@@ -75,22 +76,24 @@ class SemCKD(Method):
         super().__init__()
         if neighbours < 8:
             raise RecipeError(f"'neighbours' of semckd is {neighbours}; it must be at least 8.")
-        self.neighbours, self.ours, self.theirs = neighbours, student.stages, teacher.stages
-        self.queries = nn.ModuleList(_perceptron(neighbours) for _ in self.ours)
-        self.keys = nn.ModuleList(_perceptron(neighbours) for _ in self.theirs)
-        inputs = [map_shape(student, name)[0] for name in self.ours]
-        outputs = [map_shape(teacher, name)[0] for name in self.theirs]
+        self.neighbours = neighbours
+        self.student_stages, self.teacher_stages = student.stages, teacher.stages
+        self.queries = nn.ModuleList(_perceptron(neighbours) for _ in self.student_stages)
+        self.keys = nn.ModuleList(_perceptron(neighbours) for _ in self.teacher_stages)
+        inputs = [map_shape(student, name)[0] for name in self.student_stages]
+        outputs = [map_shape(teacher, name)[0] for name in self.teacher_stages]
+        # One regressor for each pair (l, m), in the order of `product`, as in `loss`.
         self.regressors = nn.ModuleList(_regressor(*pair) for pair in product(inputs, outputs))
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Teacher features the loss needs: all stages."""
-        return self.theirs
+        return self.teacher_stages
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        s = [as_map(student[name]) for name in self.ours]
-        t = [as_map(teacher[name]) for name in self.theirs]
+        s = [as_map(student[name]) for name in self.student_stages]
+        t = [as_map(teacher[name]) for name in self.teacher_stages]
         queries, keys = self._embedded(self.queries, s), self._embedded(self.keys, t)
         errors = [
             _error(regressor, *to_smaller_size(s_l, t_m))

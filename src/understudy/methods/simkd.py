@@ -60,6 +60,7 @@ class SimKD(Method):
         (inputs, *size_s), (outputs, *size_t) = (_last_map(x) for x in (student.shapes, teacher))
         middle = outputs // _checked(factor, outputs)
         height, width = (min(pair) for pair in zip(size_s, size_t, strict=True))
+        # A larger map of the student is pooled before P; a larger one of the teacher in the loss.
         layer = Translator(inputs, outputs, middle, (height, width))
         student.rehead(layer, nn.Linear(outputs, classes))
 
@@ -87,6 +88,7 @@ class SimKD(Method):
         Raises:
             ShapeError: The teacher's classifier does not read the average of its last map.
         """
+        # A property of the architecture: one batch is enough.
         features, _ = next(iter(teacher.batches(augmented=False)))
         if not is_average(features["penultimate"].float(), features[LAST_MAP].float()):
             raise ShapeError(

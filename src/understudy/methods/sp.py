@@ -51,13 +51,14 @@ class SP(Method):
 
     def __init__(self, student: Shapes, teacher: Shapes, *, feature: str | None = None) -> None:
         super().__init__()
-        self.ours, self.theirs = (feature_or_last_stage(x, feature) for x in (student, teacher))
+        self.student_feature = feature_or_last_stage(student, feature)
+        self.teacher_feature = feature_or_last_stage(teacher, feature)
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Teacher features the loss needs: the compared feature."""
-        return (self.theirs,)
+        return (self.teacher_feature,)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        return batch_mean(sp(student[self.ours], teacher[self.theirs]))
+        return batch_mean(sp(student[self.student_feature], teacher[self.teacher_feature]))

@@ -71,5 +71,6 @@ class SRRL(Method):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
+        # The teacher's logits are C t + c already: only h passes the copied classifier.
         h = self.projected(student)["penultimate"]
         return batch_mean(srrl(h, teacher["penultimate"], self.classifier(h), teacher["logits"]))

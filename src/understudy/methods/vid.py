@@ -41,6 +41,7 @@ def vid(
 ) -> Float[Tensor, " batch"]:
     """Compute the negative log density of the teacher's map, averaged over its elements."""
     variance = F.softplus(log_scale) + MIN_VARIANCE
+    # Averaged over positions first, as v is one number per channel.
     error = (mean - teacher).square().mean((2, 3))
     return (error / variance + variance.log()).mean(1) / 2
 

@@ -49,6 +49,7 @@ def calibration_error(
     confidence, predicted = logits.double().softmax(1).max(1)
     gap = (predicted == labels).double() - confidence
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=logits.device)
+    # `bucketize` gives 0 for a confidence of 0, which belongs to the first bin.
     index = (torch.bucketize(confidence, edges) - 1).clamp(0, bins - 1)
     sums = gap.new_zeros(bins).index_add_(0, index, gap)
     return float(sums.abs().sum() / max(len(labels), 1))

@@ -44,6 +44,7 @@ class StageStore:
     def put(self, **tensors: Tensor) -> None:
         """Add finished tensors and write the file atomically."""
         self.tensors |= {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+        # Renaming is atomic: after a crash the file is either the old or the new one.
         partial = self.path.with_suffix(".partial")
         partial.write_bytes(save(self.tensors, {"made_of": json.dumps(self._made_of)}))
         partial.replace(self.path)
