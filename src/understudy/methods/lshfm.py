@@ -11,7 +11,7 @@ anchors the norm. The selective form (default, as published) averages over the i
 teacher classifies correctly. If the dimensions differ, the student gets a linear embedding layer
 before its classifier; it stays, and is folded into the classifier when the student is exported.
 
-The published alignment is a separate run before: `task_weight: 0`,
+The published alignment is a separate, earlier run: `task_weight: 0`,
 `training.only: ["*.embedding.*"]`, `embed: always`; the next run starts from its folder `last`,
 where the layer is not folded yet.
 
