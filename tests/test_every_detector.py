@@ -1,4 +1,4 @@
-"""What every family of detectors must do over any backbone, and with any method on places."""
+"""Contract of every family of detectors over any backbone, with methods on rows at locations."""
 
 from copy import deepcopy
 from typing import Any
@@ -26,11 +26,11 @@ METHODS: dict[str, Any] = {
     "fitnet": 1,
     "kd": 1,
 }
-"""On vectors and logits, for detection as published."""
+"""Methods on vectors and logits, with the published settings for detection."""
 
 
 class Counter(TorchDispatchMode):
-    """How many operations of torch run."""
+    """Count the operations of torch that run."""
 
     counted = 0
 
@@ -47,7 +47,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 def pair(family: str, methods: dict[str, Any]) -> Distiller:
-    """A student and a teacher of different backbones, and so of different widths."""
+    """Wire a student and a teacher of different backbones, and so of different widths."""
     student = detector(family, "timm:test_resnet", seed=1)
     teacher = detector(family, "resnet18", seed=2)
     distiller = wire(student, teacher, methods, task="detection")
@@ -79,7 +79,7 @@ def test_own_losses_and_gradients_are_torchvisions(family: str, backbone: str) -
         assert ours.grad is None or torch.equal(ours.grad, theirs.grad)
 
 
-def test_features_are_what_was_promised(family: str) -> None:
+def test_features_have_the_stated_names_and_shapes(family: str) -> None:
     found = detector(family, "mobilenet_v3_small")
     for training in (True, False):
         seen = found.train(training).observe(scene())
@@ -92,7 +92,7 @@ def test_features_are_what_was_promised(family: str) -> None:
         assert 0 <= seen.batch.labels.min() < seen.batch.labels.max() <= CLASSES
 
 
-def test_a_teacher_at_places_of_its_own_says_what_it_said_there(family: str) -> None:
+def test_at_own_locations_features_are_those_observed(family: str) -> None:
     found = detector(family, "resnet18").eval()
     seen = found.observe(scene())
     again = found.at(seen.locations)
@@ -150,7 +150,7 @@ def test_the_exported_student_is_a_plain_detector(family: str) -> None:
     assert torch.equal(torch.cat([x["labels"] for x in found]) - 1, expected["classes"])
 
 
-def test_what_is_trained_comes_back_with_its_state(family: str) -> None:
+def test_the_state_of_all_that_is_trained_can_be_loaded(family: str) -> None:
     methods = {"lshfm": METHODS["lshl2"], "nd": 1, "pefd": METHODS["pefd"]}
     distiller = pair(family, methods)
     distiller.total(losses_of(distiller)).backward()
@@ -166,12 +166,12 @@ def test_what_is_trained_comes_back_with_its_state(family: str) -> None:
 
 def test_a_teacher_computes_no_more_than_methods_read(family: str) -> None:
     teacher = detector(family, "resnet18").eval()
-    places = teacher.observe(scene()).locations
-    whole = teacher.at(places)
+    locations = teacher.observe(scene()).locations
+    whole = teacher.at(locations)
     for name, x in whole.items():
-        found = teacher.at(places, {name})
+        found = teacher.at(locations, {name})
         assert torch.equal(found[name], x)
-    maps = teacher.at(places, set())
+    maps = teacher.at(locations, set())
     assert not [name for name in maps if name.endswith("penultimate")]
 
 
@@ -190,7 +190,7 @@ def test_a_control_computes_what_torchvision_does(family: str) -> None:
     assert ours.counted == theirs.counted
 
 
-def test_teachers_are_measured_in_the_images_as_their_student_resizes_them(family: str) -> None:
+def test_prepare_sees_images_as_the_student_resizes_them(family: str) -> None:
     student = detector(family, "timm:test_resnet").train()
     key = "size" if family.startswith("ssd") else "min_size"
     same, larger = (

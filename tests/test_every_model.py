@@ -1,4 +1,4 @@
-"""What every network must do, and that foreign ones are understood without help."""
+"""Contract of every network; features of networks of other libraries are found automatically."""
 
 from copy import deepcopy
 
@@ -26,7 +26,7 @@ PARAMETERS = {
     "wrn_40_1": 569_780,
     "wrn_40_2": 2_255_156,
 }
-"""As published, with 100 classes."""
+"""Published number of parameters, with 100 classes."""
 
 _RESNET = [(16, 32, 32), (16, 32, 32), (32, 16, 16), (64, 8, 8), (64,)]
 _X4 = [(32, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (256,)]
@@ -48,11 +48,11 @@ SHAPES = {
     "shufflenetv1": [(24, 32, 32), (240, 16, 16), (480, 8, 8), (960, 4, 4), (960,)],
     "shufflenetv2": [(24, 32, 32), (116, 16, 16), (232, 8, 8), (464, 4, 4), (1024,)],
 }
-"""Stem, stages and penultimate, as published for 32×32 images."""
+"""Published shapes of stem, stages and penultimate for 32×32 images."""
 
 CHEAP = ["mobilenetv2", "resnet8x4", "resnet8", "resnet50", "shufflenetv1", "shufflenetv2"]
 CHEAP += ["vgg8", "wrn_16_1", "wrn_16_2"]
-"""Every family, but not every depth: for what depth cannot change."""
+"""One network of every family, for tests whose result does not depend on depth."""
 
 
 @pytest.fixture(params=models.names())
@@ -62,7 +62,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> None:
-    # Every network recompiles the one function `features`: a few are enough to hit the limit.
+    # All networks share the compiled function `features`, and a few recompilations reach the limit.
     torch._dynamo.reset()
 
 
@@ -89,11 +89,11 @@ def test_published_parameter_count(name: str, count: int) -> None:
 @pytest.mark.parametrize(("name", "shapes"), SHAPES.items())
 def test_published_feature_shapes(name: str, shapes: list[tuple[int, ...]]) -> None:
     network = models.find(name, num_classes=100)
-    asked = ["stem", *stages(network), "penultimate"]
-    assert [network.shapes[key] for key in asked] == shapes
+    names = ["stem", *stages(network), "penultimate"]
+    assert [network.shapes[key] for key in names] == shapes
 
 
-def test_features_are_what_was_promised(name: str) -> None:
+def test_features_have_the_stated_names_and_shapes(name: str) -> None:
     network = models.find(name, num_classes=7)
     assert next(iter(network.shapes)) == "stem"
     assert list(network.shapes)[-2:] == ["penultimate", "logits"]
@@ -161,9 +161,9 @@ def test_plain_network_gives_the_same_logits(
 def test_compiles_as_one_graph(name: str) -> None:
     network = models.find(name, num_classes=7).eval()
     compiled = torch.compile(network.features, fullgraph=True, backend="eager")
-    expected, got = network.features(images(network)), compiled(images(network))
-    assert list(got) == list(expected)
-    assert all(torch.equal(got[key], expected[key]) for key in expected)
+    expected, actual = network.features(images(network)), compiled(images(network))
+    assert list(actual) == list(expected)
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -232,7 +232,9 @@ def test_stages_of_a_wide_residual_network_are_raw_sums() -> None:
         ("shufflenetv1", None, False),
     ],
 )
-def test_new_layers_begin_as_published(name: str, deviation: float | None, zero_bias: bool) -> None:
+def test_new_layers_are_initialised_as_published(
+    name: str, deviation: float | None, zero_bias: bool
+) -> None:
     torch.manual_seed(0)
     network = models.find(name)
     dim = network.shapes.vector("penultimate")
@@ -265,7 +267,7 @@ def test_unknown_option_is_named() -> None:
         models.find("vgg8", options={"widths": [1]})
 
 
-# ---- foreign networks, found out about automatically -----------------------------------------
+# ---- networks of other libraries, whose features are found automatically ---------------------
 
 _SMALL = {"img_size": 64}
 TIMM = {
@@ -334,10 +336,12 @@ FEW = {"torchvision:alexnet": 2}
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_foreign_network_is_understood(name: str) -> None:
-    given = dict(FOREIGN[name])
-    options = dict(given.pop("options", {}))
-    network = models.find(name, num_classes=options.pop("num_classes", 5), options=options, **given)
+def test_features_of_a_foreign_network_are_found(name: str) -> None:
+    arguments = dict(FOREIGN[name])
+    options = dict(arguments.pop("options", {}))
+    network = models.find(
+        name, num_classes=options.pop("num_classes", 5), options=options, **arguments
+    )
     network.eval()
     features = network.features(images(network, batch=2))
     assert next(iter(features)) == "stem"
@@ -345,16 +349,16 @@ def test_foreign_network_is_understood(name: str) -> None:
     assert network.shapes["logits"] == (5,)
     assert network.shapes.vector("penultimate") == network.classifier_weight.shape[1]
 
-    read = features["penultimate"] @ network.classifier_weight.T
-    read = read if network.classifier_bias is None else read + network.classifier_bias
-    assert torch.allclose(read, features["logits"], rtol=1e-4, atol=1e-5) == (
+    logits = features["penultimate"] @ network.classifier_weight.T
+    logits = logits if network.classifier_bias is None else logits + network.classifier_bias
+    assert torch.allclose(logits, features["logits"], rtol=1e-4, atol=1e-5) == (
         name not in NOT_LINEAR
     )
 
-    found = [network.shapes[key] for key in stages(network)]
-    places = [shape[1] * shape[2] if len(shape) == 3 else shape[0] for shape in found]
-    assert len(found) >= FEW.get(name, 3)
-    assert places == sorted(places, reverse=True)
+    shapes = [network.shapes[key] for key in stages(network)]
+    positions = [shape[1] * shape[2] if len(shape) == 3 else shape[0] for shape in shapes]
+    assert len(shapes) >= FEW.get(name, 3)
+    assert positions == sorted(positions, reverse=True)
     assert all(feature.requires_grad for feature in features.values())
     sum((feature + feature.square()).sum() for feature in features.values()).backward()
     gradients = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}

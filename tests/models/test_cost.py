@@ -1,4 +1,4 @@
-"""What networks and their layers cost, against numbers counted by hand."""
+"""Cost of networks and inserted layers, against numbers counted by hand."""
 
 import torch
 
@@ -30,7 +30,7 @@ def test_layers_are_counted_beside_the_student_without_them() -> None:
     assert whole.macs - bare.macs == inner + last
 
 
-def test_the_network_is_left_as_it_is() -> None:
+def test_the_network_is_not_changed() -> None:
     network = models.find("resnet8")
     LetKD.extend(network, network.shapes, places="penultimate", words=8)
     before = {name: x.clone() for name, x in network.state_dict().items()}

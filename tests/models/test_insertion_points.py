@@ -1,4 +1,4 @@
-"""Layers that stay: where they are put, what is deployed, and what is read back."""
+"""Layers inserted into a network: where they are put, deployed and loaded again."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -21,7 +21,7 @@ PUBLISHED = {
     "mobilenetv2": ("groups.5.0", "head", 80, 1280, 2),
     "resnet50": ("stages.3.0", "stages", 2048, 2048, 4),
 }
-"""Locations and shapes of the paper's students and one of its teachers."""
+"""Insertion points and shapes in the paper's students and one of its teachers."""
 
 FOREIGN = {
     "torchvision:resnet18": ("layer4.0", "layer4"),
@@ -41,21 +41,21 @@ def images(side: int = 32, count: int = 2) -> Tensor:
 def extended(name: str = "resnet20", *, words: int = 5, averaged: bool | None = None) -> Network:
     torch.manual_seed(0)
     network = models.find(name, num_classes=4)
-    for place in ("last_stage/first", "penultimate/map"):
-        mean = network.depends_only_on_mean(place) if averaged is None else averaged
-        layer = KDLayer(network.shapes[place][0], words, alpha=0.5, averaged=mean)
-        network.insert(place, layer, {f"scores of {place}": "score"})
+    for feature in ("last_stage/first", "penultimate/map"):
+        mean = network.depends_only_on_mean(feature) if averaged is None else averaged
+        layer = KDLayer(network.shapes[feature][0], words, alpha=0.5, averaged=mean)
+        network.insert(feature, layer, {f"scores of {feature}": "score"})
     return network
 
 
 def warm(network: Network) -> Network:
-    """With running statistics that are not those of the beginning."""
+    """Give norms running statistics that are not the initial ones."""
     network.train().features(images(count=8))
     return network.eval()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_places_are_found(name: str) -> None:
+def test_published_insertion_points_are_found(name: str) -> None:
     network = models.find(name)
     first, last, before, width, side = PUBLISHED[name]
     assert network.taps["last_stage/first"] == first
@@ -67,7 +67,7 @@ def test_published_places_are_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_places_in_foreign_networks_are_found(name: str) -> None:
+def test_insertion_points_of_other_libraries_are_found(name: str) -> None:
     network = models.find(name, num_classes=4, size=64)
     found = tuple(network.taps[key] for key in ("last_stage/first", "penultimate/map"))
     assert found == FOREIGN[name]
@@ -75,13 +75,13 @@ def test_places_in_foreign_networks_are_found(name: str) -> None:
     assert not network.depends_only_on_mean("last_stage/first")
 
 
-def test_a_transformer_has_no_such_places() -> None:
+def test_a_transformer_has_no_insertion_points() -> None:
     small = {"img_size": 32, "patch_size": 8, "depth": 2}
     vit = models.find("timm:vit_tiny_patch16_224", num_classes=4, size=32, options=small)
     assert "penultimate/map" not in vit.shapes
 
 
-def test_what_follows_sees_the_layer_and_its_scores_are_features() -> None:
+def test_later_layers_read_the_inserted_one_and_its_scores_are_features() -> None:
     network = extended("wrn_16_1").eval()
     found = network.features(images())
     assert found["scores of penultimate/map"].shape == (2, 5, 8, 8)
@@ -108,7 +108,7 @@ def test_the_mean_before_the_last_convolution_is_exact(name: str) -> None:
     torch.testing.assert_close(others, gradients, rtol=1e-8, atol=1e-10)
 
 
-def test_a_map_that_is_normed_after_the_average_may_not_be_averaged_if_it_is_bent_before() -> None:
+def test_the_output_may_depend_on_more_than_the_mean_of_an_earlier_map() -> None:
     bent = nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Sequential(nn.Conv2d(4, 6, 3, 2)),
         nn.ReLU(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
@@ -139,7 +139,7 @@ def test_the_plain_network_keeps_the_layers_and_exports_as_one_graph() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet8x4", "wrn_16_1", "shufflenetv2"])
-def test_a_file_of_weights_brings_its_layers_along(name: str, tmp_path: Path) -> None:
+def test_saved_layers_are_inserted_before_weights_are_loaded(name: str, tmp_path: Path) -> None:
     network = warm(extended(name))
     save_file(network.plain().state_dict(), tmp_path / "student.safetensors")
     again = models.find(name, num_classes=4, weights=str(tmp_path / "student.safetensors"))
@@ -147,7 +147,7 @@ def test_a_file_of_weights_brings_its_layers_along(name: str, tmp_path: Path) ->
     assert again.plain().state_dict().keys() == network.plain().state_dict().keys()
 
 
-def test_a_copy_has_layers_and_taps_of_its_own() -> None:
+def test_a_copy_has_its_own_layers_and_taps() -> None:
     network = extended().eval()
     copy = deepcopy(network)
     copy.module.get_submodule(copy.taps["penultimate/map"]).layer.alpha.fill_(9)

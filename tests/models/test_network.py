@@ -1,4 +1,4 @@
-"""The input contract, the dry pass, embedding and deployment of a network."""
+"""Input contract, dry pass, embedding and deployment of a network."""
 
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def test_plain_network_is_a_copy() -> None:
     assert network.features(torch.rand(2, 3, 32, 32)).keys() == network.shapes.keys()
 
 
-def test_classifier_can_be_made_anew() -> None:
+def test_classifier_can_be_reset() -> None:
     network = small()
     network.reset_classifier(9)
     assert network.num_classes == 9
@@ -135,13 +135,13 @@ def test_unknown_interpolation_is_refused() -> None:
 
 
 class Doubled(nn.Module):
-    """Gives every channel twice, on half of the locations."""
+    """Repeat every channel, at a quarter of the locations."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, x], dim=1)[..., ::2, ::2]
 
 
-def test_a_new_head_reads_the_average_of_what_its_layer_gives() -> None:
+def test_a_new_head_reads_the_mean_of_its_layers_output() -> None:
     network, x = small(), torch.rand(2, 3, 32, 32)
     before = network.eval().features(x)
     network.rehead(Doubled(), nn.Linear(16, 7))
@@ -167,7 +167,7 @@ def test_a_new_head_takes_another_networks_classifier_and_no_other_head_does() -
     assert not network.classifier_weight.requires_grad
 
 
-def test_a_new_head_is_refused_where_something_else_lies_between() -> None:
+def test_a_new_head_is_refused_unless_the_classifier_reads_the_mean() -> None:
     network = small()
     network.embed(6)
     with pytest.raises(NetworkError, match="no layer added yet"):

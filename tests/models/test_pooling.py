@@ -1,4 +1,4 @@
-"""The pooling of the last map: of networks that average it by a layer, by a function or by timm."""
+"""Pooling of the last map, in networks that average it by a layer, by a function or by timm."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def test_the_classifier_reads_the_pooled_map(name: str, pool: Pool, images: Tens
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_but_the_pooling_changes(name: str, images: Tensor) -> None:
+def test_only_the_pooling_changes(name: str, images: Tensor) -> None:
     plain, largest = built(name, ""), built(name, "gmp")
     state = largest.module.state_dict()
     assert all(torch.equal(x, state.pop(key)) for key, x in plain.module.state_dict().items())
@@ -71,7 +71,7 @@ def test_the_student_loads_without_understudy(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_of_one_pooling_serve_another(name: str, tmp_path: Path, images: Tensor) -> None:
+def test_weights_load_whatever_the_pooling(name: str, tmp_path: Path, images: Tensor) -> None:
     save_file(built(name, "").module.state_dict(), tmp_path / "weights.safetensors")
     torch.manual_seed(1)
     again = models.find(
@@ -90,11 +90,11 @@ def test_an_embedding_follows_the_pooling(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", ["torchvision:vgg11", "torchvision:densenet121"])
-def test_what_averages_no_last_map_is_refused(name: str) -> None:
+def test_networks_that_average_no_last_map_are_refused(name: str) -> None:
     with pytest.raises(NetworkError, match="no average of a last map"):
         built(name, "gmp")
 
 
-def test_timm_says_which_networks_have_no_such_pooling() -> None:
+def test_networks_that_timm_cannot_pool_so_are_refused() -> None:
     with pytest.raises(NetworkError, match="timm cannot build 'resmlp_12_224'"):
         built("timm:resmlp_12_224", "gwp")

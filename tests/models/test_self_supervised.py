@@ -1,4 +1,4 @@
-"""Self-supervised checkpoints as they are published: names, heads, and teachers without classes."""
+"""Published self-supervised checkpoints: names, heads, and teachers without classes."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def under(prefix: str, state: State) -> State:
 
 
 def other(state: State) -> State:
-    """The second encoder of the checkpoint, which is not the one to read."""
+    """Return the checkpoint's second encoder, which must not be loaded."""
     return {key: torch.full_like(value, 9) for key, value in state.items()}
 
 
@@ -62,12 +62,12 @@ def dino(state: State) -> Any:
 
 
 def dinov2(state: State) -> Any:
-    """A backbone: class token apart from the registers, with a place of its own."""
+    """A backbone whose class token is apart from the registers, with its own position."""
     names = dict(state)
     names["register_tokens"] = names.pop("reg_token")
-    place = torch.full_like(names["cls_token"], 0.5)
-    names["cls_token"] = names["cls_token"] - place
-    names["pos_embed"] = torch.cat([place, names["pos_embed"]], 1)
+    position = torch.full_like(names["cls_token"], 0.5)
+    names["cls_token"] = names["cls_token"] - position
+    names["pos_embed"] = torch.cat([position, names["pos_embed"]], 1)
     return names | {"mask_token": torch.zeros(1, 24)}
 
 
@@ -106,7 +106,7 @@ def made(architecture: tuple[str, dict[str, Any]]) -> nn.Module:
     return module
 
 
-@pytest.mark.filterwarnings("ignore")  # timm speaks while it translates
+@pytest.mark.filterwarnings("ignore")  # timm warns while it converts
 @pytest.mark.parametrize(
     ("architecture", "style"), STYLES, ids=lambda x: x[0] if isinstance(x, tuple) else x.__name__
 )
@@ -136,7 +136,7 @@ def find(style: Callable[[State], Any], tmp_path: Path, **hyper: Any) -> models.
     return models.find(f"timm:{name}", num_classes=5, weights=weights, options=options, **hyper)
 
 
-def test_without_a_word_about_classes_it_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_missing_classifier_is_named(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r"hold no classifier.*num_classes: 0"):
         find(moco_v2, tmp_path, classes_from_weights=True)
 

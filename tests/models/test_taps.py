@@ -1,4 +1,4 @@
-"""Taps on networks that overwrite, repeat or hide what is to be read."""
+"""Taps on networks that overwrite a tensor in place, call a module twice or return no tensor."""
 
 import weakref
 from copy import deepcopy
@@ -64,7 +64,7 @@ def images(batch: int = 2) -> Tensor:
     return torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_what_would_overwrite_a_feature_is_prevented() -> None:
+def test_features_are_not_overwritten_in_place() -> None:
     module = Overwriting().eval()
     with torch.no_grad():
         first = module.conv1(images())
@@ -80,7 +80,7 @@ def test_what_would_overwrite_a_feature_is_prevented() -> None:
     assert module.act1.inplace is False
 
 
-def test_in_place_activations_that_harm_no_tap_stay() -> None:
+def test_in_place_activations_that_overwrite_no_tapped_tensor_stay() -> None:
     network = Network(Overwriting(), input=SMALL, taps={"stem": "act1"})
     assert network.module.act1.inplace is True
 
@@ -108,12 +108,12 @@ def test_penultimate_is_read_before_the_dropout() -> None:
         ("conv1:output", "'module.path:input'"),
     ],
 )
-def test_bad_tap_is_refused_in_words(place: str, words: str) -> None:
+def test_bad_taps_are_refused(place: str, words: str) -> None:
     with pytest.raises(NetworkError, match=words):
         Network(Repeating(), input=SMALL, taps={"mine": place})
 
 
-def test_modules_called_twice_are_no_candidates() -> None:
+def test_modules_called_twice_are_not_tapped_automatically() -> None:
     network = Network(Repeating(), input=SMALL)
     assert "act" not in network.taps.values()
 
@@ -139,7 +139,7 @@ def test_no_tensor_is_kept_after_a_pass() -> None:
     assert all(tap._tensor is None for tap in network._taps.values())
 
 
-def test_copy_has_taps_of_its_own() -> None:
+def test_a_copy_has_its_own_taps() -> None:
     network = Network(Overwriting(), input=SMALL)
     copy = deepcopy(network)
     assert {id(tap) for tap in network._taps.values()}.isdisjoint(map(id, copy._taps.values()))

@@ -1,4 +1,4 @@
-"""Weights from disk: what is read, what is refused, and in which words."""
+"""Weights from disk: files that load, files that are refused, and the messages."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_damaged_and_missing_files_are_refused(file: str, tmp_path: Path) -> Non
         load(small(), tmp_path / file)
 
 
-def test_mismatches_name_the_nearest_cause(tmp_path: Path) -> None:
+def test_mismatches_name_the_likeliest_cause(tmp_path: Path) -> None:
     save_file(small(100).state_dict(), tmp_path / "hundred.safetensors")
     with pytest.raises(NetworkError, match="has 100 classes, 5 were asked for"):
         load(small(), tmp_path / "hundred.safetensors", classifier="fc")

@@ -13,7 +13,7 @@ from understudy.models.network import DEFAULT_SIZE, Network
 
 _REPEATS = 15
 _SECONDS = 0.5
-"""A measurement is repeated until it has taken this long in total, but at least three times."""
+"""Repeats stop once they have taken this long in total, but not before the third."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Networks named by file, by folder and by library."""
+"""Networks of a file, a folder and other libraries."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_function_in_a_file(file: str) -> None:
         ("explained", "fails with"),
     ],
 )
-def test_bad_function_is_refused_in_words(file: str, factory: str, words: str) -> None:
+def test_bad_functions_are_refused(file: str, factory: str, words: str) -> None:
     with pytest.raises(NetworkError, match=words):
         models.find(f"{file}:{factory}", options={"x": 1} if factory == "explained" else {})
     with pytest.raises(NetworkError, match="no Python file"):
@@ -82,8 +82,8 @@ def test_hugging_face_folder(saved: Path) -> None:
     features = network.features(torch.rand(2, 3, 40, 40))
     assert [k for k in features if k.startswith("stage")] == [f"stage{i}" for i in range(1, 5)]
     assert features["stage4"].shape == (2, 17, 16)
-    read = features["penultimate"] @ network.classifier_weight.T + network.classifier_bias
-    torch.testing.assert_close(features["logits"], read)
+    logits = features["penultimate"] @ network.classifier_weight.T + network.classifier_bias
+    torch.testing.assert_close(features["logits"], logits)
     with pytest.raises(NetworkError, match="has 6 classes, 5 were asked for"):
         models.find(f"hf:{saved}", num_classes=5)
     student = models.find(f"hf:{saved}", num_classes=5, reset_classifier=True)
@@ -135,6 +135,6 @@ def test_auxiliary_classifiers_are_left_out() -> None:
     assert not any(key.startswith("aux") for key in network.module.state_dict())
 
 
-def test_no_network_without_classifier_where_it_cannot_be() -> None:
+def test_only_timm_builds_networks_without_classifier() -> None:
     with pytest.raises(NetworkError, match="without a classifier"):
         models.find("resnet20", num_classes=0)

@@ -1,4 +1,4 @@
-"""What is under a detector: networks of torchvision and timm, their weights, and what is frozen."""
+"""Backbones of detectors: networks of torchvision and timm, their weights, frozen stages."""
 
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,13 @@ def find(family: str, **given: Any) -> detection.Detector:
 
 
 def test_a_vgg_is_cut_after_each_pool() -> None:
-    trunk = backbones.build_backbone("vgg11", (4, 8, 16, 32), trainable=3)
-    assert trunk.widths == [128, 256, 512, 512]
-    maps = trunk.body.eval()(torch.rand(1, 3, 64, 64))
+    backbone = backbones.build_backbone("vgg11", (4, 8, 16, 32), trainable=3)
+    assert backbone.widths == [128, 256, 512, 512]
+    maps = backbone.body.eval()(torch.rand(1, 3, 64, 64))
     assert [x.shape[2] for x in maps.values()] == [16, 8, 4, 2]
-    assert all(isinstance(trunk.body[path], nn.MaxPool2d) for path in trunk.stages)
+    assert all(isinstance(backbone.body[path], nn.MaxPool2d) for path in backbone.stages)
     frozen = {
-        name.split(".")[0] for name, p in trunk.body.named_parameters() if not p.requires_grad
+        name.split(".")[0] for name, p in backbone.body.named_parameters() if not p.requires_grad
     }
     assert frozen == {"0", "3"}  # the convolutions before the second pool
 
@@ -63,8 +63,8 @@ def test_a_resnet_freezes_as_torchvisions_does() -> None:
 
 
 def test_stages_of_timm_freeze(tmp_path: Path) -> None:
-    trunk = backbones.build_backbone("timm:test_resnet", (4, 8, 16, 32), trainable=1)
-    trained = {n.split(".")[1] for n, p in trunk.body.named_parameters() if p.requires_grad}
+    backbone = backbones.build_backbone("timm:test_resnet", (4, 8, 16, 32), trainable=1)
+    trained = {n.split(".")[1] for n, p in backbone.body.named_parameters() if p.requires_grad}
     assert trained == {"layer4"}
 
 
@@ -94,7 +94,7 @@ def test_a_backbone_starts_from_a_classifier(name: str, tmp_path: Path) -> None:
         detector("fcos", "mobilenet_v3_small", backbone_weights=str(path))
 
 
-def test_weights_of_a_backbone_go_by_torchvisions_names(
+def test_weights_of_a_backbone_have_torchvisions_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (resnet50() for _ in range(2))
@@ -115,7 +115,7 @@ def test_weights_of_a_backbone_go_by_torchvisions_names(
         detection.find("torchvision:fcos_resnet50_fpn", options={"backbone_weights": "my.pth"})
 
 
-def test_frozen_norms_come_back_with_the_weights(tmp_path: Path) -> None:
+def test_frozen_norms_are_restored_with_the_weights(tmp_path: Path) -> None:
     save_file(resnet18().state_dict(), tmp_path / "backbone.safetensors")
     options = {"backbone": "resnet18", "backbone_weights": str(tmp_path / "backbone.safetensors")}
     first = find("fasterrcnn", num_classes=3, options=options)
@@ -139,7 +139,7 @@ def test_frozen_norms_come_back_with_the_weights(tmp_path: Path) -> None:
         assert torch.equal(mine, theirs)
 
 
-def test_the_docstring_tells_how_to_build_it_again() -> None:
+def test_the_module_of_the_docstring_loads_the_weights() -> None:
     layers, widths = {f"layer{i + 1}": str(i) for i in range(4)}, [64, 128, 256, 512]
     plain = FasterRCNN(BackboneWithFPN(resnet18(), layers, widths, 32), num_classes=CLASSES + 1)
     plain.load_state_dict(detector("fasterrcnn", "resnet18").plain().state_dict())

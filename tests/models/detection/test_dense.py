@@ -1,4 +1,4 @@
-"""RetinaNet and FCOS as they are, read at the patches that their class scores come from."""
+"""RetinaNet and FCOS, unchanged and read at the patches that their class scores come from."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -31,7 +31,7 @@ CLASSES = 3
 
 
 class Pyramid(nn.Module):
-    """Maps of stride 8 and 16, as a backbone with a pyramid gives them."""
+    """A backbone with maps of stride 8 and 16."""
 
     out_channels = WIDTH
 
@@ -82,7 +82,7 @@ MAKERS = pytest.mark.parametrize("make", [retinanet, retinanet_v2, fcos])
 
 
 def scenes(*counts: int) -> Batch:
-    """Images of noise with so many boxes each."""
+    """Return images of noise with the given numbers of boxes."""
     torch.manual_seed(3)
     sizes = torch.tensor([[64, 72], [56, 64], [64, 64]])[: len(counts)]
     images = torch.zeros(len(counts), 3, 64, 72)
@@ -104,7 +104,7 @@ def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
 
 def retrained(module: nn.Module) -> nn.Module:
-    """The same with weights that tell locations apart: those of torchvision begin all but zero."""
+    """Initialise the head so that locations differ: torchvision's weights start near zero."""
     torch.manual_seed(8)
     for name, x in module.head.classification_head.named_parameters():
         if name.endswith("weight") and x.dim() == 4:
@@ -178,14 +178,14 @@ def test_a_teacher_reads_the_same_places_as_its_student(make: Callable[[], nn.Mo
 @MAKERS
 def test_a_teacher_computes_neither_boxes_nor_anchors(make: Callable[[], nn.Module]) -> None:
     student, teacher = (DenseDetector(seeded(make, seed)) for seed in (0, 1))
-    places = student.train().observe(scenes(2, 1)).locations
+    locations = student.train().observe(scenes(2, 1)).locations
     teacher.eval()
     teacher.module.head.regression_head = teacher.module.anchor_generator = None
-    assert len(teacher.at(places)["logits"]) == len(places)
+    assert len(teacher.at(locations)["logits"]) == len(locations)
 
 
 @MAKERS
-def test_in_evaluation_rows_are_where_training_would_look(
+def test_evaluation_has_the_rows_of_training(
     make: Callable[[], nn.Module],
 ) -> None:
     network, batch = DenseDetector(retrained(seeded(make))), scenes(2, 0, 1)
@@ -197,7 +197,7 @@ def test_in_evaluation_rows_are_where_training_would_look(
         torch.testing.assert_close(sampled.features[name], rows)
 
 
-def test_a_patch_is_what_unfold_gives() -> None:
+def test_patches_equal_those_of_unfold() -> None:
     torch.manual_seed(0)
     maps = [torch.randn(2, 3, 4, 5), torch.randn(2, 3, 1, 2)]
     kept = torch.rand(2, 22) < 0.5
@@ -254,7 +254,7 @@ def test_a_location_is_of_the_class_it_overlaps_most() -> None:
 
 
 @MAKERS
-def test_labels_are_of_the_objects_that_are_there(make: Callable[[], nn.Module]) -> None:
+def test_labels_are_those_of_the_images_objects(make: Callable[[], nn.Module]) -> None:
     batch = scenes(3, 0)
     network = DenseDetector(seeded(make), mask="balanced").train()
     labels = network.observe(batch).batch.labels
@@ -278,10 +278,10 @@ def test_a_recipe_chooses_the_mask() -> None:
 
 
 def trained_by_hashes_alone(clip: float, steps: int) -> Iterator[tuple[float, float]]:
-    """Whole and class loss of each step, at a rate that is far too high.
+    """Yield total and class loss of each step, at a learning rate that is far too high.
 
-    The class scores begin as torchvision's do, above a tower whose features are as long as the
-    teacher's: what a tower comes to in the course of training.
+    The class scores start as torchvision's do, behind a tower whose features have the norm of the
+    teacher's, as they do in the course of training.
     """
     teacher = (
         DenseDetector(retrained(seeded(lambda: retinanet(48), 4))).eval().requires_grad_(False)
@@ -305,11 +305,11 @@ def trained_by_hashes_alone(clip: float, steps: int) -> Iterator[tuple[float, fl
         yield loss.item(), seen.losses["task/classification"].item()
 
 
-def test_hashes_alone_end_training_without_a_clip() -> None:
+def test_the_hash_loss_alone_diverges_without_a_clip() -> None:
     assert any(loss > 1e6 for loss, _ in trained_by_hashes_alone(clip=1e30, steps=40))
 
 
-def test_hashes_alone_train_with_the_clip_of_the_recipe() -> None:
+def test_the_hash_loss_alone_trains_with_the_clip_of_the_recipe() -> None:
     wanted = Recipe.load("voc0712/lsh/retinanet_resnet101_resnet50")
     assert wanted.training.clip is not None
     losses = list(trained_by_hashes_alone(wanted.training.clip, steps=200))
@@ -318,7 +318,7 @@ def test_hashes_alone_train_with_the_clip_of_the_recipe() -> None:
 
 
 @MAKERS
-def test_background_is_never_found(make: Callable[[], nn.Module]) -> None:
+def test_background_is_never_detected(make: Callable[[], nn.Module]) -> None:
     network = DenseDetector(retrained(seeded(make))).eval()
     network.module.score_thresh = 0.0
     (found, *_) = network.module(inputs(scenes(2))[0])
@@ -330,11 +330,11 @@ def test_background_is_never_found(make: Callable[[], nn.Module]) -> None:
 
 def test_teachers_of_other_strides_are_refused() -> None:
     student, teacher = (DenseDetector(seeded(retinanet)) for _ in range(2))
-    places = student.train().observe(scenes(1)).locations
-    assert isinstance(places, DenseLocations)
+    locations = student.train().observe(scenes(1)).locations
+    assert isinstance(locations, DenseLocations)
     teacher.module.backbone.next.stride = (4, 4)
     with pytest.raises(NetworkError, match="strides of the student's"):
-        teacher.eval().at(places)
+        teacher.eval().at(locations)
 
 
 def test_other_scores_than_a_convolution_of_three_are_refused() -> None:

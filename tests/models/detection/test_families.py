@@ -1,4 +1,4 @@
-"""Detectors by name, their options, weights and classes."""
+"""Detectors by name: options, weights and classes."""
 
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,9 @@ def test_names() -> None:
 
 
 def test_masks_are_refused_in_a_module_too() -> None:
-    trunk = BackboneWithFPN(resnet18(), {"layer4": "0"}, [512], 8)
+    backbone = BackboneWithFPN(resnet18(), {"layer4": "0"}, [512], 8)
     with pytest.raises(NetworkError, match="masks and keypoints are not distilled"):
-        detection.wrap(MaskRCNN(trunk, 3))
+        detection.wrap(MaskRCNN(backbone, 3))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_wrong_options_are_named(family: str, options: dict[str, Any], message: 
         detection.find(family, num_classes=3, options={"backbone": "resnet18", **options})
 
 
-def test_torchvisions_names_take_its_keywords() -> None:
+def test_torchvisions_detectors_take_its_keywords() -> None:
     name = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
     found = detection.find(name, num_classes=3, options={"min_size": 64, "max_size": 96})
     assert found.num_classes == 3
@@ -168,7 +168,7 @@ def test_weights_of_other_classes(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", sorted(OPTIONS))
-def test_columns_of_coco_that_mean_nothing_are_left_out(family: str, tmp_path: Path) -> None:
+def test_columns_of_coco_without_a_class_are_removed(family: str, tmp_path: Path) -> None:
     whole = find(family)
     assert whole.num_classes == 90
     torch.save(whole.plain().state_dict(), tmp_path / "coco.pth")
@@ -184,7 +184,7 @@ def test_columns_of_coco_that_mean_nothing_are_left_out(family: str, tmp_path: P
     assert cut.outputs(scene()).keys() == {"boxes", "scores", "classes", "image"}
 
 
-def test_what_torchvision_trained_on_coco_comes_from_its_cache(
+def test_torchvisions_weights_for_coco_are_loaded_from_its_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, small = "torchvision:ssdlite320_mobilenet_v3_large", {"detections_per_img": 5}
@@ -223,7 +223,7 @@ def test_a_detector_takes_no_input_contract() -> None:
         networks.teacher(wanted, ("a", "b"), tasks.find("detection"), view_size=64)
 
 
-def test_only_torchvisions_own_are_pretrained() -> None:
+def test_families_have_no_pretrained_weights() -> None:
     with pytest.raises(NetworkError, match="backbone_weights"):
         find("fcos", num_classes=3, weights="pretrained")
 
@@ -250,7 +250,7 @@ def test_reviewkd_compares_the_maps_of_a_pyramid() -> None:
     assert all(p.grad is not None for p in method.parameters())
 
 
-def test_detectors_of_different_kinds_do_not_meet() -> None:
+def test_student_and_teacher_of_different_classes_are_refused() -> None:
     with pytest.raises(NetworkError, match="at different places in an image"):
         wire(
             detector("fcos", "resnet18"),

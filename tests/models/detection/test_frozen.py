@@ -1,4 +1,4 @@
-"""A frozen detector gives what the detector gives: norms folded, boxes pooled by one look-up."""
+"""A frozen copy equals the detector: norms folded, boxes pooled by one look-up."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ SIDE = 96
 
 
 def boxes(count: int, *, side: float) -> Tensor:
-    """Of all sizes and shapes; some beyond the border, some without any area."""
+    """Return boxes of all sizes and shapes; some beyond the border, some without area."""
     corner = torch.rand(count, 2) * 1.2 * side - 0.1 * side
     extent = torch.rand(count, 2) ** 3 * side
     extent[::7] = 0
@@ -73,7 +73,7 @@ def test_boxes_of_a_diverged_student_read_nothing() -> None:
 
 
 def with_statistics(module: nn.Module) -> nn.Module:
-    """Norms as a trained network has them: none of them does nothing."""
+    """Give norms statistics as in a trained network, so that none is the identity."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d | FrozenBatchNorm2d):
             part.weight.data.uniform_(0.3, 0.6)
@@ -129,19 +129,19 @@ def scene() -> Batch:
     return Batch.of(images, [{"boxes": truth, "labels": torch.tensor([1, 3])}] * 2)
 
 
-def test_what_a_frozen_detector_gives_differs_by_rounding_alone(detector: Detector) -> None:
+def test_a_frozen_copy_differs_by_rounding_only(detector: Detector) -> None:
     before, state = digest(detector.module), set(detector.state_dict())
-    places = detector.observe(scene()).locations
-    assert places is not None
+    locations = detector.observe(scene()).locations
+    assert locations is not None
     with torch.no_grad():
-        expected, found = detector.at(places), detector.frozen_reader(None)(places)
+        expected, found = detector.at(locations), detector.frozen_reader(None)(locations)
     assert found.keys() == expected.keys()
     for name, right in expected.items():
         torch.testing.assert_close(found[name], right, rtol=1e-4, atol=1e-4 * float(right.std()))
     assert (digest(detector.module), set(detector.state_dict())) == (before, state)
 
 
-def test_nothing_is_left_to_normalise(detector: Detector) -> None:
+def test_no_norm_is_left(detector: Detector) -> None:
     kinds = {type(part) for part in frozen_copy(detector.module.backbone, None).modules()}
     assert not kinds & {FrozenBatchNorm2d, nn.BatchNorm2d}
     assert {type(part) for part in detector.module.backbone.modules()} & {
@@ -150,14 +150,14 @@ def test_nothing_is_left_to_normalise(detector: Detector) -> None:
     }
 
 
-def test_bfloat16_turns_a_row_by_no_more_than_autocast_does(detector: Detector) -> None:
-    places = detector.observe(scene()).locations
-    assert places is not None
+def test_bfloat16_changes_directions_no_more_than_autocast_does(detector: Detector) -> None:
+    locations = detector.observe(scene()).locations
+    assert locations is not None
     with torch.no_grad():
-        expected = detector.at(places)["penultimate"]
+        expected = detector.at(locations)["penultimate"]
         with torch.autocast("cpu", torch.bfloat16):
-            usual = detector.at(places)["penultimate"]
-            found = detector.frozen_reader(torch.bfloat16)(places)["penultimate"]
+            usual = detector.at(locations)["penultimate"]
+            found = detector.frozen_reader(torch.bfloat16)(locations)["penultimate"]
     assert found.dtype == usual.dtype == torch.bfloat16
     turned, allowed = (1 - cosine_similarity(x.float(), expected).mean() for x in (found, usual))
     assert turned < 2 * allowed + 1e-5
@@ -176,19 +176,19 @@ def test_an_output_that_is_read_elsewhere_is_not_folded() -> None:
 def test_a_fixed_teacher_keeps_its_state_and_reads_where_its_weights_are() -> None:
     teacher = Teacher(made("BatchNorm2d"))
     state = set(teacher.state_dict())
-    places = teacher.observe_for_prepare(scene(), teacher.network).locations
-    assert places is not None
-    right = teacher.at(places)["penultimate"]
+    locations = teacher.observe_for_prepare(scene(), teacher.network).locations
+    assert locations is not None
+    right = teacher.at(locations)["penultimate"]
     teacher.fix(torch.bfloat16)
-    low = teacher.at(places)["penultimate"]
+    low = teacher.at(locations)["penultimate"]
     assert low.dtype == torch.bfloat16
     assert cosine_similarity(low.float(), right).min() > 0.99
     assert set(teacher.state_dict()) == state
     assert {p.dtype for p in teacher.parameters()} == {torch.float32}
-    # Whoever changes weights after all says so by settling once more.
+    # Code that changes weights nevertheless calls `fix` again.
     nn.init.zeros_(teacher.network.module.roi_heads.box_head.fc7.weight)  # type: ignore[union-attr]
     teacher.fix(None)
-    assert teacher.at(places)["penultimate"].count_nonzero() < right.count_nonzero()
+    assert teacher.at(locations)["penultimate"].count_nonzero() < right.count_nonzero()
 
 
 def test_beside_a_student_in_fp32_the_teacher_takes_the_fastest(

@@ -1,4 +1,4 @@
-"""SSD and SSDlite: every level is a group of places of its own."""
+"""SSD and SSDlite: every level is a group of locations."""
 
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,8 @@ def test_labels_of_a_level_are_those_of_the_matched_boxes() -> None:
         height, width = x.shape[2:]
         labels = seen.batch.labels[start : start + 2 * height * width].view(2, height, width)
         start += labels.numel()
-        there = {i: set(labels[i].flatten().tolist()) - {0} for i in range(2)}
-        assert all(there[i] <= set(targets[i]["labels"].tolist()) for i in range(2)), level
+        classes = {i: set(labels[i].flatten().tolist()) - {0} for i in range(2)}
+        assert all(classes[i] <= set(targets[i]["labels"].tolist()) for i in range(2)), level
     assert start == len(seen.batch)
     # Every object is matched to its best box at least.
     for i, each in enumerate(targets):
@@ -105,8 +105,8 @@ def test_an_embedding_folds_into_the_scores(family: str, tmp_path: Path) -> None
     plain = detection.wrap(found.plain()).eval()
     again = plain.at(seen.locations)
     for level in found.shapes.groups:
-        part, rows = found.group(level), seen.features[f"{level}/penultimate"]
-        logits = rows @ part.classifier_weight.T + part.classifier_bias
+        group, rows = found.group(level), seen.features[f"{level}/penultimate"]
+        logits = rows @ group.classifier_weight.T + group.classifier_bias
         expected = seen.features[f"{level}/logits"]
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(again[f"{level}/logits"], expected, rtol=1e-4, atol=1e-4)
@@ -120,7 +120,7 @@ def test_an_embedding_folds_into_the_scores(family: str, tmp_path: Path) -> None
     assert restored.shapes["level1/penultimate"] == (24,)
 
 
-def test_maps_of_other_sizes_do_not_meet() -> None:
+def test_a_teacher_with_maps_of_other_sizes_is_refused() -> None:
     seen = detector("ssdlite", "resnet18").observe(scene())
     other = detection.find("torchvision:ssdlite320_mobilenet_v3_large", num_classes=3).eval()
     with pytest.raises(NetworkError, match=r"have 4 x 4, 2 x 2, 1 x 1, .* of the student's"):
