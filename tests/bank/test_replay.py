@@ -243,9 +243,9 @@ def test_the_time_of_the_live_teacher_is_known(tiny: Recipe, tmp_path: Path) -> 
 def test_an_fp16_bank_changes_less_than_another_memory_layout(tiny: Recipe, tmp_path: Path) -> None:
     """After 30 steps of a network with batch normalisation, which enlarges every difference."""
     taught = {
-        "student": {"name": "resnet8"},
+        "student": "resnet8",
         "data.images": 192,
-        "training": {"epochs": 5, "batch": 32, "lr": 0.01, "channels_last": False},
+        "training": {"epochs": 5, "lr": 0.01, "schedule": "step", "channels_last": False},
     }
     base = Recipe.load(tiny, taught)
     exact = _weights(base)
