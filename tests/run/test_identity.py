@@ -69,7 +69,7 @@ def test_from_files_decoded_by_any_number_of_workers(wanted: Recipe, tmp_path: P
             pixels = random.integers(0, 256, (36, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / split / f"{i}.png")
     data = {"source": "folder", "root": str(tmp_path / "images"), "size": 32}
-    changes = {"task": "none", "data": data | {"augment": "resized_crop"}}
+    changes = {"task": "none", "data": data | {"augment": "resized_crop", "images": None}}
     here, there = (
         train(
             Recipe.load(wanted, changes | {"data.workers": workers}),
