@@ -20,6 +20,7 @@ from torch.nn.functional import cosine_similarity
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
+from understudy.models.detection.boxhead import BoxHead, Proposals
 
 from benchmarks import clock
 from understudy import wire
@@ -27,7 +28,6 @@ from understudy.batch import Batch
 from understudy.config import recipe
 from understudy.distillation.distiller import Distiller
 from understudy.models.detection._frozen import frozen
-from understudy.models.detection.boxhead import BoxHead, Proposals
 from understudy.training.devices import resolve
 
 STUDENT, TEACHER = "resnet50", "resnet101"
