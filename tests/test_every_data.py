@@ -170,13 +170,3 @@ def test_missing_root_is_one_sentence(name: str) -> None:
 def test_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(NameNotFound, match="did you mean 'cifar100'"):
         data.find("cifar-100")
-
-
-def test_fashion_is_balanced_and_padded() -> None:
-    for split, per_class in (("train", 1000), ("test", 250)):
-        source = data.find("fashion").load("", split)  # type: ignore[arg-type]
-        assert torch.bincount(source.labels).tolist() == [per_class] * 10
-        assert source.pixels is not None
-        assert not source.pixels[:, :, :2].any()
-        assert source.pixels[:, :, 2:30].any()
-        assert torch.equal(source.pixels[:, 0], source.pixels[:, 2])

@@ -117,6 +117,13 @@ def test_every_batch_has_its_share_of_labelled_images(
         assert part.max() - part.min() <= 1
 
 
+def test_a_labelled_share_counts_images_not_classes() -> None:
+    labels = (torch.rand(60, 7) < 0.4).long()
+    labels[20:] = UNLABELLED
+    index, _ = loader(60, labels=labels, labelled_share=0.5).epoch_order(0)
+    assert (index < 20).view(-1, 8).sum(1).tolist() == [4] * 8
+
+
 def test_repeated_images_never_show_a_view_twice_in_training() -> None:
     labels = torch.full((40,), UNLABELLED)
     labels[:3] = 1

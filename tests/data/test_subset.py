@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from understudy.batch import UNLABELLED
 from understudy.data import MemorySource, Source
-from understudy.data.subset import class_balanced, split
+from understudy.data.subset import Subset, class_balanced, split
 from understudy.errors import DataError
 
 
@@ -90,3 +90,54 @@ def test_choice_and_split_follow_the_seed() -> None:
 def test_useless_shares_are_refused(share: float) -> None:
     with pytest.raises(DataError, match=r"choose a data\.validation between 0 and 1"):
         split(source(), share, seed=0)
+
+
+def several(images: int = 60, seed: int = 0) -> MemorySource:
+    """Images with some of seven classes each, rare ones among them."""
+    random = torch.rand(images, 7, generator=torch.Generator().manual_seed(seed))
+    labels = (random < torch.tensor([0.04, 0.06, 0.1, 0.2, 0.3, 0.5, 0.9])).long()
+    labels[::9, 6] = UNLABELLED
+    pixels = torch.zeros(images, 3, 2, 2, dtype=torch.uint8)
+    return MemorySource(pixels, labels, tuple("abcdefg"))
+
+
+def kept(part: Source) -> list[int]:
+    assert isinstance(part, Subset)
+    return part.index.tolist()
+
+
+@given(images=st.integers(1, 50), seed=st.integers(0, 99))
+def test_some_images_lie_in_more(images: int, seed: int) -> None:
+    small, large = (class_balanced(several(), images=n, seed=seed) for n in (images, images + 9))
+    assert len(small) == images
+    assert set(kept(small)) < set(kept(large))
+    assert torch.equal(small.labels, several().labels[small.index])  # type: ignore[attr-defined]
+
+
+def test_some_labels_are_hidden_image_by_image() -> None:
+    part = class_balanced(several(), labels=20, seed=0)
+    assert len(part) == 60
+    assert int(part.labelled.sum()) == 20
+    assert torch.equal(part.labels[part.labelled], several().labels[part.labelled])
+    for asked in ({"images": 61}, {"labels": 61}):
+        with pytest.raises(DataError, match="61 images are requested, but there are only 60"):
+            class_balanced(several(), seed=0, **asked)
+
+
+@given(share=st.floats(0.15, 0.8), seed=st.integers(0, 99))
+def test_every_class_is_in_both_parts(share: float, seed: int) -> None:
+    whole = several(seed=seed)
+    train, held = split(whole, share, seed=seed)
+    assert sorted(kept(train) + kept(held)) == list(range(60))
+    assert abs(len(held) - share * 60) <= 8
+    counts = [(each.labels == 1).sum(0) for each in (whole, train, held)]
+    for all_, ours, theirs in zip(*(each.tolist() for each in counts), strict=True):
+        assert all_ < 2 or (ours >= 1 and theirs >= 1)
+    assert kept(held) == kept(split(whole, share, seed=seed)[1])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.001, -1.0])
+def test_useless_shares_of_several_classes_are_refused(share: float) -> None:
+    alike = MemorySource(torch.zeros(20, 3, 2, 2, dtype=torch.uint8), torch.zeros(20, 7).long(), ())
+    with pytest.raises(DataError, match=r"choose a data\.validation between 0 and 1"):
+        split(alike, share, seed=0)
