@@ -197,9 +197,11 @@ class Loader:
         )
 
     def _share(self, x: Int64[Tensor, " images"], b: int) -> Int64[Tensor, " share"]:
+        """Return this process's rows of batch `b`."""
         return x[b * self.batch : (b + 1) * self.batch][self.rank :: self.world]
 
     def _micro_batches(self, index: Tensor, view: Tensor, b: int) -> list[Pairs]:
+        """Return the pairs of batch `b` for this process, one per micro-batch."""
         index, view = (x[b * self.batch : (b + 1) * self.batch] for x in (index, view))
         return [(index[rows], view[rows]) for rows in self._rows(len(index))]
 
@@ -239,6 +241,7 @@ class Loader:
         return list(zip(torch.split(index, sizes), numbers, strict=True))
 
     def _responses(self, requests: Sequence[_Request]) -> Iterable[_Response]:
+        """Answer requests in order: in this process, or in worker processes if there are any."""
         dataset = _ViewDataset(self.views.show)
         if self.workers == 0 or isinstance(self.views, MemoryViews):
             return map(dataset.__getitem__, requests)

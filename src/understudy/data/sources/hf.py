@@ -175,6 +175,7 @@ def _check(rows: Any, column: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, s
 
 
 def _result(image: Mapping[str, Any]) -> dict[str, Any]:
+    """Return height and width of an encoded image, or the reason why it cannot be decoded."""
     try:
         height, width = _decoded(image).shape[1:]
     except DataError as error:
