@@ -100,6 +100,7 @@ class Bank:
                 or read-only.
         """
         encoded = self._encoded(features)
+        # What comes back is checked, not what was given: 70,000 is finite, but not in fp16.
         if not all(x.isfinite().all() for x in self.decoded(encoded).values()):
             raise BankError(
                 f"The teacher gave a NaN, or a number beyond {self.contract.dtype}: check its "
@@ -167,6 +168,7 @@ class Resident:
         self._bank, contract = bank, bank.contract
         shape = contract.records, contract.record_bytes
         self._records = torch.empty(shape, dtype=torch.uint8, device=device)
+        # View by view: a whole bank may not fit into the memory of the host.
         for view in range(contract.num_views):
             first = view * contract.num_images
             records = bank.encoded_view(view).to(device)

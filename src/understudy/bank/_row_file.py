@@ -90,6 +90,7 @@ class RowFile:
         stops = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
         for start, stop in zip(starts, stops, strict=True):
             data = content[start:stop].data.cast("B")
+            # A short write is how a disk that becomes full shows itself.
             if os.pwrite(self._file, data, int(rows[start]) * content[0].nbytes) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

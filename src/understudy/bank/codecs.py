@@ -81,6 +81,7 @@ class Int8Codec(Codec):
     def encode(self, x: Float[Tensor, "batch width"]) -> Rows:
         """Encode rows; a row of zeros stays zero."""
         scale = x.float().abs().amax(1, keepdim=True) / 127
+        # Rows of zeros: 0 / tiny is 0, where 0 / 0 would be NaN.
         levels = (x / scale.clamp_min(torch.finfo(torch.float32).tiny)).round().to(torch.int8)
         return _padded(torch.cat([_bytes(scale), _bytes(levels)], dim=1), self.bytes)
 
@@ -98,6 +99,7 @@ class TopLogitsCodec(Codec):
         super().__init__(width)
         self.kept = kept
         self.values = FloatCodec(kept, dtype)
+        # int16 halves the indices, and fits for ImageNet's 1000 and even 21,841 classes.
         self.class_dtype = torch.int16 if width <= torch.iinfo(torch.int16).max else torch.int32
 
     @property
@@ -115,6 +117,7 @@ class TopLogitsCodec(Codec):
     def decode(self, rows: Rows) -> Float[Tensor, "batch width"]:
         """Decode rows, to float32."""
         rest, values, classes = rows.tensor_split([4, 4 + self.values.bytes], dim=1)
+        # Evenly over the n − k others, so that their probabilities sum to what they had.
         other_logit = rest.view(torch.float32) - log(self.width - self.kept)
         index = classes.view(self.class_dtype)[:, : self.kept].long()
         logits = other_logit.expand(-1, self.width)

@@ -120,6 +120,7 @@ class Replay:
         """Return the teacher's features, and codes if there are any, on the device of the batch."""
         index, view = batch.index.cpu(), batch.view.cpu()
         number = bank_number(self.views, index, view)
+        # Beyond `bank.views` of an image, the teacher runs and nothing is stored.
         if not self._in_range(number):
             return self._live(batch)
         missing = ~self.bank.has(index, number)
@@ -178,6 +179,7 @@ class Replay:
     def _live(self, batch: Batch) -> Features:
         started = time.perf_counter()
         features: Features = self.teacher(batch)
+        # A GPU returns before it has computed, and `seconds` counts its work.
         if batch.images.is_cuda:
             torch.cuda.synchronize(batch.images.device)
         self.seconds += time.perf_counter() - started

@@ -54,17 +54,17 @@ class Teacher(nn.Module):
         self.network = network.requires_grad_(False).eval()
         self.precision: torch.dtype | None = None
         self._reader: FeatureReader | None = None
-        self._fixed = False
+        self._frozen = False
 
-    def fix(self, precision: torch.dtype | None) -> None:
-        """Fix the precision, the weights and the device, so that `at` may use a faster copy.
+    def freeze(self, precision: torch.dtype | None) -> None:
+        """Freeze the precision, the weights and the device, so that `at` may use a faster copy.
 
         Moving the teacher or changing its weights afterwards has no effect on that copy.
 
         Args:
             precision: Dtype of the forward pass; None for that of the weights.
         """
-        self.precision, self._reader, self._fixed = precision, None, True
+        self.precision, self._reader, self._frozen = precision, None, True
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode when the module around it is switched to training."""
@@ -83,8 +83,8 @@ class Teacher(nn.Module):
         with self._autocast(next(self.parameters()).device.type):
             if self._reader is None:
                 network = self.network
-                # Inside the autocast: folded weights are rounded as those of the network would be.
-                self._reader = network.frozen_reader(self.precision) if self._fixed else network.at
+                # Not before it is read: teachers of whole images never need the copy.
+                self._reader = network.frozen_reader(self.precision) if self._frozen else network.at
             return self._reader(locations, reads)
 
     @torch.no_grad()
@@ -138,6 +138,7 @@ class Trainable(nn.Module):
             teacher: Features of the teacher; or the teacher, to be read where the student looks.
         """
         with span("forward/student"):
+            # Without methods nothing is compared, and a detector need not record its features.
             student = (
                 self.student.observe(batch)
                 if self.methods
@@ -147,6 +148,7 @@ class Trainable(nn.Module):
         losses = dict(student.losses) if task_loss is None else {"task": task_loss}
         if isinstance(teacher, Teacher) and student.locations is not None:
             with span("forward/teacher"):
+                # Only now: a detector samples its locations during its own forward pass.
                 reads = self.reads
                 teacher = _only(teacher.at(student.locations, reads), reads)
         assert not isinstance(teacher, Teacher)
@@ -290,6 +292,7 @@ class _TrainingOutputs(TeacherOutputs):
     def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
         device = next(self._teacher.parameters()).device
         for batch in self._batches(augmented):
+            # By the distiller: with a bank, the features that are measured are stored for training.
             batch = batch.to(device, torch.contiguous_format)
             teacher = self._distiller.observe(batch)
             if isinstance(teacher, Teacher):
@@ -337,4 +340,5 @@ def _as_batch(item: Any) -> Batch:
 
 
 def _length(loader: Any) -> int:
+    # A DataLoader has the length of its batches; the images are in its data set.
     return len(loader.dataset if hasattr(loader, "dataset") else loader)

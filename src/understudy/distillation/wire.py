@@ -114,14 +114,16 @@ def _build(
         with seeded(seed + 2):
             for extendable, shapes in _pairs(student, teacher):
                 kind.extend(extendable, shapes, **hyper_parameters)
+    # Last of what changes the student: `extend` may have asked for the teacher's classifier.
     student.copy_classifier(teacher)
+    # The task decides how logits are read, whatever the networks were trained for.
     ours, theirs = (
         network.shapes if task.exclusive_classes else network.shapes.independent()
         for network in (student, teacher)
     )
     built: dict[str, Method] = {}
     for label, (kind, hyper_parameters) in specs.items():
-        # Seeded one by one: what a method draws does not depend on its neighbours.
+        # Seeded one by one: what a method draws must not depend on its neighbours.
         with seeded(seed + 1):
             built[label] = _method(kind, ours, theirs, hyper_parameters)
     return built
@@ -181,6 +183,7 @@ def _method_class(
 
 def _weight(label: str, value: Any) -> Weight:
     fields = dict(value) if isinstance(value, Mapping) else {"value": value}
+    # Not `isinstance`: True and False are instances of int.
     numbers = all(type(x) in (int, float) and x >= 0 for x in fields.values())
     known = {"value", "warmup_epochs", "warmup_counts_from"}
     if not numbers or "value" not in fields or fields.keys() - known:

@@ -23,6 +23,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     payload = buffer.getvalue()
     current, previous = folder / "state.ckpt", folder / "previous.ckpt"
+    # Kept: should the new file get damaged, training can continue from the one before.
     try:
         if current.is_file():
             current.replace(previous)
@@ -59,5 +60,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     payload, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
         return None
+    # Tensors and plain values alone: loading a file must not run code.
     state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     return state

@@ -68,6 +68,7 @@ class CudaGraphs:
         self._views, self._labels = loader.views.to(device), loader.labels.to(device)
         self._order = torch.zeros(2, len(loader) * loader.batch, dtype=torch.int64, device=device)
         self._lrs = torch.zeros(len(loader), device=device)
+        # A graph reads these addresses at every launch: from now on they are only filled.
         self._lr, self._step = self._lrs[0].clone(), self._order.new_zeros(())
         self._weights: dict[str, Float[Tensor, ""]] = {}
         self._sums = torch.zeros(0, dtype=torch.float64, device=device)
@@ -107,6 +108,7 @@ class CudaGraphs:
         """Yield the images of a step, and the steps, of every launch."""
         full, rest = divmod(images, self._loader.batch)
         while start < full:
+            # Single steps at the end, instead of a graph for every number of steps left.
             count = STEPS if full - start >= STEPS else 1
             yield self._loader.batch, count
             start += count
@@ -126,11 +128,13 @@ class CudaGraphs:
     def _capture(self, size: int, count: int) -> torch.cuda.CUDAGraph:
         # A gradient's node that a reference cycle keeps alive belongs to the stream it was made on.
         gc.collect()
+        # A tensor: a Python number would be captured with its present value.
         for group in self._optimizer.param_groups:
             group["lr"] = self._lr
         step, sums = self._step.clone(), self._sums.clone()
         before = [x.clone() for x in self._state()]
         fresh = not self._optimizer.state
+        # CUDA demands a stream of its own for warm-up and capture.
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         # Kernels are chosen by trying them, once: shapes never change in a graph.
@@ -176,6 +180,7 @@ class CudaGraphs:
         self._lr.copy_(self._lrs.index_select(0, self._step.reshape(1)).squeeze())
         self._update()
         self._add(losses, total)
+        # For the next step of the same launch.
         self._step.add_(1)
 
     def _add(self, losses: Losses, total: Tensor) -> None:

@@ -62,8 +62,9 @@ class ComputeSettings:
             hardware.keep_memory()
         distiller.to(device=torch.device(self.device))
         distiller.to(memory_format=self.memory_format)
+        # Last: once frozen, the teacher may be read from a copy that no longer moves.
         if distiller.teacher is not None:
-            distiller.teacher.fix(self.teacher_dtype)
+            distiller.teacher.freeze(self.teacher_dtype)
 
     def __str__(self) -> str:
         differ = self.teacher_precision != self.precision
@@ -159,6 +160,7 @@ def share_measured(trainable: Trainable) -> None:
         for name, buffer in method.named_buffers(recurse=False)
     }
     broadcast(list(measured.values()))
+    # The one way that torch offers; it sets an attribute that DistributedDataParallel reads.
     ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(trainable, list(measured))  # type: ignore[no-untyped-call]
 

@@ -19,6 +19,7 @@ _MEMINFO = Path("/proc/meminfo")
 def describe() -> dict[str, Any]:
     """Return processor, GPUs and versions, for `environment.json` of a run."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    # Those that this process may use, where the system tells; there may be more.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "machine": ", ".join([*gpus, f"{cores} cores {_processor()}"]),
@@ -34,6 +35,7 @@ def has_bf16(*, cpu: bool) -> bool:
     if not cpu:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = _field(_CPUINFO, "flags").split()
+    # Other CPUs emulate it in fp32.
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
@@ -71,7 +73,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def is_first_process() -> bool:
-    """Return True if torchrun started no other process, or this one first."""
+    """Return True if this process is alone, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -37,6 +37,7 @@ class StepSplitter:
 
     def save_statistics(self) -> None:
         """Copy the statistics of batch normalisation before a step."""
+        # One call for all: there are many, and all are small.
         if self._statistics:
             torch._foreach_copy_(self._before, self._statistics)
 
@@ -80,6 +81,7 @@ class StepSplitter:
 
 def ran_out(error: Exception) -> bool:
     """Return True if an error says that memory ran out, on a GPU or a CPU."""
+    # On a CPU, libraries raise plain RuntimeErrors, known by their messages alone.
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or any(message in str(error) for message in _MESSAGES)
 

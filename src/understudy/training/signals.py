@@ -13,6 +13,7 @@ def stop_signals() -> Iterator[list[str]]:
 
     def remember(number: int, _: Any) -> None:
         received.append(signal.Signals(number).name)
+        # Whoever cannot wait for the state to be saved presses Ctrl-C again.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:

@@ -110,12 +110,14 @@ class Trainer:
         self.position = Position()
         self.ema = _moving_average(distiller.student, training.ema) if training.ema else None
         if training.compile:
+            # In place, so that state dicts keep the names of the plain modules.
             distiller.trainable.compile()
             if distiller.teacher is not None:
                 distiller.teacher.compile()
         self.splitter = StepSplitter(distiller.trainable)
         self.optimizer = make_optimizer(distiller.trainable, training)
         if accelerator.num_processes > 1:
+            # Before `prepare`, in which DistributedDataParallel reads what it is to ignore.
             share_measured(distiller.trainable)
         self._trainable, scaling = accelerator.prepare(distiller.trainable, self.optimizer)
         self._update = Update(
@@ -204,6 +206,7 @@ class Trainer:
         position, rank = self.position, self.accelerator.process_index
         numbers = torch.arange(len(self.loader))
         self._seeds = counter_hash(self.seed, position.epoch, numbers, rank).tolist()
+        # As if the epoch had begun so long ago: after a restart, earlier seconds count.
         started = time.perf_counter() - position.seconds
         for parts in spans("input", self.loader.epoch(position.epoch, start=position.step)):
             self._step(parts)
@@ -226,6 +229,7 @@ class Trainer:
             position.seconds = time.perf_counter() - started
             self._loss_names = graphs.names
             yield
+        # Launches return at once; the epoch took as long as the device did.
         torch.cuda.synchronize(self.accelerator.device)
         position.seconds = time.perf_counter() - started
 
@@ -254,6 +258,7 @@ class Trainer:
             losses=self.mean_losses(),
         )
         self.position = Position(epoch=position.epoch + 1)
+        # Without names there are no sums: a state saved between epochs starts the next one from 0.
         self._loss_names = []
         return record
 
@@ -263,8 +268,10 @@ class Trainer:
         lr = learning_rate(self.training, step, steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        # Ends: `double` raises an error when the parts cannot become smaller.
         while not self._add_gradients(self.splitter.split(parts)):
             LOGGER.warning(self.splitter.double(parts))
+        # Before the update, so that no NaN enters the weights where every step may wait.
         with span("check"):
             if self.may_wait:
                 self._check_finite()
@@ -289,6 +296,7 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
+            # The others wait in the exchange of gradients, and cannot repeat the step.
             if self.accelerator.num_processes > 1:
                 raise OutOfMemory(self._no_split()) from error
         # The error is gone by now, and with it the activations that its traceback held.
@@ -307,8 +315,8 @@ class Trainer:
         with span("backward"):
             self.accelerator.backward(total * share)
         self._loss_names = [*losses, "total"]
+        # In double precision, and on the device: `.item()` would wait for it in every step.
         values = torch.stack([*losses.values(), total]).detach().double()
-        # Summed on the device: `.item()` would wait for it in every step.
         self._loss_sums = self._loss_sums + share * values
 
     def _no_split(self) -> str:
@@ -323,6 +331,7 @@ class Trainer:
         bad = [name for name, value in self._global_sums().items() if not math.isfinite(value)]
         if not bad:
             return
+        # The total is not finite either then, but a term says more.
         culprit = next((name for name in bad if name != "total"), "total")
         raise Diverged(
             f"The loss '{culprit}' became NaN or infinite in epoch {self.position.epoch + 1}, "

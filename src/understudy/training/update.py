@@ -48,6 +48,7 @@ class Update:
     def __call__(self) -> None:
         """Change the weights by the gradients of the step, and set the gradients to None."""
         if self._clip is not None:
+            # By Accelerate: with fp16, gradients lose their scale before their norm is measured.
             self._accelerator.clip_grad_norm_(self._trainable.parameters(), self._clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -79,6 +80,7 @@ def make_optimizer(trainable: nn.Module, training: Training) -> Optimizer:
             lr=training.lr,
             weight_decay=training.weight_decay,
             fused=True,
+            # Counts steps on the device, as a CUDA graph needs.
             capturable=parameters[0].is_cuda,
         )
     return SGD(

@@ -173,13 +173,13 @@ def test_an_output_that_is_read_elsewhere_is_not_folded() -> None:
         torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
 
 
-def test_a_fixed_teacher_keeps_its_state_and_reads_where_its_weights_are() -> None:
+def test_a_frozen_teacher_keeps_its_state_and_reads_where_its_weights_are() -> None:
     teacher = Teacher(made("BatchNorm2d"))
     state = set(teacher.state_dict())
     locations = teacher.observe_for_prepare(scene(), teacher.network).locations
     assert locations is not None
     right = teacher.at(locations)["penultimate"]
-    teacher.fix(torch.bfloat16)
+    teacher.freeze(torch.bfloat16)
     low = teacher.at(locations)["penultimate"]
     assert low.dtype == torch.bfloat16
     assert cosine_similarity(low.float(), right).min() > 0.99
@@ -187,7 +187,7 @@ def test_a_fixed_teacher_keeps_its_state_and_reads_where_its_weights_are() -> No
     assert {p.dtype for p in teacher.parameters()} == {torch.float32}
     # Code that changes weights nevertheless calls `fix` again.
     nn.init.zeros_(teacher.network.module.roi_heads.box_head.fc7.weight)  # type: ignore[union-attr]
-    teacher.fix(None)
+    teacher.freeze(None)
     assert teacher.at(locations)["penultimate"].count_nonzero() < right.count_nonzero()
 
 
