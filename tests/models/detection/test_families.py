@@ -251,7 +251,7 @@ def test_reviewkd_compares_the_maps_of_a_pyramid() -> None:
 
 
 def test_student_and_teacher_of_different_classes_are_refused() -> None:
-    with pytest.raises(NetworkError, match="at different places in an image"):
+    with pytest.raises(NetworkError, match="at different locations in an image"):
         wire(
             detector("fcos", "resnet18"),
             detector("ssd", "resnet18"),
@@ -259,5 +259,5 @@ def test_student_and_teacher_of_different_classes_are_refused() -> None:
             task="detection",
         )
     five = detector("ssd", "resnet18", extra=[32, 32, 32])
-    with pytest.raises(NetworkError, match="with as many levels"):
+    with pytest.raises(NetworkError, match="with equally many levels"):
         wire(detector("ssd", "resnet18"), five, {"kd": 1}, task="detection")
