@@ -86,7 +86,7 @@ def runner(folder: Path, wanted: Recipe) -> Runner:
     """Return a recipe's runner, built and prepared on the CPU, with its own run directory."""
     number = len(list(folder.glob("runs/*")))
     path = folder / "runs" / str(number)
-    return Runner(path, wanted, resume=False, device="cpu", callback=None).start()
+    return Runner.start(path, wanted, device="cpu")
 
 
 def teacher_forwards(online: Trainer) -> Iterator[None]:

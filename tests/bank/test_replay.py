@@ -231,7 +231,7 @@ def test_the_time_of_the_live_teacher_is_known(tiny: Recipe, tmp_path: Path) -> 
     experiment = build.experiment(wanted)
     teacher = experiment.distiller.teacher
     assert teacher is not None
-    source = bank_attach.opened(experiment, teacher, wanted)
+    source = bank_attach.open_replay(experiment, teacher, wanted)
     (batch,) = experiment.everything.single_pass(augmented=False)
     source(batch)
     spent = source.seconds

@@ -95,7 +95,7 @@ from understudy.config.recipe import Recipe
 from understudy.experiment.runner import Runner
 
 path, out = map(Path, sys.argv[1:])
-run = Runner(out, Recipe.load(path), resume=False, device="cpu", callback=None).start()
+run = Runner.start(out, Recipe.load(path), device="cpu")
 run.finish()
 kept = run.experiment.distiller.trainable.methods.state_dict()
 torch.save(kept, out / f"{run.accelerator.process_index}.pt")

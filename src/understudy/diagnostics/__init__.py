@@ -50,7 +50,7 @@ def measure(
         accelerator: Device and precision.
     """
     live = distiller.teacher
-    same_classes = live is not None and live.network.num_classes == network.num_classes
+    same_classes = live is not None and network.same_classes(live.network)
     content = _predictions(student, teacher if same_classes else None, task, test)
     if teacher is not None and isinstance(network, Network):
         content |= _features(student, teacher, network, distiller, test, accelerator)

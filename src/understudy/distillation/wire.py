@@ -195,11 +195,18 @@ def _weight(label: str, value: Any) -> Weight:
 
 
 def check_methods(recipe: Recipe) -> None:
-    """Refuse unknown methods and hyper-parameters before anything is loaded."""
+    """Refuse what is wrong whatever the images and networks are, before they are loaded.
+
+    Raises:
+        RecipeError: A method or a hyper-parameter does not exist, or does not go with the task.
+    """
+    task = tasks.find(recipe.task)
+    _check_mixing(recipe, task)
     for label, entry in recipe.methods.items():
         kind = _method_class(label, entry, recipe.task)[0]
         _check_hard_labels(label, kind, recipe)
-        _check_softmax(label, kind, tasks.find(recipe.task).exclusive_classes)
+        _check_softmax(label, kind, task.exclusive_classes)
+        _check_image_index(label, kind, task)
 
 
 def _check_mixing(recipe: Recipe, task: Task) -> None:

@@ -29,19 +29,19 @@ def attach(experiment: Experiment, recipe: Recipe) -> Replay | None:
     if distiller.teacher is None or not recipe.bank.path or not distiller.trainable.methods:
         return None
     _check_served(experiment, recipe)
-    replay = opened(experiment, distiller.teacher, recipe)
+    replay = open_replay(experiment, distiller.teacher, recipe)
     if recipe.bank.codes:
         replay.codes = Codes(replay.bank, _methods(experiment))
     distiller.replay, distiller.stored = replay, replay.holds
     return replay
 
 
-def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
-    """The bank of a recipe, made if there is none, with the teacher that fills it.
+def open_replay(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
+    """Open the bank of a recipe for its training images; make it if there is none.
 
     Raises:
         BankError: The directory holds another bank.
-        RecipeError: Images are mixed, or have boxes: of such a bank can hold nothing.
+        RecipeError: Images are mixed, or the teacher is a detector: no bank can store its outputs.
     """
     if _mixes(recipe):
         raise RecipeError(
@@ -53,20 +53,20 @@ def opened(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
 
 
 def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:
-    """What the bank of an experiment must be made of.
+    """Return all that the records of a recipe's bank depend on.
 
     Raises:
-        RecipeError: Its images have boxes, of which no bank can hold anything.
+        RecipeError: The teacher is a detector: no bank can store its outputs.
     """
-    _check_whole(experiment)
-    shapes, views = teacher.network.shapes, experiment.train.views
+    _refuse_detector(experiment)
+    shapes, views, images = teacher.network.shapes, experiment.train.views, experiment.images.train
     return Contract(
         teacher=experiment.digests["teacher"],
         input=str(teacher.network.input),
         precision=str(teacher.precision or "fp32").removeprefix("torch."),
-        images=experiment.images.train.images_digest,
+        images=images.images_digest,
         transform=views.description,
-        num_images=len(experiment.images.train),
+        num_images=len(images),
         num_views=views.count or 1 + recipe.bank.views,
         features={name: shapes[name] for name in recipe.bank.features if name in shapes},
         dtype=recipe.bank.dtype,
@@ -74,18 +74,22 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
     )
 
 
-def tested(experiment: Experiment, recipe: Recipe) -> Replay | None:
-    """What the teacher gives for the test images, stored beside the bank of a recipe, if any.
+def open_test_replay(experiment: Experiment, recipe: Recipe) -> Replay | None:
+    """Open the bank of the teacher's outputs on the test images, beside that of a recipe.
 
-    Always as it is: metrics of the teacher are no place to save bytes. A bank that can only be read
-    goes without it.
+    It stores them in fp32 and whole, whatever the recipe says: metrics of the teacher are computed
+    of them, and bytes saved there would change those.
+
+    Returns:
+        What reads and fills that bank; None without a bank in the recipe, or if its directory is
+        read-only.
     """
     distiller, views = experiment.distiller, experiment.test.views
     root = Path(recipe.bank.path)
     if distiller.teacher is None or not recipe.bank.path:
         return None
     shapes = distiller.teacher.network.shapes
-    made_of = replace(
+    test_contract = replace(
         contract(experiment, distiller.teacher, recipe),
         images=experiment.digests["test images"],
         transform=views.description,
@@ -95,25 +99,25 @@ def tested(experiment: Experiment, recipe: Recipe) -> Replay | None:
         dtype="fp32",
         top_logits=None,
     )
-    folder = root / f"test-{made_of.images}"
+    folder = root / f"test-{test_contract.images}"
     if root.is_dir() and not folder.is_dir() and not os.access(root, os.W_OK):
         return None
-    return Replay(distiller.teacher, Bank(folder, made_of), views)
+    return Replay(distiller.teacher, Bank(folder, test_contract), views)
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:
-    """Whether the bank of a recipe stores all that its methods read, of images as they are."""
+    """Return True if the bank of a recipe can store all that its methods read."""
     if _mixes(recipe) or experiment.task.truth == "objects":
         return False
-    return not any(_missing(method, recipe) for method in _methods(experiment).values())
+    return not any(_not_stored(method, recipe) for method in _methods(experiment).values())
 
 
 def _mixes(recipe: Recipe) -> bool:
-    """Whether the teacher is shown mixed images, of which a bank can hold nothing."""
+    """Return True if the teacher gets mixed images, of which a bank can store nothing."""
     return bool(recipe.data.mixup or recipe.data.cutmix)
 
 
-def _check_whole(experiment: Experiment) -> None:
+def _refuse_detector(experiment: Experiment) -> None:
     if experiment.task.truth == "objects":
         raise RecipeError(
             "A bank stores what the teacher gives for whole images, but a detector is read where "
@@ -122,16 +126,17 @@ def _check_whole(experiment: Experiment) -> None:
 
 
 def _check_served(experiment: Experiment, recipe: Recipe) -> None:
-    _check_whole(experiment)
+    _refuse_detector(experiment)
     for name, method in _methods(experiment).items():
-        if missing := _missing(method, recipe):
+        if missing := _not_stored(method, recipe):
             raise RecipeError(
                 f"The method '{name}' reads {', '.join(missing)} of the teacher, which the bank "
                 "does not store: add it to bank.features, or leave bank.path out."
             )
 
 
-def _missing(method: Method, recipe: Recipe) -> list[str]:
+def _not_stored(method: Method, recipe: Recipe) -> list[str]:
+    """Return the features that a method reads and the bank does not store."""
     return sorted(set(method.reads) - set(recipe.bank.features))
 
 

@@ -29,26 +29,26 @@ from understudy.training.devices import accelerator, resolve
 
 BATCH = 256
 _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
-"""Largest difference that another batch size can make in the stored form, of the length."""
+"""Largest relative difference that another batch size can make in the stored form."""
 _TOP = 10
-"""Logits that a plan counts with where the recipe does not say how many to store."""
+"""Number of stored logits in a plan where the recipe does not say how many to store."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a complete bank would take, and whom it would serve.
+    """Cost of a complete bank, and the methods it would serve.
 
     Attributes:
-        contract: What it holds.
-        seconds: Of the teacher's forward passes on this machine, estimated from two batches.
-        free_bytes: Of the disk it would lie on.
-        memory_bytes: Of memory that keeps what was read from it.
-        hot_bytes: What is read again and again, or ahead: all views where they are few, else one.
-        shapes: Every feature of the teacher → its shape.
-        sizes: Every feature of the teacher → form → bytes in all records.
-        serves: Methods, of the library and of the recipe, that read only what it holds.
-        unserved: Method that reads more → what it reads beside.
-        unfit: Method that cannot work with this student and this teacher → why.
+        contract: What its records depend on, their number and their size.
+        seconds: Time of the teacher's forward passes on this machine, estimated from two batches.
+        free_bytes: Free space on the disk of the bank.
+        memory_bytes: Free memory, which caches what is read from the bank.
+        hot_bytes: Bytes that are read in every epoch: all views where they are few, else one.
+        shapes: Feature of the teacher → its shape.
+        sizes: Feature of the teacher → stored form → bytes in all records.
+        serves: Methods, of the library and of the recipe, that read only what is stored.
+        unserved: Method that reads more → the features that are not stored.
+        unfit: Method that cannot work with this student and this teacher → the reason.
     """
 
     contract: Contract
@@ -65,14 +65,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Verified:
-    """Records computed again: how many, and the largest difference, of the features' length."""
+    """Result of `verify`.
+
+    Attributes:
+        records: Records that were computed again.
+        difference: Largest norm of a difference, divided by the norm of the stored feature.
+    """
 
     records: int
     difference: float
 
 
 def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
-    """Estimate a complete bank; writes nothing.
+    """Estimate the cost of a recipe's bank; write nothing.
 
     Raises:
         UnderstudyError: The recipe cannot be built, or names no teacher.
@@ -84,38 +89,38 @@ def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
     missing = {
         name: tuple(sorted(set(read) - set(contract.features))) for name, read in reads.items()
     }
-    few = experiment.train.views.count is not None
+    few_views = experiment.train.views.count is not None
     return Plan(
         contract=contract,
         seconds=_seconds_per_image(experiment, teacher) * contract.records,
         free_bytes=files.free_bytes(Path(recipe.bank.path)),
         memory_bytes=hardware.available_memory(),
-        hot_bytes=contract.bytes if few else contract.bytes // contract.num_views,
+        hot_bytes=contract.bytes if few_views else contract.bytes // contract.num_views,
         shapes=shapes,
         sizes={name: _sizes(replace(contract, features={name: shapes[name]})) for name in shapes},
-        serves=tuple(name for name, beside in missing.items() if not beside),
-        unserved={name: beside for name, beside in missing.items() if beside},
+        serves=tuple(name for name, features in missing.items() if not features),
+        unserved={name: features for name, features in missing.items() if features},
         unfit=unfit,
     )
 
 
 def _sizes(contract: Contract) -> dict[str, int]:
-    """Form → bytes of one feature in all records; fewer logits only where there are more."""
+    """Return form → bytes of one feature in all records; `top n` only of more logits than n."""
     forms: dict[str, Contract] = {
         name: replace(contract, dtype=name, top_logits=None) for name in _TOLERANCE
     }
-    kept, logits = contract.top_logits or _TOP, contract.features.get("logits")
-    if logits and kept < logits[0]:
-        forms[f"top {kept}"] = replace(contract, top_logits=kept)
-    return {name: made.record_bytes * made.records for name, made in forms.items()}
+    top, logits = contract.top_logits or _TOP, contract.features.get("logits")
+    if logits and top < logits[0]:
+        forms[f"top {top}"] = replace(contract, top_logits=top)
+    return {name: form.record_bytes * form.records for name, form in forms.items()}
 
 
 def _reads(
     experiment: build.Experiment, recipe: Recipe
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """What each method reads of the teacher, or why it cannot work with this pair.
+    """Return the features each method reads, and why others cannot work with this pair.
 
-    Those of the recipe are as it says, all others as they are by default.
+    Methods of the recipe have its hyper-parameters, all others their defaults.
     """
     own = cast(Mapping[str, Method], experiment.distiller.trainable.methods)
     reads, unfit = {label: method.reads for label, method in own.items()}, {}
@@ -123,7 +128,7 @@ def _reads(
     for name in methods.names():
         if name in reads:
             continue
-        # A copy, because a method may add a layer to it.
+        # A copy, because a method may add a layer to the student.
         student = deepcopy(experiment.distiller.student)
         try:
             wired = wire.distiller(Recipe(methods={name: {}}), student, teacher, experiment.task)
@@ -139,25 +144,25 @@ def fill(
     device: str | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bank:
-    """Fill every empty record of a recipe's bank; goes on where an earlier filling stopped.
+    """Fill every empty record of a recipe's bank; continue where an earlier call stopped.
 
     Under torchrun every process fills its share of the images.
 
     Args:
         recipe: Names the bank, the teacher and the images.
         device: As for `train`.
-        watch: Told after each batch how many records are stored, and of how many.
+        watch: Called after each batch with the number of stored records and of all records.
 
     Raises:
         BankError: The disk is too small, or the directory holds another bank.
     """
-    source, loader = _opened(recipe, device)
-    bank, total = source.bank, source.bank.contract.records
+    replay, loader = _open(recipe, device)
+    bank, total = replay.bank, replay.bank.contract.records
     done = bank.filled()
     _check_room(bank, total - done)
     for view in range(bank.contract.num_views):
         keys = _empty(bank, view)
-        for (index, number), features in zip(keys, _computed(source, loader, keys), strict=True):
+        for (index, number), features in zip(keys, _computed(replay, loader, keys), strict=True):
             bank.write(index, number, features)
             done += len(index)
             watch(done, total)
@@ -167,21 +172,26 @@ def fill(
 def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> Verified:
     """Compute random stored records again, and compare.
 
+    Args:
+        recipe: Names the bank, the teacher and the images.
+        records: How many records to compute again, at most.
+        device: As for `train`.
+
     Raises:
         BankError: The bank is empty, a byte was flipped, or the teacher gives something else.
     """
-    source, loader = _opened(recipe, device)
-    bank = source.bank
+    replay, loader = _open(recipe, device)
+    bank = replay.bank
     sample = bank.sample(records)
     keys = _batches(*sample)
     if not keys:
         raise BankError(f"{bank.path} is empty; fill it with `understudy bank build`.")
     worst = 0.0
-    for (index, number), fresh in zip(keys, _computed(source, loader, keys), strict=True):
-        stored, again = bank.read(index, number), bank.rounded(fresh)
+    for (index, number), fresh in zip(keys, _computed(replay, loader, keys), strict=True):
+        stored, rounded = bank.read(index, number), bank.rounded(fresh)
         for name, x in stored.items():
-            gap = (x - again[name]).norm() / x.norm().clamp_min(1e-12)
-            worst = max(worst, float(gap))
+            difference = (x - rounded[name]).norm() / x.norm().clamp_min(1e-12)
+            worst = max(worst, float(difference))
     if worst > _TOLERANCE[bank.contract.dtype]:
         raise BankError(
             f"{bank.path} differs from what the teacher gives by {worst:.1e} of the "
@@ -201,20 +211,20 @@ def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teache
     return experiment, teacher
 
 
-def _opened(recipe: Recipe, device: str | None) -> tuple[Replay, Loader]:
+def _open(recipe: Recipe, device: str | None) -> tuple[Replay, Loader]:
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
     experiment, teacher = _built(recipe, device)
     with PartialState().main_process_first():  # which makes the bank, if there is none
-        return bank_attach.opened(experiment, teacher, recipe), experiment.train
+        return bank_attach.open_replay(experiment, teacher, recipe), experiment.train
 
 
-def _computed(source: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:
+def _computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:
     """Yield the teacher's features of the views that belong to some records, batch by batch."""
-    device = next(source.teacher.parameters()).device
-    shown = [(index, shown_number(source.views, number)) for index, number in keys]
-    for images in loader.show(shown):
-        yield source.teacher(Batch.of(images.to(device)))
+    device = next(replay.teacher.parameters()).device
+    views = [(index, shown_number(replay.views, number)) for index, number in keys]
+    for images in loader.show(views):
+        yield replay.teacher(Batch.of(images.to(device)))
 
 
 def _empty(bank: Bank, view: int) -> list[RecordKeys]:
@@ -222,8 +232,8 @@ def _empty(bank: Bank, view: int) -> list[RecordKeys]:
     processes = PartialState()
     images = torch.arange(bank.contract.num_images)
     images = images.tensor_split(processes.num_processes)[processes.process_index]
-    left = images[~bank.has(images, torch.full_like(images, view))]
-    return _batches(left, torch.full_like(left, view))
+    empty = images[~bank.has(images, torch.full_like(images, view))]
+    return _batches(empty, torch.full_like(empty, view))
 
 
 def _batches(index: Tensor, number: Tensor) -> list[RecordKeys]:
@@ -232,7 +242,10 @@ def _batches(index: Tensor, number: Tensor) -> list[RecordKeys]:
 
 
 def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
-    """Of the teacher's forward pass, the second of two batches."""
+    """Return the time of the teacher's forward pass for an image, from the second of two batches.
+
+    The first one includes what is done once, such as the choice of algorithms.
+    """
     batches = experiment.everything.single_pass(augmented=True)
     device = next(teacher.parameters()).device
     batch = Batch.of(next(batches).images[:BATCH].to(device))

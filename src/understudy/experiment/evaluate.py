@@ -55,10 +55,8 @@ def _outputs(
 
 
 def comparable(task: Task, student: Wrapped, teacher: Wrapped | None) -> bool:
-    """Whether a student can be held against its teacher: boxes need classes of the same numbers."""
-    if teacher is None or task.truth != "objects":
-        return teacher is not None
-    return teacher.num_classes == student.num_classes
+    """Return True if there is a fidelity to a teacher: boxes need classes of the same numbers."""
+    return student.same_classes(teacher) if task.truth == "objects" else teacher is not None
 
 
 def evaluate(

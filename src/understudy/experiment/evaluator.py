@@ -77,7 +77,7 @@ class Evaluator:
         if self._teacher_outputs is None or teacher is None:
             return None
         own = Evaluation({}, [], None)
-        if teacher.num_classes == self._student.num_classes:
+        if self._student.same_classes(teacher):
             own = self._experiment.task.evaluate(self._teacher_outputs, None)
         return {
             "name": teacher.name,

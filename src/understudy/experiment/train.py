@@ -65,7 +65,7 @@ def train(
         raise Diverged(
             f"{run.path} ended so: {run.diverged} It would again; remove it to train anew."
         )
-    Runner(
+    Runner.start(
         run.path,
         recipe,
         resume=resume,
@@ -73,7 +73,7 @@ def train(
         callback=callback,
         profile=profile,
         images=images,
-    ).start().finish()
+    ).finish()
     return run
 
 

@@ -148,3 +148,7 @@ class Wrapped(nn.Module, ABC):
     @abstractmethod
     def copy_classifier(self, other: "Wrapped") -> None:
         """Copy another network's classifier into the new head, if `rehead` made one."""
+
+    def same_classes(self, other: "Wrapped | None") -> bool:
+        """Return True if there is another network and it has as many classes."""
+        return other is not None and other.num_classes == self.num_classes

@@ -1,0 +1,106 @@
+"""An experiment on its device, behind its bank: all that a run needs before it begins."""
+
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from understudy.bank import Resident
+from understudy.bank.replay import Replay
+from understudy.config.recipe import Recipe
+from understudy.experiment import bank_attach, build
+from understudy.experiment.build import Experiment
+from understudy.experiment.images import Images
+from understudy.training import hardware
+from understudy.training.devices import ComputeSettings, accelerator, processes, resolve
+
+LOGGER = logging.getLogger("understudy")
+
+
+@final
+@dataclass(frozen=True)
+class Placed:
+    """An experiment on its device, behind the bank of its recipe if it names one.
+
+    Attributes:
+        experiment: Everything the recipe names.
+        accelerator: Devices and processes.
+        settings: Resolved compute settings.
+        replay: Reads and fills the bank of the training images; None without a bank.
+        test_replay: As `replay`, for the teacher's outputs on the test images.
+    """
+
+    experiment: Experiment
+    accelerator: Accelerator
+    settings: ComputeSettings
+    replay: Replay | None
+    test_replay: Replay | None
+
+    def take_teacher_seconds(self) -> float | None:
+        """Return seconds in the teacher since the last call; None without a bank to fill."""
+        if self.replay is None:
+            return None
+        seconds, self.replay.seconds = self.replay.seconds, 0.0
+        return seconds
+
+    def resident(self) -> Resident | None:
+        """Return the bank copied to the GPU, where steps are captured; None if incomplete."""
+        if self.replay is None:
+            return None
+        bank = self.replay.bank
+        if bank.filled() == bank.contract.records:
+            return Resident(bank, self.accelerator.device)
+        LOGGER.warning(
+            f"{bank.path} is not complete, so the teacher runs in every step; to be without it, "
+            "fill the bank first by `understudy bank build`, or set training.graphs to false."
+        )
+        return None
+
+    def environment(self) -> dict[str, Any]:
+        """Return the machine, the settings, and what the images and the teacher are."""
+        process = {"rank": self.accelerator.process_index, "pid": os.getpid()}
+        return (
+            hardware.describe()
+            | asdict(self.settings)
+            | {
+                "processes": gather_object([process]),
+                "classes": self.experiment.classes,
+                "skipped": self.experiment.skipped,
+                "digests": self.experiment.digests,
+            }
+        )
+
+
+def place(
+    recipe: Recipe, device: str | None, *, folder: Path, images: Images | None = None
+) -> Placed:
+    """Build a recipe, move it to its device, and put its bank in front of the teacher.
+
+    Args:
+        recipe: Names everything.
+        device: `cpu`, or None for the best device there is.
+        folder: Where trackers write.
+        images: Training and test images of the recipe, if they are read already.
+
+    Raises:
+        UnderstudyError: Whatever the recipe names is missing, or does not fit together.
+    """
+    process, training = processes(device), recipe.training
+    experiment = build.experiment(
+        recipe, rank=process.process_index, world=process.num_processes, images=images
+    )
+    distiller = experiment.distiller
+    devices = accelerator(
+        training, device, student=distiller.student, trackers=training.trackers, folder=folder
+    )
+    settings = resolve(training, distiller, devices.device)
+    # Before methods measure the teacher: the outputs they get may be stored for training.
+    settings.apply(distiller)
+    with devices.main_process_first():  # which makes the bank, if there is none
+        replay = bank_attach.attach(experiment, recipe)
+        test_replay = bank_attach.open_test_replay(experiment, recipe)
+    return Placed(experiment, devices, settings, replay, test_replay)
