@@ -89,6 +89,13 @@ class DecodedSource(Source):
         crop = np.array(image[top : top + height, left : left + width])
         return torch.from_numpy(crop).permute(2, 0, 1)
 
+    def for_evaluation(self) -> Source:
+        """Return the same decoded images with the labels of a test split."""
+        evaluated = self.source.for_evaluation()
+        if evaluated is self.source:
+            return self
+        return DecodedSource(evaluated, self.folder, side=self.side)
+
     def target(self, i: int) -> Any:
         """Return the source's target of image `i`, resized as the stored image."""
         target = self.source.target(i)

@@ -59,6 +59,10 @@ class Source(ABC):
         top, left, height, width = choose(*image.shape[1:])
         return image[:, top : top + height, left : left + width]
 
+    def for_evaluation(self) -> "Source":
+        """Return the same images with the labels of a test split; itself unless they differ."""
+        return self
+
     def target(self, i: int) -> Any:
         """Return what is known of image `i` beyond class labels, such as boxes; default: None."""
         return None

@@ -1,7 +1,7 @@
 """Training and test images of a recipe: read, split and reduced as `data` says."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -74,13 +74,12 @@ def data_seed(recipe: Recipe) -> int:
 
 def _split(recipe: Recipe, task: Task, source: Source) -> tuple[Source, Source]:
     """Training and validation part of the training images."""
-    asked = recipe.data
-    train, held_back = subset.split(source, asked.validation, seed=data_seed(recipe))
-    if task.truth != "classes" or asked.difficult == "ignore":
+    train, held_back = subset.split(source, recipe.data.validation, seed=data_seed(recipe))
+    evaluated = source.for_evaluation() if task.truth == "classes" else source
+    if evaluated is source:
         return train, held_back
-    # What is difficult is present in training alone; the split goes by the labels of training.
-    ignoring = _read(replace(recipe, data=replace(asked, difficult="ignore")), task, "train")
-    return train, Subset(ignoring, held_back.index, ignoring.labels[held_back.index])
+    # The split goes by the labels of training, in which a difficult object is present.
+    return train, Subset(evaluated, held_back.index, evaluated.labels[held_back.index])
 
 
 def _read(

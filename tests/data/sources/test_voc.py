@@ -1,6 +1,7 @@
 """Boxes in XML: both layouts, what VOC marks, and everything that can be wrong with them."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,32 @@ def test_what_is_held_back_is_measured_without_difficult_objects(beside: Path) -
     assert {names(x.source)[int(x.index[0])] for x in (train, held)} == {"a", "b"}  # type: ignore[attr-defined]
     held = images(wanted(beside, "detection", **asked))[1]
     assert boxes(held, 0) == [list(CAT[1])]
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_what_is_held_back_is_read_with_the_rest(
+    beside: Path, tmp_path: Path, decoded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(beside / "train/a.xml", thing(*CAT), thing(*DOG, difficult=1))
+    write(beside / "train/b.xml", thing(*DOG, difficult=1))
+    keys = {"validation": 0.5, "decoded": str(tmp_path / "decoded") if decoded else ""}
+    ignoring, read, splits = load(beside), voc.load, []
+
+    @wraps(read)
+    def counted(root: str, split: Any, **options: Any) -> Source:
+        splits.append(split)
+        return read(root, split, **options)
+
+    monkeypatch.setattr(voc, "load", counted)
+    train, held = images(wanted(beside, "multilabel", difficult="published", **keys))
+    assert splits == ["train"]
+    assert train.skipped == ("1 of 2 images have no object: kept as background",)
+    assert isinstance(held, Subset)
+    expected = Subset(ignoring, held.index, ignoring.labels[held.index])
+    assert held.digest == expected.digest
+    assert held.skipped == expected.skipped == ()
+    assert torch.equal(held.labels, expected.labels)
+    assert torch.equal(held.image(0), expected.image(0))
 
 
 def test_a_control_sees_images_of_difficult_objects_alone(beside: Path) -> None:

@@ -1,5 +1,6 @@
 """Source of images with boxes, built from the annotations of a split after checking them."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, final
@@ -35,6 +36,8 @@ class AnnotatedSource(Source):
         objects: ObjectTable,
         *,
         sides: Int64[Tensor, "images 2"],
+        skipped: Sequence[str] = (),
+        evaluated: "AnnotatedSource | None" = None,
     ) -> None:
         """Join images and objects.
 
@@ -43,10 +46,14 @@ class AnnotatedSource(Source):
             labels: Presence of every class in every image.
             objects: Objects of all images, sorted by image.
             sides: Height and width of every image.
+            skipped: Images and objects that were left out or repaired, each with the reason; the
+                number of images without an object is added.
+            evaluated: The same images with the labels of a test split, if those differ.
         """
         self.images, self.labels, self.objects, self._sides = images, labels, objects, sides
         self.classes, self.size, self.pixels = images.classes, images.size, images.pixels
-        self.skipped = images.skipped
+        self.skipped = (*skipped, *_background(objects, len(labels)))
+        self._evaluated = evaluated
         counts = torch.bincount(objects.image, minlength=len(labels))
         self._ends = [0, *counts.cumsum(0).tolist()]
 
@@ -61,6 +68,10 @@ class AnnotatedSource(Source):
     def sides(self) -> Int64[Tensor, "images 2"]:
         """Return height and width of every image, as found when the files were checked."""
         return self._sides
+
+    def for_evaluation(self) -> Source:
+        """Return the same images with the labels of a test split; itself unless they differ."""
+        return self._evaluated or self
 
     def target(self, i: int) -> dict[str, Any]:
         """Return the objects in image `i`, in the form that transforms of torchvision take.
@@ -131,21 +142,28 @@ def annotated_source(
             f"None of the {len(kept)} training images in {annotations.root} has an object to learn "
             f"from{_first(lines)}. Correct the annotations, or data.root."
         )
-    shape = len(kept), len(annotations.classes)
-    # As published for LSHFM, an object marked difficult counts as present in training alone.
-    presence = 1 if train and difficult == "published" else UNLABELLED
-    labels = _presence(objects, shape, difficult=presence)
-    if difficult == "published":
-        objects = objects[~objects.difficult]
     files = FileSource(
         [paths[i] for i in kept.tolist()],
         torch.full((len(kept),), UNLABELLED),
         annotations.classes,
         root=annotations.root,
         size=checked.size,
-        skipped=(*checked.skipped, *lines, *_background(objects, len(kept))),
     )
-    return AnnotatedSource(in_memory_if_small(files), labels, objects, sides=sides[kept])
+    images, skipped = in_memory_if_small(files), (*checked.skipped, *lines)
+    shape = len(kept), len(annotations.classes)
+    labels = _presence(objects, shape, difficult=UNLABELLED)
+    source = AnnotatedSource(images, labels, objects, sides=sides[kept], skipped=skipped)
+    if difficult == "ignore":
+        return source
+    return AnnotatedSource(
+        images,
+        # As published for LSHFM, an object marked difficult counts as present in training alone.
+        _presence(objects, shape, difficult=1) if train else labels,
+        objects[~objects.difficult],
+        sides=sides[kept],
+        skipped=skipped,
+        evaluated=source if train else None,
+    )
 
 
 def _no_usable_image(annotations: Annotations, reasons: list[str]) -> str:
