@@ -112,7 +112,8 @@ class CudaGraphs:
             count = STEPS if full - start >= STEPS else 1
             yield self._loader.batch, count
             start += count
-        if rest:
+        # After a restart from a state that was saved behind the last step, nothing is left.
+        if rest and start == full:
             yield rest, 1
 
     def _graph(self, size: int, count: int) -> torch.cuda.CUDAGraph:
