@@ -222,7 +222,7 @@ def test_two_processes_compare_as_one(short: Recipe, tmp_path: Path) -> None:
     )  # fmt: skip
     two = json.loads((tmp_path / "two" / "comparison.json").read_text())
     words = [arm["verdict"] and arm["verdict"]["word"] for arm in two["arms"]]
-    assert words == [None, "diverged", "one seed"]
+    assert words == [None, "diverged", "too few seeds"]
     for place in (0, 2):
         alone, together = one.arms[place]["metrics"], two["arms"][place]["metrics"]
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)

@@ -105,7 +105,7 @@ def test_honest_headline_without_a_gain(tmp_path):
 def test_one_seed_one_epoch_no_fidelity(tmp_path):
     write_comparison(tmp_path, arms=("control", "kd"), seeds=1, epochs=1, fidelity=False)
     html, _, text = read(report(tmp_path))
-    assert "No verdict: one seed cannot separate an effect from chance." in text
+    assert "No verdict: fewer than three seeds cannot tell an effect from chance." in text
     assert html.count("<svg") == 2
     assert "cosine" not in text
     assert re.findall(r"\bnan\b", html) == []

@@ -15,13 +15,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from understudy import files, tasks
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.arms import CONTROL, ImagesBySeed, checked, named, seeded
 from understudy.experiment.callback import Callback
 from understudy.experiment.run_directory import Run
-from understudy.experiment.statistics import Verdict, diverged, verdict
+from understudy.experiment.statistics import ImageSpread, Scores, Verdict, diverged, verdicts
 from understudy.experiment.train import train
 from understudy.training import hardware
 
@@ -185,6 +187,7 @@ def _comparison(
 ) -> Comparison:
     control = runs[CONTROL][0].evaluation
     finished = [run for group in runs.values() for run in group if run.finished]
+    judged = _judge(runs, metric)
     teacher_seconds = sum(run.evaluation["teacher_seconds"] or 0.0 for run in finished)
     return Comparison(
         name=recipe.name,
@@ -203,19 +206,38 @@ def _comparison(
                 "seeds": list(seeds),
                 "runs": [str(run.path.relative_to(root)) for run in group if run.finished],
                 **_measurements([run.evaluation for run in group if run.finished]),
-                "verdict": None if name == CONTROL else asdict(_judge(name, runs, metric)),
+                "verdict": asdict(judged[name]) if name in judged else None,
             }
             for name, group in runs.items()
         ],
     )
 
 
-def _judge(name: str, runs: Runs, metric: str) -> Verdict:
-    if runs[name][-1].diverged:
-        return diverged(name, runs[name][-1].diverged)
-    arm, control = ([_score(run, metric) for run in runs[key]] for key in (name, CONTROL))
-    teacher = runs[CONTROL][0].evaluation["teacher"]["metrics"].get(metric)
-    return verdict(arm, control, teacher, name=name, metric=metric)
+def _judge(runs: Runs, metric: str) -> dict[str, Verdict]:
+    """The verdict on every arm but the control."""
+    control, methods = runs[CONTROL], {k: v for k, v in runs.items() if k != CONTROL}
+    ended = {name: group[-1].diverged for name, group in methods.items() if group[-1].diverged}
+    scores = {
+        name: Scores([_score(run, metric) for run in group], _image_spread(group, control, metric))
+        for name, group in methods.items()
+        if name not in ended
+    }
+    teacher = control[0].evaluation["teacher"]["metrics"].get(metric)
+    judged = verdicts(scores, [_score(run, metric) for run in control], teacher, metric=metric)
+    return judged | {name: diverged(name, reason) for name, reason in ended.items()}
+
+
+def _image_spread(arm: Sequence[Run], control: Sequence[Run], metric: str) -> ImageSpread | None:
+    """Spread of the difference over the choice of test images; None if a run kept no outcomes."""
+    groups = [[run.outcomes for run in group] for group in (arm, control)]
+    kept = [outcomes for group in groups for outcomes in group]
+    if not all(kept) or {outcomes["metric"] for outcomes in kept} != {metric}:
+        return None
+    if kept[0]["correct"]:
+        correct = [np.array([list(o["correct"]) for o in group]) == "1" for group in groups]
+        return ImageSpread.paired(*correct)
+    resampled = [np.array([o["resampled"] for o in group]) for group in groups]
+    return ImageSpread.resampled(*resampled, images=kept[0]["images"])
 
 
 def _score(run: Run, metric: str) -> float:

@@ -11,7 +11,7 @@ from understudy.experiment.build import Experiment
 from understudy.experiment.evaluate import collect, comparable
 from understudy.models.base import Wrapped
 from understudy.models.cost import num_parameters
-from understudy.tasks import Evaluation, Outputs
+from understudy.tasks import Evaluation, Outcomes, Outputs
 
 
 @final
@@ -70,6 +70,10 @@ class Evaluator:
             test=self._experiment.test,
             accelerator=self._accelerator,
         )
+
+    def outcomes(self, student: Outputs) -> Outcomes | None:
+        """What single test images contribute to the headline metric."""
+        return self._experiment.task.outcomes(student)
 
     def teacher_summary(self) -> dict[str, Any] | None:
         """The teacher's own metrics on the test images; none if its classes are others."""

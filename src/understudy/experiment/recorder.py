@@ -1,6 +1,7 @@
 """Writes a run directory while a run trains; what its files hold is said in `run_directory`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +13,7 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RunError
 from understudy.experiment.run_directory import Run
 from understudy.models.base import Wrapped
+from understudy.tasks import Outcomes
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -98,6 +100,11 @@ class Recorder:
         """Write `diagnostics.json`, if there is anything to draw."""
         if diagnostics:
             self._write("diagnostics.json", json.dumps(diagnostics))
+
+    def write_outcomes(self, outcomes: Outcomes | None) -> None:
+        """Write `outcomes.json`, if single images tell anything of the headline metric."""
+        if outcomes:
+            self._write("outcomes.json", json.dumps(asdict(outcomes)))
 
     def write_evaluation(self, summary: dict[str, Any]) -> None:
         """Write `evaluation.json`, from which on the run is finished."""

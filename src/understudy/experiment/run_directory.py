@@ -10,6 +10,7 @@ A run directory holds
     student.safetensors   the plain student of the last epoch; loads without Understudy
     evaluation.json       metrics, per-class accuracy, fidelity and cost of that student
     diagnostics.json      data for the report's charts; single-label runs need a teacher for it
+    outcomes.json         what single test images contribute to the headline metric
     diverged.txt          instead of the three above, if a loss became NaN or infinite: which
     profile.json          written by `--profile`: a trace of some steps, in Chrome's format
     report.html           written by `understudy report`
@@ -97,6 +98,11 @@ class Run:
             RunError: The file is missing or damaged.
         """
         return read_json(self.path / "environment.json")
+
+    @property
+    def outcomes(self) -> dict[str, Any]:
+        """What single test images contribute to the headline metric; empty where not recorded."""
+        return read_json(self.path / "outcomes.json", optional=True)
 
     @property
     def diagnostics(self) -> dict[str, Any]:

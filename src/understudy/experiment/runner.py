@@ -196,6 +196,7 @@ class Runner:
         last = self.trainer.position.epoch == self.recipe.training.epochs
         if last and self.accelerator.is_main_process:
             self._recorder.write_diagnostics(self._evaluator.diagnostics(outputs))
+            self._recorder.write_outcomes(self._evaluator.outcomes(outputs))
         self._latest = self._evaluator.evaluate(outputs)
         return self._latest
 

@@ -199,7 +199,7 @@ def verdicts(
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Correct p-values for their number m: the smallest times m, the next times m − 1, and so on."""
+    """Correct m p-values for their number: the smallest times m, the next times m − 1, and on."""
     corrected, largest = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
@@ -310,9 +310,9 @@ def _sentence(name: str, judged: Verdict, *, metric: str, unit: str, methods: in
 def _too_few(name: str, judged: Verdict, away: str, digits: int) -> str:
     if judged.low is None:
         seeds = "one seed" if judged.seeds == 1 else f"{judged.seeds} seeds"
-        return f"{name} is {away} with {seeds}, which proves nothing: run at least {SEEDS}."
+        return f"{name} is {away} with {seeds}, which proves nothing: run at least three."
     evidence = _evidence(judged, digits)
-    return f"{name} is {away} ({evidence}), too few for a verdict: run at least {SEEDS} seeds."
+    return f"{name} is {away} ({evidence}), too few for a verdict: run at least three seeds."
 
 
 def _evidence(judged: Verdict, digits: int) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from understudy import functional
 from understudy.functional import kl_divergence, norm
+from understudy.metrics import resampling
 
 _TINY = 1e-8
 """Added to the denominators of precision and recall in LSHFM's code."""
@@ -69,6 +70,25 @@ def voc_ap(
         points: Recalls to average over.
     """
     return torch.stack([_voc(s, t, points) for s, t in zip(scores.T, targets.T, strict=True)])
+
+
+def resampled_voc_ap(
+    scores: Float[Tensor, "images classes"], targets: Int[Tensor, "images classes"]
+) -> list[float]:
+    """Compute VOC's mean average precision, in percent, on each resample of the test images.
+
+    Arguments are those of `voc_ap`; classes without positives are left out.
+    """
+    counts, by_class = resampling.image_counts(len(scores)), []
+    for score, target in zip(scores.T.cpu(), targets.T.cpu(), strict=True):
+        order = score.argsort(descending=True, stable=True)
+        order = order[target[order] != 0]
+        positive = target == 1
+        if positive.any():
+            by_class.append(
+                resampling.average_precision(positive[order], order, positive.long(), counts)
+            )
+    return resampling.mean_over_classes(by_class) if by_class else []
 
 
 def average_precision(

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from understudy.metrics import classification
+from understudy.metrics import classification, resampling
 from understudy.metrics.classification import Points
 
 if TYPE_CHECKING:
@@ -242,14 +242,7 @@ Ranking = tuple[Int[Tensor, " ranks"], Float[Tensor, " ranks"], int]
 
 def _rankings(detections: Detections, truth: GroundTruth, classes: int) -> list[Ranking | None]:
     """Match detections as in VOC and rank them in each class; None without ground truth."""
-    detections, objects = detections.ranked(), len(truth.image)
-    overlaps, nearest = _nearest(detections, truth)
-    matched = overlaps >= MATCH_IOU
-    # Index `objects` stands for no object.
-    required = torch.cat([truth.required, torch.ones(1, dtype=torch.bool)])[nearest]
-    hit = matched & required & _first(nearest.where(matched, objects), objects)
-    # A detection of an object that need not be detected counts neither for nor against.
-    counted = ~matched | required
+    detections, hit, counted = _matches(detections, truth)
     result: list[Ranking | None] = []
     for c in range(classes):
         positives = int((truth.required & (truth.classes == c)).sum())
@@ -257,6 +250,48 @@ def _rankings(detections: Detections, truth: GroundTruth, classes: int) -> list[
         ranks = torch.arange(1, len(hits) + 1)
         result.append((hits, hits.double() / ranks, positives) if positives else None)
     return result
+
+
+def _matches(
+    detections: Detections, truth: GroundTruth
+) -> tuple[Detections, Bool[Tensor, " ranks"], Bool[Tensor, " ranks"]]:
+    """Match detections to objects as in VOC.
+
+    Returns:
+        The detections, highest score first; which are true positives; and which count at all.
+    """
+    detections, objects = detections.ranked(), len(truth.image)
+    overlaps, nearest = _nearest(detections, truth)
+    matched = overlaps >= MATCH_IOU
+    # Index `objects` stands for no object.
+    required = torch.cat([truth.required, torch.ones(1, dtype=torch.bool)])[nearest]
+    hit = matched & required & _first(nearest.where(matched, objects), objects)
+    # A detection of an object that need not be detected counts neither for nor against.
+    return detections, hit, ~matched | required
+
+
+def resampled_ap(
+    detections: Detections, truth: GroundTruth, classes: int, images: Int[Tensor, " images"]
+) -> list[float]:
+    """Compute `voc`'s mean average precision, in percent, on each resample of the test images.
+
+    Args:
+        detections: Of all images.
+        truth: Of all images.
+        classes: Number of classes.
+        images: Numbers of all test images, also of those without detections and objects.
+    """
+    numbers, counts = images.sort().values, resampling.image_counts(len(images))
+    detections, hit, counted = _matches(detections, truth)
+    place, true_place = (torch.searchsorted(numbers, x.image) for x in (detections, truth))
+    by_class = []
+    for c in range(classes):
+        required = true_place[truth.required & (truth.classes == c)]
+        if len(required):
+            rows = counted & (detections.classes == c)
+            positives = required.bincount(minlength=len(numbers))
+            by_class.append(resampling.average_precision(hit[rows], place[rows], positives, counts))
+    return resampling.mean_over_classes(by_class) if by_class else []
 
 
 def _curve(hits: Tensor, precision: Tensor, positives: int) -> PrecisionRecallCurve:

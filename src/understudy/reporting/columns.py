@@ -114,8 +114,8 @@ def _verdict(results: Results) -> list[Column]:
         Column(
             "difference",
             lambda arm: _difference(arm, digits),
-            "mean difference from the control and its 95 % interval, by the paired t-test over the "
-            "seeds; each method is tested alone, so the best of many looks better than it is",
+            "mean difference from the control and its 95 % interval over seeds and test images, of "
+            "each method alone; the verdict in words corrects for their number (Holm)",
             brief=True,
         ),
         Column(

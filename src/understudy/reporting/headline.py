@@ -7,7 +7,7 @@ VERDICTS = {
     "gain": "significantly better",
     "no gain": "no significant difference",
     "loss": "significantly worse",
-    "one seed": "one seed: no verdict",
+    "too few seeds": "too few seeds: no verdict",
 }
 """Word of a verdict → how the page puts it, of a method against the control."""
 
@@ -24,8 +24,11 @@ def _verdict(results: Results) -> tuple[str, str]:
             return "The training of every method diverged.", ""
         return _without_control(results)
     best, *others = results.judged
-    if best.word == "one seed":
-        return "No verdict: one seed cannot separate an effect from chance.", best.sentence
+    if best.word == "too few seeds":
+        return (
+            "No verdict: fewer than three seeds cannot tell an effect from chance.",
+            best.sentence,
+        )
     better = [arm for arm in results.judged if arm.word == "gain"]
     if not better:
         return "No method is significantly better than the control.", best.sentence

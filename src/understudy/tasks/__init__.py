@@ -7,6 +7,7 @@ from understudy.config.recipe import Training
 from understudy.errors import NameNotFound
 from understudy.tasks._image_outputs import COMPARED as COMPARED
 from understudy.tasks._task import Evaluation as Evaluation
+from understudy.tasks._task import Outcomes as Outcomes
 from understudy.tasks._task import Outputs as Outputs
 from understudy.tasks._task import Task as Task
 

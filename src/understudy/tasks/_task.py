@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -27,6 +27,23 @@ class Evaluation:
     metrics: dict[str, float]
     per_class: list[float | None]
     fidelity: dict[str, float | None] | None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What single test images contribute to the headline metric, for a verdict's interval.
+
+    Either `correct`, where the metric is an accuracy, or `resampled`.
+    """
+
+    metric: str
+    """The headline metric."""
+    images: int
+    """Number of test images that count."""
+    correct: str = ""
+    """One character for each of them, in their order: 1 if the prediction is correct, else 0."""
+    resampled: list[float] = field(default_factory=list)
+    """The metric on each resample of the test images; see `metrics.resampling`."""
 
 
 class Task(ABC):
@@ -63,6 +80,10 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
         """Compute metrics of a student's outputs, and their fidelity to its teacher's."""
+
+    def outcomes(self, student: Outputs) -> Outcomes | None:
+        """Return what single images contribute; None if the headline metric has no such form."""
+        return None
 
     def concatenate(self, batches: Sequence[Outputs]) -> Outputs:
         """Concatenate the outputs of all batches of all processes, in the order of the index."""

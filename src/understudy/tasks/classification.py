@@ -11,7 +11,7 @@ from understudy.features import Features
 from understudy.functional import batch_mean
 from understudy.metrics import classification
 from understudy.tasks import _image_outputs
-from understudy.tasks._task import Evaluation, Outputs, Task
+from understudy.tasks._task import Evaluation, Outcomes, Outputs, Task
 
 
 @final
@@ -57,6 +57,15 @@ class Classification(Task):
             "calibration_error": classification.calibration_error(logits, labels),
         }
         return Evaluation(metrics, [None if x is None else 100 * x for x in by_class], fidelity)
+
+    def outcomes(self, student: Outputs) -> Outcomes | None:
+        """Return which labelled images are classified correctly; None without any."""
+        labelled = student["labels"] != UNLABELLED
+        if "logits" not in student or not labelled.any():
+            return None
+        correct = student["logits"][labelled].argmax(1) == student["labels"][labelled]
+        text = "".join("1" if hit else "0" for hit in correct.tolist())
+        return Outcomes(self.headline, len(text), correct=text)
 
 
 def _cross_entropy(

@@ -9,7 +9,7 @@ from understudy.batch import Batch
 from understudy.features import Features
 from understudy.metrics import detection
 from understudy.metrics.detection import Detections, GroundTruth
-from understudy.tasks._task import Evaluation, Outputs, Task
+from understudy.tasks._task import Evaluation, Outcomes, Outputs, Task
 
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """COCO's metrics that are reported."""
@@ -64,6 +64,18 @@ class Detection(Task):
         metrics = {name: value for name, value in values.items() if value is not None}
         fidelity = detection.fidelity(detections, detections_in(teacher)) if teacher else None
         return Evaluation(metrics, coco.ap50, fidelity)
+
+    def outcomes(self, student: Outputs) -> Outcomes | None:
+        """Return VOC's mean AP50 on resampled test sets; None without objects.
+
+        COCO's AP50, the headline, differs from VOC's by how the recall is sampled, which changes
+        with the choice of images by nearly the same amount.
+        """
+        images = student["index"].cpu()
+        resampled = detection.resampled_ap(
+            detections_in(student), ground_truth_in(student), student["labels"].shape[1], images
+        )
+        return Outcomes(self.headline, len(images), resampled=resampled) if resampled else None
 
 
 def detections_in(outputs: Outputs) -> Detections:

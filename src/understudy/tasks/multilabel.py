@@ -25,7 +25,7 @@ from understudy.features import Features
 from understudy.functional import EPS, batch_mean
 from understudy.metrics import classification
 from understudy.tasks import _image_outputs
-from understudy.tasks._task import Evaluation, Outputs, Task
+from understudy.tasks._task import Evaluation, Outcomes, Outputs, Task
 
 
 def bce(
@@ -111,9 +111,22 @@ class MultiLabel(Task):
         metrics["loss"] = float(self._mean_loss(student["logits"], labels))
         return Evaluation(metrics, by_class, fidelity)
 
+    def outcomes(self, student: Outputs) -> Outcomes | None:
+        """Return VOC's mean average precision on resampled test sets; None without positives."""
+        labels = student["labels"]
+        if "logits" not in student or not (labels == 1).any():
+            return None
+        resampled = classification.resampled_voc_ap(student["logits"].float(), _voc_targets(labels))
+        return Outcomes(self.headline, len(labels), resampled=resampled)
+
     def _mean_loss(self, logits: Tensor, labels: Tensor) -> Float[Tensor, ""]:
         losses = self._loss(logits.float(), labels == 1)
         return batch_mean(losses.flatten(), (labels != UNLABELLED).flatten())
+
+
+def _voc_targets(labels: Int[Tensor, "images classes"]) -> Int[Tensor, "images classes"]:
+    """Return what `voc_ap` wants: 1, -1 and 0 for present, absent and not known."""
+    return torch.where(labels == 0, -1, labels.clamp_min(0))
 
 
 def multilabel_metrics(
@@ -126,8 +139,7 @@ def multilabel_metrics(
     classes leave out classes without a positive; unknown labels are ignored.
     """
     occurs, known = (labels == 1).any(0), labels != UNLABELLED
-    # `voc_ap` wants 1, -1 and 0 for present, absent and not known.
-    ap = classification.voc_ap(logits, torch.where(labels == 0, -1, labels.clamp_min(0)))
+    ap = classification.voc_ap(logits, _voc_targets(labels))
     # A score of −∞ is never a positive decision, and ranks an unknown label after all positives.
     scores = logits.where(known, -torch.inf)
     coco = classification.coco_ap(scores, labels)
