@@ -20,7 +20,6 @@ from torch.nn.functional import cosine_similarity
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
-from understudy.models.detection.boxhead import BoxHead, Proposals
 
 from benchmarks import clock
 from understudy import wire
@@ -28,6 +27,7 @@ from understudy.batch import Batch
 from understudy.config import recipe
 from understudy.distillation.distiller import Distiller
 from understudy.models.detection._frozen import frozen
+from understudy.models.detection.faster_rcnn import FasterRCNNDetector, Proposals
 from understudy.training.devices import resolve
 
 STUDENT, TEACHER = "resnet50", "resnet101"
@@ -151,9 +151,9 @@ def _steps(trained: nn.Module, loss: Callable[[], Any], *, low: bool) -> Iterato
 
 def _parts(student: FasterRCNN, teacher: FasterRCNN, rounds: int) -> dict[str, Any]:
     """Return the milliseconds of the parts that distillation adds to the student's step."""
-    watched, low = BoxHead(deepcopy(student)).train(), _precision(student, teacher)
-    settled = frozen(BoxHead(teacher.to(memory_format=torch.channels_last)), low)
-    proposals = _proposals(watched)
+    wrapped, low = FasterRCNNDetector(deepcopy(student)).train(), _precision(student, teacher)
+    settled = frozen(FasterRCNNDetector(teacher.to(memory_format=torch.channels_last)), low)
+    proposals = _proposals(wrapped)
     images, boxes, sizes = proposals.images.tensors, proposals.boxes, proposals.images.sizes
     backbone, heads = settled.module.backbone, settled.module.roi_heads
     with torch.no_grad(), _autocast(low):
@@ -166,10 +166,10 @@ def _parts(student: FasterRCNN, teacher: FasterRCNN, rounds: int) -> dict[str, A
         "pyramid": lambda: backbone.fpn(stages),
         "pooling": lambda: heads.box_roi_pool(maps, boxes, sizes),
         "box head": lambda: heads.box_head(pooled),
-        "labels of the rows": lambda: watched._labels(boxes, scene()[1]),
+        "labels of the rows": lambda: wrapped._labels(boxes, scene()[1]),
     }
     variants = {name: _reads(call, low) for name, call in calls.items()}
-    variants |= {f"loss {name}": _loss(watched, given) for name, given in METHODS.items()}
+    variants |= {f"loss {name}": _loss(wrapped, given) for name, given in METHODS.items()}
     turns = clock.interleaved(variants, rounds)
     milliseconds = {name: clock.milliseconds(turn) for name, turn in turns.items()}
     return {"precision": str(low), "proposals": len(proposals), "ms": milliseconds}
@@ -186,10 +186,10 @@ def _autocast(precision: torch.dtype | None) -> torch.autocast:
     return torch.autocast("cpu", precision, enabled=precision is not None)
 
 
-def _proposals(watched: BoxHead) -> Proposals:
+def _proposals(wrapped: FasterRCNNDetector) -> Proposals:
     """Return the proposals that the student samples."""
     torch.manual_seed(0)
-    sampled = watched.observe(Batch.of(*scene())).locations
+    sampled = wrapped.observe(Batch.of(*scene())).locations
     assert isinstance(sampled, Proposals)
     return Proposals(sampled.images, [each.detach() for each in sampled.boxes])
 
@@ -201,10 +201,10 @@ def _reads(call: Callable[[], object], precision: torch.dtype | None) -> Iterato
         yield
 
 
-def _loss(watched: BoxHead, given: dict[str, Any]) -> Iterator[None]:
+def _loss(wrapped: FasterRCNNDetector, given: dict[str, Any]) -> Iterator[None]:
     """Run a method forward, and backward to the student's rows."""
     rows = IMAGES * PROPOSALS
-    made = wire(watched.module, watched.module, given, task="detection")
+    made = wire(wrapped.module, wrapped.module, given, task="detection")
     (method,) = made.trainable.methods.values()
     method.load_state_dict(method.state_dict())
     teacher = {"penultimate": torch.rand(rows, 1024), "logits": torch.rand(rows, CLASSES)}
@@ -217,8 +217,8 @@ def _loss(watched: BoxHead, given: dict[str, Any]) -> Iterator[None]:
 
 def _turned(student: FasterRCNN, teacher: FasterRCNN) -> dict[str, float]:
     """Cosine of the teacher's rows in bf16 with those in fp32, at the student's proposals."""
-    watched, reads = BoxHead(deepcopy(student)).train(), BoxHead(teacher)
-    proposals = _proposals(watched)
+    wrapped, reads = FasterRCNNDetector(deepcopy(student)).train(), FasterRCNNDetector(teacher)
+    proposals = _proposals(wrapped)
     with torch.no_grad():
         right = reads.at(proposals)["penultimate"]
         with _autocast(torch.bfloat16):
