@@ -26,7 +26,7 @@ from understudy import wire
 from understudy.batch import Batch
 from understudy.config import recipe
 from understudy.distillation.distiller import Distiller
-from understudy.models.detection._frozen import frozen
+from understudy.models.detection._frozen import frozen_copy
 from understudy.models.detection.faster_rcnn import FasterRCNNDetector, Proposals
 from understudy.training.devices import resolve
 
@@ -152,7 +152,7 @@ def _steps(trained: nn.Module, loss: Callable[[], Any], *, low: bool) -> Iterato
 def _parts(student: FasterRCNN, teacher: FasterRCNN, rounds: int) -> dict[str, Any]:
     """Return the milliseconds of the parts that distillation adds to the student's step."""
     wrapped, low = FasterRCNNDetector(deepcopy(student)).train(), _precision(student, teacher)
-    settled = frozen(FasterRCNNDetector(teacher.to(memory_format=torch.channels_last)), low)
+    settled = frozen_copy(FasterRCNNDetector(teacher.to(memory_format=torch.channels_last)), low)
     proposals = _proposals(wrapped)
     images, boxes, sizes = proposals.images.tensors, proposals.boxes, proposals.images.sizes
     backbone, heads = settled.module.backbone, settled.module.roi_heads
@@ -222,7 +222,7 @@ def _turned(student: FasterRCNN, teacher: FasterRCNN) -> dict[str, float]:
     with torch.no_grad():
         right = reads.at(proposals)["penultimate"]
         with _autocast(torch.bfloat16):
-            found = frozen(reads, torch.bfloat16).at(proposals)["penultimate"]
+            found = frozen_copy(reads, torch.bfloat16).at(proposals)["penultimate"]
             usual = reads.at(proposals)["penultimate"]
     cosines = cosine_similarity(found.float(), right)
     return {
