@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from understudy.distillation.shared_teacher import Shared as Shared
     from understudy.distillation.wire import wire as wire
     from understudy.errors import UnderstudyError as UnderstudyError
-    from understudy.experiment.compare import Comparison as Comparison
     from understudy.experiment.compare import compare as compare
+    from understudy.experiment.comparison import Comparison as Comparison
     from understudy.experiment.demo import demo as demo
     from understudy.experiment.evaluate import evaluate as evaluate
     from understudy.experiment.run_directory import Run as Run
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 # No name here is that of a submodule: importing `understudy.x` sets the attribute `x` of this
 # package to the module, so that a function `x` would be gone. A test keeps it so.
 _HOMES = {
-    "Comparison": "experiment.compare",
+    "Comparison": "experiment.comparison",
     "Distiller": "distillation.distiller",
     "Input": "models",
     "Method": "methods",

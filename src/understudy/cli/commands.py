@@ -18,7 +18,7 @@ from understudy.errors import RecipeError, UnderstudyError, suggestion
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from understudy.experiment.callback import Callback
+    from understudy.experiment.comparison import Comparison
     from understudy.experiment.run_directory import Run
 
 _RANK = os.environ.get("RANK", "0")
@@ -102,58 +102,43 @@ def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
     return Recipe.load(options.recipe, overrides)
 
 
-@contextmanager
-def _watched() -> "Iterator[Callback | None]":
-    """Someone who shows progress, in the first process."""
-    if _RANK != "0":
-        yield None
-        return
-    from understudy.experiment.progress import Terminal
-
-    with Terminal(_console()) as callback:
-        yield callback
-
-
 def _console() -> "Console":
-    from rich.console import Console
+    from understudy.experiment.progress import stdout_console
 
-    # A file or a pipe has no width; 120 characters keep rows on one line for grep.
-    fixed = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(width=fixed)
+    return stdout_console()
 
 
 def _train(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.train import train
 
-    wanted = _recipe(options, overrides)
-    if wanted.methods:
+    loaded = _recipe(options, overrides)
+    if loaded.methods:
         raise RecipeError(
-            f"The recipe '{wanted.name}' has the methods {', '.join(wanted.methods)}, and `train` "
+            f"The recipe '{loaded.name}' has the methods {', '.join(loaded.methods)}, and `train` "
             "trains alone: use `understudy distill`, or `understudy compare` for a control too."
         )
-    _execute(train, wanted, options)
+    _execute(train, loaded, options)
 
 
 def _distill(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.train import distill
 
-    wanted = _recipe(options, overrides)
+    loaded = _recipe(options, overrides)
     methods: dict[str, dict[str, Any]] = {
         name: {} for name in options.method or ()
-    } | wanted.methods
-    _execute(distill, replace(wanted, methods=methods), options)
+    } | loaded.methods
+    _execute(distill, replace(loaded, methods=methods), options)
 
 
-def _execute(function: "Callable[..., Run]", wanted: Recipe, options: Namespace) -> None:
-    with _watched() as callback:
-        run = function(
-            wanted,
-            out=options.out,
-            resume=options.resume,
-            device=options.device,
-            callback=callback,
-            profile=options.profile,
-        )
+def _execute(function: "Callable[..., Run]", recipe: Recipe, options: Namespace) -> None:
+    run = function(
+        recipe,
+        out=options.out,
+        resume=options.resume,
+        device=options.device,
+        progress=True,
+        profile=options.profile,
+    )
     _report_on([run.path])
 
 
@@ -167,40 +152,38 @@ def _report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
 def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.compare import compare
 
-    wanted = _recipe(options, overrides)
-    out = Path(options.out or f"runs/{wanted.name}")
-    with _watched() as callback:
-        compare(
-            wanted,
-            methods=options.methods or (),
-            seeds=options.seeds,
-            out=out,
-            device=options.device,
-            callback=callback,
-        )
-    _show_comparison(out)
+    comparison = compare(
+        _recipe(options, overrides),
+        methods=options.methods or (),
+        seeds=options.seeds,
+        out=options.out,
+        resume=options.resume,
+        device=options.device,
+        progress=True,
+    )
+    _show_comparison(comparison)
 
 
-def _show_comparison(path: Path) -> None:
+def _show_comparison(comparison: "Comparison") -> None:
     if _RANK == "0":
         from understudy.reporting import terminal_table
 
-        _console().print(terminal_table(path))
-    _report_on([path])
+        _console().print(terminal_table(comparison.to_dict()))
+    _report_on([Path(comparison)])
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.demo import demo
 
-    with _watched() as callback:
-        out = demo(
-            task=options.task,
-            out=options.out,
-            seeds=options.seeds,
-            device=options.device,
-            callback=callback,
-        )
-    _show_comparison(out)
+    comparison = demo(
+        task=options.task,
+        out=options.out,
+        seeds=options.seeds,
+        resume=options.resume,
+        device=options.device,
+        progress=True,
+    )
+    _show_comparison(comparison)
 
 
 def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
@@ -309,7 +292,7 @@ COMMANDS = {
     "demo": Entry(
         "See it work: teacher, control and methods on images that come with Understudy.",
         _demo,
-        (_TASK, _OUT, _SEEDS, _DEVICE),
+        (_TASK, _OUT, _SEEDS, _RESUME, _DEVICE),
     ),
     "distill": Entry(
         "Train a student by mimicking a teacher.",
@@ -326,7 +309,7 @@ COMMANDS = {
     "compare": Entry(
         "Run a control and several methods over several seeds; say which helped.",
         _compare,
-        (_RECIPE, _METHODS, _SEEDS, _OUT, _DEVICE),
+        (_RECIPE, _METHODS, _SEEDS, _OUT, _RESUME, _DEVICE),
         takes_recipe_keys=True,
     ),
     "bank": Entry(

@@ -10,7 +10,7 @@ meets a view and replayed by all others, unless the recipe names a bank of its o
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.arms import CONTROL, ImagesBySeed, checked, named, seeded
 from understudy.experiment.callback import Callback
+from understudy.experiment.comparison import FILE, Comparison
+from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.statistics import ImageSpread, Scores, Verdict, diverged, verdicts
 from understudy.experiment.train import train
@@ -31,66 +33,70 @@ Runs = dict[str, list[Run]]
 """Arm → its runs, one for each seed; those of an arm that diverged end with that run."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What was measured; an arm is a dictionary, so the file on disk is this very structure."""
-
-    name: str
-    task: str
-    metric: str
-    recipe_digest: str
-    machine: str
-    created: str
-    seconds: float
-    """What all runs took together, preparing included, however often they were interrupted."""
-    classes: list[str]
-    teacher: dict[str, Any]
-    arms: list[dict[str, Any]]
-
-
 def compare(
-    recipe: Recipe,
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
     *,
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
     out: str | Path | None = None,
+    resume: bool = False,
     device: str | None = None,
+    progress: bool = False,
     callback: Callback | None = None,
 ) -> Comparison:
-    """Run the control and every arm over every seed, and state what came of it.
-
-    Args:
-        recipe: The experiment; its methods' hyper-parameters are used wherever an arm names them.
-        methods: Arms: a method's name or label, or several joined by `+`; default: the recipe's
-            methods, each by itself.
-        seeds: One run of every arm for each.
-        out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept.
-        device: As for `train`.
-        callback: Told about the progress of every run.
+    """Run a control and every arm over every seed, and judge each arm against the control.
 
     Without a `bank.path` in the recipe, arms whose methods read what `bank.features` names share a
     bank in the comparison directory, if half of the free disk holds it. Its runs are the same to
     the bit as without one.
 
+    Args:
+        recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`. The
+            hyper-parameters of its methods are used wherever an arm names them.
+        overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
+            `Recipe.load`.
+        methods: Arms: a method's name or label, or several joined by `+`; default: the recipe's
+            methods, each by itself.
+        seeds: One run of every arm per seed; three or more give an interval.
+        out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept and
+            interrupted ones continued, with or without `resume`.
+        resume: Continue an interrupted comparison; refuse if there is none in `out`.
+        device: `cpu`, or None for the best device of this machine.
+        progress: Print progress and messages, as the command line does.
+        callback: Called with the progress of every run.
+
+    Returns:
+        The measurements and verdicts, which `comparison.json` in the directory holds too.
+
     Raises:
-        RecipeError: No method, no teacher, or no seed to compare with.
-        RunError: The directory holds another comparison, or runs on other images.
+        RecipeError: The recipe is wrong, or there is no method, no teacher, or no seed.
+        RunError: The directory holds another comparison, runs on other images, or with `resume`
+            nothing to continue.
         UnderstudyError: An arm cannot be built, which is found before any is trained.
         Diverged: The control did.
+        Interrupted: SIGINT or SIGTERM arrived; the state was saved.
+
+    Example:
+        teacher = {"teacher.weights": "runs/teacher"}
+        comparison = understudy.compare("fashion/demo", teacher, methods=["kd", "lshfm", "kd+nd"])
+        print(comparison.table())
     """
+    recipe = Recipe.load(recipe, overrides)
     _check_complete(recipe, seeds)
     root = Path(out) if out else Path("runs") / recipe.name
-    _claim(root, recipe)
+    _claim(root, recipe, resume=resume)
     arms = named(recipe, methods)
     task = tasks.find(recipe.task, recipe.training)
     images = ImagesBySeed(recipe, task)
     unfinished = {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}
     if unfinished:
         arms |= checked(unfinished, root, seed=seeds[0], images=images(seeds[0]))
-    runs = _execute(arms, seeds, root, images, device, callback)
+    with displayed(progress, callback) as listener:
+        runs = _execute(arms, seeds, root, images, device, listener)
     result = _comparison(recipe, arms, runs, seeds, root, metric=task.headline)
     if hardware.is_first_process():
-        files.write(root / "comparison.json", json.dumps(asdict(result), indent=1))
+        files.write(root / FILE, json.dumps(result.to_dict(), indent=1))
     return result
 
 
@@ -101,9 +107,11 @@ def _check_complete(recipe: Recipe, seeds: Sequence[int]) -> None:
         raise RecipeError("A comparison needs at least one seed; three or more give an interval.")
 
 
-def _claim(root: Path, recipe: Recipe) -> None:
-    """Refuse to mix two comparisons in one directory."""
-    file = root / "comparison.json"
+def _claim(root: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Refuse to mix two comparisons in one directory, and to continue what never began."""
+    if resume and not any(root.glob("*/seed*/recipe.yaml")):
+        raise RunError(f"There is no comparison in {root} to continue; start without --resume.")
+    file = root / FILE
     before = json.loads(file.read_text()) if file.is_file() else {"recipe_digest": recipe.digest}
     if before["recipe_digest"] != recipe.digest:
         raise RunError(
@@ -210,6 +218,7 @@ def _comparison(
             }
             for name, group in runs.items()
         ],
+        path=root,
     )
 
 

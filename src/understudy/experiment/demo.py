@@ -1,14 +1,15 @@
-"""The demonstration: a teacher, a control and some methods on images that come with Understudy."""
+"""The demonstration: a teacher, a control and some methods on images shipped with Understudy."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from understudy.config.recipe import Recipe
-from understudy.errors import NameNotFound
+from understudy.errors import NameNotFound, RunError
 from understudy.experiment.callback import Callback
 from understudy.experiment.compare import compare
+from understudy.experiment.comparison import Comparison
+from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 
@@ -28,33 +29,44 @@ def demo(
     task: Demonstrated = "classification",
     out: str | Path | None = None,
     seeds: Sequence[int] = (0, 1, 2),
+    resume: bool = False,
     device: str | None = None,
+    progress: bool = False,
     callback: Callback | None = None,
-) -> Path:
-    """Train the teacher of a task by its recipe in `RECIPES`, then compare students by the other.
+) -> Comparison:
+    """Train a teacher on images shipped with Understudy, then compare methods with a control.
 
     Args:
-        task: What is learned: of clothes one class an image, of drawn shapes all or their boxes.
-        out: Directory of the comparison; default `runs/demo`, or `runs/demo_<task>`.
-        seeds: One run of every arm for each.
-        device: As for `train`.
-        callback: Told about the progress of every run.
+        task: `classification` of Fashion-MNIST, or `multilabel` or `detection` of synthetic shapes.
+        out: Directory of the comparison; default `runs/demo`, or `runs/demo_<task>`. Finished runs
+            in it are kept, with or without `resume`.
+        seeds: One run of every arm per seed.
+        resume: Continue an interrupted demonstration; refuse if there is none in `out`.
+        device: `cpu`, or None for the best device of this machine.
+        progress: Print progress and messages, as the command line does.
+        callback: Called with the progress of every run.
 
     Returns:
-        The comparison's directory; whatever is finished in it already is not run again.
+        The comparison; the teacher's run is in its directory under `teacher`.
 
     Raises:
         NameNotFound: There is no demonstration of that task.
+        RunError: `resume` without a demonstration in `out`, or one of another recipe.
+
+    Example:
+        comparison = understudy.demo(seeds=[0], progress=True)
+        print(comparison.table())
     """
     if task not in get_args(Demonstrated):
         raise NameNotFound("demonstration", task, sorted(RECIPES))
     suffix = "" if task == "classification" else f"_{task}"
     root = Path(out) if out else Path("runs") / f"demo{suffix}"
-    place, (teaching, learning) = Run(root / "teacher"), RECIPES[task]
-    teacher = train(
-        Recipe.load(teaching), out=place.path, resume=place.begun, device=device, callback=callback
-    )
-    wanted = Recipe.load(learning)
-    wanted = replace(wanted, teacher=replace(wanted.teacher, weights=str(teacher.path)))
-    compare(wanted, seeds=seeds, out=root, device=device, callback=callback)
-    return root
+    teacher, (teacher_recipe, student_recipe) = Run(root / "teacher"), RECIPES[task]
+    if resume and not teacher.begun:
+        raise RunError(f"There is no demonstration in {root} to continue; start without --resume.")
+    with displayed(progress, callback) as listener:
+        train(
+            teacher_recipe, out=teacher.path, resume=teacher.begun, device=device, callback=listener
+        )
+        taught = Recipe.load(student_recipe, {"teacher.weights": str(teacher.path)})
+        return compare(taught, seeds=seeds, out=root, device=device, callback=listener)

@@ -1,17 +1,20 @@
 """Measure networks: their outputs over a set of images, and the trained student of a run."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 
+from understudy import tasks
 from understudy.batch import Batch
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
-from understudy.experiment import build
+from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
 from understudy.features import Features
 from understudy.models.base import Wrapped
@@ -28,29 +31,29 @@ def collect(
     *,
     replay: Callable[[Batch], Features] | None = None,
 ) -> Outputs:
-    """Outputs of a network in evaluation mode, from all processes, in the order of the index.
+    """Return the outputs of a network in evaluation mode, from all processes, ordered by index.
 
     Args:
         network: Student or teacher.
         batches: This process's share of the images.
         accelerator: Devices, processes and precision.
-        task: Says what is kept.
-        replay: Gives the network's outputs in its stead.
+        task: Selects what is kept of the outputs.
+        replay: Returns stored outputs of the network instead of running it.
     """
     training = network.training
     network.eval()
-    give = replay or network.outputs
-    parts = [_outputs(give, batch, accelerator, task) for batch in batches]
+    compute = replay or network.outputs
+    parts = [_outputs(compute, batch, accelerator, task) for batch in batches]
     network.train(training)
     return task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
 
 
 def _outputs(
-    give: Callable[[Batch], Features], batch: Batch, accelerator: Accelerator, task: Task
+    compute: Callable[[Batch], Features], batch: Batch, accelerator: Accelerator, task: Task
 ) -> Outputs:
     batch = batch.to(accelerator.device, torch.contiguous_format)
     with accelerator.autocast():
-        kept = task.collect(give(batch), batch)
+        kept = task.collect(compute(batch), batch)
     return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
 
 
@@ -60,23 +63,34 @@ def comparable(task: Task, student: Wrapped, teacher: Wrapped | None) -> bool:
 
 
 def evaluate(
-    run: str | Path, overrides: Mapping[str, Any] | None = None, *, device: str | None = None
+    run: str | Path | Run,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    device: str | None = None,
 ) -> Evaluation:
     """Measure the trained student of a run, on its own test images or on others.
 
     Args:
-        run: A run directory.
-        overrides: Dotted keys of the recipe to replace, such as `data.root`.
-        device: As for `train`.
+        run: Run, or its directory.
+        overrides: Keys of the recipe to replace, such as `{"data.root": "other_images"}`; see
+            `Recipe.load`.
+        device: `cpu`, or None for the best device of this machine.
+
+    Returns:
+        Metrics, accuracy per class, and fidelity to the teacher, which is None without one.
 
     Raises:
-        UnderstudyError: There is no student in the directory, or it was trained for other classes.
+        RunError: There is no run or no student in the directory.
+        DataError: The student was trained for other classes than those of the images.
+        UnderstudyError: Images or teacher of the recipe are missing.
+
+    Example:
+        evaluation = understudy.evaluate("runs/student", {"data.root": "other_images"})
+        print(evaluation.metrics["top1"])
     """
     path = Path(run)
     recipe = Recipe.load(Run(path).recipe, overrides)
-    if not (path / "student.safetensors").is_file():
-        raise RunError(f"{path} holds no student yet; continue it with --resume.")
-    trained = build.trained_student(recipe, path / "student.safetensors")
+    trained = build.trained_student(recipe, _student_file(path))
     devices = accelerator(recipe.training, device, student=trained.student)
     outputs = [
         collect(
@@ -90,3 +104,31 @@ def evaluate(
     ]
     close = comparable(trained.task, trained.student, trained.teacher)
     return trained.task.evaluate(outputs[0], outputs[1] if close else None)
+
+
+def load_student(run: Run) -> nn.Module:
+    """Return the trained student of a run as a plain module in evaluation mode, on the CPU.
+
+    Needs no images: the file of the student tells its classes.
+
+    Raises:
+        RunError: There is no run or no student in the directory.
+        NetworkError: The network cannot be built, or the weights do not fit.
+    """
+    recipe = run.recipe
+    # Built as a teacher, which takes the classes that its weights are of.
+    spec = replace(recipe.student, weights=str(_student_file(run.path)))
+    student = networks.teacher(
+        replace(recipe, teacher=spec, methods={}),
+        (),
+        tasks.find(recipe.task, recipe.training),
+        view_size=run.environment.get("view_size") or recipe.data.size or build.LARGE,
+    )
+    assert student is not None
+    return student.plain()
+
+
+def _student_file(path: Path) -> Path:
+    if not (path / "student.safetensors").is_file():
+        raise RunError(f"{path} holds no student yet; continue it with --resume.")
+    return path / "student.safetensors"

@@ -71,6 +71,7 @@ class Placed:
                 "classes": self.experiment.classes,
                 "skipped": self.experiment.skipped,
                 "digests": self.experiment.digests,
+                "view_size": self.experiment.train.views.size,
             }
         )
 

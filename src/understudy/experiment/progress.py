@@ -1,33 +1,66 @@
-"""Progress of runs: a table that grows downwards, and on a terminal a bar with the time left."""
+"""Progress of runs: lines of text, and on a terminal a bar with the time left. Loads no torch."""
 
 import logging
+import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from understudy.training.trainer import Trainer
+from understudy.experiment.callback import Callback, Callbacks
+
+if TYPE_CHECKING:
+    from understudy.training.trainer import Trainer
 
 LOGGER = logging.getLogger("understudy")
 
 _WIDTH = 9
-"""Characters of a column on a terminal."""
+"""Characters per column on a terminal."""
+
+
+def stdout_console() -> Console:
+    """Return a console on the standard output: whole lines of plain text unless it is a terminal.
+
+    A file, a pipe or a notebook has no width; 120 characters keep a row on one line for grep.
+    """
+    fixed = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(width=fixed, force_jupyter=False)
+
+
+@contextmanager
+def displayed(progress: bool, callback: Callback | None) -> Iterator[Callback | None]:
+    """Yield the callback to train with: `callback` and, with `progress`, a `Terminal`.
+
+    Yields None in every process but the first.
+    """
+    from understudy.training.hardware import is_first_process  # loads torch, as training does
+
+    if not (progress and is_first_process()):
+        yield callback if is_first_process() else None
+        return
+    with Terminal() as terminal:
+        yield Callbacks(terminal, callback) if callback else terminal
 
 
 @final
-class Terminal:
-    """Watches a run, one row for each epoch, or a series of runs, one row for each run.
+class Terminal(Callback):
+    """Prints a run with one row per epoch, or a series of runs with one row per run.
 
-    Inside its `with` block it also prints what the logger `understudy` says at INFO and above; the
-    end of the block removes the bar and the handler, however training ends.
+    Inside its `with` block it also prints the messages of the logger `understudy` from INFO on. The
+    end of the block removes the bar and the log handler, however training ends.
+
+    Args:
+        console: Console to print to; default: the standard output.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or stdout_console()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -50,7 +83,8 @@ class Terminal:
         if self.console.is_terminal:
             self._bar.start()
         self._level = LOGGER.level
-        LOGGER.setLevel(logging.INFO)
+        if LOGGER.getEffectiveLevel() > logging.INFO:
+            LOGGER.setLevel(logging.INFO)
         LOGGER.addHandler(self._handler)
         return self
 
@@ -66,19 +100,19 @@ class Terminal:
             self._bar.stop()
 
     def series(self, runs: int) -> None:
-        """The next so many runs belong together."""
+        """Begin a series of runs that belong together."""
         self._runs, self._ended = runs, 0
         self._bar.reset(self._task, start=False, visible=False)
 
-    def start(self, trainer: Trainer, name: str) -> None:
-        """Show a new run."""
+    def start(self, trainer: "Trainer", name: str) -> None:
+        """Begin the rows and the bar of a run."""
         self._name, self._headings = name, []
         self._epochs = trainer.training.epochs
         self._steps = self._epochs * len(trainer.loader)
         self._metric = trainer.distiller.trainable.task.headline
         fidelity = ["agreement"] if trainer.distiller.teacher else []
         self._metrics = [self._metric, *fidelity]
-        # Reset, not updated: runs that were finished before say nothing about the speed of this.
+        # Reset, not updated: the speed is that of this run, not of runs finished before.
         self._bar.reset(
             self._task,
             total=self._runs * self._steps,
@@ -89,22 +123,25 @@ class Terminal:
         if self._runs == 1:
             self._print(f"{name}: {self._epochs} epochs of {len(trainer.loader)} steps")
 
-    def step(self, trainer: Trainer) -> None:
+    def step(self, trainer: "Trainer") -> None:
         """Move the bar, at most four times a second."""
         if time.monotonic() - self._moved < 0.25:
             return
-        here = trainer.position
-        done = here.epoch * len(trainer.loader) + here.step
+        position = trainer.position
+        done = position.epoch * len(trainer.loader) + position.step
         self._bar.update(
             self._task,
             completed=self._ended * self._steps + done,
-            description=self._description(here.epoch),
-            rate=_rate(here.images / max(here.seconds, 1e-9)),
+            description=self._description(position.epoch),
+            rate=_rate(position.images / max(position.seconds, 1e-9)),
         )
         self._moved = time.monotonic()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Add a row of a lone run: every loss on a terminal, only the total in a log."""
+        """Print the row of an epoch: every loss on a terminal, else only their total.
+
+        A series of runs has no rows for epochs.
+        """
         if self._runs > 1:
             return
         if not self.console.is_terminal:
@@ -113,26 +150,26 @@ class Terminal:
         cells = self._cells(record)
         if list(cells) != self._headings:
             self._headings = list(cells)
-            # Of a detector's own losses only the part is told: there is no room for more.
+            # A detector's own losses are named without `task/`: a column has no room for it.
             self._print(_aligned([x.removeprefix("task/") for x in self._headings]), style="bold")
         self._print(_aligned(list(cells.values())))
 
     def end(self, name: str, metric: str, evaluation: Mapping[str, Any]) -> None:
-        """Add the row of a run that is finished, perhaps since long."""
+        """Print the row of a finished run, whether it ran now or earlier."""
         self._ended += 1
         score = f"{metric} {_number(_value(evaluation, metric))}"
         seconds = timedelta(seconds=round(evaluation["seconds"]))
         if self._runs == 1:
             self._print(f"{name}: {score} after {seconds}")
         else:
-            place = f"{self._ended:>{len(str(self._runs))}}/{self._runs}"
-            self._print(f"{name:<24} [{place}]  {score}  {seconds}")
+            count = f"{self._ended:>{len(str(self._runs))}}/{self._runs}"
+            self._print(f"{name:<24} [{count}]  {score}  {seconds}")
         if self._ended == self._runs:
             self.series(1)
 
     def _description(self, epoch: int) -> str:
-        place = f" [{self._ended + 1}/{self._runs}]" if self._runs > 1 else ""
-        return f"{self._name}{place}, epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
+        count = f" [{self._ended + 1}/{self._runs}]" if self._runs > 1 else ""
+        return f"{self._name}{count}, epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
 
     def _line(self, record: Mapping[str, Any]) -> str:
         number = f"{record['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
@@ -142,22 +179,22 @@ class Terminal:
         )
 
     def _cells(self, record: Mapping[str, Any]) -> dict[str, str]:
-        """Heading → cell, in as many columns as the terminal is wide."""
+        """Heading → cell, as many as fit into the width of the terminal."""
         cells = {"epoch": f"{record['epoch']}/{self._epochs}"}
         cells |= {name: _number(_value(record, name)) for name in self._metrics}
         cells |= {"loss": f"{record['losses']['total']:.4f}"}
         cells |= {name: f"{x:.4f}" for name, x in record["losses"].items() if name != "total"}
-        room = self.console.width // (_WIDTH + 1)
-        return dict(list(cells.items())[:room])
+        columns = self.console.width // (_WIDTH + 1)
+        return dict(list(cells.items())[:columns])
 
     def _print(self, text: str, style: str | None = None) -> None:
-        # Whole lines, whatever the width: a log is searched by line.
+        # No wrapping at any width: logs are searched by line.
         self.console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
 @final
 class _Printer(logging.Handler):
-    """Prints every message once: the runs of a series compute alike."""
+    """Prints every message once: the runs of a series repeat most of them."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
@@ -180,7 +217,7 @@ def _rate(images: float) -> str:
 
 
 def _value(record: Mapping[str, Any], name: str) -> float | None:
-    """A metric or a fidelity of an epoch's record or an evaluation."""
+    """Return a metric or a fidelity measure of an epoch's record or an evaluation."""
     return ((record["metrics"] or {}) | (record["fidelity"] or {})).get(name)
 
 

@@ -3,7 +3,8 @@
 A run directory holds
 
     recipe.yaml           the recipe, every key written out
-    environment.json      machine, versions, class names, images left out, digests of the data
+    environment.json      machine, versions, class names, size of the views, images left out,
+                          digests of the data
     metrics.jsonl         one line per epoch: losses, metrics and fidelity
     last/state.ckpt       everything needed to continue exactly; previous.ckpt is the one before
     best/student.safetensors    the plain student of the epoch with the best headline metric
@@ -19,24 +20,39 @@ Every file is replaced in one step, so a crash leaves the old or the new one, ne
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
+from understudy.experiment import plain_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from torch import nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A run on disk. Attributes read its files when asked, so they follow a run in progress."""
+    """A run on disk: one recipe, executed once.
+
+    `train` and `distill` return it and `Run.open` reads one from a directory. Every attribute reads
+    its file when asked, so it follows a run in progress. A run stands for its directory wherever a
+    path is expected: `understudy.report(run)`.
+    """
 
     path: Path
+    """Run directory."""
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
-        """The run in a directory.
+    def open(cls, path: "str | Path | Run") -> "Run":
+        """Return the run in a directory.
+
+        Args:
+            path: Run directory, written by `understudy train`, `distill` or `compare`.
 
         Raises:
             RunError: The directory is missing, or no epoch of a run was recorded in it.
@@ -49,6 +65,66 @@ class Run:
                 "'understudy train', 'distill' or 'compare'."
             )
         return run
+
+    def student(self) -> "nn.Module":
+        """Return the trained student: a plain torch module in evaluation mode, on the CPU.
+
+        It has the weights of the last epoch and needs nothing of Understudy. It takes normalised
+        images, as the network the recipe names does; a detector normalises for itself.
+
+        Raises:
+            RunError: There is no student in the directory yet.
+            NetworkError: The network cannot be built, or the weights do not fit.
+        """
+        from understudy.experiment.evaluate import load_student  # loads torch
+
+        return load_student(self)
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas data frame with one row per epoch.
+
+        Groups of `history` become dotted columns, such as `losses.total` and `metrics.top1`.
+
+        Raises:
+            UnderstudyError: pandas is not installed.
+        """
+        return plain_table.frame([dict(_flat(record)) for record in self.history])
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<Run {str(self.path)!r}: {', '.join([self._status(), *self._headline()])}>"
+
+    def _repr_html_(self) -> str:
+        measured = self.evaluation if self.finished else {"metrics": {}, "fidelity": {}}
+        values = {**(measured["metrics"] or {}), **(measured["fidelity"] or {})}
+        rows = [[key, f"{value:.4g}"] for key, value in values.items() if value is not None]
+        return plain_table.html(
+            [["run", str(self.path)], ["status", self._status()], *rows], caption=self._name()
+        )
+
+    def _name(self) -> str:
+        return self.recipe.name if self.begun else ""
+
+    def _status(self) -> str:
+        if self.finished:
+            return "finished"
+        if self.diverged:
+            return "diverged"
+        if not self.begun:
+            return "not begun"
+        epoch = self.history[-1]["epoch"] if self.history else 0
+        return f"epoch {epoch} of {self.recipe.training.epochs}"
+
+    def _headline(self) -> list[str]:
+        """The metric that ranks students, in words; empty before it was measured."""
+        from understudy import tasks  # loads torch
+
+        measured = self.evaluation if self.finished else next(iter(self.history[::-1]), {})
+        values = {**(measured.get("metrics") or {}), **(measured.get("fidelity") or {})}
+        metric = tasks.find(self.recipe.task).headline if values else ""
+        return [f"{metric} {values[metric]:.4g}"] if values.get(metric) is not None else []
 
     @property
     def recipe(self) -> Recipe:
@@ -121,8 +197,16 @@ class Run:
         return float(self.environment["prepare_seconds"] + sum(e["seconds"] for e in self.history))
 
 
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    """The content of a JSON file; empty if it is optional and missing.
+    """Return the content of a JSON file; empty if it is optional and missing.
 
     Raises:
         RunError: The file is missing or not JSON.

@@ -1,5 +1,7 @@
 """Train a network by a recipe: a teacher, a control, or a student that mimics a teacher."""
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -8,72 +10,134 @@ from understudy.config.recipe import NOT_IN_DIGEST, Recipe
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import Images
+from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
 
 
-def distill(recipe: Recipe, **options: Any) -> Run:
-    """Train a student by the methods of a recipe; options as for `train`.
-
-    Raises:
-        RecipeError: The recipe names no method or no teacher.
-    """
-    if not recipe.methods or not (recipe.teacher.name or recipe.teacher.weights):
-        raise RecipeError(
-            "Distilling needs a teacher and a method: give --teacher.name and --method, "
-            "or use `understudy train` for a control."
-        )
-    return train(recipe, **options)
-
-
-def train(
-    recipe: Recipe,
+def distill(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
+    progress: bool = False,
     callback: Callback | None = None,
     profile: bool = False,
-    images: Images | None = None,
 ) -> Run:
-    """Execute a recipe.
+    """Train a student by the methods of a recipe.
 
     Args:
-        recipe: What to train.
+        recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
+        overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
+            `Recipe.load`.
         out: Run directory; default `runs/<recipe.name>`.
         resume: Continue an interrupted run exactly where it was saved.
-        device: `cpu`, or None for the best device there is.
-        callback: Told about progress.
-        profile: Measure where the time of some steps goes: a table in the log, and a trace in
-            `profile.json`. It changes nothing of what is trained.
-        images: Training and test images of the recipe, if they are loaded already.
+        device: `cpu`, or None for the best device of this machine.
+        progress: Print progress and messages, as the command line does.
+        callback: Called with the progress.
+        profile: Measure the time of each part of some steps; see `train`.
+
+    Returns:
+        The finished run: `run.evaluation` holds the metrics, `run.student()` the network.
 
     Raises:
+        RecipeError: The recipe is wrong, or names no method or no teacher.
         RunError: The directory holds another run, nothing to resume, or the disk is full.
         Diverged: A loss became NaN or infinite, now or when it was last trained; the last good
             state is kept.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
         OutOfMemory: A step does not fit into memory in any number of parts.
+        UnderstudyError: Something the recipe names is missing or does not fit together.
+
+    Example:
+        teacher = understudy.train("fashion/teacher", out="runs/teacher", progress=True)
+        run = understudy.distill("fashion/demo", {"teacher.weights": str(teacher.path)})
+        student = run.student()
     """
-    run = Run(Path(out) if out else Path("runs") / recipe.name)
-    _claim(run, recipe, resume=resume)
-    if resume and run.finished:
-        if callback:
-            callback.end(recipe.name, tasks.find(recipe.task).headline, run.evaluation)
-        return run
-    if run.diverged:
-        raise Diverged(
-            f"{run.path} ended so: {run.diverged} It would again; remove it to train anew."
+    loaded = Recipe.load(recipe, overrides)
+    if not loaded.methods or not (loaded.teacher.name or loaded.teacher.weights):
+        raise RecipeError(
+            "Distilling needs a teacher and a method: give --teacher.name and --method, "
+            "or use `understudy train` for a control."
         )
-    Runner.start(
-        run.path,
-        recipe,
+    return train(
+        loaded,
+        out=out,
         resume=resume,
         device=device,
+        progress=progress,
         callback=callback,
         profile=profile,
-        images=images,
-    ).finish()
+    )
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+    profile: bool = False,
+    images: Images | None = None,
+) -> Run:
+    """Execute a recipe: train a teacher, a control, or a student by methods.
+
+    Args:
+        recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
+        overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
+            `Recipe.load`.
+        out: Run directory; default `runs/<recipe.name>`.
+        resume: Continue an interrupted run exactly where it was saved. A finished run is returned.
+        device: `cpu`, or None for the best device of this machine.
+        progress: Print progress and messages, as the command line does.
+        callback: Called with the progress.
+        profile: Measure the time of each part of some steps: a table in the log, and a trace in
+            `profile.json`. It changes nothing in training.
+        images: Training and test images of the recipe, if they are loaded already.
+
+    Returns:
+        The finished run: `run.evaluation` holds the metrics, `run.student()` the network.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+        RunError: The directory holds another run, nothing to resume, or the disk is full.
+        Diverged: A loss became NaN or infinite, now or when it was last trained; the last good
+            state is kept.
+        Interrupted: SIGINT or SIGTERM arrived; the state was saved.
+        OutOfMemory: A step does not fit into memory in any number of parts.
+        UnderstudyError: Something the recipe names is missing or does not fit together.
+
+    Example:
+        run = understudy.train({"student": "resnet8", "training": {"epochs": 2}}, out="runs/small")
+        print(run.evaluation["metrics"])
+    """
+    loaded = Recipe.load(recipe, overrides)
+    run = Run(Path(out) if out else Path("runs") / loaded.name)
+    _claim(run, loaded, resume=resume)
+    with displayed(progress, callback) as listener:
+        if resume and run.finished:
+            if listener:
+                listener.end(loaded.name, tasks.find(loaded.task).headline, run.evaluation)
+            return run
+        if run.diverged:
+            raise Diverged(
+                f"{run.path} diverged: {run.diverged} Delete the directory to retrain, or change "
+                "lr, weights or clip."
+            )
+        Runner.start(
+            run.path,
+            loaded,
+            resume=resume,
+            device=device,
+            callback=listener,
+            profile=profile,
+            images=images,
+        ).finish()
     return run
 
 
@@ -99,5 +163,6 @@ def _difference(old: Recipe, new: Recipe) -> str:
     return ", ".join(
         f"{key}: {before.get(key)} there, {after.get(key)} here"
         for key in before | after
-        if before.get(key) != after.get(key) and key not in NOT_IN_DIGEST
+        if before.get(key) != after.get(key)
+        and not any(fnmatchcase(key, pattern) for pattern in NOT_IN_DIGEST)
     )

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 
-from understudy.reporting.results import Arm, Numbers, Results, duration
+from understudy.experiment.plain_table import difference, percent, spread
+from understudy.reporting.results import Arm, Results, duration
 
 
 @dataclass(frozen=True)
@@ -107,20 +108,20 @@ def _verdict(results: Results) -> list[Column]:
     return [
         Column(
             name(results.metric),
-            lambda arm: _spread(arm.values(results.metric), digits),
+            lambda arm: spread(arm.values(results.metric), digits),
             f"{meaning}; mean ± standard deviation over the seeds".removeprefix("; "),
             brief=True,
         ),
         Column(
             "difference",
-            lambda arm: _difference(arm, digits),
+            lambda arm: difference(arm.verdict, digits),
             "mean difference from the control and its 95 % interval over seeds and test images, of "
             "each method alone; the verdict in words corrects for their number (Holm)",
             brief=True,
         ),
         Column(
             "gap closed",
-            lambda arm: _percent((arm.verdict or {}).get("gap_closed")),
+            lambda arm: percent((arm.verdict or {}).get("gap_closed")),
             "(student − control) / (teacher − control); 100 % is the teacher",
             brief=True,
         ),
@@ -137,7 +138,7 @@ def _beside() -> list[Column]:
 
 
 def _beside_cell(key: str) -> Callable[[Arm], str]:
-    return lambda arm: _spread(arm.metrics.get(key, []), 2)
+    return lambda arm: spread(arm.metrics.get(key, []), 2)
 
 
 def _fidelity(metric: str) -> list[Column]:
@@ -152,7 +153,7 @@ def _fidelity(metric: str) -> list[Column]:
 def _fidelity_cell(key: str) -> Callable[[Arm], str]:
     def cell(arm: Arm) -> str:
         value = mean(arm.fidelity[key]) if arm.fidelity.get(key) else None
-        return _percent(value) if key == "agreement" else _number(value)
+        return percent(value) if key == "agreement" else _number(value)
 
     return cell
 
@@ -181,34 +182,8 @@ def _cost() -> list[Column]:
     ]
 
 
-def _difference(arm: Arm, digits: int) -> str:
-    if arm.verdict is None:
-        return ""
-    if arm.word == "diverged":
-        return "diverged"
-    difference, low, high = (arm.verdict[key] for key in ("difference", "low", "high"))
-    ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return signed(difference, digits) + ends.replace("-", "−")
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Return a difference with its sign, with a typographic minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _spread(values: Numbers, digits: int) -> str:
-    if not values:
-        return ""
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{spread}"
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %".replace("-", "−")
 
 
 def _time(arm: Arm) -> str:

@@ -5,13 +5,14 @@ import re
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from understudy.experiment.plain_table import signed
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometry
 from understudy.reporting.charts.precision_recall import precision_recall
 from understudy.reporting.charts.samples import samples
 from understudy.reporting.charts.style import INKS
 from understudy.reporting.charts.training_curves import training_curves
-from understudy.reporting.columns import METRICS, columns, signed
+from understudy.reporting.columns import METRICS, columns
 from understudy.reporting.headline import VERDICTS, headline
 from understudy.reporting.results import Results
 from understudy.reporting.tables import markdown_table, table

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
 
+from understudy.experiment.plain_table import markdown
 from understudy.experiment.run_directory import read_json
 from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import LAYERS, columns, count, name
@@ -32,16 +33,7 @@ def table(results: Results, *, brief: bool = False) -> list[list[str]]:
 
 def markdown_table(results: Results) -> str:
     """Return the table in Markdown, with columns aligned in the source."""
-    header, *rows = table(results)
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(_markdown_row(row, widths) for row in [header, rule, *rows])
-
-
-def _markdown_row(row: list[str], widths: list[int]) -> str:
-    first, *rest = (cell.replace("|", "\\|") for cell in row)
-    cells = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
-    return f"| {' | '.join(cells)} |"
+    return markdown(table(results))
 
 
 def terminal_table(comparison: str | Path | Mapping[str, Any]) -> Table:
