@@ -1,17 +1,41 @@
-"""Understudy: train a small vision network to perform like a big one by mimicking its features.
+"""Train a small vision network to perform like a big one by mimicking its features.
 
-Every name below is imported when it is first used, so that `import understudy` loads no torch.
+| to | use |
+|---|---|
+| train a teacher, a control or a student | `train`, `distill` → `Run` |
+| compare methods with a control over seeds | `compare`, `demo` → `Comparison` |
+| measure a trained student, write the page | `evaluate`, `report` |
+| add losses to a training loop of your own | `wire` → `Distiller`; `Shared` for several students |
+| describe an experiment | `Recipe` |
+| find methods, networks, data sources and tasks | `methods`, `models`, `data`, `tasks` |
+| write a method | `Method`, `Batch`, `Mixed`, `Features`, `Shapes`, `batch_mean` |
+| wrap a network | `Network`, `Input` |
+| follow training | `Callback`, `progress=True`, the logger `understudy` |
+| catch errors | `UnderstudyError` |
+
+Messages go to the logger `understudy` of the standard library: INFO tells how a run computes,
+WARNING that something did not go as planned. Without a handler only warnings appear, on the
+standard error; `progress=True` and the command line print both.
+
+Every name is imported when it is first used, so `import understudy` loads no torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from understudy import data as data
+    from understudy import methods as methods
+    from understudy import models as models
+    from understudy import tasks as tasks
+    from understudy.batch import Batch as Batch
+    from understudy.batch import Mixed as Mixed
     from understudy.config.recipe import Recipe as Recipe
     from understudy.distillation.distiller import Distiller as Distiller
     from understudy.distillation.shared_teacher import Shared as Shared
     from understudy.distillation.wire import wire as wire
     from understudy.errors import UnderstudyError as UnderstudyError
+    from understudy.experiment.callback import Callback as Callback
     from understudy.experiment.compare import compare as compare
     from understudy.experiment.comparison import Comparison as Comparison
     from understudy.experiment.demo import demo as demo
@@ -19,6 +43,9 @@ if TYPE_CHECKING:
     from understudy.experiment.run_directory import Run as Run
     from understudy.experiment.train import distill as distill
     from understudy.experiment.train import train as train
+    from understudy.features import Features as Features
+    from understudy.features import Shapes as Shapes
+    from understudy.functional import batch_mean as batch_mean
     from understudy.methods import Method as Method
     from understudy.models import Input as Input
     from understudy.models import Network as Network
@@ -26,18 +53,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# No name here is that of a submodule: importing `understudy.x` sets the attribute `x` of this
-# package to the module, so that a function `x` would be gone. A test keeps it so.
+# No name of `_HOMES` is that of a submodule: importing `understudy.x` sets the attribute `x` of
+# this package to the module, which would replace a function `x`. A test keeps it so.
 _HOMES = {
+    "Batch": "batch",
+    "Callback": "experiment.callback",
     "Comparison": "experiment.comparison",
     "Distiller": "distillation.distiller",
+    "Features": "features",
     "Input": "models",
     "Method": "methods",
+    "Mixed": "batch",
     "Network": "models",
     "Recipe": "config.recipe",
     "Run": "experiment.run_directory",
+    "Shapes": "features",
     "Shared": "distillation.shared_teacher",
     "UnderstudyError": "errors",
+    "batch_mean": "functional",
     "compare": "experiment.compare",
     "demo": "experiment.demo",
     "distill": "experiment.train",
@@ -46,11 +79,14 @@ _HOMES = {
     "train": "experiment.train",
     "wire": "distillation.wire",
 }
+_PACKAGES = ("data", "methods", "models", "tasks")
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ def test_arms_are_labels_and_sums_of_labels(short: Recipe, tmp_path: Path) -> No
         "kd+close": short.methods,
         "pefd": {"pefd": {}},
     }
-    assert json.loads((tmp_path / "comparison.json").read_text()) == asdict(found)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == found.to_dict()
     assert found.teacher["name"] == CNN
     assert found.teacher["metrics"]["top1"] > 0
     runs = [Run(tmp_path / path) for arm in found.arms for path in arm["runs"]]

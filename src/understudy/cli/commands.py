@@ -2,16 +2,15 @@
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import Namespace
-
 from understudy import __version__
-from understudy.cli.flags import Entry, parse
+from understudy.cli.flags import Entry, choice, parse, whole_number
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, suggestion
 
@@ -271,7 +270,7 @@ _METHODS = (
 _SEEDS = (
     "--seeds",
     {
-        "type": int,
+        "type": whole_number("--seeds"),
         "nargs": "+",
         "default": [0, 1, 2],
         "metavar": "N",
@@ -282,9 +281,11 @@ _SEEDS = (
 _TASK = (
     "--task",
     {
-        "choices": ["classification", "multilabel", "detection"],
+        "type": choice("classification", "multilabel", "detection"),
         "default": "classification",
-        "help": "What is learned: default classification, of clothes; of drawn shapes the others.",
+        "metavar": "NAME",
+        "help": "Task to demonstrate: classification (Fashion-MNIST), multilabel or detection "
+        "(synthetic shapes).",
     },
 )
 
@@ -316,7 +317,13 @@ COMMANDS = {
         "Store the teacher's outputs: say what that takes, do it, or check it.",
         _bank,
         (
-            ("action", {"choices": ["plan", "build", "verify"], "help": "What to do."}),
+            (
+                "action",
+                {
+                    "type": choice("plan", "build", "verify"),
+                    "help": "plan, build or verify: size, fill, or check a bank.",
+                },
+            ),
             _RECIPE,
             _DEVICE,
         ),
@@ -342,7 +349,10 @@ COMMANDS = {
         (
             (
                 "what",
-                {"choices": ["methods", "models", "data", "recipes", "tasks"], "help": "Of what."},
+                {
+                    "type": choice("methods", "models", "data", "recipes", "tasks"),
+                    "help": "methods, models, data, recipes or tasks.",
+                },
             ),
         ),
     ),

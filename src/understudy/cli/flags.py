@@ -1,27 +1,39 @@
 """Flags of the command line: those of each command, and one for every key of a recipe."""
 
-import re
-from argparse import SUPPRESS, ArgumentError, HelpFormatter
+from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NoReturn, final, get_args, get_origin
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
 
 from understudy.config import tables
 from understudy.config.recipe import Recipe
-from understudy.config.schema import documentation, leaves
+from understudy.config.schema import convert, documentation, leaves
 from understudy.errors import RecipeError, suggestion
 
 Command = Callable[[Namespace, dict[str, Any]], None]
-"""Takes the options of a command, and the keys of the recipe that its flags replace."""
+"""Takes the options of a command, and the recipe keys that its flags replace."""
 
 _DEBUG = ("--debug", {"action": "store_true", "help": "Show the traceback of an error."})
+
+_GROUPS = tuple(path for path, hint, _ in leaves(Recipe) if get_origin(hint) is dict)
+"""Recipe keys whose entries are free, such as `methods`: `--methods.kd.weight 2` sets one entry."""
+
+
+@final
+class _Parser(ArgumentParser):
+    """Raises every mistake as a `RecipeError` instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(
+            f"{message[:1].upper()}{message[1:].rstrip('.')}. See {self.prog} --help."
+        )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One command: what it does, its arguments, and whether it takes the keys of a recipe."""
+    """One command: its help, its function, its arguments, and whether it takes recipe keys."""
 
     help: str
     command: Command
@@ -29,16 +41,17 @@ class Entry:
     takes_recipe_keys: bool = False
 
     def parser(self, name: str) -> ArgumentParser:
-        """The parser of this command under its full name, `understudy …`."""
-        places = [_place(flag, options) for flag, options in self.arguments if flag[0] != "-"]
-        usage = [name, *places, "[options]", *["[--KEY VALUE ...]"] * self.takes_recipe_keys]
-        parser = ArgumentParser(
+        """Return the parser of this command under its full name, `understudy …`."""
+        positionals = [
+            _positional(flag, options) for flag, options in self.arguments if flag[0] != "-"
+        ]
+        usage = [name, *positionals, "[options]", *["[--KEY VALUE ...]"] * self.takes_recipe_keys]
+        parser = _Parser(
             prog=name,
             usage=" ".join(usage),
             description=self.help,
             allow_abbrev=False,
             exit_on_error=False,
-            formatter_class=HelpFormatter,
         )
         for flag, options in (*self.arguments, _DEBUG):
             parser.add_argument(flag, **options)
@@ -48,24 +61,63 @@ class Entry:
 
 
 def parse(command: Entry, name: str, words: Sequence[str]) -> tuple[Namespace, dict[str, Any]]:
-    """Options of a command, and the keys of the recipe that its flags replace.
+    """Parse the words after a command.
+
+    Returns:
+        The options of the command, and dotted path → value of the recipe keys that flags replace.
 
     Raises:
-        RecipeError: A flag does not exist or its value makes no sense.
+        RecipeError: A flag does not exist or does not take its value.
     """
     parser = command.parser(f"understudy {name}")
-    rest, methods = _methods_flags(words)
+    rest, entries = _split_entries(words) if command.takes_recipe_keys else (list(words), {})
     try:
-        options = parser.parse_args(rest)
+        options, unknown = parser.parse_known_args(rest)
     except ArgumentError as error:
-        raise RecipeError(_one_sentence(str(error), parser)) from error
-    known = {path for path, _, _ in leaves(Recipe)} - {"methods"}
-    flat = vars(options.as_flat())
-    return options, {key: value for key, value in flat.items() if key in known} | methods
+        argument = f"{error.argument_name}: " if error.argument_name else ""
+        parser.error(f"{argument}{error.message}")
+    if unknown:
+        _refuse(unknown, parser)
+    keys = {path for path, _, _ in leaves(Recipe)} - {"methods"}
+    return options, {key: x for key, x in vars(options).items() if key in keys} | entries
 
 
-def _place(name: str, options: Mapping[str, Any]) -> str:
-    """A positional argument as the line of usage shows it."""
+def choice(*names: str) -> Callable[[str], str]:
+    """Return a type for `add_argument` that takes one of some names."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            near = suggestion(text, names)
+            raise RecipeError(f"{text!r} is not in the list{near}. There are: {', '.join(names)}.")
+        return text
+
+    return read
+
+
+def whole_number(flag: str) -> Callable[[str], int]:
+    """Return a type for `add_argument` that takes a whole number for `flag`."""
+
+    def read(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError as error:
+            raise RecipeError(f"{flag} cannot be {text!r}; give a whole number.") from error
+
+    return read
+
+
+def _refuse(unknown: Sequence[str], parser: ArgumentParser) -> NoReturn:
+    flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+    if not flags:
+        parser.error(f"Unrecognized arguments: {' '.join(unknown)}")
+    known = [name for action in parser._actions for name in action.option_strings]
+    named = f"{flags[0]}.name"
+    near = suggestion(flags[0], [named] if named in known else known)
+    parser.error(f"There is no flag {flags[0]}{near}")
+
+
+def _positional(name: str, options: Mapping[str, Any]) -> str:
+    """Return a positional argument as the line of usage shows it."""
     forms = {"?": f"[{name.upper()}]", "+": f"{name.upper()} ..."}
     return forms.get(options.get("nargs", ""), name.upper())
 
@@ -80,14 +132,35 @@ def _add_recipe_keys(parser: ArgumentParser) -> None:
         if path == "methods":
             groups[section].description = "--methods.LABEL.KEY VALUE: see `understudy show METHOD`."
             continue
-        shown = "" if default in (None, "", (), {}) else f" (default: {default})"
+        suffix = "" if default in (None, "", (), {}) else f" (default: {default})"
         groups[section].add_argument(
             f"--{path}",
-            type=hint,
+            type=_recipe_value(path, hint),
             default=SUPPRESS,
-            help=f"{help_of[path]}{shown}".replace("%", "%%"),
+            help=f"{help_of[path]}{suffix}".replace("%", "%%"),
             metavar=_metavar(path, hint),
         )
+
+
+def _recipe_value(path: str, hint: Any) -> Callable[[str], Any]:
+    """Return a type for `add_argument` that reads a recipe key: text as it is, the rest as YAML."""
+    is_text = hint is str or get_origin(hint) is Literal
+
+    def read(text: str) -> Any:
+        return convert(hint, text if is_text else _from_yaml(text), path)
+
+    return read
+
+
+def _from_yaml(text: str) -> Any:
+    """Return the value of a text in YAML; the text itself if it is none, which no type takes."""
+    try:
+        value = tables.from_yaml(text)
+    except yaml.YAMLError:
+        return text
+    # YAML takes `{width:3}`, without a space, for a key `width:3` without a value.
+    glued = isinstance(value, dict) and any(":" in str(key) for key in value)
+    return text if glued else value
 
 
 def _metavar(path: str, hint: Any) -> str:
@@ -96,42 +169,18 @@ def _metavar(path: str, hint: Any) -> str:
     return path.rpartition(".")[2].upper()
 
 
-_VALUE = re.compile(r'Parser key "(?P<key>[^"]+)"(?P<element>[^:]*):.* value: (?P<value>.*)')
-_CHOICE = re.compile(r"argument (?P<key>\S+): invalid choice: '(?P<value>.*)' \(choose from (.*)\)")
-_UNKNOWN = re.compile(r"unrecognized arguments:.*?(?P<flag>--[^\s=]+)", re.IGNORECASE)
-
-
-def _one_sentence(message: str, parser: ArgumentParser) -> str:
-    """What the parser says of an error, in a sentence with the way out."""
-    text, see = " ".join(message.split()), f"See {parser.prog} --help."
-    if bad := _VALUE.search(text):
-        if bad["key"] in documentation(Recipe) and not bad["element"]:
-            Recipe.load({}, {bad["key"]: bad["value"]})  # which says what is wrong with it
-        return f"--{bad['key']} cannot be {bad['value']!r}. {see}"
-    if choice := _CHOICE.search(text):
-        options = re.findall(r"[\w-]+", choice[3])
-        near = suggestion(choice["value"], options)
-        return f"{choice['value']!r} is not in the list{near}. There are: {', '.join(options)}."
-    if unknown := _UNKNOWN.search(text):
-        known = [name for action in parser._actions for name in action.option_strings]
-        flag, named = unknown["flag"], f"{unknown['flag']}.name"
-        near = suggestion(flag, [named] if named in known else known)
-        return f"There is no flag {flag}{near}. {see}"
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}. {see}"
-
-
-def _methods_flags(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take `--methods.LABEL.KEY VALUE` out of the words: a method's keys are its own."""
+def _split_entries(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take the flags of single entries, such as `--methods.LABEL.KEY VALUE`, out of the words."""
     rest: list[str] = []
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     queue = iter(words)
     for word in queue:
-        if not word.startswith("--methods."):
+        if not word.startswith(tuple(f"--{group}." for group in _GROUPS)):
             rest.append(word)
             continue
         path, equals, value = word[2:].partition("=")
         value = value if equals else next(queue, "")
         if not value or value.startswith("--"):
             raise RecipeError(f"--{path} needs a value, such as --{path} 2.")
-        found[path] = tables.from_yaml(value)
-    return rest, found
+        entries[path] = _from_yaml(value)
+    return rest, entries
