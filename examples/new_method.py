@@ -15,11 +15,8 @@ from rich import print
 from torch import Tensor, nn
 
 import understudy
-from understudy.batch import Batch
-from understudy.config.recipe import Recipe
-from understudy.features import Features, Shapes
-from understudy.functional import batch_mean, cosine
-from understudy.reporting import terminal_table
+from understudy import Batch, Features, Shapes, batch_mean
+from understudy.functional import cosine
 
 
 @final
@@ -43,17 +40,14 @@ def main(root: Path) -> None:
     """Train a small teacher, then compare the method with the control over two seeds."""
     short = {"data.images": 400, "data.validation": 0.1, "training.epochs": 4}
     short |= {"training.schedule": "cosine", "training.evaluate_every": 4}
-    teacher = understudy.train(Recipe.load({"student": "resnet14"}, short), out=root / "teacher")
-    wanted = Recipe.load(
-        {
-            "student": "resnet8",
-            "teacher": {"weights": str(teacher.path)},
-            "methods": {"angle": {"method": "new_method:Angle"}},
-        },
-        short,
-    )
-    understudy.compare(wanted, seeds=[0, 1], out=root)
-    print(terminal_table(root), f"page: {understudy.report(root)}")
+    teacher = understudy.train({"student": "resnet14"}, short, out=root / "teacher")
+    recipe = {
+        "student": "resnet8",
+        "teacher": {"weights": str(teacher.path)},
+        "methods": {"angle": {"method": "new_method:Angle"}},
+    }
+    comparison = understudy.compare(recipe, short, seeds=[0, 1], out=root)
+    print(comparison.table(), f"page: {understudy.report(root)}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -12,31 +12,28 @@ from pathlib import Path
 from PIL import Image
 
 import understudy
-from understudy.config.recipe import Recipe
 from understudy.data.sources import fashion
 
 
 def main(root: Path) -> None:
     """Train a teacher with labels, then a student without any."""
     short = {"data.images": 600, "training.epochs": 5, "training.schedule": "cosine"}
-    teacher = understudy.train(Recipe.load({"student": "resnet14"}, short), out=root / "teacher")
+    teacher = understudy.train({"student": "resnet14"}, short, out=root / "teacher")
 
     folder = root / "images"
     folder.mkdir()
     for i, image in enumerate(fashion.load("", "train").pixels[:600]):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:04}.png")
 
-    wanted = Recipe.from_dict(
-        {
-            "task": "none",
-            "data": {"source": "folder", "root": str(folder), "size": 32, "validation": 0.2},
-            "student": "resnet8",
-            "teacher": {"weights": str(teacher.path)},
-            "methods": {"lshfm": {}, "kd": {}},
-            "training": {"epochs": 5, "schedule": "cosine"},
-        }
-    )
-    for epoch in understudy.distill(wanted, out=root / "student").epochs():
+    recipe = {
+        "task": "none",
+        "data": {"source": "folder", "root": str(folder), "size": 32, "validation": 0.2},
+        "student": "resnet8",
+        "teacher": {"weights": str(teacher.path)},
+        "methods": {"lshfm": {}, "kd": {}},
+        "training": {"epochs": 5, "schedule": "cosine"},
+    }
+    for epoch in understudy.distill(recipe, out=root / "student").history:
         found = {name: f"{value:.3f}" for name, value in epoch["fidelity"].items()}
         print(f"epoch {epoch['epoch']}  agreement {found['agreement']}  cka {found['cka']}")
 

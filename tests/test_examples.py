@@ -46,7 +46,7 @@ def test_a_detector_learns_beside_its_own_losses() -> None:
 
 def test_new_method_is_compared(tmp_path: Path) -> None:
     text = said("new_method.py", tmp_path)
-    assert [line.split()[0] for line in text.splitlines()[3:6]] == ["teacher", "control", "angle"]
+    assert [line.split()[1] for line in text.splitlines()[2:5]] == ["teacher", "control", "angle"]
     assert "angle" in (tmp_path / "report.md").read_text()
 
 

@@ -17,6 +17,9 @@ import yaml
 from understudy.config.schema import build, leaves
 from understudy.config.tables import name_of, put, read
 
+TaskName = Literal["classification", "multilabel", "detection", "none"]
+"""Tasks by name; see `understudy list tasks`."""
+
 NOT_IN_DIGEST = (
     *("name", "data.root", "data.workers", "data.decoded"),
     *("bank.path", "bank.views", "bank.codes", "methods.*.keep"),
@@ -187,7 +190,7 @@ class Recipe:
 
     name: str = "recipe"
     """Name of the experiment; the default run directory is `runs/<name>`."""
-    task: Literal["classification", "multilabel", "detection", "none"] = "classification"
+    task: TaskName = "classification"
     """`multilabel`: several classes an image; `none` uses no labels, but the teacher alone."""
     data: Data = Data()
     """Where the images come from."""

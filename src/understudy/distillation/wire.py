@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from torch import Tensor, nn
 
 from understudy import methods, tasks
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, TaskName
 from understudy.config.schema import convert
 from understudy.distillation.distiller import Distiller, Weight
 from understudy.errors import NetworkError, RecipeError, ShapeError, suggestion
@@ -27,7 +27,7 @@ def wire(
     methods: Mapping[str, float | Mapping[str, Any]],
     *,
     example: Tensor | None = None,
-    task: str = "classification",
+    task: TaskName = "classification",
 ) -> Distiller:
     """Return a distiller of any two networks, for a training loop of your own.
 
@@ -40,8 +40,15 @@ def wire(
         task: `classification`, `multilabel`, `detection`, or `none` to learn from the teacher
             alone.
 
+    Returns:
+        The distiller: `distiller(images, labels)` computes every loss by name, unweighted;
+        `distiller.total(losses)` is what `backward` is called on.
+
     Raises:
-        UnderstudyError: A name does not exist, or a method cannot work with these networks.
+        NameNotFound: There is no such method or task.
+        RecipeError: A hyper-parameter or weight is wrong.
+        ShapeError: `example` is missing, or a method cannot work with these networks.
+        NetworkError: The features of a network cannot be found.
 
     >>> import torch
     >>> from torchvision.models import resnet18, resnet34
@@ -57,7 +64,7 @@ def wire(
         module if isinstance(module, Wrapped) else _wrapped(module, resolved, example)
         for module in (student, teacher)
     )
-    return distiller(Recipe(task=task, methods=entries), ours, theirs, resolved)  # type: ignore[arg-type]
+    return distiller(Recipe(task=task, methods=entries), ours, theirs, resolved)
 
 
 def _wrapped(module: nn.Module, task: Task, example: Tensor | None) -> Wrapped:

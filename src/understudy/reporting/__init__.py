@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from understudy.files import write
@@ -12,11 +13,13 @@ from understudy.reporting.tables import evaluation_table, terminal_table
 __all__ = ["evaluation_table", "report", "terminal_table"]
 
 
-def report(paths: str | Path | Sequence[str | Path], *, out: str | Path | None = None) -> Path:
+def report(
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]], *, out: str | Path | None = None
+) -> Path:
     """Write `report.html` and `report.md` for a comparison directory or for run directories.
 
     Args:
-        paths: One comparison directory, or one or several run directories.
+        paths: One comparison, or one or several runs; each itself or its directory.
         out: Directory to write to, or the `.html` file, with the Markdown next to it. Default: the
             directory itself; for several runs, the closest directory that holds them all.
 
@@ -25,8 +28,11 @@ def report(paths: str | Path | Sequence[str | Path], *, out: str | Path | None =
 
     Raises:
         RunError: A directory is missing or damaged, or comparisons and runs are mixed.
+
+    Example:
+        page = understudy.report(["runs/student", "runs/control"], out="runs")
     """
-    several = [paths] if isinstance(paths, str | Path) else paths
+    several = [paths] if isinstance(paths, str | PathLike) else paths
     folders = [Path(path) for path in several]
     results = read(folders)
     file = Path(out) if out else Path(os.path.commonpath([f.resolve() for f in folders]))
