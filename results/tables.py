@@ -39,7 +39,12 @@ def comparison(content: dict[str, Any]) -> tuple[str, str]:
         f"seeds. Recipe {content['recipe_digest']}, {_machine(content)}, "
         f"{_minutes(content['seconds'])} of training, {content['created'][:10]}."
     )
-    return markdown_table(of_comparison(content)), origin
+    return _unbroken(markdown_table(of_comparison(content))), origin
+
+
+def _unbroken(table: str) -> str:
+    """Return a table with no-break spaces within cells, so that a page keeps each on one line."""
+    return re.sub(r"(?<=[^\s|]) (?=[^\s|])", "\u00a0", table)
 
 
 def listed(content: dict[str, Any]) -> tuple[str, str]:

@@ -1,4 +1,8 @@
-"""What the pages promise runs: Python blocks are executed, lines of the shell are parsed."""
+"""What the pages promise runs: Python blocks are executed, lines of the shell are parsed.
+
+The steps for a folder of images are executed as they stand, on a folder made here. Only networks are
+replaced by tiny ones, `pretrained` by files of random weights (no test downloads), and epochs by one.
+"""
 
 import re
 import shlex
@@ -6,8 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
+import torch
+from PIL import Image
 
+import understudy
 from understudy.cli.commands import COMMANDS
 from understudy.cli.flags import parse
 from understudy.errors import RecipeError
@@ -15,12 +24,29 @@ from understudy.errors import RecipeError
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+FOLDER = "## Your own folder of images\n"
+"""Heading of the steps for a folder of images in README.md."""
+TINY = {"resnet50": "test_resnet", "mobilenetv3_small_100": "test_efficientnet"}
+"""Network named in the steps → a tiny network of the same library."""
+
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """The code of every fenced block in one of the languages."""
-    return [code for language, code in BLOCK.findall(page.read_text()) if language in languages]
+    return code_in(page.read_text(), *languages)
+
+
+def code_in(text: str, *languages: str) -> list[str]:
+    """The code of every fenced block of a text in one of the languages."""
+    return [code for language, code in BLOCK.findall(text) if language in languages]
+
+
+def folder_steps() -> str:
+    """The steps for a folder of images in README.md."""
+    _, _, rest = (ROOT / "README.md").read_text().partition(FOLDER)
+    assert rest
+    return rest.partition("\n## ")[0]
 
 
 def command_lines(text: str) -> list[list[str]]:
@@ -54,7 +80,10 @@ def test_a_line_of_the_shell_can_be_typed(words: list[str]) -> None:
 )
 def test_the_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Path) -> None:
     script = []
+    elsewhere = code_in(folder_steps(), "python")
     for code in blocks(page, "python"):
+        if code in elsewhere:
+            continue
         # A block that opens with the name of a file is that file.
         if file := re.match(r"# (\w+\.py)\n", code):
             (tmp_path / file[1]).write_text(code)
@@ -83,3 +112,62 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def make_folder(root: Path) -> None:
+    """Ten classes of six training and two test images, 64 pixels wide."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 2)):
+        for label in range(10):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(60, size=(64, 64, 3), dtype=np.uint8) + 19 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
+
+
+def run_in(folder: Path, *words: str) -> None:
+    """Run Python in a folder; fail unless its exit status is 0."""
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def with_tiny_networks(words: list[str], folder: Path) -> list[str]:
+    """A command with tiny networks, files for their pretrained weights, and a single epoch."""
+    named = words[words.index("--student.name") + 1].removeprefix("timm:")
+    tiny = TINY[named]
+    weights = folder / f"{tiny}.pt"
+    torch.manual_seed(0)
+    torch.save(timm.create_model(tiny).state_dict(), weights)  # for 1000 classes
+    assert words[words.index("--student.weights") + 1] == "pretrained"
+    replaced = {"pretrained": str(weights), f"timm:{named}": f"timm:{tiny}"}
+    return [*(replaced.get(word, word) for word in words), "--training.epochs", "1"]
+
+
+def test_the_steps_for_a_folder_of_images_end_with_a_plain_student(tmp_path: Path) -> None:
+    (layout,) = code_in(folder_steps(), "text")
+    assert layout.split() == ["my_images/train/CLASS/*.jpg", "my_images/test/CLASS/*.jpg"]
+    make_folder(tmp_path / "my_images")
+
+    commands = [
+        words
+        for code in code_in(folder_steps(), "console")
+        for words in command_lines(code)
+    ]
+    assert [words[0] for words in commands] == ["train", "compare"]
+    for words in commands:
+        run_in(tmp_path, "-m", "understudy", *with_tiny_networks(words, tmp_path))
+
+    (script,) = code_in(folder_steps(), "python")
+    for named, tiny in TINY.items():
+        script = script.replace(f'"{named}"', f'"{tiny}"')
+    torch.manual_seed(1)
+    images = torch.randn(2, 3, 160, 160)
+    torch.save(images, tmp_path / "images.pt")
+    without = "import sys; sys.modules['understudy'] = None"
+    forward = "import torch\ntorch.save(network(torch.load('images.pt')), 'logits.pt')"
+    run_in(tmp_path, "-c", f"{without}\n{script}\n{forward}")
+    run = understudy.Run.open(tmp_path / "runs" / "mine" / "lshfm" / "seed0")
+    assert torch.equal(run.student()(images), torch.load(tmp_path / "logits.pt"))
