@@ -32,7 +32,8 @@ def same_classes(method: str, student: Shapes, teacher: Shapes) -> int:
     if student_classes != teacher_classes:
         raise ShapeError(
             f"{method} compares logits of the same classes, but {student.owner} has "
-            f"{student_classes} classes and {teacher.owner} has {teacher_classes}; use a teacher "
-            "of your classes, or a method that compares features, such as lshfm."
+            f"{student_classes} classes and {teacher.owner} has {teacher_classes}; train the "
+            "teacher on your classes first (understudy train --student.name NAME "
+            "--student.weights pretrained …), or use a method that compares features, such as pefd."
         )
     return student_classes

@@ -354,7 +354,8 @@ def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
         raise ShapeError(
             "The selective form of lshfm compares the teacher's predictions with the labels, but "
             f"{student.owner} has {student.width('logits')} classes and {teacher.owner} has "
-            f"{teacher.width('logits')}; set selective to false."
+            f"{teacher.width('logits')}; set selective to false, or train the teacher on your "
+            "classes first: understudy train --student.name NAME --student.weights pretrained …"
         )
 
 

@@ -113,7 +113,9 @@ def _set_classes(network: Network, num_classes: int, reset_classifier: bool) -> 
     if not reset_classifier:
         raise NetworkError(
             f"{network.name} has {network.num_classes or 'no'} classes, {num_classes} were asked "
-            "for: a new classifier would be untrained. Use weights trained for these classes."
+            "for: a new classifier would be untrained. Use weights trained for these classes, or "
+            f"train it on them first: understudy train --student.name {network.name} "
+            "--student.weights pretrained …"
         )
     network.reset_classifier(num_classes)
 

@@ -99,7 +99,8 @@ def find(
         if not reset_classifier:
             raise NetworkError(
                 f"{name} has {columns - 1} classes, {num_classes} were asked for: a new classifier "
-                "would be untrained. Use weights trained for these classes."
+                "would be untrained. Use weights trained for these classes, or train it on them "
+                f"first: understudy train --task detection --student.name {name} …"
             )
         untrained = _build(name, asked, "", _without_backbone_weights(options))
         classes.replace_class_layers(module, untrained)
