@@ -1,4 +1,4 @@
-"""The command line: one command per public function, thin. Imports nothing heavy before it must."""
+"""The command line: one thin command per public function. Loads torch only when a command needs it."""
 
 import os
 import sys
@@ -21,39 +21,43 @@ if TYPE_CHECKING:
     from understudy.experiment.run_directory import Run
 
 _RANK = os.environ.get("RANK", "0")
-"""Number of this process, if torchrun started several; the first speaks for all."""
+"""Number of this process, if torchrun started several; only the first prints."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; errors of the user are one sentence and exit status 2."""
+    """Run one command; an error is one sentence on the standard error and an exit status.
+
+    Args:
+        arguments: Words after `understudy`; default: those of this process.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # As with `python -m`: a method of one's own is imported from where one works.
+    # As with `python -m`: your own methods are imported from the current directory.
     sys.path.insert(0, "")
     try:
         _run(words)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:
             raise
-        sentence, status = _last_words(error)
+        sentence, status = _sentence(error)
         print(f"understudy: {sentence}", file=sys.stderr)
         sys.exit(status)
     finally:
-        _leave()
+        _leave_process_group()
 
 
-def _last_words(error: BaseException) -> tuple[str, int]:
-    """What to say about an error, and the exit status."""
+def _sentence(error: BaseException) -> tuple[str, int]:
+    """Return the message of an error, and the exit status."""
     if isinstance(error, UnderstudyError):
         return str(error), error.exit_status
     if isinstance(error, KeyboardInterrupt):
         return "Stopped by SIGINT.", 130
-    # A fault of ours: the user's mistakes are all errors of Understudy's own.
+    # A bug: mistakes of the user are all `UnderstudyError`s.
     words = " ".join(f"{type(error).__name__}: {error}".split())
     return f"Internal error, {words}. Add --debug for the traceback, and report it.", 1
 
 
-def _leave() -> None:
-    """Say goodbye to the other processes, if this was one of several."""
+def _leave_process_group() -> None:
+    """Leave the group of processes, if torchrun started several."""
     if "RANK" not in os.environ or "torch" not in sys.modules:
         return
     import torch.distributed as dist
@@ -89,16 +93,14 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "understudy COMMAND --help tells more. Start with: understudy demo",
+            "For the options of a command: understudy COMMAND --help. Start with: understudy demo",
         ]
     )
 
 
 def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
-    """The recipe named on the command line, with every key that a flag replaced."""
-    if options.recipe is None:
-        return Recipe.load({}, overrides)
-    return Recipe.load(options.recipe, overrides)
+    """Return the recipe named on the command line, with the keys that flags replace."""
+    return Recipe.load(options.recipe or {}, overrides)
 
 
 def _console() -> "Console":
@@ -189,24 +191,24 @@ def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment import bank_build
     from understudy.reporting.tables import plan_table
 
-    wanted = _recipe(options, overrides)
+    recipe = _recipe(options, overrides)
     if options.action == "plan":
-        _console().print(plan_table(bank_build.plan(wanted, device=options.device)))
+        _console().print(plan_table(bank_build.plan(recipe, device=options.device)))
     elif options.action == "build":
         with _counted("records") as watch:
-            bank = bank_build.fill(wanted, device=options.device, watch=watch)
+            bank = bank_build.fill(recipe, device=options.device, watch=watch)
         print(f"{bank.path}: {bank.filled():,} records")
     else:
-        found = bank_build.verify(wanted, device=options.device)
+        verified = bank_build.verify(recipe, device=options.device)
         print(
-            f"{wanted.bank.path}: {found.records} records computed again, none differs by more "
-            f"than {found.difference:.1e}"
+            f"{recipe.bank.path}: {verified.records} records computed again, none differs by more "
+            f"than {verified.difference:.1e}"
         )
 
 
 @contextmanager
 def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
-    """A bar that is told how many of how many are done."""
+    """Show a bar and yield a function that sets it: number done, number of all."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -220,11 +222,11 @@ def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.run_directory import Run
     from understudy.reporting import evaluation_table
 
-    found = asdict(evaluate(options.run, overrides, device=options.device))
+    evaluation = asdict(evaluate(options.run, overrides, device=options.device))
     run = Run(Path(options.run))
     if run.finished:
-        found["layers"] = run.evaluation.get("layers")
-    _console().print(evaluation_table(found))
+        evaluation["layers"] = run.evaluation.get("layers")
+    _console().print(evaluation_table(evaluation))
 
 
 def _report(options: Namespace, overrides: dict[str, Any]) -> None:
@@ -243,20 +245,23 @@ def _show(options: Namespace, overrides: dict[str, Any]) -> None:
     _console().print(show(options.name))
 
 
-_RECIPE = ("recipe", {"nargs": "?", "help": "A recipe: a file, or the name of a shipped one."})
-_OUT = ("--out", {"help": "Where to write; default: runs/<name>."})
-_DEVICE = ("--device", {"help": "`cpu`; default: the best device there is."})
+_RECIPE = ("recipe", {"nargs": "?", "help": "Name of a shipped recipe, or path of a YAML file."})
+_OUT = ("--out", {"help": "Directory to write; default: runs/<name>."})
+_DEVICE = ("--device", {"help": "`cpu`; default: the best device of this machine."})
 _PROFILE = (
     "--profile",
-    {"action": "store_true", "help": "Show where the time of some steps goes, then go on."},
+    {"action": "store_true", "help": "Measure the time of each part of some steps."},
 )
-_RESUME = ("--resume", {"action": "store_true", "help": "Continue an interrupted run exactly."})
+_RESUME = (
+    "--resume",
+    {"action": "store_true", "help": "Continue an interrupted run or comparison exactly."},
+)
 _METHOD = (
     "--method",
     {
         "nargs": "+",
         "metavar": "NAME",
-        "help": "Methods beside those of the recipe, with their published weights.",
+        "help": "Methods to add to those of the recipe, with their published weights.",
     },
 )
 _METHODS = (
@@ -274,7 +279,7 @@ _SEEDS = (
         "nargs": "+",
         "default": [0, 1, 2],
         "metavar": "N",
-        "help": "One run of each arm per seed; default: 0 1 2.",
+        "help": "One run of every arm per seed; default: 0 1 2.",
     },
 )
 
@@ -291,7 +296,7 @@ _TASK = (
 
 COMMANDS = {
     "demo": Entry(
-        "See it work: teacher, control and methods on images that come with Understudy.",
+        "Train a teacher, a control and some methods on images shipped with Understudy.",
         _demo,
         (_TASK, _OUT, _SEEDS, _RESUME, _DEVICE),
     ),
@@ -308,20 +313,20 @@ COMMANDS = {
         takes_recipe_keys=True,
     ),
     "compare": Entry(
-        "Run a control and several methods over several seeds; say which helped.",
+        "Compare methods with a control over several seeds, with a verdict on each.",
         _compare,
         (_RECIPE, _METHODS, _SEEDS, _OUT, _RESUME, _DEVICE),
         takes_recipe_keys=True,
     ),
     "bank": Entry(
-        "Store the teacher's outputs: say what that takes, do it, or check it.",
+        "Plan, build or verify a bank of stored teacher outputs.",
         _bank,
         (
             (
                 "action",
                 {
                     "type": choice("plan", "build", "verify"),
-                    "help": "plan, build or verify: size, fill, or check a bank.",
+                    "help": "plan: size and time; build: fill the bank; verify: compute records again.",
                 },
             ),
             _RECIPE,
@@ -330,21 +335,21 @@ COMMANDS = {
         takes_recipe_keys=True,
     ),
     "evaluate": Entry(
-        "Measure the student of a run, on its own or on other data.",
+        "Evaluate the student of a run on its own or on other data.",
         _evaluate,
         (("run", {"help": "A run directory."}), _DEVICE),
         takes_recipe_keys=True,
     ),
     "report": Entry(
-        "Write the page of one or several runs, or of a comparison.",
+        "Write the HTML report of one or several runs, or of a comparison.",
         _report,
         (
-            ("runs", {"nargs": "+", "help": "Runs, or one comparison: their directories."}),
-            ("--out", {"help": "Folder or .html file to write; default: the directory itself."}),
+            ("runs", {"nargs": "+", "help": "Run directories, or one comparison directory."}),
+            ("--out", {"help": "Directory or .html file to write; default: the directory itself."}),
         ),
     ),
     "list": Entry(
-        "List what there is.",
+        "List methods, models, data sources, tasks or recipes.",
         _list,
         (
             (

@@ -1,4 +1,4 @@
-"""A recipe: one experiment as frozen data, read from and written to YAML. Imports no torch.
+"""Recipes: one experiment as frozen data, read from and written to YAML. Imports no torch.
 
 Every field is a key of the YAML file and, by its dotted path, a flag of the command line
 (`--training.epochs 3`). The string under each field is its help.
@@ -24,20 +24,21 @@ NOT_IN_DIGEST = (
     *("name", "data.root", "data.workers", "data.decoded"),
     *("bank.path", "bank.views", "bank.codes", "methods.*.keep"),
 )
-"""Keys that name or place an experiment, or make it faster, without changing it; `*` is any label.
+"""Keys that do not change the result: names, folders, and what makes a run faster.
 
-A method that can measure its teacher once for several runs calls the folder for it `keep`.
+`*` is any label. `keep` is the folder where a method stores what it measured of the teacher, for
+several runs.
 """
 
 
 def _count(default: Any) -> Any:
-    """A number of which 0 makes no sense."""
+    """A number that must be at least 1."""
     return field(default=default, metadata={"least": 1})
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the images come from and how they are shown."""
+    """Source of the images, and how they are augmented."""
 
     source: str = "fashion"
     """Name of a data source: see `understudy list data`."""
@@ -51,40 +52,42 @@ class Data:
     """`crop_flip`: pad 4, crop, mirror (small images); `resized_crop`: as on ImageNet;
     `squash_flip`: the whole image as a square; `scale_jitter`: enlarged or reduced, with boxes."""
     seed: int | None = None
-    """Seed of views and of what is left out; default: the recipe's. Equal for a shared bank."""
+    """Seed of the views and of the images left out; default: the recipe's. Runs that share a bank
+    need the same."""
     validation: float = 0.0
-    """Share of the training images kept for validation; 0 validates on the source's test split."""
+    """Share of the training images held out for validation; 0: validate on the source's test split."""
     images: int | None = _count(None)
-    """Use only this many training images, the same number of every class."""
+    """Number of training images to use, the same number of every class; default: all."""
     labels: int | None = _count(None)
-    """Use the labels of only this many training images; the others are shown without a label."""
+    """Number of training images whose labels are used; the others count as unlabelled. Default:
+    all."""
     labelled_share: float | None = None
-    """Share of every batch that is drawn from the labelled images, when others have no label."""
+    """Share of every batch that is drawn from labelled images, where other images have no label."""
     unreadable: Literal["skip", "fail"] = "skip"
-    """What to do with a file that is no image: leave it out and count it, or stop."""
+    """For a file that is not an image: skip and count it, or stop."""
     faulty: Literal["repair", "skip", "fail"] = "repair"
-    """What to do with an impossible box: cut it to the image or drop it, leave out its image, or
-    stop."""
+    """For an impossible box: clip it to the image or drop it, skip its image, or stop."""
     difficult: Literal["ignore", "published"] = "ignore"
-    """Objects marked difficult: neither sought nor a mistake; or as in LSHFM: in multi-label
-    training present, in detection removed, so that finding them is a mistake."""
+    """Objects marked difficult: `ignore` counts them neither as hit nor as error; `published`, as in
+    LSHFM, counts them as present in multi-label training and removes them in detection, where
+    detecting them is then an error."""
     workers: int = 0
     """Processes that decode image files."""
     jitter: float = 0.0
     """Strength of a random change of brightness, contrast and saturation, as in torchvision."""
     mixup: float = 0.0
-    """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0 does not."""
+    """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0: no mixup."""
     cutmix: float = 0.0
-    """Put a box of the other image into each instead; of both, every step takes one by chance."""
+    """Paste a box of the other image instead; with both, every step draws one of them. 0: no cutmix."""
     decoded: str = ""
-    """Folder that keeps every image once it is decoded, so that it is never decoded again."""
+    """Folder that stores every image decoded, so that it is decoded only once; default: none."""
     decoded_side: int | None = _count(None)
-    """Shorter side to which the images kept there are reduced; default: as they are."""
+    """Shorter side in pixels to which decoded images are reduced; default: unchanged."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network by name."""
+    """A network by name, with its weights and input."""
 
     shorthand: ClassVar[str] = "name"
 
@@ -93,40 +96,40 @@ class Network:
     weights: str = ""
     """`pretrained`, a run directory, or a file of weights that holds no code."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the network's factory."""
+    """Further arguments of the function that builds the network."""
     taps: dict[str, str] = field(default_factory=dict)
     """Feature name → module path, for features that are not found automatically."""
     size: int | None = None
-    """Side in pixels of the images this network wants; default: what it was trained with."""
+    """Side in pixels of the images this network takes; default: what it was trained with."""
     mean: tuple[float, ...] | None = None
     """Channel means this network subtracts, for values in [0, 1]."""
     std: tuple[float, ...] | None = None
-    """Channel deviations this network divides by."""
+    """Channel standard deviations this network divides by."""
     pool: Literal["", "gap", "gmp", "gwp"] = ""
-    """How its last map becomes a vector: mean, maximum, or the mean of both; default: its own."""
+    """Pooling of the last map: mean, maximum, or the mean of both; default: the network's own."""
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Where the teacher's outputs are stored and replayed; without a path it runs every step."""
+    """Stored outputs of the teacher; without a path the teacher runs in every step."""
 
     path: str = ""
-    """Directory of the bank; made, and filled as training meets new views, if there is none."""
+    """Directory of the bank; created if missing, and filled as training meets new views."""
     features: tuple[str, ...] = ("penultimate", "logits")
-    """What is stored of the teacher's outputs; methods that read others run the teacher."""
+    """Features that are stored; a method that reads others runs the teacher."""
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
-    """How numbers are stored; with `fp32` the student is the same to the bit as without a bank."""
+    """Number format; with `fp32` the student is the same to the bit as without a bank."""
     top_logits: int | None = _count(None)
-    """Store only so many of the largest logits, and what all others have in common."""
+    """Store only this many of the largest logits, and one value for all others; default: all."""
     codes: bool = False
-    """Also store what methods compute of the teacher alone: the hash bits of lshfm."""
+    """Also store what methods compute from the teacher alone, such as the hash bits of lshfm."""
     views: int = _count(1)
-    """Views of each image that have a place, where they are not few by nature."""
+    """Views stored per image, where augmentation has more than a few."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the student is trained."""
+    """Optimizer, schedule, precision and evaluation."""
 
     epochs: int = _count(240)
     """Passes over the training images."""
@@ -135,21 +138,21 @@ class Training:
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller than the others."""
     accumulate: int = _count(1)
-    """Forward passes that one optimizer step is split into, to save memory."""
+    """Forward passes per optimizer step; more need less memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer of the student and everything trained beside it."""
+    """Optimizer of the student and of the methods' parameters."""
     lr: float = 0.05
     """Learning rate at its peak."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
-    """Nesterov's form of the momentum."""
+    """Use Nesterov momentum."""
     weight_decay: float = 5e-4
     """Weight decay, on every trained parameter as in the papers."""
     schedule: Literal["constant", "step", "cosine", "linear"] = "step"
-    """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` fall to 0."""
+    """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` decay to 0."""
     milestones: tuple[int, ...] = (150, 180, 210)
-    """Epochs after which the step schedule falls."""
+    """Epochs after which the step schedule multiplies by `gamma`."""
     gamma: float = 0.1
     """Factor of the step schedule."""
     warmup_epochs: float = 0.0
@@ -157,57 +160,59 @@ class Training:
     clip: float | None = None
     """Largest norm of the gradient."""
     multilabel_loss: Literal["bce", "asymmetric"] = "bce"
-    """Loss on labels of `task: multilabel`; `asymmetric` heeds absent ones less (Ridnik 2021)."""
+    """Loss on labels of `task: multilabel`; `asymmetric` gives absent ones less weight (Ridnik
+    2021)."""
     asymmetry: tuple[float, ...] = (0.0, 4.0, 0.05)
-    """Of the asymmetric loss: focusing of present and of absent classes, and the clip."""
+    """Asymmetric loss: focusing of present classes, focusing of absent classes, clip."""
     label_smoothing: float = 0.0
-    """Share of every label that is spread over all classes."""
+    """Share of every label that is distributed over all classes."""
     only: tuple[str, ...] = ()
     """Train only these parameters of the student, such as `*.embedding.*`; default: all."""
     ema: float | None = None
-    """Decay of an exponential moving average of the student, which is then what is evaluated."""
+    """Decay of an exponential moving average of the student, which is then evaluated and saved;
+    default: none."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the networks; losses are always float32."""
+    """Precision of the networks; losses are always float32. `auto` is bf16 where it is fast."""
     teacher_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the teacher; `auto` is that of the student."""
+    """Precision of the teacher; `auto` is that of the student."""
     compile: bool = False
     """Compile student, methods and teacher with torch.compile."""
     graphs: bool = True
     """On a GPU, capture whole steps on images in memory as CUDA graphs, sixteen in a launch."""
     channels_last: bool | None = None
-    """Keep images and convolutions in the channels-last layout; default: where it is faster."""
+    """Use the channels-last layout for images and convolutions; default: where it is faster."""
     evaluate_every: int = _count(1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_minutes: float = 10.0
     """Minutes between saves within an epoch; the end of an epoch is always saved."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
-    """Where the numbers of every epoch are sent, beside the run directory."""
+    """Trackers that receive the numbers of every epoch, besides the run directory."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One experiment: what to train, on what, from whom, by which methods."""
+    """One experiment: student, teacher, methods, data, training."""
 
     name: str = "recipe"
     """Name of the experiment; the default run directory is `runs/<name>`."""
     task: TaskName = "classification"
-    """`multilabel`: several classes an image; `none` uses no labels, but the teacher alone."""
+    """`multilabel`: several classes per image; `none`: no labels, the teacher alone."""
     data: Data = Data()
-    """Where the images come from."""
+    """Source of the images, and how they are augmented."""
     student: Network = Network()
-    """The network being trained."""
+    """Network to train."""
     teacher: Network = Network()
-    """The frozen network it learns from; not needed without methods."""
+    """Frozen network to learn from; not needed without methods."""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Label → hyper-parameters and `weight`; a label that is no method's name needs `method`."""
     bank: Bank = Bank()
-    """Where the teacher's outputs are stored and replayed."""
+    """Stored outputs of the teacher."""
     task_weight: float = 1.0
     """Weight of the loss on labels."""
     training: Training = Training()
-    """How the student is trained."""
+    """Optimizer, schedule, precision and evaluation."""
     seed: int = 0
-    """Seed of initial weights, order and augmentation."""
+    """Seed of initial weights, image order and augmentation."""
 
     @classmethod
     def load(
@@ -327,5 +332,5 @@ def _plain(value: Any) -> Any:
 
 
 def without_methods(recipe: Recipe) -> Recipe:
-    """The control of a recipe: same student, data and budget, nothing to learn from the teacher."""
+    """Return the control of a recipe: same student, data and budget, without methods."""
     return replace(recipe, methods={})

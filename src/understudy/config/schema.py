@@ -1,4 +1,4 @@
-"""Plain data (dictionaries, lists, numbers, strings) to frozen dataclasses, checked key by key."""
+"""Build frozen dataclasses from plain data (dictionaries, lists, numbers, strings), key by key."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
@@ -13,10 +13,10 @@ _T = TypeVar("_T")
 
 
 def build(cls: type[_T], content: Any, path: str = "") -> _T:
-    """An instance of the dataclass `cls` from a dictionary, checked key by key.
+    """Return an instance of the dataclass `cls` from a dictionary, checked key by key.
 
-    A field whose metadata hold a `least` takes no smaller number; a class with a `shorthand` takes
-    a string for the field of that name.
+    A field with `least` in its metadata refuses smaller numbers. A class with a `shorthand` also
+    takes a string, for the field of that name.
 
     Raises:
         RecipeError: An unknown key, or a value that does not fit; names the dotted path.
@@ -44,10 +44,10 @@ def build(cls: type[_T], content: Any, path: str = "") -> _T:
 
 
 def convert(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the type `hint` says.
+    """Return `value` converted to the type `hint`.
 
     Raises:
-        RecipeError: It is of another type; names the dotted path.
+        RecipeError: It has another type; names the dotted path.
     """
     origin, options = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
@@ -68,7 +68,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(convert(options[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     if origin is dict and value is None:
-        return {}  # In YAML, `kd:` with nothing behind it means a method with its defaults.
+        return {}  # In YAML, `kd:` without a value is a method with its defaults.
     if origin is dict and isinstance(value, dict):
         return {str(k): convert(options[1], v, f"{path}.{k}") for k, v in value.items()}
     if hint is Any:
@@ -92,23 +92,23 @@ def _words(hint: Any) -> str:
 
 
 def documentation(cls: type, prefix: str = "") -> dict[str, str]:
-    """Dotted path → the sentence under the field."""
+    """Return dotted path → docstring of the field."""
     hints = get_type_hints(cls)
-    found: dict[str, str] = {}
+    docs: dict[str, str] = {}
     for parameter in parse_from_object(cls).params:
         name = parameter.arg_name
-        found[f"{prefix}{name}"] = parameter.description or ""
+        docs[f"{prefix}{name}"] = parameter.description or ""
         if is_dataclass(hints[name]):
-            found |= documentation(hints[name], f"{prefix}{name}.")
-    return found
+            docs |= documentation(hints[name], f"{prefix}{name}.")
+    return docs
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted path, type and default of every key a recipe can have."""
+    """Yield dotted path, type and default of every key a recipe can have."""
     hints = get_type_hints(cls)
     for f in fields(cls):
         if is_dataclass(hints[f.name]):
             yield from leaves(hints[f.name], f"{prefix}{f.name}.")
         else:
-            default = f.default if f.default is not MISSING else {}  # only dictionaries are made
+            default = f.default if f.default is not MISSING else {}  # of `default_factory=dict`
             yield f"{prefix}{f.name}", hints[f.name], default

@@ -1,14 +1,14 @@
-"""Recipes by name, and how their files are read: bases, and tables of which every row is a recipe.
+"""Recipes by name: files with a base, and tables of which every row is a recipe.
 
-A file in this folder is a recipe of the name `<folder>/<file>`, without `.yaml`. A file with `rows`
-is a table: each row is a recipe of the name `<folder>/<file>/<row>`. Three keys are no part of the
-experiment, and a file of one's own may have them too:
+A file below `understudy/recipes` is the recipe `<folder>/<file>`, without `.yaml`. A file with
+`rows` is a table: each row is the recipe `<folder>/<file>/<row>`. Three keys are not part of the
+experiment; your own files may have them too:
 
-- `base` names a recipe, or a file, whose keys hold where these say nothing else; of a table it
-  means the row of the same name.
-- `rows` maps the name of each row to the keys in which it differs, by their dotted paths. A row
-  that is only a number is one with this published result.
-- `about` says what is known of the experiment: see `About`.
+- `base` names a recipe or a file whose keys hold unless this file sets them. If the base is a
+  table, the row of the same name is meant.
+- `rows` maps the name of each row to the keys that differ, by dotted paths. A row that is only a
+  number is the published result.
+- `about` tells what is known of the experiment: see `About`.
 
 Imports no torch.
 """
@@ -28,29 +28,29 @@ from understudy.errors import NameNotFound, RecipeError, suggestion
 ROOT = Path(__file__).parents[1] / "recipes"
 
 _Place = tuple[Path, str]
-"""A file and the name of a row in it, which is empty where the file is no table."""
+"""A file, and the name of a row in it; empty if the file is not a table."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What is known of an experiment. Figures are top-1, mAP or AP50 in percent, by the task."""
+    """Published figures of an experiment: top-1, mAP or AP50 in percent, depending on the task."""
 
     paper: str = ""
-    """Authors, where and when."""
+    """Authors, venue and year."""
     table: str = ""
-    """Where the figures, or the hyper-parameters, were read."""
+    """Where the paper or its code gives the figures or the hyper-parameters."""
     published: str = ""
-    """Figure of what is trained here; empty where none is known."""
+    """Figure of the trained student; empty if unknown."""
     student: str = ""
     """Figure of the student alone."""
     teacher: str = ""
     """Figure of the teacher."""
     cost: str = ""
-    """What it takes."""
+    """Time and memory needed."""
     first: str = ""
-    """The recipe of the stage before, whose student this one starts from."""
+    """Recipe of the previous stage, whose student this one starts from."""
     note: str = ""
-    """What else one has to know to read the figures."""
+    """Anything else needed to interpret the figures."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -63,32 +63,32 @@ _Loader.add_implicit_resolver(
 
 
 def from_yaml(text: str) -> Any:
-    """What a text in YAML says: the content of a recipe, or one value of a flag."""
+    """Return the value of a YAML text: the content of a recipe, or the value of one flag."""
     return yaml.load(text, _Loader)
 
 
 def shipped() -> dict[str, Path]:
-    """Name → file of every recipe in the wheel, sorted by name."""
-    found: dict[str, Path] = {}
+    """Return name → file of every shipped recipe, sorted by name."""
+    files: dict[str, Path] = {}
     for name, path in tables().items():
         rows = _shipped(path).get("rows")
-        found |= {f"{name}/{row}": path for row in rows} if rows else {name: path}
-    return dict(sorted(found.items()))
+        files |= {f"{name}/{row}": path for row in rows} if rows else {name: path}
+    return dict(sorted(files.items()))
 
 
 def tables() -> dict[str, Path]:
-    """Name → file of every file of recipes in the wheel."""
+    """Return name → path of every shipped recipe file; a table counts once."""
     return {p.relative_to(ROOT).with_suffix("").as_posix(): p for p in sorted(ROOT.rglob("*.yaml"))}
 
 
 def name_of(name_or_path: str | Path) -> str:
-    """What a recipe goes by: the name it is shipped under, or that of its file."""
+    """Return the name of a recipe: the name it is shipped under, or that of its file or row."""
     path, row = _place(str(name_or_path))
     return str(name_or_path) if path.is_relative_to(ROOT) else row or path.stem
 
 
 def read(name_or_path: str | Path) -> dict[str, Any]:
-    """All keys of a recipe and of its bases, without what is known about it.
+    """Return the keys of a recipe over those of its bases, without `about`.
 
     Raises:
         NameNotFound: Neither a file nor the name of a shipped recipe.
@@ -100,7 +100,12 @@ def read(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def about(name_or_path: str | Path) -> About:
-    """What is known of a recipe; raises as `read` does, and for an unknown key."""
+    """Return the published figures of a recipe.
+
+    Raises:
+        NameNotFound: Neither a file nor the name of a shipped recipe.
+        RecipeError: As for `read`; also an unknown key of `about`.
+    """
     known = _resolved(_place(str(name_or_path))).get("about", {})
     if isinstance(known, dict):
         known = {key: _figure(value) for key, value in known.items()}
@@ -108,10 +113,10 @@ def about(name_or_path: str | Path) -> About:
 
 
 def put(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set the key of a dotted path, and make the groups on its way.
+    """Set the key at a dotted path, creating the groups it needs.
 
     Raises:
-        RecipeError: On its way there is a value.
+        RecipeError: A part of the path is a value, not a group.
     """
     *parents, last = path.split(".")
     for parent in parents:
@@ -122,7 +127,7 @@ def put(content: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _place(name: str, row: str = "", beside: Path = Path()) -> _Place:
-    """Where a recipe is; `row` is the one meant by the mere name of a table."""
+    """Return file and row of a recipe; `row` is used where the name is only that of a table."""
     folder, _, last = name.rpartition("/")
     places = [(beside / name, row), (beside / folder, last)]
     places += [(ROOT / f"{name}.yaml", row), (ROOT / f"{folder}.yaml", last)]
@@ -133,7 +138,7 @@ def _place(name: str, row: str = "", beside: Path = Path()) -> _Place:
 
 
 def _resolved(place: _Place, above: tuple[_Place, ...] = ()) -> dict[str, Any]:
-    """The keys of a recipe over those of its base, and so on down."""
+    """Return the keys of a recipe over those of its base, recursively."""
     if place in above:
         raise RecipeError(f"The recipe {_called(place)} is its own base; name another one.")
     path, row = place
@@ -149,7 +154,7 @@ def _resolved(place: _Place, above: tuple[_Place, ...] = ()) -> dict[str, Any]:
 
 
 def _row(rows: Any, place: _Place) -> dict[str, Any]:
-    """Dotted path → value of the keys in which a row differs."""
+    """Return dotted path → value of the keys that a row changes."""
     path, row = place
     if rows == {}:
         return {}
@@ -170,7 +175,7 @@ def _row(rows: Any, place: _Place) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both groups of keys, group by group; a network may be just its name in either."""
+    """Merge two groups of keys, group by group; a network may be just its name in either."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
@@ -189,7 +194,7 @@ def _called(place: _Place) -> str:
 
 
 def _figure(value: Any) -> str:
-    """Figures as they are printed, with the zeros that YAML drops."""
+    """Return a figure as it is printed, with the trailing zeros that YAML drops."""
     if value is None:
         return ""
     return f"{value:.2f}" if isinstance(value, float) else str(value)
