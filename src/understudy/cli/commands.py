@@ -1,4 +1,4 @@
-"""The command line: one thin command per public function. Loads torch only when a command needs it."""
+"""The command line: one thin command per public function, without torch until it is needed."""
 
 import os
 import sys
@@ -326,7 +326,7 @@ COMMANDS = {
                 "action",
                 {
                     "type": choice("plan", "build", "verify"),
-                    "help": "plan: size and time; build: fill the bank; verify: compute records again.",
+                    "help": "plan (size and time), build (fill) or verify (compute records again).",
                 },
             ),
             _RECIPE,

@@ -132,7 +132,8 @@ def _add_recipe_keys(parser: ArgumentParser) -> None:
         if path == "methods":
             groups[section].description = "--methods.LABEL.KEY VALUE: see `understudy show METHOD`."
             continue
-        suffix = "" if default in (None, "", (), {}) else f" (default: {default})"
+        value = list(default) if isinstance(default, tuple) else default
+        suffix = "" if value in (None, "", [], {}) else f" (default: {value})"
         groups[section].add_argument(
             f"--{path}",
             type=_recipe_value(path, hint),

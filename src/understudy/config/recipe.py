@@ -55,7 +55,7 @@ class Data:
     """Seed of the views and of the images left out; default: the recipe's. Runs that share a bank
     need the same."""
     validation: float = 0.0
-    """Share of the training images held out for validation; 0: validate on the source's test split."""
+    """Share of the training images held out for validation; 0: use the source's test split."""
     images: int | None = _count(None)
     """Number of training images to use, the same number of every class; default: all."""
     labels: int | None = _count(None)
@@ -68,8 +68,8 @@ class Data:
     faulty: Literal["repair", "skip", "fail"] = "repair"
     """For an impossible box: clip it to the image or drop it, skip its image, or stop."""
     difficult: Literal["ignore", "published"] = "ignore"
-    """Objects marked difficult: `ignore` counts them neither as hit nor as error; `published`, as in
-    LSHFM, counts them as present in multi-label training and removes them in detection, where
+    """Objects marked difficult: `ignore` counts them neither as hit nor as error; `published`, as
+    in LSHFM, counts them as present in multi-label training and removes them in detection, where
     detecting them is then an error."""
     workers: int = 0
     """Processes that decode image files."""
@@ -78,7 +78,7 @@ class Data:
     mixup: float = 0.0
     """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0: no mixup."""
     cutmix: float = 0.0
-    """Paste a box of the other image instead; with both, every step draws one of them. 0: no cutmix."""
+    """Paste a box of the other image instead; with both, a step draws one of them. 0: no cutmix."""
     decoded: str = ""
     """Folder that stores every image decoded, so that it is decoded only once; default: none."""
     decoded_side: int | None = _count(None)
@@ -120,7 +120,7 @@ class Bank:
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     """Number format; with `fp32` the student is the same to the bit as without a bank."""
     top_logits: int | None = _count(None)
-    """Store only this many of the largest logits, and one value for all others; default: all."""
+    """Store only this many of the largest logits, and one common value for the others; default: all."""
     codes: bool = False
     """Also store what methods compute from the teacher alone, such as the hash bits of lshfm."""
     views: int = _count(1)
@@ -158,7 +158,7 @@ class Training:
     warmup_epochs: float = 0.0
     """Linear rise of the learning rate from 0 at the start."""
     clip: float | None = None
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; default: no limit, or 10 for the hash losses of detectors."""
     multilabel_loss: Literal["bce", "asymmetric"] = "bce"
     """Loss on labels of `task: multilabel`; `asymmetric` gives absent ones less weight (Ridnik
     2021)."""
@@ -172,7 +172,7 @@ class Training:
     """Decay of an exponential moving average of the student, which is then evaluated and saved;
     default: none."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the networks; losses are always float32. `auto` is bf16 where it is fast."""
+    """Precision of the networks; losses are always float32. `auto`: bf16 where it is fast."""
     teacher_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the teacher; `auto` is that of the student."""
     compile: bool = False
