@@ -247,6 +247,20 @@ def test_teaches_without_any_task(made: Pair) -> None:
     assert any(p.grad is not None and p.grad.any() for p in made.student.parameters())
 
 
+def test_reads_names_what_the_loss_uses_and_no_more(made: Pair) -> None:
+    batch = made.images(8)
+    student, teacher = made.features(batch)
+    named = {name: teacher[name] for name in made.method.reads}
+    torch.manual_seed(0)  # of dropout and negatives
+    expected = deepcopy(made.method)(student, teacher, batch)
+    torch.manual_seed(0)
+    assert torch.equal(deepcopy(made.method)(student, named, batch), expected)
+    for name in named:
+        others = {other: x for other, x in named.items() if other != name}
+        with pytest.raises(KeyError):
+            deepcopy(made.method)(student, others, batch)
+
+
 def test_state_makes_a_round_trip_with_what_was_prepared(made: Pair) -> None:
     stored = io.BytesIO()
     torch.save(made.method.state_dict(), stored)

@@ -44,6 +44,11 @@ def test_arms_are_labels_and_sums_of_labels(short: Recipe, tmp_path: Path) -> No
     assert found.teacher["metrics"]["top1"] > 0
     runs = [Run(tmp_path / path) for arm in found.arms for path in arm["runs"]]
     assert len(runs) == 8
+    (images,) = {run.outcomes["images"] for run in runs}
+    assert {arm["verdict"]["images"] for arm in found.arms if arm["verdict"]} == {images}
+    for run in runs:
+        share = run.outcomes["correct"].count("1") / images
+        assert run.evaluation["metrics"]["top1"] == pytest.approx(100 * share)
     assert found.seconds == pytest.approx(sum(run.seconds for run in runs))
     for arm in found.arms:
         assert all(value is not None for value in arm["fidelity"]["agreement"]), arm["name"]
@@ -206,6 +211,18 @@ def test_an_arm_that_cannot_work_is_refused_before_anything_is_trained(
     with pytest.raises(error, match=words):
         compare(replace(short, methods=far), methods=methods, seeds=[0], out=tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_seeds_that_repeat_are_no_evidence(short: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="The seeds 0, 0, 0 repeat themselves"):
+        compare(short, seeds=[0, 0, 0], out=tmp_path)
+
+
+def test_a_comparison_without_labels_says_why_it_has_no_control(
+    short: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="'none' has no labels, from which a control would learn"):
+        compare(replace(short, task="none"), methods=["fitnet"], out=tmp_path)
 
 
 def test_two_processes_compare_as_one(short: Recipe, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 from dataclasses import asdict
 
@@ -17,6 +18,7 @@ from understudy.experiment.statistics import (
     Scores,
     Verdict,
     holm,
+    teacher_warning,
     verdict,
     verdicts,
 )
@@ -206,3 +208,17 @@ def test_every_verdict_is_finite_json(pairs, teacher):
     if found.low is not None and found.high is not None:
         assert found.low <= found.difference + 1e-9
         assert found.difference <= found.high + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("teacher", "students", "classes", "words"),
+    [
+        (6.7, {"student": 5.0}, 10, r"own top1 is 6\.70, no better than chance \(10\.00\)"),
+        (50.0, {"control": 61.0}, 10, r"own top1 is 50\.00, below the control \(61\.00\)"),
+        (70.0, {"control": 61.0}, 10, "^$"),
+        (None, {"control": 61.0}, 10, "^$"),
+        (0.5, {}, 0, "^$"),
+    ],
+)
+def test_a_bad_teacher_is_a_warning(teacher, students, classes, words):
+    assert re.search(words, teacher_warning("top1", teacher, students, classes=classes))

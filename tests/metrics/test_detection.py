@@ -208,10 +208,14 @@ def test_fidelity_equals_plain_loops() -> None:
     (student, _), (teacher, _) = scene(3, detections=300), scene(3)
     shared, sure = [], [i for i in range(len(teacher.scores)) if teacher.scores[i] >= 0.5]
     for i in sure:
+        image = int(teacher.image[i])
+        count = sum(int(teacher.image[k]) == image for k in sure)
+        own = [j for j in range(len(student.scores)) if int(student.image[j]) == image]
+        best = sorted(own, key=lambda j: -float(student.scores[j]))[:count]
         near = [
             overlap(teacher.boxes[i], student.boxes[j])
-            for j in range(len(student.scores))
-            if student.image[j] == teacher.image[i] and student.classes[j] == teacher.classes[i]
+            for j in best
+            if student.classes[j] == teacher.classes[i]
         ]
         shared += [max(near)] if max(near, default=0.0) >= 0.5 else []
     found = fidelity(student, teacher)
@@ -220,6 +224,17 @@ def test_fidelity_equals_plain_loops() -> None:
         {"agreement": len(shared) / len(sure), "overlap": sum(shared) / len(shared)}
     )
     assert fidelity(teacher, teacher) == {"agreement": 1.0, "overlap": 1.0}
+
+
+def test_boxes_everywhere_at_any_score_agree_with_nobody() -> None:
+    one = torch.tensor([0])
+    teacher = Detections(one, torch.tensor([[0.0, 0.0, 8.0, 8.0]]), one, torch.tensor([0.9]))
+    everywhere = torch.tensor([[x, 0.0, x + 8.0, 8.0] for x in (40.0, 30.0, 20.0, 0.0)])
+    zeros = torch.zeros(4, dtype=torch.int64)
+    student = Detections(zeros, everywhere, zeros, torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    assert fidelity(student, teacher) == {"agreement": 0.0, "overlap": None}
+    surest = Detections(zeros, everywhere, zeros, torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    assert fidelity(surest, teacher) == {"agreement": 1.0, "overlap": 1.0}
 
 
 def detections(*rows: tuple[int, list[float], float]) -> Detections:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.support.report_directories import write_comparison, write_run
+from tests.support.report_directories import write_comparison, write_json, write_run
 from understudy.errors import RunError
 from understudy.reporting import report
 
@@ -154,6 +154,29 @@ def test_one_run(tmp_path):
     assert "812 MB" in text
     assert "name: demo" in text
     assert out.with_suffix(".md").is_file()
+
+
+def test_one_run_shows_its_teacher_and_warns_of_a_bad_one(tmp_path):
+    evaluation = write_run(tmp_path / "run")
+    for top1, warned in ((90.0, False), (6.7, True)):
+        own = {"name": "resnet32", "metrics": {"top1": top1}, "per_class": [], "parameters": 500}
+        write_json(tmp_path / "run" / "evaluation.json", evaluation | {"teacher": own})
+        _, _, text = read(report(tmp_path / "run"))
+        assert f"{top1:.2f}" in text
+        assert ("no better than chance (10.00): check the order of its classes" in text) is warned
+        markdown = (tmp_path / "run" / "report.md").read_text()
+        assert ("no better than chance" in markdown) is warned
+
+
+def test_a_run_without_labels_has_been_evaluated(tmp_path):
+    evaluation = write_run(tmp_path / "run")
+    write_json(tmp_path / "run" / "evaluation.json", evaluation | {"metrics": {}})
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) | {"metrics": {}} for line in lines]
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
+    _, _, text = read(report(tmp_path / "run"))
+    assert "not been evaluated" not in text
+    assert f"run reaches {evaluation['fidelity']['cka']:.2f} CKA after 30 epochs." in text
 
 
 def test_run_without_any_epoch(tmp_path):

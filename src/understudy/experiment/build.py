@@ -66,7 +66,8 @@ class Experiment:
     @property
     def skipped(self) -> tuple[str, ...]:
         """What was left out of the images or repaired, each with the reason."""
-        return self.images.train.skipped + self.images.test.skipped
+        # With data.validation both come from one split, which is read once.
+        return tuple(dict.fromkeys(self.images.train.skipped + self.images.test.skipped))
 
     def prepare(self) -> None:
         """Let every method measure the teacher on all training images, in every process alike."""

@@ -103,6 +103,16 @@ def compare(
 def _check_complete(recipe: Recipe, seeds: Sequence[int]) -> None:
     if not (recipe.teacher.name or recipe.teacher.weights):
         raise RecipeError("A comparison needs a teacher: give --teacher.name or a recipe with one.")
+    if not tasks.find(recipe.task).uses_labels:
+        raise RecipeError(
+            f"The task {recipe.task!r} has no labels, from which a control would learn: train each "
+            "method by `understudy distill`, and put the runs side by side by `understudy report`."
+        )
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(
+            f"The seeds {', '.join(map(str, seeds))} repeat themselves: a seed trained twice gives "
+            "the same run twice, and no verdict. Name each once."
+        )
     if not seeds:
         raise RecipeError("A comparison needs at least one seed; three or more give an interval.")
 
@@ -254,7 +264,8 @@ def _score(run: Run, metric: str) -> float:
     if metric not in values:
         raise RunError(
             f"{run.path} cannot be judged by {metric}: the test images have no labels; give some "
-            "a label, or compare by --task none."
+            "a label, or train each method by `understudy distill --task none` and put the runs "
+            "side by side by `understudy report`."
         )
     return float(values[metric])
 

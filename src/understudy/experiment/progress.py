@@ -160,7 +160,9 @@ class Terminal(Callback):
         score = f"{metric} {_number(_value(evaluation, metric))}"
         seconds = timedelta(seconds=round(evaluation["seconds"]))
         if self._runs == 1:
-            self._print(f"{name}: {score} after {seconds}")
+            own = ((evaluation.get("teacher") or {}).get("metrics") or {}).get(metric)
+            beside = "" if own is None else f", teacher {_number(own)}"
+            self._print(f"{name}: {score}{beside} after {seconds}")
         else:
             count = f"{self._ended:>{len(str(self._runs))}}/{self._runs}"
             self._print(f"{name:<24} [{count}]  {score}  {seconds}")

@@ -17,6 +17,7 @@ from understudy.experiment.evaluator import Evaluator
 from understudy.experiment.images import Images
 from understudy.experiment.placed import Placed, place
 from understudy.experiment.recorder import Recorder
+from understudy.experiment.statistics import teacher_warning
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
 from understudy.profiling import Profile
@@ -163,9 +164,18 @@ class Runner:
     def _conclude(self) -> None:
         summary = self._summary(self._latest or self._evaluate())
         self._recorder.write_evaluation(summary)
+        if warning := self._teacher_warning(summary):
+            LOGGER.warning(warning)
         if self.callback:
             self.callback.end(self.recipe.name, self.experiment.task.headline, summary)
         self.accelerator.wait_for_everyone()
+
+    def _teacher_warning(self, summary: Mapping[str, Any]) -> str:
+        metric = self.experiment.task.headline
+        teacher = ((summary["teacher"] or {}).get("metrics") or {}).get(metric)
+        student = summary["metrics"].get(metric)
+        others = {} if student is None else {"student": student}
+        return teacher_warning(metric, teacher, others, classes=len(self.experiment.classes))
 
     def _record(self, epoch: Epoch) -> None:
         every = self.recipe.training.evaluate_every

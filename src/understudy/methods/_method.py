@@ -60,7 +60,10 @@ class Method(nn.Module, ABC):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Teacher features the loss needs; by default the penultimate feature and the logits."""
+        """Teacher features the loss needs; by default the penultimate feature and the logits.
+
+        A bank must store what is named here, so that a method names no more than it uses.
+        """
         return ("penultimate", "logits")
 
     def codes(self, teacher: Features) -> Features:

@@ -101,6 +101,11 @@ class KD(Method):
             return {}
         return {"logits": self.projector(student["logits"])}
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Teacher features the loss needs: the logits."""
+        return ("logits",)
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         s, t = self.projector(student["logits"]), teacher["logits"]

@@ -157,6 +157,11 @@ class ND(Method):
         self.register_buffer("class_means", torch.zeros(classes, dim_t))
         self.prepared = terms in ("norm", "sifn")
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Teacher features the loss needs: the penultimate and, to guess labels, the logits."""
+        return ("penultimate", "logits") if self.guesses else ("penultimate",)
+
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Average the teacher's features over the training images of each class.
 

@@ -126,6 +126,11 @@ class PEFD(Method):
         """Return z, the mean of the ensemble."""
         return {"penultimate": self._mean(student["penultimate"])} if self.projectors else {}
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Teacher features the loss needs: the penultimate feature."""
+        return ("penultimate",)
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         z = (self.projected(student) or student)["penultimate"]

@@ -161,19 +161,33 @@ def curves(
 
 
 def fidelity(student: Detections, teacher: Detections) -> dict[str, float | None]:
-    """Compute how many of the teacher's confident detections the student has too, at any score.
+    """Compute how many of the teacher's confident detections are among the student's best.
 
-    `agreement` is the share, in [0, 1], of the teacher's detections with a score of at least 0.5
-    for which the student has one of the same class with an intersection over union of at least 0.5;
-    `overlap` is the mean intersection over union of those.
+    The teacher is confident of detections with a score of at least 0.5. Of each image, as many of
+    the student's count, those with the highest scores: a detector that gives hundreds of boxes of
+    low score would otherwise agree with any teacher. `agreement` is the share, in [0, 1], of the
+    teacher's for which one of them has the same class and an intersection over union of at least
+    0.5; `overlap` is the mean intersection over union of those.
     """
     confident = teacher[teacher.scores >= CONFIDENT_SCORE]
-    overlaps, _ = _nearest(confident, student)
+    overlaps, _ = _nearest(confident, _best_of_each_image(student, confident.image))
     matched = overlaps >= MATCH_IOU
     return {
         "agreement": float(matched.double().mean()) if len(matched) else None,
         "overlap": float(overlaps[matched].mean()) if matched.any() else None,
     }
+
+
+def _best_of_each_image(detections: Detections, images: Int[Tensor, " boxes"]) -> Detections:
+    """Select the detections of highest score, in each image as many as it occurs in `images`."""
+    ranked = detections.ranked()
+    order = ranked.image.argsort(stable=True)
+    image = ranked.image[order]
+    # Rank within the image: distance from the first detection of the same image.
+    rank = torch.arange(len(image)) - torch.searchsorted(image, image)
+    sorted_images = images.sort().values
+    first, end = (torch.searchsorted(sorted_images, image, right=x) for x in (False, True))
+    return ranked[order[rank < end - first]]
 
 
 def _accumulated(

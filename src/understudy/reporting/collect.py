@@ -106,18 +106,28 @@ def _arm(row: Mapping[str, Any], methods: Sequence[str], runs: list[Run]) -> Arm
 
 def of_runs(runs: Sequence[Run]) -> Results:
     """Return the results of single runs, without a verdict."""
-    arms = [_single(run, name, number) for number, (run, name) in enumerate(_named(runs))]
+    students = [_single(run, name, number) for number, (run, name) in enumerate(_named(runs))]
+    arms = _shared_teacher(runs) + students
     measured = next(
-        (arm.metrics or arm.fidelity for arm in arms if arm.metrics or arm.fidelity), {}
+        (arm.metrics or arm.fidelity for arm in students if arm.metrics or arm.fidelity), {}
     )
     headlines = [tasks.find(task).headline for task in tasks.names()]
     metric = next((key for key in (*headlines, *measured) if key in measured), headlines[0])
     machines = {str(e["machine"]) for e in map(_environment, runs) if "machine" in e}
     facts = {"machine": ", ".join(sorted(machines))} if machines else {}
-    title = ", ".join(arm.name for arm in arms)
+    title = ", ".join(arm.name for arm in students)
     classes = [_evaluation(run).get("classes") or [] for run in runs]
     same = all(names == classes[0] for names in classes)
     return Results(title, metric, classes[0] if same else [], arms, facts | _versions(runs))
+
+
+def _shared_teacher(runs: Sequence[Run]) -> list[Arm]:
+    """Return the row of the teacher, if all runs that are finished had the same one."""
+    teachers = [_evaluation(run).get("teacher") for run in runs if run.finished]
+    first = teachers[0] if teachers else None
+    if not first or not first["metrics"] or any(teacher != first for teacher in teachers):
+        return []
+    return [_teacher(first)]
 
 
 def _evaluation(run: Run) -> dict[str, Any]:

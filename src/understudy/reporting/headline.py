@@ -1,5 +1,6 @@
 """The headline of a report: the most important result in one sentence, and a second one below."""
 
+from understudy.experiment.statistics import teacher_warning
 from understudy.reporting.columns import name
 from understudy.reporting.results import Results
 
@@ -15,7 +16,19 @@ VERDICTS = {
 def headline(results: Results) -> tuple[str, str]:
     """Return the headline, and the sentences below it; these may be empty."""
     title, deck = _verdict(results)
-    return title, " ".join([deck, *(arm.sentence for arm in results.diverged)]).strip()
+    diverged = [arm.sentence for arm in results.diverged]
+    return title, " ".join([_warning(results), deck, *diverged]).strip()
+
+
+def _warning(results: Results) -> str:
+    """Say that the teacher is too bad to teach; empty if it is not."""
+    teacher = results.teacher.values(results.metric) if results.teacher else []
+    known = {"control": results.control} if results.control else {}
+    known |= {f"student {arm.name}": arm for arm in results.arms if arm.role == "run"}
+    values = {who: arm.values(results.metric) for who, arm in known.items()}
+    means = {who: sum(xs) / len(xs) for who, xs in values.items() if xs}
+    mean = sum(teacher) / len(teacher) if teacher else None
+    return teacher_warning(results.metric, mean, means, classes=len(results.classes))
 
 
 def _verdict(results: Results) -> tuple[str, str]:
@@ -40,9 +53,10 @@ def _verdict(results: Results) -> tuple[str, str]:
 
 def _without_control(results: Results) -> tuple[str, str]:
     deck = "Without a control there is no verdict: 'understudy compare' trains one."
-    if len(results.arms) > 1:
-        return f"{len(results.arms)} runs side by side.", deck
-    (arm,) = results.arms
+    runs = [arm for arm in results.arms if arm.role == "run"]
+    if len(runs) > 1:
+        return f"{len(runs)} runs side by side.", deck
+    (arm,) = runs
     epochs = max((run.history[-1]["epoch"] for run in arm.runs if run.history), default=0)
     value = arm.values(results.metric)
     if not value:
