@@ -16,7 +16,7 @@ from understudy.tasks import Task
 
 CONTROL = "control"
 SEED = "{seed}"
-"""Stands for the seed in the path of a bank that seeds cannot share."""
+"""Placeholder for the seed in the path of a bank that seeds cannot share."""
 
 
 @final
@@ -29,7 +29,7 @@ class ImagesBySeed:
         self._images: Images | None = None
 
     def __call__(self, seed: int) -> Images:
-        """The images of a seed; those of another seed are forgotten."""
+        """Return the images of a seed; let go of those of another seed."""
         if self._images is None or seed != self._seed:
             self._images = read_images(replace(self._recipe, seed=seed), self._task)
             self._seed = seed
@@ -37,10 +37,14 @@ class ImagesBySeed:
 
 
 def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
-    """The control and one recipe for every arm, checked as far as that needs no image or weight.
+    """Return the control and one recipe for every arm, checked without images and weights.
+
+    Args:
+        recipe: The recipe of the comparison.
+        names: Arms: a method's name or label, or several joined by `+`; none for the recipe's.
 
     Raises:
-        RecipeError: An arm names what there is not, or there is none.
+        RecipeError: An arm names a method that does not exist, or there is no arm.
         NetworkError: The teacher has no weights.
     """
     names = list(dict.fromkeys(names)) or list(recipe.methods)
@@ -61,7 +65,9 @@ def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
 def checked(
     arms: Mapping[str, Recipe], root: Path, *, seed: int, images: Images
 ) -> dict[str, Recipe]:
-    """Build every arm once to find mistakes early; give each the bank of the comparison.
+    """Build every arm once to find mistakes early; return each with the bank of the comparison.
+
+    The teacher is loaded once for all arms.
 
     Args:
         arms: Arms to check; at least one.
@@ -81,7 +87,7 @@ def checked(
 
 
 def _banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
-    """The arm with the bank of the comparison, if that serves its methods and has room."""
+    """Return the arm with the bank of the comparison, if that serves its methods and has room."""
     teacher = experiment.distiller.teacher
     if arm.bank.path or teacher is None or not bank_attach.serves(experiment, arm):
         return arm
@@ -96,6 +102,6 @@ def _banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
 
 
 def seeded(arm: Recipe, name: str, seed: int) -> Recipe:
-    """The recipe of one run of an arm."""
+    """Return the recipe of one run of an arm."""
     bank = replace(arm.bank, path=arm.bank.path.replace(SEED, f"seed{seed}"))
     return replace(arm, name=f"{name} seed {seed}", seed=seed, bank=bank)

@@ -1,7 +1,7 @@
 """From a recipe to the objects it names: task, images, networks, methods and loaders.
 
-A build has two stages. `load` reads what is the same for all methods: images and teacher.
-`assemble` adds the student, the methods and the loaders. `experiment` does both.
+`load` reads the images and the teacher, which are the same for all methods. `assemble` adds the
+student, the methods and the loaders. `experiment` does both.
 """
 
 from dataclasses import dataclass, replace
@@ -29,43 +29,58 @@ from understudy.tasks import Task
 
 EVALUATION_BATCH = 256
 LARGE = 224
-"""Side of the views where neither the images nor the networks have one of their own."""
+"""Side of the views in pixels where neither the images nor the networks have one of their own."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a recipe names apart from its methods and its student: the same for all arms."""
+    """What does not depend on the methods of a recipe, nor on its student.
+
+    Attributes:
+        task: The supervised task.
+        images: Training and test images.
+        teacher: Network to learn from, if the recipe names one.
+        digests: Digests of the training images, the test images and the teacher.
+    """
 
     task: Task
     images: Images
     teacher: Wrapped | None
     digests: dict[str, str]
-    """Of the training images, the test images and the teacher, if there is one."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a recipe names, built."""
+    """Everything a recipe names, built.
+
+    Attributes:
+        distiller: Student, teacher and methods.
+        task: The supervised task.
+        images: Training and test images.
+        train: Training images, shuffled and augmented, this process's share.
+        everything: All training images in order, for methods that measure the teacher.
+        test: Test images in order, this process's share.
+        classes: Names of the student's classes; empty if they are not known.
+        digests: Digests of the training images, the test images and the teacher.
+    """
 
     distiller: Distiller
     task: Task
     images: Images
     train: Loader
     everything: Loader
-    """All training images in order, for methods that measure the teacher."""
     test: Loader
     classes: tuple[str, ...]
     digests: dict[str, str]
-    """Of the training images, the test images and the teacher, if there is one."""
 
     @property
     def teacher(self) -> Wrapped | None:
-        """The teacher, if the recipe has one."""
+        """Network to learn from, if the recipe names one."""
         return self.distiller.teacher.network if self.distiller.teacher else None
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """What was left out of the images or repaired, each with the reason."""
+        """Images and objects that were left out or repaired, each with the reason."""
         # With data.validation both come from one split, which is read once.
         return tuple(dict.fromkeys(self.images.train.skipped + self.images.test.skipped))
 
@@ -141,7 +156,7 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """A trained student with the teacher and the images it is evaluated on."""
+    """A trained student, its teacher, and the test images to evaluate them on."""
 
     student: Wrapped
     teacher: Wrapped | None
@@ -176,31 +191,34 @@ def _teacher(recipe: Recipe, source: Source, task: Task) -> Wrapped | None:
 
 
 def _num_classes(source: Source, teacher: Wrapped | None, task: Task) -> int | None:
-    """Classes of the data; of the teacher where the data have none, or theirs do not matter."""
-    ours, theirs = len(source.classes) or None, teacher.num_classes if teacher else None
-    return ours or theirs if task.uses_labels else theirs or ours
+    """Return the number of classes of a student; None if nothing tells it.
+
+    It is that of the data, or else that of the teacher; without labels, the other way round.
+    """
+    of_data, of_teacher = len(source.classes) or None, teacher.num_classes if teacher else None
+    return of_data or of_teacher if task.uses_labels else of_teacher or of_data
 
 
 def _class_names(recipe: Recipe, source: Source, student: Wrapped) -> tuple[str, ...]:
-    """Names of the student's classes, from the data or from the teacher; none if unknown."""
+    """Return the names of the student's classes, of the data or the teacher; empty if unknown."""
     known = (source.classes, classes_of(Path(recipe.teacher.weights)))
     return next((names for names in known if len(names) == student.num_classes), ())
 
 
 def _view_size(recipe: Recipe, source: Source, student: Wrapped) -> int:
-    """Side of the views in pixels."""
+    """Return the side of the views in pixels."""
     own = student.input.size if isinstance(student, Network) else None
     return recipe.data.size or source.size or own or LARGE
 
 
 def _expected_view_size(recipe: Recipe, source: Source) -> int:
-    """Side of the views in pixels, as far as it is known before there is a student."""
+    """Return the side of the views in pixels, as far as it is known without the student."""
     return recipe.data.size or source.size or recipe.student.size or LARGE
 
 
 @dataclass(frozen=True)
 class _Loaders:
-    """Makes the loaders of one recipe."""
+    """Makes the loaders of one recipe, for process `rank` of `world`."""
 
     recipe: Recipe
     task: Task
@@ -209,7 +227,7 @@ class _Loaders:
     world: int
 
     def training(self, source: Source) -> Loader:
-        """Shuffled and augmented, this process's share."""
+        """Return training images, shuffled and augmented, this process's share."""
         data, training = self.recipe.data, self.recipe.training
         boxes = self.task.truth == "objects"
         share = data.labelled_share
@@ -234,11 +252,11 @@ class _Loaders:
         )
 
     def everything(self, source: Source) -> Loader:
-        """All training images in order, alike in every process."""
+        """Return all training images in order, the same in every process."""
         return self._ordered(source, self._labels(source), rank=0, world=1)
 
     def test(self, source: Source) -> Loader:
-        """All test images in order, this process's share."""
+        """Return test images in order, this process's share."""
         return self._ordered(source, source.labels, rank=self.rank, world=self.world)
 
     def _ordered(self, source: Source, labels: Tensor, *, rank: int, world: int) -> Loader:
@@ -268,12 +286,12 @@ class _Loaders:
         )
 
     def _labels(self, source: Source) -> Tensor:
-        """Labels for training: none where the task uses none."""
+        """Return the labels for training; all unknown where the task uses none."""
         unlabelled = torch.full((len(source),), UNLABELLED)
         return source.labels if self.task.uses_labels else unlabelled
 
 
 def _portrait(source: Source) -> Tensor:
-    """Of which images the height exceeds the width."""
+    """Return which images are higher than wide."""
     height, width = source.sides().unbind(1)
     return height > width

@@ -1,11 +1,12 @@
-"""The control and several methods under one budget over several seeds, with a verdict.
+"""Compare methods with a control under one budget over several seeds, with a verdict for each.
 
 A comparison directory holds `comparison.json`, whose form is `Comparison`, and a run directory
 `<arm>/seed<n>` for every arm and seed. It may be interrupted and continued: finished runs are kept.
-An arm that diverges is left at that seed and recorded so; removing its run trains it anew.
+An arm that diverges is not trained with later seeds, and its verdict says so. Delete the run that
+diverged to train it again.
 
-All arms learn from one teacher: what it gives is kept in `bank`, filled by whichever run first
-meets a view and replayed by all others, unless the recipe names a bank of its own.
+All arms learn from one teacher. Its outputs are stored in `bank`, by whichever run first meets a
+view, and read by all others, unless the recipe names a bank of its own.
 """
 
 import json
@@ -27,6 +28,7 @@ from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.statistics import ImageSpread, Scores, Verdict, diverged, verdicts
 from understudy.experiment.train import train
+from understudy.tasks import Task
 from understudy.training import hardware
 
 Runs = dict[str, list[Run]]
@@ -83,11 +85,11 @@ def compare(
         print(comparison.table())
     """
     recipe = Recipe.load(recipe, overrides)
-    _check_complete(recipe, seeds)
+    task = tasks.find(recipe.task, recipe.training)
+    _check_complete(recipe, task, seeds)
     root = Path(out) if out else Path("runs") / recipe.name
     _claim(root, recipe, resume=resume)
     arms = named(recipe, methods)
-    task = tasks.find(recipe.task, recipe.training)
     images = ImagesBySeed(recipe, task)
     unfinished = {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}
     if unfinished:
@@ -100,10 +102,10 @@ def compare(
     return result
 
 
-def _check_complete(recipe: Recipe, seeds: Sequence[int]) -> None:
+def _check_complete(recipe: Recipe, task: Task, seeds: Sequence[int]) -> None:
     if not (recipe.teacher.name or recipe.teacher.weights):
         raise RecipeError("A comparison needs a teacher: give --teacher.name or a recipe with one.")
-    if not tasks.find(recipe.task).uses_labels:
+    if not task.uses_labels:
         raise RecipeError(
             f"The task {recipe.task!r} has no labels, from which a control would learn: train each "
             "method by `understudy distill`, and put the runs side by side by `understudy report`."
@@ -271,7 +273,7 @@ def _score(run: Run, metric: str) -> float:
 
 
 def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The measurements of one arm, a list over its finished seeds under every name."""
+    """Return the measurements of one arm, each a list over its finished seeds."""
     counted = evaluations[0] if evaluations else {}
     return {
         "metrics": _over_seeds([e["metrics"] for e in evaluations]),
@@ -287,11 +289,11 @@ def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _own_seconds(evaluation: Mapping[str, Any]) -> float:
-    """Seconds of a run without filling the bank, which all arms share."""
+    """Return the seconds of a run without those of filling the bank, which all arms share."""
     whole = evaluation["prepare_seconds"] + evaluation["seconds"]
     return float(whole - (evaluation["teacher_seconds"] or 0.0))
 
 
 def _over_seeds(parts: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Lists over the seeds of all that any seed measured; None for a seed that could not."""
+    """Return name → values over the seeds; None for a seed that did not measure it."""
     return {key: [part.get(key) for part in parts] for one in parts for key in one}

@@ -19,13 +19,14 @@ _TRUTHS = {
     "classes": "the presence of each class",
     "objects": "boxes of the objects",
 }
+"""`Task.truth` → what the data have to tell of an image."""
 
 _NOT_OF_BOXES = {
     "labels": "about classes, of which it can hide some, but no boxes",
     "labelled_share": "about classes that are not known, but all boxes are",
     "size": "the side of square views, but a detector resizes images by its own options",
 }
-"""Keys of `data` that mean nothing where images have boxes, and why."""
+"""Keys of `data` without a meaning where images have boxes → what they are about."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ def read_test_images(recipe: Recipe, task: Task) -> Source:
 
 
 def data_seed(recipe: Recipe) -> int:
-    """Seed of everything random in the images: `data.seed`, or that of the run."""
+    """Return the seed of splits, subsets and augmentation: `data.seed`, or that of the run."""
     return recipe.seed if recipe.data.seed is None else recipe.data.seed
 
 
 def _split(recipe: Recipe, task: Task, source: Source) -> tuple[Source, Source]:
-    """Training and validation part of the training images."""
+    """Split the training images into a training and a validation part."""
     train, held_back = subset.split(source, recipe.data.validation, seed=data_seed(recipe))
     evaluated = source.for_evaluation() if task.truth == "classes" else source
     if evaluated is source:
@@ -89,9 +90,13 @@ def _read(
     *,
     classes: tuple[str, ...] | None = None,
 ) -> Source:
-    """The images of one split; those that are not in memory come from the decoded ones.
+    """Read the images of one split; keep those decoded that are not in memory, if asked to.
 
-    With `classes`, the class names of the training split, no source looks for them again.
+    Args:
+        recipe: Names the source.
+        task: Says what the images have to tell.
+        split: `train` or `test`.
+        classes: Class names of the training split, if known: no source then looks for them again.
     """
     asked = recipe.data
     load: Callable[..., Source] = data.find(asked.source).load
@@ -115,7 +120,7 @@ def _read(
 def _options(
     asked: Data, load: Callable[..., Source], classes: tuple[str, ...] | None
 ) -> dict[str, Any]:
-    """Arguments of `load` that only sources with boxes take.
+    """Return the arguments of `load` that only sources with boxes take.
 
     Raises:
         RecipeError: The recipe sets one for a source that does not.
@@ -134,7 +139,12 @@ def _options(
 
 
 def _check_source(recipe: Recipe, task: Task, source: Source) -> None:
-    """Refuse images of which the source does not tell what the task has to know."""
+    """Refuse images without what the task needs, and keys of `data` that it has no use for.
+
+    Raises:
+        DataError: The source does not tell what the task has to know.
+        RecipeError: A key has no meaning for detection.
+    """
     multilabel = source.labels.ndim == 2
     tells = {
         "class": not multilabel,

@@ -1,4 +1,4 @@
-"""From the names of networks in a recipe to networks: student and teacher of any task."""
+"""Build student and teacher of a recipe, for any task."""
 
 import json
 from dataclasses import fields, replace
@@ -104,9 +104,9 @@ def _network(
     view_size: int,
     reset_classifier: bool = False,
 ) -> Wrapped:
-    """The network a recipe names; a run directory as weights also tells which network it holds.
+    """Build a network of a recipe.
 
-    A teacher keeps its classes, whatever these are: some methods do not look at them.
+    A teacher keeps its classes, even if the data have others: some methods do not look at them.
     """
     spec = _named(spec, role)
     if task.truth == "objects":
@@ -136,7 +136,7 @@ def _network(
 
 
 def _named(spec: recipe.Network, role: str) -> recipe.Network:
-    """A network with its name, from the recipe or from the run directory of its weights.
+    """Return a network's part of a recipe, completed by the run directory of its weights.
 
     Raises:
         NetworkError: There are no such weights, or they do not tell the name.
@@ -161,7 +161,7 @@ def _named(spec: recipe.Network, role: str) -> recipe.Network:
 
 
 def _check_detector(spec: recipe.Network, role: str) -> None:
-    """Refuse keys that mean nothing to a detector."""
+    """Refuse keys that have no meaning for a detector."""
     if spec.pool:
         raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
     for key in ("taps", "size", "mean", "std"):
@@ -174,7 +174,7 @@ def _check_detector(spec: recipe.Network, role: str) -> None:
 
 
 def _completed(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
-    """A network as a run was made with it, where nothing else is asked for."""
+    """Return the network that a run stored, with the keys that the recipe sets replaced."""
     asked = {
         field.name: getattr(spec, field.name)
         for field in fields(recipe.Network)
@@ -184,7 +184,7 @@ def _completed(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
 
 
 def classes_of(weights: Path) -> tuple[str, ...]:
-    """The class names that a run directory or a student's file records; none for other weights."""
+    """Return the class names in a run directory or a student's file; empty for other weights."""
     path = weights / "student.safetensors" if weights.name and weights.is_dir() else weights
     if path.suffix != ".safetensors" or not path.is_file():
         return ()
