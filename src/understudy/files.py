@@ -2,10 +2,11 @@
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
-from understudy.errors import RunError
+from understudy.errors import RecipeError, RunError
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -27,6 +28,24 @@ def write(path: Path, content: str | bytes) -> None:
     except OSError as error:
         _remove(partial)
         raise write_error(error, path, len(data)) from error
+
+
+def refuse_address(path: str | Path, key: str) -> None:
+    """Refuse an address such as `s3://bucket/data`, which would name a local folder `s3:`.
+
+    Args:
+        path: What the user gave.
+        key: Key or flag under which it was given, for the error.
+
+    Raises:
+        RecipeError: It starts with a scheme.
+    """
+    # `Path` has made one slash of two.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise RecipeError(
+            f"{key} is {str(path)!r}, an address, but only folders and files of this machine can "
+            "be used: copy or mount it, and give the local path."
+        )
 
 
 def free_bytes(path: Path) -> int:

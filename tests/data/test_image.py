@@ -84,3 +84,48 @@ def test_a_truncated_image_is_refused(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match="cannot be read"):
         decode(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "grey"),
+    [
+        ("float32", 1.0, 255),
+        ("float32", 0.5, 128),
+        ("float32", 254.9, 255),
+        ("float32", 4095.0, 255),
+        ("float32", 65535.0, 255),
+        ("float32", 20000.0, 78),
+        ("int32", 200, 200),
+        ("int32", 4095, 255),
+        ("int32", 65535, 255),
+        ("uint16", 200, 200),
+        ("uint16", 2048, 128),
+        ("uint16", 0x8040, 128),
+    ],
+)
+def test_deep_values_are_scaled(tmp_path: Path, kind: str, value: float, grey: int) -> None:
+    pixels = np.zeros((3, 4), kind)
+    pixels[1, 2] = value
+    for name in ("a.tif", "a.png")[: 2 if kind == "uint16" else 1]:
+        result = saved(tmp_path / name, Image.fromarray(pixels))
+        assert result[:, 1, 2].tolist() == [grey] * 3
+        assert int(result.int().sum()) == 3 * grey
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, 70000.0])
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_values_without_a_known_white_are_refused(tmp_path: Path, kind: str, value: float) -> None:
+    pixels = np.full((3, 4), 0.5, kind)
+    pixels[1, 1] = value if np.isfinite(value) or kind == "float32" else 2**30
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif .*white is not known; save it with 8 or 16 bits"):
+        decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("form", ["EPS", "PDF", "ICO", "TGA", "PCX"])
+def test_only_listed_formats_are_opened(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "photo.jpg"
+    flat("RGB", (10, 20, 30)).save(path, form)
+    for read in (decode, sides_of):
+        with pytest.raises(DataError, match=r"photo\.jpg cannot be read as an image"):
+            read(path)

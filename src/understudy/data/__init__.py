@@ -7,6 +7,7 @@ from understudy.data.source import FileSource as FileSource
 from understudy.data.source import MemorySource as MemorySource
 from understudy.data.source import Source as Source
 from understudy.data.sources import find as find
+from understudy.data.sources import load_validation as load_validation
 from understudy.data.sources import names as names
 from understudy.data.views import CLEAN as CLEAN
 from understudy.data.views import FileViews as FileViews

@@ -1,7 +1,21 @@
-"""Decode one image file to an RGB tensor, whatever its mode and EXIF orientation."""
+"""Decode one image file to an RGB tensor, whatever its mode and EXIF orientation.
 
+Numbers of more than eight bits become 0 to 255 by the first range that holds the whole image:
+
+| pixels | range → white |
+|---|---|
+| whole numbers | 0…255, 0…4095 (12 bits), 0…65535 |
+| fractions | 0…1, 0…255, 0…4095, 0…65535 |
+
+Other numbers (negative, larger, not finite) have no known white, and are refused.
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +25,15 @@ from torch import Tensor
 
 from understudy.errors import DataError
 
+_HEIF = frozenset({".heic", ".heif"})
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm"}
     | {".png", ".ppm", ".tif", ".tiff", ".webp"}
+    | (_HEIF if find_spec("pillow_heif") else set())
 )
-"""Lower-case suffixes of the files that count as images."""
+"""Lower-case suffixes of the files that count as images; those of phones if they can be read."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "HEIF")
+"""Formats that are opened. PIL knows others, some of which start programs on a file's content."""
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that turn the stored image by 90°, which swaps height and width."""
 
@@ -34,7 +52,7 @@ def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height w
         DataError: The file is missing, damaged, truncated, or not an image.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_formats()) as image:
             return _tensor(image)
     # Damaged files surface as nearly any exception, depending on the decoder that meets them.
     except Exception as error:
@@ -49,11 +67,26 @@ def sides_of(file: Path) -> tuple[int, int]:
         DataError: The file is missing, or not an image.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=_formats()) as image:
             transposed = image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
             return image.size if transposed else (image.height, image.width)
     except Exception as error:
         raise DataError(f"{file} cannot be read as an image: {error}") from error
+
+
+def needs_package(name: str) -> str:
+    """Return the package that would read an image of this file name; "" if none is missing."""
+    heif = Path(name).suffix.lower() in _HEIF
+    return "pillow-heif" if heif and not _HEIF <= SUFFIXES else ""
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are opened and that this installation can read."""
+    if _HEIF <= SUFFIXES:
+        import_module("pillow_heif").register_heif_opener()
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
@@ -64,11 +97,25 @@ def _tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB; transparent pixels become white."""
-    if image.mode.startswith("I"):
-        # PIL would clip 16-bit values at 255, and most of the image would be white.
-        high_byte = np.asarray(image).astype(np.int64) >> 8
-        image = Image.fromarray(high_byte.clip(0, 255).astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):
+        # PIL would clip the values at 255, and most of the image would be white.
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return grey values of another range as 0 to 255; see the table of this module."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high < 2**16):  # also true of NaN
+        raise DataError(
+            f"its {values.dtype.name} values run from {low:g} to {high:g}, for which white is not "
+            "known; save it with 8 or 16 bits"
+        )
+    if values.dtype.kind == "f" and high <= 1:
+        return (values * 255).round().astype(np.uint8)
+    whole = values.round().astype(np.int64) if values.dtype.kind == "f" else values.astype(np.int64)
+    bits = 8 if whole.max() < 2**8 else 12 if whole.max() < 2**12 else 16
+    return (whole >> (bits - 8)).clip(0, 255).astype(np.uint8)

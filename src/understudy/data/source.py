@@ -15,7 +15,8 @@ from torch import Tensor
 from understudy.batch import labelled
 from understudy.data._image import decode, sides_of
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+"""`validation` chooses the best epoch, which not every data set has; `test` is only measured."""
 
 Unreadable = Literal["skip", "fail"]
 """Policy for files that cannot be decoded: leave them out, or stop."""
@@ -102,6 +103,11 @@ def short_digest(*content: object) -> str:
     return sha256(repr(content).encode()).hexdigest()[:16]
 
 
+def content_digest(content: bytes) -> str:
+    """Return the first 32 hex digits of the SHA-256 of a file's content."""
+    return sha256(content).hexdigest()[:32]
+
+
 @final
 class MemorySource(Source):
     """Small images of one size, all in memory."""
@@ -146,6 +152,7 @@ class FileSource(Source):
         root: Path,
         size: int | None = None,
         skipped: Sequence[str] = (),
+        contents: Sequence[str] = (),
     ) -> None:
         """Store paths and labels; no file is opened.
 
@@ -157,6 +164,7 @@ class FileSource(Source):
                 folder keeps its digest.
             size: Side of the images if all are squares of one size, else None.
             skipped: Files that were left out, each with the reason.
+            contents: Digest of the content of every file, if it is known already.
         """
         self.paths = tuple(paths)
         self.labels = labels
@@ -164,6 +172,7 @@ class FileSource(Source):
         self.root = root
         self.size = size
         self.skipped = tuple(skipped)
+        self._contents = tuple(contents)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Decode image `i`; `DataError` if its file cannot be read."""
@@ -176,11 +185,17 @@ class FileSource(Source):
 
     @cached_property
     def images_digest(self) -> str:
-        """Sixteen hex digits of the list of paths and sizes in bytes.
+        """Sixteen hex digits of the list of paths and contents.
 
-        The content of the files is not hashed: that would read the whole data set at every start.
+        A source that checks its files knows the digests of the contents; else all files are read.
         """
-        return short_digest([(self._name(path), path.stat().st_size) for path in self.paths])
+        return short_digest(list(zip(map(self._name, self.paths), self._digests(), strict=True)))
+
+    def _digests(self) -> Sequence[str]:
+        if self._contents:
+            return self._contents
+        with ThreadPool() as pool:
+            return pool.map(lambda path: content_digest(path.read_bytes()), self.paths)
 
     def _name(self, path: Path) -> str:
         inside = path.is_relative_to(self.root)

@@ -5,6 +5,7 @@ import pytest
 
 from understudy.batch import UNLABELLED
 from understudy.data.sources import csv
+from understudy.data.sources._numbered import labels_of, names_of
 from understudy.errors import DataError
 
 
@@ -33,7 +34,7 @@ def test_names_splits_and_missing_labels(table: Table) -> None:
     train, test = csv.load(root, "train"), csv.load(root, "test")
     assert train.classes == test.classes == ("ant", "cat", "dog")
     assert train.labels.tolist() == [2, UNLABELLED]
-    assert test.labels.tolist() == [1, 0]
+    assert (test.labels.tolist(), csv.load(root, "validation").labels.tolist()) == ([0], [1])
 
 
 def test_numbers_are_taken_as_they_are(table: Table, tmp_path: Path) -> None:
@@ -91,3 +92,37 @@ def test_no_test_rows(table: Table) -> None:
 def test_missing_file() -> None:
     with pytest.raises(DataError, match=r"There is no file 'nowhere\.csv'"):
         csv.load("nowhere.csv", "train")
+
+
+def test_ids_are_the_classes_that_occur(table: Table) -> None:
+    root = table(
+        "path,label,split\nimages/0.png,300000,train\nimages/1.png,100000,train\n"
+        "images/2.png,,train\nimages/3.png,200000,test\n"
+    )
+    train, test = csv.load(root, "train"), csv.load(root, "test")
+    assert train.classes == test.classes == ("100000", "200000", "300000")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([2, 0, UNLABELLED], [1])
+
+
+@pytest.mark.parametrize("numbers", [[0, 999], [3, 5], list(range(0, 20000, 7))])
+def test_class_numbers_stay_what_they_are(numbers: list[int]) -> None:
+    names = names_of(numbers)
+    assert len(names) == max(numbers) + 1
+    assert labels_of(numbers, names) == numbers
+
+
+@pytest.mark.parametrize("path", ["../outside.png", "images/../../outside.png", "/etc/hostname"])
+def test_files_outside_of_the_folder_are_refused(
+    table: Table, tmp_path: Path, paint: Callable[..., Path], path: str
+) -> None:
+    paint("../outside.png")
+    with pytest.raises(DataError, match=r"line 2: .* is outside of the folder of the CSV file"):
+        csv.load(table(f"path,label\n{path},a\n"), "train")
+
+
+def test_a_link_inside_the_folder_is_followed(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    (tmp_path / "self.png").symlink_to("self.png")
+    assert len(csv.load(table("path,label\nlink/0.png,a\n"), "train")) == 1
+    with pytest.raises(DataError, match=r"line 2: there is no file .*self\.png"):
+        csv.load(table("path,label\nself.png,a\n"), "train")

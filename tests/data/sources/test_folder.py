@@ -9,6 +9,7 @@ from PIL import Image
 
 from understudy.batch import UNLABELLED
 from understudy.data import FileSource, MemorySource
+from understudy.data._image import SUFFIXES
 from understudy.data.sources import folder
 from understudy.errors import DataError
 
@@ -188,3 +189,71 @@ def test_unknown_class_in_the_test_split(tree: Path, paint: Paint) -> None:
 def test_grey_and_palette_images_mix_with_colour(tree: Path) -> None:
     Image.new("L", (80, 70), 7).save(tree / "train/cat/3.png")
     assert folder.load(str(tree), "train").image(3).shape == (3, 70, 80)
+
+
+def test_linked_folders_inside_a_class_are_read(tree: Path, paint: Paint) -> None:
+    paint("elsewhere/linked.png")
+    (tree / "train/cat/more").symlink_to(tree / "elsewhere")
+    (tree / "train/cow").symlink_to(tree / "elsewhere")
+    source = folder.load(str(tree), "train")
+    assert source.classes == ("cat", "cow", "dog")
+    assert source.labels.tolist() == [0, 0, 0, 0, 1, 2, 2, 2]
+
+
+def test_links_that_lead_nowhere_are_said(tree: Path) -> None:
+    (tree / "train/cat/self.png").symlink_to("self.png")
+    (tree / "train/cat/gone.png").symlink_to("nothing.png")
+    (tree / "train/dog/up").symlink_to(tree / "train")
+    (tree / "train/loop").symlink_to("loop")
+    source = folder.load(str(tree), "train")
+    assert (len(source), source.classes) == (6, ("cat", "dog"))
+    assert any("up is a link to a folder that contains it" in line for line in source.skipped)
+    for name in ("self.png", "gone.png", "loop"):
+        assert any(f"{name} is a link to itself or to nothing" in line for line in source.skipped)
+    with pytest.raises(DataError, match="files cannot be read, first: .* is a link to"):
+        folder.load(str(tree), "train", unreadable="fail")
+
+
+def test_a_link_to_a_folder_above_is_said(tree: Path) -> None:
+    (tree / "train/dog/again").symlink_to(tree / "train/dog")
+    source = folder.load(str(tree), "train")
+    assert (len(source), len(source.skipped)) == (6, 1)
+    assert "is a link to a folder that contains it" in source.skipped[0]
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".cache"])
+def test_folders_of_programs_are_ignored(tree: Path, paint: Paint, name: str) -> None:
+    for place in ("train", "train/cat", "val"):
+        paint(f"{place}/{name}/copy.png")
+    assert folder.load(str(tree), "train").labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert folder.load(str(tree), "test").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "unlabeled"])
+def test_unlabelled_is_no_class(tree: Path, paint: Paint, name: str) -> None:
+    paint(f"train/{name}/deep/0.png")
+    source = folder.load(str(tree), "train")
+    assert source.classes == ("cat", "dog")
+    assert sorted(source.labels.tolist()) == [UNLABELLED, 0, 0, 0, 1, 1, 1]
+    shutil.rmtree(tree / "train/cat")
+    shutil.rmtree(tree / "train/dog")
+    assert folder.load(str(tree), "train").labels.tolist() == [UNLABELLED]
+
+
+def test_images_of_phones_are_counted(tree: Path) -> None:
+    (tree / "train/cat/a.HEIC").write_bytes(b"a photo")
+    source = folder.load(str(tree), "train")
+    assert len(source) == 6
+    assert len(source.skipped) == 1
+    if ".heic" not in SUFFIXES:
+        assert "a.HEIC needs the package pillow-heif" in source.skipped[0]
+        (tree / "train/cow").mkdir()
+        (tree / "train/cow/b.heif").write_bytes(b"a photo")
+        with pytest.raises(DataError, match=r"cow holds no images that can be read: 1 .*pillow"):
+            folder.load(str(tree), "train")
+
+
+def test_loose_images_may_be_listed(tree: Path, paint: Paint) -> None:
+    paint("train/stray.png")
+    with pytest.raises(DataError, match="or list paths and labels in a CSV file"):
+        folder.load(str(tree), "train")

@@ -87,3 +87,19 @@ def test_no_test_split(tmp_path: Path) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no Hugging Face data set"):
         hf.load(str(tmp_path / "nowhere" / "at" / "all"), "train")
+
+
+def test_three_splits_share_the_classes_of_their_numbers(tmp_path: Path) -> None:
+    number = datasets.Value("int64")
+    parts = {"train": [0, 3], "validation": [1, 0], "test": [2, 0]}
+    parts = {name: table(labels, number) for name, labels in parts.items()}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path)
+    for split, labels in (("train", [0, 3]), ("test", [2, 0]), ("validation", [1, 0])):
+        source = hf.load(str(tmp_path), split)  # type: ignore[arg-type]
+        assert (source.labels.tolist(), source.classes) == (labels, ("0", "1", "2", "3"))
+
+
+def test_ids_are_the_classes_that_occur(tmp_path: Path) -> None:
+    table([300000, 100000, None, 300000], datasets.Value("int64")).save_to_disk(tmp_path)
+    source = hf.load(str(tmp_path), "train")
+    assert (source.classes, source.labels.tolist()) == (("100000", "300000"), [1, 0, -1, 1])

@@ -129,8 +129,7 @@ def annotated_source(
     if not paths:
         raise DataError(_no_usable_image(annotations, annotations.rejected))
     checked = check(paths, annotations.root, unreadable)
-    results = [result for *_, result in checked.record.values()]
-    sides = torch.tensor([[0, 0] if isinstance(result, str) else result for result in results])
+    sides = torch.tensor([[0, 0] if isinstance(r, str) else r for r in checked.results])
     objects, unlocatable = annotations.repaired(sides)
     left_out, lines = annotations.apply_policy(faulty, unlocatable)
     kept = torch.tensor([i for i in checked.kept if i not in left_out], dtype=torch.int64)
@@ -148,6 +147,7 @@ def annotated_source(
         annotations.classes,
         root=annotations.root,
         size=checked.size,
+        contents=[checked.contents[i] for i in kept.tolist()],
     )
     images, skipped = in_memory_if_small(files), (*checked.skipped, *lines)
     shape = len(kept), len(annotations.classes)

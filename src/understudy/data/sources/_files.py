@@ -1,10 +1,8 @@
 """Build a source from a list of image files: checked, and in memory if the images are small."""
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from hashlib import sha256
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -13,8 +11,9 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from understudy.data.source import FileSource, MemorySource, Source, Unreadable
-from understudy.data.sources._readable import Checked, check
+from understudy.data.source import FileSource, MemorySource, Source, Unreadable, short_digest
+from understudy.data.sources._readable import VERSION, check
+from understudy.errors import DataError
 
 SMALL = 64
 """Largest side in pixels of images that are kept in memory."""
@@ -28,6 +27,7 @@ def from_files(
     *,
     root: Path,
     unreadable: Unreadable,
+    skipped: Sequence[str] = (),
 ) -> Source:
     """Return the readable files as a source; small images of one size are read into memory.
 
@@ -37,10 +37,16 @@ def from_files(
         classes: Class names in the order of the labels.
         root: Folder of the data set, in which results of the check are stored.
         unreadable: What to do with files that cannot be decoded.
+        skipped: Files that were left out already, each with the reason.
 
     Raises:
         DataError: No file can be read, or some cannot and `unreadable` is `fail`.
     """
+    if skipped and unreadable == "fail":
+        raise DataError(
+            f"{len(skipped)} files cannot be read, first: {skipped[0]}. Repair or remove them, or "
+            "leave them out with data.unreadable=skip."
+        )
     checked = check(paths, root, unreadable)
     source = FileSource(
         [paths[i] for i in checked.kept],
@@ -48,9 +54,10 @@ def from_files(
         classes,
         root=root,
         size=checked.size,
-        skipped=checked.skipped,
+        skipped=(*skipped, *checked.skipped),
+        contents=[checked.contents[i] for i in checked.kept],
     )
-    return _with_cache(source, checked) if _is_small(source) else source
+    return _with_cache(source) if _is_small(source) else source
 
 
 def in_memory_if_small(source: Source) -> Source:
@@ -63,14 +70,15 @@ def _is_small(source: Source) -> bool:
     return size is not None and size <= SMALL and len(source) * 3 * size**2 <= _MAX_BYTES
 
 
-def _with_cache(source: FileSource, checked: Checked) -> MemorySource:
+def _with_cache(source: FileSource) -> MemorySource:
     """Return the images in memory; decode them once, then read them from one file in the folder."""
-    # The name holds size and time of change of every file: any change makes another cache.
-    stamp = json.dumps(checked.record, sort_keys=True)
-    name = sha256(stamp.encode()).hexdigest()[:16]
+    # Named by place and content of every file in order: row i of the file is image i of the source.
+    name = short_digest(VERSION, source.images_digest)
     cache = source.root / f".understudy-pixels-{name}.npy"
-    with suppress(OSError, ValueError):
-        return _in_memory(source, torch.from_numpy(np.load(cache)))
+    with suppress(OSError, ValueError, EOFError):
+        stored = torch.from_numpy(np.load(cache))
+        if stored.dtype == torch.uint8 and stored.shape == _shape(source):
+            return _in_memory(source, stored)
     pixels = _decoded(source)
     # In a read-only folder, the images are decoded at every start.
     with suppress(OSError):
@@ -80,12 +88,16 @@ def _with_cache(source: FileSource, checked: Checked) -> MemorySource:
     return _in_memory(source, pixels)
 
 
+def _shape(source: Source) -> tuple[int, int, int, int]:
+    return len(source), 3, source.size or 0, source.size or 0
+
+
 def _in_memory(source: Source, pixels: UInt8[Tensor, "images 3 side side"]) -> MemorySource:
     return MemorySource(pixels, source.labels, source.classes, skipped=source.skipped)
 
 
 def _decoded(source: Source) -> UInt8[Tensor, "images 3 side side"]:
-    pixels = torch.empty(len(source), 3, source.size or 0, source.size or 0, dtype=torch.uint8)
+    pixels = torch.empty(_shape(source), dtype=torch.uint8)
 
     def fill(i: int) -> None:
         pixels[i] = source.image(i)

@@ -1,8 +1,9 @@
 """Find unreadable image files: each file is decoded once, and the result is stored with the data.
 
 Unreadable files have to be known before training, since the order of an epoch depends on the number
-of images. The results are stored in `.understudy-check.json` under the root, by size and time of
-change of each file; in a read-only folder the check is repeated at every start.
+of images. The results are stored in `.understudy-check.json` under the root, by size and times of
+change of each file; in a read-only folder the check is repeated at every start. A digest of each
+file's content is stored beside the result, so that images changed in place are noticed.
 """
 
 import json
@@ -10,15 +11,18 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 from understudy.data._image import decode
-from understudy.data.source import Unreadable
+from understudy.data.source import Unreadable, content_digest
 from understudy.errors import DataError
 
 _RECORD = ".understudy-check.json"
+VERSION = 2
+"""Number of the rules by which files become pixels; another one makes checks and caches anew."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,15 @@ class Checked:
         kept: Indices of the readable files.
         skipped: The unreadable files, each with the reason.
         size: Side of the images if all are squares of one size, else None.
-        record: Name → [bytes, time of change in ns, result] of every file, where the result is
-            [height, width] or the reason why it cannot be read.
+        results: Of each file height and width, or the reason why it cannot be read.
+        contents: Digest of the content of each file.
     """
 
     kept: list[int]
     skipped: tuple[str, ...]
     size: int | None
-    record: Mapping[str, list[Any]]
+    results: list[list[int] | str]
+    contents: list[str]
 
 
 def check(paths: Sequence[Path], root: Path, unreadable: Unreadable) -> Checked:
@@ -50,41 +55,65 @@ def check(paths: Sequence[Path], root: Path, unreadable: Unreadable) -> Checked:
     broken = [result for *_, result in record.values() if isinstance(result, str)]
     if broken and unreadable == "fail":
         raise DataError(
-            f"{len(broken)} of {len(paths)} files cannot be read, first: {broken[0]}. Repair or "
+            f"{len(broken)} of {len(record)} files cannot be read, first: {broken[0]}. Repair or "
             "remove them, or leave them out with data.unreadable=skip."
         )
-    if len(broken) == len(paths):
-        raise DataError(f"None of the {len(paths)} image files in {root} can be read: {broken[0]}.")
+    if len(broken) == len(record):
+        raise DataError(
+            f"None of the {len(record)} image files in {root} can be read: {broken[0]}."
+        )
     results = [record[name][-1] for name in names]
     kept = [i for i, result in enumerate(results) if not isinstance(result, str)]
     sides = {side for i in kept for side in results[i]}
     size = sides.pop() if len(sides) == 1 else None
-    return Checked(kept, tuple(broken), size, record)
+    contents = [record[name][-2] for name in names]
+    return Checked(kept, tuple(broken), size, results, contents)
 
 
 def _updated_record(
     names: Sequence[str], paths: Sequence[Path], file: Path
 ) -> dict[str, list[Any]]:
-    """Check new and changed files, update the stored record, and return that of these files."""
-    stored = _read(file)
+    """Check new and changed files, update the stored record, and return that of these files.
+
+    A record is [version, bytes, times of change of content and of status in ns, digest, result],
+    where the result is [height, width] or the reason why the file cannot be read. The time of the
+    status changes even if a program sets that of the content back.
+    """
+    stored, paths = _read(file), list(dict(zip(names, paths, strict=True)).values())
+    names = list(dict.fromkeys(names))
     with ThreadPool() as pool:
-        status = pool.map(os.stat, paths, chunksize=1024)
-        stamps = [[entry.st_size, entry.st_mtime_ns] for entry in status]
-        changed = [i for i, name in enumerate(names) if stored.get(name, [])[:2] != stamps[i]]
+        stamps = pool.map(_stamp, paths, chunksize=1024)
+        changed = [i for i, name in enumerate(names) if not _is_current(stored, name, stamps[i])]
         results = pool.map(_result, [paths[i] for i in changed], chunksize=64)
-    checked = {names[i]: [*stamps[i], result] for i, result in zip(changed, results, strict=True)}
+    checked = {names[i]: [*stamps[i], *result] for i, result in zip(changed, results, strict=True)}
     if checked:
         # The record is that of all splits under the root.
         _write(file, {**stored, **checked})
     return {name: checked.get(name) or stored[name] for name in names}
 
 
-def _result(path: Path) -> list[int] | str:
-    """Return height and width of an image, or the reason why it cannot be read."""
+def _stamp(path: Path) -> list[int]:
     try:
-        return list(decode(path).shape[1:])
-    except DataError as error:
-        return str(error)
+        status = path.stat()
+    except OSError:  # a link to itself or to nothing, of which `_result` says so
+        return [VERSION, 0, 0, 0]
+    return [VERSION, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _is_current(stored: Mapping[str, Any], name: str, stamp: list[int]) -> bool:
+    entry = stored.get(name)
+    return isinstance(entry, list) and len(entry) == len(stamp) + 2 and entry[:-2] == stamp
+
+
+def _result(path: Path) -> tuple[str, list[int] | str]:
+    """Return digest of the content, and height and width or the reason why it cannot be read."""
+    content = b""
+    try:
+        content = path.read_bytes()
+        return content_digest(content), list(decode(BytesIO(content), name=str(path)).shape[1:])
+    except (DataError, OSError) as error:
+        reason = str(error) if isinstance(error, DataError) else f"{path}: {error.strerror}"
+        return content_digest(content), reason
 
 
 def _name(path: Path, root: Path) -> str:

@@ -1,8 +1,10 @@
 """A CSV file of image paths and labels: columns `path`, `label` and, if there are splits, `split`.
 
-Paths are relative to the folder of the CSV file. Labels are class names, numbered alphabetically,
-or class numbers, used unchanged; an empty label means unlabelled. Without the column `split` all
-rows are `train`; the test split may also be called `val`, `valid` or `validation`.
+Paths are relative to the folder of the CSV file, or absolute, and lie inside it. Labels are class
+names, numbered alphabetically, or class numbers, used unchanged; of ids such as 100000 and 300000,
+those that occur are the classes. An empty label means unlabelled. Without the column `split` all
+rows are `train`. The test split may also be called `val`, `valid` or `validation`; beside `test`,
+rows of that name are the validation split.
 
 For images with several classes, `label` holds their names separated by `;` or `|`; a separator
 alone means that the image has none of the classes. Alternatively, every class has a column, as in
@@ -17,8 +19,10 @@ may end in a year (`train2017`); of several test splits, the first of `test`, `v
 """
 
 import csv
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +33,12 @@ from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _csv_multilabel
 from understudy.data.sources._csv_multilabel import Values
 from understudy.data.sources._files import from_files
-from understudy.data.sources._splits import TEST_NAMES, no_test_split
+from understudy.data.sources._numbered import labels_of, names_of
+from understudy.data.sources._splits import TEST_NAMES, choose, no_split
 from understudy.errors import DataError
+from understudy.files import refuse_address
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -38,16 +46,18 @@ class _Row:
     line: int
     path: Path
     label: str
-    split: Split
+    split: str
 
 
 def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Load the images of one split, in the order of the file.
 
     Raises:
+        NoSplit: No row is of the split.
         DataError: The file, a column or an image is missing, or a value is invalid: the message
             names the line.
     """
+    refuse_address(root, "data.root")
     file = Path(root)
     if not root or not file.is_file():
         raise DataError(
@@ -60,16 +70,50 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     if "file_name" in columns and "label" not in columns:
         return _csv_multilabel.load(file, columns, lines, split, unreadable=unreadable)
     rows = _rows(file, columns, lines)
-    # The classes are those of both splits together, so that their labels agree.
+    # The classes are those of all splits together, so that their labels agree.
     classes, numbers = _numbered(file, rows)
-    selected = [i for i, row in enumerate(rows) if row.split == split]
-    if not selected:
-        raise no_test_split(root) if split == "test" else DataError(f"{root} lists no images.")
+    selected = _of_split(rows, split, root)
     for i in selected:
-        if not rows[i].path.is_file():
-            raise DataError(f"{file}, line {rows[i].line}: there is no file {rows[i].path}.")
+        _check_file(file, rows[i])
     paths, labels = [rows[i].path for i in selected], torch.tensor([numbers[i] for i in selected])
     return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+
+
+def _of_split(rows: Sequence[_Row], split: Split, root: str) -> list[int]:
+    """Return the numbers of the rows of a split."""
+    name = choose(split, {row.split for row in rows})
+    selected = [i for i, row in enumerate(rows) if row.split == name]
+    if not selected:
+        raise DataError(f"{root} lists no images.") if split == "train" else no_split(split, root)
+    return selected
+
+
+def _check_file(file: Path, row: _Row) -> None:
+    """Refuse an image that does not exist, or lies outside of the folder of the CSV file."""
+    # Only a file of images that others made would name files elsewhere on this machine.
+    if not _is_inside(row.path, file.parent):
+        raise DataError(
+            f"{file}, line {row.line}: {row.path} is outside of the folder of the CSV file; move "
+            "the CSV file to a folder that holds all of its images."
+        )
+    if not _is_file(row.path):
+        raise DataError(f"{file}, line {row.line}: there is no file {row.path}.")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Return True for a path below a folder as it is written, or with all links followed."""
+    written = Path(os.path.normpath(path.absolute()))
+    with suppress(OSError, ValueError, RuntimeError):  # a link to itself
+        if path.resolve().is_relative_to(folder.resolve()):
+            return True
+    return written.is_relative_to(os.path.normpath(folder.absolute()))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a link to itself; a name with NUL or of thousands of letters
+        return False
 
 
 def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, Values]]]:
@@ -95,12 +139,12 @@ def _row(file: Path, line: int, values: Values) -> _Row:
     name = values.get("split") or "train"
     if not path:
         raise DataError(f"{file}, line {line}: the path is empty.")
-    if name != "train" and name not in TEST_NAMES:
+    if name not in ("train", *TEST_NAMES):
         raise DataError(
             f"{file}, line {line}: the split is {name!r}; "
             f"it can be: train, {', '.join(TEST_NAMES)}."
         )
-    return _Row(line, file.parent / path, label.strip(), "train" if name == "train" else "test")
+    return _Row(line, file.parent / path, label.strip(), name)
 
 
 def _numbered(
@@ -116,4 +160,5 @@ def _numbered(
     for row, number in zip(rows, numbers, strict=True):
         if number < UNLABELLED:
             raise DataError(f"{file}, line {row.line}: the label {number} is negative.")
-    return [str(n) for n in range(max(numbers, default=-1) + 1)], numbers
+    names = names_of(numbers)
+    return names, labels_of(numbers, names)

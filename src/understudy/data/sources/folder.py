@@ -1,12 +1,13 @@
 """Image files in folders: `train/<class>/…` and `test/<class>/…`, or images without classes.
 
-The test split may also be called `val`, `valid` or `validation`. Class folders in alphabetical
-order are the labels, as in torchvision's ImageFolder. Images that lie directly in `train`, or in
-the root itself, are unlabelled. Files without the suffix of an image are ignored.
+The test split may also be called `val`, `valid` or `validation`; beside `test`, such a folder is
+the validation split. Class folders in alphabetical order are the labels, as in torchvision's
+ImageFolder. Images in a folder `unlabelled` beside class folders, directly in `train`, or in the
+root itself, are unlabelled. Links to folders are followed. Hidden files and folders, and files
+without the suffix of an image, are ignored.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,24 +16,36 @@ from understudy.batch import UNLABELLED
 from understudy.data._image import SUFFIXES
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._files import from_files
-from understudy.data.sources._splits import TEST_NAMES, existing, no_test_split
+from understudy.data.sources._listing import Listing, is_hidden, list_images
+from understudy.data.sources._splits import TEST_NAMES, choose, existing, no_split
 from understudy.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+UNLABELLED_NAMES = ("unlabelled", "unlabeled")
+"""Names of a folder beside class folders whose images have no labels."""
 
 
 def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     """Load the images of one split, sorted by class and path.
 
     Raises:
-        DataError: The folder is missing, has no images or no such split; a class folder is empty;
-            the test split has a class that training lacks; or a file cannot be read and
-            `unreadable` is `fail`.
+        NoSplit: The folder has no such split.
+        DataError: The folder is missing or has no images; a class folder is empty; the split has a
+            class that training lacks; or a file cannot be read and `unreadable` is `fail`.
     """
     top = existing(root, "the folder of images")
-    folder = _train_folder(top) if split == "train" else _test_folder(top)
+    folder = _train_folder(top) if split == "train" else _other_folder(top, split)
     # The training folder comes first: its classes decide, if it is labelled.
     classes = _first_classes([top / "train", folder, *(top / name for name in TEST_NAMES)])
-    paths, labels = _labelled_files(folder, classes)
-    return from_files(paths, torch.tensor(labels), classes, root=top, unreadable=unreadable)
+    listing, labels = _labelled_files(folder, classes)
+    return from_files(
+        listing.images,
+        torch.tensor(labels),
+        classes,
+        root=top,
+        unreadable=unreadable,
+        skipped=listing.skipped,
+    )
 
 
 def _train_folder(top: Path) -> Path:
@@ -43,11 +56,12 @@ def _train_folder(top: Path) -> Path:
     raise DataError(f"{top} has a test folder but no folder 'train'; put training images there.")
 
 
-def _test_folder(top: Path) -> Path:
-    for name in TEST_NAMES:
-        if (top / name).is_dir():
-            return top / name
-    raise no_test_split(str(top))
+def _other_folder(top: Path, split: Split) -> Path:
+    """Return the folder of the validation or the test split."""
+    name = choose(split, [path.name for path in top.iterdir() if path.is_dir()])
+    if name is None:
+        raise no_split(split, str(top))
+    return top / name
 
 
 def _first_classes(folders: Sequence[Path]) -> list[str]:
@@ -58,53 +72,58 @@ def _first_classes(folders: Sequence[Path]) -> list[str]:
 
 def _classes(folder: Path) -> list[str]:
     """Return the names of the class folders, sorted; the label of a class is its position."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [name for name in _folders(folder) if name not in UNLABELLED_NAMES]
 
 
-def _labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
+def _folders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not is_hidden(p.name) and p.is_dir())
+
+
+def _labelled_files(folder: Path, classes: Sequence[str]) -> tuple[Listing, list[int]]:
     """Return image files and labels, sorted by class and path."""
-    loose, names = _images(_files(folder, deep=False)), _classes(folder)
-    if not names:
-        if not loose:
-            raise DataError(f"{folder} holds no images; they end in {', '.join(sorted(SUFFIXES))}.")
-        return loose, [UNLABELLED] * len(loose)
-    if loose:
+    loose, folders = list_images(folder, deep=False), _folders(folder)
+    names = [name for name in folders if name not in UNLABELLED_NAMES]
+    if not folders:
+        if not loose.images:
+            raise _no_images(f"{folder} holds no images", loose)
+        return loose, [UNLABELLED] * len(loose.images)
+    if loose.images:
         raise DataError(
-            f"{folder} holds class folders ({names[0]}, …), but also {len(loose)} images beside "
-            f"them ({loose[0].name}, …); move these into class folders."
+            f"{folder} holds class folders ({folders[0]}, …), but also {len(loose.images)} images "
+            f"beside them ({loose.images[0].name}, …); move these into class folders, or into a "
+            "folder 'unlabelled' if they have no class, or list paths and labels in a CSV file "
+            "(data.source=csv)."
         )
     if unknown := sorted(set(names) - set(classes)):
         raise DataError(
             f"{folder} has the class {unknown[0]!r}, which the training images lack; "
             f"they have: {', '.join(classes) or 'no classes'}."
         )
-    files = {name: _images(_files(folder / name, deep=True)) for name in names}
-    if empty := [name for name in names if not files[name]]:
-        raise DataError(
-            f"The class folder {folder / empty[0]} holds no images; add some, or remove the folder."
+    return _of_folders(folder, folders, classes, loose.skipped)
+
+
+def _of_folders(
+    folder: Path, folders: Sequence[str], classes: Sequence[str], skipped: Sequence[str]
+) -> tuple[Listing, list[int]]:
+    """Return the images of all class folders and their labels, in the order of the folders."""
+    everything, labels = Listing(skipped=list(skipped)), list[int]()
+    for name in folders:
+        listing = list_images(folder / name, deep=True)
+        if not listing.images:
+            raise _no_images(f"The class folder {folder / name} holds no images", listing)
+        label = UNLABELLED if name in UNLABELLED_NAMES else classes.index(name)
+        everything.images += listing.images
+        everything.skipped += listing.skipped
+        labels += [label] * len(listing.images)
+    return everything, labels
+
+
+def _no_images(what: str, listing: Listing) -> DataError:
+    if listing.skipped:
+        return DataError(
+            f"{what} that can be read: {len(listing.skipped)} files were left out, first: "
+            f"{listing.skipped[0]}."
         )
-    rows = [(path, classes.index(name)) for name in names for path in files[name]]
-    return [path for path, _ in rows], [label for _, label in rows]
-
-
-def _images(files: Iterable[os.DirEntry[str]]) -> list[Path]:
-    suffixes = tuple(SUFFIXES)
-    return sorted(
-        Path(file.path)
-        for file in files
-        if file.name.lower().endswith(suffixes) and not file.name.startswith(".")
-    )
-
-
-def _files(folder: Path | str, *, deep: bool) -> Iterator[os.DirEntry[str]]:
-    """Yield the files in a folder, and with `deep` in those below it.
-
-    Several times faster than `Path.glob`: `os.scandir` tells files from folders without a further
-    call for each.
-    """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if deep and entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path, deep=True)
-            elif entry.is_file():
-                yield entry
+    if what.startswith("The class folder"):
+        return DataError(f"{what}; add some, or remove the folder.")
+    return DataError(f"{what}; they end in {', '.join(sorted(SUFFIXES))}.")

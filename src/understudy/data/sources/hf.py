@@ -1,11 +1,12 @@
 """A Hugging Face data set, by its name on the hub or the folder it was saved in.
 
 Columns are selected by type: the first `Image`, and the first `ClassLabel` or else an integer
-column `label`; without either the images are unlabelled. The test split may also be called `val`,
-`valid` or `validation`.
+column `label`, whose classes are those of all splits together; without either the images are
+unlabelled. The test split may also be called `val`, `valid` or `validation`;
+beside `test`, a split of that name is the validation split.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +20,12 @@ from understudy.batch import UNLABELLED
 from understudy.data._image import decode
 from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources._files import in_memory_if_small
-from understudy.data.sources._splits import SPLIT_NAMES, no_test_split
+from understudy.data.sources._numbered import labels_of, names_of
+from understudy.data.sources._splits import choose, no_split
 from understudy.errors import DataError
+from understudy.files import refuse_address
+
+SPLITS = ("train", "validation", "test")
 
 
 @final
@@ -74,9 +79,11 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
         DataError: The package `datasets` is missing, there is no such data set or split, it has
             no image column, or an image cannot be read and `unreadable` is `fail`.
     """
-    rows = _split(_open(root), root, split)
+    opened = _open(root)
+    splits = opened if isinstance(opened, dict) else {"train": opened}
+    rows = _split(splits, root, split)
     column = _image_column(rows.features, root)
-    labels, classes = _labels(rows)
+    labels, classes = _labels(rows, list(splits.values()), root)
     encoded = _as_bytes(rows, column)
     sides, broken = _check(encoded, column)
     if broken and (unreadable == "fail" or len(broken) == len(rows)):
@@ -106,6 +113,7 @@ def _open(root: str) -> Any:
         ) from error
     if not root:
         raise DataError("The source 'hf' needs a data set; set data.root to its name or folder.")
+    refuse_address(root, "data.root")
     saved = any((Path(root) / f).is_file() for f in ("dataset_dict.json", "state.json"))
     try:
         return datasets.load_from_disk(root) if saved else datasets.load_dataset(root)
@@ -116,14 +124,13 @@ def _open(root: str) -> Any:
         ) from error
 
 
-def _split(opened: Any, root: str, split: Split) -> Any:
-    splits = opened if isinstance(opened, dict) else {"train": opened}
-    for name in SPLIT_NAMES[split]:
-        if name in splits:
-            return splits[name]
-    if split == "test":
-        raise no_test_split(root)
-    raise DataError(f"{root} has no split 'train'; it has: {', '.join(splits)}.")
+def _split(splits: Mapping[str, Any], root: str, split: Split) -> Any:
+    name = choose(split, splits)
+    if name is not None:
+        return splits[name]
+    if split == "train":
+        raise DataError(f"{root} has no split 'train'; it has: {', '.join(splits)}.")
+    raise no_split(split, root)
 
 
 def _image_column(features: Mapping[str, Any], root: str) -> str:
@@ -133,19 +140,26 @@ def _image_column(features: Mapping[str, Any], root: str) -> str:
     raise DataError(f"{root} has no column of images; it has: {', '.join(features)}.")
 
 
-def _labels(rows: Any) -> tuple[Int64[Tensor, " images"], tuple[str, ...]]:
-    """Return the label of every row, and the class names."""
+def _labels(
+    rows: Any, splits: Sequence[Any], root: str
+) -> tuple[Int64[Tensor, " images"], tuple[str, ...]]:
+    """Return the label of every row, and the class names, which all splits share."""
     for name, feature in rows.features.items():
         if type(feature).__name__ == "ClassLabel":
-            return _class_numbers(rows[name]), tuple(feature.names)
-    if "int" in str(getattr(rows.features.get("label"), "dtype", "")):
-        labels = _class_numbers(rows["label"])
-        return labels, tuple(str(n) for n in range(int(labels.max()) + 1))
+            return torch.tensor(_filled(rows[name])), tuple(feature.names)
+    dtype = str(getattr(rows.features.get("label"), "dtype", ""))
+    if "int" in dtype:
+        numbers = [_filled(part["label"]) for part in splits if "label" in part.features]
+        if (least := min(map(min, filter(None, numbers)))) < UNLABELLED:
+            raise DataError(f"{root} has the label {least}; class numbers start from 0.")
+        names = names_of(number for column in numbers for number in column)
+        return torch.tensor(labels_of(_filled(rows["label"]), names)), tuple(names)
     return torch.full((len(rows),), UNLABELLED), ()
 
 
-def _class_numbers(column: Any) -> Int64[Tensor, " images"]:
-    return torch.tensor([UNLABELLED if label is None else label for label in column])
+def _filled(column: Any) -> list[int]:
+    """Return the class numbers of a column, -1 (`UNLABELLED`) where it has none."""
+    return [UNLABELLED if label is None else label for label in column]
 
 
 def _as_bytes(rows: Any, column: str) -> Any:

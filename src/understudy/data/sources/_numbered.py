@@ -1,0 +1,28 @@
+"""Class names and labels of a table whose labels are whole numbers."""
+
+from collections.abc import Iterable, Sequence
+
+from understudy.batch import UNLABELLED
+
+DENSE = 1000
+"""Numbers below this are class numbers, however few of them occur."""
+
+
+def names_of(numbers: Iterable[int]) -> list[str]:
+    """Return the class names of a data set whose labels are these numbers; -1 is no label.
+
+    Class numbers start from 0 and stay what they are, so that they mean the same to a network
+    whose classes have no names. Numbers of which less than a tenth occur are ids, such as those of
+    products: the classes are the ids that occur, in their order.
+    """
+    ids = sorted(set(numbers) - {UNLABELLED})
+    count = ids[-1] + 1 if ids else 0
+    if count <= max(DENSE, 10 * len(ids)):
+        return [str(number) for number in range(count)]
+    return [str(number) for number in ids]
+
+
+def labels_of(numbers: Sequence[int], names: Sequence[str]) -> list[int]:
+    """Return the class of each number, by the names of `names_of`."""
+    positions = {int(name): i for i, name in enumerate(names)} | {UNLABELLED: UNLABELLED}
+    return [positions[number] for number in numbers]
