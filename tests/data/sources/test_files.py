@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from understudy.data import MemorySource
-from understudy.data.sources import csv, folder
 from understudy.data.source import Source
+from understudy.data.sources import csv, folder
 
 GREY = {f"{i}.png": i * 20 for i in range(12)}
 

@@ -210,7 +210,7 @@ def test_links_that_lead_nowhere_are_said(tree: Path) -> None:
     assert any("up is a link to a folder that contains it" in line for line in source.skipped)
     for name in ("self.png", "gone.png", "loop"):
         assert any(f"{name} is a link to itself or to nothing" in line for line in source.skipped)
-    with pytest.raises(DataError, match="files cannot be read, first: .* is a link to"):
+    with pytest.raises(DataError, match=r"files cannot be read, first: .* is a link to"):
         folder.load(str(tree), "train", unreadable="fail")
 
 
