@@ -102,6 +102,24 @@ def _documentation(node: ast.FunctionDef) -> int:
     return text.count("\n") + 1 if text else 0
 
 
+def test_names_say_what_they_hold() -> None:
+    riddles = {"found", "wanted", "shown", "told", "given", "here", "there"}
+    names = {
+        f"{path}:{node.lineno} {name}"
+        for path in FILES
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Name | ast.arg) and (name := _bound(node)) in riddles
+    }
+    assert not names
+
+
+def _bound(node: ast.Name | ast.arg) -> str:
+    """The name of a parameter, or of a variable where it is assigned."""
+    if isinstance(node, ast.arg):
+        return node.arg
+    return node.id if isinstance(node.ctx, ast.Store) else ""
+
+
 def test_a_recipe_needs_no_torch() -> None:
     source = (ROOT / "config" / "recipe.py").read_text()
     assert not {"torch", "timm", "torchvision"} & {
