@@ -2,7 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench results clean
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# What a change of one method, metric or key of a recipe breaks; no training run.
+FAST := tests/methods tests/metrics tests/config tests/test_every_method.py tests/test_functional.py \
+	tests/test_imports.py tests/test_design.py
+
+.PHONY: setup demo test test-fast check bench docs results clean
 
 setup: .venv/ready
 
@@ -15,7 +20,10 @@ demo: setup
 	$(BIN)/understudy demo
 
 test: setup
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) $(FAST)
 
 check: setup
 	$(BIN)/ruff format --check
@@ -26,7 +34,11 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks $(addprefix --peer ,$(PEERS))
 
-results: setup
+# The modules listed in docs/design.md.
+docs: setup
+	$(BIN)/python docs/tree.py --write
+
+results: docs
 	$(BIN)/python results/tables.py
 	$(BIN)/python results/pictures.py
 
