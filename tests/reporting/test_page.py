@@ -179,6 +179,20 @@ def test_a_run_without_labels_has_been_evaluated(tmp_path):
     assert f"run reaches {evaluation['fidelity']['cka']:.2f} CKA after 30 epochs." in text
 
 
+def test_one_run_shows_its_classes_and_what_was_skipped(tmp_path):
+    table = [[8, 2, 0], [0, 5, 5], [0, 0, 0]]
+    write_run(tmp_path / "run", classes=3, diagnostics={"confusion": table})
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    lines = ["a.jpg: cannot be read", "b.jpg: cannot be read"]
+    write_json(tmp_path / "run" / "environment.json", environment | {"skipped": lines})
+    html, _, text = read(report(tmp_path / "run"))
+    assert text.index("50.0") < text.index("80.0")  # the worst class first; one has no images
+    assert "2 images skipped or repaired" in text
+    assert "a.jpg: cannot be read" in text
+    assert 'x="2" y="1" width="1" height="1" fill-opacity="0.500"' in html
+    assert "Most frequent confusions" in text
+
+
 def test_run_without_any_epoch(tmp_path):
     write_run(tmp_path, epochs=0, finished=False)
     html, _, text = read(report(tmp_path))

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from understudy.data.loader import Loader
-from understudy.diagnostics import detection, multilabel
+from understudy.diagnostics import classification, detection, multilabel
 from understudy.diagnostics.directions import bit_agreement, of_student, of_teacher
 from understudy.diagnostics.projections import projections
 from understudy.diagnostics.sample_images import FeaturePairs
@@ -60,8 +60,11 @@ def measure(
 def _predictions(
     student: Outputs, teacher: Outputs | None, task: Task, test: Loader
 ) -> dict[str, Any]:
-    """Return sample images and precision over recall; empty for one class per image."""
-    if task.truth == "class" or (task.truth == "classes" and "logits" not in student):
+    """Return confused classes, or sample images and precision over recall, as the task has them."""
+    if task.truth == "class":
+        table = classification.confusion(student) if task.uses_labels else []
+        return {"confusion": table} if table else {}
+    if task.truth == "classes" and "logits" not in student:
         return {}
     kind = detection if task.truth == "objects" else multilabel
     return {

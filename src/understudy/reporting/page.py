@@ -6,6 +6,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from understudy.experiment.plain_table import signed
+from understudy.experiment.run_directory import read_json
+from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometry
 from understudy.reporting.charts.precision_recall import precision_recall
@@ -48,6 +50,8 @@ def page(results: Results) -> str:
         several=any(len(arm.runs) > 1 for arm in results.arms),
         per_class=METRICS[results.metric].per_class if results.metric in METRICS else "Accuracy",
         changes=changes(results),
+        confusions=confusions(results),
+        skipped=skipped(results),
         recipes=recipes(results),
     )
 
@@ -60,6 +64,16 @@ def unbroken(sentence: str) -> str:
 def parts(cell: str) -> list[str]:
     """Return the parts of a cell between which a narrow table may break the line."""
     return re.split(r" (?=[±\[(])", cell)
+
+
+def skipped(results: Results) -> list[str]:
+    """Return what was skipped or repaired among the images of any run, each once."""
+    environments = [
+        read_json(run.path / "environment.json", optional=True)
+        for arm in results.arms
+        for run in arm.runs
+    ]
+    return list(dict.fromkeys(x for e in environments for x in e.get("skipped") or ()))
 
 
 def recipes(results: Results) -> dict[str, str]:
