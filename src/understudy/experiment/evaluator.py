@@ -37,7 +37,7 @@ class Evaluator:
         self._teacher_outputs: Outputs | None = None
 
     def collect(self) -> Outputs:
-        """Outputs of the student, as it is now, on the test images of all processes."""
+        """Return the present student's outputs on the test images of all processes."""
         test, task = self._experiment.test, self._experiment.task
         teacher = self._experiment.distiller.teacher
         if teacher is not None and self._teacher_outputs is None:
@@ -49,18 +49,18 @@ class Evaluator:
                 replay=self._replay or teacher.outputs,
             )
         if self._accelerator.num_processes > 1:
-            # Statistics follow the images of each process; it is the first one's that are saved.
+            # Running statistics differ between processes, and those of the first are saved.
             broadcast(list(self._student.buffers()))
         return collect(self._student, test.single_pass(augmented=False), self._accelerator, task)
 
     def evaluate(self, student: Outputs) -> Evaluation:
-        """Metrics, and fidelity to the teacher, of outputs that `collect` gave."""
+        """Return metrics of outputs from `collect`, and their fidelity to the teacher's."""
         task = self._experiment.task
         close = comparable(task, self._student, self._experiment.teacher)
         return task.evaluate(student, self._teacher_outputs if close else None)
 
     def diagnostics(self, student: Outputs) -> dict[str, Any]:
-        """Data for the report's charts, of outputs that `collect` gave; empty without any."""
+        """Return data for the report's charts, of outputs from `collect`; may be empty."""
         return diagnostics.measure(
             student,
             self._teacher_outputs,
@@ -72,11 +72,11 @@ class Evaluator:
         )
 
     def outcomes(self, student: Outputs) -> Outcomes | None:
-        """What single test images contribute to the headline metric."""
+        """Return what single test images contribute to the headline metric."""
         return self._experiment.task.outcomes(student)
 
     def teacher_summary(self) -> dict[str, Any] | None:
-        """The teacher's own metrics on the test images; none if its classes are others."""
+        """Return name, size and own metrics of the teacher; no metrics if its classes differ."""
         teacher = self._experiment.teacher
         if self._teacher_outputs is None or teacher is None:
             return None

@@ -35,11 +35,11 @@ class Recorder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What the run began with: `environment.json`."""
+        """Content of `environment.json`: what the run began with."""
         return Run(self.path).environment
 
     def saved_state(self) -> dict[str, Any] | None:
-        """The state to continue from; None if the run stopped before anything was saved."""
+        """Return the state to continue from; None if the run stopped before any was saved."""
         if not (self.path / "last").is_dir():
             return None
         return load_checkpoint(self.path / "last")
@@ -76,7 +76,7 @@ class Recorder:
         self._write("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records))
 
     def write_student(self, student: Wrapped, classes: tuple[str, ...], *, headline: str) -> None:
-        """Write the student of the last recorded epoch, also as the best one if it is.
+        """Write the student of the last recorded epoch; also as the best one, if it is.
 
         Args:
             student: Network to write, in its plain form.
@@ -91,7 +91,7 @@ class Recorder:
             self._write("best/student.safetensors", content)
 
     def write_state(self, state: dict[str, Any]) -> None:
-        """Save everything that is needed to continue; returns when that is done in any process."""
+        """Save everything that is needed to continue, and wait for all processes."""
         if self._accelerator.is_main_process:
             save_checkpoint(self.path / "last", state)
         self._accelerator.wait_for_everyone()
@@ -102,7 +102,7 @@ class Recorder:
             self._write("diagnostics.json", json.dumps(diagnostics))
 
     def write_outcomes(self, outcomes: Outcomes | None) -> None:
-        """Write `outcomes.json`, if single images tell anything of the headline metric."""
+        """Write `outcomes.json`, unless there are none."""
         if outcomes:
             self._write("outcomes.json", json.dumps(asdict(outcomes)))
 
