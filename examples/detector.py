@@ -1,7 +1,7 @@
-"""For whoever trains a torchvision detector in a loop of their own: the lines that add mimicking.
+"""Add feature mimicking to the training loop of a torchvision detector.
 
-Images are drawn and few, and the teacher's training is short, so that the script ends within a
-minute: put your own in place. Lines that end in `# +` are all that mimicking adds.
+Only the lines marked with `# +` are added or changed. The script takes a few synthetic images and
+trains the teacher briefly, so that it ends within a minute; use your own instead.
 
     python examples/detector.py
 """
@@ -18,15 +18,15 @@ from understudy.data.sources import drawn_shapes
 
 
 def detector(backbone: torch.nn.Module, channels: int) -> FasterRCNN:
-    """A small one, of one map: 16 pixels apart, three sizes of boxes."""
+    """Return a small Faster R-CNN on one map of stride 16, with anchors of three sizes."""
     backbone.out_channels = channels
     boxes = AnchorGenerator(((16, 28, 40),), ((1.0,),))
-    few = {"rpn_post_nms_top_n_train": 40, "box_batch_size_per_image": 32}
-    return FasterRCNN(backbone, 7, rpn_anchor_generator=boxes, min_size=96, max_size=96, **few)
+    limits = {"rpn_post_nms_top_n_train": 40, "box_batch_size_per_image": 32}
+    return FasterRCNN(backbone, 7, rpn_anchor_generator=boxes, min_size=96, max_size=96, **limits)
 
 
 class Drawn(torch.utils.data.Dataset):
-    """Images and targets as torchvision's detectors take them: labels count from 1."""
+    """Images and targets for torchvision's detectors, which count labels from 1."""
 
     source = drawn_shapes.load("48", "train")
 
@@ -64,5 +64,5 @@ for epoch in range(1, 4):
         optimizer.step()
     print(f"epoch {epoch}  total {total:.4f}", *(f"{k} {x:.4f}" for k, x in losses.items()))
 
-student.eval()  # the same detector as ever, which needs no Understudy
-print(f"student: {type(student).__name__}, {len(student(images))} images looked at")
+student.eval()  # a plain torchvision detector, without Understudy
+print(f"student: {type(student).__name__}, {len(student(images))} images processed")

@@ -1,9 +1,9 @@
 """A network of your own, named in a recipe as `examples/foreign_network.py:resnet32`.
 
-It is the CIFAR ResNet of karanchahal/distiller, written down from a description of its state dict:
-a 64-channel stem, stages of 16, 32 and 64 channels whose blocks end without a ReLU, a ReLU after
-each stage, and a 4 × 4 average pool, so that 64 × 2 × 2 = 256 numbers enter the classifier.
-Understudy knows nothing of it beforehand: its features are found by a traced pass.
+This is the CIFAR ResNet of karanchahal/distiller, written from a description of its state dict: a
+64-channel stem, stages of 16, 32 and 64 channels whose blocks end without a ReLU, a ReLU after each
+stage, and a 4 × 4 average pool, so that 64 × 2 × 2 = 256 numbers enter the classifier. Understudy
+does not know this network beforehand; it finds the features in a traced forward pass.
 """
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map of the block's width."""
+        """Return a map with the width of the block."""
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return y + self.shortcut(x)
 
@@ -51,7 +51,7 @@ class ForeignResNet(nn.Module):
         return nn.Sequential(first, *(Block(width, width, 1) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of normalised images."""
+        """Return the logits of normalised images."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.relu1(self.layer1(x))
         x = self.relu2(self.layer2(x))
@@ -60,10 +60,10 @@ class ForeignResNet(nn.Module):
 
 
 def resnet8(num_classes: int = 100) -> ForeignResNet:
-    """One block per stage: 112,452 parameters at 100 classes."""
+    """Build a network of one block per stage: 112,452 parameters at 100 classes."""
     return ForeignResNet(1, num_classes)
 
 
 def resnet32(num_classes: int = 100) -> ForeignResNet:
-    """Five blocks per stage: 501,316 parameters at 100 classes."""
+    """Build a network of five blocks per stage: 501,316 parameters at 100 classes."""
     return ForeignResNet(5, num_classes)

@@ -1,7 +1,7 @@
-"""For whoever invents a method: one class in one file, compared with its control.
+"""Write a method in one file, and compare it with the control.
 
-The loss is the angle between the penultimate features. A method of your own goes by its import
-path wherever a shipped one goes by its name.
+The loss is the angle between the penultimate features. Name your method by its import path,
+`module:Class`, where you would write the name of a shipped method.
 
     python examples/new_method.py [DIRECTORY]
 """
@@ -21,23 +21,23 @@ from understudy.functional import cosine
 
 @final
 class Angle(understudy.Method):
-    """L = 1/B Σᵢ (1 − cos(P sᵢ, tᵢ)), with P a projector of the student's feature."""
+    """L = 1/B Σᵢ (1 − cos(P sᵢ, tᵢ)), where P projects the student's feature."""
 
     published_weight: ClassVar[float] = 2.0
 
     def __init__(self, student: Shapes, teacher: Shapes, *, bias: bool = False) -> None:
         super().__init__()
-        ours, theirs = student.vector("penultimate"), teacher.vector("penultimate")
-        self.projector = nn.Linear(ours, theirs, bias=bias)
+        dim_s, dim_t = student.vector("penultimate"), teacher.vector("penultimate")
+        self.projector = nn.Linear(dim_s, dim_t, bias=bias)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """The unweighted loss."""
+        """Return the unweighted loss."""
         s, t = self.projector(student["penultimate"]), teacher["penultimate"]
         return batch_mean(1 - cosine(s, t))
 
 
 def main(root: Path) -> None:
-    """Train a small teacher, then compare the method with the control over two seeds."""
+    """Train a small teacher, then compare the method with the control over three seeds."""
     short = {"data.images": 400, "data.validation": 0.1, "training.epochs": 4}
     short |= {"training.schedule": "cosine", "training.evaluate_every": 4}
     teacher = understudy.train({"student": "resnet14"}, short, out=root / "teacher")
@@ -46,7 +46,7 @@ def main(root: Path) -> None:
         "teacher": {"weights": str(teacher.path)},
         "methods": {"angle": {"method": "new_method:Angle"}},
     }
-    comparison = understudy.compare(recipe, short, seeds=[0, 1], out=root)
+    comparison = understudy.compare(recipe, short, seeds=[0, 1, 2], out=root)
     print(comparison.table(), f"page: {understudy.report(root)}", sep="\n")
 
 

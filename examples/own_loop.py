@@ -1,7 +1,7 @@
-"""For whoever has a training loop: feature mimicking in five lines of plain PyTorch.
+"""Add feature mimicking to a PyTorch training loop, in five lines.
 
-Both networks are ordinary modules, and their features are found by themselves. Images are few and
-the teacher's training is short, so that the script ends within seconds: put your own in place.
+Both networks are plain modules; Understudy finds their features. The script takes a few images and
+trains the teacher briefly, so that it ends within seconds; use your own images and teacher instead.
 
     python examples/own_loop.py
 """
@@ -40,5 +40,5 @@ for epoch in range(1, 5):
         optimizer.step()
     print(f"epoch {epoch}  total {total:.4f}", *(f"{k} {x:.4f}" for k, x in losses.items()))
 
-trained = distiller.student.plain()  # an ordinary module again, which needs no Understudy
+trained = distiller.student.plain()  # a plain module, without Understudy
 print(f"student: {sum(p.numel() for p in trained.parameters()):,} parameters")

@@ -1,7 +1,7 @@
-"""Several students behind one live teacher: it runs once on a batch, whoever asks for its features.
+"""Train several students with one teacher, which runs only once per batch.
 
-Students and methods may differ; each has an optimizer of its own. Images are few and the teacher's
-training is short, so that the script ends within seconds: put your own in place.
+Students and methods may differ, and each student has its own optimizer. The script takes a few
+images and trains the teacher briefly, so that it ends within seconds; use your own instead.
 
     python examples/several_students.py
 """

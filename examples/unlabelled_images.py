@@ -1,7 +1,7 @@
-"""For whoever has a teacher and images, but no labels: the student learns from the teacher alone.
+"""Train a student on images without labels: it learns from the teacher alone.
 
-A folder of images stands for your own; it is made here, from images that come with Understudy.
-What rises is the student's fidelity to its teacher, measured on images it was not trained on.
+The script writes a folder of images that come with Understudy; use your own folder instead. It
+prints how close the student is to the teacher, measured on images that it was not trained on.
 
     python examples/unlabelled_images.py [DIRECTORY]
 """
@@ -34,8 +34,9 @@ def main(root: Path) -> None:
         "training": {"epochs": 5, "schedule": "cosine"},
     }
     for epoch in understudy.distill(recipe, out=root / "student").history:
-        found = {name: f"{value:.3f}" for name, value in epoch["fidelity"].items()}
-        print(f"epoch {epoch['epoch']}  agreement {found['agreement']}  cka {found['cka']}")
+        fidelity = epoch["fidelity"]
+        agreement, cka = fidelity["agreement"], fidelity["cka"]
+        print(f"epoch {epoch['epoch']}  agreement {agreement:.3f}  cka {cka:.3f}")
 
 
 if __name__ == "__main__":
