@@ -120,7 +120,7 @@ class Bank:
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     """Number format; with `fp32` the student is the same to the bit as without a bank."""
     top_logits: int | None = _count(None)
-    """Store only this many of the largest logits, one value for all others; default: every one."""
+    """Store only this many of the largest logits, and one value for all others; default: all."""
     codes: bool = False
     """Also store what methods compute from the teacher alone, such as the hash bits of lshfm."""
     views: int = _count(1)

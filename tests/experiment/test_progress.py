@@ -1,0 +1,92 @@
+"""Progress and messages: what is printed, and that nothing is left behind."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import understudy
+from understudy.config.recipe import Recipe
+from understudy.experiment.callback import Callback
+from understudy.experiment.progress import Terminal, displayed
+
+LOGGER = logging.getLogger("understudy")
+SHORT = {"training.epochs": 2, "data.images": 100}
+
+
+class Epochs(Callback):
+    """Keeps the numbers of the epochs it is called with."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        self.numbers.append(record["epoch"])
+
+
+def test_progress_prints_messages_and_rows_and_calls_the_callback(
+    tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epochs = Epochs()
+    understudy.distill(tiny, SHORT, out=tmp_path, device="cpu", progress=True, callback=epochs)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "tiny: 2 epochs of 4 steps"
+    assert lines[1].startswith("on cpu, fp32")
+    assert [re.match(r"  epoch (\d)/2  top1 ", line)[1] for line in lines[2:4]] == ["1", "2"]
+    assert lines[4].startswith("tiny: top1 ")
+    assert epochs.numbers == [1, 2]
+    assert not LOGGER.handlers
+    assert LOGGER.level == logging.NOTSET
+
+
+def test_without_progress_nothing_is_printed(
+    tiny: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    understudy.distill(tiny, SHORT, out=tmp_path, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_comparison_prints_one_row_per_run(
+    tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    understudy.compare(
+        tiny, SHORT, methods=["kd"], seeds=[0], out=tmp_path, device="cpu", progress=True
+    )
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(\S+) seed 0 +\[(\d)/2\]", printed, re.MULTILINE) == [
+        ("control", "1"), ("kd", "2"),
+    ]  # fmt: skip
+    assert printed.count("on cpu, fp32") == 1, "a message of every run is printed once"
+
+
+def test_an_error_leaves_no_handler(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(understudy.UnderstudyError):
+        understudy.train(tiny, {"student": "resnet9"}, out=tmp_path, progress=True)
+    assert not LOGGER.handlers
+
+
+def test_a_level_of_the_user_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    LOGGER.setLevel(logging.DEBUG)
+    try:
+        with Terminal():
+            assert LOGGER.level == logging.DEBUG
+            LOGGER.debug("quiet")
+            LOGGER.warning("loud")
+        assert LOGGER.level == logging.DEBUG
+    finally:
+        LOGGER.setLevel(logging.NOTSET)
+    assert capsys.readouterr().out == "loud\n"
+
+
+def test_only_the_first_process_displays_and_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = Epochs()
+    with displayed(True, None) as listener:
+        assert isinstance(listener, Terminal)
+    with displayed(False, epochs) as listener:
+        assert listener is epochs
+    monkeypatch.setenv("RANK", "1")
+    with displayed(True, epochs) as listener:
+        assert listener is None
+        assert not LOGGER.handlers
