@@ -121,7 +121,8 @@ class Terminal(Callback):
             visible=True,
         )
         if self._runs == 1:
-            self._print(f"{name}: {self._epochs} epochs of {len(trainer.loader)} steps")
+            epochs = f"{self._epochs} epoch{'s' * (self._epochs != 1)}"
+            self._print(f"{name}: {epochs} of {len(trainer.loader)} steps")
 
     def step(self, trainer: "Trainer") -> None:
         """Move the bar, at most four times a second."""
