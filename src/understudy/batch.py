@@ -98,6 +98,8 @@ class Batch:
         mixed: Images blended into these by mixup or cutmix; None without mixing.
         smoothing: Label smoothing ε, spread evenly over all classes.
         objects: Objects in each image; None unless the task is detection.
+        soft: Shares of the classes in each image, which sum to 1, from a loop of the user's own;
+            `labels` then hold the class of the largest share. None for one class an image.
     """
 
     images: Float[Tensor, "batch 3 height width"]
@@ -107,6 +109,7 @@ class Batch:
     mixed: Mixed | None = None
     smoothing: float = 0.0
     objects: Objects | None = None
+    soft: Float[Tensor, "batch classes"] | None = None
 
     @classmethod
     def of(
@@ -133,20 +136,17 @@ class Batch:
 
     @classmethod
     def _of_targets(cls, images: Sequence[Tensor], targets: Sequence[Any]) -> "Batch":
-        if not all(isinstance(each, Mapping) for each in targets):
-            raise DataError(
-                "Labels must be one tensor with one tensor of images, or for a detector a mapping "
-                f"with 'boxes' and 'labels' for each image; the first is {targets[0]!r}."
-            )
+        _check_targets(images, targets)
         # Classes of torchvision's targets count from 1, as 0 is the background.
-        boxes = tuple(each["boxes"] for each in targets)
+        boxes = tuple(_boxes(each["boxes"]) for each in targets)
         unmarked = tuple(
             torch.zeros(len(each), dtype=torch.bool, device=each.device) for each in boxes
         )
         objects = Objects(
             sizes=torch.tensor([image.shape[1:] for image in images]),
             boxes=boxes,
-            labels=tuple(each["labels"] - 1 for each in targets),
+            # `torch.tensor([])`, the labels of no boxes, is of floats.
+            labels=tuple(each["labels"].long() - 1 for each in targets),
             difficult=unmarked,
             crowd=tuple(
                 each["iscrowd"].bool() if "iscrowd" in each else x
@@ -170,7 +170,8 @@ class Batch:
         )
         mixed = None if self.mixed is None else self.mixed.to(device)
         objects = None if self.objects is None else self.objects.to(device)
-        return Batch(images, labels, index, view, mixed, self.smoothing, objects)
+        soft = None if self.soft is None else self.soft.to(device, non_blocking=True)
+        return Batch(images, labels, index, view, mixed, self.smoothing, objects, soft)
 
     def __getitem__(self, rows: slice | Tensor) -> "Batch":
         """Select some of the images."""
@@ -179,7 +180,55 @@ class Batch:
         )
         mixed = None if self.mixed is None else self.mixed[rows]
         objects = None if self.objects is None else self.objects[rows]
-        return Batch(images, labels, index, view, mixed, self.smoothing, objects)
+        soft = None if self.soft is None else self.soft[rows]
+        return Batch(images, labels, index, view, mixed, self.smoothing, objects, soft)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def _boxes(boxes: Tensor) -> Float[Tensor, "boxes 4"]:
+    """Return boxes as floats; `torch.tensor([])` as no boxes."""
+    return boxes.float().view(-1, 4) if boxes.ndim == 1 and not len(boxes) else boxes.float()
+
+
+def _check_targets(images: Sequence[Any], targets: Sequence[Any]) -> None:
+    """Refuse images or targets that a detector cannot read.
+
+    Raises:
+        DataError: As above.
+    """
+    if not all(isinstance(each, Mapping) for each in targets):
+        first = next(each for each in targets if not isinstance(each, Mapping))
+        raise DataError(
+            "Labels must be one tensor with one tensor of images, or for a detector a mapping "
+            f"with 'boxes' and 'labels' for each image; the first is {first!r}."
+        )
+    for image in images:
+        if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point():
+            kind = type(image).__name__
+            if isinstance(image, Tensor):
+                kind = f"{str(image.dtype).removeprefix('torch.')} of shape {tuple(image.shape)}"
+            raise DataError(
+                "Each image of a detector must be a tensor of floats from 0 to 1 of shape "
+                f"(3, height, width); one is {kind}."
+            )
+    if len(targets) != len(images):
+        raise DataError(
+            f"There are {len(images)} images and {len(targets)} targets: a detector needs for each "
+            "image a mapping with 'boxes' and 'labels', both empty where there is no object."
+        )
+    for target in targets:
+        missing = [key for key in ("boxes", "labels") if not isinstance(target.get(key), Tensor)]
+        if missing:
+            raise DataError(
+                f"A target of a detector has no tensor '{missing[0]}': it must have 'boxes' and "
+                "'labels' (from 1)."
+            )
+        boxes = _boxes(target["boxes"])
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(target["labels"]):
+            raise DataError(
+                f"The boxes of an image have the shape {tuple(boxes.shape)} and the labels "
+                f"{tuple(target['labels'].shape)}: it must be (boxes, 4), left, top, right and "
+                "bottom in pixels, and (boxes,)."
+            )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_a_cpu_computes_grouped_convolutions_in_fp32(
 
 def test_without_convolutions_there_is_no_layout_to_choose() -> None:
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Linear(8, 3))
-    distiller = wire(flat, flat, {"kd": 1}, example=torch.rand(2, 3, 2, 2))
+    distiller = wire(flat, deepcopy(flat), {"kd": 1}, example=torch.rand(2, 3, 2, 2))
     assert not resolve(Training(), distiller, torch.device("cpu")).channels_last
 
 
@@ -260,7 +261,7 @@ def test_one_teacher_runs_once_for_several_students(monkeypatch: pytest.MonkeyPa
     example = torch.rand(4, 3, 32, 32)
     ours, theirs = (models.find("resnet8", num_classes=10, view_size=32) for _ in "ab")
     first = wire(ours, theirs, {"kd": 1}, example=example)
-    second = wire(theirs.module, theirs, {"kd": 1}, example=example)
+    second = wire(deepcopy(theirs.module), theirs, {"kd": 1}, example=example)
     assert first.teacher is not None
     alone = first(example)
     first.replay = second.replay = Shared(first.teacher)

@@ -4,41 +4,55 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
 from understudy import methods, tasks
 from understudy.config.recipe import Recipe, TaskName
 from understudy.config.schema import convert
-from understudy.distillation.distiller import Distiller, Weight
-from understudy.errors import NetworkError, RecipeError, ShapeError, suggestion
+from understudy.distillation.distiller import Distiller
+from understudy.distillation.user_networks import check_apart, check_finite, wrap
+from understudy.distillation.weights import Weight, as_weight, plain_numbers
+from understudy.errors import NetworkError, RecipeError, suggestion
 from understudy.features import Extendable, Shapes
 from understudy.functional import seeded
 from understudy.methods import Grouped, Method
-from understudy.models import detection
 from understudy.models.base import Wrapped
-from understudy.models.network import Network
 from understudy.models.preprocessing import Input
 from understudy.tasks import Task
 
 
 def wire(
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     methods: Mapping[str, float | Mapping[str, Any]],
     *,
     example: Tensor | None = None,
     task: TaskName = "classification",
+    task_weight: float | Mapping[str, float] = 1.0,
+    seed: int | None = None,
+    student_input: Input | None = None,
+    teacher_input: Input | None = None,
 ) -> Distiller:
     """Return a distiller of any two networks, for a training loop of your own.
 
+    Both networks take the images exactly as the loop gives them, of any height and width: nothing
+    is resized, scaled or clamped. With an `Input`, or where a `Network` is given, images are values
+    in [0, 1] (or uint8), which are resized and normalised as the `Input` says.
+
     Args:
         student: Network to be trained; maps images to logits, or is a detector of torchvision.
-        teacher: Network to learn from.
+        teacher: Network to learn from; None only without methods.
         methods: Method's name → its weight, or its hyper-parameters with a `weight`.
-        example: Images as both networks take them, of which only the size matters. Not needed for
-            detectors.
+        example: Images as both networks take them, of which only the number of channels, the height
+            and the width matter. Not needed for detectors.
         task: `classification`, `multilabel`, `detection`, or `none` to learn from the teacher
             alone.
+        task_weight: Weight of the loss on labels; a number, or as that of a method.
+        seed: Seed of what methods draw when they are built, such as hashes and projectors; None
+            draws it from torch's generator, which `torch.manual_seed` sets.
+        student_input: Size and normalisation of images in [0, 1] for the student.
+        teacher_input: The same for the teacher.
 
     Returns:
         The distiller: `distiller(images, labels)` computes every loss by name, unweighted;
@@ -58,23 +72,21 @@ def wire(
     >>> sorted(distiller(images, torch.tensor([3, 4])))
     ['kd', 'task']
     """
-    entries = {k: dict(v) if isinstance(v, Mapping) else {"weight": v} for k, v in methods.items()}
+    entries = {
+        label: plain_numbers(dict(entry) if isinstance(entry, Mapping) else {"weight": entry})
+        for label, entry in methods.items()
+    }
     resolved = tasks.find(task)
-    ours, theirs = (
-        module if isinstance(module, Wrapped) else _wrapped(module, resolved, example)
-        for module in (student, teacher)
-    )
-    return distiller(Recipe(task=task, methods=entries), ours, theirs, resolved)
-
-
-def _wrapped(module: nn.Module, task: Task, example: Tensor | None) -> Wrapped:
-    if task.truth == "objects":
-        return detection.wrap(module)
-    if example is None:
-        raise ShapeError(
-            "Features are discovered in a forward pass: give some images as `example`."
-        )
-    return Network(module, input=Input(size=example.shape[-1]))
+    ours = wrap(student, "student", resolved, example, student_input)
+    theirs = None
+    if teacher is not None or entries:
+        theirs = wrap(teacher, "teacher", resolved, example, teacher_input)
+    if seed is None:
+        seed = int(torch.randint(2**31, ()))
+    recipe = Recipe(task=task, methods=entries, seed=seed)
+    wired = distiller(recipe, ours, theirs, resolved)
+    wired.weights["task"] = as_weight("task_weight", task_weight)
+    return wired
 
 
 def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: Task) -> Distiller:
@@ -97,6 +109,9 @@ def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: T
         specs[label] = kind, hyper_parameters
     if specs and teacher is None:
         raise RecipeError(f"The method '{next(iter(specs))}' needs a teacher: give --teacher.name.")
+    if teacher is not None:
+        check_apart(student.module, teacher.module)
+        check_finite(teacher)
     built = _build(specs, student, teacher, task, recipe.seed) if teacher is not None else {}
     if not built and not task.uses_labels:
         raise RecipeError(
@@ -175,7 +190,9 @@ def _method_class(
     kind = methods.find(own.pop("method", label))
     # Published values of the task first, so that those of the entry replace them.
     hyper_parameters = {**kind.published.get(task, {}), **own}
-    weight = _weight(label, hyper_parameters.pop("weight", kind.published_weight))
+    weight = as_weight(
+        f"methods.{label}.weight", hyper_parameters.pop("weight", kind.published_weight)
+    )
     known, hints = methods.hyper_parameters(kind), get_type_hints(kind.__init__)
     for key, value in hyper_parameters.items():
         if key not in known:
@@ -186,19 +203,6 @@ def _method_class(
             )
         hyper_parameters[key] = convert(hints.get(key, Any), value, f"methods.{label}.{key}")
     return kind, weight, hyper_parameters
-
-
-def _weight(label: str, value: Any) -> Weight:
-    fields = dict(value) if isinstance(value, Mapping) else {"value": value}
-    # Not `isinstance`: True and False are instances of int.
-    numbers = all(type(x) in (int, float) and x >= 0 for x in fields.values())
-    known = {"value", "warmup_epochs", "warmup_counts_from"}
-    if not numbers or "value" not in fields or fields.keys() - known:
-        raise RecipeError(
-            f"'methods.{label}.weight' is {value!r}; it must be a number of at least 0 or "
-            "{value: …, warmup_epochs: …, warmup_counts_from: 0 or 1}."
-        )
-    return Weight(**fields)
 
 
 def check_methods(recipe: Recipe) -> None:

@@ -35,7 +35,8 @@ class Method(nn.Module, ABC):
     class for each image. Refused for multi-label tasks and detectors with sigmoid scores."""
 
     requires_hard_labels: ClassVar[bool] = False
-    """True if the loss needs exactly one class for each image. Refused with mixup and cutmix."""
+    """True if the loss needs exactly one class for each image. Refused with mixup, cutmix and soft
+    labels."""
 
     requires_image_index: ClassVar[bool] = False
     """True if the method stores a vector or a label for each training image, by image index.

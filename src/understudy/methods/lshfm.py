@@ -40,7 +40,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -93,12 +93,26 @@ def l1(
 def correct(teacher: Features, batch: Batch) -> Bool[Tensor, " batch"]:
     """Return which images the teacher classifies correctly; an unlabelled image counts as correct.
 
-    For a mixed image (mixup, cutmix), either of its two classes is correct.
+    For a mixed image (mixup, cutmix), either of its two classes is correct; with soft labels, those
+    of at most two that stand out of the others, else the class of the largest share.
     """
+    if batch.soft is not None:
+        return _correct_by_shares(teacher["logits"].argmax(1), batch.soft)
     predicted, labels = teacher["logits"].argmax(1), [batch.labels]
     if batch.mixed is not None:
         labels.append(batch.mixed.labels)
     return torch.stack([(predicted == y) | (y == UNLABELLED) for y in labels]).any(0)
+
+
+def _correct_by_shares(
+    predicted: Int[Tensor, " batch"], shares: Float[Tensor, "batch classes"]
+) -> Bool[Tensor, " batch"]:
+    # What smoothing adds to every class of an image is its smallest share.
+    above = shares > shares.amin(1, keepdim=True) + 1e-6
+    mixed: Tensor = above & (above.sum(1, keepdim=True) <= 2)
+    largest = predicted == shares.argmax(1)
+    either: Tensor = largest | mixed.gather(1, predicted.unsqueeze(1)).squeeze(1)
+    return either
 
 
 def medians(

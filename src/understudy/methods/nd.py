@@ -205,6 +205,8 @@ class ND(Method):
         self, teacher: Features, batch: Batch
     ) -> tuple[Float[Tensor, "batch dim"], Bool[Tensor, " batch"] | None]:
         """Return c of each image, and which images have one; None for all."""
+        if batch.soft is not None:  # c̃ᵢ = Σ_k pᵢₖ c_k, of which `mixed_means` is a case
+            return batch.soft.to(self.class_means) @ self.class_means, None
         own, mixed = self._classes(batch.labels, teacher), batch.mixed
         # An unknown class indexes the last mean, and is masked: `prepare` refuses such images, but
         # a caller may still pass one to the loss.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.layers.kd_layer import without_layers
-from understudy.models.network import DEFAULT_SIZE, Network
+from understudy.models.network import Network
 
 _REPEATS = 15
 _SECONDS = 0.5
@@ -58,9 +58,8 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def _image(network: Network) -> Tensor:
-    side = network.input.size or DEFAULT_SIZE
     parameter = next(network.parameters())
-    return torch.zeros(1, len(network.input.mean), side, side).to(parameter)
+    return torch.zeros(1, network.input.channels, *network.example_size).to(parameter)
 
 
 @torch.no_grad()

@@ -45,6 +45,8 @@ class Network(Wrapped):
     Args:
         module: Takes normalised images `(batch, 3, height, width)`.
         input: How images in [0, 1] are resized and normalised for it.
+        example_size: Height and width of the images of dry passes, for a network that takes
+            images of any size; default: `DEFAULT_SIZE`.
         taps: Feature name → `module.path` (its output) or `module.path:input`; added to the taps
             found automatically, or instead of those of the same name.
         classifier: Path of the last layer; None finds it, "" means there is none.
@@ -61,6 +63,7 @@ class Network(Wrapped):
         module: nn.Module,
         *,
         input: Input = ANY_INPUT,
+        example_size: tuple[int, int] | None = None,
         taps: Mapping[str, str] | None = None,
         classifier: str | None = None,
         pool: Pool = "",
@@ -70,6 +73,7 @@ class Network(Wrapped):
         self.module = module
         self.input = input
         self.name = name or type(module).__name__
+        self.example_size = example_size or (input.size or DEFAULT_SIZE,) * 2
         parameter = next(module.parameters(), torch.empty(0))
         for key, values in (("_mean", input.mean), ("_std", input.std)):
             self.register_buffer(key, parameter.new_tensor(values).view(-1, 1, 1), persistent=False)
@@ -93,7 +97,10 @@ class Network(Wrapped):
         """Compute every tapped feature, `penultimate`, and `logits` if there is a classifier.
 
         Args:
-            images: Values in [0, 1], of any size.
+            images: Values in [0, 1], of any size; as the module takes them if `input.as_given`.
+
+        Raises:
+            DataError: The images are integers of an unknown range, or have other channels.
         """
         output = first_tensor(self.module(self._normalise(images)))
         assert output is not None  # the dry pass of the constructor refuses such modules
@@ -286,14 +293,18 @@ class Network(Wrapped):
 
     def _normalise(self, images: Tensor) -> Tensor:
         mean, std = self.get_buffer("_mean"), self.get_buffer("_std")
-        # Divide in place: allocating a second batch would cost several times the division itself.
-        return (self.input.resize(images) - mean).div_(std)
+        images = self.input.unit_range(images)
+        if not self.input.as_given:
+            # Divide in place: a second batch would cost several times the division itself.
+            images = (self.input.resize(images) - mean).div_(std)
+        # Weights in half precision take images of their own kind, under autocast or not.
+        return images.to(mean.dtype)
 
     def _dry_images(self) -> Tensor:
         """Return two normalised images of noise; the global random state is not touched."""
-        size = self.input.size or DEFAULT_SIZE
         noise = torch.rand(
-            2, len(self.input.mean), size, size, generator=torch.Generator().manual_seed(0)
+            (2, self.input.channels, *self.example_size),
+            generator=torch.Generator().manual_seed(0),
         )
         mean = self.get_buffer("_mean")
         return self._normalise(noise.to(mean.device, mean.dtype))

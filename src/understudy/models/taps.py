@@ -1,5 +1,6 @@
 """Taps: hooks that read the features of a network without changing what it computes."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from understudy.errors import NetworkError, suggestion
 DIST_PENULTIMATE = "penultimate/dist"
 """What enters the second classifier of a network that averages two, one for each of two tokens."""
 
-Layout = Literal["as is", "channels last", "pooled"]
+Layout = Literal["as is", "channels last", "pooled", "pooled, channels last"]
 """How a tapped tensor becomes a feature: unchanged, NHWC → NCHW, or averaged to a vector."""
 
 
@@ -115,7 +116,7 @@ def build_taps(
 def layout_of(name: str, tensor: Tensor) -> Layout:
     """Choose how a tensor of square images becomes the feature `name`."""
     if name == "penultimate" and tensor.ndim > 2:
-        return "pooled"
+        return "pooled, channels last" if is_channels_last(tensor.shape) else "pooled"
     return "channels last" if is_channels_last(tensor.shape) else "as is"
 
 
@@ -126,8 +127,11 @@ def is_channels_last(shape: torch.Size) -> bool:
 
 def to_feature(tensor: Tensor, layout: Layout) -> Tensor:
     """Convert a tapped tensor to a feature."""
+    # By the layout, not by the shape: later images may be no squares, whose shape tells nothing.
+    if layout == "pooled, channels last":
+        return tensor.mean((1, 2))
     if layout == "pooled":
-        return pool_to_vector(tensor)
+        return tensor.mean((2, 3)) if tensor.ndim == 4 else pool_to_vector(tensor)
     return tensor.permute(0, 3, 1, 2) if layout == "channels last" else tensor
 
 
@@ -168,11 +172,27 @@ def dry_run(module: nn.Module, images: Tensor) -> Tensor:
     except Exception as error:
         raise NetworkError(
             f"{type(module).__name__} does not accept images of shape {tuple(images.shape)}: "
-            f"{error} State the side it needs with `size`."
+            f"{error} {_remedy(error, images)}"
         ) from error
     if output is None:
         raise NetworkError(f"{type(module).__name__} returns no tensor; wrap it to return logits.")
+    if output.ndim < 2 or len(output) != len(images):
+        raise NetworkError(
+            f"{type(module).__name__} returns a tensor of shape {tuple(output.shape)} for "
+            f"{len(images)} images: it must return one row of logits for each, (batch, classes)."
+        )
     return output
+
+
+def _remedy(error: Exception, images: Tensor) -> str:
+    """Say what to change where a network fails on the images of a dry pass."""
+    channels = re.search(r"to have (\d+) channels?, but got (\d+) channels?", str(error))
+    if channels and int(channels[2]) == images.shape[1]:
+        return (
+            f"It takes {channels[1]} channels, not {channels[2]}: in a recipe give `mean` and "
+            f"`std` of {channels[1]} values each, in `wire` an `example` of {channels[1]} channels."
+        )
+    return "State the side it needs with `size`, or in `wire` by the `example`."
 
 
 @contextmanager

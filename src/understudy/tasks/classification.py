@@ -24,9 +24,11 @@ class Classification(Task):
         """Return the cross-entropy averaged over the labelled images; 0 if no image has a label.
 
         For mixed images, the cross-entropies of both labels are weighted by the images' shares; an
-        unknown label contributes 0.
+        unknown label contributes 0. Soft labels weight the logarithms of all classes.
         """
         logits, mixed = student["logits"].float(), batch.mixed
+        if batch.soft is not None:
+            return batch_mean(F.cross_entropy(logits, batch.soft, reduction="none"))
         own = _cross_entropy(logits, batch.labels, batch.smoothing)
         if mixed is None:
             return batch_mean(own, batch.labelled)

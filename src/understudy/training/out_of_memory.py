@@ -10,11 +10,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from understudy.batch import Batch
 from understudy.errors import OutOfMemory
 
-_MESSAGES = (
-    *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
-    "could not create a primitive",  # oneDNN's only message without memory
-)
-
 
 @final
 class StepSplitter:
@@ -77,13 +72,6 @@ class StepSplitter:
 
     def _parts(self, batch: Batch) -> int:
         return max(1, min(self.factor, len(batch) // self._least))
-
-
-def ran_out(error: Exception) -> bool:
-    """Return True if an error says that memory ran out, on a GPU or a CPU."""
-    # On a CPU, libraries raise plain RuntimeErrors, known by their messages alone.
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(message in str(error) for message in _MESSAGES)
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

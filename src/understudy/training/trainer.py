@@ -24,6 +24,7 @@ from understudy.config.recipe import Training
 from understudy.data.loader import Loader
 from understudy.data.views import MemoryViews, counter_hash
 from understudy.distillation.distiller import Distiller
+from understudy.distillation.memory_parts import ran_out
 from understudy.errors import Diverged, OutOfMemory
 from understudy.functional import seeded
 from understudy.models.base import Wrapped
@@ -31,7 +32,7 @@ from understudy.profiling import span, spans
 from understudy.training.cuda_graphs import CudaGraphs
 from understudy.training.devices import ComputeSettings, share_measured
 from understudy.training.lr_schedule import learning_rate
-from understudy.training.out_of_memory import StepSplitter, ran_out
+from understudy.training.out_of_memory import StepSplitter
 from understudy.training.update import Update, clip_norm, make_optimizer
 
 LOGGER = logging.getLogger("understudy")

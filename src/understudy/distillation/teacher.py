@@ -1,0 +1,84 @@
+"""The network to learn from: frozen, and in evaluation mode at every pass."""
+
+from collections.abc import Collection
+from typing import final
+
+import torch
+from torch import nn
+
+from understudy.batch import Batch
+from understudy.features import Features, Locations, Observation
+from understudy.models.base import FeatureReader, Wrapped
+
+
+@final
+class Teacher(nn.Module):
+    """A frozen network: always in evaluation mode, never part of a gradient.
+
+    Attributes:
+        network: Network to learn from.
+        precision: Dtype of the forward pass; None for that of the weights.
+    """
+
+    def __init__(self, network: Wrapped) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.precision: torch.dtype | None = None
+        self._reader: FeatureReader | None = None
+        self._frozen = False
+
+    def freeze(self, precision: torch.dtype | None) -> None:
+        """Freeze the precision, the weights and the device, so that `at` may use a faster copy.
+
+        Moving the teacher or changing its weights afterwards has no effect on that copy.
+
+        Args:
+            precision: Dtype of the forward pass; None for that of the weights.
+        """
+        self.precision, self._reader, self._frozen = precision, None, True
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in evaluation mode when the module around it is switched to training."""
+        return super().train(False)
+
+    def keep_evaluating(self) -> None:
+        """Set evaluation mode again, as the user's code may have left the network in another."""
+        # Inside of a compiled pass the modes are constants, and `Distiller` has set them before.
+        if not torch.compiler.is_compiling() and any(m.training for m in self.network.modules()):
+            self.network.eval()
+
+    # `no_grad`, not `inference_mode`: a squared error keeps the teacher's tensor for its backward.
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Features:
+        """Return features of whole images."""
+        self.keep_evaluating()
+        with self._autocast(batch.images.device.type):
+            return self.network.observe(batch).features
+
+    @torch.no_grad()
+    def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
+        """Return features at the locations where a student was observed; see `Wrapped.at`."""
+        self.keep_evaluating()
+        with self._autocast(next(self.parameters()).device.type):
+            if self._reader is None:
+                network = self.network
+                # Not before it is read: teachers of whole images never need the copy.
+                self._reader = network.frozen_reader(self.precision) if self._frozen else network.at
+            return self._reader(locations, reads)
+
+    @torch.no_grad()
+    def observe_for_prepare(self, batch: Batch, student: Wrapped) -> Observation:
+        """Return features at the locations where the teacher itself would look."""
+        self.keep_evaluating()
+        with self._autocast(batch.images.device.type):
+            return self.network.observe_for_prepare(batch, student)
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> Features:
+        """Return what metrics of the teacher are computed from; see `Wrapped.outputs`."""
+        self.keep_evaluating()
+        with self._autocast(batch.images.device.type):
+            return self.network.outputs(batch)
+
+    def _autocast(self, device: str) -> torch.autocast:
+        return torch.autocast(device, dtype=self.precision, enabled=self.precision is not None)

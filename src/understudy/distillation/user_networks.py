@@ -1,0 +1,150 @@
+"""A user's own modules as student and teacher of a training loop of the user's own."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from understudy.errors import NetworkError, ShapeError
+from understudy.models import detection
+from understudy.models.base import Wrapped
+from understudy.models.network import Network
+from understudy.models.preprocessing import Input, as_given
+from understudy.models.taps import dry_run, eval_mode
+from understudy.tasks import Task
+
+Role = Literal["student", "teacher"]
+
+
+def wrap(
+    module: Any, role: Role, task: Task, example: Tensor | None, contract: Input | None
+) -> Wrapped:
+    """Return a module as a network or detector; one that is wrapped already as it is.
+
+    Args:
+        module: The user's module.
+        role: What it is to be, for errors.
+        task: Says whether it is a detector.
+        example: Images as it takes them; not needed for detectors.
+        contract: Size and normalisation of images in [0, 1]; None for images as they are given.
+
+    Raises:
+        NetworkError: It is no module, or compiled, scripted or made parallel.
+        ShapeError: There is no example, or it is no tensor of images.
+    """
+    _check_module(module, role)
+    if contract is not None and (isinstance(module, Wrapped) or task.truth == "objects"):
+        raise NetworkError(
+            f"'{role}_input' is for a plain module that classifies images, but the {role} is a "
+            f"{type(module).__name__}, which has an input contract of its own: leave it out."
+        )
+    if isinstance(module, Wrapped):
+        return module
+    if task.truth == "objects":
+        return detection.wrap(module)
+    images = _checked_example(example)
+    size: tuple[int, int] = (images.shape[2], images.shape[3])
+    if contract is not None:
+        return Network(module, input=contract, example_size=None if contract.size else size)
+    return Network(
+        module,
+        input=as_given(images.shape[1]),
+        example_size=_dry_size(module, images),
+    )
+
+
+def check_apart(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a student and a teacher that share parameters: freezing one would freeze the other.
+
+    Raises:
+        NetworkError: A parameter of one is also the other's.
+    """
+    theirs = {key for parameter in teacher.parameters() for key in _keys(parameter)}
+    shared = [name for name, p in student.named_parameters() if not theirs.isdisjoint(_keys(p))]
+    if not shared:
+        return
+    count = len(list(student.parameters()))
+    what = "are one module" if len(shared) == count else f"share {len(shared)} of its parameters"
+    raise NetworkError(
+        f"Student and teacher {what} ({shared[0]}, …), and the teacher is frozen: give a copy of "
+        "it as the teacher, `copy.deepcopy(module)`."
+    )
+
+
+def check_finite(teacher: Wrapped) -> None:
+    """Refuse a teacher with NaN or infinity in its weights or statistics.
+
+    Raises:
+        NetworkError: It has one.
+    """
+    statistics = ("running_mean", "running_var")
+    tensors = [
+        *teacher.module.named_parameters(),
+        *(pair for pair in teacher.module.named_buffers() if pair[0].endswith(statistics)),
+    ]
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise NetworkError(
+                f"The teacher {teacher.name} has NaN or infinity in {name} and would give NaN: "
+                "check teacher.weights."
+            )
+
+
+def _keys(parameter: Tensor) -> set[tuple[str, int]]:
+    """Return what identifies a parameter, and its memory, which another may be a view of."""
+    pointer = parameter.untyped_storage().data_ptr() if parameter.device.type != "meta" else 0
+    return {("id", id(parameter))} | ({("memory", pointer)} if pointer else set())
+
+
+def _check_module(module: Any, role: Role) -> None:
+    if not isinstance(module, nn.Module):
+        raise NetworkError(
+            f"The {role} is {'None' if module is None else f'a {type(module).__name__}'}: give a "
+            f"torch module{' to learn from' if role == 'teacher' else ' to train'}."
+        )
+    for path, inner in module.named_modules():
+        place = f"its part '{path}'" if path else f"the {role}"
+        if hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None:
+            raise NetworkError(
+                f"The {role} cannot be read by hooks, as {place} is compiled: give the plain "
+                "module, and compile what trains afterwards, by `distiller.trainable.compile()`."
+            )
+        if isinstance(inner, DataParallel | DistributedDataParallel):
+            raise NetworkError(
+                f"The {role} cannot be read by hooks, as {place} is a {type(inner).__name__}: give "
+                "the module inside of it, and wrap `distiller.trainable` afterwards."
+            )
+        if isinstance(inner, torch.jit.ScriptModule):
+            raise NetworkError(
+                f"The {role} cannot be read by hooks, as {place} is a TorchScript module: give the "
+                "module that it was made from."
+            )
+
+
+def _checked_example(example: Tensor | None) -> Tensor:
+    if example is None:
+        raise ShapeError(
+            "Features are discovered in a forward pass: give some images as `example`."
+        )
+    if not isinstance(example, Tensor) or example.ndim != 4:
+        shape = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise ShapeError(
+            f"`example` must be a batch of images (batch, channels, height, width), not {shape}."
+        )
+    return example
+
+
+def _dry_size(module: nn.Module, example: Tensor) -> tuple[int, int]:
+    """Return the size of dry passes: a square, if the module takes one, as squares show layouts."""
+    height, width = example.shape[2:]
+    if height == width:
+        return height, width
+    side = max(height, width)
+    parameter = next(module.parameters(), example)
+    with eval_mode(module):
+        try:
+            dry_run(module, torch.zeros(2, example.shape[1], side, side).to(parameter))
+        except NetworkError:
+            return height, width
+    return side, side

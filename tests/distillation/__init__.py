@@ -1,0 +1,1 @@
+"""Tests of distillers in loops of one's own."""
