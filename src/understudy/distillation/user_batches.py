@@ -123,14 +123,14 @@ def _pair(item: Any) -> tuple[Any, Any]:
         images, labels = (
             next((item[key] for key in keys if key in item), None) for keys in (_IMAGES, _LABELS)
         )
-        given = f"a mapping with the keys {', '.join(map(repr, item))}"
+        form = f"a mapping with the keys {', '.join(map(repr, item))}"
     else:
         parts = list(item) if isinstance(item, tuple | list) else []
         images, labels = (*parts, None, None)[:2] if len(parts) in (1, 2) else (None, None)
         count = f" of {len(parts)}" if parts else ""
-        given = f"a {type(item).__name__}{count}"
+        form = f"a {type(item).__name__}{count}"
     if images is None:
-        raise DataError(f"The loader gives {given}; it must give {_FORMS}.")
+        raise DataError(f"The loader gives {form}; it must give {_FORMS}.")
     return images, labels
 
 
