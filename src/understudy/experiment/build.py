@@ -207,8 +207,8 @@ def _class_names(recipe: Recipe, source: Source, student: Wrapped) -> tuple[str,
 
 def _view_size(recipe: Recipe, source: Source, student: Wrapped) -> int:
     """Return the side of the views in pixels."""
-    own = student.input.size if isinstance(student, Network) else None
-    return recipe.data.size or source.size or own or LARGE
+    own_size = student.input.size if isinstance(student, Network) else None
+    return recipe.data.size or source.size or own_size or LARGE
 
 
 def _expected_view_size(recipe: Recipe, source: Source) -> int:

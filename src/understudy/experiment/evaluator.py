@@ -80,12 +80,12 @@ class Evaluator:
         teacher = self._experiment.teacher
         if self._teacher_outputs is None or teacher is None:
             return None
-        own = Evaluation({}, [], None)
+        evaluation = Evaluation({}, [], None)
         if self._student.same_classes(teacher):
-            own = self._experiment.task.evaluate(self._teacher_outputs, None)
+            evaluation = self._experiment.task.evaluate(self._teacher_outputs, None)
         return {
             "name": teacher.name,
-            "metrics": own.metrics,
-            "per_class": own.per_class,
+            "metrics": evaluation.metrics,
+            "per_class": evaluation.per_class,
             "parameters": num_parameters(teacher.module),
         }

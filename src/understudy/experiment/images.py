@@ -44,15 +44,15 @@ def read_images(recipe: Recipe, task: Task) -> Images:
         DataError: They cannot be used, lack what the task needs, or have no label at all.
         RecipeError: A key of `data` does not go with the source or the task.
     """
-    asked, seed = recipe.data, data_seed(recipe)
+    spec, seed = recipe.data, data_seed(recipe)
     train = _read(recipe, task, "train")
-    if asked.validation:
+    if spec.validation:
         train, test = _split(recipe, task, train)
     else:
         test = _read(recipe, task, "test", classes=train.classes)
     check_classes(test.classes, train.classes, of="training split")
-    if asked.images is not None or asked.labels is not None:
-        train = subset.class_balanced(train, images=asked.images, labels=asked.labels, seed=seed)
+    if spec.images is not None or spec.labels is not None:
+        train = subset.class_balanced(train, images=spec.images, labels=spec.labels, seed=seed)
     if task.uses_labels and not train.labelled.any():
         raise DataError(
             f"None of the {len(train)} training images has a label; sort them into one folder per "
@@ -98,41 +98,41 @@ def _read(
         split: `train` or `test`.
         classes: Class names of the training split, if known: no source then looks for them again.
     """
-    asked = recipe.data
-    load: Callable[..., Source] = data.find(asked.source).load
-    options = _options(asked, load, classes)
-    source = load(asked.root, split, unreadable=asked.unreadable, **options)
+    spec = recipe.data
+    load: Callable[..., Source] = data.find(spec.source).load
+    options = _options(spec, load, classes)
+    source = load(spec.root, split, unreadable=spec.unreadable, **options)
     _check_source(recipe, task, source)
     in_memory = source.pixels is not None
-    if asked.decoded_side and (in_memory or not asked.decoded):
+    if spec.decoded_side and (in_memory or not spec.decoded):
         reason = (
             "these are small and kept in memory: leave it out" if in_memory else "set data.decoded"
         )
         raise RecipeError(
-            f"data.decoded_side={asked.decoded_side} reduces the images that are kept decoded in "
+            f"data.decoded_side={spec.decoded_side} reduces the images that are kept decoded in "
             f"a folder; {reason}."
         )
-    if in_memory or not asked.decoded:
+    if in_memory or not spec.decoded:
         return source
-    return DecodedSource(source, Path(asked.decoded) / split, side=asked.decoded_side)
+    return DecodedSource(source, Path(spec.decoded) / split, side=spec.decoded_side)
 
 
 def _options(
-    asked: Data, load: Callable[..., Source], classes: tuple[str, ...] | None
+    spec: Data, load: Callable[..., Source], classes: tuple[str, ...] | None
 ) -> dict[str, Any]:
     """Return the arguments of `load` that only sources with boxes take.
 
     Raises:
         RecipeError: The recipe sets one for a source that does not.
     """
-    of_boxes = {"faulty": asked.faulty, "difficult": asked.difficult}
+    of_boxes = {"faulty": spec.faulty, "difficult": spec.difficult}
     known = signature(load).parameters
     if set(of_boxes) <= set(known):
         return of_boxes | ({"classes": classes} if "classes" in known else {})
     for key, value in of_boxes.items():
         if value != getattr(Data(), key):
             raise RecipeError(
-                f"data.{key}={value} is about boxes, which the source {asked.source!r} does not "
+                f"data.{key}={value} is about boxes, which the source {spec.source!r} does not "
                 "read: leave it out, or use one with boxes, such as voc or coco."
             )
     return {}

@@ -175,12 +175,12 @@ def _check_detector(spec: recipe.Network, role: str) -> None:
 
 def _completed(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
     """Return the network that a run stored, with the keys that the recipe sets replaced."""
-    asked = {
+    overrides = {
         field.name: getattr(spec, field.name)
         for field in fields(recipe.Network)
         if getattr(spec, field.name) not in ("", None, {})
     }
-    return replace(stored, **asked)
+    return replace(stored, **overrides)
 
 
 def classes_of(weights: Path) -> tuple[str, ...]:
