@@ -159,8 +159,8 @@ class ND(Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Teacher features the loss needs: the penultimate and, to guess labels, the logits."""
-        return ("penultimate", "logits") if self.guesses else ("penultimate",)
+        """Teacher features the loss needs: the penultimate and, to predict labels, the logits."""
+        return ("penultimate", "logits") if self.predicts_labels else ("penultimate",)
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Average the teacher's features over the training images of each class.
