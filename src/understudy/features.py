@@ -33,6 +33,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         classes: Number of classes of the labels; default: the number of logits.
         softmaxes: Number of softmaxes in a row of `logits`: the row is cut into so many equal
             parts. 0 if none. Default: 1 if `exclusive_classes`, else 0.
+        background: True if the first class is the background.
         groups: Shapes of each group of locations, by group name: feature `penultimate` of the group
             `level1` is named `level1/penultimate`.
     """
@@ -45,11 +46,13 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         exclusive_classes: bool = True,
         classes: int | None = None,
         softmaxes: int | None = None,
+        background: bool = False,
         groups: Mapping[str, "Shapes"] | None = None,
     ) -> None:
         self.owner = owner
         self.exclusive_classes = exclusive_classes
         self.softmaxes = int(exclusive_classes) if softmaxes is None else softmaxes
+        self.background = background
         self.groups = dict(groups or {})
         self._classes = classes
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}

@@ -1,6 +1,6 @@
 import pytest
 
-from understudy.data.class_names import check
+from understudy.data.class_names import check, positions
 from understudy.errors import DataError
 
 
@@ -37,3 +37,36 @@ def test_whose_classes_are_others_is_said(of: str) -> None:
         check(("ant", "cat"), ("ant",), of=of)
     with pytest.raises(DataError, match=f"'cat' in the data but 'dog' for the {of}"):
         check(("ant", "cat"), ("ant", "dog"), of=of)
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (("0", "1", "10", "2"), ("0", "1", "2", "10")),
+        (("1", "10", "2"), ("1", "2", "10")),
+    ],
+)
+def test_numbers_are_compared_with_numbers(here: tuple[str, ...], there: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=r"another order: class .* is '10' in the data but '2' for"):
+        check(here, there)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "rows"),
+    [
+        (("a", "b"), ("b", "a"), [1, 0]),
+        (("0", "1", "10", "2"), ("0", "1", "2", "10"), [0, 1, 3, 2]),
+        (("dog", "person"), ("person", "cat", "dog"), [2, 0]),
+        (("potted_plant", "Dog"), ("dog", "pottedplant", "cat"), [1, 0]),
+        (("a", "A"), ("A", "a"), [1, 0]),
+        (("A",), ("a", "a "), None),
+        (("crane",), ("crane", "crane"), None),
+        (("aeroplane", "cat"), ("airplane", "cat"), None),
+        ((), ("a",), None),
+        (("a",), (), None),
+    ],
+)
+def test_positions_by_name(
+    here: tuple[str, ...], there: tuple[str, ...], rows: list[int] | None
+) -> None:
+    assert positions(here, there) == rows

@@ -1,20 +1,56 @@
-"""Check that class numbers mean the same in the data and in a network or another split."""
+"""Compare class names: class numbers must mean the same in the data and in a network."""
 
+import re
 from collections.abc import Sequence
 
 from understudy.errors import DataError
 
 
-def check(classes: Sequence[str], others: Sequence[str], *, of: str = "teacher") -> None:
+def positions(classes: Sequence[str], others: Sequence[str]) -> list[int] | None:
+    """Return for each class its position in `others`, by name; None if they do not have them all.
+
+    Names are equal if they differ only in case, spaces, hyphens and underscores, unless another
+    class has the same name then.
+
+    Args:
+        classes: Class names of the data; empty if unknown.
+        others: Class names of a network; empty if unknown.
+    """
+    for key in (str, _plain):
+        keys = [key(name) for name in others]
+        sought = [key(name) for name in classes]
+        unique = len(set(sought)) == len(sought)
+        if classes and unique and all(keys.count(name) == 1 for name in sought):
+            return [keys.index(name) for name in sought]
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def comparable(classes: Sequence[str], others: Sequence[str]) -> bool:
+    """Return True if both sides name their classes; numbers cannot be compared with words."""
+    return bool(classes and others) and _are_numbers(classes) == _are_numbers(others)
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() for name in names)
+
+
+def check(
+    classes: Sequence[str], others: Sequence[str], *, of: str = "teacher", advice: str = ""
+) -> None:
     """Refuse classes that differ from those of the data in number, name or order.
 
-    Where the names of one side are only numbers, only the count is compared. Nothing is checked if
+    Where only one side's names are numbers, only the count is compared. Nothing is checked if
     either side does not know its classes.
 
     Args:
         classes: Class names of the data.
         others: Class names of what the data are for.
         of: What the data are for, as errors call it: `teacher`, `student`, `training split`.
+        advice: What to do; default: what helps where classes are folders.
 
     Raises:
         DataError: The classes differ in number, name or order.
@@ -22,22 +58,22 @@ def check(classes: Sequence[str], others: Sequence[str], *, of: str = "teacher")
     if not classes or not others:
         return
     if len(classes) != len(others):
+        advice = advice or f"use data with the classes of the {of}, or another {of}"
         raise DataError(
-            f"The data have {len(classes)} classes but the {of} has {len(others)}; use data with "
-            f"the classes of the {of}, or another {of}."
+            f"The data have {len(classes)} classes but the {of} has {len(others)}; {advice}."
         )
-    if all(name.isdecimal() for name in classes) or all(name.isdecimal() for name in others):
+    if not comparable(classes, others):
         return
     for i, (name, other) in enumerate(zip(classes, others, strict=True)):
         if name != other:
             first = f"class {i} is {name!r} in the data but {other!r} for the {of}"
-            raise DataError(_difference(first, of, reordered=sorted(classes) == sorted(others)))
+            reordered = sorted(classes) == sorted(others)
+            raise DataError(_difference(first, of, advice, reordered=reordered))
 
 
-def _difference(first: str, of: str, *, reordered: bool) -> str:
+def _difference(first: str, of: str, advice: str, *, reordered: bool) -> str:
     if reordered:
-        return (
-            f"The classes are in another order: {first}; rename the class folders so that they "
-            "sort in its order."
-        )
-    return f"The classes have other names: {first}; rename the classes or use another {of}."
+        advice = advice or "rename the class folders so that they sort in its order"
+        return f"The classes are in another order: {first}; {advice}."
+    advice = advice or f"rename the classes or use another {of}"
+    return f"The classes have other names: {first}; {advice}."

@@ -4,8 +4,10 @@
 student, the methods and the loaders. `experiment` does both.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,10 +20,11 @@ from understudy.data.class_names import check as check_classes
 from understudy.data.mixup import Mixing
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
-from understudy.experiment import networks
+from understudy.experiment import networks, teacher_classes
 from understudy.experiment.images import Images, data_seed, read_images, read_test_images
 from understudy.experiment.networks import classes_of
 from understudy.functional import seeded
+from understudy.methods import Method
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
 from understudy.models.weights import digest
@@ -139,7 +142,11 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
             task,
             view_size=_expected_view_size(recipe, train),
         )
+    student.class_names = _class_names(train, student, teacher)
     wired = distiller(recipe, student, teacher, task)
+    if task.uses_labels:
+        methods = wired.trainable.methods.values()
+        teacher_classes.check(train.classes, teacher, cast(Iterable[Method], methods), task)
     train_only(student, recipe.training.only)
     loaders = _Loaders(recipe, task, _view_size(recipe, train, student), rank, world)
     return Experiment(
@@ -149,7 +156,7 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
         train=loaders.training(train),
         everything=loaders.everything(train),
         test=loaders.test(loaded.images.test),
-        classes=_class_names(recipe, train, student),
+        classes=student.class_names,
         digests=loaded.digests,
     )
 
@@ -181,6 +188,7 @@ def trained_student(recipe: Recipe, weights: Path) -> TrainedStudent:
         view_size=_expected_view_size(recipe, test),
         keep_classifier=True,
     )
+    student.class_names = _class_names(test, student, teacher)
     loaders = _Loaders(recipe, task, _view_size(recipe, test, student), rank=0, world=1)
     return TrainedStudent(student, teacher, task, loaders.test(test))
 
@@ -199,9 +207,9 @@ def _num_classes(source: Source, teacher: Wrapped | None, task: Task) -> int | N
     return of_data or of_teacher if task.uses_labels else of_teacher or of_data
 
 
-def _class_names(recipe: Recipe, source: Source, student: Wrapped) -> tuple[str, ...]:
+def _class_names(source: Source, student: Wrapped, teacher: Wrapped | None) -> tuple[str, ...]:
     """Return the names of the student's classes, of the data or the teacher; empty if unknown."""
-    known = (source.classes, classes_of(Path(recipe.teacher.weights)))
+    known = (source.classes, teacher.class_names if teacher else ())
     return next((names for names in known if len(names) == student.num_classes), ())
 
 

@@ -57,9 +57,18 @@ def _outputs(
     return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
 
 
-def comparable(task: Task, student: Wrapped, teacher: Wrapped | None) -> bool:
-    """Return True if there is a fidelity to a teacher: boxes need classes of the same numbers."""
-    return student.same_classes(teacher) if task.truth == "objects" else teacher is not None
+def comparable(
+    task: Task, student: Wrapped, teacher: Wrapped | None, outputs: Outputs | None
+) -> Outputs | None:
+    """Return the teacher's outputs that a student is compared with; None if there are none.
+
+    If the classes are others, boxes are not compared, and of whole images only features.
+    """
+    if outputs is None or student.same_classes(teacher):
+        return outputs
+    if task.truth == "objects":
+        return None
+    return {name: x for name, x in outputs.items() if name != "logits"}
 
 
 def evaluate(
@@ -102,8 +111,9 @@ def evaluate(
         for network in (trained.student, trained.teacher)
         if network is not None
     ]
-    close = comparable(trained.task, trained.student, trained.teacher)
-    return trained.task.evaluate(outputs[0], outputs[1] if close else None)
+    of_teacher = outputs[1] if trained.teacher else None
+    compared = comparable(trained.task, trained.student, trained.teacher, of_teacher)
+    return trained.task.evaluate(outputs[0], compared)
 
 
 def load_student(run: Run) -> nn.Module:

@@ -56,8 +56,9 @@ class Evaluator:
     def evaluate(self, student: Outputs) -> Evaluation:
         """Return metrics of outputs from `collect`, and their fidelity to the teacher's."""
         task = self._experiment.task
-        close = comparable(task, self._student, self._experiment.teacher)
-        return task.evaluate(student, self._teacher_outputs if close else None)
+        teacher = self._experiment.teacher
+        compared = comparable(task, self._student, teacher, self._teacher_outputs)
+        return task.evaluate(student, compared)
 
     def diagnostics(self, student: Outputs) -> dict[str, Any]:
         """Return data for the report's charts, of outputs from `collect`; may be empty."""

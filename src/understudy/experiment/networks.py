@@ -10,8 +10,8 @@ from safetensors import safe_open
 from understudy import models
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
-from understudy.data.class_names import check as check_classes
 from understudy.errors import NetworkError, RecipeError
+from understudy.experiment import teacher_classes
 from understudy.functional import seeded
 from understudy.models import detection
 from understudy.models.base import Wrapped
@@ -31,21 +31,19 @@ def teacher(
 
     Raises:
         NetworkError: It has no weights, or cannot be built.
-        DataError: It was trained for other classes.
     """
     spec = recipe.teacher
     if not (spec.name or spec.weights):
         return None
     check_teacher(recipe)
     trained_for = classes_of(Path(spec.weights))
-    if spec.weights == "pretrained" and task.truth == "objects":
-        trained_for = detection.COCO_CLASSES
     # Unlabelled images tell of no classes, but a run that trained the teacher does.
     num_classes = len(classes or trained_for) or None
     with seeded(recipe.seed):
         network = _network(spec, num_classes, task, role="teacher", view_size=view_size)
-    if len(classes) == network.num_classes:
-        check_classes(classes, trained_for)
+    network.class_names = teacher_classes.names_of(network, spec, trained_for, task)
+    if task.uses_labels:
+        teacher_classes.put_in_order(network, classes)
     return network
 
 

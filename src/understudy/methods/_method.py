@@ -67,6 +67,11 @@ class Method(nn.Module, ABC):
         """
         return ("penultimate", "logits")
 
+    @property
+    def compares_classes(self) -> bool:
+        """True if class k of the teacher must be class k of the data: the loss reads its logits."""
+        return any(name.rpartition("/")[2] in ("logits", "scores") for name in self.reads)
+
     def codes(self, teacher: Features) -> Features:
         """Encode what the loss needs of teacher features in few bytes.
 

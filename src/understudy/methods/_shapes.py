@@ -31,9 +31,27 @@ def same_classes(method: str, student: Shapes, teacher: Shapes) -> int:
     student_classes, teacher_classes = student.vector("logits"), teacher.vector("logits")
     if student_classes != teacher_classes:
         raise ShapeError(
-            f"{method} compares logits of the same classes, but {student.owner} has "
-            f"{student_classes} classes and {teacher.owner} has {teacher_classes}; train the "
-            "teacher on your classes first (understudy train --student.name NAME "
-            "--student.weights pretrained …), or use a method that compares features, such as pefd."
+            f"{method} compares logits of the same classes, but {other_classes(student, teacher)}, "
+            "or use a method that compares features, such as pefd."
         )
     return student_classes
+
+
+def other_classes(student: Shapes, teacher: Shapes) -> str:
+    """Return the numbers of classes, without the background, and how to train such a teacher."""
+    ours, theirs = (
+        (shapes.classes or shapes.vector("logits")) - shapes.background
+        for shapes in (student, teacher)
+    )
+    if ours == theirs:
+        return (
+            f"the student {student.owner} has {student.vector('logits')} scores at a location and "
+            f"the teacher {teacher.owner} has {teacher.vector('logits')}; use a teacher of the "
+            "same anchors"
+        )
+    task = "--task detection " if student.background else ""
+    return (
+        f"the student {student.owner} has {ours} classes and the teacher {teacher.owner} has "
+        f"{theirs}; train the teacher on your classes first (understudy train {task}--student.name "
+        "NAME --student.weights pretrained …)"
+    )

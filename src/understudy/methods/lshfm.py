@@ -50,6 +50,7 @@ from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean, linear_no_grad
 from understudy.methods._hashing import bce, bits, pack, unpack
 from understudy.methods._method import Method
+from understudy.methods._shapes import other_classes
 
 Terms = Literal["lshl2", "lsh", "l2", "l1"]
 Discrepancy = Literal["bce", "l1", "l2"]
@@ -367,9 +368,7 @@ def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
     if "logits" in student and student["logits"] != teacher["logits"]:
         raise ShapeError(
             "The selective form of lshfm compares the teacher's predictions with the labels, but "
-            f"{student.owner} has {student.width('logits')} classes and {teacher.owner} has "
-            f"{teacher.width('logits')}; set selective to false, or train the teacher on your "
-            "classes first: understudy train --student.name NAME --student.weights pretrained …"
+            f"{other_classes(student, teacher)}, or set selective to false."
         )
 
 

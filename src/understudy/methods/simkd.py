@@ -82,6 +82,11 @@ class SimKD(Method):
         """Teacher features the loss needs: the last map; `prepare` also checks the penultimate."""
         return (LAST_MAP, "penultimate")
 
+    @property
+    def compares_classes(self) -> bool:
+        """True: the student's classifier is the teacher's."""
+        return True
+
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Check the teacher on one batch.
 

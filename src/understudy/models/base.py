@@ -1,7 +1,7 @@
 """Base class of networks and detectors: a plain module, and its features by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,12 @@ class Wrapped(nn.Module, ABC):
     Attributes:
         module: The plain network, as it is outside of Understudy.
         name: Name for errors and tables.
+        class_names: Names of the classes in the order of the logits; empty if unknown.
     """
 
     module: nn.Module
     name: str
+    class_names: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -149,6 +151,22 @@ class Wrapped(nn.Module, ABC):
     def copy_classifier(self, other: "Wrapped") -> None:
         """Copy another network's classifier into the new head, if `rehead` made one."""
 
+    def select_classes(self, rows: Sequence[int]) -> None:
+        """Keep some of the classes, in a given order; the others are removed.
+
+        Args:
+            rows: Present number of each class to keep.
+
+        Raises:
+            NetworkError: The layers that compute the logits are not known.
+        """
+        raise NetworkError(f"The classes of {self.name} cannot be put in another order.")
+
     def same_classes(self, other: "Wrapped | None") -> bool:
-        """Return True if there is another network and it has as many classes."""
-        return other is not None and other.num_classes == self.num_classes
+        """Return True if there is another network and its classes are the same.
+
+        Classes without names are the same if there are equally many.
+        """
+        if other is None or other.num_classes != self.num_classes:
+            return False
+        return self.class_names == other.class_names or not (self.class_names and other.class_names)

@@ -1,6 +1,6 @@
 """Wrapper of an image network: any module, its input contract, and its features by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from understudy.layers.kd_layer import WithLayer, kd_layers_in, remove_idle_laye
 from understudy.layers.reused_head import LAST_MAP, is_average, load_linear, translators_in
 from understudy.models import insertion_points
 from understudy.models.base import Wrapped
+from understudy.models.class_order import select_rows
 from understudy.models.embedding import EmbeddedClassifier, classifier_like, linear_like
 from understudy.models.feature_discovery import NetworkStructure, discover
 from understudy.models.pooling import Pool, depends_only_on_mean, replace_pooling
@@ -269,6 +270,12 @@ class Network(Wrapped):
             new = classifier_like(self._classifier_layer(path), num_classes)
             self._initialise(new)
             self.module.set_submodule(path, new)
+        self._attach_taps()
+
+    def select_classes(self, rows: Sequence[int]) -> None:
+        """Keep some of the classes, in a given order; see `class_order.select_rows`."""
+        with eval_mode(self.module):
+            select_rows(self.module, self.classifier, rows, self._dry_images())
         self._attach_taps()
 
     def plain(self) -> nn.Module:

@@ -82,3 +82,15 @@ def _input(content: dict[str, Any]) -> Input:
         std=tuple(content["image_std"]) if scale else Input.std,
         interpolation=_INTERPOLATION[resample],
     )
+
+
+def class_names(module: nn.Module) -> tuple[str, ...]:
+    """Return the class names that a model was saved with, in the order of its logits.
+
+    Empty if it has none, or only those that transformers makes up (`LABEL_0`).
+    """
+    id2label = getattr(getattr(module, "config", None), "id2label", None) or {}
+    numbered = {int(number): str(name) for number, name in id2label.items()}
+    names = tuple(numbered.get(number, "") for number in range(len(numbered)))
+    made_up = all(name == f"LABEL_{number}" for number, name in enumerate(names))
+    return () if made_up or "" in names else names

@@ -54,3 +54,8 @@ def build(
         std=tuple(preset.std),
         interpolation=preset.interpolation.value,
     )
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Return the class names of a model's pretrained weights."""
+    return tuple(models.get_model_weights(name).DEFAULT.meta.get("categories", ()))

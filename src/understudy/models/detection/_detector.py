@@ -1,7 +1,7 @@
 """Base class of the wrappers of torchvision's detectors, which hooks read and nothing changes."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from understudy.features import Features, Observation
 from understudy.functional import seeded
 from understudy.models.base import FeatureReader, Wrapped
 from understudy.models.detection._frozen import frozen_copy
+from understudy.models.detection.classes import keep_columns
 from understudy.models.taps import eval_mode
 
 Targets = list[dict[str, Tensor]]
@@ -172,6 +173,12 @@ class Detector(Wrapped):
         """Return a copy of the torchvision detector in evaluation mode."""
         copy: nn.Module = deepcopy(self.module)
         return copy.eval()
+
+    def select_classes(self, rows: Sequence[int]) -> None:
+        """Keep some of the classes, in a given order, behind the background."""
+        keep_columns(self.module, [0, *(1 + row for row in rows)])
+        for cached in ("_shapes", "_levels"):
+            vars(self).pop(cached, None)
 
     def copy_classifier(self, other: Wrapped) -> None:
         """Do nothing: no method makes a new head for a detector."""

@@ -88,7 +88,11 @@ class DenseDetector(PyramidDetector):
         weight = self.classifier_weight
         rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
         return Shapes(
-            self.name, {**shapes, **rows}, exclusive_classes=False, classes=self._head.num_classes
+            self.name,
+            {**shapes, **rows},
+            exclusive_classes=False,
+            classes=self._head.num_classes,
+            background=True,
         )
 
     def _map_scores(self, maps: Sequence[Tensor]) -> list[Tensor]:

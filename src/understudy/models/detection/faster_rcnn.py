@@ -45,7 +45,7 @@ class FasterRCNNDetector(PyramidDetector):
     def _with_rows(self, shapes: Mapping[str, Shape]) -> Shapes:
         weight = self._scores.weight
         rows = {"penultimate": weight.shape[1:], "logits": weight.shape[:1]}
-        return Shapes(self.name, {**shapes, **rows})
+        return Shapes(self.name, {**shapes, **rows}, background=True)
 
     def _map_scores(self, maps: Sequence[Tensor]) -> list[Tensor]:
         objectness, _ = self.module.rpn.head(list(maps))

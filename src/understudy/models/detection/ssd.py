@@ -75,6 +75,7 @@ class SSDDetector(Detector):
                 exclusive_classes=False,
                 classes=classes,
                 softmaxes=boxes,
+                background=True,
             )
             for (name, layer), boxes in zip(self.scores.items(), self._boxes, strict=True)
         }
