@@ -25,3 +25,10 @@ def zero_bias(layer: nn.Module) -> None:
     """Set the bias of a linear layer to zero."""
     if isinstance(layer, nn.Linear) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def initialise_like(module: nn.Module, layer: nn.Module) -> None:
+    """Initialise a layer as a network does its own; else PyTorch's default stays."""
+    initialise = getattr(module, "initialise", None)
+    if initialise is not None:
+        initialise(layer)

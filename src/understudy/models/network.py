@@ -20,6 +20,7 @@ from understudy.models.base import Wrapped
 from understudy.models.class_order import select_rows
 from understudy.models.embedding import EmbeddedClassifier, classifier_like, linear_like
 from understudy.models.feature_discovery import NetworkStructure, discover
+from understudy.models.initialisation import initialise_like
 from understudy.models.pooling import Pool, depends_only_on_mean, replace_pooling
 from understudy.models.preprocessing import ANY_INPUT, Input
 from understudy.models.taps import (
@@ -177,7 +178,7 @@ class Network(Wrapped):
         embedding = linear_like(old, old.in_features, dim, bias=True)
         classifier = linear_like(old, dim, old.out_features, bias=old.bias is not None)
         for layer in (embedding, classifier):
-            self._initialise(layer)
+            initialise_like(self.module, layer)
         drop = self.module.get_submodule(dropout) if dropout else nn.Identity()
         if dropout:
             self.module.set_submodule(dropout, nn.Identity())
@@ -268,7 +269,7 @@ class Network(Wrapped):
             )
         for path in filter(None, (self.classifier, self._structure.dist_classifier)):
             new = classifier_like(self._classifier_layer(path), num_classes)
-            self._initialise(new)
+            initialise_like(self.module, new)
             self.module.set_submodule(path, new)
         self._attach_taps()
 
@@ -385,12 +386,6 @@ class Network(Wrapped):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    def _initialise(self, layer: nn.Module) -> None:
-        """Initialise a layer as the module does its own; else PyTorch's default stays."""
-        initialise = getattr(self.module, "initialise", None)
-        if initialise is not None:
-            initialise(layer)
 
     def _classifier_layer(self, path: str = "") -> nn.Linear | nn.Conv2d:
         path = path or self.classifier
