@@ -18,6 +18,7 @@ CNN = f"{Path(__file__).with_name('plain_cnn.py')}:factory"
 
 TINY: dict[str, Any] = {
     "name": "tiny",
+    "trust": True,  # teachers are run directories, which name the file of their network
     "data": {"images": 200},
     "student": {"name": CNN, "options": {"width": 8}},
     "training": {"epochs": 2, "batch": 32, "lr": 0.05, "schedule": "cosine"},

@@ -21,7 +21,7 @@ TaskName = Literal["classification", "multilabel", "detection", "none"]
 """Tasks by name; see `understudy list tasks`."""
 
 NOT_IN_DIGEST = (
-    *("name", "data.root", "data.workers", "data.decoded"),
+    *("name", "trust", "data.root", "data.workers", "data.decoded"),
     *("bank.path", "bank.views", "bank.codes", "methods.*.keep"),
 )
 """Keys that do not change the result: names, folders, and what makes a run faster.
@@ -213,6 +213,9 @@ class Recipe:
     """Optimizer, schedule, precision and evaluation."""
     seed: int = 0
     """Seed of initial weights, image order and augmentation."""
+    trust: bool = False
+    """Execute the Python files that a run directory names for its networks; only for runs whose
+    files you know. Files that the recipe itself names need no trust."""
 
     @classmethod
     def load(

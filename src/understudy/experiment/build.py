@@ -110,6 +110,7 @@ def experiment(
     Raises:
         UnderstudyError: Whatever the recipe names is missing, or does not fit together.
     """
+    networks.check_trust(recipe)
     return assemble(recipe, load(recipe, images), rank=rank, world=world)
 
 

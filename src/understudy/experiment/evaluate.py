@@ -12,7 +12,7 @@ from torch import nn
 
 from understudy import tasks
 from understudy.batch import Batch
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Network, Recipe
 from understudy.errors import RunError
 from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
@@ -91,6 +91,7 @@ def evaluate(
     Raises:
         RunError: There is no run or no student in the directory.
         DataError: The student was trained for other classes than those of the images.
+        NetworkError: The run names a Python file for a network; see the key `trust` of a recipe.
         UnderstudyError: Images or teacher of the recipe are missing.
 
     Example:
@@ -98,7 +99,10 @@ def evaluate(
         print(evaluation.metrics["top1"])
     """
     path = Path(run)
-    recipe = Recipe.load(Run(path).recipe, overrides)
+    stored = Run(path).recipe
+    # What the run trusted when it was trained, perhaps by somebody else, says nothing here.
+    recipe = Recipe.load(replace(stored, trust=False), overrides)
+    networks.check_trust(recipe, stored)
     trained = build.trained_student(recipe, _student_file(path))
     devices = accelerator(recipe.training, device, student=trained.student)
     outputs = [
@@ -116,7 +120,7 @@ def evaluate(
     return trained.task.evaluate(outputs[0], compared)
 
 
-def load_student(run: Run) -> nn.Module:
+def load_student(run: Run, *, trust: bool = False) -> nn.Module:
     """Return the trained student of a run as a plain module in evaluation mode, on the CPU.
 
     Needs no images: the file of the student tells its classes.
@@ -125,7 +129,8 @@ def load_student(run: Run) -> nn.Module:
         RunError: There is no run or no student in the directory.
         NetworkError: The network cannot be built, or the weights do not fit.
     """
-    recipe = run.recipe
+    recipe = replace(run.recipe, trust=trust)
+    networks.check_trust(replace(recipe, teacher=Network()), run.recipe)
     # Built as a teacher, which takes the classes that its weights are of.
     spec = replace(recipe.student, weights=str(_student_file(run.path)))
     student = networks.teacher(

@@ -171,6 +171,39 @@ def _check_detector(spec: recipe.Network, role: str) -> None:
             )
 
 
+def check_trust(recipe: Recipe, stored: Recipe | None = None) -> None:
+    """Refuse to execute a Python file that nobody named but a run directory.
+
+    A run directory that somebody else made may name any file, which building its network imports.
+
+    Args:
+        recipe: Networks to be built; its key `trust` allows everything.
+        stored: Recipe of the run directory that `recipe` is taken from, if it is: a file that both
+            name was not named by the user.
+
+    Raises:
+        NetworkError: A run directory names a file, and `trust` is off.
+    """
+    if recipe.trust:
+        return
+    for role in ("student", "teacher"):
+        spec = getattr(recipe, role)
+        name, folder = spec.name, ""
+        if not name and (Path(spec.weights) / "recipe.yaml").is_file():
+            name, folder = (
+                Recipe.load(Path(spec.weights) / "recipe.yaml").student.name,
+                spec.weights,
+            )
+        elif stored is not None and name == getattr(stored, role).name:
+            folder = "the run"
+        if folder and ".py:" in name:
+            raise NetworkError(
+                f"The {role} is built by the file {name.partition(':')[0]!r}, which {folder} names "
+                "and which would be executed: if you know this file, name it yourself by "
+                f"--{role}.name {name}, or trust the run by --trust true."
+            )
+
+
 def _completed(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
     """Return the network that a run stored, with the keys that the recipe sets replaced."""
     overrides = {

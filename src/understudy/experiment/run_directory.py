@@ -66,19 +66,23 @@ class Run:
             )
         return run
 
-    def student(self) -> "nn.Module":
+    def student(self, *, trust: bool = False) -> "nn.Module":
         """Return the trained student: a plain torch module in evaluation mode, on the CPU.
 
         It has the weights of the last epoch and needs nothing of Understudy. It takes normalised
         images, as the network the recipe names does; a detector normalises for itself.
 
+        Args:
+            trust: Execute the Python file that the run names for its network, if it does.
+
         Raises:
             RunError: There is no student in the directory yet.
-            NetworkError: The network cannot be built, or the weights do not fit.
+            NetworkError: The network cannot be built, the weights do not fit, or the run names a
+                Python file and is not trusted.
         """
         from understudy.experiment.evaluate import load_student  # loads torch
 
-        return load_student(self)
+        return load_student(self, trust=trust)
 
     def to_frame(self) -> "DataFrame":
         """Return a pandas data frame with one row per epoch.
