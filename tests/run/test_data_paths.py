@@ -71,6 +71,7 @@ def cnn_teacher(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def distillation(root: Path, teacher: Any, **methods: Any) -> dict[str, Any]:
     return {
+        "trust": True,  # the teacher is a run directory, which names the file of its network
         "data": {"source": "folder", "root": str(root), "size": 32, "augment": "flip"},
         "student": {"name": CNN, "options": {"width": 8}},
         "teacher": teacher,

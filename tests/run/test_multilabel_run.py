@@ -22,6 +22,7 @@ from understudy.reporting import report
 SIDE, NAMES = 16, ("red", "green", "blue")
 SEVERAL: dict[str, Any] = {
     "name": "several",
+    "trust": True,  # the teacher is a run directory, which names the file of its network
     "task": "multilabel",
     "data": {"source": "csv", "augment": "squash_flip", "jitter": 0.2},
     "student": {"name": CNN, "options": {"width": 8}},
