@@ -100,7 +100,7 @@ def test_compare_shows_a_row_for_each_run_and_keeps_what_is_finished(
                     ("control seed 1", "3"), ("kd+nd seed 1", "4")]  # fmt: skip
     assert " kd+nd " in first
     written = (tmp_path / "kd+nd" / "seed1" / "evaluation.json").stat().st_mtime_ns
-    run(*words)
+    run(*words, "--resume")
     assert re.findall(r"\[(\d)/4\]", capsys.readouterr().out) == ["1", "2", "3", "4"]
     assert (tmp_path / "kd+nd" / "seed1" / "evaluation.json").stat().st_mtime_ns == written
 
