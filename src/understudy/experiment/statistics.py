@@ -19,6 +19,7 @@ Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stati
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -260,8 +261,8 @@ def _measured(name: str, arm: Scores, control: Sequence[float], *, metric: str) 
     image_variance = images.variance if images else 0.0
     low = high = p = None
     if seed_variance is not None and seed_variance + image_variance > SAME**2:
-        margin = _margin(1 - LEVEL, seeds, seed_variance, image_variance)
-        low, high = difference - margin, difference + margin
+        half = margin(1 - LEVEL, seeds, seed_variance, image_variance)
+        low, high = difference - half, difference + half
         p = _p_value(abs(difference), seeds, seed_variance, image_variance)
     return Verdict(
         difference,
@@ -278,10 +279,16 @@ def _measured(name: str, arm: Scores, control: Sequence[float], *, metric: str) 
     )
 
 
-def _margin(level: float, seeds: int, seed_variance: float, image_variance: float) -> float:
-    """Half the width of the interval that misses the true difference with probability `level`."""
-    t, z = stats.t.isf(level / 2, seeds - 1), stats.norm.isf(level / 2)
+def margin(level: float, seeds: int, seed_variance: float, image_variance: float) -> float:
+    """Return half the width of the interval that misses the difference with probability `level`."""
+    t, z = _quantiles(level, seeds)
     return float(np.sqrt(t**2 * seed_variance + z**2 * image_variance))
+
+
+@lru_cache
+def _quantiles(level: float, seeds: int) -> tuple[float, float]:
+    """Two-sided quantiles: Student's for the seeds, the normal one for the images."""
+    return float(stats.t.isf(level / 2, seeds - 1)), float(stats.norm.isf(level / 2))
 
 
 def _p_value(size: float, seeds: int, seed_variance: float, image_variance: float) -> float:
@@ -289,7 +296,7 @@ def _p_value(size: float, seeds: int, seed_variance: float, image_variance: floa
     smallest = 1e-12
 
     def excess(log_level: float) -> float:
-        return _margin(math.exp(log_level), seeds, seed_variance, image_variance) - size
+        return margin(math.exp(log_level), seeds, seed_variance, image_variance) - size
 
     if size < SAME or excess(0.0) >= 0:
         return 1.0
