@@ -14,8 +14,9 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from understudy import models
 from understudy.config.recipe import Recipe
-from understudy.errors import DataError
+from understudy.errors import DataError, NetworkError, RecipeError
 from understudy.experiment import build, teacher_classes
+from understudy.experiment.train import train
 from understudy.models.adapters import huggingface, torchvision
 
 NAMES = ("cat", "dog", "owl")
@@ -151,3 +152,41 @@ def test_a_nameless_file_is_said_once(
             build.experiment(recipe(data, weights(tmp_path)))
     lines = [line for line in caplog.messages if "cannot be compared" in line]
     assert len(lines) == 1
+
+
+def test_a_function_that_loads_its_weights_is_a_teacher(tmp_path: Path, data: Path) -> None:
+    module = saved(tmp_path / "teacher.safetensors", NAMES)
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from safetensors.torch import load_file\n"
+        "from understudy import models\n"
+        "def teacher():\n"
+        f"    net = models.find('resnet8', num_classes=3, options={SMALL}).module\n"
+        "    net.load_state_dict(load_file(Path(__file__).parent / 'teacher.safetensors'))\n"
+        "    return net\n"
+    )
+    name = f"{tmp_path}/mine.py:teacher"
+    with pytest.raises(NetworkError, match="or 'own' for a function"):
+        build.experiment(recipe(data, {"name": name}))
+    built = build.experiment(recipe(data, {"name": name, "weights": "own"}))
+    assert built.teacher is not None
+    assert torch.equal(
+        built.teacher.module.get_submodule("fc").weight, module.get_submodule("fc").weight
+    )
+    with pytest.raises(RecipeError, match=r"teacher\.weights is 'own', which is for a function"):
+        build.experiment(recipe(data, {"name": "resnet8", "weights": "own"}))
+
+
+@pytest.mark.parametrize("key", ["out", "bank.path"])
+def test_addresses_are_no_local_folders(
+    tmp_path: Path, data: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "teacher.safetensors", NAMES)
+    asked = recipe(data, weights(tmp_path))
+    out = tmp_path / "run" if key == "bank.path" else "s3://bucket/run"
+    if key == "bank.path":
+        asked = Recipe.load(asked, {"bank.path": "s3://bucket/bank", "training.epochs": 1})
+    with pytest.raises(RecipeError, match=r"s3:/.*an address, but only folders and files"):
+        train(asked, out=out, device="cpu")
+    assert not list(tmp_path.glob("s3*"))

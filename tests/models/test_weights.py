@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.support.small_detectors import FAMILIES, OPTIONS, detector
 from understudy import models
 from understudy.errors import NetworkError
+from understudy.models import detection
 from understudy.models.weights import digest, load
 
 
@@ -124,3 +126,85 @@ def test_new_classifier_only_when_asked_for(tmp_path: Path) -> None:
     assert torch.equal(student.module.stem.conv.weight, source.stem.conv.weight)
     teacher = models.find("resnet8", **{**ask, "num_classes": 100})
     assert digest(teacher.module) == digest(source)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty; download"),
+        (b"\n <!DOCTYPE html><html>404", "it is a web page, perhaps of a failed download"),
+        (b"<html><head>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"\x1f\x8b\x08 packed", "it is compressed; unpack it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_the_first_bytes_tell_the_cause(
+    content: bytes, words: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(NetworkError, match=words):
+        load(small(), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_cut_file_is_incomplete(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    save = save_file if name.endswith("safetensors") else torch.save
+    save(small().state_dict(), file)
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(NetworkError, match="is incomplete: its end is missing"):
+        load(small(), file)
+
+
+def test_a_wrong_suffix_is_said(tmp_path: Path) -> None:
+    save_file(small().state_dict(), tmp_path / "a.pth")
+    torch.save(small().state_dict(), tmp_path / "b.safetensors")
+    for name, words in (("a.pth", "suffix .safetensors"), ("b.safetensors", "suffix .pth")):
+        with pytest.raises(NetworkError, match=words):
+            load(small(), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.int8, torch.uint8, torch.int64, torch.complex64, torch.bool]
+)
+def test_numbers_that_are_not_real_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    state = {k: v.to(kind) if v.is_floating_point() else v for k, v in small().state_dict().items()}
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(NetworkError, match=f"is {str(kind)[6:]}, as in quantised networks"):
+        load(small(), tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_load(kind: torch.dtype, tmp_path: Path) -> None:
+    source, target = small(), small()
+    torch.save(source.to(kind).state_dict(), tmp_path / "weights.pth")
+    load(target, tmp_path / "weights.pth")
+    assert torch.equal(target.fc.weight, source.fc.weight.float())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "model._orig_mod."])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_detectors_load_with_a_prefix(family: str, prefix: str, tmp_path: Path) -> None:
+    source = detector(family, "resnet18", seed=1).module
+    torch.save(prefixed(source, prefix), tmp_path / "weights.pth")
+    options = {**OPTIONS[family], "backbone": "resnet18"}
+    loaded = detection.find(
+        family, num_classes=3, options=options, weights=str(tmp_path / "weights.pth")
+    )
+    assert digest(loaded.module) == digest(source)
+
+
+def test_weights_of_open_mmlab_are_named(tmp_path: Path) -> None:
+    state = {"backbone.conv1.weight": torch.zeros(1), "bbox_head.fc_cls.weight": torch.zeros(1)}
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "weights.pth")
+    with pytest.raises(NetworkError, match=r"bbox_head\.fc_cls\.weight is a name of open-mmlab"):
+        load(small(), tmp_path / "weights.pth", classifier="fc")
+
+
+def test_a_common_name_does_not_hide_a_prefix(tmp_path: Path) -> None:
+    source, target = small(), small()
+    state = prefixed(source, "module.") | {"fc.bias": torch.zeros(5)}
+    torch.save(state, tmp_path / "weights.pth")
+    load(target, tmp_path / "weights.pth")
+    assert digest(source) == digest(target)

@@ -42,6 +42,7 @@ class Bank:
     """
 
     def __init__(self, path: Path, contract: Contract) -> None:
+        files.refuse_address(path, "bank.path")
         self.path, self.contract = path, _create_or_grow(path, contract)
         length = self.contract.records
         self._bytes = [codec.bytes for codec in self.contract.codecs.values()]

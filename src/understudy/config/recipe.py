@@ -94,7 +94,8 @@ class Network:
     name: str = ""
     """`resnet8x4`, `timm:NAME`, `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
     weights: str = ""
-    """`pretrained`, a run directory, or a file of weights that holds no code."""
+    """`pretrained`, a run directory, or a file of weights that holds no code; `own` if the function
+    of a Python file loads them itself."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the function that builds the network."""
     taps: dict[str, str] = field(default_factory=dict)

@@ -17,6 +17,9 @@ from understudy.models import detection
 from understudy.models.base import Wrapped
 from understudy.tasks import Task
 
+OWN = "own"
+"""Weights of a network whose function in a Python file loads them itself."""
+
 
 def teacher(
     recipe: Recipe, classes: tuple[str, ...], task: Task, *, view_size: int
@@ -58,7 +61,8 @@ def check_teacher(recipe: Recipe) -> None:
     if untrained and recipe.methods:
         raise NetworkError(
             f"The teacher {spec.name} has no weights and would teach noise: give "
-            "--teacher.weights, a file, a run directory or 'pretrained'."
+            "--teacher.weights, a file, a run directory or 'pretrained', or 'own' for a function "
+            "of a Python file that loads the weights itself."
         )
 
 
@@ -140,6 +144,8 @@ def _named(spec: recipe.Network, role: str) -> recipe.Network:
         NetworkError: There are no such weights, or they do not tell the name.
         RecipeError: There is no name.
     """
+    if spec.weights == OWN:
+        return _with_own_weights(spec, role)
     if spec.weights not in ("", "pretrained") and not Path(spec.weights).exists():
         raise NetworkError(
             f"There is no file or directory '{spec.weights}' to take the {role}'s weights from: "
@@ -156,6 +162,21 @@ def _named(spec: recipe.Network, role: str) -> recipe.Network:
     if not spec.name:
         raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
     return spec
+
+
+def _with_own_weights(spec: recipe.Network, role: str) -> recipe.Network:
+    """Return a network that the function of a Python file builds with its weights.
+
+    Raises:
+        RecipeError: It is another network.
+    """
+    if ".py:" not in spec.name:
+        raise RecipeError(
+            f"{role}.weights is '{OWN}', which is for a function of a Python file that loads its "
+            f"weights itself, but {role}.name is {spec.name!r}: give a file of weights, a run "
+            "directory or 'pretrained'."
+        )
+    return replace(spec, weights="")
 
 
 def _check_detector(spec: recipe.Network, role: str) -> None:

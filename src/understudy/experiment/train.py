@@ -13,6 +13,7 @@ from understudy.experiment.images import Images
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
+from understudy.files import refuse_address
 
 
 def distill(
@@ -143,6 +144,7 @@ def train(
 
 def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:
     """Refuse to mix two runs in one directory, and to continue what never began."""
+    refuse_address(run.path, "--out")
     if not run.begun:
         if resume:
             raise RunError(f"There is no run in {run.path} to continue; start without --resume.")

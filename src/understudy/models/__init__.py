@@ -21,7 +21,7 @@ from understudy.models import cifar
 from understudy.models.network import Network as Network
 from understudy.models.pooling import TIMM, Pool
 from understudy.models.preprocessing import Input as Input
-from understudy.models.weights import count_classes, load, read
+from understudy.models.weights import count_classes, load, read_for
 
 _ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
 _HINT = "Others: timm:NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory."
@@ -98,7 +98,7 @@ def _load_file(
     network: Network, weights: str, reset_classifier: bool, classes_from_weights: bool
 ) -> None:
     """Load a file or run directory, after inserting the layers that it was saved with."""
-    network.insert_saved_layers(read(weights))
+    network.insert_saved_layers(read_for(network.module, weights))
     if classes_from_weights:
         saved = count_classes(network.module, weights, network.classifier)
         if saved not in (None, network.num_classes):

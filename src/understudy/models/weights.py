@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from understudy.errors import NetworkError
 
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
+_OPEN_MMLAB = ("bbox_head.", "roi_head.", "rpn_head.", "decode_head.")
+"""Prefixes of open-mmlab's networks."""
 _STUDENT = "student.module."
 """Prefix of the student's names in a checkpoint of a run, which holds all that is trained."""
 
@@ -45,7 +47,7 @@ def load(
         NetworkError: No such file, pickled code in it, or tensors that do not fit.
     """
     current = module.state_dict()
-    state = _without_prefix(read(path), current)
+    state = read_for(module, path)
     state = _without_classifier(_converted_by_timm(state, module), module)
     # Files from before 2018 do not count batches; only norms without momentum read the count.
     state = {k: v for k, v in current.items() if k.endswith("num_batches_tracked")} | state
@@ -53,7 +55,7 @@ def load(
         for key in (f"{classifier}.weight", f"{classifier}.bias"):
             if key in current and (key not in state or state[key].shape != current[key].shape):
                 state[key] = current[key]
-    problem = _mismatch(state, current, classifier)
+    problem = _other_numbers(state, current) or _mismatch(state, current, classifier)
     if problem:
         raise NetworkError(f"The weights in {path} do not fit {type(module).__name__}: {problem}")
     module.load_state_dict(state)
@@ -65,8 +67,13 @@ def count_classes(module: nn.Module, path: str | Path, classifier: str) -> int |
     Raises:
         NetworkError: As for `read`.
     """
-    weight = _without_prefix(read(path), module.state_dict()).get(f"{classifier}.weight")
+    weight = read_for(module, path).get(f"{classifier}.weight")
     return None if weight is None else len(weight)
+
+
+def read_for(module: nn.Module, path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict, without a prefix before the names of a module; errors as for `read`."""
+    return _without_prefix(read(path), module.state_dict())
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -81,6 +88,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
         file = checkpoint if checkpoint.is_file() else student
     if not file.is_file():
         raise NetworkError(f"There are no weights at {file}; check the path.")
+    if cause := _no_weights(file):
+        raise NetworkError(f"{file} is not a file of weights: {cause}.")
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
@@ -90,11 +99,45 @@ def read(path: str | Path) -> dict[str, Tensor]:
         raise NetworkError(
             f"{file} holds pickled objects, and reading it would run code from the file. If you "
             "trust it, convert it once, where it can be loaded: "
-            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
+            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'), with the "
+            "state dict of the loaded model or checkpoint."
         ) from error
     except Exception as error:
+        if _is_cut(file):
+            raise NetworkError(
+                f"{file} is incomplete: its end is missing; download or copy it again."
+            ) from error
         raise NetworkError(f"{file} is not a file of weights: {error}") from error
     return _state_dict(content, file)
+
+
+def _no_weights(file: Path) -> str:
+    """Return what a file is by its first bytes, if that is something else; "" if it may fit."""
+    with file.open("rb") as content:
+        start = content.read(512)
+    text = start.lstrip().lower()
+    if not start:
+        return "it is empty; download or copy it again"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, perhaps of a failed download; download the file itself"
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; get the file itself by `git lfs pull`"
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
+        return "it is compressed; unpack it"
+    # A header of 8 bytes gives the length of the JSON that follows.
+    if file.suffix != ".safetensors" and start[8:10] == b'{"':
+        return "it is in the format of safetensors; give it the suffix .safetensors"
+    torch_zip = file.suffix == ".safetensors" and start.startswith(b"PK\x03\x04")
+    return "it was saved by torch.save; give it the suffix .pth" if torch_zip else ""
+
+
+def _is_cut(file: Path) -> bool:
+    """Return True if a file starts as one of weights, but ends too early."""
+    with file.open("rb") as content:
+        start = content.read(10)
+    if file.suffix == ".safetensors":
+        return start[8:10] == b'{"'
+    return start.startswith(b"PK\x03\x04")
 
 
 def digest(module: nn.Module) -> str:
@@ -127,7 +170,7 @@ def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
 
 def _without_prefix(state: dict[str, Tensor], current: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the entries of a state dict that are the module's, without a common prefix."""
-    if set(state) & set(current):
+    if 2 * len(set(state) & set(current)) >= len(current):
         return state
     prefixes = Counter(
         ".".join(parts[:start]) + "."
@@ -164,6 +207,19 @@ def _without_classifier(state: dict[str, Tensor], module: nn.Module) -> dict[str
     return {key: value for key, value in state.items() if not key.startswith(dropped)}
 
 
+def _other_numbers(state: dict[str, Tensor], current: dict[str, Tensor]) -> str:
+    """Describe weights that are no real numbers where the network's are; "" if there are none."""
+    for key, weight in current.items():
+        saved = state.get(key, weight)
+        if weight.is_floating_point() and not saved.is_floating_point():
+            kind = str(saved.dtype).removeprefix("torch.")
+            return (
+                f"{key} is {kind}, as in quantised networks, where the network has real numbers. "
+                "Use weights that were saved before they were quantised or converted."
+            )
+    return ""
+
+
 def _mismatch(state: dict[str, Tensor], current: dict[str, Tensor], classifier: str) -> str:
     """Describe what does not fit, the likeliest cause first; "" if all fits."""
     weight = f"{classifier}.weight"
@@ -173,6 +229,13 @@ def _mismatch(state: dict[str, Tensor], current: dict[str, Tensor], classifier: 
             "for. Use weights trained for these classes."
         )
     missing, unexpected = current.keys() - state.keys(), state.keys() - current.keys()
+    if missing and any(key.startswith(_OPEN_MMLAB) for key in unexpected):
+        return (
+            f"{min(k for k in unexpected if k.startswith(_OPEN_MMLAB))} is a name of open-mmlab "
+            "(mmdetection, mmpretrain), whose networks have other layers. Use weights of "
+            "torchvision or timm, or a function of your own that builds the network "
+            "(path/to/file.py:factory)."
+        )
     if classifier and missing == {key for key in current if key.startswith(f"{classifier}.")}:
         return (
             "they hold no classifier, as self-supervised ones do. Build the network without one, "

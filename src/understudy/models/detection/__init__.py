@@ -32,7 +32,7 @@ from understudy.models.detection.classes import COCO_CLASSES as COCO_CLASSES
 from understudy.models.detection.dense import DenseDetector
 from understudy.models.detection.faster_rcnn import FasterRCNNDetector
 from understudy.models.detection.ssd import SSDDetector
-from understudy.models.weights import load, read
+from understudy.models.weights import load, read_for
 
 _WRAPPERS: dict[type[nn.Module], type[Detector]] = {
     FasterRCNN: FasterRCNNDetector,
@@ -135,7 +135,7 @@ def _with_mask(detector: Detector, mask: Any) -> DenseDetector:
 
 def _load_file(name: str, module: nn.Module, weights: str, options: dict[str, Any]) -> nn.Module:
     """Load a file of weights; return the detector, built again if they have other classes."""
-    state = read(weights)
+    state = read_for(module, weights)
     wrap(module, name=name).insert_saved_layers(state)
     saved = classes.count_saved_columns(module, state)
     if saved not in (None, classes.count_columns(module)):
