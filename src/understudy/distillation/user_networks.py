@@ -42,6 +42,7 @@ def wrap(
     if isinstance(module, Wrapped):
         return module
     if task.truth == "objects":
+        _check_full_precision(module, role)
         return detection.wrap(module)
     images = _checked_example(example)
     size: tuple[int, int] = (images.shape[2], images.shape[3])
@@ -120,6 +121,16 @@ def _check_module(module: Any, role: Role) -> None:
                 f"The {role} cannot be read by hooks, as {place} is a TorchScript module: give the "
                 "module that it was made from."
             )
+
+
+def _check_full_precision(detector: nn.Module, role: Role) -> None:
+    lower = {p.dtype for p in detector.parameters()} & {torch.float16, torch.bfloat16}
+    if lower:
+        kind = str(lower.pop()).removeprefix("torch.")
+        raise NetworkError(
+            f"The {role} is a detector with weights in {kind}, which would round its boxes: "
+            "give it in full precision, `detector.float()`, and use torch.autocast."
+        )
 
 
 def _checked_example(example: Tensor | None) -> Tensor:

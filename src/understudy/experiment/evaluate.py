@@ -13,6 +13,7 @@ from torch import nn
 from understudy import tasks
 from understudy.batch import Batch
 from understudy.config.recipe import Network, Recipe
+from understudy.distillation.memory_parts import MemoryParts
 from understudy.errors import RunError
 from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
@@ -43,7 +44,12 @@ def collect(
     training = network.training
     network.eval()
     compute = replay or network.outputs
-    parts = [_outputs(compute, batch, accelerator, task) for batch in batches]
+    in_parts = MemoryParts("evaluating")
+    parts = [
+        outputs
+        for batch in batches
+        for outputs in in_parts(batch, lambda part: _outputs(compute, part, accelerator, task))
+    ]
     network.train(training)
     return task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
 

@@ -59,6 +59,17 @@ class Method(nn.Module, ABC):
         """False until `prepare` has run, for a method whose loss needs it."""
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Method":
+        """Move tensors between devices, but keep full precision where networks are to lose it."""
+
+        def in_full_precision(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            lost = result.dtype in (torch.float16, torch.bfloat16) and result.dtype != tensor.dtype
+            return tensor.to(result.device) if lost else result
+
+        super()._apply(in_full_precision, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     @property
     def reads(self) -> tuple[str, ...]:
         """Teacher features the loss needs; by default the penultimate feature and the logits.

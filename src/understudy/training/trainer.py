@@ -29,6 +29,7 @@ from understudy.errors import Diverged, OutOfMemory
 from understudy.functional import seeded
 from understudy.models.base import Wrapped
 from understudy.profiling import span, spans
+from understudy.training.batch_norm import enough_images
 from understudy.training.cuda_graphs import CudaGraphs
 from understudy.training.devices import ComputeSettings, share_measured
 from understudy.training.lr_schedule import learning_rate
@@ -287,7 +288,7 @@ class Trainer:
         # no state of a generator.
         seed = self._seeds[self.position.step]
         try:
-            with seeded(seed, self.accelerator.device):
+            with seeded(seed, self.accelerator.device), enough_images(max(map(len, parts))):
                 for number, part in enumerate(parts, 1):
                     last = number == len(parts)
                     # Processes exchange gradients once a step, with those of the last part.

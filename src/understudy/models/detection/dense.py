@@ -119,8 +119,13 @@ class DenseDetector(PyramidDetector):
 
     @property
     def _scores(self) -> nn.Conv2d:
-        layer = self._head.cls_logits
-        assert isinstance(layer, nn.Conv2d)
+        layer = getattr(self._head, "cls_logits", None)
+        if not isinstance(layer, nn.Conv2d):
+            raise NetworkError(
+                f"The classification head of {self.name} computes scores by a "
+                f"{type(layer).__name__}, but methods read the input of one convolution: name a "
+                "convolution `cls_logits`, and put the layers before it into the tower `conv`."
+            )
         return layer
 
     def _observe_training(self, images: list[Tensor], targets: Targets) -> Observation:

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
+from torchvision.ops import MultiScaleRoIAlign
 
+from understudy.errors import NetworkError
 from understudy.features import Features, Locations, Observation, Shapes
 from understudy.models.detection._detector import ResizedImages, Targets, rows_batch
 from understudy.models.detection._pyramid import PyramidDetector, Shape
@@ -68,8 +70,13 @@ class FasterRCNNDetector(PyramidDetector):
 
     @property
     def _scores(self) -> torch.nn.Linear:
-        layer = self.module.roi_heads.box_predictor.cls_score
-        assert isinstance(layer, torch.nn.Linear)
+        layer = getattr(self.module.roi_heads.box_predictor, "cls_score", None)
+        if not isinstance(layer, torch.nn.Linear):
+            raise NetworkError(
+                f"The box predictor of {self.name} computes class scores by a "
+                f"{type(layer).__name__}, but methods read the input of one linear layer: name a "
+                "linear layer `cls_score`, and put the layers before it into the box head."
+            )
         return layer
 
     def _observe_training(self, images: list[Tensor], targets: Targets) -> Observation:
@@ -125,11 +132,25 @@ class FasterRCNNDetector(PyramidDetector):
         if any(name.endswith("/scores") for name in reads):
             features |= self._by_map(self._map_scores(list(maps.values())), "/scores")
         if "penultimate" in reads or "logits" in reads:
-            pooled = heads.box_roi_pool(maps, proposals.boxes, proposals.images.sizes)
-            features["penultimate"] = heads.box_head(pooled)
+            features["penultimate"] = heads.box_head(self._pooled(maps, proposals))
         if "logits" in reads:
             features["logits"] = self._scores(features["penultimate"])
         return features
+
+    def _pooled(self, maps: dict[str, Tensor], proposals: Proposals) -> Tensor:
+        """Pool the maps at proposals, which a student under autocast gives in lower precision."""
+        pool, boxes, sizes = (
+            self.module.roi_heads.box_roi_pool,
+            proposals.boxes,
+            proposals.images.sizes,
+        )
+        dtype = next(iter(maps.values())).dtype
+        if isinstance(pool, MultiScaleRoIAlign) and boxes[0].dtype != dtype:
+            # Both in full precision, as in torchvision under autocast; the result as the maps.
+            maps = {name: x.float() for name, x in maps.items()}
+            boxes = [x.float() for x in boxes]
+        pooled: Tensor = pool(maps, boxes, sizes)
+        return pooled.to(dtype)
 
 
 def _observation(

@@ -123,7 +123,12 @@ class SSDDetector(Detector):
         for level, path in self._paths.items():
             layer = self.module.get_submodule(path)
             layers[level] = layer.classifier if isinstance(layer, EmbeddedScores) else layer
-            assert isinstance(layers[level], nn.Conv2d)
+            if not isinstance(layers[level], nn.Conv2d):
+                raise NetworkError(
+                    f"{self.name} computes the scores of {level} by a "
+                    f"{type(layers[level]).__name__}, but methods read the input of one "
+                    "convolution: let it end in one."
+                )
         return layers
 
     def _observe_training(self, images: list[Tensor], targets: Targets) -> Observation:

@@ -1,0 +1,29 @@
+"""Batch normalisation of a single value: what to change in a recipe."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from understudy.errors import RecipeError
+
+
+@contextmanager
+def enough_images(images: int) -> Iterator[None]:
+    """Say which key to change where batch normalisation has one value per channel.
+
+    Args:
+        images: Images of the largest part of the step.
+
+    Raises:
+        RecipeError: A batch normalisation was given a single value per channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            f"Batch normalisation needs several values per channel in training, but a part of a "
+            f"step of at most {images} {'image' if images == 1 else 'images'} had one: set "
+            "training.batch higher, or training.accumulate lower; where maps shrink to one "
+            "pixel, larger images (data.size) help as well."
+        ) from error
