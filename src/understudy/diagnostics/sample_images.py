@@ -13,6 +13,7 @@ from understudy.batch import Batch
 from understudy.data.loader import Loader
 from understudy.data.views import CLEAN
 from understudy.distillation.distiller import Teacher
+from understudy.distillation.memory_parts import MemoryParts
 from understudy.features import Features
 from understudy.models.network import Network
 
@@ -29,6 +30,7 @@ class FeaturePairs:
 
     def sample(self, count: int) -> Iterator[tuple[Features, Features, Batch]]:
         """Yield features of student and teacher, and their batch, for evenly spaced images."""
+        in_parts = MemoryParts("computing the report's charts")
         index = spread(len(self.test.labels), count)
         parts = torch.split(index, self.test.batch)
         views = [torch.full_like(part, CLEAN) for part in parts]
@@ -36,11 +38,15 @@ class FeaturePairs:
         passes = self.test.show(list(zip(parts, numbers, strict=True)))
         for part, view, images in zip(parts, views, passes, strict=True):
             batch = Batch(images, self.test.labels[part], part, view)
-            batch = batch.to(self.accelerator.device, torch.contiguous_format)
-            with self.accelerator.autocast():
-                student = self.student.features(batch.images)
-                teacher = self.teacher(batch)
-            yield _full(student), _full(teacher), batch
+            yield from in_parts(
+                batch.to(self.accelerator.device, torch.contiguous_format), self._features
+            )
+
+    def _features(self, batch: Batch) -> tuple[Features, Features, Batch]:
+        with self.accelerator.autocast():
+            student = self.student.features(batch.images)
+            teacher = self.teacher(batch)
+        return _full(student), _full(teacher), batch
 
 
 def spread(total: int, count: int) -> Int[Tensor, " count"]:
