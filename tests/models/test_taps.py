@@ -147,15 +147,20 @@ def test_a_copy_has_its_own_taps() -> None:
     assert all(tap._tensor is None for tap in copy._taps.values())
 
 
-def test_layer_followed_by_a_norm_is_no_classifier() -> None:
+def test_logits_after_a_norm_are_computed_of_the_vector_before_the_layer() -> None:
     module = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(4, 6), nn.BatchNorm1d(6),
     )  # fmt: skip
     network = Network(module, input=SMALL).eval()
     assert network.classifier == ""
-    assert network.shapes["penultimate"] == (6,)
+    assert network.shapes["penultimate"] == (4,)
+    assert network.num_classes == 6
     assert Network(module, input=SMALL, classifier="5").num_classes == 6
+    # The same layers project a feature where there are no classes, which only the user knows.
+    projection = Network(module, input=SMALL, classifier="").eval()
+    assert projection.num_classes is None
+    assert projection.shapes["penultimate"] == (6,)
 
 
 def test_unknown_classifier_is_refused() -> None:

@@ -100,6 +100,9 @@ class Network:
     """Further arguments of the function that builds the network."""
     taps: dict[str, str] = field(default_factory=dict)
     """Feature name → module path, for features that are not found automatically."""
+    classifier: str = ""
+    """Path of the layer or module that computes the logits of the penultimate feature; default:
+    found automatically; `none`: the network has none, and its output is the feature."""
     size: int | None = None
     """Side in pixels of the images this network takes; default: what it was trained with."""
     mean: tuple[float, ...] | None = None

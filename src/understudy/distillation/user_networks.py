@@ -1,5 +1,6 @@
 """A user's own modules as student and teacher of a training loop of the user's own."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,13 @@ Role = Literal["student", "teacher"]
 
 
 def wrap(
-    module: Any, role: Role, task: Task, example: Tensor | None, contract: Input | None
+    module: Any,
+    role: Role,
+    task: Task,
+    example: Tensor | None,
+    contract: Input | None,
+    taps: Mapping[str, str] | None = None,
+    classifier: str | None = None,
 ) -> Wrapped:
     """Return a module as a network or detector; one that is wrapped already as it is.
 
@@ -28,6 +35,8 @@ def wrap(
         task: Says whether it is a detector.
         example: Images as it takes them; not needed for detectors.
         contract: Size and normalisation of images in [0, 1]; None for images as they are given.
+        taps: Feature name → module path, as for `Network`.
+        classifier: Path of the classifier, as for `Network`.
 
     Raises:
         NetworkError: It is no module, or compiled, scripted or made parallel.
@@ -39,6 +48,12 @@ def wrap(
             f"'{role}_input' is for a plain module that classifies images, but the {role} is a "
             f"{type(module).__name__}, which has an input contract of its own: leave it out."
         )
+    chosen = bool(taps) or classifier is not None
+    if chosen and (isinstance(module, Wrapped) or task.truth == "objects"):
+        raise NetworkError(
+            f"'taps' and 'classifier' are for a plain module that classifies images, but the "
+            f"{role} is a {type(module).__name__}: leave them out, or give them to its Network."
+        )
     if isinstance(module, Wrapped):
         return module
     if task.truth == "objects":
@@ -47,12 +62,25 @@ def wrap(
     images = _checked_example(example)
     size: tuple[int, int] = (images.shape[2], images.shape[3])
     if contract is not None:
-        return Network(module, input=contract, example_size=None if contract.size else size)
-    return Network(
-        module,
-        input=as_given(images.shape[1]),
-        example_size=_dry_size(module, images),
-    )
+        dry_size = None if contract.size else size
+    else:
+        contract, dry_size = as_given(images.shape[1]), _dry_size(module, images)
+    return Network(module, input=contract, example_size=dry_size, taps=taps, classifier=classifier)
+
+
+def check_roles(**choices: Mapping[str, object]) -> None:
+    """Refuse choices for a network that is neither the student nor the teacher.
+
+    Raises:
+        NetworkError: A key is another one.
+    """
+    for name, choice in choices.items():
+        others = choice.keys() - {"student", "teacher"}
+        if others:
+            raise NetworkError(
+                f"'{name}' of wire is by network: give {name}={{'student': …}} or "
+                f"{{'teacher': …}}, not {sorted(others)[0]!r}."
+            )
 
 
 def check_apart(student: nn.Module, teacher: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import torch
@@ -11,7 +12,7 @@ from understudy import methods, tasks
 from understudy.config.recipe import Recipe, TaskName
 from understudy.config.schema import convert
 from understudy.distillation.distiller import Distiller
-from understudy.distillation.user_networks import check_apart, check_finite, wrap
+from understudy.distillation.user_networks import check_apart, check_finite, check_roles, wrap
 from understudy.distillation.weights import Weight, as_weight, plain_numbers
 from understudy.errors import NetworkError, RecipeError, suggestion
 from understudy.features import Extendable, Shapes
@@ -33,6 +34,8 @@ def wire(
     seed: int | None = None,
     student_input: Input | None = None,
     teacher_input: Input | None = None,
+    taps: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    classifier: Mapping[str, str] = MappingProxyType({}),
 ) -> Distiller:
     """Return a distiller of any two networks, for a training loop of your own.
 
@@ -53,6 +56,10 @@ def wire(
             draws it from torch's generator, which `torch.manual_seed` sets.
         student_input: Size and normalisation of images in [0, 1] for the student.
         teacher_input: The same for the teacher.
+        taps: `student` or `teacher` → feature name → module path, where a feature is not found
+            automatically, such as `{"teacher": {"penultimate": "pool"}}`.
+        classifier: `student` or `teacher` → path of the layer or module that computes the logits of
+            the penultimate feature; "" if that network has none and its output is the feature.
 
     Returns:
         The distiller: `distiller(images, labels)` computes every loss by name, unweighted;
@@ -77,10 +84,27 @@ def wire(
         for label, entry in methods.items()
     }
     resolved = tasks.find(task)
-    ours = wrap(student, "student", resolved, example, student_input)
+    check_roles(taps=taps, classifier=classifier)
+    ours = wrap(
+        student,
+        "student",
+        resolved,
+        example,
+        student_input,
+        taps.get("student"),
+        classifier.get("student"),
+    )
     theirs = None
     if teacher is not None or entries:
-        theirs = wrap(teacher, "teacher", resolved, example, teacher_input)
+        theirs = wrap(
+            teacher,
+            "teacher",
+            resolved,
+            example,
+            teacher_input,
+            taps.get("teacher"),
+            classifier.get("teacher"),
+        )
     if seed is None:
         seed = int(torch.randint(2**31, ()))
     recipe = Recipe(task=task, methods=entries, seed=seed)

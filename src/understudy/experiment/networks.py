@@ -127,6 +127,8 @@ def _network(
         weights=spec.weights,
         options=spec.options,
         taps=spec.taps,
+        # None finds it, and an empty path says that there is none.
+        classifier={"": None, "none": ""}.get(spec.classifier, spec.classifier),
         size=spec.size,
         view_size=view_size,
         mean=spec.mean,
@@ -183,7 +185,7 @@ def _check_detector(spec: recipe.Network, role: str) -> None:
     """Refuse keys that have no meaning for a detector."""
     if spec.pool:
         raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
-    for key in ("taps", "size", "mean", "std"):
+    for key in ("taps", "classifier", "size", "mean", "std"):
         if getattr(spec, key):
             raise RecipeError(
                 f"A detector takes no {role}.{key}: it is read where its losses look, and "

@@ -30,6 +30,12 @@ class Classifier(nn.Module):
                 f"{method} reuses the teacher's classifier, but {teacher.owner} has no logits; use "
                 "a method that needs none, such as lshfm or pefd."
             )
+        if "penultimate/dist" in teacher:
+            raise ShapeError(
+                f"{method} reuses the teacher's classifier, but the logits of {teacher.owner} are "
+                "the mean of two classifiers of two vectors; use a method that needs none, such as "
+                "lshfm or pefd."
+            )
         self.method, classes = method, teacher.vector("logits")
         self.register_buffer("weight", torch.zeros(classes, teacher.vector("penultimate")))
         self.register_buffer("bias", torch.zeros(classes))

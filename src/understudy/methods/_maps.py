@@ -38,6 +38,7 @@ def match_maps(
     *,
     student_suffix: str = "",
     teacher_suffix: str = "",
+    or_activated: bool = False,
 ) -> Pairs:
     """Return which map of the student is compared with which map of the teacher.
 
@@ -52,6 +53,7 @@ def match_maps(
             teacher's names differ.
         student_suffix: Suffix of the student's stage names, such as `/preact`.
         teacher_suffix: Suffix of the teacher's stage names.
+        or_activated: Use a network's stages without suffix if it does not name them with it.
 
     Raises:
         ShapeError: A network has no such feature, or it is neither a map nor a grid of tokens.
@@ -60,7 +62,8 @@ def match_maps(
         parts = [name.partition(":") for name in names]
         matched = [(s, t or s) for s, _, t in parts]
     else:
-        s, t = _stages(student, student_suffix), _stages(teacher, teacher_suffix)
+        s = _stages(student, student_suffix, or_activated)
+        t = _stages(teacher, teacher_suffix, or_activated)
         # Stages are sorted from the first to the deepest: both lists are cut at the front.
         count = min(len(s), len(t))
         matched = list(zip(s[-count:], t[-count:], strict=True))
@@ -101,9 +104,11 @@ def attention(
     return unit(powers.mean(1).flatten(1))
 
 
-def _stages(shapes: Shapes, suffix: str) -> list[str]:
+def _stages(shapes: Shapes, suffix: str, or_activated: bool) -> list[str]:
     names = [stage + suffix for stage in shapes.stages]
     missing = [name for name in names if name not in shapes]
+    if missing and or_activated:
+        return list(shapes.stages)
     if missing:
         raise ShapeError(
             f"{shapes.owner} has no feature {missing[0]!r}, its stage before the last activation; "

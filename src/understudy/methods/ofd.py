@@ -74,11 +74,13 @@ class OFD(MapMethod):
     (ImageNet).
 
     Args:
-        student: Shapes of the student; needs pre-activation maps.
-        teacher: Shapes of the teacher; needs pre-activation maps.
+        student: Shapes of the student; needs maps.
+        teacher: Shapes of the teacher; needs maps.
         stages: Maps to compare; default: all pre-activations 'stage1/preact' and so on, matched
             from the deepest backwards. If the networks' names differ:
-            'stage2/preact:stage3/preact', the student's first.
+            'stage2/preact:stage3/preact', the student's first. A network without 'stage1/preact',
+            as one of timm or torchvision, is compared at its stages themselves; where these end in
+            a ReLU, the teacher has no negative responses and the margin is 0.
         margin: `measured` is the mean of the teacher's negative responses, `normal` that of a
             normal distribution with the measured moments.
     """
@@ -95,7 +97,12 @@ class OFD(MapMethod):
     ) -> None:
         super().__init__()
         self.pairs = match_maps(
-            student, teacher, stages, student_suffix="/preact", teacher_suffix="/preact"
+            student,
+            teacher,
+            stages,
+            student_suffix="/preact",
+            teacher_suffix="/preact",
+            or_activated=True,
         )
         self.margin = margin
         widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in self.pairs]

@@ -119,7 +119,8 @@ class ReviewKD(Method):
         student: Shapes of the student; needs maps, and `penultimate` unless that is False.
         teacher: Shapes of the teacher; needs maps, and `penultimate` unless that is False.
         stages: Maps to compare; default: all 'stage1:stage1/preact' and so on, the student's first,
-            matched from the deepest backwards.
+            matched from the deepest backwards. A teacher without 'stage1/preact', as one of timm or
+            torchvision, is compared at its stages themselves: 'stage1:stage1'.
         width: Channels of the fused levels; default: those of the student's deepest level, but at
             most 512.
         penultimate: Whether the penultimate feature is the deepest level; False for a detector,
@@ -147,7 +148,9 @@ class ReviewKD(Method):
         super().__init__()
         if width is not None and width < 1:
             raise RecipeError(f"'width' of reviewkd is {width}; it must be at least 1.")
-        self.pairs = match_maps(student, teacher, stages, teacher_suffix="/preact")
+        self.pairs = match_maps(
+            student, teacher, stages, teacher_suffix="/preact", or_activated=True
+        )
         inputs = [map_shape(student, s)[0] for s, _ in self.pairs]
         outputs = [map_shape(teacher, t)[0] for _, t in self.pairs]
         self.pooled = ("penultimate",) if penultimate else ()

@@ -39,6 +39,7 @@ def find(
     weights: str = "",
     options: Mapping[str, Any] | None = None,
     taps: Mapping[str, str] | None = None,
+    classifier: str | None = None,
     size: int | None = None,
     view_size: int | None = None,
     mean: tuple[float, ...] | None = None,
@@ -56,6 +57,7 @@ def find(
         weights: `pretrained`, or a file or run directory that `models.weights.load` reads.
         options: Further arguments of the network's factory.
         taps: Feature name → module path, added to the taps found automatically.
+        classifier: Path of the classifier, as for `Network`; None finds it.
         size: Side in pixels that images are resized to, instead of the network's own.
         view_size: Side of the data's views. A network without an input size of its own takes this
             one, so that its `shapes` are those of such images.
@@ -86,7 +88,11 @@ def find(
         mean=mean or contract.mean,
         std=std or contract.std,
     )
-    network = Network(module, input=contract, taps=taps, pool=pool, name=name)
+    if num_classes == 0 or options.get("num_classes") == 0:
+        classifier = ""
+    network = Network(
+        module, input=contract, taps=taps, classifier=classifier, pool=pool, name=name
+    )
     if weights and not pretrained:
         _load_file(network, weights, reset_classifier, classes_from_weights)
     if num_classes is not None and not classes_from_weights:

@@ -7,51 +7,74 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+Layer = nn.Linear | nn.Conv2d
+"""A classifier: a linear layer, or a 1×1 convolution before or after the average of a map."""
+
 
 class EmbeddedClassifier(nn.Module):
     """Embedding, dropout and classifier; replaces the classifier of a network.
 
     Args:
-        embedding: From the penultimate vector to the embedding.
+        embedding: From the penultimate vector, or map, to the embedding.
         dropout: The network's dropout, now between embedding and classifier; or an identity.
-        classifier: From the embedding to the logits.
+        classifier: From the embedding to the logits; of the embedding's kind.
     """
 
-    def __init__(self, embedding: nn.Linear, dropout: nn.Module, classifier: nn.Linear) -> None:
+    def __init__(self, embedding: Layer, dropout: nn.Module, classifier: Layer) -> None:
         super().__init__()
         self.embedding = embedding
         self.dropout = dropout
         self.classifier = classifier
 
-    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch classes"]:
+    def forward(self, x: Float[Tensor, "batch width *space"]) -> Tensor:
         """Compute the logits."""
         logits: Tensor = self.classifier(self.dropout(self.embedding(x)))
         return logits
 
-    def fold(self) -> nn.Linear:
-        """Return one linear layer with the same logits: C (A g + a) + c = (C A) g + (C a + c).
+    def fold(self) -> Layer:
+        """Return one layer with the same logits: C (A g + a) + c = (C A) g + (C a + c).
 
         A, a are the embedding's weight and bias, C, c the classifier's; computed in float64.
+        Without a and c the layer has no bias.
         """
         embedding, classifier = self.embedding, self.classifier
-        folded = linear_like(classifier, embedding.in_features, classifier.out_features, bias=True)
-        weight = classifier.weight.double()
+        biased = embedding.bias is not None or classifier.bias is not None
+        width = embedding.weight.shape[1]
+        folded = layer_like(classifier, width, len(classifier.weight), bias=biased)
+        weight = classifier.weight.double().flatten(1)
         with torch.no_grad():
-            bias = weight @ embedding.bias.double()
-            folded.weight.copy_(weight @ embedding.weight.double())
-            folded.bias.copy_(bias if classifier.bias is None else bias + classifier.bias.double())
+            product = weight @ embedding.weight.double().flatten(1)
+            folded.weight.copy_(product.view_as(folded.weight))
+            bias = weight.new_zeros(len(weight))
+            if embedding.bias is not None:
+                bias = bias + weight @ embedding.bias.double()
+            if classifier.bias is not None:
+                bias = bias + classifier.bias.double()
+            if folded.bias is not None:
+                folded.bias.copy_(bias)
         return folded
 
 
-def linear_like(layer: nn.Linear, dim_in: int, dim_out: int, *, bias: bool) -> nn.Linear:
-    """Build a linear layer on the device and with the data type of another one."""
+def layer_like(layer: Layer, dim_in: int, dim_out: int, *, bias: bool) -> Layer:
+    """Build a layer of the kind, on the device and with the data type of another one."""
     weight = layer.weight
-    return nn.Linear(dim_in, dim_out, bias=bias, device=weight.device, dtype=weight.dtype)
-
-
-def classifier_like(layer: nn.Linear | nn.Conv2d, classes: int) -> nn.Linear | nn.Conv2d:
-    """Build a classifier of the same kind as another one, for another number of classes."""
-    bias = layer.bias is not None
     if isinstance(layer, nn.Linear):
-        return linear_like(layer, layer.in_features, classes, bias=bias)
-    return nn.Conv2d(layer.in_channels, classes, 1, bias=bias).to(layer.weight)
+        return nn.Linear(dim_in, dim_out, bias=bias, device=weight.device, dtype=weight.dtype)
+    return nn.Conv2d(dim_in, dim_out, 1, bias=bias, device=weight.device, dtype=weight.dtype)
+
+
+def layers_like(layer: Layer, dim: int) -> tuple[Layer, Layer]:
+    """Build an embedding to `dim` dimensions and a classifier of it, in place of a classifier."""
+    classes, width = layer.weight.shape[:2]
+    bias = layer.bias is not None
+    return layer_like(layer, width, dim, bias=bias), layer_like(layer, dim, classes, bias=bias)
+
+
+def classifier_like(layer: Layer, classes: int) -> Layer:
+    """Build a classifier of the same kind as another one, for another number of classes."""
+    return layer_like(layer, layer.weight.shape[1], classes, bias=layer.bias is not None)
+
+
+def is_reparametrised(layer: nn.Module) -> bool:
+    """Return True if a layer computes its weight of other parameters, as weight norm does."""
+    return "weight" not in dict(layer.named_parameters(recurse=False))

@@ -1,9 +1,9 @@
 """Wrapper of an image network: any module, its input contract, and its features by name."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,17 +18,24 @@ from understudy.layers.reused_head import LAST_MAP, is_average, load_linear, tra
 from understudy.models import insertion_points
 from understudy.models.base import Wrapped
 from understudy.models.class_order import select_rows
-from understudy.models.embedding import EmbeddedClassifier, classifier_like, linear_like
-from understudy.models.feature_discovery import NetworkStructure, discover
+from understudy.models.classifier_layers import (
+    check_embeddable,
+    classifier_layer,
+    classifier_layers,
+    reset_layer,
+)
+from understudy.models.embedding import EmbeddedClassifier, layers_like
+from understudy.models.feature_discovery import structure
 from understudy.models.initialisation import initialise_like
+from understudy.models.outputs import pick
 from understudy.models.pooling import Pool, depends_only_on_mean, replace_pooling
 from understudy.models.preprocessing import ANY_INPUT, Input
 from understudy.models.taps import (
     attach_hook,
     build_taps,
+    copied,
     dry_run,
     eval_mode,
-    first_tensor,
     pool_to_vector,
     take_features,
 )
@@ -51,13 +58,15 @@ class Network(Wrapped):
             images of any size; default: `DEFAULT_SIZE`.
         taps: Feature name → `module.path` (its output) or `module.path:input`; added to the taps
             found automatically, or instead of those of the same name.
-        classifier: Path of the last layer; None finds it, "" means there is none.
+        classifier: Path of the last layer, or of a module that holds it and computes the logits
+            of its input; None finds it, "" means there is none and the output is a feature.
         pool: Pooling of the last map to `penultimate`, instead of the module's: see `pooling`.
         name: Name for errors and tables; default: the module's class.
 
     Raises:
         NetworkError: The module does not accept the images, or a tap's path does not exist, is
-            never called or is called twice in a pass.
+            never called or is called twice in a pass; or the module returns probabilities, or it is
+            not certain which of its tensors are the logits or what they are computed of.
     """
 
     def __init__(
@@ -81,11 +90,16 @@ class Network(Wrapped):
             self.register_buffer(key, parameter.new_tensor(values).view(-1, 1, 1), persistent=False)
         if pool:
             replace_pooling(module, pool, self._dry_images(), self.name)
-        self._structure = self._find_structure(classifier)
+        own_taps = dict(taps or {})
+        with eval_mode(module):
+            self._structure = structure(
+                module, self._dry_images(), classifier, own_taps.get("penultimate", "")
+            )
+        self._head = self._structure.head
         self.taps: dict[str, str] = {
             **self._structure.taps,
             **self._insertion_points(),
-            **(taps or {}),
+            **own_taps,
         }
         if "penultimate" in self.taps:  # last, as features are listed in the order of computation
             self.taps["penultimate"] = self.taps.pop("penultimate")
@@ -104,10 +118,10 @@ class Network(Wrapped):
         Raises:
             DataError: The images are integers of an unknown range, or have other channels.
         """
-        output = first_tensor(self.module(self._normalise(images)))
+        output = self._pick(self.module(self._normalise(images)))
         assert output is not None  # the dry pass of the constructor refuses such modules
         features = take_features(self._taps)
-        if self.classifier:
+        if self._head.logits:
             features["logits"] = output
         elif "penultimate" not in features:
             features["penultimate"] = pool_to_vector(output)
@@ -120,7 +134,7 @@ class Network(Wrapped):
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         """Compute the logits, or the penultimate vector if there is no classifier."""
         features = self.features(images)
-        return features["logits" if self.classifier else "penultimate"]
+        return features["logits" if self._head.logits else "penultimate"]
 
     # ---- shapes and classifier ------------------------------------------------------------------
 
@@ -131,23 +145,25 @@ class Network(Wrapped):
 
     @property
     def classifier(self) -> str:
-        """Path of the last layer inside `module`; "" if there is none."""
-        return self._structure.classifier
+        """Path of the linear layer inside `module` that computes the logits; "" if none does."""
+        return self._head.classifier
 
     @property
     def num_classes(self) -> int | None:
         """Number of logits; None without a classifier."""
-        return self.shapes.width("logits") if self.classifier else None
+        return self.shapes.width("logits") if self._head.logits else None
 
     @property
     def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
-        """Weight of the last layer; None without a classifier."""
-        return self._classifier_layer().weight.flatten(1) if self.classifier else None
+        """Weight of the last layer, of two averaged layers their mean; None if there is none."""
+        weights = [layer.weight.flatten(1) for layer in self._classifier_layers()]
+        return sum(weights[1:], weights[0]) / len(weights) if weights else None
 
     @property
     def classifier_bias(self) -> Float[Tensor, " classes"] | None:
-        """Bias of the last layer; None if it has none, or without a classifier."""
-        return self._classifier_layer().bias if self.classifier else None
+        """Bias of the last layer, of two averaged layers their mean; None if there is none."""
+        biases = [layer.bias for layer in self._classifier_layers() if layer.bias is not None]
+        return sum(biases[1:], biases[0]) / len(biases) if biases else None
 
     def feature_table(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """List name, tap path (`output` for the module's own) and shape of every feature."""
@@ -158,25 +174,20 @@ class Network(Wrapped):
     def embed(self, dim: int) -> None:
         """Insert a linear embedding layer of width `dim` before a new classifier.
 
-        The embedding has a bias, no norm and no activation (Wang, Ge & Wu, arXiv 2011.01424);
-        `penultimate` becomes its output. A dropout before the classifier stays right before it.
+        The embedding has no norm and no activation (Wang, Ge & Wu, arXiv 2011.01424), and a bias
+        if the classifier has one, so that both fold into a layer like the classifier. `penultimate`
+        becomes its output. A dropout before the classifier stays right before it.
 
         Raises:
-            NetworkError: There is no linear classifier whose output is the logits, or the network
-                has an embedding layer of another width.
+            NetworkError: There is no plain linear layer or 1×1 convolution whose output is the
+                logits, or the network has an embedding layer of another width.
         """
         if self._embedded and self.shapes.vector("penultimate") == dim:
             return  # the weights of a first stage of training have brought it
-        old = self._linear_classifier()
-        if self._embedded or old is None:
-            raise NetworkError(
-                f"{self.name} cannot take an embedding layer: it needs one linear classifier that "
-                "computes the logits, and no embedding yet; its classifier is "
-                f"{self.classifier or 'missing'!r}."
-            )
-        path, dropout = self.classifier, self._structure.dropout
-        embedding = linear_like(old, old.in_features, dim, bias=True)
-        classifier = linear_like(old, dim, old.out_features, bias=old.bias is not None)
+        embedded = self.shapes.vector("penultimate") if self._embedded else 0
+        check_embeddable(self.module, self._head, self.name, embedded)
+        old, path, dropout = self._classifier_layer(), self.classifier, self._head.dropout
+        embedding, classifier = layers_like(old, dim)
         for layer in (embedding, classifier):
             initialise_like(self.module, layer)
         drop = self.module.get_submodule(dropout) if dropout else nn.Identity()
@@ -184,7 +195,7 @@ class Network(Wrapped):
             self.module.set_submodule(dropout, nn.Identity())
         self.module.set_submodule(path, EmbeddedClassifier(embedding, drop, classifier))
         self._embedded = path
-        self._structure = replace(self._structure, classifier=f"{path}.classifier")
+        self._head = replace(self._head, classifier=f"{path}.classifier")
         self.taps["penultimate"] = f"{path}.embedding"
         self._attach_taps()
 
@@ -260,17 +271,16 @@ class Network(Wrapped):
         """Replace the classifier by an untrained one for another number of classes.
 
         Raises:
-            NetworkError: There is no classifier.
+            NetworkError: There is no classifier, or its weight is computed of other parameters.
         """
         if not self.classifier:
             raise NetworkError(
-                f"{self.name} has no classifier that could be reset to {num_classes} classes; name "
-                "its path with `classifier`."
+                f"{self.name} has no linear classifier that could be reset to {num_classes} "
+                "classes: build it with so many, or name the linear layer's path with "
+                "`classifier`."
             )
-        for path in filter(None, (self.classifier, self._structure.dist_classifier)):
-            new = classifier_like(self._classifier_layer(path), num_classes)
-            initialise_like(self.module, new)
-            self.module.set_submodule(path, new)
+        for path in filter(None, (self.classifier, self._head.dist)):
+            initialise_like(self.module, reset_layer(self.module, path, num_classes, self.name))
         self._attach_taps()
 
     def select_classes(self, rows: Sequence[int]) -> None:
@@ -286,14 +296,14 @@ class Network(Wrapped):
         f ↦ C f + c, the folded classifier is g ↦ (C A) g + (C a + c), computed in float64. Inserted
         layers stay, except those that add nothing to their map.
         """
-        copy = deepcopy(self)
+        copy = copied(self, lambda: dry_run(self.module, self._dry_images(), self._pick))
         copy._detach_taps()
         if copy._embedded:
             block = copy.module.get_submodule(copy._embedded)
             assert isinstance(block, EmbeddedClassifier)
             copy.module.set_submodule(copy._embedded, block.fold())
-            if copy._structure.dropout:
-                copy.module.set_submodule(copy._structure.dropout, block.dropout)
+            if copy._head.dropout:
+                copy.module.set_submodule(copy._head.dropout, block.dropout)
         remove_idle_layers(copy.module)
         return copy.module.eval()
 
@@ -317,14 +327,8 @@ class Network(Wrapped):
         mean = self.get_buffer("_mean")
         return self._normalise(noise.to(mean.device, mean.dtype))
 
-    def _find_structure(self, classifier: str | None) -> NetworkStructure:
-        """Return taps and classifier as the module declares them, else as a dry pass finds them."""
-        declared = getattr(self.module, "taps", None)
-        if isinstance(declared, Mapping):
-            path = getattr(self.module, "classifier_path", "") if classifier is None else classifier
-            return NetworkStructure(dict(declared), path)
-        with eval_mode(self.module):
-            return discover(self.module, self._dry_images(), classifier)
+    def _pick(self, value: Any) -> Tensor | None:
+        return pick(value, self._structure.output)
 
     def _insertion_points(self) -> dict[str, str]:
         with eval_mode(self.module):
@@ -356,9 +360,7 @@ class Network(Wrapped):
     def _linear_classifier(self) -> nn.Linear | None:
         """Return the classifier if it is linear and computes the logits; else None."""
         layer = self._classifier_layer() if self.classifier else None
-        if isinstance(layer, nn.Linear) and self._structure.classifier_is_output:
-            return layer
-        return None
+        return layer if isinstance(layer, nn.Linear) and self._head.is_output else None
 
     def _put_new_head(self, path: str, layer: nn.Module, classifier: nn.Linear) -> None:
         self._insert_behind(path, layer)
@@ -372,11 +374,13 @@ class Network(Wrapped):
     def _attach_taps(self) -> None:
         self._detach_taps()
         with eval_mode(self.module):
-            self._taps, shapes, output = build_taps(self.module, self.taps, self._dry_images())
+            self._taps, shapes, output = build_taps(
+                self.module, self.taps, self._dry_images(), self._pick
+            )
         self._handles = [
             attach_hook(self.module, self.taps[name], tap) for name, tap in self._taps.items()
         ]
-        if self.classifier:
+        if self._head.logits:
             shapes["logits"] = tuple(output.shape[1:])
         elif "penultimate" not in shapes:
             shapes["penultimate"] = tuple(pool_to_vector(output).shape[1:])
@@ -387,12 +391,8 @@ class Network(Wrapped):
             handle.remove()
         self._handles = []
 
-    def _classifier_layer(self, path: str = "") -> nn.Linear | nn.Conv2d:
-        path = path or self.classifier
-        layer = self.module.get_submodule(path)
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
-            raise NetworkError(
-                f"The classifier {path!r} of {self.name} is a {type(layer).__name__}; "
-                "it must be a linear layer or a 1×1 convolution."
-            )
-        return layer
+    def _classifier_layers(self) -> list[nn.Linear | nn.Conv2d]:
+        return classifier_layers(self.module, self._head, self.name)
+
+    def _classifier_layer(self) -> nn.Linear | nn.Conv2d:
+        return classifier_layer(self.module, self.classifier, self.name)

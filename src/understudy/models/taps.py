@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from copy import deepcopy
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,8 @@ from understudy.errors import NetworkError, suggestion
 
 DIST_PENULTIMATE = "penultimate/dist"
 """What enters the second classifier of a network that averages two, one for each of two tokens."""
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 Layout = Literal["as is", "channels last", "pooled", "pooled, channels last"]
 """How a tapped tensor becomes a feature: unchanged, NHWC → NCHW, or averaged to a vector."""
@@ -29,6 +32,10 @@ class Tap:
         self.layout = layout
         self.clone = clone
         self._tensor: Tensor | None = None
+
+    def __deepcopy__(self, memo: object) -> "Tap":
+        """Copy the tap without the tensor that a pass outside of `features` has left in it."""
+        return Tap(self.layout, clone=self.clone)
 
     def __call__(self, module: nn.Module, *arguments: Any) -> None:
         """Keep the tensor; `arguments` are args, kwargs and, after the call, the output."""
@@ -72,7 +79,10 @@ def attach_hook(module: nn.Module, path: str, hook: Callable[..., Any]) -> Remov
 
 
 def build_taps(
-    module: nn.Module, paths: Mapping[str, str], images: Tensor
+    module: nn.Module,
+    paths: Mapping[str, str],
+    images: Tensor,
+    pick: "Callable[[Any], Tensor | None] | None" = None,
 ) -> tuple[dict[str, Tap], dict[str, tuple[int, ...]], Tensor]:
     """Build taps in a dry pass; return them, the shapes of their features and the module's output.
 
@@ -83,6 +93,7 @@ def build_taps(
         module: Changed in place as above.
         paths: Feature name → `module.path` or `module.path:input`.
         images: Two square images as the module takes them.
+        pick: Returns the main tensor of what the module returns; default: the first one.
 
     Raises:
         NetworkError: A tapped module is called never or more than once in a pass.
@@ -95,7 +106,7 @@ def build_taps(
         if getattr(m, "inplace", False) is True
     ]
     try:
-        output = dry_run(module, images)
+        output = dry_run(module, images, pick or first_tensor)
     finally:
         for handle in handles:
             handle.remove()
@@ -161,14 +172,23 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
-def dry_run(module: nn.Module, images: Tensor) -> Tensor:
+def dry_run(
+    module: nn.Module, images: Tensor, pick: Callable[[Any], Tensor | None] = first_tensor
+) -> Tensor:
     """Run a forward pass to look at; return the main tensor of the output.
+
+    Args:
+        module: In evaluation mode.
+        images: Images as the module takes them.
+        pick: Returns the main tensor of what the module returns.
 
     Raises:
         NetworkError: The module fails on these images, or returns no tensor.
     """
     try:
-        output = first_tensor(module(images))
+        output = pick(module(images))
+    except NetworkError:
+        raise
     except Exception as error:
         raise NetworkError(
             f"{type(module).__name__} does not accept images of shape {tuple(images.shape)}: "
@@ -206,6 +226,92 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for m, flag in flags:
             m.training = flag
+
+
+@contextmanager
+def override(module: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change the tensor at a tap path in every pass within the context.
+
+    Args:
+        module: The network.
+        path: `module.path` or `module.path:input`.
+        change: Returns the new tensor, or a vector that takes its place at every position.
+    """
+
+    def replace(x: Tensor) -> Tensor:
+        y = change(x)
+        if y.ndim == x.ndim:
+            return y
+        if x.ndim == 3:
+            return y[:, None].expand_as(x).contiguous()
+        last = is_channels_last(x.shape)
+        return (y[:, None, None] if last else y[:, :, None, None]).expand_as(x).contiguous()
+
+    def hook(module: nn.Module, *arguments: Any) -> Any:
+        if len(arguments) == 3:
+            return _replaced(arguments[2], replace)
+        args, kwargs = arguments
+        return (_replaced(args, replace), kwargs) if args else (args, _replaced(kwargs, replace))
+
+    handle = attach_hook(module, path, hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _replaced(value: Any, replace: Callable[[Tensor], Tensor]) -> Any:
+    """Return what a module takes or returns with its first tensor replaced."""
+    if isinstance(value, Tensor):
+        return replace(value)
+    items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
+    for key, inner in items:
+        if first_tensor(inner) is not None:
+            items = [(k, _replaced(v, replace) if k == key else v) for k, v in items]
+            break
+    return dict(items) if isinstance(value, Mapping) else tuple(v for _, v in items)
+
+
+def read_vector(module: nn.Module, path: str, images: Tensor) -> Tensor | None:
+    """Return the vector at a tap path in a dry pass, the mean of a map or of tokens.
+
+    None if there is no such tensor, or several.
+    """
+    tensor = _read(module, path, images)
+    return None if tensor is None or tensor.ndim not in (2, 3, 4) else pool_to_vector(tensor)
+
+
+def is_vector(module: nn.Module, path: str, images: Tensor) -> bool:
+    """Return True if the tensor at a tap path has one position, so that no mean is taken."""
+    tensor = _read(module, path, images)
+    return tensor is not None and tensor.shape[2:].numel() == 1
+
+
+def _read(module: nn.Module, path: str, images: Tensor) -> Tensor | None:
+    tensors: list[tuple[Tensor, int]] = []
+    handle = attach_hook(module, path, _catcher(tensors))
+    try:
+        dry_run(module, images)
+    finally:
+        handle.remove()
+    return tensors[0][0] if len(tensors) == 1 else None
+
+
+def copied(module: _Module, run: Callable[[], object]) -> _Module:
+    """Return a deep copy of a module.
+
+    Args:
+        module: The module.
+        run: Runs a forward pass of it.
+    """
+    try:
+        return deepcopy(module)
+    except RuntimeError:
+        # The old form of weight norm keeps the weight of the last pass, which torch copies only
+        # outside of a graph.
+        with eval_mode(module):
+            run()
+        return deepcopy(module)
 
 
 def _catcher(tensors: list[tuple[Tensor, int]]) -> Callable[..., None]:
