@@ -43,23 +43,20 @@ _VIT: Options = {"embed_dim": 48, "depth": 4, "num_heads": 3}
 REDUCED: dict[str, tuple[Options, int]] = {
     "beit_base_patch16_224": (_SIDE | _VIT, 64),
     "cait_xxs24_224": (_SIDE | {"depth": 4}, 64),
-    "convmixer_768_32": ({"dim": 48, "depth": 4}, 64),
+    "convmixer_768_32": ({}, 64),
     "crossvit_tiny_240": ({"depth": [[1, 1, 0]] * 3}, 64),
     "davit_tiny": ({"embed_dims": (24, 48, 96, 192)}, 64),
     "efficientformer_l1": ({}, 224),
     "efficientvim_m1": ({}, 64),
-    "focalnet_tiny_srf": ({"embed_dim": 24}, 64),
-    "gmixer_12_224": (_SIDE | {"num_blocks": 4, "embed_dim": 48}, 64),
+    "focalnet_tiny_srf": ({}, 64),
+    "gmixer_12_224": (_SIDE, 64),
     "hiera_tiny_224": (_SIDE | {"stages": (1, 1, 2, 1), "embed_dim": 48}, 64),
     "inception_resnet_v2": ({}, 96),
     "inception_v3": ({}, 96),
     "inception_v4": ({}, 96),
-    "mobilenetv5_base": ({}, 64),
-    "mvitv2_tiny": ({"depths": (1, 1, 1, 1)}, 64),
+    "mvitv2_tiny": ({}, 64),
     "naflexvit_base_patch16_gap": (_VIT, 64),
-    "nasnetalarge": ({"num_conv_filters": 12, "stem_size": 12, "num_features": 288}, 64),
-    "nextvit_small": ({"depths": (1, 1, 2, 1)}, 64),
-    "pnasnet5large": ({}, 64),
+    "nextvit_small": ({}, 64),
     "sam2_hiera_tiny": ({"stages": (1, 1, 2, 1), "embed_dim": 48}, 64),
     "samvit_base_patch16_224": ({"embed_dim": 48, "depth": 4, "num_heads": 3}, 224),
     "sequencer2d_s": ({"layers": (1, 1, 1, 1)}, 64),
@@ -68,15 +65,15 @@ REDUCED: dict[str, tuple[Options, int]] = {
     "swinv2_cr_tiny_224": (_SIDE | {"embed_dim": 24, "num_heads": (1, 2, 4, 8)}, 64),
     "tnt_s_legacy_patch16_224": (_SIDE | {"depth": 4}, 64),
     "twins_svt_small": ({"depths": (1, 1, 2, 1)}, 64),
-    "vgg11": ({"feature_window_size": 2}, 64),
+    "vgg11": ({}, 64),
     "vitamin_small_224": (_SIDE, 64),
-    "volo_d1_224": (_SIDE | {"layers": (1, 1, 2, 1)}, 64),
+    "volo_d1_224": (_SIDE, 64),
 }
 """Members that are made smaller by options, or that need other images."""
 
 MEMBERS: dict[str, tuple[Options, int]] = {n: ({}, 64) for n in NATIVE[""]}
 MEMBERS |= {n: (dict(_SIDE), 64) for n in NATIVE["img_size"]} | REDUCED
-TOO_LARGE = {"deepseek_vit", "gemma4_vit", "qwen3_vit"}
+TOO_LARGE = {"deepseek_vit", "gemma4_vit", "mobilenetv5", "nasnet", "pnasnet", "qwen3_vit"}
 """Families whose smallest member has more than 80 million parameters and no option for fewer."""
 
 REFUSED = {"crossvit_tiny_240", "efficientvim_m1"}

@@ -144,8 +144,7 @@ def _distilled(traced: TracedPass) -> Head | None:
         for second in heads:
             mean = (_logits(first) + _logits(second)) / 2
             if _are_pair(first.path, second.path) and _equal(mean, traced.output):
-                # By memory, not by value: two norms are equal until they are trained.
-                same = first.source is not None and first.source.shares_memory(second.source)
+                same = _is_same(first, second)
                 return Head(
                     logits=True,
                     penultimate=f"{first.path}:input",
@@ -155,6 +154,13 @@ def _distilled(traced: TracedPass) -> Head | None:
                     began=min(first.began, second.began),
                 )
     return None
+
+
+def _is_same(first: Call, second: Call) -> bool:
+    """Return True if two layers read one tensor: two norms are equal until they are trained."""
+    x, y = first.source, second.source
+    shared = x is not None and y is not None and x.shares_memory(y) and x.node is y.node
+    return shared and _equal(_vector(first), _vector(second))
 
 
 def _are_pair(first: str, second: str) -> bool:
