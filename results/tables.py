@@ -35,11 +35,34 @@ def comparison(content: dict[str, Any]) -> tuple[str, str]:
     """Return a table with a row for the teacher, the control and every method."""
     seeds = len(content["arms"][0]["seeds"])
     origin = (
-        f"Mean ± standard deviation over {seeds} seeds; in brackets the 95 % interval, paired over "
-        f"seeds. Recipe {content['recipe_digest']}, {_machine(content)}, "
+        f"Mean ± standard deviation over {seeds} seeds; in brackets the 95 % interval over "
+        f"{_spread(content)}. {_significant(content)} Recipe {content['recipe_digest']}, {_machine(content)}, "
         f"{_minutes(content['seconds'])} of training, {content['created'][:10]}."
     )
     return _unbroken(markdown_table(of_comparison(content))), origin
+
+
+def _spread(content: dict[str, Any]) -> str:
+    """Return what the intervals take into account."""
+    images = {arm["verdict"].get("images") for arm in content["arms"] if arm["verdict"]}
+    known = [count for count in images if count]
+    if len(known) == 1 and len(images - {None}) == 1:
+        return f"seeds and {known[0]:,} test images"
+    return "seeds alone, since the outcome of single test images was not recorded"
+
+
+def _significant(content: dict[str, Any]) -> str:
+    """Return which methods differ from the control after Holm's correction for their number."""
+    words = {arm["name"]: arm["verdict"]["word"] for arm in content["arms"] if arm["verdict"]}
+    better = [name for name, word in words.items() if word == "gain"]
+    worse = [name for name, word in words.items() if word == "loss"]
+    parts = [
+        f"{', '.join(names)} {what}"
+        for names, what in ((better, "better"), (worse, "worse"))
+        if names
+    ]
+    corrected = "" if len(words) == 1 else f", corrected for {len(words)} methods"
+    return f"Significantly{corrected}: {'; '.join(parts) or 'none'}."
 
 
 def _unbroken(table: str) -> str:
