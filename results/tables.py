@@ -36,8 +36,8 @@ def comparison(content: dict[str, Any]) -> tuple[str, str]:
     seeds = len(content["arms"][0]["seeds"])
     origin = (
         f"Mean ± standard deviation over {seeds} seeds; in brackets the 95 % interval over "
-        f"{_spread(content)}. {_significant(content)} Recipe {content['recipe_digest']}, {_machine(content)}, "
-        f"{_minutes(content['seconds'])} of training, {content['created'][:10]}."
+        f"{_spread(content)}. {_significant(content)} Recipe {content['recipe_digest']}, "
+        f"{_machine(content)}, {_minutes(content['seconds'])} of training, {content['created'][:10]}."
     )
     return _unbroken(markdown_table(of_comparison(content))), origin
 

@@ -222,7 +222,10 @@ def test_a_control_is_measured_and_a_teacher_is_not(run, tmp_path):
     content = json.loads((control.path / "diagnostics.json").read_text())
     assert (content["projectors"], content["templates"]) == ([], None)
     assert content["bits"]["method"] is None
-    assert not (Path(run.recipe.teacher.weights) / "diagnostics.json").exists()
+    # Of a run without a teacher nothing is stored but which classes it confuses.
+    alone = json.loads((Path(run.recipe.teacher.weights) / "diagnostics.json").read_text())
+    assert list(alone) == ["confusion"]
+    assert sum(map(sum, alone["confusion"])) > 0
 
 
 def test_histogram_of_next_to_nothing():
