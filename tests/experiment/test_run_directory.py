@@ -31,7 +31,7 @@ def run(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_student_of_a_run_is_plain_and_has_its_weights(run: Run) -> None:
-    student = run.student()
+    student = run.student(trust=True)
     assert not student.training
     assert type(student).__name__ == type(factory()).__name__
     stored = load_file(run.path / "student.safetensors")
@@ -44,7 +44,7 @@ def test_the_student_of_a_run_is_plain_and_has_its_weights(run: Run) -> None:
 def test_layers_that_a_method_leaves_in_the_student_come_back(tiny: Recipe, tmp_path: Path) -> None:
     sizes = {"words": 16, "subclasses": 2, "iterations": 4}
     run = understudy.train(replace(tiny, methods={"letkd": sizes}), SHORT, out=tmp_path)
-    student, stored = run.student(), load_file(run.path / "student.safetensors")
+    student, stored = run.student(trust=True), load_file(run.path / "student.safetensors")
     assert student.state_dict().keys() == stored.keys()
     assert len(stored) > len(factory().state_dict())
     assert all(torch.equal(student.state_dict()[key], stored[key]) for key in stored)
@@ -52,10 +52,10 @@ def test_layers_that_a_method_leaves_in_the_student_come_back(tiny: Recipe, tmp_
 
 def test_no_student_before_the_first_evaluation(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has no recipe"):
-        Run(tmp_path).student()
+        Run(tmp_path).student(trust=True)
     (tmp_path / "recipe.yaml").write_text(run.recipe.to_yaml())
     with pytest.raises(RunError, match="holds no student yet"):
-        Run(tmp_path).student()
+        Run(tmp_path).student(trust=True)
 
 
 def test_weights_of_another_network_are_refused(run: Run, tmp_path: Path) -> None:
@@ -63,13 +63,15 @@ def test_weights_of_another_network_are_refused(run: Run, tmp_path: Path) -> Non
         (tmp_path / name).write_bytes((run.path / name).read_bytes())
     other = Recipe.load(run.recipe, {"student.options.width": 16})
     (tmp_path / "recipe.yaml").write_text(other.to_yaml())
-    with pytest.raises(NetworkError):
-        Run(tmp_path).student()
+    with pytest.raises(NetworkError, match="do not fit PlainCNN: 7 of another size"):
+        Run(tmp_path).student(trust=True)
 
 
 def test_a_run_stands_for_its_directory(run: Run, tmp_path: Path) -> None:
     assert os.fspath(run) == str(run.path)
-    assert understudy.evaluate(run).metrics == pytest.approx(run.evaluation["metrics"])
+    assert understudy.evaluate(run, {"trust": True}).metrics == pytest.approx(
+        run.evaluation["metrics"]
+    )
     assert understudy.report(run, out=tmp_path) == tmp_path / "report.html"
     assert Run.open(run) == run
 
