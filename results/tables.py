@@ -34,10 +34,11 @@ def block(match: re.Match[str]) -> str:
 def comparison(content: dict[str, Any]) -> tuple[str, str]:
     """Return a table with a row for the teacher, the control and every method."""
     seeds = len(content["arms"][0]["seeds"])
+    minutes, date = _minutes(content["seconds"]), content["created"][:10]
     origin = (
         f"Mean ± standard deviation over {seeds} seeds; in brackets the 95 % interval over "
         f"{_spread(content)}. {_significant(content)} Recipe {content['recipe_digest']}, "
-        f"{_machine(content)}, {_minutes(content['seconds'])} of training, {content['created'][:10]}."
+        f"{_machine(content)}, {minutes} of training, {date}."
     )
     return _unbroken(markdown_table(of_comparison(content))), origin
 

@@ -73,7 +73,7 @@ def test_a_wrong_recipe_is_refused_in_words(
 
 
 def test_a_teacher_without_weights_is_refused(tiny: Recipe, tmp_path: Path) -> None:
-    wanted = Recipe.load(tiny, {"teacher": {"name": CNN}})
+    wanted = Recipe.load(tiny, {"teacher": {"name": CNN, "weights": ""}})
     with pytest.raises(NetworkError, match="would teach noise"):
         train(wanted, out=tmp_path)
 
@@ -147,7 +147,7 @@ def test_a_run_without_its_environment(tiny: Recipe, tmp_path: Path) -> None:
     train(tiny, out=tmp_path)
     for name in ("evaluation.json", "environment.json"):
         (tmp_path / name).unlink()
-    with pytest.raises(RunError, match=r"environment\.json is missing or damaged"):
+    with pytest.raises(RunError, match=r"environment\.json is missing; start again"):
         train(tiny, out=tmp_path, resume=True)
 
 
