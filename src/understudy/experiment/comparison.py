@@ -100,7 +100,9 @@ class Comparison:
         """Return the results as a Markdown table, which also reads well as plain text.
 
         Columns: arm, mean ± standard deviation of the metric over the seeds, difference from the
-        control with its 95 % interval, share of the gap to the teacher that is closed, verdict.
+        control with its 95 % interval, share of the gap to the teacher that is closed, verdict. The
+        verdict corrects for the number of methods (Holm), so that it may be `no gain` where the
+        interval of one method alone excludes 0.
         """
         return plain_table.markdown(self._rows())
 
