@@ -20,6 +20,9 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+# Says what processes that tests start have loaded already, before any test starts one.
+import tests.support.processes  # noqa: F401
+
 # Of the library, only types: a warning at import counts too (pytest_configure).
 if TYPE_CHECKING:
     from understudy.config.recipe import Recipe

@@ -1,19 +1,16 @@
 """Every example runs unchanged and prints what its text promises."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.processes import Fresh
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def output_of(name: str, *arguments: Path) -> str:
     """Return what an example prints; a warning is an error."""
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return Fresh("-W", "error", EXAMPLES / name, *arguments).finish()
 
 
 def numbers(text: str, name: str) -> list[float]:

@@ -15,6 +15,7 @@ from pkgutil import iter_modules
 import pytest
 
 import understudy
+from tests.support.processes import Fresh
 
 FUNCTIONS = ["compare", "demo", "distill", "evaluate", "report", "train", "wire"]
 CLASSES = [
@@ -135,8 +136,8 @@ def test_no_function_or_class_has_the_name_of_a_module() -> None:
 @pytest.mark.parametrize("name", PACKAGES)
 def test_packages_are_attributes(name: str) -> None:
     code = f"import understudy; print(len(understudy.{name}.names()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == len(getattr(understudy, name).names()) > 0
+    output = Fresh("-c", code).finish()
+    assert int(output) == len(getattr(understudy, name).names()) > 0
 
 
 def test_types_and_names_agree() -> None:

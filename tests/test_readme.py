@@ -6,8 +6,6 @@ random weights for `pretrained` (tests download nothing), and one epoch.
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import timm
 import torch
 from PIL import Image
 
+from tests.support.processes import Fresh
 from understudy import Run, models
 from understudy.cli.commands import COMMANDS
 from understudy.cli.flags import parse
@@ -89,14 +88,7 @@ def test_the_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path:
             (tmp_path / file[1]).write_text(code)
         else:
             script.append(code)
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    Fresh("-c", "\n".join(script), folder=tmp_path).finish()
 
 
 @pytest.mark.parametrize(
@@ -126,14 +118,6 @@ def make_folder(root: Path) -> None:
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
 
 
-def run_in(folder: Path, *words: str) -> None:
-    """Run Python in a folder; fail unless its exit status is 0."""
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, check=False, cwd=folder
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def with_tiny_networks(words: list[str], folder: Path) -> list[str]:
     """A command with tiny networks, files for their pretrained weights, and a single epoch."""
     named = words[words.index("--student.name") + 1].removeprefix("timm:")
@@ -156,7 +140,7 @@ def test_the_steps_for_a_folder_of_images_end_with_a_plain_student(tmp_path: Pat
     ]
     assert [words[0] for words in commands] == ["train", "compare"]
     for words in commands:
-        run_in(tmp_path, "-m", "understudy", *with_tiny_networks(words, tmp_path))
+        Fresh("-m", "understudy", *with_tiny_networks(words, tmp_path), folder=tmp_path).finish()
 
     (script,) = code_in(folder_steps(), "python")
     student, tiny = "mobilenetv3_small_100", TINY["mobilenetv3_small_100"]
@@ -167,7 +151,7 @@ def test_the_steps_for_a_folder_of_images_end_with_a_plain_student(tmp_path: Pat
     torch.save(images, tmp_path / "images.pt")
     without = "import sys; sys.modules['understudy'] = None"
     forward = "import torch\ntorch.save(network(torch.load('images.pt')), 'logits.pt')"
-    run_in(tmp_path, "-c", f"{without}\n{script}\n{forward}")
+    Fresh("-c", f"{without}\n{script}\n{forward}", folder=tmp_path).finish()
     # The state of the run holds the embedding layer that the student's file has folded in.
     state = tmp_path / "runs" / "mine" / "lshfm" / "seed0" / "last"
     trained = models.find(f"timm:{tiny}", num_classes=10, weights=str(state)).module.eval()

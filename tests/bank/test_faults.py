@@ -1,7 +1,6 @@
 """Whatever happens to a bank ends in one sentence, and nothing that was stored is lost."""
 
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.banked_runs import banked, folder_of_images
-from tests.support.processes import until
+from tests.support.processes import Fresh, command_line, ranks, until
 from tests.support.small_runs import CNN, outcome
 from understudy.bank import Bank, Contract
 from understudy.config.recipe import Recipe
@@ -84,14 +83,11 @@ def test_a_bank_of_files_is_refused_if_they_change(tiny: Recipe, tmp_path: Path)
         bank_build.fill(wanted)
 
 
-def started(wanted: Recipe, path: Path, *words: str) -> subprocess.Popen[Any]:
+def started(wanted: Recipe, path: Path, *words: str) -> Fresh:
     """A command on a recipe, in a process of its own."""
     path.write_text(wanted.to_yaml())
     command, *rest = words
-    return subprocess.Popen(
-        [sys.executable, "-m", "understudy", *command.split(), str(path), "--device", "cpu", *rest],
-        stdout=subprocess.DEVNULL,
-    )
+    return command_line(*command.split(), path, "--device", "cpu", *rest)
 
 
 def test_killed_while_filling_it_goes_on_by_itself_or_with_another(
@@ -102,10 +98,9 @@ def test_killed_while_filling_it_goes_on_by_itself_or_with_another(
     checks = tmp_path / "bank" / "checks.bin"
     until(lambda: checks.is_file() and any(checks.read_bytes()), killed)
     killed.kill()
-    killed.wait()
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    words = ["-m", "understudy", "bank", "build", str(tmp_path / "recipe.yaml"), "--device", "cpu"]
-    subprocess.run([sys.executable, *launcher, *words], check=True, capture_output=True)
+    words = ["-m", "understudy", "bank", "build", tmp_path / "recipe.yaml", "--device", "cpu"]
+    for process in ranks(2, *words):
+        process.finish()
     assert bank_build.fill(wanted).filled() == 200 * 162
     assert bank_build.verify(wanted).difference < 1e-4
 
@@ -118,7 +113,6 @@ def test_killed_while_reading_it_loses_nothing(tiny: Recipe, tmp_path: Path) -> 
     killed = started(wanted, tmp_path / "recipe.yaml", "distill", "--out", str(out))
     until((out / "last" / "previous.ckpt").is_file, killed)
     killed.kill()
-    killed.wait()
     assert bank_build.fill(wanted).filled() == before
     assert (tmp_path / "bank" / "records.bin").read_bytes() == content
 

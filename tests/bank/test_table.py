@@ -1,8 +1,6 @@
 """The table on disk: its places, how it grows, and what several processes do to it."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.processes import Fresh
 from understudy.bank import Bank, Contract
 from understudy.errors import BankError
 
@@ -118,16 +117,14 @@ def test_of_two_records_of_one_view_the_first_stays(tmp_path: Path) -> None:
 
 def test_processes_make_grow_and_fill_one_bank_at_once(tmp_path: Path) -> None:
     script = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.bank.test_table import *
 for views in range(1, 40):
     bank = Bank(Path({str(tmp_path)!r}), replace(CONTRACT, num_views=views))
     store(bank, views - 1)
     assert holds(bank, views - 1)
 """
-    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
-    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    for process in [Fresh("-c", script) for _ in range(3)]:
+        process.finish()
     bank = Bank(tmp_path, replace(CONTRACT, num_views=39))
     assert all(holds(bank, view) for view in range(39))
 

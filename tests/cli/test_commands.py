@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from tests.support.processes import command_line, until
 from understudy import data, methods, models, tasks
 from understudy.cli import commands, listing
 from understudy.cli.commands import COMMANDS, main
@@ -265,26 +266,14 @@ def test_a_fault_of_ours_has_status_1(capsys: pytest.CaptureFixture[str], tmp_pa
     assert said.count("\n") == 1
 
 
-def _interrupted(tmp_path: Path, *, when: str) -> subprocess.CompletedProcess[str]:
-    """A long run that receives SIGINT as soon as it has said something."""
-    words = [*SMALL, "--training.epochs", "60", "--out", str(tmp_path)]
-    command = [sys.executable, "-u", "-m", "understudy", "train", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if when in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
 def test_sigint_in_training_is_one_sentence_and_saved(tmp_path: Path) -> None:
-    done = _interrupted(tmp_path, when="epoch  1/60")
-    assert done.returncode == 130
-    assert done.stderr.count("\n") == 1
-    assert "Stopped by SIGINT" in done.stderr
-    assert "continue with --resume" in done.stderr
+    process = command_line("train", *SMALL, "--training.epochs", "60", "--out", tmp_path)
+    until(lambda: "epoch  1/60" in process.out, process)
+    process.signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert process.err.count("\n") == 1
+    assert "Stopped by SIGINT" in process.err
+    assert "continue with --resume" in process.err
     assert (tmp_path / "last" / "state.ckpt").is_file()
 
 

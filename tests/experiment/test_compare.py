@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from tests.support.processes import ranks
 from tests.support.small_runs import CNN
 from understudy import data
 from understudy.config.recipe import Recipe
@@ -230,13 +229,9 @@ def test_two_processes_compare_as_one(short: Recipe, tmp_path: Path) -> None:
     one = compare(wanted, seeds=[0], out=tmp_path / "one", device="cpu")
     path = tmp_path / "recipe.yaml"
     path.write_text(wanted.to_yaml())
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "understudy", "compare", str(path), "--seeds", "0", "--out", str(tmp_path / "two"),
-         "--device", "cpu"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = ["-m", "understudy", "compare", path, "--seeds", "0", "--out", tmp_path / "two"]
+    for process in ranks(2, *command, "--device", "cpu"):
+        process.finish()
     two = json.loads((tmp_path / "two" / "comparison.json").read_text())
     words = [arm["verdict"] and arm["verdict"]["word"] for arm in two["arms"]]
     assert words == [None, "diverged", "too few seeds"]

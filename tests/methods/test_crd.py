@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing import start_processes
 from torch.nn import functional as F
 
 from tests.support.forms import random, shapes
@@ -181,7 +182,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.mark.skipif(not dist.is_available(), reason="this build of PyTorch has no distributed part")
 def test_two_processes_remember_what_one_does(tmp_path: Path) -> None:
     grad, memory, z = two_steps(slice(0, 5))
-    multiprocessing.spawn(work, (str(tmp_path),), nprocs=len(SHARES))
+    start_processes(work, (str(tmp_path),), nprocs=len(SHARES), start_method="forkserver")
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(SHARES))]
     torch.testing.assert_close(torch.cat([p[0] for p in parts]) / len(parts), grad)
     for _, their_memory, their_z in parts:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import Tensor
+from torch.multiprocessing import start_processes
 
 from tests.support.forms import shapes
 from tests.vectors.build import batch
@@ -40,7 +41,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.mark.skipif(not dist.is_available(), reason="this build of PyTorch has no distributed part")
 def test_mean_is_over_the_correct_images_of_all_processes(tmp_path: Path) -> None:
     loss, grad = gradient(slice(0, 8))
-    multiprocessing.spawn(work, (str(tmp_path),), nprocs=len(SHARES))
+    start_processes(work, (str(tmp_path),), nprocs=len(SHARES), start_method="forkserver")
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(SHARES))]
     # What DistributedDataParallel does with losses and gradients: average over processes.
     torch.testing.assert_close(sum(p[0] for p in parts) / len(parts), loss)

@@ -1,8 +1,6 @@
 """A run of detection, end to end: trained, interrupted, split and measured like any other."""
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.processes import ranks
 from tests.support.small_runs import Stop, outcome
 from tests.support.small_scenes import Scenes
 from understudy.batch import Batch
@@ -201,14 +200,9 @@ def test_what_methods_measure_depends_on_the_images_alone(wanted: Recipe) -> Non
 def test_two_processes_train_one_student(drawn: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(changed(drawn, {"training.batch": 4}).to_yaml())
-    command = ["distill", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "understudy", *command],
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    command = ["-m", "understudy", "distill", path, "--out", tmp_path / "run", "--device", "cpu"]
+    for process in ranks(2, *command):
+        process.finish()
     run = Run(tmp_path / "run")
     assert {process["rank"] for process in run.environment["processes"]} == {0, 1}
     again = evaluate(run.path, device="cpu")

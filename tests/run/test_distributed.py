@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.processes import until
+from tests.support.processes import Fresh, ranks, until
 from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
@@ -25,24 +25,33 @@ def wanted(tiny: Recipe) -> Recipe:
     return Recipe.load(tiny, changes)
 
 
-def two(wanted: Recipe, out: Path, *flags: str) -> subprocess.Popen[str]:
-    """The recipe started on two processes."""
+def command(wanted: Recipe, out: Path, *flags: str) -> list[str]:
+    """How the recipe is run, as after `python`."""
     path = out.with_suffix(".yaml")
     path.write_text(wanted.to_yaml())
+    return ["-m", "understudy", "distill", str(path), "--out", str(out), "--device", "cpu", *flags]
+
+
+def two(wanted: Recipe, out: Path, *flags: str) -> list[Fresh]:
+    """The recipe started on two processes."""
+    return ranks(2, *command(wanted, out, *flags))
+
+
+def torchrun(wanted: Recipe, out: Path) -> subprocess.Popen[str]:
+    """The recipe started on two processes by torchrun."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "understudy", "distill", str(path), "--out", str(out), "--device", "cpu", *flags],
+        [sys.executable, *words, *command(wanted, out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """What the processes said on their way to success."""
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    return said
+def finish(processes: list[Fresh]) -> None:
+    """Wait until all have ended well."""
+    for process in processes:
+        process.finish()
 
 
 def same(one: Run, other: Run) -> None:
@@ -52,13 +61,6 @@ def same(one: Run, other: Run) -> None:
         assert together["metrics"]["loss"] == pytest.approx(alone["metrics"]["loss"], rel=1e-5)
     top1 = one.evaluation["metrics"]["top1"]
     assert other.evaluation["metrics"]["top1"] == pytest.approx(top1, abs=0.1)
-
-
-def processes(path: Path, started: subprocess.Popen[str]) -> list[int]:
-    """The numbers of both processes, as soon as the run has saved twice."""
-    until((path / "last" / "previous.ckpt").exists, started)
-    children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
-    return [int(pid) for pid in children.read_text().split()]
 
 
 def test_two_processes_fill_one_bank(wanted: Recipe, tmp_path: Path) -> None:
@@ -72,7 +74,9 @@ def test_two_processes_fill_one_bank(wanted: Recipe, tmp_path: Path) -> None:
 
 def test_two_processes_equal_one(wanted: Recipe, tmp_path: Path) -> None:
     one = train(wanted, out=tmp_path / "one", device="cpu")
-    finish(two(wanted, tmp_path / "two"))
+    process = torchrun(wanted, tmp_path / "two")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
     run = Run(tmp_path / "two")
     assert {p["rank"] for p in run.environment["processes"]} == {0, 1}
     assert len({p["pid"] for p in run.environment["processes"]}) == 2
@@ -111,13 +115,7 @@ def test_what_methods_measure_is_sent_once_and_stays_alike(wanted: Recipe, tmp_p
     path, script = tmp_path / "recipe.yaml", tmp_path / "memories.py"
     path.write_text(Recipe.load(wanted, keys).to_yaml())
     script.write_text(MEMORIES)
-    started = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         str(script), str(path), str(tmp_path / "run")],
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    finish(started)
+    finish(ranks(2, script, path, tmp_path / "run"))
     first, second = (torch.load(tmp_path / f"run/{rank}.pt", weights_only=True) for rank in (0, 1))
     for name in ("crd.student_memory", "crd.teacher_memory", "crd.z", "lshfm.hash_bias"):
         assert first[name].any(), name
@@ -133,16 +131,20 @@ def test_killed_or_stopped_processes_continue_as_if_nothing_had_happened(
     one = train(wanted, out=tmp_path / "one", device="cpu")
     out = tmp_path / "two"
 
-    killed = two(wanted, out)
-    os.kill(processes(out, killed)[1], signal.SIGKILL)
+    killed = torchrun(wanted, out)
+    until((out / "last" / "previous.ckpt").exists, killed)
+    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
     killed.communicate()
     assert killed.returncode != 0
     assert not Run(out).finished
 
     (out / "last" / "previous.ckpt").unlink()
     stopped = two(wanted, out, "--resume")
-    os.kill(processes(out, stopped)[1], signal.SIGTERM)  # only one of both is told
-    said = stopped.communicate()[1]
+    until((out / "last" / "previous.ckpt").exists, stopped[0])
+    stopped[1].signal(signal.SIGTERM)  # only one of both is told
+    assert all(process.wait() != 0 for process in stopped)
+    said = "".join(process.err for process in stopped)
     assert "Stopped by SIGTERM" in said
     assert "Stopped by another process" in said
     places = {line.partition(" in epoch ")[2] for line in said.splitlines() if "Stopped" in line}

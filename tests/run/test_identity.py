@@ -1,8 +1,6 @@
 """A hundred steps end in the same weights, to the bit, however they are executed on a CPU."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.processes import command_line
 from tests.support.small_runs import TINY, Stop
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
@@ -56,8 +55,7 @@ def test_resumed_in_the_middle_of_an_epoch_by_another_process(
     path.write_text(wanted.to_yaml())
     with pytest.raises(Interrupted, match="epoch 5, step 7"):
         train(wanted, out=out, callback=Stop(47, signal.SIGTERM))
-    words = ["-m", "understudy", "distill", str(path), "--out", str(out), "--resume"]
-    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    command_line("distill", path, "--out", out, "--resume").finish()
     assert weights(Run(out)) == online
 
 

@@ -1,13 +1,11 @@
 """Interrupt + resume equals an uninterrupted run, bit for bit on the CPU."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import until
+from tests.support.processes import command_line, until
 from tests.support.small_runs import Stop, outcome
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RunError
@@ -42,15 +40,12 @@ def test_kill_9_in_mid_epoch_and_resume_is_exact(tiny: Recipe, tmp_path: Path) -
     whole = train(wanted, out=tmp_path / "whole")
     path = tmp_path / "recipe.yaml"
     path.write_text(wanted.to_yaml())
-    command = [sys.executable, "-m", "understudy", "distill", str(path), "--out"]
-    process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+    command = ["distill", path, "--out", tmp_path / "killed"]
+    process = command_line(*command)
     until((tmp_path / "killed" / "last" / "previous.ckpt").exists, process)
     process.kill()
-    process.wait()
     assert not Run(tmp_path / "killed").finished
-    subprocess.run(
-        [*command, str(tmp_path / "killed"), "--resume"], check=True, stdout=subprocess.DEVNULL
-    )
+    command_line(*command, "--resume").finish()
     assert outcome(Run(tmp_path / "killed")) == outcome(whole)
 
 
