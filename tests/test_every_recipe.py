@@ -17,6 +17,7 @@ import timm
 import torch
 from torch import nn
 
+from tests.support.shipped_recipes import by_file, file_of
 from understudy import models, tasks
 from understudy.batch import Batch
 from understudy.cli.commands import COMMANDS
@@ -219,11 +220,6 @@ def choices(wanted: Recipe) -> str:
     )
 
 
-def file_of(name: str) -> str:
-    """The file of a recipe, or of the table that it is a row of."""
-    return name.rpartition("/")[0] or name
-
-
 def distinct() -> dict[str, list[str]]:
     """File → the first of all recipes that differ in numbers only."""
     first: dict[str, str] = {}
@@ -252,9 +248,7 @@ def chosen() -> list[str]:
     return result
 
 
-FILES: dict[str, list[str]] = {}
-for _name in PUBLISHED:
-    FILES.setdefault(file_of(_name), []).append(_name)
+FILES = {file: names for file, names in by_file().items() if names[0] in PUBLISHED}
 
 
 @pytest.mark.parametrize("file", FILES)
