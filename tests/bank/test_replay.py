@@ -139,6 +139,7 @@ def test_images_from_files_have_as_many_views_as_asked_for(
     teacher = train(Recipe.load(base, {"training.epochs": 1}), out=tmp_path / "teacher")
     changes = {
         "data.augment": "resized_crop",
+        "trust": True,  # the teacher's run names the file of its network
         "teacher.weights": str(teacher.path),
         "methods": {"kd": {}, "nd": {}},
     }

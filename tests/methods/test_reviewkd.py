@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.support.forms import random, shapes
 from tests.vectors.build import batch
-from understudy.errors import RecipeError, ShapeError
+from understudy.errors import RecipeError
 from understudy.methods.reviewkd import ABF, ReviewKD, hcl
 
 OURS = {"stage1": (3, 4, 4), "stage2": (5, 2, 2), "penultimate": 6}
@@ -83,7 +83,6 @@ def test_width_is_that_of_the_students_penultimate_feature(dim: int, width: int)
         ReviewKD(ours, theirs, width=0)
 
 
-def test_says_that_the_teacher_has_no_stages_before_their_activation() -> None:
+def test_a_teacher_without_maps_before_their_activation_gives_its_stages() -> None:
     ours = shapes("s", **OURS)
-    with pytest.raises(ShapeError, match="s has no feature 'stage1/preact'"):
-        ReviewKD(ours, ours)
+    assert ReviewKD(ours, ours).pairs == tuple((stage, stage) for stage in ours.stages)

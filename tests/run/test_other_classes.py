@@ -53,7 +53,7 @@ def test_whole_images_are_compared_but_for_the_classes(
 ) -> None:
     wanted = Recipe.load(WHOLE, {"task": task, "data.augment": "flip"})
     teacher = train(wanted, out=tmp_path / "teacher", images=noise(classes, task=task)).path
-    taught = {"teacher.weights": str(teacher), "methods": {"pefd": {}}}
+    taught = {"teacher.weights": str(teacher), "methods": {"pefd": {}}, "trust": True}
     run = train(
         Recipe.load(wanted, taught),
         out=tmp_path / "student",
