@@ -21,7 +21,7 @@ def detector(backbone: torch.nn.Module, channels: int) -> FasterRCNN:
     """Return a small Faster R-CNN on one map of stride 16, with anchors of three sizes."""
     backbone.out_channels = channels
     boxes = AnchorGenerator(((16, 28, 40),), ((1.0,),))
-    limits = {"rpn_post_nms_top_n_train": 40, "box_batch_size_per_image": 32}
+    limits = {"rpn_post_nms_top_n_train": 40, "box_batch_size_per_image": 16}
     return FasterRCNN(backbone, 7, rpn_anchor_generator=boxes, min_size=96, max_size=96, **limits)
 
 

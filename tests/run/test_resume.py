@@ -13,16 +13,22 @@ from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "number"),
     [
-        {},
-        {"training.ema": 0.9, "training.accumulate": 2, "training.optimizer": "adamw"},
-        {"training.precision": "bf16", "training.channels_last": True, "training.clip": 1.0},
-        {"student.options": {"width": 8, "dropout": 0.3}},
+        ({}, signal.SIGINT),
+        ({}, signal.SIGTERM),
+        (
+            {"training.ema": 0.9, "training.accumulate": 2, "training.optimizer": "adamw"},
+            signal.SIGTERM,
+        ),
+        (
+            {"training.precision": "bf16", "training.channels_last": True, "training.clip": 1.0},
+            signal.SIGTERM,
+        ),
+        ({"student.options": {"width": 8, "dropout": 0.3}}, signal.SIGTERM),
     ],
-    ids=["plain", "ema-accumulate-adamw", "bf16-channels_last-clip", "dropout"],
+    ids=["plain-SIGINT", "plain", "ema-accumulate-adamw", "bf16-channels_last-clip", "dropout"],
 )
 def test_a_signal_saves_and_resume_is_exact(
     tiny: Recipe, tmp_path: Path, changes: dict, number: int
