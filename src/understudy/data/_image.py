@@ -115,7 +115,7 @@ def _eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uin
             "known; save it with 8 or 16 bits"
         )
     if values.dtype.kind == "f" and high <= 1:
-        return (values * 255).round().astype(np.uint8)
+        return np.asarray((values * 255).round(), dtype=np.uint8)
     whole = values.round().astype(np.int64) if values.dtype.kind == "f" else values.astype(np.int64)
     bits = 8 if whole.max() < 2**8 else 12 if whole.max() < 2**12 else 16
     return (whole >> (bits - 8)).clip(0, 255).astype(np.uint8)
