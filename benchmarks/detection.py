@@ -204,7 +204,7 @@ def _reads(call: Callable[[], object], precision: torch.dtype | None) -> Iterato
 def _loss(wrapped: FasterRCNNDetector, given: dict[str, Any]) -> Iterator[None]:
     """Run a method forward, and backward to the student's rows."""
     rows = IMAGES * PROPOSALS
-    made = wire(wrapped.module, wrapped.module, given, task="detection")
+    made = wire(wrapped.module, deepcopy(wrapped.module), given, task="detection")
     (method,) = made.trainable.methods.values()
     method.load_state_dict(method.state_dict())
     teacher = {"penultimate": torch.rand(rows, 1024), "logits": torch.rand(rows, CLASSES)}
