@@ -343,6 +343,11 @@ def test_features_of_a_foreign_network_are_found(name: str) -> None:
         name, num_classes=options.pop("num_classes", 5), options=options, **arguments
     )
     network.eval()
+    for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)):
+        torch.nn.init.normal_(
+            norm.running_mean
+        )  # else norms that differ when trained are all the same
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2.0)
     features = network.features(images(network, batch=2))
     assert next(iter(features)) == "stem"
     assert {key: f.shape[1:] for key, f in features.items()} == dict(network.shapes)
