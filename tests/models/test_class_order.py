@@ -43,13 +43,17 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+SIDES = {"convolution": 64}
+"""Sides of the images in pixels, where 32 leave a single position in the last map."""
+
+
 @pytest.mark.parametrize("rows", [[2, 0, 3, 1], [3, 1]])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_follow_the_order(name: str, rows: list[int]) -> None:
     torch.manual_seed(0)
     network, images = (
-        Network(NETWORKS[name](), input=Input(size=32)).eval(),
-        torch.rand(3, 3, 32, 32),
+        Network(NETWORKS[name](), input=Input(size=SIDES.get(name, 32))).eval(),
+        torch.rand(3, 3, SIDES.get(name, 32), SIDES.get(name, 32)),
     )
     with torch.no_grad():
         before = network(images)
