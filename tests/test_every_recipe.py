@@ -17,7 +17,7 @@ import timm
 import torch
 from torch import nn
 
-from tests.support.shipped_recipes import by_file, file_of
+from tests.support.shipped_recipes import by_file, file_of_each
 from understudy import models, tasks
 from understudy.batch import Batch
 from understudy.cli.commands import COMMANDS
@@ -227,14 +227,14 @@ def distinct() -> dict[str, list[str]]:
         first.setdefault(pair(wanted) + choices(wanted) + repr(wanted.task_weight > 0), name)
     files: dict[str, list[str]] = {}
     for name in first.values():
-        files.setdefault(file_of(name), []).append(name)
+        files.setdefault(file_of_each()[name], []).append(name)
     return files
 
 
 def chosen() -> list[str]:
     """Recipes of every file, every pair of networks and every choice of methods; about as few."""
     missing = {
-        name: {("file", file_of(name)), ("pair", pair(wanted)), ("methods", choices(wanted))}
+        name: {("file", file_of_each()[name]), ("pair", pair(wanted)), ("methods", choices(wanted))}
         for name, wanted in tried().items()
     }
     result = []

@@ -1,17 +1,20 @@
 """The shipped recipes, each with the file that holds it."""
 
+from functools import cache
+
 from understudy.config import tables
 
 
-def file_of(name: str) -> str:
-    """The file of a recipe, such as `cifar100/kd`; a table holds several."""
-    path = tables.shipped()[name]
-    return f"{path.parent.name}/{path.stem}"
-
-
+@cache
 def by_file() -> dict[str, list[str]]:
-    """File → its recipes."""
+    """File, such as `cifar100/kd` → its recipes; a table holds several."""
     files: dict[str, list[str]] = {}
-    for name in tables.shipped():
-        files.setdefault(file_of(name), []).append(name)
+    for name, path in tables.shipped().items():
+        files.setdefault(f"{path.parent.name}/{path.stem}", []).append(name)
     return files
+
+
+@cache
+def file_of_each() -> dict[str, str]:
+    """Recipe → its file."""
+    return {name: file for file, names in by_file().items() for name in names}
