@@ -1,12 +1,32 @@
-"""Atomic writes: a file is either whole or absent."""
+"""Atomic writes and locks: a file is either whole or absent, and a directory has one writer."""
 
 import errno
+import json
+import logging
 import os
 import re
 import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from understudy.errors import RecipeError, RunError
+
+LOGGER = logging.getLogger("understudy")
+
+_LOCK, _OWNER = ".lock", ".lock.json"
+"""Empty file that is locked, and file that says which process locked it."""
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""Errors of a file system that has no locks."""
+
+_ORPHANS_END = 15.0
+"""Seconds in which the workers of a process that was killed notice it and end."""
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -16,8 +36,9 @@ def write(path: Path, content: str | bytes) -> None:
         RunError: The disk is full or the folder cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    # In the same folder: a file can be renamed in one step only within a disk.
-    partial = path.with_name(f".{path.name}.partial")
+    # In the same folder: a file can be renamed in one step only within a disk. Of this process:
+    # two reports on one directory may be written at once.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -71,3 +92,106 @@ def write_error(error: OSError, path: Path, size: int) -> RunError:
             "Free some space and continue with --resume."
         )
     return RunError(f"{path} cannot be written ({error.strerror}); {kept}. Choose another --out.")
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a directory; create it if it does not exist.
+
+    The system lets go of the lock when the process ends, however it ends. It holds between the
+    machines of a shared folder too, if they lock over the network, as NFS does; where the file
+    system has no locks, a warning says so.
+
+    Raises:
+        RunError: Another process writes the directory, or it cannot be written.
+    """
+    lock, made = FileLock(folder / _LOCK), not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _acquire(lock, folder)
+    except (OSError, NotImplementedError) as error:
+        # Of a file system without locks, older versions of filelock say that it is not implemented.
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise write_error(error, folder / _LOCK, 0) from error
+        LOGGER.warning(
+            f"The disk of {folder} has no locks ({error}): take care that no other process writes "
+            "that directory."
+        )
+    try:
+        _sign(folder)
+        _sweep(folder)
+        yield
+    finally:
+        _leave(folder, made=made)
+        lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        # A process that was killed may leave workers behind for some seconds, which hold its lock.
+        lock.acquire(timeout=_ORPHANS_END if _owner_is_dead(folder) else 0)
+    except Timeout as error:
+        raise RunError(
+            f"{folder} is being written by {_owner_in_words(folder)}: wait until it has ended, or "
+            "choose another --out."
+        ) from error
+
+
+def _sign(folder: Path) -> None:
+    owner = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    with suppress(OSError):  # a full disk is met again at the first write, which says so
+        (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed in the middle of a write have left."""
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for partial in place.glob(".*.partial"):
+            _remove(partial)
+
+
+def _leave(folder: Path, *, made: bool) -> None:
+    """Remove the name of this process, and the directory if nothing else was written in it."""
+    with suppress(OSError):
+        (folder / _OWNER).unlink(missing_ok=True)
+        if all(path.name == _LOCK for path in folder.iterdir()):
+            (folder / _LOCK).unlink(missing_ok=True)
+            if made:
+                folder.rmdir()
+
+
+def _owner(folder: Path) -> dict[str, object]:
+    with suppress(OSError, ValueError):
+        owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        if isinstance(owner, dict):
+            return owner
+    return {}
+
+
+def _owner_is_dead(folder: Path) -> bool:
+    owner = _owner(folder)
+    # Elsewhere than under POSIX, this call would end a process that lives.
+    if os.name != "posix" or owner.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(str(owner.get("pid"))), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return False
+
+
+def _owner_in_words(folder: Path) -> str:
+    owner = _owner(folder)
+    if not owner:
+        return "another process"
+    return (
+        f"process {owner.get('pid')} on {owner.get('host')} (since {owner.get('since')}: "
+        f"`{owner.get('command')}`)"
+    )

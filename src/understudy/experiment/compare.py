@@ -11,6 +11,7 @@ view, and read by all others, unless the recipe names a bank of its own.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -74,7 +75,7 @@ def compare(
     Raises:
         RecipeError: The recipe is wrong, or there is no method, no teacher, or no seed.
         RunError: The directory holds another comparison, runs on other images, or with `resume`
-            nothing to continue.
+            nothing to continue; or another process writes it.
         UnderstudyError: An arm cannot be built, which is found before any is trained.
         Diverged: The control did.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
@@ -88,17 +89,20 @@ def compare(
     task = tasks.find(recipe.task, recipe.training)
     _check_complete(recipe, task, seeds)
     root = Path(out) if out else Path("runs") / recipe.name
-    _claim(root, recipe, resume=resume)
+    _check_place(root, resume=resume)
     arms = named(recipe, methods)
-    images = ImagesBySeed(recipe, task)
-    unfinished = {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}
-    if unfinished:
-        arms |= checked(unfinished, root, seed=seeds[0], images=images(seeds[0]))
-    with displayed(progress, callback) as listener:
-        runs = _execute(arms, seeds, root, images, device, listener)
-    result = _comparison(recipe, arms, runs, seeds, root, metric=task.headline)
-    if hardware.is_first_process():
-        files.write(root / FILE, json.dumps(result.to_dict(), indent=1))
+    first = hardware.is_first_process()
+    with files.sole_writer(root) if first else nullcontext():
+        _claim(root, recipe)
+        images = ImagesBySeed(recipe, task)
+        unfinished = {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}
+        if unfinished:
+            arms |= checked(unfinished, root, seed=seeds[0], images=images(seeds[0]))
+        with displayed(progress, callback) as listener:
+            runs = _execute(arms, seeds, root, images, device, listener)
+        result = _comparison(recipe, arms, runs, seeds, root, metric=task.headline)
+        if first:
+            files.write(root / FILE, json.dumps(result.to_dict(), indent=1))
     return result
 
 
@@ -119,10 +123,15 @@ def _check_complete(recipe: Recipe, task: Task, seeds: Sequence[int]) -> None:
         raise RecipeError("A comparison needs at least one seed; three or more give an interval.")
 
 
-def _claim(root: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Refuse to mix two comparisons in one directory, and to continue what never began."""
+def _check_place(root: Path, *, resume: bool) -> None:
+    """Refuse to continue what never began."""
+    files.refuse_address(root, "--out")
     if resume and not any(root.glob("*/seed*/recipe.yaml")):
         raise RunError(f"There is no comparison in {root} to continue; start without --resume.")
+
+
+def _claim(root: Path, recipe: Recipe) -> None:
+    """Refuse to mix two comparisons in one directory."""
     file = root / FILE
     before = json.loads(file.read_text()) if file.is_file() else {"recipe_digest": recipe.digest}
     if before["recipe_digest"] != recipe.digest:

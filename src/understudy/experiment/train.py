@@ -1,6 +1,7 @@
 """Train a network by a recipe: a teacher, a control, or a student that mimics a teacher."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from understudy.experiment.images import Images
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
-from understudy.files import refuse_address
+from understudy.files import refuse_address, sole_writer
+from understudy.training import hardware
 
 
 def distill(
@@ -45,7 +47,8 @@ def distill(
 
     Raises:
         RecipeError: The recipe is wrong, or names no method or no teacher.
-        RunError: The directory holds another run, nothing to resume, or the disk is full.
+        RunError: The directory holds another run, nothing to resume, another process writes it, or
+            the disk is full.
         Diverged: A loss became NaN or infinite, now or when it was last trained; the last good
             state is kept.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
@@ -106,7 +109,8 @@ def train(
 
     Raises:
         RecipeError: The recipe is wrong.
-        RunError: The directory holds another run, nothing to resume, or the disk is full.
+        RunError: The directory holds another run, nothing to resume, another process writes it, or
+            the disk is full.
         Diverged: A loss became NaN or infinite, now or when it was last trained; the last good
             state is kept.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
@@ -119,8 +123,9 @@ def train(
     """
     loaded = Recipe.load(recipe, overrides)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
-    _claim(run, loaded, resume=resume)
-    with displayed(progress, callback) as listener:
+    _check_place(run, resume=resume)
+    with _writing(run), displayed(progress, callback) as listener:
+        _claim(run, loaded, resume=resume)
         if resume and run.finished:
             if listener:
                 listener.end(loaded.name, tasks.find(loaded.task).headline, run.evaluation)
@@ -142,12 +147,23 @@ def train(
     return run
 
 
-def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:
-    """Refuse to mix two runs in one directory, and to continue what never began."""
+def _check_place(run: Run, *, resume: bool) -> None:
+    """Refuse to continue what never began."""
     refuse_address(run.path, "--out")
+    if resume and not run.begun:
+        raise RunError(f"There is no run in {run.path} to continue; start without --resume.")
+
+
+def _writing(run: Run) -> AbstractContextManager[None]:
+    """Keep other processes from writing a run that is not finished, for the first process."""
+    if run.finished or not hardware.is_first_process():
+        return nullcontext()
+    return sole_writer(run.path)
+
+
+def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:
+    """Refuse to mix two runs in one directory."""
     if not run.begun:
-        if resume:
-            raise RunError(f"There is no run in {run.path} to continue; start without --resume.")
         return
     if not resume:
         raise RunError(
