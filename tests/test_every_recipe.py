@@ -25,6 +25,7 @@ from understudy.cli.flags import parse
 from understudy.cli.listing import show
 from understudy.config import recipe, tables
 from understudy.config.recipe import Recipe
+from understudy.config.yaml_text import from_yaml
 from understudy.data.sources import drawn_shapes
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
@@ -268,7 +269,7 @@ def test_what_is_shown_is_the_recipe(file: str) -> None:
     for name in FILES[file]:
         page = show(name).code
         assert max(map(len, page.splitlines())) <= 100, name
-        shown = tables.from_yaml(page)
+        shown = from_yaml(page)
         given = {"name": name} | {k: v for k, v in shown.items() if k != "about"}
         assert Recipe.from_dict(given) == Recipe.load(name)
 

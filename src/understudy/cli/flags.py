@@ -7,9 +7,9 @@ from typing import Any, Literal, NoReturn, final, get_args, get_origin
 
 import yaml
 
-from understudy.config import tables
 from understudy.config.recipe import Recipe
-from understudy.config.schema import convert, documentation, leaves
+from understudy.config.schema import bare, convert, documentation, leaves, limits
+from understudy.config.yaml_text import from_yaml
 from understudy.errors import RecipeError, suggestion
 
 Command = Callable[[Namespace, dict[str, Any]], None]
@@ -133,7 +133,8 @@ def _add_recipe_keys(parser: ArgumentParser) -> None:
             groups[section].description = "--methods.LABEL.KEY VALUE: see `understudy show METHOD`."
             continue
         value = list(default) if isinstance(default, tuple) else default
-        suffix = "" if value in (None, "", [], {}) else f" (default: {value})"
+        notes = [limits(hint), "" if value in (None, "", [], {}) else f"default: {value}"]
+        suffix = f" ({'; '.join(filter(None, notes))})" if any(notes) else ""
         groups[section].add_argument(
             f"--{path}",
             type=_recipe_value(path, hint),
@@ -145,7 +146,7 @@ def _add_recipe_keys(parser: ArgumentParser) -> None:
 
 def _recipe_value(path: str, hint: Any) -> Callable[[str], Any]:
     """Return a type for `add_argument` that reads a recipe key: text as it is, the rest as YAML."""
-    is_text = hint is str or get_origin(hint) is Literal
+    is_text = bare(hint) is str or get_origin(hint) is Literal
 
     def read(text: str) -> Any:
         return convert(hint, text if is_text else _from_yaml(text), path)
@@ -156,7 +157,7 @@ def _recipe_value(path: str, hint: Any) -> Callable[[str], Any]:
 def _from_yaml(text: str) -> Any:
     """Return the value of a text in YAML; the text itself if it is none, which no type takes."""
     try:
-        value = tables.from_yaml(text)
+        value = from_yaml(text)
     except yaml.YAMLError:
         return text
     # YAML takes `{width:3}`, without a space, for a key `width:3` without a value.

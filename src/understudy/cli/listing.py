@@ -18,7 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from understudy.config import tables
+from understudy.config.limits import NonNegative
 from understudy.config.recipe import Network, Recipe
+from understudy.config.schema import hints_of, limits
 from understudy.config.tables import About
 from understudy.errors import NameNotFound
 
@@ -60,9 +62,14 @@ def show(name: str) -> RenderableType:
 def _method_page(method: Any) -> Group:
     from understudy.methods import hyper_parameters
 
+    hints = hints_of(method.__init__)
     help_of = {p.arg_name: p.description or "" for p in parse_from_object(method).params}
-    keys = [("weight", f"{method.published_weight:g}", "published weight of this loss")]
-    keys += [(key, str(x), help_of.get(key, "")) for key, x in hyper_parameters(method).items()]
+    weight = f"published weight of this loss ({limits(NonNegative)})"
+    keys = [("weight", f"{method.published_weight:g}", weight)]
+    for key, default in hyper_parameters(method).items():
+        limit = limits(hints.get(key))
+        text = help_of.get(key, "")
+        keys.append((key, str(default), f"{text.rstrip('.')} ({limit})" if limit else text))
     about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
     keys += [
         (task, ", ".join(f"{key}: {value}" for key, value in other.items()), "for this task")

@@ -10,11 +10,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
-from understudy.config.schema import build, leaves
+from understudy.config import rules
+from understudy.config.limits import (
+    Count,
+    NonNegative,
+    PathText,
+    Pixels,
+    Positive,
+    Range,
+    RunName,
+    Seed,
+    ShareBelowAll,
+)
+from understudy.config.schema import build, check_plain, leaves, plain
 from understudy.config.tables import name_of, put, read
 
 TaskName = Literal["classification", "multilabel", "detection", "none"]
@@ -31,37 +43,32 @@ several runs.
 """
 
 
-def _count(default: Any) -> Any:
-    """A number that must be at least 1."""
-    return field(default=default, metadata={"least": 1})
-
-
 @dataclass(frozen=True)
 class Data:
     """Source of the images, and how they are augmented."""
 
     source: str = "fashion"
     """Name of a data source: see `understudy list data`."""
-    root: str = ""
+    root: PathText = ""
     """Folder or file of the source; sources shipped with Understudy need none."""
-    size: int | None = _count(None)
+    size: Pixels | None = None
     """Side of the square training view in pixels; default: the source's own size, or 224."""
     augment: Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"] = (
         "crop_flip"
     )
     """`crop_flip`: pad 4, crop, mirror (small images); `resized_crop`: as on ImageNet;
     `squash_flip`: the whole image as a square; `scale_jitter`: enlarged or reduced, with boxes."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the views and of the images left out; default: the recipe's. Runs that share a bank
     need the same."""
-    validation: float = 0.0
+    validation: ShareBelowAll = 0.0
     """Share of the training images held out for validation; 0: use the source's test split."""
-    images: int | None = _count(None)
+    images: Count | None = None
     """Number of training images to use, the same number of every class; default: all."""
-    labels: int | None = _count(None)
+    labels: Count | None = None
     """Number of training images whose labels are used; the others count as unlabelled. Default:
     all."""
-    labelled_share: float | None = None
+    labelled_share: Annotated[float, Range(above=0, most=1)] | None = None
     """Share of every batch that is drawn from labelled images, where other images have no label."""
     unreadable: Literal["skip", "fail"] = "skip"
     """For a file that is not an image: skip and count it, or stop."""
@@ -71,17 +78,17 @@ class Data:
     """Objects marked difficult: `ignore` counts them neither as hit nor as error; `published`, as
     in LSHFM, counts them as present in multi-label training and removes them in detection, where
     detecting them is then an error."""
-    workers: int = 0
+    workers: Annotated[int, Range(least=0, most=1024)] = 0
     """Processes that decode image files."""
-    jitter: float = 0.0
+    jitter: Annotated[float, Range(least=0, most=10)] = 0.0
     """Strength of a random change of brightness, contrast and saturation, as in torchvision."""
-    mixup: float = 0.0
+    mixup: Annotated[float, Range(least=0, most=1000)] = 0.0
     """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0: no mixup."""
-    cutmix: float = 0.0
+    cutmix: Annotated[float, Range(least=0, most=1000)] = 0.0
     """Paste a box of the other image instead; with both, a step draws one of them. 0: no cutmix."""
-    decoded: str = ""
+    decoded: PathText = ""
     """Folder that stores every image decoded, so that it is decoded only once; default: none."""
-    decoded_side: int | None = _count(None)
+    decoded_side: Pixels | None = None
     """Shorter side in pixels to which decoded images are reduced; default: unchanged."""
 
 
@@ -91,9 +98,9 @@ class Network:
 
     shorthand: ClassVar[str] = "name"
 
-    name: str = ""
+    name: PathText = ""
     """`resnet8x4`, `timm:NAME`, `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
-    weights: str = ""
+    weights: PathText = ""
     """`pretrained`, a run directory, or a file of weights that holds no code; `own` if the function
     of a Python file loads them itself."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -103,11 +110,11 @@ class Network:
     classifier: str = ""
     """Path of the layer or module that computes the logits of the penultimate feature; default:
     found automatically; `none`: the network has none, and its output is the feature."""
-    size: int | None = None
+    size: Pixels | None = None
     """Side in pixels of the images this network takes; default: what it was trained with."""
     mean: tuple[float, ...] | None = None
     """Channel means this network subtracts, for values in [0, 1]."""
-    std: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     """Channel standard deviations this network divides by."""
     pool: Literal["", "gap", "gmp", "gwp"] = ""
     """Pooling of the last map: mean, maximum, or the mean of both; default: the network's own."""
@@ -117,17 +124,17 @@ class Network:
 class Bank:
     """Stored outputs of the teacher; without a path the teacher runs in every step."""
 
-    path: str = ""
+    path: PathText = ""
     """Directory of the bank; created if missing, and filled as training meets new views."""
     features: tuple[str, ...] = ("penultimate", "logits")
     """Features that are stored; a method that reads others runs the teacher."""
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     """Number format; with `fp32` the student is the same to the bit as without a bank."""
-    top_logits: int | None = _count(None)
+    top_logits: Count | None = None
     """Store only this many of the largest logits, and one value for all others; default: all."""
     codes: bool = False
     """Also store what methods compute from the teacher alone, such as the hash bits of lshfm."""
-    views: int = _count(1)
+    views: Count = 1
     """Views stored per image, where augmentation has more than a few."""
 
 
@@ -135,44 +142,44 @@ class Bank:
 class Training:
     """Optimizer, schedule, precision and evaluation."""
 
-    epochs: int = _count(240)
+    epochs: Count = 240
     """Passes over the training images."""
-    batch: int = _count(64)
+    batch: Count = 64
     """Images per optimizer step, over all processes."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller than the others."""
-    accumulate: int = _count(1)
+    accumulate: Count = 1
     """Forward passes per optimizer step; more need less memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer of the student and of the methods' parameters."""
-    lr: float = 0.05
+    lr: NonNegative = 0.05
     """Learning rate at its peak."""
-    momentum: float = 0.9
+    momentum: ShareBelowAll = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
     """Use Nesterov momentum."""
-    weight_decay: float = 5e-4
+    weight_decay: NonNegative = 5e-4
     """Weight decay, on every trained parameter as in the papers."""
     schedule: Literal["constant", "step", "cosine", "linear"] = "step"
     """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` decay to 0."""
-    milestones: tuple[int, ...] = (150, 180, 210)
+    milestones: tuple[Count, ...] = (150, 180, 210)
     """Epochs after which the step schedule multiplies by `gamma`."""
-    gamma: float = 0.1
+    gamma: Annotated[float, Range(above=0, most=1)] = 0.1
     """Factor of the step schedule."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: NonNegative = 0.0
     """Linear rise of the learning rate from 0 at the start."""
-    clip: float | None = None
+    clip: Positive | None = None
     """Largest norm of the gradient; default: no limit, or 10 for the hash losses of detectors."""
     multilabel_loss: Literal["bce", "asymmetric"] = "bce"
     """Loss on labels of `task: multilabel`; `asymmetric` gives absent ones less weight (Ridnik
     2021)."""
-    asymmetry: tuple[float, ...] = (0.0, 4.0, 0.05)
+    asymmetry: tuple[NonNegative, NonNegative, ShareBelowAll] = (0.0, 4.0, 0.05)
     """Asymmetric loss: focusing of present classes, focusing of absent classes, clip."""
-    label_smoothing: float = 0.0
+    label_smoothing: ShareBelowAll = 0.0
     """Share of every label that is distributed over all classes."""
     only: tuple[str, ...] = ()
     """Train only these parameters of the student, such as `*.embedding.*`; default: all."""
-    ema: float | None = None
+    ema: ShareBelowAll | None = None
     """Decay of an exponential moving average of the student, which is then evaluated and saved;
     default: none."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
@@ -185,9 +192,9 @@ class Training:
     """On a GPU, capture whole steps on images in memory as CUDA graphs, sixteen in a launch."""
     channels_last: bool | None = None
     """Use the channels-last layout for images and convolutions; default: where it is faster."""
-    evaluate_every: int = _count(1)
+    evaluate_every: Count = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: NonNegative = 10.0
     """Minutes between saves within an epoch; the end of an epoch is always saved."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Trackers that receive the numbers of every epoch, besides the run directory."""
@@ -197,7 +204,7 @@ class Training:
 class Recipe:
     """One experiment: student, teacher, methods, data, training."""
 
-    name: str = "recipe"
+    name: RunName = "recipe"
     """Name of the experiment; the default run directory is `runs/<name>`."""
     task: TaskName = "classification"
     """`multilabel`: several classes per image; `none`: no labels, the teacher alone."""
@@ -211,11 +218,11 @@ class Recipe:
     """Label → hyper-parameters and `weight`; a label that is no method's name needs `method`."""
     bank: Bank = Bank()
     """Stored outputs of the teacher."""
-    task_weight: float = 1.0
+    task_weight: NonNegative = 1.0
     """Weight of the loss on labels."""
     training: Training = Training()
     """Optimizer, schedule, precision and evaluation."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initial weights, image order and augmentation."""
     trust: bool = False
     """Execute the Python files that a run directory names for its networks; only for runs whose
@@ -241,7 +248,7 @@ class Recipe:
 
         Raises:
             NameNotFound: `recipe` is neither a file nor the name of a shipped recipe.
-            RecipeError: Not YAML, an unknown key, or a value of the wrong type.
+            RecipeError: Not YAML, an unknown key, or a value of the wrong type or out of its range.
 
         >>> Recipe.load("fashion/demo", {"training.epochs": 1}).training.epochs
         1
@@ -250,7 +257,9 @@ class Recipe:
         """
         if isinstance(recipe, str | Path):
             recipe = {"name": name_of(recipe)} | read(recipe)
-        loaded = recipe if isinstance(recipe, Recipe) else cls.from_dict(recipe)
+        # One made in Python is checked as those of files are.
+        content = recipe.to_dict() if isinstance(recipe, Recipe) else recipe
+        loaded = cls.from_dict(content)
         if not overrides:
             return loaded
         content = loaded.to_dict()
@@ -263,12 +272,16 @@ class Recipe:
         """Return the recipe of nested dictionaries; a missing key has its default.
 
         Raises:
-            RecipeError: An unknown key, or a value of the wrong type; names the dotted path.
+            RecipeError: An unknown key, a value of the wrong type or out of its range, or values
+                that exclude each other; names the dotted path.
 
         >>> Recipe.from_dict({"student": "resnet8", "training": {"epochs": 2}}).student.name
         'resnet8'
         """
-        return build(cls, dict(content))
+        check_plain(content)
+        recipe = build(cls, plain(content))
+        rules.check(recipe)
+        return recipe
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as dictionaries, lists, numbers and strings: `from_dict` reads it.
@@ -276,7 +289,7 @@ class Recipe:
         >>> Recipe().to_dict()["training"]["milestones"]
         [150, 180, 210]
         """
-        content: dict[str, Any] = _plain(asdict(self))
+        content: dict[str, Any] = plain(asdict(self))
         return content
 
     def to_yaml(self) -> str:
@@ -329,13 +342,6 @@ def _flatten(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that YAML and JSON agree."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def without_methods(recipe: Recipe) -> Recipe:

@@ -13,7 +13,6 @@ experiment; your own files may have them too:
 Imports no torch.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from typing import Any
 import yaml
 
 from understudy.config.schema import build
+from understudy.config.yaml_text import from_yaml
 from understudy.errors import NameNotFound, RecipeError, suggestion
 
 ROOT = Path(__file__).parents[1] / "recipes"
@@ -51,20 +51,6 @@ class About:
     """Recipe of the previous stage, whose student this one starts from."""
     note: str = ""
     """Anything else needed to interpret the figures."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but `5e-4` is a number, as in YAML 1.2."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"]
-)
-
-
-def from_yaml(text: str) -> Any:
-    """Return the value of a YAML text: the content of a recipe, or the value of one flag."""
-    return yaml.load(text, _Loader)
 
 
 def shipped() -> dict[str, Path]:
@@ -207,7 +193,7 @@ def _content(path: Path) -> dict[str, Any]:
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         content = from_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds no keys; a recipe starts with lines such as 'student:'.")

@@ -1,13 +1,14 @@
 """Weights of losses, which may rise over the first epochs; plain numbers of any library."""
 
-import math
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, final
 
 import numpy as np
 from torch import Tensor
 
+from understudy.config.limits import NonNegative, Range, short
+from understudy.config.schema import build, convert
 from understudy.errors import RecipeError, suggestion
 
 
@@ -23,9 +24,9 @@ class Weight:
             first epoch has `value / warmup_epochs`, and epoch `warmup_epochs` the whole value.
     """
 
-    value: float
-    warmup_epochs: float = 0.0
-    warmup_counts_from: int = 0
+    value: NonNegative
+    warmup_epochs: NonNegative = 0.0
+    warmup_counts_from: Annotated[int, Range(least=0, most=1)] = 0
 
     def at(self, epoch: int) -> float:
         """Return the weight in an epoch counted from 0."""
@@ -45,18 +46,13 @@ def as_weight(path: str, value: Any) -> Weight:
         RecipeError: It is no finite number of at least 0, or has unknown fields.
     """
     if isinstance(value, Weight):
-        return value
+        value = asdict(value)
     value = plain_numbers(value)
-    fields = dict(value) if isinstance(value, Mapping) else {"value": value}
-    # Not `isinstance`: True and False are instances of int.
-    numbers = all(type(x) in (int, float) and 0 <= x < math.inf for x in fields.values())
-    known = {"value", "warmup_epochs", "warmup_counts_from"}
-    if not numbers or "value" not in fields or fields.keys() - known:
-        raise RecipeError(
-            f"'{path}' is {value!r}; it must be a number of at least 0 or "
-            "{value: …, warmup_epochs: …, warmup_counts_from: 0 or 1}."
-        )
-    return Weight(**fields)
+    if not isinstance(value, Mapping):
+        return Weight(convert(NonNegative, value, path))
+    if "value" not in value:
+        raise RecipeError(f"'{path}' is {short(value)}; it must have a 'value'.")
+    return build(Weight, dict(value), path)
 
 
 def plain_numbers(value: Any) -> Any:

@@ -3,14 +3,14 @@
 import fnmatch
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from understudy import methods, tasks
 from understudy.config.recipe import Recipe, TaskName
-from understudy.config.schema import convert
+from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.user_networks import check_apart, check_finite, check_roles, wrap
 from understudy.distillation.weights import Weight, as_weight, plain_numbers
@@ -217,7 +217,7 @@ def _method_class(
     weight = as_weight(
         f"methods.{label}.weight", hyper_parameters.pop("weight", kind.published_weight)
     )
-    known, hints = methods.hyper_parameters(kind), get_type_hints(kind.__init__)
+    known, hints = methods.hyper_parameters(kind), hints_of(kind.__init__)
     for key, value in hyper_parameters.items():
         if key not in known:
             keys = ["weight", *known]

@@ -3,14 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, ClassVar, Literal, final, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError, UnderstudyError, suggestion
+from understudy.config.schema import convert, hints_of
+from understudy.errors import UnderstudyError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 
 
@@ -20,8 +21,8 @@ class Method(nn.Module, ABC):
     A subclass is final. Its `__init__(student, teacher, *, hyper-parameters)` receives the
     `Shapes` of both networks, builds what is trained along with the student (projectors), and
     raises `ShapeError` if it does not apply to these networks. A method never owns a network, a
-    weight, a loss on labels or an epoch counter. If a hyper-parameter is declared as a `Literal`,
-    any other value raises `RecipeError` at construction.
+    weight, a loss on labels or an epoch counter. Types and limits of hyper-parameters (see
+    `config/limits.py`) are checked at construction: other values raise `RecipeError`.
     """
 
     published_weight: ClassVar[float] = 1.0
@@ -51,7 +52,9 @@ class Method(nn.Module, ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.__init__ = _with_checked_choices(cls.__init__)  # type: ignore[method-assign]
+        cls.__init__ = _with_checked_values(cls.__init__)  # type: ignore[method-assign]
+        if extend := cls.__dict__.get("extend"):
+            setattr(cls, "extend", classmethod(_with_checked_values(extend.__func__)))  # noqa: B010
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,21 +134,16 @@ class Method(nn.Module, ABC):
             return self.loss(_FullPrecision(student), _FullPrecision(target), batch)
 
 
-def _with_checked_choices(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap an `__init__` to refuse values that the `Literal` of a hyper-parameter does not list."""
+def _with_checked_values(function: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a function to refuse hyper-parameters out of their declared types and limits."""
 
-    @wraps(init)
-    def checked(self: Method, *args: Any, **hyper_parameters: Any) -> None:
-        hints = get_type_hints(init)
-        for name, value in hyper_parameters.items():
-            options = get_args(hints[name]) if get_origin(hints.get(name)) is Literal else (value,)
-            if value not in options:
-                near = suggestion(str(value), options)
-                raise RecipeError(
-                    f"{name!r} of {type(self).__name__} is {value!r}{near}; "
-                    f"it can be: {', '.join(options)}."
-                )
-        init(self, *args, **hyper_parameters)
+    @wraps(function)
+    def checked(self: "Method | type[Method]", *args: Any, **hyper_parameters: Any) -> None:
+        name = (self if isinstance(self, type) else type(self)).__name__
+        hints = hints_of(function)
+        for key, value in hyper_parameters.items():
+            hyper_parameters[key] = convert(hints.get(key, Any), value, f"{name}.{key}")
+        function(self, *args, **hyper_parameters)
 
     return checked
 

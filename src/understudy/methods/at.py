@@ -12,14 +12,14 @@ Differences from that code: a map that is zero everywhere has gradient zero; a p
 even takes the absolute value first, as in the paper.
 """
 
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError
+from understudy.config.limits import Range
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import MapMethod, attention, match_maps, paired_maps, to_smaller_size
@@ -28,7 +28,7 @@ from understudy.methods._maps import MapMethod, attention, match_maps, paired_ma
 def at(
     student: Float[Tensor, "batch c_s h_s w_s"],
     teacher: Float[Tensor, "batch c_t h_t w_t"],
-    power: float = 2.0,
+    power: Annotated[float, Range(least=1)] = 2.0,
 ) -> Float[Tensor, " batch"]:
     """Compute the mean squared difference of the attention maps of one stage."""
     s, t = to_smaller_size(student, teacher)
@@ -57,11 +57,9 @@ class AT(MapMethod):
         teacher: Shapes,
         *,
         stages: tuple[str, ...] = (),
-        power: float = 2.0,
+        power: Annotated[float, Range(least=1)] = 2.0,
     ) -> None:
         super().__init__()
-        if not power >= 1:
-            raise RecipeError(f"'power' of at is {power}; it must be at least 1.")
         self.pairs, self.power = match_maps(student, teacher, stages), power
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError
+from understudy.config.limits import Count
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
@@ -55,10 +55,8 @@ class CC(Method):
 
     published_weight: ClassVar[float] = 0.02
 
-    def __init__(self, student: Shapes, teacher: Shapes, *, dim: int = 128) -> None:
+    def __init__(self, student: Shapes, teacher: Shapes, *, dim: Count = 128) -> None:
         super().__init__()
-        if dim < 1:
-            raise RecipeError(f"'dim' of cc is {dim}; it must be at least 1.")
         self.ours = nn.Linear(student.vector("penultimate"), dim)
         self.theirs = nn.Linear(teacher.vector("penultimate"), dim)
 

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.batch import UNLABELLED, Batch
-from understudy.errors import RecipeError, ShapeError
+from understudy.config.limits import Count, Positive, Share
+from understudy.errors import ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean, is_distributed, linear_no_grad, unit
 from understudy.methods._method import Method
@@ -64,7 +65,7 @@ def crd(
     memory: Float[Tensor, "images dim"],
     contrast: Contrast,
     z: Float[Tensor, ""],
-    temperature: float = 0.07,
+    temperature: Positive = 0.07,
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, ""]]:
     """Compute h of each anchor v against the other network's memory, and return the Z used.
 
@@ -125,17 +126,12 @@ class CRD(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        dim: int = 128,
-        negatives: int = 16384,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
+        dim: Count = 128,
+        negatives: Count = 16384,
+        temperature: Positive = 0.07,
+        momentum: Share = 0.5,
     ) -> None:
         super().__init__()
-        if dim < 1 or negatives < 1 or not temperature > 0 or not 0 <= momentum <= 1:
-            raise RecipeError(
-                f"crd has dim {dim}, negatives {negatives}, temperature {temperature} and momentum "
-                f"{momentum}; they must be at least 1, at least 1, above 0, and from 0 to 1."
-            )
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
         self.ours = nn.Linear(student.vector("penultimate"), dim)
         self.theirs = nn.Linear(teacher.vector("penultimate"), dim)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError
+from understudy.config.limits import NonNegative, Positive
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
@@ -32,8 +32,8 @@ def dist(
     teacher: Float[Tensor, "batch classes"],
     beta: float = 1.0,
     gamma: float = 1.0,
-    tau: float = 4.0,
-    eps: float = 1e-8,
+    tau: Positive = 4.0,
+    eps: Positive = 1e-8,
     spreadless: Spreadless = "still",
 ) -> Float[Tensor, " batch"]:
     """Compute τ² (β (1 − ρ of the row) + γ (1 − mean ρ of all columns)) of each row."""
@@ -46,7 +46,7 @@ def dist(
 def correlation(
     x: Float[Tensor, "rows values"],
     y: Float[Tensor, "rows values"],
-    eps: float = 1e-8,
+    eps: Positive = 1e-8,
     spreadless: Spreadless = "still",
 ) -> Float[Tensor, " rows"]:
     """Compute Pearson's correlation of each row of x with that of y."""
@@ -87,16 +87,13 @@ class DIST(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        beta: float = 1.0,
-        gamma: float = 1.0,
-        tau: float = 4.0,
-        eps: float = 1e-8,
+        beta: NonNegative = 1.0,
+        gamma: NonNegative = 1.0,
+        tau: Positive = 4.0,
+        eps: Positive = 1e-8,
         spreadless: Spreadless = "still",
     ) -> None:
         super().__init__()
-        for name, value in (("tau", tau), ("eps", eps)):
-            if not value > 0:
-                raise RecipeError(f"{name!r} of dist is {value}; it must be above 0.")
         same_classes("dist", student, teacher)
         self.beta, self.gamma, self.tau, self.eps = beta, gamma, tau, eps
         self.spreadless: Spreadless = spreadless

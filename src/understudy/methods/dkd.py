@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError, ShapeError
+from understudy.config.limits import NonNegative, Positive
+from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._logits import labels_or_predictions, standardised
@@ -33,9 +34,9 @@ def dkd(
     student: Float[Tensor, "batch classes"],
     teacher: Float[Tensor, "batch classes"],
     labels: Int[Tensor, " batch"],
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: float = 4.0,
+    alpha: NonNegative = 1.0,
+    beta: NonNegative = 8.0,
+    temperature: Positive = 4.0,
 ) -> Float[Tensor, " batch"]:
     """Compute T² (α KL(b) + β KL(q)) of each row."""
     own = F.one_hot(labels, student.shape[1]).bool()
@@ -83,14 +84,12 @@ class DKD(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        alpha: float = 1.0,
-        beta: float = 8.0,
-        temperature: float = 4.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 8.0,
+        temperature: Positive = 4.0,
         standardise: bool = False,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise RecipeError(f"'temperature' of dkd is {temperature}; it must be above 0.")
         if same_classes("dkd", student, teacher) < 2:
             raise ShapeError(
                 f"dkd compares one class with the others, but {student.owner} has a single class; "

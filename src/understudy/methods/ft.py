@@ -18,7 +18,7 @@ frozen paraphraser is stored in buffers, which no optimizer updates.
 """
 
 from itertools import pairwise
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.batch import Batch
-from understudy.errors import Diverged, RecipeError, ShapeError
+from understudy.config.limits import Count, Positive, Range
+from understudy.errors import Diverged, ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean, seeded
 from understudy.methods._maps import attention, match_maps, paired_maps, to_smaller_size
@@ -37,8 +38,8 @@ from understudy.methods._projectors import BatchNorm, as_map, map_shape
 def ft(
     student: Float[Tensor, "batch factors h_s w_s"],
     teacher: Float[Tensor, "batch factors h_t w_t"],
-    p1: float = 2.0,
-    p2: float = 1.0,
+    p1: Annotated[float, Range(least=1)] = 2.0,
+    p2: Annotated[float, Range(least=1)] = 1.0,
 ) -> Float[Tensor, " batch"]:
     """Average |q(student) − q(teacher)| to the power p₂ over the positions of each row."""
     s, t = to_smaller_size(student, teacher)
@@ -74,11 +75,11 @@ class FT(Method):
         teacher: Shapes,
         *,
         stages: tuple[str, ...] = (),
-        rate: float = 0.5,
-        p1: float = 2.0,
-        p2: float = 1.0,
-        paraphraser_epochs: int = 30,
-        paraphraser_lr: float = 0.01,
+        rate: Positive = 0.5,
+        p1: Annotated[float, Range(least=1)] = 2.0,
+        p2: Annotated[float, Range(least=1)] = 1.0,
+        paraphraser_epochs: Count = 30,
+        paraphraser_lr: Positive = 0.01,
     ) -> None:
         super().__init__()
         _check(stages, rate=rate, p1=p1, p2=p2, epochs=paraphraser_epochs)
@@ -168,8 +169,3 @@ def _check(stages: tuple[str, ...], *, rate: float, p1: float, p2: float, epochs
             f"ft compares one map of each network, but `stages` names {', '.join(stages)}; name "
             "one, usually the last stage."
         )
-    if not rate > 0:
-        raise RecipeError(f"'rate' of ft is {rate}; it must be above 0.")
-    for name, value in (("p1", p1), ("p2", p2), ("paraphraser_epochs", epochs)):
-        if not value >= 1:
-            raise RecipeError(f"{name!r} of ft is {value}; it must be at least 1.")

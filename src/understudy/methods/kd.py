@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
+from understudy.config.limits import Positive
 from understudy.errors import RecipeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, binary_kl_divergence, kl_divergence
@@ -36,7 +37,7 @@ from understudy.methods._shapes import same_classes
 def kd(
     student: Float[Tensor, "batch classes"],
     teacher: Float[Tensor, "batch classes"],
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
 ) -> Float[Tensor, " batch"]:
     """Compute T² · KL(softmax(teacher / T) ‖ softmax(student / T)) of each row."""
     return temperature**2 * kl_divergence(student, teacher, temperature)
@@ -45,7 +46,7 @@ def kd(
 def binary_kd(
     student: Float[Tensor, "batch classes"],
     teacher: Float[Tensor, "batch classes"],
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
 ) -> Float[Tensor, " batch"]:
     """Compute T² · KL(σ(teacher / T) ‖ σ(student / T)), averaged over the classes of each row."""
     return temperature**2 * binary_kl_divergence(student, teacher, temperature).mean(1)
@@ -77,13 +78,11 @@ class KD(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        temperature: float = 4.0,
+        temperature: Positive = 4.0,
         projector: bool = False,
         standardise: bool = False,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise RecipeError(f"'temperature' of kd is {temperature}; it must be above 0.")
         classes = same_classes("kd", student, teacher)
         if standardise and not student.softmaxes:
             raise RecipeError(

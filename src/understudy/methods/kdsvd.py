@@ -26,7 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError, ShapeError
+from understudy.config.limits import Count
+from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
 from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
@@ -39,7 +40,7 @@ CLOSE = 1e-4
 
 def kdsvd(
     stages: list[tuple[Float[Tensor, "batch c_s h w"], Float[Tensor, "batch c_t h w"]]],
-    vectors: int = 1,
+    vectors: Count = 1,
 ) -> Float[Tensor, " batch"]:
     """Sum the squared differences of the relations of each stage to the one before."""
     aligned = [_aligned(s, t, vectors) for s, t in stages]
@@ -108,11 +109,9 @@ class KDSVD(MapMethod):
         teacher: Shapes,
         *,
         stages: tuple[str, ...] = (),
-        vectors: int = 1,
+        vectors: Count = 1,
     ) -> None:
         super().__init__()
-        if vectors < 1:
-            raise RecipeError(f"'vectors' of kdsvd is {vectors}; it must be at least 1.")
         self.pairs, self.vectors = match_maps(student, teacher, stages), vectors
         if len(self.pairs) < 2:
             raise ShapeError(

@@ -42,6 +42,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.batch import Batch
+from understudy.config.limits import Count, NonNegative, PathText, Positive
 from understudy.errors import ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
@@ -157,10 +158,10 @@ class LetKD(Method):
         teacher: Shapes,
         *,
         places: LayerPlaces = "both",
-        words: int = 4096,
-        subclasses: int = 8,
-        alpha: float = 1.0,
-        alpha_intermediate: float = 1.0,
+        words: Count = 4096,
+        subclasses: Count = 8,
+        alpha: NonNegative = 1.0,
+        alpha_intermediate: NonNegative = 1.0,
         penultimate: str = "penultimate/map",
         intermediate: str = "last_stage/first",
         **others: Any,
@@ -190,17 +191,17 @@ class LetKD(Method):
         teacher: Shapes,
         *,
         places: LayerPlaces = "both",
-        words: int = 4096,
-        subclasses: int = 8,
-        dims: int = 60,
-        temperature: float = 1.0,
-        alpha: float = 1.0,
-        alpha_intermediate: float = 1.0,
+        words: Count = 4096,
+        subclasses: Count = 8,
+        dims: Count = 60,
+        temperature: Positive = 1.0,
+        alpha: NonNegative = 1.0,
+        alpha_intermediate: NonNegative = 1.0,
         supervised: bool = True,
         penultimate: str = "penultimate/map",
         intermediate: str = "last_stage/first",
-        iterations: int = 20,
-        keep: str = "",
+        iterations: Count = 20,
+        keep: PathText = "",
     ) -> None:
         super().__init__()
         features = {"penultimate": penultimate, "intermediate": intermediate}

@@ -45,7 +45,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.batch import UNLABELLED, Batch
-from understudy.errors import RecipeError, ShapeError
+from understudy.config.limits import Count, Positive, Seed
+from understudy.errors import ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean, linear_no_grad
 from understudy.methods._hashing import bce, bits, pack, unpack
@@ -238,25 +239,20 @@ class LSHFM(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        hashes: int | None = None,
-        hashes_per_dim: int = 32,
-        hash_std: float | None = None,
+        hashes: Count | None = None,
+        hashes_per_dim: Count = 32,
+        hash_std: Positive | None = None,
         offset: Offset = "median",
         terms: Terms = "lshl2",
         discrepancy: Discrepancy = "bce",
         normalise: bool = False,
         selective: bool = True,
-        hash_seed: int | None = None,
+        hash_seed: Seed | None = None,
         embed: Literal["auto", "always"] = "auto",
         products: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         super().__init__()
         self.unbounded_loss = terms == "lsh" and discrepancy == "bce"
-        for name, value in {"hashes": hashes, "hashes_per_dim": hashes_per_dim}.items():
-            if "lsh" in terms and value is not None and value < 1:
-                raise RecipeError(f"{name!r} of lshfm is {value}; it must be at least 1.")
-        if hash_std is not None and not hash_std > 0:
-            raise RecipeError(f"'hash_std' of lshfm is {hash_std}; it must be above 0.")
         dim = _dimension(student, teacher)
         if selective:
             _check_same_classes(student, teacher)

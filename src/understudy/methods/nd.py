@@ -37,6 +37,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from understudy.batch import UNLABELLED, Batch
+from understudy.config.limits import NonNegative
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean, cosine, global_sum, norm
@@ -140,9 +141,9 @@ class ND(Method):
         *,
         means: Literal["clean", "augmented"] = "clean",
         terms: Terms = "nd",
-        step: float = 1.0,
-        embedding_std: float | None = None,
-        embedding_bias_std: float = 0.0,
+        step: NonNegative = 1.0,
+        embedding_std: NonNegative | None = None,
+        embedding_bias_std: NonNegative = 0.0,
     ) -> None:
         super().__init__()
         dim_s, dim_t = student.vector("penultimate"), teacher.vector("penultimate")

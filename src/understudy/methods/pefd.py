@@ -25,19 +25,21 @@ checkpoint.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, TypeVar, final, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError, ShapeError, suggestion
+from understudy.config.limits import Count, Range
+from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, cosine, linear
 from understudy.methods._method import Method
 
 Activation = Literal["relu", "none"]
+Layers = Annotated[int, Range(least=1, most=100)]
 Initial = Literal["default", "orthogonal", "xavier", "kaiming"]
 _T = TypeVar("_T", int, Initial)
 
@@ -91,15 +93,13 @@ class PEFD(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        projectors: int = 3,
+        projectors: Annotated[int, Range(least=0, most=1000)] = 3,
         activation: Activation = "relu",
-        depth: int | tuple[int, ...] = 1,
-        width: int | tuple[int, ...] | None = None,
+        depth: Layers | tuple[Layers, ...] = 1,
+        width: Count | tuple[Count, ...] | None = None,
         initial: Initial | tuple[Initial, ...] = "default",
     ) -> None:
         super().__init__()
-        if projectors < 0:
-            raise RecipeError(f"'projectors' of pefd is {projectors}; it must be at least 0.")
         dim_s, dim_t = student.vector("penultimate"), teacher.vector("penultimate")
         if projectors == 0 and dim_s != dim_t:
             raise ShapeError(
@@ -107,9 +107,9 @@ class PEFD(Method):
                 f"and {teacher.owner} has {dim_t}; set projectors to 1 or more."
             )
         self.projectors, self.activation = projectors, activation
-        depths = _counts("depth", depth, projectors)
-        widths = _counts("width", dim_t if width is None else width, projectors)
-        initials = _initials(initial, projectors)
+        depths = _per_projector("depth", depth, projectors)
+        widths = _per_projector("width", dim_t if width is None else width, projectors)
+        initials = _per_projector("initial", initial, projectors)
         # Projectors of one layer share one weight tensor, and so one matrix product.
         flat = [each for each, layers in zip(initials, depths, strict=True) if layers == 1]
         if flat:
@@ -176,25 +176,6 @@ def _initialise(
         if name != "default":
             fill[name](weight[layer])
             bias[layer].zero_()
-
-
-def _counts(key: str, setting: int | Sequence[int], projectors: int) -> Sequence[int]:
-    values = _per_projector(key, setting, projectors)
-    if any(type(value) is not int or value < 1 for value in values):
-        raise RecipeError(f"'{key}' of pefd is {setting}; it must be at least 1.")
-    return values
-
-
-def _initials(setting: Initial | Sequence[Initial], projectors: int) -> Sequence[Initial]:
-    values: Sequence[Initial] = _per_projector("initial", setting, projectors)
-    known = get_args(Initial)
-    for value in values:
-        if value not in known:
-            near = suggestion(str(value), known)
-            raise RecipeError(
-                f"'initial' of pefd is {value!r}{near}; it can be: {', '.join(known)}."
-            )
-    return values
 
 
 def _per_projector(key: str, setting: _T | Sequence[_T], projectors: int) -> Sequence[_T]:

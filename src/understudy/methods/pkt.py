@@ -21,14 +21,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError
+from understudy.config.limits import Positive
 from understudy.features import Features, Shapes
 from understudy.functional import EPS, batch_mean, norm
 from understudy.methods._method import Method
 
 
 def pkt(
-    student: Float[Tensor, "batch dim_s"], teacher: Float[Tensor, "batch dim_t"], eps: float = 1e-7
+    student: Float[Tensor, "batch dim_s"],
+    teacher: Float[Tensor, "batch dim_t"],
+    eps: Positive = 1e-7,
 ) -> Float[Tensor, " batch"]:
     """Compute P log((P + ε) / (Q + ε)) of each image i, averaged over j."""
     q, p = neighbours(student, eps), neighbours(teacher, eps)
@@ -57,10 +59,8 @@ class PKT(Method):
 
     published_weight: ClassVar[float] = 30000.0
 
-    def __init__(self, student: Shapes, teacher: Shapes, *, eps: float = 1e-7) -> None:
+    def __init__(self, student: Shapes, teacher: Shapes, *, eps: Positive = 1e-7) -> None:
         super().__init__()
-        if not eps > 0:
-            raise RecipeError(f"'eps' of pkt is {eps}; it must be above 0.")
         # Raises if either is not a vector.
         student.vector("penultimate"), teacher.vector("penultimate")
         self.eps = eps

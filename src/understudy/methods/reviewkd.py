@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError
+from understudy.config.limits import Count
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import match_maps, paired_maps
@@ -142,12 +142,10 @@ class ReviewKD(Method):
         teacher: Shapes,
         *,
         stages: tuple[str, ...] = (),
-        width: int | None = None,
+        width: Count | None = None,
         penultimate: bool = True,
     ) -> None:
         super().__init__()
-        if width is not None and width < 1:
-            raise RecipeError(f"'width' of reviewkd is {width}; it must be at least 1.")
         self.pairs = match_maps(
             student, teacher, stages, teacher_suffix="/preact", or_activated=True
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.batch import Batch
+from understudy.config.limits import NonNegative
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, norm, unit
 from understudy.methods._method import Method
@@ -29,8 +30,8 @@ Differences = Float[Tensor, "batch batch dim"]
 def rkd(
     student: Float[Tensor, "batch dim_s"],
     teacher: Float[Tensor, "batch dim_t"],
-    distance: float = 25.0,
-    angle: float = 50.0,
+    distance: NonNegative = 25.0,
+    angle: NonNegative = 50.0,
 ) -> Float[Tensor, " batch"]:
     """Compute w_d L_d + w_a L_a of each image i, averaged over j and k."""
     # xⱼ − xᵢ at [i, j]
@@ -68,7 +69,12 @@ class RKD(Method):
     published_weight: ClassVar[float] = 1.0
 
     def __init__(
-        self, student: Shapes, teacher: Shapes, *, distance: float = 25.0, angle: float = 50.0
+        self,
+        student: Shapes,
+        teacher: Shapes,
+        *,
+        distance: NonNegative = 25.0,
+        angle: NonNegative = 50.0,
     ) -> None:
         super().__init__()
         # Raises if either is not a vector.

@@ -17,7 +17,7 @@ several processes, each one compares only its own images.
 """
 
 from itertools import product
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError
+from understudy.config.limits import Range
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
 from understudy.methods._maps import to_smaller_size
@@ -72,10 +72,10 @@ class SemCKD(Method):
 
     published_weight: ClassVar[float] = 400.0
 
-    def __init__(self, student: Shapes, teacher: Shapes, *, neighbours: int = 64) -> None:
+    def __init__(
+        self, student: Shapes, teacher: Shapes, *, neighbours: Annotated[int, Range(least=8)] = 64
+    ) -> None:
         super().__init__()
-        if neighbours < 8:
-            raise RecipeError(f"'neighbours' of semckd is {neighbours}; it must be at least 8.")
         self.neighbours = neighbours
         self.student_stages, self.teacher_stages = student.stages, teacher.stages
         self.queries = nn.ModuleList(_perceptron(neighbours) for _ in self.student_stages)

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
+from understudy.config.limits import Count
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
@@ -53,7 +54,7 @@ class SimKD(Method):
 
     @classmethod
     def extend(
-        cls, student: Extendable, teacher: Shapes, *, factor: int = 2, **others: Any
+        cls, student: Extendable, teacher: Shapes, *, factor: Count = 2, **others: Any
     ) -> None:
         """Insert P after the student's last map, and replace the classifier by the teacher's."""
         classes = same_classes("simkd", student.shapes, teacher)
@@ -64,7 +65,7 @@ class SimKD(Method):
         layer = Translator(inputs, outputs, middle, (height, width))
         student.rehead(layer, nn.Linear(outputs, classes))
 
-    def __init__(self, student: Shapes, teacher: Shapes, *, factor: int = 2) -> None:
+    def __init__(self, student: Shapes, teacher: Shapes, *, factor: Count = 2) -> None:
         super().__init__()
         same_classes("simkd", student, teacher)
         s, t = _last_map(student), _last_map(teacher)

@@ -16,7 +16,7 @@ trained, as published.
 """
 
 from math import expm1, log
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.batch import Batch
-from understudy.errors import RecipeError
+from understudy.config.limits import Range
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
@@ -68,11 +68,9 @@ class VID(MapMethod):
         teacher: Shapes,
         *,
         stages: tuple[str, ...] = (),
-        variance: float = 5.0,
+        variance: Annotated[float, Range(above=MIN_VARIANCE, most=500)] = 5.0,
     ) -> None:
         super().__init__()
-        if not variance > MIN_VARIANCE:
-            raise RecipeError(f"'variance' of vid is {variance}; it must be above {MIN_VARIANCE}.")
         self.pairs = match_maps(student, teacher, stages)
         widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in self.pairs]
         # The inverse of v = log(1 + e^ρ) + ε.

@@ -1,0 +1,42 @@
+"""Rules that join several keys of a recipe; limits of single keys stand in their types."""
+
+from typing import TYPE_CHECKING
+
+from understudy.errors import RecipeError
+
+if TYPE_CHECKING:
+    from understudy.config.recipe import Recipe, Training
+
+
+def check(recipe: "Recipe") -> None:
+    """Refuse keys whose values exclude each other.
+
+    Raises:
+        RecipeError: Names the keys, and which of them to change.
+    """
+    _check_nesterov(recipe.training)
+    _check_milestones(recipe.training)
+
+
+def _check_nesterov(training: "Training") -> None:
+    if not training.nesterov:
+        return
+    if training.optimizer != "sgd":
+        raise RecipeError(
+            f"training.nesterov is for the optimizer sgd, and training.optimizer is "
+            f"{training.optimizer}: leave training.nesterov out."
+        )
+    if not training.momentum:
+        raise RecipeError(
+            "training.nesterov needs momentum, and training.momentum is 0: set it, such as to 0.9, "
+            "or leave training.nesterov out."
+        )
+
+
+def _check_milestones(training: "Training") -> None:
+    ascending = sorted(set(training.milestones))
+    if list(training.milestones) != ascending:
+        raise RecipeError(
+            f"'training.milestones' is {list(training.milestones)}; epochs must ascend, each once: "
+            f"{ascending}."
+        )
