@@ -50,5 +50,5 @@ def test_a_stage_of_one_position_teaches_nothing() -> None:
 
 def test_says_which_power_makes_no_sense() -> None:
     net = shapes("net", stage1=(3, 4, 4))
-    with pytest.raises(RecipeError, match=r"'power' of at is 0\.5"):
+    with pytest.raises(RecipeError, match=r"'AT.power' is 0\.5"):
         AT(net, net, power=0.5)

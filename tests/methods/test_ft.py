@@ -90,5 +90,5 @@ def test_only_the_last_stage_is_compared() -> None:
     "hyper", [{"rate": 0.0}, {"p1": 0.5}, {"p2": 0.0}, {"paraphraser_epochs": 0}]
 )
 def test_says_which_number_makes_no_sense(hyper: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=f"'{next(iter(hyper))}' of ft"):
+    with pytest.raises(RecipeError, match=f"'FT.{next(iter(hyper))}' is"):
         built(**hyper)

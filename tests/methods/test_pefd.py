@@ -130,11 +130,11 @@ def test_initial_values() -> None:
 @pytest.mark.parametrize(
     ("hyper", "words"),
     [
-        ({"depth": 0}, "'depth' of pefd is 0"),
+        ({"depth": 0}, "'PEFD.depth' is 0"),
         ({"depth": (1, 2)}, "2 values for 3 projectors"),
-        ({"width": (4, 4, -1)}, "'width' of pefd"),
+        ({"width": (4, 4, -1)}, r"'PEFD.width\[2\]"),
         ({"initial": "orthogonol"}, "did you mean 'orthogonal'"),
-        ({"initial": ("default", "zero", "xavier")}, "'initial' of pefd is 'zero'"),
+        ({"initial": ("default", "zero", "xavier")}, r"PEFD.initial\[1\]' is 'zero'"),
     ],
 )
 def test_refuses_ensembles_that_make_no_sense(hyper: dict[str, Any], words: str) -> None:
