@@ -47,5 +47,5 @@ def test_both_embeddings_are_trained() -> None:
 
 
 def test_needs_a_dimension() -> None:
-    with pytest.raises(RecipeError, match="'CC.dim'"):
+    with pytest.raises(RecipeError, match=r"'CC\.dim'"):
         CC(STUDENT, TEACHER, dim=0)

@@ -152,7 +152,7 @@ def test_says_what_it_cannot_remember() -> None:
 
     with pytest.raises(ShapeError, match="`index`"):
         method.prepare(Unnumbered({"penultimate": torch.zeros(20, 4)}, torch.arange(20) % 2))
-    with pytest.raises(RecipeError, match="'CRD.negatives' is 0"):
+    with pytest.raises(RecipeError, match=r"'CRD\.negatives' is 0"):
         CRD(NET, NET, negatives=0)
 
 

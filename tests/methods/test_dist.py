@@ -52,5 +52,5 @@ def test_a_single_image_has_no_relation_to_others() -> None:
 def test_says_what_it_cannot_compare() -> None:
     with pytest.raises(ShapeError, match="3 classes"):
         DIST(shapes("small", logits=3), NET)
-    with pytest.raises(RecipeError, match="'DIST.tau'"):
+    with pytest.raises(RecipeError, match=r"'DIST\.tau'"):
         DIST(NET, NET, tau=0)

@@ -70,5 +70,5 @@ def test_vectors_of_equal_strength_have_no_gradient_between_them() -> None:
 def test_says_what_it_cannot_relate() -> None:
     with pytest.raises(ShapeError, match="two maps or more"):
         KDSVD(STUDENT, TEACHER, stages=("stage2",))
-    with pytest.raises(RecipeError, match="'KDSVD.vectors'"):
+    with pytest.raises(RecipeError, match=r"'KDSVD\.vectors'"):
         KDSVD(STUDENT, TEACHER, vectors=0)

@@ -37,5 +37,5 @@ def test_is_zero_between_equal_directions() -> None:
 
 
 def test_needs_a_positive_eps() -> None:
-    with pytest.raises(RecipeError, match="'PKT.eps'"):
+    with pytest.raises(RecipeError, match=r"'PKT\.eps'"):
         PKT(STUDENT, TEACHER, eps=0)

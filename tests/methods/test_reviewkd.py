@@ -79,7 +79,7 @@ def test_width_is_that_of_the_students_penultimate_feature(dim: int, width: int)
     theirs = shapes("t", **THEIRS)
     assert ReviewKD(ours, theirs).fusions[0].enter[0].out_channels == width
     assert ReviewKD(ours, theirs, width=3).fusions[0].enter[0].out_channels == 3
-    with pytest.raises(RecipeError, match="'ReviewKD.width' is 0"):
+    with pytest.raises(RecipeError, match=r"'ReviewKD\.width' is 0"):
         ReviewKD(ours, theirs, width=0)
 
 

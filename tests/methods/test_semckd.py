@@ -63,5 +63,5 @@ def test_attention_learns_from_the_student_too() -> None:
 def test_says_what_it_cannot_compare() -> None:
     with pytest.raises(ShapeError, match="no stages"):
         SemCKD(shapes("flat", penultimate=3), TEACHER)
-    with pytest.raises(RecipeError, match="'SemCKD.neighbours'"):
+    with pytest.raises(RecipeError, match=r"'SemCKD\.neighbours'"):
         SemCKD(STUDENT, TEACHER, neighbours=3)

@@ -45,5 +45,5 @@ def test_means_have_three_layers_without_bias() -> None:
 
 
 def test_says_which_variance_makes_no_sense() -> None:
-    with pytest.raises(RecipeError, match="'VID.variance' is 0"):
+    with pytest.raises(RecipeError, match=r"'VID\.variance' is 0"):
         VID(shapes("s", **OURS), shapes("t", **THEIRS), variance=0.0)
