@@ -3,15 +3,17 @@
 import errno
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -49,6 +51,26 @@ def write(path: Path, content: str | bytes) -> None:
     except OSError as error:
         _remove(partial)
         raise write_error(error, path, len(data)) from error
+
+
+def as_json(content: Any, *, indent: int | None = None) -> str:
+    """Return content as JSON; a number that is NaN or infinite, which JSON does not have, is null.
+
+    All JSON files are written by this function, so that a value that cannot be computed, such as a
+    cosine to a zero vector, reads as missing everywhere.
+
+    >>> as_json({"kl": float("nan"), "top1": 50.0})
+    '{"kl": null, "top1": 50.0}'
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(x) for key, x in value.items()}
+    return [_finite(x) for x in value] if isinstance(value, list | tuple) else value
 
 
 def refuse_address(path: str | Path, key: str) -> None:

@@ -195,7 +195,7 @@ def _create_or_grow(path: Path, contract: Contract) -> Contract:
             _extend(path / "checks.bin", CHECK_BYTES * contract.records)
             # Last: a bank that is half made is none, and one that is half grown is unchanged.
             content = {"layout": _LAYOUT} | asdict(contract)
-            files.write(manifest, json.dumps(content, indent=1))
+            files.write(manifest, files.as_json(content, indent=1))
     return replace(contract, num_views=max(views, contract.num_views))
 
 

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from understudy import files
 from understudy.data._transforms import resize, resize_target
 from understudy.data.source import ChooseCrop, Source, short_digest
 from understudy.errors import DataError
@@ -205,7 +206,7 @@ def _create(folder: Path, manifest: dict[str, Any], sides: Int64[Tensor, "images
         np.save(partial / "sides.npy", sides.numpy())
         with (partial / "images.bin").open("wb") as file:
             file.truncate(needed)
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (partial / "manifest.json").write_text(files.as_json(manifest, indent=1))
         partial.rename(folder)
     except OSError as error:
         if not (folder / "manifest.json").is_file():

@@ -102,7 +102,7 @@ def compare(
             runs = _execute(arms, seeds, root, images, device, listener)
         result = _comparison(recipe, arms, runs, seeds, root, metric=task.headline)
         if first:
-            files.write(root / FILE, json.dumps(result.to_dict(), indent=1))
+            files.write(root / FILE, files.as_json(result.to_dict(), indent=1))
     return result
 
 
@@ -277,6 +277,11 @@ def _score(run: Run, metric: str) -> float:
             f"{run.path} cannot be judged by {metric}: the test images have no labels; give some "
             "a label, or train each method by `understudy distill --task none` and put the runs "
             "side by side by `understudy report`."
+        )
+    if values[metric] is None:
+        raise RunError(
+            f"{run.path} cannot be judged by {metric}, which could not be computed: look at the "
+            "curves of that run."
         )
     return float(values[metric])
 

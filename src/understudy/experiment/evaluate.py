@@ -14,7 +14,7 @@ from understudy import tasks
 from understudy.batch import Batch
 from understudy.config.recipe import Network, Recipe
 from understudy.distillation.memory_parts import MemoryParts
-from understudy.errors import RunError
+from understudy.errors import Diverged, NetworkError, RunError
 from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
 from understudy.features import Features
@@ -30,6 +30,7 @@ def collect(
     accelerator: Accelerator,
     task: Task,
     *,
+    role: str = "student",
     replay: Callable[[Batch], Features] | None = None,
 ) -> Outputs:
     """Return the outputs of a network in evaluation mode, from all processes, ordered by index.
@@ -39,7 +40,12 @@ def collect(
         batches: This process's share of the images.
         accelerator: Devices, processes and precision.
         task: Selects what is kept of the outputs.
+        role: `student` or `teacher`, for errors.
         replay: Returns stored outputs of the network instead of running it.
+
+    Raises:
+        Diverged: An output of the student is NaN or infinite.
+        NetworkError: An output of the teacher is.
     """
     training = network.training
     network.eval()
@@ -51,7 +57,20 @@ def collect(
         for outputs in in_parts(batch, lambda part: _outputs(compute, part, accelerator, task))
     ]
     network.train(training)
-    return task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
+    every = task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
+    _check_finite(every, network.name, role)
+    return every
+
+
+def _check_finite(outputs: Outputs, name: str, role: str) -> None:
+    bad = sum(int((~x.isfinite()).sum()) for x in outputs.values() if x.is_floating_point())
+    if not bad:
+        return
+    what = f"The outputs of the {role} {name} on the test images hold {bad:,} values that are NaN "
+    what += "or infinite, so that nothing can be measured"
+    if role == "teacher":
+        raise NetworkError(f"{what}: correct its weights, or compute it in fp32.")
+    raise Diverged(f"{what}: lower training.lr or set training.clip; with fp16, try bf16.")
 
 
 def _outputs(
@@ -117,8 +136,9 @@ def evaluate(
             trained.test.single_pass(augmented=False),
             devices,
             trained.task,
+            role=role,
         )
-        for network in (trained.student, trained.teacher)
+        for role, network in (("student", trained.student), ("teacher", trained.teacher))
         if network is not None
     ]
     of_teacher = outputs[1] if trained.teacher else None

@@ -46,6 +46,7 @@ class Evaluator:
                 test.single_pass(augmented=False),
                 self._accelerator,
                 task,
+                role="teacher",
                 replay=self._replay or teacher.outputs,
             )
         if self._accelerator.num_processes > 1:

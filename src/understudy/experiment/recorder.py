@@ -1,6 +1,5 @@
 """Writes a run directory while a run trains; what its files hold is said in `run_directory`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -68,12 +67,12 @@ class Recorder:
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Write `environment.json`."""
-        self._write("environment.json", json.dumps(environment, indent=1))
+        self._write("environment.json", files.as_json(environment, indent=1))
 
     def write_epoch(self, record: dict[str, Any]) -> None:
         """Add the record of an epoch to `metrics.jsonl`."""
         self.records.append(record)
-        self._write("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records))
+        self._write("metrics.jsonl", "".join(files.as_json(r) + "\n" for r in self.records))
 
     def write_student(self, student: Wrapped, classes: tuple[str, ...], *, headline: str) -> None:
         """Write the student of the last recorded epoch; also as the best one, if it is.
@@ -84,7 +83,7 @@ class Recorder:
             headline: Metric by which the best student is chosen.
         """
         state = {k: v.detach().cpu().contiguous() for k, v in student.plain().state_dict().items()}
-        content = bytes(save(state, metadata={"classes": json.dumps(classes)}))
+        content = bytes(save(state, metadata={"classes": files.as_json(classes)}))
         self._write("student.safetensors", content)
         scores = [_score(r, headline) for r in self.records if r["metrics"] is not None]
         if scores[-1] >= max(scores):
@@ -99,16 +98,16 @@ class Recorder:
     def write_diagnostics(self, diagnostics: dict[str, Any]) -> None:
         """Write `diagnostics.json`, if there is anything to draw."""
         if diagnostics:
-            self._write("diagnostics.json", json.dumps(diagnostics))
+            self._write("diagnostics.json", files.as_json(diagnostics))
 
     def write_outcomes(self, outcomes: Outcomes | None) -> None:
         """Write `outcomes.json`, unless there are none."""
         if outcomes:
-            self._write("outcomes.json", json.dumps(asdict(outcomes)))
+            self._write("outcomes.json", files.as_json(asdict(outcomes)))
 
     def write_evaluation(self, summary: dict[str, Any]) -> None:
         """Write `evaluation.json`, from which on the run is finished."""
-        self._write("evaluation.json", json.dumps(summary, indent=1))
+        self._write("evaluation.json", files.as_json(summary, indent=1))
 
     def write_diverged(self, error: Diverged) -> None:
         """Write why the run ended before its last epoch."""

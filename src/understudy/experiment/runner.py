@@ -128,15 +128,17 @@ class Runner:
         """Train to the end, evaluate and save the student.
 
         Raises:
-            Diverged: A loss became NaN or infinite, which is noted in the run directory.
+            Diverged: A loss, a weight or an output became NaN or infinite, which is noted in the
+                run directory.
             Interrupted: A signal arrived; the state was saved.
         """
         try:
             self._train()
+            summary = self._summary(self._latest or self._evaluate())
         except Diverged as error:
             self._recorder.write_diverged(error)
             raise
-        self._conclude()
+        self._conclude(summary)
 
     def _train(self) -> None:
         if self.recipe.training.trackers:
@@ -161,8 +163,7 @@ class Runner:
                 "environment.json)"
             )
 
-    def _conclude(self) -> None:
-        summary = self._summary(self._latest or self._evaluate())
+    def _conclude(self, summary: dict[str, Any]) -> None:
         self._recorder.write_evaluation(summary)
         if warning := self._teacher_warning(summary):
             LOGGER.warning(warning)

@@ -56,7 +56,7 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     grid.add_column()
     grid.add_column(justify="right")
     for key, value in evaluation["metrics"].items():
-        grid.add_row(name(key), f"{value:.3f}")
+        grid.add_row(name(key), NONE if value is None else f"{value:.3f}")
     for key, value in (evaluation["fidelity"] or {}).items():
         grid.add_row(name(key), NONE if value is None else f"{value:.3f}")
     if "parameters" in evaluation:

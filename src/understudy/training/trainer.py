@@ -32,6 +32,7 @@ from understudy.profiling import span, spans
 from understudy.training.batch_norm import enough_images
 from understudy.training.cuda_graphs import CudaGraphs
 from understudy.training.devices import ComputeSettings, share_measured
+from understudy.training.finite import check_weights
 from understudy.training.lr_schedule import learning_rate
 from understudy.training.out_of_memory import StepSplitter
 from understudy.training.update import Update, clip_norm, make_optimizer
@@ -183,7 +184,7 @@ class Trainer:
             after_step: Called between steps; may save the state, or raise to leave training.
 
         Raises:
-            Diverged: A loss became NaN or infinite.
+            Diverged: A loss, or a weight of the student, became NaN or infinite.
         """
         while self.position.epoch < self.training.epochs:
             yield self._epoch(after_step)
@@ -251,6 +252,8 @@ class Trainer:
         for _ in self.steps():
             after_step()
         self._check_finite()
+        # No loss has seen the weights after the last step yet.
+        check_weights(self.distiller.student, self.ema, position.epoch, self.accelerator)
         record = Epoch(
             number=position.epoch + 1,
             step=(position.epoch + 1) * len(self.loader),
@@ -361,9 +364,10 @@ class Trainer:
         """Return all that is needed to continue exactly, in tensors and plain values.
 
         Raises:
-            Diverged: A loss is NaN or infinite, so that the state is not worth continuing from.
+            Diverged: A loss or a weight is NaN or infinite: the state is no use to continue from.
         """
         self._check_finite()
+        check_weights(self.distiller.student, self.ema, self.position.epoch, self.accelerator)
         scaler = self.accelerator.scaler
         return {
             "position": asdict(self.position) | {"sums": self._global_sums()},

@@ -16,6 +16,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+from understudy import files
 from understudy.data._image import decode
 from understudy.data.source import Unreadable, content_digest
 from understudy.errors import DataError
@@ -134,5 +135,5 @@ def _write(file: Path, content: Mapping[str, list[Any]]) -> None:
     with suppress(OSError):
         # Renamed into place: other processes may read the record at the same time.
         partial = file.with_name(f"{file.name}.{os.getpid()}")
-        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.write_text(files.as_json(content), encoding="utf-8")
         partial.replace(file)

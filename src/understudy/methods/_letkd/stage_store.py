@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from understudy import files
 from understudy.errors import BankError
 
 _TOLERANCE = 0.02
@@ -46,7 +47,7 @@ class StageStore:
         self.tensors |= {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
         # Renaming is atomic: after a crash the file is either the old or the new one.
         partial = self.path.with_suffix(".partial")
-        partial.write_bytes(save(self.tensors, {"made_of": json.dumps(self._made_of)}))
+        partial.write_bytes(save(self.tensors, {"made_of": files.as_json(self._made_of)}))
         partial.replace(self.path)
 
     def _check_settings(self) -> None:

@@ -1,0 +1,99 @@
+"""A student of NaN is no student: a run ends as diverged, and no file holds NaN."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.small_runs import TINY
+from understudy.errors import Diverged, NetworkError
+from understudy.experiment.evaluate import evaluate
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
+from understudy.files import as_json
+from understudy.training.finite import not_finite
+
+ONE_STEP = {
+    "training.epochs": 1,
+    "training.batch": 200,
+    "training.schedule": "constant",
+    "training.lr": 1e38,
+}
+"""One step, before which every loss is finite, and after which no weight is."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task_weight": 1e4}, r"A weight of the student became NaN or infinite in epoch 1"),
+        ({"task_weight": 1e4, "training.ema": 0.5}, "A weight of the student became"),
+        ({"training.lr": 1e30}, "The outputs of the student .* are NaN or infinite|A weight"),
+        ({"training.optimizer": "adamw"}, "A weight of the student|The outputs of the student"),
+    ],
+)
+def test_a_student_that_explodes_in_the_last_step_diverged(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    from understudy.config.recipe import Recipe
+
+    with pytest.raises(Diverged, match=words):
+        train(Recipe.load(TINY, ONE_STEP | changes), out=tmp_path)
+    run = Run(tmp_path)
+    assert run.diverged
+    assert not run.finished
+    assert not (tmp_path / "student.safetensors").exists()
+    assert not list(tmp_path.rglob("state.ckpt"))
+    with pytest.raises(Diverged, match="diverged"):
+        train(Recipe.load(TINY, ONE_STEP | changes), out=tmp_path, resume=True)
+
+
+def test_a_network_that_explodes_is_not_measured(teacher: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in teacher.iterdir():
+        if path.is_file():
+            (run / path.name).write_bytes(path.read_bytes())
+    weights = load_file(run / "student.safetensors")
+    last = [name for name in weights if name.endswith("weight")][-1]
+    weights[last] *= torch.inf
+    classes = Run(run).environment["classes"]
+    save_file(weights, run / "student.safetensors", metadata={"classes": json.dumps(classes)})
+    with pytest.raises((Diverged, NetworkError), match="NaN or infinite"):
+        evaluate(run, {"trust": True})
+
+
+def test_weights_and_statistics_are_checked_and_masks_are_not() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    network.register_buffer("mask", torch.full((2,), -torch.inf))
+    assert not_finite(network) == []
+    network[1].running_var[0] = torch.nan
+    with torch.no_grad():
+        network[0].bias[1] = torch.inf
+    assert not_finite(network) == ["0.bias", "1.running_var"]
+    assert not_finite(torch.nn.Identity()) == []
+
+
+def test_json_has_no_nan() -> None:
+    content = {
+        "a": float("nan"),
+        "b": [1.5, -np.inf, (float("inf"),)],
+        "c": {"d": np.float64("nan")},
+    }
+    assert json.loads(as_json(content)) == {"a": None, "b": [1.5, None, [None]], "c": {"d": None}}
+
+
+def test_all_json_is_written_by_one_function() -> None:
+    import understudy
+
+    root = Path(understudy.__file__).parent
+    allowed = {"files.py", "config/recipe.py", "bank/_bank.py"}  # the last two compare texts
+    writers = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if "json.dump" in path.read_text(encoding="utf-8")
+    }
+    assert writers <= allowed
