@@ -65,7 +65,7 @@ def test_distill_with_flags_of_methods(
     made = Recipe.load(tmp_path / "recipe.yaml")
     assert made.methods == {"kd": {"weight": 0.5}, "lshfm": {"hashes": 64}}
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("on cpu, fp32, channels last, not compiled (set training.")
+    assert lines[1].startswith("on cpu, fp32, channels last, not compiled, 1 thread (set training.")
     assert re.fullmatch(r"  epoch 1/1  top1 [\d.]+  loss [\d.]+  [\d,]+ images/s", lines[2])
     assert lines[-1] == f"report: {tmp_path / 'report.html'}"
 

@@ -17,6 +17,7 @@ from understudy.experiment.build import Experiment
 from understudy.experiment.images import Images
 from understudy.training import hardware
 from understudy.training.devices import ComputeSettings, accelerator, processes, resolve
+from understudy.training.threads import ThreadChoice, choose
 
 LOGGER = logging.getLogger("understudy")
 
@@ -77,7 +78,13 @@ class Placed:
 
 
 def place(
-    recipe: Recipe, device: str | None, *, folder: Path, images: Images | None = None
+    recipe: Recipe,
+    device: str | None,
+    *,
+    folder: Path,
+    images: Images | None = None,
+    threads: ThreadChoice = None,
+    threads_before: int | None = None,
 ) -> Placed:
     """Build a recipe, move it to its device, and put its bank in front of the teacher.
 
@@ -86,6 +93,8 @@ def place(
         device: `cpu`, or None for the best device there is.
         folder: Where trackers write.
         images: Training and test images of the recipe, if they are read already.
+        threads: Threads of the CPU.
+        threads_before: Those that the run began with, if it is continued.
 
     Raises:
         UnderstudyError: Whatever the recipe names is missing, or does not fit together.
@@ -98,7 +107,9 @@ def place(
     devices = accelerator(
         training, device, student=distiller.student, trackers=training.trackers, folder=folder
     )
-    settings = resolve(training, distiller, devices.device)
+    on_cpu = devices.device.type == "cpu"
+    count = choose(threads, distiller.student, before=threads_before) if on_cpu else None
+    settings = resolve(training, distiller, devices.device, threads=count)
     # Before methods measure the teacher: the outputs they get may be stored for training.
     settings.apply(distiller)
     with devices.main_process_first():  # which makes the bank, if there is none

@@ -180,6 +180,12 @@ class Run:
         return read_json(self.path / "environment.json")
 
     @property
+    def threads(self) -> int | None:
+        """Threads of the CPU that the run began with; None if it did not or was not recorded."""
+        count = read_json(self.path / "environment.json", optional=True).get("threads")
+        return int(count) if count else None
+
+    @property
     def outcomes(self) -> dict[str, Any]:
         """What single test images contribute to the headline metric; empty where not recorded."""
         return read_json(self.path / "outcomes.json", optional=True)

@@ -17,6 +17,7 @@ from understudy.experiment.evaluator import Evaluator
 from understudy.experiment.images import Images
 from understudy.experiment.placed import Placed, place
 from understudy.experiment.recorder import Recorder
+from understudy.experiment.run_directory import Run
 from understudy.experiment.statistics import teacher_warning
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
@@ -25,6 +26,7 @@ from understudy.tasks import Evaluation
 from understudy.training import hardware
 from understudy.training.devices import processes
 from understudy.training.signals import stop_signals
+from understudy.training.threads import ThreadChoice
 from understudy.training.trainer import Epoch, Trainer
 
 LOGGER = logging.getLogger("understudy")
@@ -77,6 +79,7 @@ class Runner:
         callback: Callback | None = None,
         profile: bool = False,
         images: Images | None = None,
+        threads: ThreadChoice = None,
     ) -> "Runner":
         """Build what a recipe names; begin its run directory, or continue from the saved state.
 
@@ -88,13 +91,17 @@ class Runner:
             callback: Told about progress.
             profile: Measure where the time of some steps goes.
             images: Training and test images of the recipe, if they are read already.
+            threads: Threads of the CPU; of a run that is continued, those it began with.
 
         Raises:
             UnderstudyError: Something the recipe names is missing or does not fit together, or the
                 images or the teacher changed since the run began.
         """
         memory = hardware.PeakMemory(processes(device).device)
-        placed = place(recipe, device, folder=path, images=images)
+        before = Run(path).threads if resume else None
+        placed = place(
+            recipe, device, folder=path, images=images, threads=threads, threads_before=before
+        )
         main = placed.accelerator.is_main_process
         recorder = Recorder(path, placed.accelerator)
         state = recorder.saved_state() if resume else None

@@ -16,6 +16,7 @@ from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
 from understudy.files import refuse_address, sole_writer
 from understudy.training import hardware
+from understudy.training.threads import ThreadChoice, restored
 
 
 def distill(
@@ -28,6 +29,7 @@ def distill(
     progress: bool = False,
     callback: Callback | None = None,
     profile: bool = False,
+    threads: ThreadChoice = None,
 ) -> Run:
     """Train a student by the methods of a recipe.
 
@@ -41,6 +43,7 @@ def distill(
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress.
         profile: Measure the time of each part of some steps; see `train`.
+        threads: Threads of the CPU; see `train`.
 
     Returns:
         The finished run: `run.evaluation` holds the metrics, `run.student()` the network.
@@ -74,6 +77,7 @@ def distill(
         progress=progress,
         callback=callback,
         profile=profile,
+        threads=threads,
     )
 
 
@@ -87,6 +91,7 @@ def train(
     progress: bool = False,
     callback: Callback | None = None,
     profile: bool = False,
+    threads: ThreadChoice = None,
     images: Images | None = None,
 ) -> Run:
     """Execute a recipe: train a teacher, a control, or a student by methods.
@@ -102,6 +107,10 @@ def train(
         callback: Called with the progress.
         profile: Measure the time of each part of some steps: a table in the log, and a trace in
             `profile.json`. It changes nothing in training.
+        threads: Threads of the CPU, which decide the last digits of the result: a number; `auto`
+            for one where the student is small and otherwise one for each core; or None for those of
+            this process, or of a continued run those it began with. `OMP_NUM_THREADS` comes before
+            all but a number.
         images: Training and test images of the recipe, if they are loaded already.
 
     Returns:
@@ -124,7 +133,7 @@ def train(
     loaded = Recipe.load(recipe, overrides)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
     _check_place(run, resume=resume)
-    with _writing(run), displayed(progress, callback) as listener:
+    with _writing(run), restored(), displayed(progress, callback) as listener:
         _claim(run, loaded, resume=resume)
         if resume and run.finished:
             if listener:
@@ -143,6 +152,7 @@ def train(
             callback=listener,
             profile=profile,
             images=images,
+            threads=threads,
         ).finish()
     return run
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.layers.kd_layer import without_layers
-from understudy.models.network import Network
+from understudy.models.base import Wrapped
+from understudy.models.network import DEFAULT_SIZE, Network
 
 _REPEATS = 15
 _SECONDS = 0.5
@@ -50,6 +51,22 @@ def layers_cost(network: Network) -> dict[str, dict[str, float]] | None:
     """
     plain = bare_cost(network)
     return None if plain is None else {"student": asdict(cost(network)), "plain": asdict(plain)}
+
+
+@torch.no_grad()
+def macs(network: Wrapped) -> int:
+    """Count the multiply-accumulate operations of a network on one image.
+
+    Without the layers that a method inserted: the number is the same for every method.
+    """
+    plain, parameter = without_layers(network.plain()), next(network.parameters())
+    counter = FlopCounterMode(display=False)
+    with counter:
+        if isinstance(network, Network):
+            plain(_image(network))
+        else:
+            plain([torch.zeros(3, DEFAULT_SIZE, DEFAULT_SIZE).to(parameter)])
+    return counter.get_total_flops() // 2
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -19,6 +19,7 @@ from understudy.errors import RecipeError
 from understudy.methods import Method
 from understudy.models.detection import Detector
 from understudy.training import hardware
+from understudy.training.threads import in_words
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -37,6 +38,7 @@ class ComputeSettings:
         channels_last: True if images and convolutions have the memory format `channels_last`.
         compile: True if the forward passes are compiled.
         graphs: True if steps are captured as CUDA graphs, where that is possible.
+        threads: Threads of the CPU.
     """
 
     device: str
@@ -45,6 +47,7 @@ class ComputeSettings:
     channels_last: bool
     compile: bool
     graphs: bool
+    threads: int
 
     @property
     def teacher_dtype(self) -> torch.dtype | None:
@@ -58,6 +61,7 @@ class ComputeSettings:
 
     def apply(self, distiller: Distiller) -> None:
         """Move student, teacher and methods to their device, memory format and precision."""
+        torch.set_num_threads(self.threads)
         if self.device == "cpu":
             hardware.keep_memory()
         distiller.to(device=torch.device(self.device))
@@ -73,13 +77,22 @@ class ComputeSettings:
             self.precision + (f" (teacher {self.teacher_precision})" if differ else ""),
             "channels last" if self.channels_last else "channels first",
             "compiled" if self.compile else "not compiled",
+            *([in_words(self.threads)] if self.device == "cpu" else []),
         )
         keys = "precision, teacher_precision, channels_last, compile"
         return f"on {', '.join(parts)} (set training.{{{keys}}} to choose)"
 
 
-def resolve(training: Training, distiller: Distiller, device: torch.device) -> ComputeSettings:
+def resolve(
+    training: Training, distiller: Distiller, device: torch.device, *, threads: int | None = None
+) -> ComputeSettings:
     """Return the recipe's values; for `auto`, what is fastest on a device without harm to training.
+
+    Args:
+        training: Has the recipe's values.
+        distiller: Networks that are to be trained and read.
+        device: Where they are.
+        threads: Threads of the CPU; None for those of this process.
 
     Raises:
         RecipeError: The recipe asks a CPU for fp16.
@@ -97,6 +110,7 @@ def resolve(training: Training, distiller: Distiller, device: torch.device) -> C
         channels_last=faster and has_convolutions if channels_last is None else channels_last,
         compile=training.compile,
         graphs=training.graphs and not cpu,
+        threads=threads or torch.get_num_threads(),
     )
 
 

@@ -19,15 +19,20 @@ _MEMINFO = Path("/proc/meminfo")
 def describe() -> dict[str, Any]:
     """Return processor, GPUs and versions, for `environment.json` of a run."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    # Those that this process may use, where the system tells; there may be more.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "machine": ", ".join([*gpus, f"{cores} cores {_processor()}"]),
+        "machine": ", ".join([*gpus, f"{cores()} cores {_processor()}"]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "understudy": version("understudy"),
         "command": sys.argv,
     }
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    # Where the system does not tell, all there are.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return allowed or 1
 
 
 def has_bf16(*, cpu: bool) -> bool:
