@@ -81,8 +81,18 @@ def json_file(root: Path) -> str:
     return str(root)
 
 
+def text_files(root: Path) -> str:
+    boxes(root)
+    for image in root.glob("*/*.png"):
+        image.with_suffix(".txt").write_text(f"{int(image.stem) % 2} 0.5 0.5 0.5 0.5\n")
+    (root / "data.yaml").write_text("train: train\ntest: test\nnames: [class0, class1]\n")
+    return str(root)
+
+
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-FILES = ("coco", "voc")
+LEARNT = ("coco", "voc")
+"""Sources whose classes are those of the training files, unless they are given."""
+FILES = (*LEARNT, "yolo")
 """Sources that read of boxes, which may be faulty or difficult."""
 BOXES = (*FILES, "drawn_shapes")
 """Sources that know of boxes, and tell of every class whether it is in an image."""
@@ -99,6 +109,7 @@ ROOTS: dict[str, Callable[[Path], str]] = {
     "hf": lambda root: tree(root, 2),
     "drawn_shapes": lambda root: "6",
     "voc": xml,
+    "yolo": text_files,
 }
 
 
@@ -111,7 +122,8 @@ def test_module_describes_itself(name: str) -> None:
     module = data.find(name)
     first = (module.__doc__ or "").splitlines()[0]
     assert 20 < len(first) <= 100
-    more = ["faulty", "difficult", "classes"] if name in FILES else []
+    more = ["faulty", "difficult"] if name in FILES else []
+    more += ["classes"] if name in LEARNT else []
     assert list(signature(module.load).parameters) == ["root", "split", "unreadable", *more]
 
 
@@ -139,7 +151,7 @@ def test_source_keeps_the_contract(name: str, split: str, tmp_path: Path) -> Non
     assert len(bytes.fromhex(source.digest)) == 8
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", LEARNT)
 def test_known_classes_spare_the_training_files(name: str, tmp_path: Path) -> None:
     load, root = data.find(name).load, Path(ROOTS[name](tmp_path))
     train, test = load(str(root), "train"), load(str(root), "test")

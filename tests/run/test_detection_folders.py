@@ -77,6 +77,20 @@ def coco(root: Path) -> None:
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
+def yolo(root: Path) -> None:
+    """A text file beside each image."""
+    for split in COUNTS:
+        for name, boxes, kinds in drawn(root, split):
+            lines = [
+                f"{drawn_shapes.CLASSES.index(kind)} {(a + c) / 192} {(b + d) / 192} "
+                f"{(c - a) / 96} {(d - b) / 96}"
+                for kind, (a, b, c, d) in zip(kinds, boxes.tolist(), strict=True)
+            ]
+            (root / split / name).with_suffix(".txt").write_text("\n".join(lines))
+    names = ", ".join(drawn_shapes.CLASSES)
+    (root / "data.yaml").write_text(f"train: train\ntest: test\nnames: [{names}]\n")
+
+
 def wanted(family: str, source: str, root: Path, backbone: dict[str, str]) -> Recipe:
     return Recipe.from_dict(
         {
@@ -88,12 +102,17 @@ def wanted(family: str, source: str, root: Path, backbone: dict[str, str]) -> Re
     )
 
 
-@pytest.mark.parametrize("source", ["voc", "coco"])
-@pytest.mark.parametrize("family", OPTIONS)
+FORMATS = {"voc": voc, "coco": coco, "yolo": yolo}
+
+
+@pytest.mark.parametrize(
+    ("family", "source"),
+    [*((family, source) for family in OPTIONS for source in ("voc", "coco")), ("ssdlite", "yolo")],
+)
 def test_students_of_another_backbone_learn_and_resume(
     family: str, source: str, tmp_path: Path
 ) -> None:
-    {"voc": voc, "coco": coco}[source](tmp_path / "images")
+    FORMATS[source](tmp_path / "images")
     teacher = train(wanted(family, source, tmp_path / "images", TEACHER), out=tmp_path / "teacher")
     plain = wanted(family, source, tmp_path / "images", STUDENT).to_dict()
     learning = {"teacher.weights": str(teacher.path), "methods": {"pefd": {}}}

@@ -68,10 +68,22 @@ def sides_of(file: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(file, formats=_formats()) as image:
-            transposed = image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
-            return image.size if transposed else (image.height, image.width)
+            return image.size if _is_transposed(image) else (image.height, image.width)
     except Exception as error:
         raise DataError(f"{file} cannot be read as an image: {error}") from error
+
+
+def is_turned(file: Path) -> bool:
+    """Return True for an image that EXIF turns by 90°; False also if it cannot be read."""
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            return _is_transposed(image)
+    except Exception:
+        return False
+
+
+def _is_transposed(image: Image.Image) -> bool:
+    return image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
 
 
 def needs_package(name: str) -> str:

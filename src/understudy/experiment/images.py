@@ -133,7 +133,7 @@ def _options(
         if value != getattr(Data(), key):
             raise RecipeError(
                 f"data.{key}={value} is about boxes, which the source {spec.source!r} does not "
-                "read: leave it out, or use one with boxes, such as voc or coco."
+                "read: leave it out, or use one with boxes, such as voc, coco or yolo."
             )
     return {}
 

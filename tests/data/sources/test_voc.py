@@ -194,7 +194,7 @@ def test_a_control_sees_images_of_difficult_objects_alone(beside: Path) -> None:
 FAULTS: dict[str, tuple[str, list[float] | None]] = {
     "has 1 box partly outside of the image": (thing("cat", (-5, 10, 40, 90)), [0, 10, 40, 70]),
     "has 1 box without area in the image": (thing("cat", (20, 10, 20, 60)), None),
-    "has 1 box without area": (thing("cat", (30, 40, 20, 60)), None),
+    "has 1 box with corners in the wrong order": (thing("cat", (30, 40, 20, 60)), [20, 40, 30, 60]),
     "has 1 box without": (thing("cat", (90, 10, 99, 60)), None),
     "with a corner that is not a number": (thing("cat", ("inf", 10, 99, 60)), None),
     "that is not a number": (thing("cat", ("", 10, "x", 60)), None),
@@ -318,8 +318,14 @@ def test_nothing_that_can_be_used(beside: Path) -> None:
     with pytest.raises(DataError, match=r"No image in .* can be used with its annotation, first"):
         load(beside)
     for xml in beside.glob("train/*.xml"):
-        write(xml, thing("cat", (30, 40, 20, 60)))
-    with pytest.raises(DataError, match=r"None of the 2 training .*, first: .*a\.png has 1 box"):
+        write(xml, thing("cat", (30, 40, 30, 60)))
+    with pytest.raises(
+        DataError, match=r"No image in .* can be used .*, first: .*a\.png has 1 box"
+    ):
+        load(beside)
+    for xml in beside.glob("train/*.xml"):
+        write(xml)
+    with pytest.raises(DataError, match=r"None of the 2 training images in .* has an object"):
         load(beside)
 
 
@@ -337,7 +343,7 @@ def test_the_digest_changes_with_box_class_and_flag(beside: Path) -> None:
         thing("cat", (10, 12, 40, 51)),
         thing("dog", CAT[1]),
         thing(*CAT, difficult=1),
-        thing(*CAT) * 2,
+        thing(*CAT) + thing("cat", (9, 12, 40, 50)),
     )
     for other in others:
         write(beside / "train/a.xml", other)

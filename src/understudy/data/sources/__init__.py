@@ -1,10 +1,11 @@
 """Data sources, one file each: the file's name is the source's name, and that is the registry.
 
 A source module has one function, `load(root, split, *, unreadable)`, that returns a `Source`. A
-source that reads boxes from files also takes `faulty` and `difficult`, as in `recipe.Data`, and
-`classes`: the class names of the training split, in order. A caller that has loaded the training
-split passes its `Source.classes` with the test split; without it (None), the source parses the
-training annotations again to learn them. The result is the same.
+source that reads boxes from files also takes `faulty` and `difficult`, as in `recipe.Data`. One
+whose classes are those of the training annotations takes `classes`: the class names of the
+training split, in order. A caller that has loaded the training split passes its `Source.classes`
+with the test split; without it (None), the source parses the training annotations again to learn
+them. The result is the same.
 
 Splits. `train` is trained on, `validation` chooses the best epoch, and `test` is only measured.
 A data set has a validation split if it has one called `val`, `valid` or `validation` beside

@@ -130,8 +130,8 @@ def annotated_source(
         raise DataError(_no_usable_image(annotations, annotations.rejected))
     checked = check(paths, annotations.root, unreadable)
     sides = torch.tensor([[0, 0] if isinstance(r, str) else r for r in checked.results])
-    objects, unlocatable = annotations.repaired(sides)
-    left_out, lines = annotations.apply_policy(faulty, unlocatable)
+    objects, unusable = annotations.repaired(sides)
+    left_out, lines = annotations.apply_policy(faulty, unusable)
     kept = torch.tensor([i for i in checked.kept if i not in left_out], dtype=torch.int64)
     if not len(kept):
         raise DataError(_no_usable_image(annotations, [*lines, *checked.skipped]))

@@ -1,22 +1,31 @@
 """Images with boxes in one JSON file for each split, as in COCO.
 
-The root holds one of
+The root is the JSON file of all images, which are then for training (`data.validation` keeps a
+share of them for validation), or a folder. There, `train` in the name of a JSON file, or of a
+folder above it, makes it the file of the training split, such as
 
-    annotations/instances_train*.json, annotations/instances_test*.json, and the images in a folder
-        called like the split (`train2017`), there or in `images/`, or else in `images/`,
-        `JPEGImages/` or the root itself
-    train/_annotations.coco.json, test/_annotations.coco.json, each with its images beside it
+    annotations/instances_train2017.json, annotations/train.json, train.json
+    train/_annotations.coco.json, train/labels.json, train/annotations/instances_default.json
 
-The test split may also be called `val`, `valid` or `validation`. The classes are the categories of
-the training file in the order of their ids, which may have gaps; categories of the test file are
-matched by name. Crowd regions (`iscrowd`) count as present.
+and likewise `test`, `val`, `valid` and `validation`: without `test`, the validation split is the
+test split. A single file of another name, such as `result.json`, `labels.json` or
+`annotations/instances_default.json`, is for training. Of two files for one split, neither is taken.
+
+Images lie in a folder called like the split (`train2017` or `train`), in the root or in `images/`,
+`data/` or `JPEGImages/`; in one of these three; or beside the JSON file. All are inside of the
+root.
+
+The classes are the categories of the training file in the order of their ids, which may have gaps;
+categories of the test file are matched by name. A first category that has no box and whose name
+all others have as their supercategory, as Roboflow writes it, is no class. Crowd regions
+(`iscrowd`) count as present.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from math import isfinite, nan
+from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +37,29 @@ from understudy.data.sources._annotations import (
     Faulty,
     images_in,
 )
-from understudy.data.sources._splits import SPLIT_NAMES, existing, no_test_split
+from understudy.data.sources._coco_files import CocoFiles, find, folder_names, image_folder
+from understudy.data.sources._named_files import named_in
+from understudy.data.sources._values import flag, key, not_a_number, number
 from understudy.errors import DataError
 
-_BESIDE_IMAGES = "_annotations.coco.json"
-"""Name of a JSON file that lies beside its images."""
+SPLITS = ("train", "validation", "test")
 _REQUIRED_KEYS = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
+_NO_NAME = (None, "", "none")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Content of a JSON file."""
+
+    file: Path
+    images: Sequence[Mapping[str, Any]]
+    annotations: Sequence[Mapping[str, Any]]
+    categories: Mapping[Hashable, str]
+    """Id → name, sorted by id."""
+
+    @property
+    def file_names(self) -> list[str]:
+        return [str(each["file_name"]) for each in self.images]
 
 
 def load(
@@ -53,17 +79,17 @@ def load(
         DataError: There is no such split, its file does not have COCO's format, no image can be
             used, or something is faulty and `unreadable` or `faulty` is `fail`.
     """
-    top = existing(root, "a folder in the layout of COCO")
-    file = _json_file(top, split)
+    files = find(root)
+    file = files.json_file(split)
     content = _read(file)
     if classes is None:
-        training = _json_file(top, "train")
-        categories = _categories(training, content if file == training else _read(training))
+        training = files.json_file("train")
+        categories = (content if file == training else _read(training)).categories
         classes = tuple(categories.values())
-    annotations = Annotations(top, classes)
-    folder = _image_folder(top, file, content)
-    _add_images(annotations, content, folder, file)
-    _reject_unlisted(annotations, content, folder, file)
+    annotations = Annotations(files.top, classes)
+    folder = image_folder(files, file, content.file_names)
+    _add_images(annotations, content, folder)
+    _reject_unlisted(annotations, content, folder, files)
     return annotated_source(
         annotations,
         train=split == "train",
@@ -73,30 +99,11 @@ def load(
     )
 
 
-def _json_file(top: Path, split: Split) -> Path:
-    """Return the JSON file of a split."""
-    for name in SPLIT_NAMES[split]:
-        candidates = [*(top / "annotations").glob("*.json"), *top.glob(f"{name}/{_BESIDE_IMAGES}")]
-        matches = re.compile(rf"instances_{name}\d*\.json|{_BESIDE_IMAGES}").fullmatch
-        files = [file for file in candidates if matches(file.name)]
-        if len(files) > 1:
-            several = " and ".join(sorted(str(file.relative_to(top)) for file in files))
-            raise DataError(f"{top} has {several}: keep one file for the split {split!r}.")
-        if files:
-            return files[0]
-    if split == "test":
-        raise no_test_split(str(top))
-    raise DataError(
-        f"{top} has neither annotations/instances_train*.json nor train/{_BESIDE_IMAGES}; set "
-        "data.root to a folder in the layout of COCO."
-    )
-
-
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> _Content:
     """Parse a JSON file and check that its lists have the keys that are needed."""
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise DataError(f"{file} is not JSON: {error}.") from error
     for name, keys in _REQUIRED_KEYS.items():
         entries = content.get(name) if isinstance(content, dict) else None
@@ -105,98 +112,109 @@ def _read(file: Path) -> dict[str, Any]:
             raise DataError(
                 f"{file} has no list {name!r} of entries{with_keys}, which COCO's format requires."
             )
-    return dict(content)
+    if not content["images"]:
+        raise DataError(f"{file} lists no images.")
+    annotations = content["annotations"]
+    used = {key(each.get("category_id")) for each in annotations}
+    categories = _categories(file, _without_project(content["categories"], used))
+    return _Content(file, content["images"], annotations, categories)
 
 
 def _is_entry(entry: Any, keys: Sequence[str]) -> bool:
-    has_keys = isinstance(entry, dict) and all(key in entry for key in keys)
+    has_keys = isinstance(entry, dict) and all(
+        isinstance(entry.get(name), str | int | float) for name in keys
+    )
     return has_keys and isinstance(entry.get("id"), Hashable)
 
 
-def _categories(file: Path, content: Mapping[str, Any]) -> dict[Any, str]:
+def _without_project(
+    categories: Sequence[Mapping[str, Any]], used: set[Hashable]
+) -> Sequence[Mapping[str, Any]]:
+    """Leave out the category that stands for the whole project; see the docstring above."""
+    for project in categories:
+        others = [each for each in categories if each is not project]
+        named_by_all = all(each.get("supercategory") == project["name"] for each in others)
+        is_unused = key(project["id"]) not in used
+        if others and named_by_all and is_unused and project.get("supercategory") in _NO_NAME:
+            return others
+    return categories
+
+
+def _categories(file: Path, categories: Sequence[Mapping[str, Any]]) -> dict[Hashable, str]:
     """Return id → name of every category, sorted by id."""
-    names = {each["id"]: str(each["name"]) for each in content["categories"]}
-    distinct, count = set(names.values()), len(content["categories"])
-    if len(distinct) < count or not all(isinstance(number, int) for number in names):
+    pairs = {(key(each["id"]), str(each["name"]).strip()) for each in categories}
+    names = dict(pairs)
+    distinct = set(names.values())
+    integers = [each for each in names if isinstance(each, int)]
+    if not len(pairs) == len(names) == len(distinct) == len(integers) or "" in distinct:
         raise DataError(
-            f"The {count} categories in {file} have {len(distinct)} names and {len(names)} ids; "
-            "give each a name and an integer id of its own."
+            f"The {len(pairs)} categories in {file} have {len(distinct)} names and {len(names)} "
+            "ids; give each a name and an integer id of its own."
         )
-    return dict(sorted(names.items()))
+    return {each: names[each] for each in sorted(integers)}
 
 
-def _image_folder(top: Path, file: Path, content: Mapping[str, Any]) -> Path:
-    """Return the folder of a file's images: the first candidate that has one of them."""
-    if file.name == _BESIDE_IMAGES:
-        return file.parent
-    candidates = [top / inner / name for name in _folder_names(file) for inner in ("", "images")]
-    candidates += [top / "images", top / "JPEGImages", top]
-    for folder in candidates:
-        if any((folder / str(each.get("file_name"))).is_file() for each in content["images"]):
-            return folder
-    raise DataError(
-        f"None of the {len(content['images'])} images in {file} exists; put them into "
-        f"{candidates[0]}."
-    )
-
-
-def _add_images(
-    annotations: Annotations, content: Mapping[str, Any], folder: Path, file: Path
-) -> None:
+def _add_images(annotations: Annotations, content: _Content, folder: Path) -> None:
     """Add all images of a file with their objects."""
-    names, objects = _categories(file, content), defaultdict(list)
-    for each in content["annotations"]:
-        objects[_hashable(each.get("image_id"))].append(_object(each, names))
-    ids = set()
-    for each in content["images"]:
-        path = folder / str(each["file_name"])
-        if each["id"] in ids:
+    objects: dict[Hashable, list[AnnotatedObject]] = defaultdict(list)
+    faults: dict[Hashable, list[str]] = defaultdict(list)
+    for each in content.annotations:
+        image = key(each.get("image_id"))
+        objects[image].append(_object(each, content.categories))
+        if flag(each.get("iscrowd")) is None:
+            faults[image].append(f"has an object whose iscrowd is {each['iscrowd']!r}, taken as 0")
+    names = defaultdict[Hashable, set[str]](set)
+    for each in content.images:
+        names[key(each["id"])].add(str(each["file_name"]))
+    for each in content.images:
+        image, name = key(each["id"]), str(each["file_name"])
+        path = _path(annotations.root, folder, name, content.file)
+        if len(names[image]) > 1:
+            # Nobody can tell which of them the objects are in.
             annotations.reject(path, f"has the id of another image, {each['id']}")
             continue
-        ids.add(each["id"])
-        height, width = (int(_finite(each.get(side), 0)) for side in ("height", "width"))
-        annotations.add(path, (height, width), objects.pop(each["id"], ()))
-    if objects:
-        count = sum(map(len, objects.values()))
-        annotations.reject(file, f"has {count} objects in images that it does not list")
+        sides = [number(each.get(side)) for side in ("height", "width")]
+        height, width = (int(side) if side == side else 0 for side in sides)
+        annotations.add(path, (height, width), objects.get(image, ()), faults.get(image, ()))
+    if unlisted := [len(each) for image, each in objects.items() if image not in names]:
+        reason = f"has {sum(unlisted)} objects in images that it does not list"
+        annotations.reject(content.file, reason)
+
+
+def _path(top: Path, folder: Path, name: str, file: Path) -> Path:
+    # `image_folder` has refused names that are outside of the root wherever they start.
+    return named_in([folder, file.parent, top], name, top, by=str(file))[0]
 
 
 def _reject_unlisted(
-    annotations: Annotations, content: Mapping[str, Any], folder: Path, file: Path
+    annotations: Annotations, content: _Content, folder: Path, files: CocoFiles
 ) -> None:
     """Reject the images in a split's own folder that its file does not list."""
     # A folder that several splits share has many images that belong to another split.
-    if file.name != _BESIDE_IMAGES and folder.name not in _folder_names(file):
+    beside = folder == content.file.parent and folder != files.top
+    if not beside and folder.name not in folder_names(content.file, files.top):
         return
-    listed = {folder / str(each["file_name"]) for each in content["images"]}
+    listed = {_path(files.top, folder, name, content.file) for name in content.file_names}
     if unlisted := [path for path in images_in(folder) if path not in listed]:
         first = unlisted[0].name
-        annotations.reject(folder, f"has {len(unlisted)} images not in {file.name}, first: {first}")
+        annotations.reject(
+            folder, f"has {len(unlisted)} images not in {content.file.name}, first: {first}"
+        )
 
 
-def _folder_names(file: Path) -> tuple[str, str]:
-    """Return the names that the folder of a file's images may have: `train2017`, `train`."""
-    name = file.stem.removeprefix("instances_")
-    return name, name.rstrip("0123456789")
-
-
-def _object(entry: Mapping[str, Any], names: Mapping[Any, str]) -> AnnotatedObject:
-    box, category = entry.get("bbox"), _hashable(entry.get("category_id"))
-    numbers = box if isinstance(box, list) and len(box) == 4 else [nan] * 4
-    left, top, width, height = (_finite(x, nan) for x in numbers)
+def _object(entry: Mapping[str, Any], names: Mapping[Hashable, str]) -> AnnotatedObject:
+    box, category = entry.get("bbox"), key(entry.get("category_id"))
+    if not box:
+        fault = "object without a box"
+    elif not isinstance(box, list) or len(box) != 4:
+        fault = "box that is not a list of 4 numbers"
+    else:
+        fault = not_a_number(box)
+    left, top, width, height = (nan,) * 4 if fault else map(number, box or ())
     return AnnotatedObject(
         name=names.get(category, f"id {category}"),
         box=(left, top, left + width, top + height),
-        crowd=bool(entry.get("iscrowd")),
-        area=_finite(entry.get("area"), nan),
+        crowd=bool(flag(entry.get("iscrowd"))),
+        area=number(entry.get("area")),
+        fault=fault,
     )
-
-
-def _hashable(number: Any) -> Hashable:
-    """Return an id unchanged if it can be a key of a dict; a list and the like as text."""
-    return number if isinstance(number, Hashable) else str(number)
-
-
-def _finite(x: Any, default: float) -> float:
-    """Return `x` if it is a finite number, else the default."""
-    return x if isinstance(x, int | float) and isfinite(x) else default

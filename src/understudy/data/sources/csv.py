@@ -19,10 +19,8 @@ may end in a year (`train2017`); of several test splits, the first of `test`, `v
 """
 
 import csv
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _csv_multilabel
 from understudy.data.sources._csv_multilabel import Values
 from understudy.data.sources._files import from_files
+from understudy.data.sources._named_files import is_file, is_inside
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._splits import TEST_NAMES, choose, no_split
 from understudy.errors import DataError
@@ -90,30 +89,13 @@ def _of_split(rows: Sequence[_Row], split: Split, root: str) -> list[int]:
 
 def _check_file(file: Path, row: _Row) -> None:
     """Refuse an image that does not exist, or lies outside of the folder of the CSV file."""
-    # Only a file of images that others made would name files elsewhere on this machine.
-    if not _is_inside(row.path, file.parent):
+    if not is_inside(row.path, file.parent):
         raise DataError(
             f"{file}, line {row.line}: {row.path} is outside of the folder of the CSV file; move "
             "the CSV file to a folder that holds all of its images."
         )
-    if not _is_file(row.path):
+    if not is_file(row.path):
         raise DataError(f"{file}, line {row.line}: there is no file {row.path}.")
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    """Return True for a path below a folder as it is written, or with all links followed."""
-    written = Path(os.path.normpath(path.absolute()))
-    with suppress(OSError, ValueError, RuntimeError):  # a link to itself
-        if path.resolve().is_relative_to(folder.resolve()):
-            return True
-    return written.is_relative_to(os.path.normpath(folder.absolute()))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a link to itself; a name with NUL or of thousands of letters
-        return False
 
 
 def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, Values]]]:

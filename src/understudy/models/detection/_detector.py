@@ -229,7 +229,7 @@ def inputs(batch: Batch) -> tuple[list[Tensor], Targets]:
     if objects is None:
         raise NetworkError(
             "A detector needs boxes, which these images do not have: use a data source that has "
-            "them, such as voc or coco, and --task detection."
+            "them, such as voc, coco or yolo, and --task detection."
         )
     for boxes, labels, difficult, crowd in zip(
         objects.boxes, objects.labels, objects.difficult, objects.crowd, strict=True
