@@ -31,8 +31,16 @@ _ORPHANS_END = 15.0
 """Seconds in which the workers of a process that was killed notice it and end."""
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write(
+    path: Path, content: str | bytes, *, key: str = "--out", again: str = "continue with --resume"
+) -> None:
     """Replace a file in one step; a crash or a full disk leaves the old content untouched.
+
+    Args:
+        path: The file.
+        content: What it holds from then on.
+        key: Key or flag by which the user chose the folder, for the error.
+        again: What to do once there is space, for the error.
 
     Raises:
         RunError: The disk is full or the folder cannot be written.
@@ -50,7 +58,45 @@ def write(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     except OSError as error:
         _remove(partial)
-        raise write_error(error, path, len(data)) from error
+        raise write_error(error, path, len(data), key=key, again=again) from error
+
+
+def write_at(file: int, content: memoryview, offset: int) -> None:
+    """Overwrite the bytes at an offset of an open file.
+
+    Raises:
+        OSError: The disk is full or read-only.
+    """
+    while content:
+        if hasattr(os, "pwrite"):
+            count = os.pwrite(file, content, offset)
+        else:
+            os.lseek(file, offset, os.SEEK_SET)
+            count = os.write(file, content)
+        if count == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        content, offset = content[count:], offset + count
+
+
+def allocate(path: Path, size: int) -> None:
+    """Extend a file by zeros that have their place on the disk, so that a map of it can be read.
+
+    A hole that is read through a map gets memory only then where the disk is memory (tmpfs), and if
+    none is left the process ends by SIGBUS.
+
+    Raises:
+        OSError: The disk is full or read-only.
+    """
+    with path.open("ab") as file:
+        start = file.tell()
+        if size <= start:
+            return
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), start, size - start)
+            return
+        zeros = bytes(2**20)
+        for left in range(size - start, 0, -len(zeros)):
+            file.write(zeros[: min(left, len(zeros))])
 
 
 def as_json(content: Any, *, indent: int | None = None) -> str:
@@ -105,15 +151,22 @@ def _remove(partial: Path) -> None:
         return  # the folder itself is gone or read-only, which the error being raised says
 
 
-def write_error(error: OSError, path: Path, size: int) -> RunError:
+def write_error(
+    error: OSError,
+    path: Path,
+    size: int,
+    *,
+    key: str = "--out",
+    again: str = "continue with --resume",
+) -> RunError:
     """Return the error that says why a file of `size` bytes was not written, and what to do."""
     kept = "what was saved before is intact"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunError(
             f"The disk is full: {path} needs {size / 1e6:.1f} MB; {kept}. "
-            "Free some space and continue with --resume."
+            f"Free some space and {again}."
         )
-    return RunError(f"{path} cannot be written ({error.strerror}); {kept}. Choose another --out.")
+    return RunError(f"{path} cannot be written ({error.strerror}); {kept}. Choose another {key}.")
 
 
 @contextmanager
@@ -130,15 +183,10 @@ def sole_writer(folder: Path) -> Iterator[None]:
     lock, made = FileLock(folder / _LOCK), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, folder)
-    except (OSError, NotImplementedError) as error:
-        # Of a file system without locks, older versions of filelock say that it is not implemented.
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise write_error(error, folder / _LOCK, 0) from error
-        LOGGER.warning(
-            f"The disk of {folder} has no locks ({error}): take care that no other process writes "
-            "that directory."
-        )
+        with _unless_impossible(folder):
+            _acquire(lock, folder)
+    except OSError as error:
+        raise write_error(error, folder / _LOCK, 0) from error
     try:
         _sign(folder)
         _sweep(folder)
@@ -146,6 +194,37 @@ def sole_writer(folder: Path) -> Iterator[None]:
     finally:
         _leave(folder, made=made)
         lock.release()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with the same folder, which exists.
+
+    Raises:
+        OSError: The folder is read-only, or gone.
+    """
+    lock = FileLock(folder / _LOCK)
+    with _unless_impossible(folder):
+        lock.acquire(poll_interval=0.002)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _unless_impossible(folder: Path) -> Iterator[None]:
+    """Go on without a lock where the file system has none, and say so."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:
+        # Older versions of filelock say that a lock is not implemented.
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        LOGGER.warning(
+            f"The disk of {folder} has no locks ({error}): take care that no other process writes "
+            "that directory."
+        )
 
 
 def _acquire(lock: FileLock, folder: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support.processes import Fresh
 from understudy.data import CLEAN, DecodedSource, FileSource, FileViews, Loader, Source
 from understudy.data.decoded import _reduced
 from understudy.data.sources import folder
@@ -147,18 +148,53 @@ def test_a_killed_process_leaves_a_missing_image(live: FileSource, store: Path) 
 
 
 @pytest.mark.parametrize("place", [0, 7, 8, 1000, -1])
-def test_a_flipped_bit_is_noticed(live: FileSource, store: Path, place: int) -> None:
+def test_a_flipped_bit_is_noticed_and_mended(
+    live: FileSource, store: Path, place: int, log: pytest.LogCaptureFixture
+) -> None:
     kept = filled(live, store)
     start, end = kept._offsets[2:4]
     content = bytearray((store / "images.bin").read_bytes())
+    right = bytes(content)
     content[start + place if place >= 0 else end - 1] ^= 4
     (store / "images.bin").write_bytes(content)
-    damaged = DecodedSource(live, store)
+    assert torch.equal(DecodedSource(live, store).image(2), live.image(2))
+    assert "image 2 is not what was stored; it is decoded again" in log.text
+    assert (store / "images.bin").read_bytes() == right
+    (store / "images.bin").write_bytes(content)
+    damaged = DecodedSource(without_files(live), store)
     damaged.image(1)
     with pytest.raises(
         DataError, match=r"the checksum of image 2 does not match\): delete .*decoded"
     ):
         damaged.crop(2, lambda height, width: (0, 0, 1, 1))
+
+
+FULL = """
+import sys
+from pathlib import Path
+import torch
+from understudy.data.decoded import DecodedSource
+from understudy.data.source import MemorySource
+from understudy.errors import DataError
+disk = Path(sys.argv[1])
+pixels = torch.arange(3 * 100 * 30 * 30).reshape(100, 3, 30, 30).to(torch.uint8)
+source = DecodedSource(MemorySource(pixels, torch.zeros(100), ("a",)), disk / "decoded")
+try:
+    (disk / "ballast").write_bytes(bytes(10**6))
+except OSError:
+    pass
+try:
+    for i in range(100):
+        source.image(i)
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_in_memory_ends_in_a_sentence(small_disk: Path) -> None:
+    assert (
+        "No space left on device); those already stored" in Fresh("-c", FULL, small_disk).finish()
+    )
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "sides.npy", "images.bin"])

@@ -7,12 +7,15 @@ A bank is a directory with
     checks.bin      one checksum for every record; 0 where nothing is stored
 
 Records are ordered by view, then by image: an epoch reads one contiguous part, and a bank grows at
-its end. Both binary files have their full size from the start; what is not written yet is a hole,
-which takes no room on the disk. A record is written before its checksum, so that a process killed
-in between leaves a record that counts as empty. A bank has every view of small images, whose crops
+its end. Both binary files have their full size from the start; records that are not written yet are
+a hole, which takes no room on the disk. A record is written before its checksum, so that a process
+killed in between leaves a record that counts as empty; so does one that does not fit its checksum
+(a torn write, a flipped bit): the teacher computes it again. One process writes at a time, which
+holds the lock `.lock`. A bank has every view of small images, whose crops
 and mirrors are few (162 for CIFAR), and otherwise as many views of each image as asked for.
 """
 
 from understudy.bank._bank import Bank as Bank
+from understudy.bank._bank import RecordsDropped as RecordsDropped
 from understudy.bank._bank import Resident as Resident
 from understudy.bank.manifest import Contract as Contract

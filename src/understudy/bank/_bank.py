@@ -1,7 +1,7 @@
 """A bank on disk, and a copy of one on a GPU."""
 
-import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +21,14 @@ from understudy.bank.manifest import CHECK_BYTES, Contract
 from understudy.errors import BankError
 from understudy.features import Features
 
+LOGGER = logging.getLogger("understudy")
+
 _LAYOUT = "views × images"
 """Order of the records, as the manifest names it."""
+
+
+class RecordsDropped(BankError):
+    """Records were not what was stored, and count as empty from now on."""
 
 
 class Bank:
@@ -31,19 +37,22 @@ class Bank:
     A bank with fewer views than the contract asks for grows; one with more offers all it has.
 
     Args:
-        path: Directory of the bank; created if it does not exist.
+        path: Directory of the bank.
         contract: What the records must depend on.
+        create: Make a bank that does not exist, and enlarge one that has fewer views.
 
     Attributes:
         contract: The same, with as many views as the bank has.
 
     Raises:
-        BankError: The directory holds another bank (the difference is named), or is damaged.
+        BankError: The directory holds another bank (the difference is named), is damaged, or holds
+            none and shall not be made.
     """
 
-    def __init__(self, path: Path, contract: Contract) -> None:
+    def __init__(self, path: Path, contract: Contract, *, create: bool = True) -> None:
         files.refuse_address(path, "bank.path")
-        self.path, self.contract = path, _create_or_grow(path, contract)
+        self.path = path
+        self.contract = _create_or_grow(path, contract) if create else _existing(path, contract)
         length = self.contract.records
         self._bytes = [codec.bytes for codec in self.contract.codecs.values()]
         self._records = RowFile(path / "records.bin", length=length, width=sum(self._bytes) // 4)
@@ -63,9 +72,25 @@ class Bank:
         """Return stored features of some views, in float32; codes as bytes.
 
         Raises:
-            BankError: A record is empty, or its bytes are not those that were written.
+            RecordsDropped: A record is empty, or its bytes are not those that were written; it
+                counts as empty from now on.
+            BankError: The same, of a bank that is read-only.
         """
         return self.decoded(self._checked(index, number))
+
+    def intact(self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]) -> bool:
+        """Return True if all of some views are stored, and read as what was stored.
+
+        Raises:
+            BankError: The bank is damaged and read-only.
+        """
+        if not self.has(index, number).all():
+            return False
+        try:
+            self._checked(index, number)
+        except RecordsDropped:
+            return False
+        return True
 
     def encoded_view(self, number: int) -> Rows:
         """Return the records of one view of all images, encoded as they are stored.
@@ -78,15 +103,56 @@ class Bank:
 
     def _checked(self, index: Tensor, number: Tensor) -> Rows:
         rows = self._rows(index, number)
-        records = self._records.read(rows)
-        wrong = self._checks.read(rows)[:, 0] != checksums(records)
-        if wrong.any():
-            first = int(np.flatnonzero(wrong)[0])
+        checks = self._checks.read(rows)[:, 0]
+        stored = checks != 0
+        # Empty records are not read: through the map, that would give them memory on a tmpfs.
+        records = self._records.read(rows[stored])
+        intact = checks[stored] == checksums(records)
+        if stored.all() and intact.all():
+            return torch.from_numpy(records.view(np.uint8))
+        wrong = ~stored
+        wrong[stored] = ~intact
+        first, count = int(np.flatnonzero(wrong)[0]), int(wrong.sum())
+        problem = (
+            f"{self.path}: view {int(number[first])} of image {int(index[first])} is not what was "
+            f"stored{f', nor are {count - 1} others' if count > 1 else ''}"
+        )
+        if not intact.all():
+            self._drop(rows[stored][~intact], problem)
+        raise RecordsDropped(f"{problem}. It counts as empty: run the command again to fill it.")
+
+    def _drop(self, rows: RowNumbers, problem: str) -> None:
+        """Mark damaged records as empty."""
+        if not self._checks.writable:
             raise BankError(
-                f"{self.path} is damaged: view {int(number[first])} of image {int(index[first])} "
-                "is not what was stored. Delete it; it is filled again as training goes on."
+                f"{problem}, and the bank is read-only: make it writable, so that the teacher can "
+                "compute it again, or name another folder by bank.path."
             )
-        return torch.from_numpy(records.view(np.uint8))
+        with self._writing():
+            # Another process may have dropped and filled them in the meantime.
+            records, checks = self._records.read(rows), self._checks.read(rows)[:, 0]
+            rows = rows[(checks != 0) & (checks != checksums(records))]
+            self._checks.write(rows, np.zeros((len(rows), 1), np.uint32))
+        if len(rows):
+            LOGGER.warning(f"{problem}; the teacher computes it again.")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep other processes from writing records meanwhile.
+
+        Raises:
+            BankError: The bank is read-only or gone, or the disk is full.
+        """
+        try:
+            self._records.check_writable()
+            self._checks.check_writable()
+            with files.locked(self.path):
+                yield
+        except OSError as error:
+            raise BankError(
+                f"The bank {self.path} cannot be written ({error.strerror}); what it holds is "
+                "intact. Free some space, name another folder by bank.path, or leave it out."
+            ) from error
 
     def write(
         self,
@@ -108,7 +174,7 @@ class Bank:
                 "weights, or set bank.dtype to fp32."
             )
         rows, records = self._rows(index, number), encoded.numpy().view(np.uint32)
-        with self._checks.locked():
+        with self._writing():
             # Of two processes that met the same view, the first one's record stays.
             empty = ~self._stored(rows)
             rows, records = rows[empty], records[empty]
@@ -181,6 +247,16 @@ class Resident:
         return self._bank.decoded(self._records.index_select(0, rows))
 
 
+def _existing(path: Path, contract: Contract) -> Contract:
+    """Return the contract of a bank that exists, with as many views as it has."""
+    if not (path / "manifest.json").is_file():
+        raise BankError(
+            f"There is no bank in {path}, which is empty or does not exist: check bank.path, or "
+            "fill one with `understudy bank build`."
+        )
+    return replace(contract, num_views=_num_views(path, contract))
+
+
 def _create_or_grow(path: Path, contract: Contract) -> Contract:
     """Make a bank of at least as many views as asked for; return its contract."""
     manifest = path / "manifest.json"
@@ -192,10 +268,11 @@ def _create_or_grow(path: Path, contract: Contract) -> Contract:
         views = _num_views(path, contract) if manifest.is_file() else 0
         if views < contract.num_views:
             _extend(path / "records.bin", contract.record_bytes * contract.records)
-            _extend(path / "checks.bin", CHECK_BYTES * contract.records)
+            files.allocate(path / "checks.bin", CHECK_BYTES * contract.records)
             # Last: a bank that is half made is none, and one that is half grown is unchanged.
             content = {"layout": _LAYOUT} | asdict(contract)
-            files.write(manifest, files.as_json(content, indent=1))
+            text = files.as_json(content, indent=1)
+            files.write(manifest, text, key="bank.path", again="start again")
     return replace(contract, num_views=max(views, contract.num_views))
 
 
@@ -211,12 +288,8 @@ def _locked(path: Path) -> Iterator[None]:
     """Keep other processes from making or enlarging this bank meanwhile."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with files.locked(path):
             yield
-        finally:
-            os.close(folder)
     except OSError as error:
         raise BankError(
             f"The bank {path} cannot be made or enlarged ({error.strerror}); name another folder "

@@ -1,15 +1,13 @@
 """A file of rows of 32-bit words: mapped into memory for reading, written by position."""
 
 import errno
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
+from understudy import files
 from understudy.errors import BankError
 
 Words = np.ndarray[Any, np.dtype[np.uint32]]
@@ -49,7 +47,7 @@ class RowFile:
         # A plain array: memmap's own class costs more than a small read.
         self.rows: Words = np.asarray(words[: length * width]).reshape(length, width)
         try:
-            self._file = os.open(path, os.O_WRONLY)
+            self._file = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         except OSError:
             self._file = -1  # a complete bank may be read-only
 
@@ -58,29 +56,24 @@ class RowFile:
         # `take` is faster than indexing with the same numbers.
         return self.rows.take(rows, axis=0)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from writing meanwhile.
+    @property
+    def writable(self) -> bool:
+        """False if the file is read-only."""
+        return self._file >= 0
+
+    def check_writable(self) -> None:
+        """Refuse to write a file that is read-only, or that was deleted or moved meanwhile.
 
         Raises:
-            BankError: The file is read-only, or the disk is full.
+            OSError: It is.
         """
-        try:
-            if self._file < 0:
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-        except OSError as error:
-            raise BankError(
-                f"The bank {self.path.parent} cannot be written ({error.strerror}); what it holds "
-                "is intact. Free some space, name another folder by bank.path, or leave it out."
-            ) from error
+        if not self.writable:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if not os.path.samestat(os.fstat(self._file), self.path.stat()):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def write(self, rows: RowNumbers, content: Words) -> None:
-        """Replace some rows; call it within `locked`.
+        """Replace some rows.
 
         Raises:
             OSError: The disk is full or read-only.
@@ -90,9 +83,7 @@ class RowFile:
         stops = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
         for start, stop in zip(starts, stops, strict=True):
             data = content[start:stop].data.cast("B")
-            # A short write is how a disk that becomes full shows itself.
-            if os.pwrite(self._file, data, int(rows[start]) * content[0].nbytes) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            files.write_at(self._file, data, int(rows[start]) * content[0].nbytes)
 
     def __del__(self) -> None:
         if getattr(self, "_file", -1) >= 0:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from understudy.bank._bank import Bank
+from understudy.bank._bank import Bank, RecordsDropped
 from understudy.batch import Batch
 from understudy.data import CLEAN, Views
 from understudy.distillation.distiller import Teacher
@@ -64,11 +64,14 @@ class Codes:
                 return {}
             self._banks[label] = self._open(label, method, shapes)
         bank = self._banks[label]
-        missing = ~bank.has(index, number)
-        if missing.any():
-            codes = {name: x.cpu()[missing] for name, x in method.codes(stored).items()}
-            bank.write(index[missing], number[missing], codes)
-        return bank.read(index, number)
+
+        def store_missing() -> None:
+            missing = ~bank.has(index, number)
+            if missing.any():
+                codes = {name: x.cpu()[missing] for name, x in method.codes(stored).items()}
+                bank.write(index[missing], number[missing], codes)
+
+        return _read(bank, index, number, store_missing)
 
     def _open(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Bank:
         """Open the bank of a method's codes, whose name tells all that the codes depend on."""
@@ -97,6 +100,7 @@ class Replay:
         bank: Where features are stored.
         views: Views of the images; maps their numbers to those of the bank.
         codes: Codes that are stored beside the features, if any are.
+        clean: The bank has one view of each image, the clean one.
         upcoming: Gives the image and view numbers of later batches, as `Loader.upcoming`.
 
     Attributes:
@@ -110,24 +114,28 @@ class Replay:
         views: Views,
         *,
         codes: Codes | None = None,
+        clean: bool = False,
         upcoming: Callable[[], RecordKeys] = lambda: NO_RECORDS,
     ) -> None:
         self.teacher, self.bank, self.views = teacher, bank, views
-        self.codes, self.upcoming = codes, upcoming
+        self.codes, self.clean, self.upcoming = codes, clean, upcoming
         self.seconds = 0.0
 
     def __call__(self, batch: Batch) -> Features:
         """Return the teacher's features, and codes if there are any, on the device of the batch."""
         index, view = batch.index.cpu(), batch.view.cpu()
-        number = bank_number(self.views, index, view)
+        number = self._number(index, view)
         # Beyond `bank.views` of an image, the teacher runs and nothing is stored.
         if not self._in_range(number):
             return self._live(batch)
-        missing = ~self.bank.has(index, number)
-        if missing.any():
-            self._store_missing(batch, index, number, missing)
-        device = batch.images.device
-        stored = {name: x.to(device) for name, x in self.bank.read(index, number).items()}
+
+        def store_missing() -> None:
+            missing = ~self.bank.has(index, number)
+            if missing.any():
+                self._store_missing(batch, index, number, missing)
+
+        device, features = batch.images.device, _read(self.bank, index, number, store_missing)
+        stored = {name: x.to(device) for name, x in features.items()}
         if self.codes is None:
             return stored
         codes = self.codes(index, number, stored)
@@ -135,8 +143,13 @@ class Replay:
 
     def holds(self, index: Numbers, view: Numbers) -> bool:
         """Return True if all of some views are stored, so that their images are not needed."""
-        number = bank_number(self.views, index, view)
-        return self._in_range(number) and bool(self.bank.has(index, number).all())
+        number = self._number(index, view)
+        return self._in_range(number) and self.bank.intact(index, number)
+
+    def _number(self, index: Numbers, view: Numbers) -> Numbers:
+        if self.clean:
+            return view - CLEAN
+        return bank_number(self.views, index, view)
 
     def _store_missing(
         self, batch: Batch, index: Numbers, number: Numbers, missing: Bool[Tensor, " batch"]
@@ -184,6 +197,18 @@ class Replay:
             torch.cuda.synchronize(batch.images.device)
         self.seconds += time.perf_counter() - started
         return features
+
+
+def _read(
+    bank: Bank, index: Numbers, number: Numbers, store_missing: Callable[[], None]
+) -> Features:
+    """Return stored features after storing those that are missing, or damaged."""
+    store_missing()
+    try:
+        return bank.read(index, number)
+    except RecordsDropped:
+        store_missing()
+        return bank.read(index, number)
 
 
 def bank_number(views: Views, index: Numbers, view: Numbers) -> Numbers:

@@ -203,7 +203,7 @@ def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
         verified = bank_build.verify(recipe, device=options.device)
         print(
             f"{recipe.bank.path}: {verified.records} records computed again, none differs by more "
-            f"than {verified.difference:.1e}"
+            f"than {verified.difference:.1e} of its length ({verified.tolerance:.0e} is allowed)"
         )
 
 

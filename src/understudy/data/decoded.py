@@ -8,12 +8,13 @@ The folder of a cache holds
 
 `images.bin` is a sparse file of its full size from the start, which needs no disk space until it
 is written. The pixels of an image are written before its checksum, so that a process killed in
-between leaves an image that counts as missing. Without `data.decoded_side`, the cache holds exactly
+between leaves an image that counts as missing; one that does not fit its checksum is decoded again.
+Without `data.decoded_side`, the cache holds exactly
 the decoder's output, and training is the same to the bit with and without it.
 """
 
-import errno
 import json
+import logging
 import os
 import shutil
 from functools import cached_property
@@ -29,6 +30,9 @@ from understudy import files
 from understudy.data._transforms import resize, resize_target
 from understudy.data.source import ChooseCrop, Source, short_digest
 from understudy.errors import DataError
+from understudy.files import write_at
+
+LOGGER = logging.getLogger("understudy")
 
 _WORD = 8
 """Bytes of a checksum; records are padded to a multiple, so that they can be summed as uint64."""
@@ -74,7 +78,7 @@ class DecodedSource(Source):
         """Return image `i`; decode and store it on first access.
 
         Raises:
-            DataError: The stored bytes are damaged, or the image cannot be decoded or stored.
+            DataError: The image cannot be decoded or stored, or is damaged in a read-only folder.
         """
         return self.crop(i, lambda height, width: (0, 0, height, width))
 
@@ -133,14 +137,24 @@ class DecodedSource(Source):
     def _ensure_intact(self, i: int) -> None:
         """Verify the checksum of image `i`, or decode and store the image if it is missing."""
         start, end = self._offsets[i : i + 2]
-        checksum, content = np.split(self._bytes[start:end], [_WORD])
+        # Not through the map: where the disk is memory (tmpfs), that would give memory to a hole.
+        checksum = _read(self._file, start)
         if not checksum.any():
-            # Pixels first: a record counts as stored from the moment it has a checksum.
-            _write(self._file, start + _WORD, content := self._decoded(i, end - start - _WORD))
-            _write(self._file, start, _checksum(content))
-        elif (checksum != _checksum(content)).any():
-            raise _damaged(self._file, f"the checksum of image {i} does not match")
+            self._store(i, start, end)
+        elif (checksum != _checksum(self._bytes[start + _WORD : end])).any():
+            LOGGER.warning(f"{self._file}: image {i} is not what was stored; it is decoded again.")
+            try:
+                self._store(i, start, end)
+            except DataError as error:
+                raise _damaged(self._file, f"the checksum of image {i} does not match") from error
         self._intact[i] = True
+
+    def _store(self, i: int, start: int, end: int) -> None:
+        """Decode image `i` and store it in the bytes from `start` to `end`."""
+        content = self._decoded(i, end - start - _WORD)
+        # Pixels first: a record counts as stored from the moment it has its checksum.
+        _write(self._file, start + _WORD, content)
+        _write(self._file, start, _checksum(content))
 
     def _decoded(self, i: int, count: int) -> _Bytes:
         """Decode image `i` and reduce it; return its pixels, padded with zeros to `count` bytes."""
@@ -250,13 +264,22 @@ def _map(file: Path, count: int) -> _Bytes:
     return content.view(np.ndarray)
 
 
+def _read(file: Path, offset: int) -> _Bytes:
+    """Read a checksum."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(offset)
+            return np.frombuffer(opened.read(_WORD), np.uint8)
+    except OSError as error:
+        raise _damaged(file, error) from error
+
+
 def _write(file: Path, offset: int, content: _Bytes) -> None:
     """Overwrite the bytes at an offset; `DataError` if the disk is full or read-only."""
     try:
-        handle = os.open(file, os.O_WRONLY)
+        handle = os.open(file, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         try:
-            if os.pwrite(handle, content.data, offset) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_at(handle, content.data, offset)
         finally:
             os.close(handle)
     except OSError as error:

@@ -36,11 +36,19 @@ def attach(experiment: Experiment, recipe: Recipe) -> Replay | None:
     return replay
 
 
-def open_replay(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Replay:
-    """Open the bank of a recipe for its training images; make it if there is none.
+def open_replay(
+    experiment: Experiment, teacher: Teacher, recipe: Recipe, *, create: bool = True
+) -> Replay:
+    """Open the bank of a recipe for its training images.
+
+    Args:
+        experiment: Has the images.
+        teacher: Computes what is not stored.
+        recipe: Names the bank.
+        create: Make it if there is none, and enlarge it if it has fewer views.
 
     Raises:
-        BankError: The directory holds another bank.
+        BankError: The directory holds another bank, or none and it shall not be made.
         RecipeError: Images are mixed, or the teacher is a detector: no bank can store its outputs.
     """
     if _mixes(recipe):
@@ -48,7 +56,8 @@ def open_replay(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Rep
             "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
             "leave bank.path out, or set data.mixup and data.cutmix to 0."
         )
-    bank = Bank(Path(recipe.bank.path), contract(experiment, teacher, recipe))
+    bank_contract = contract(experiment, teacher, recipe)
+    bank = Bank(Path(recipe.bank.path), bank_contract, create=create)
     return Replay(teacher, bank, experiment.train.views, upcoming=experiment.train.upcoming)
 
 
@@ -92,17 +101,17 @@ def open_test_replay(experiment: Experiment, recipe: Recipe) -> Replay | None:
     test_contract = replace(
         contract(experiment, distiller.teacher, recipe),
         images=experiment.digests["test images"],
-        transform=views.description,
+        transform=f"clean view of {views.description}",
         num_images=len(experiment.test.labels),
-        num_views=views.count or 1,
+        num_views=1,
         features={name: shapes[name] for name in COMPARED if name in shapes},
         dtype="fp32",
         top_logits=None,
     )
-    folder = root / f"test-{test_contract.images}"
+    folder = root / f"clean-{test_contract.images}"
     if root.is_dir() and not folder.is_dir() and not os.access(root, os.W_OK):
         return None
-    return Replay(distiller.teacher, Bank(folder, test_contract), views)
+    return Replay(distiller.teacher, Bank(folder, test_contract), views, clean=True)
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:

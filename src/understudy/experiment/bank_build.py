@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import cast
 
@@ -29,7 +30,8 @@ from understudy.training.devices import accelerator, resolve
 
 BATCH = 256
 _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
-"""Largest relative difference that another batch size can make in the stored form."""
+"""Largest difference that another batch size can make in the stored form, as a share of a feature's
+length."""
 _TOP = 10
 """Number of stored logits in a plan where the recipe does not say how many to store."""
 
@@ -69,11 +71,13 @@ class Verified:
 
     Attributes:
         records: Records that were computed again.
-        difference: Largest norm of a difference, divided by the norm of the stored feature.
+        difference: Largest length of a difference, divided by that of the feature.
+        tolerance: Largest difference at which a record counts as the same, in its stored form.
     """
 
     records: int
     difference: float
+    tolerance: float
 
 
 def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
@@ -82,6 +86,7 @@ def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
     Raises:
         UnderstudyError: The recipe cannot be built, or names no teacher.
     """
+    files.refuse_address(recipe.bank.path, "bank.path")
     experiment, teacher = _built(recipe, device)
     contract = bank_attach.contract(experiment, teacher, recipe)
     shapes = dict(teacher.network.shapes)
@@ -156,7 +161,7 @@ def fill(
     Raises:
         BankError: The disk is too small, or the directory holds another bank.
     """
-    replay, loader = _open(recipe, device)
+    replay, loader = _open(recipe, device, create=True)
     bank, total = replay.bank, replay.bank.contract.records
     done = bank.filled()
     _check_room(bank, total - done)
@@ -178,26 +183,41 @@ def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> 
         device: As for `train`.
 
     Raises:
-        BankError: The bank is empty, a byte was flipped, or the teacher gives something else.
+        BankError: There is no bank, or it is empty, a byte was flipped, or the teacher gives
+            something else.
     """
-    replay, loader = _open(recipe, device)
+    replay, loader = _open(recipe, device, create=False)
     bank = replay.bank
-    sample = bank.sample(records)
+    tolerance, sample = _TOLERANCE[bank.contract.dtype], bank.sample(records)
     keys = _batches(*sample)
     if not keys:
         raise BankError(f"{bank.path} is empty; fill it with `understudy bank build`.")
     worst = 0.0
     for (index, number), fresh in zip(keys, _computed(replay, loader, keys), strict=True):
         stored, rounded = bank.read(index, number), bank.rounded(fresh)
-        for name, x in stored.items():
-            difference = (x - rounded[name]).norm() / x.norm().clamp_min(1e-12)
-            worst = max(worst, float(difference))
-    if worst > _TOLERANCE[bank.contract.dtype]:
+        differences = [_difference(x, rounded[name]) for name, x in stored.items()]
+        worst = max([worst, *differences])
+    if worst > tolerance:
+        length = f"{worst:.1e} of the features' length" if worst < inf else "numbers without bound"
         raise BankError(
-            f"{bank.path} differs from what the teacher gives by {worst:.1e} of the "
-            "features' length; delete it and fill it again."
+            f"{bank.path} differs from what the teacher gives by {length}, where {tolerance:.0e} "
+            f"is allowed for {bank.contract.dtype}; delete it and fill it again."
         )
-    return Verified(len(sample[0]), worst)
+    return Verified(len(sample[0]), worst, tolerance)
+
+
+def _difference(stored: Tensor, computed: Tensor) -> float:
+    """Return the largest difference of a record, as a share of its length; infinite for NaN.
+
+    Records shorter than usual are measured by the usual length: rounding in the network does not
+    become smaller with its result.
+    """
+    stored, computed = stored.flatten(1).double(), computed.flatten(1).double()
+    length = computed.norm(dim=1)
+    relative = (stored - computed).norm(dim=1) / length.clamp_min(float(length.mean()))
+    # Comparisons with NaN are false, so that it would pass for no difference; 0 / 0 is none.
+    relative[(stored == computed).all(dim=1)] = 0.0
+    return float(relative.nan_to_num(nan=inf, posinf=inf).max())
 
 
 def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teacher]:
@@ -211,12 +231,13 @@ def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teache
     return experiment, teacher
 
 
-def _open(recipe: Recipe, device: str | None) -> tuple[Replay, Loader]:
+def _open(recipe: Recipe, device: str | None, *, create: bool) -> tuple[Replay, Loader]:
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
     experiment, teacher = _built(recipe, device)
     with PartialState().main_process_first():  # which makes the bank, if there is none
-        return bank_attach.open_replay(experiment, teacher, recipe), experiment.train
+        replay = bank_attach.open_replay(experiment, teacher, recipe, create=create)
+    return replay, experiment.train
 
 
 def _computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -9,7 +10,7 @@ from typing import Any, final
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from understudy.bank import Resident
+from understudy.bank import RecordsDropped, Resident
 from understudy.bank.replay import Replay
 from understudy.config.recipe import Recipe
 from understudy.experiment import bank_attach, build
@@ -53,8 +54,9 @@ class Placed:
         if self.replay is None:
             return None
         bank = self.replay.bank
-        if bank.filled() == bank.contract.records:
-            return Resident(bank, self.accelerator.device)
+        with suppress(RecordsDropped):
+            if bank.filled() == bank.contract.records:
+                return Resident(bank, self.accelerator.device)
         LOGGER.warning(
             f"{bank.path} is not complete, so the teacher runs in every step; to be without it, "
             "fill the bank first by `understudy bank build`, or set training.graphs to false."

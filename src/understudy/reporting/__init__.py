@@ -38,6 +38,6 @@ def report(
     file = Path(out) if out else Path(os.path.commonpath([f.resolve() for f in folders]))
     if file.suffix != ".html":
         file = file / "report.html"
-    write(file, page(results))
-    write(file.with_suffix(".md"), markdown(results))
+    write(file, page(results), again="report again")
+    write(file.with_suffix(".md"), markdown(results), again="report again")
     return file
