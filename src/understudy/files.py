@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -180,7 +180,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
         RunError: Another process writes the directory, or it cannot be written.
     """
-    lock, made = FileLock(folder / _LOCK), not folder.exists()
+    lock = FileLock(folder / _LOCK)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _unless_impossible(folder):
@@ -256,14 +257,14 @@ def _sweep(folder: Path) -> None:
             _remove(partial)
 
 
-def _leave(folder: Path, *, made: bool) -> None:
-    """Remove the name of this process, and the directory if nothing else was written in it."""
+def _leave(folder: Path, *, made: Sequence[Path]) -> None:
+    """Remove the name of this process, and the folders made for it if nothing was written there."""
     with suppress(OSError):
         (folder / _OWNER).unlink(missing_ok=True)
         if all(path.name == _LOCK for path in folder.iterdir()):
             (folder / _LOCK).unlink(missing_ok=True)
-            if made:
-                folder.rmdir()
+            for path in made:
+                path.rmdir()
 
 
 def _owner(folder: Path) -> dict[str, object]:

@@ -76,8 +76,8 @@ def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_which_nothing_was_written_is_removed(tmp_path: Path) -> None:
-    with sole_writer(tmp_path / "new"):
-        assert (tmp_path / "new").is_dir()
+    with sole_writer(tmp_path / "runs" / "new"):
+        assert (tmp_path / "runs" / "new").is_dir()
     assert not list(tmp_path.iterdir())
 
 
