@@ -66,7 +66,8 @@ def test_distill_with_flags_of_methods(
     assert made.methods == {"kd": {"weight": 0.5}, "lshfm": {"hashes": 64}}
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("on cpu, fp32, channels last, not compiled, 1 thread (set training.")
-    assert re.fullmatch(r"  epoch 1/1  top1 [\d.]+  loss [\d.]+  [\d,]+ images/s", lines[2])
+    epoch = r"  epoch 1/1  validation top1 [\d.]+  loss [\d.]+  [\d,]+ images/s"
+    assert re.fullmatch(epoch, lines[3])
     assert lines[-1] == f"report: {tmp_path / 'report.html'}"
 
 
@@ -323,7 +324,7 @@ def test_a_terminal_sees_a_table_and_a_bar_that_leaves(tmp_path: Path) -> None:
     assert status == 0
     assert "left" in text
     rows = [line.rsplit("\r", 1)[-1].split() for line in text.splitlines()]
-    assert ["epoch", "top1", "loss", "task"] in rows
+    assert ["epoch", "val.", "top1", "loss", "task"] in rows
     assert [row[0] for row in rows if len(row) == 4 and re.fullmatch(r"\d/3", row[0])] == [
         "1/3", "2/3", "3/3",
     ]  # fmt: skip

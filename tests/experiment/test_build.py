@@ -1,5 +1,6 @@
 """What a recipe says of its images, read and built."""
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,7 @@ def test_decoded_images_are_kept_apart_for_each_split(tree: Path, tmp_path: Path
 
 def test_a_part_kept_for_validation_shares_the_store(tree: Path, tmp_path: Path) -> None:
     images(wanted(tree, decoded=str(tmp_path / "kept"), validation=0.34))
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["train"]
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["test", "train"]
 
 
 def test_a_reduced_side_is_another_experiment(tree: Path, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def splits_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_each_split_is_read_once(tree: Path, splits_read: list[str]) -> None:
     build.experiment(wanted(tree))
-    assert splits_read == ["train", "test"]
+    assert splits_read == ["train", "validation", "test"]
 
 
 def test_training_images_are_read_once_where_some_are_held_back(
@@ -91,11 +92,27 @@ def test_training_images_are_read_once_where_some_are_held_back(
 ) -> None:
     asked = wanted(tree, validation=0.34)
     built = build.experiment(asked)
-    assert splits_read == ["train"]
+    assert splits_read == ["train", "test"]
+    whole = images(wanted(tree)).train
+    assert len(built.images.train) + len(built.images.validation) == len(whole)
+    splits_read.clear()
+    assert read_test_images(asked, built.task).test.digest == built.images.test.digest
+    assert splits_read == ["test"]
+
+
+def test_without_a_test_split_the_images_held_back_are_measured(
+    tree: Path, splits_read: list[str]
+) -> None:
+    shutil.rmtree(tree / "val")
+    asked = wanted(tree, validation=0.34)
+    built = build.experiment(asked)
+    assert built.images.test is built.images.validation
+    assert built.test is built.validation
+    splits_read.clear()
     held_back = read_test_images(asked, built.task)
-    assert splits_read == ["train", "train"]
-    assert held_back.digest == built.images.test.digest
-    assert len(built.images.train) + len(held_back) == len(images(wanted(tree)).train)
+    assert splits_read == ["test", "train"]
+    assert held_back.test.digest == built.images.test.digest
+    assert held_back.measured == "validation"
 
 
 def test_jitter_is_part_of_the_views(tree: Path) -> None:

@@ -187,7 +187,8 @@ class Spoils(Seen):
 
 
 def test_best_holds_the_best_epoch(tiny: Recipe, tmp_path: Path) -> None:
-    wanted = changed(tiny, {"training.epochs": 2, "data.images": 400, "methods": {"kd": {}}})
+    keys = {"training.epochs": 2, "training.best": "test", "data.images": 400}
+    wanted = changed(tiny, keys | {"methods": {"kd": {}}})
     seen = Spoils(Run(tmp_path))
     run = train(wanted, out=tmp_path, callback=seen)
     first, last = (epoch["metrics"]["top1"] for epoch in run.history)

@@ -62,7 +62,8 @@ class Data:
     """Seed of the views and of the images left out; default: the recipe's. Runs that share a bank
     need the same."""
     validation: ShareBelowAll = 0.0
-    """Share of the training images held out for validation; 0: use the source's test split."""
+    """Share of the training images held out as the validation split, which chooses the best epoch;
+    0: the source's own validation split, if it has one. The test split stays what it is."""
     images: Count | None = None
     """Number of training images to use, the same number of every class; default: all."""
     labels: Count | None = None
@@ -194,6 +195,9 @@ class Training:
     """Use the channels-last layout for images and convolutions; default: where it is faster."""
     evaluate_every: Count = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
+    best: Literal["validation", "test", "none"] = "validation"
+    """Images that choose the epoch kept in `best/`: none is kept without a validation split. `test`
+    is what many papers report, and flatters that epoch."""
     checkpoint_minutes: NonNegative = 10.0
     """Minutes between saves within an epoch; the end of an epoch is always saved."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()

@@ -35,8 +35,10 @@ class Source(ABC):
         pixels: All images as one tensor, if they are small and kept in memory; else None.
         size: Side of the images if all are squares of one size, else None.
         skipped: Images and objects that were left out or repaired, each with the reason.
+        split_name: Name of the split in the data set, such as `val`; empty if not recorded.
     """
 
+    split_name: str = ""
     classes: tuple[str, ...]
     labels: Int64[Tensor, "images ..."]
     pixels: UInt8[Tensor, "images 3 height width"] | None

@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from understudy.bank import Bank, Contract
 from understudy.bank.replay import Codes, Replay
@@ -83,35 +83,43 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
     )
 
 
-def open_test_replay(experiment: Experiment, recipe: Recipe) -> Replay | None:
-    """Open the bank of the teacher's outputs on the test images, beside that of a recipe.
+def open_measured_replay(
+    experiment: Experiment, recipe: Recipe, split: Literal["validation", "test"]
+) -> Replay | None:
+    """Open the bank of the teacher's outputs on images that are measured, beside that of a recipe.
 
     It stores them in fp32 and whole, whatever the recipe says: metrics of the teacher are computed
     of them, and bytes saved there would change those.
 
+    Args:
+        experiment: Names the teacher and the images.
+        recipe: Names the bank.
+        split: Split of the images.
+
     Returns:
-        What reads and fills that bank; None without a bank in the recipe, or if its directory is
-        read-only.
+        What reads and fills that bank; None without such images, without a bank in the recipe, or
+        if its directory is read-only.
     """
-    distiller, views = experiment.distiller, experiment.test.views
-    root = Path(recipe.bank.path)
-    if distiller.teacher is None or not recipe.bank.path:
+    distiller, root = experiment.distiller, Path(recipe.bank.path)
+    loader = experiment.test if split == "test" else experiment.validation
+    if loader is None or distiller.teacher is None or not recipe.bank.path:
         return None
-    shapes = distiller.teacher.network.shapes
-    test_contract = replace(
+    views, shapes = loader.views, distiller.teacher.network.shapes
+    same = loader is experiment.test
+    split_contract = replace(
         contract(experiment, distiller.teacher, recipe),
-        images=experiment.digests["test images"],
+        images=experiment.digests["test images" if same else "validation images"],
         transform=f"clean view of {views.description}",
-        num_images=len(experiment.test.labels),
+        num_images=len(loader.labels),
         num_views=1,
         features={name: shapes[name] for name in COMPARED if name in shapes},
         dtype="fp32",
         top_logits=None,
     )
-    folder = root / f"clean-{test_contract.images}"
+    folder = root / f"clean-{split_contract.images}"
     if root.is_dir() and not folder.is_dir() and not os.access(root, os.W_OK):
         return None
-    return Replay(distiller.teacher, Bank(folder, test_contract), views, clean=True)
+    return Replay(distiller.teacher, Bank(folder, split_contract), views, clean=True)
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:

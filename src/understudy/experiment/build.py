@@ -41,9 +41,9 @@ class Loaded:
 
     Attributes:
         task: The supervised task.
-        images: Training and test images.
+        images: Training, validation and test images.
         teacher: Network to learn from, if the recipe names one.
-        digests: Digests of the training images, the test images and the teacher.
+        digests: Digests of the images of each split, and of the teacher.
     """
 
     task: Task
@@ -59,12 +59,13 @@ class Experiment:
     Attributes:
         distiller: Student, teacher and methods.
         task: The supervised task.
-        images: Training and test images.
+        images: Training, validation and test images.
         train: Training images, shuffled and augmented, this process's share.
         everything: All training images in order, for methods that measure the teacher.
         test: Test images in order, this process's share.
+        validation: Validation images likewise; None without any, `test` if they stand in for it.
         classes: Names of the student's classes; empty if they are not known.
-        digests: Digests of the training images, the test images and the teacher.
+        digests: Digests of the images of each split, and of the teacher.
     """
 
     distiller: Distiller
@@ -73,6 +74,7 @@ class Experiment:
     train: Loader
     everything: Loader
     test: Loader
+    validation: Loader | None
     classes: tuple[str, ...]
     digests: dict[str, str]
 
@@ -84,8 +86,7 @@ class Experiment:
     @property
     def skipped(self) -> tuple[str, ...]:
         """Images and objects that were left out or repaired, each with the reason."""
-        # With data.validation both come from one split, which is read once.
-        return tuple(dict.fromkeys(self.images.train.skipped + self.images.test.skipped))
+        return self.images.skipped
 
     def prepare(self) -> None:
         """Let every method measure the teacher on all training images, in every process alike."""
@@ -124,6 +125,8 @@ def load(recipe: Recipe, images: Images | None = None) -> Loaded:
     images = images or read_images(recipe, task)
     teacher = _teacher(recipe, images.train, task)
     digests = {"training images": images.train.digest, "test images": images.test.digest}
+    if images.validation is not None and images.measured == "test":
+        digests["validation images"] = images.validation.digest
     if teacher is not None:
         digests["teacher"] = digest(teacher.module)[:16]
     return Loaded(task, images, teacher, digests)
@@ -150,13 +153,18 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
         teacher_classes.check(train.classes, teacher, cast(Iterable[Method], methods), task)
     train_only(student, recipe.training.only)
     loaders = _Loaders(recipe, task, _view_size(recipe, train, student), rank, world)
+    images, test = loaded.images, loaders.test(loaded.images.test)
+    validation = test if images.validation is images.test else None
+    if images.validation is not None and validation is None:
+        validation = loaders.test(images.validation)
     return Experiment(
         distiller=wired,
         task=task,
         images=loaded.images,
         train=loaders.training(train),
         everything=loaders.everything(train),
-        test=loaders.test(loaded.images.test),
+        test=test,
+        validation=validation,
         classes=student.class_names,
         digests=loaded.digests,
     )
@@ -164,12 +172,23 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """A trained student, its teacher, and the test images to evaluate them on."""
+    """A trained student, its teacher, and the test images to evaluate them on.
+
+    Attributes:
+        student: The trained student.
+        teacher: Its teacher, if the recipe names one.
+        task: The supervised task.
+        test: Test images in order.
+        split: Split of these images: `test`, or `validation` if there are no test images.
+        origin: Where they come from.
+    """
 
     student: Wrapped
     teacher: Wrapped | None
     task: Task
     test: Loader
+    split: str
+    origin: str
 
 
 def trained_student(recipe: Recipe, weights: Path) -> TrainedStudent:
@@ -179,7 +198,8 @@ def trained_student(recipe: Recipe, weights: Path) -> TrainedStudent:
         UnderstudyError: As for `experiment`; also if the student was trained for other classes.
     """
     task = tasks.find(recipe.task, recipe.training)
-    test = read_test_images(recipe, task)
+    images = read_test_images(recipe, task)
+    test = images.test
     check_classes(test.classes, classes_of(weights), of="student")
     teacher = _teacher(recipe, test, task)
     student = networks.student(
@@ -191,7 +211,10 @@ def trained_student(recipe: Recipe, weights: Path) -> TrainedStudent:
     )
     student.class_names = _class_names(test, student, teacher)
     loaders = _Loaders(recipe, task, _view_size(recipe, test, student), rank=0, world=1)
-    return TrainedStudent(student, teacher, task, loaders.test(test))
+    split = images.measured
+    return TrainedStudent(
+        student, teacher, task, loaders.test(test), split, images.origins.get(split, "")
+    )
 
 
 def _teacher(recipe: Recipe, source: Source, task: Task) -> Wrapped | None:

@@ -111,7 +111,8 @@ def evaluate(
         device: `cpu`, or None for the best device of this machine.
 
     Returns:
-        Metrics, accuracy per class, and fidelity to the teacher, which is None without one.
+        Metrics, accuracy per class, and fidelity to the teacher, which is None without one; and
+        which images they are of.
 
     Raises:
         RunError: There is no run or no student in the directory.
@@ -143,7 +144,10 @@ def evaluate(
     ]
     of_teacher = outputs[1] if trained.teacher else None
     compared = comparable(trained.task, trained.student, trained.teacher, of_teacher)
-    return trained.task.evaluate(outputs[0], compared)
+    evaluation = trained.task.evaluate(outputs[0], compared)
+    return replace(
+        evaluation, split=trained.split, images=len(trained.test.labels), origin=trained.origin
+    )
 
 
 def load_student(run: Run, *, trust: bool = False) -> nn.Module:

@@ -1,7 +1,7 @@
-"""Training and test images of a recipe: read, split and reduced as `data` says."""
+"""Training, validation and test images of a recipe: read, split and reduced as `data` says."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,8 @@ from understudy import data
 from understudy.config.recipe import Data, Recipe
 from understudy.data import DecodedSource, Source, subset
 from understudy.data.class_names import check as check_classes
+from understudy.data.source import Split
+from understudy.data.sources import NoSplit
 from understudy.data.subset import Subset
 from understudy.errors import DataError, RecipeError
 from understudy.tasks import Task
@@ -31,26 +33,68 @@ _NOT_OF_BOXES = {
 
 @dataclass(frozen=True)
 class Images:
-    """Training and test images of a recipe, for one seed."""
+    """Images of a recipe, for one seed.
+
+    Attributes:
+        train: Images to train on.
+        test: Images that measure a finished student. The validation images, where a data set has
+            no test split.
+        validation: Images that choose the best epoch; None without any.
+        origins: Split → where its images come from, for messages.
+    """
 
     train: Source
     test: Source
+    validation: Source | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> Literal["validation", "test"]:
+        """The split that measures a finished student."""
+        return "validation" if self.validation is self.test else "test"
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Images and objects that were left out or repaired, each with the reason."""
+        # Parts of one split share the list of that split.
+        lists = {id(source.skipped): source.skipped for source in self._sources()}
+        return tuple(line for lines in lists.values() for line in lines)
+
+    def counts(self) -> dict[str, dict[str, Any] | None]:
+        """Return split → number of images and their origin, as in `environment.json`."""
+        test = None if self.measured == "validation" else self.test
+        by_name = {"train": self.train, "validation": self.validation, "test": test}
+        return {
+            name: {"images": len(source), "origin": self.origins.get(name, "")} if source else None
+            for name, source in by_name.items()
+        }
+
+    def _sources(self) -> list[Source]:
+        return [self.train, *([self.validation] if self.validation else []), self.test]
 
 
 def read_images(recipe: Recipe, task: Task) -> Images:
-    """Read the training and test images of a recipe, each split once.
+    """Read the images of a recipe, each split once.
+
+    `data.validation` holds validation images out of the training split; else they are the source's
+    own validation split, if it has one and the recipe chooses on it.
 
     Raises:
         DataError: They cannot be used, lack what the task needs, or have no label at all.
         RecipeError: A key of `data` does not go with the source or the task.
     """
     spec, seed = recipe.data, data_seed(recipe)
-    train = _read(recipe, task, "train")
+    _check_choice(recipe)
+    whole = train = _read(recipe, task, "train")
+    validation: Source | None
     if spec.validation:
-        train, test = _split(recipe, task, train)
+        train, validation = _split(recipe, task, train)
     else:
-        test = _read(recipe, task, "test", classes=train.classes)
-    check_classes(test.classes, train.classes, of="training split")
+        validation = _validation(recipe, task, train.classes)
+    test = _test(recipe, task, train.classes, validation)
+    for other in (test, validation):
+        if other is not None:
+            check_classes(other.classes, train.classes, of="training split")
     if spec.images is not None or spec.labels is not None:
         train = subset.class_balanced(train, images=spec.images, labels=spec.labels, seed=seed)
     if task.uses_labels and not train.labelled.any():
@@ -58,14 +102,84 @@ def read_images(recipe: Recipe, task: Task) -> Images:
             f"None of the {len(train)} training images has a label; sort them into one folder per "
             "class, or train without labels by --task none."
         )
-    return Images(train, test)
+    return Images(train, test, validation, _origins(recipe, whole, train, validation, test))
 
 
-def read_test_images(recipe: Recipe, task: Task) -> Source:
-    """Read the test images of a recipe alone; errors are those of `read_images`."""
-    if recipe.data.validation:
-        return _split(recipe, task, _read(recipe, task, "train"))[1]
-    return _read(recipe, task, "test")
+def read_test_images(recipe: Recipe, task: Task) -> Images:
+    """Read the images that measure the student of a recipe, and no others if there is a test split.
+
+    Returns:
+        Images of which `test` alone is meant: it stands for the training images as well.
+
+    Raises:
+        UnderstudyError: As for `read_images`.
+    """
+    try:
+        test = _read(recipe, task, "test")
+    except NoSplit:
+        if not recipe.data.validation:
+            raise
+        whole = _read(recipe, task, "train")
+        train, held_out = _split(recipe, task, whole)
+        origins = _origins(recipe, whole, train, held_out, held_out)
+        return Images(held_out, held_out, held_out, origins)
+    return Images(test, test, origins=_origins(recipe, test, test, None, test))
+
+
+def _check_choice(recipe: Recipe) -> None:
+    if recipe.training.best == "test" and recipe.data.validation:
+        raise RecipeError(
+            "With training.best=test the test images choose the best epoch, so that the images "
+            "held out by data.validation have no use: leave one of the two out."
+        )
+
+
+def _validation(recipe: Recipe, task: Task, classes: tuple[str, ...]) -> Source | None:
+    """Read the source's own validation split; None if it has none, or none is asked for."""
+    module = data.find(recipe.data.source)
+    if recipe.training.best == "test" or "validation" not in getattr(module, "SPLITS", ()):
+        return None
+    try:
+        return _read(recipe, task, "validation", classes=classes)
+    except NoSplit:
+        return None
+
+
+def _test(
+    recipe: Recipe, task: Task, classes: tuple[str, ...], validation: Source | None
+) -> Source:
+    """Read the test split; the validation images stand in where the source has none."""
+    try:
+        return _read(recipe, task, "test", classes=classes)
+    except NoSplit:
+        if validation is None:
+            raise
+        return validation
+
+
+def _origins(
+    recipe: Recipe, whole: Source, train: Source, validation: Source | None, test: Source
+) -> dict[str, str]:
+    """Return where the images of each split come from.
+
+    Args:
+        recipe: Names the source.
+        whole: The training split of the source.
+        train: What is left of it to train on.
+        validation: Validation images, if there are any.
+        test: Test images.
+    """
+    spec = recipe.data
+    of_train = f"{spec.source}: {whole.split_name or 'train'}"
+    part = "" if len(train) == len(whole) else f", part of its {len(whole):,}"
+    held_out = f"held out of {of_train} by data.validation={spec.validation:g}"
+    origins = {"train": of_train + part}
+    if validation is not None:
+        own = f"{spec.source}: {validation.split_name or 'validation'}"
+        origins["validation"] = held_out if spec.validation else own
+    if test is not validation:
+        origins["test"] = f"{spec.source}: {test.split_name or 'test'}"
+    return origins
 
 
 def data_seed(recipe: Recipe) -> int:
@@ -80,13 +194,15 @@ def _split(recipe: Recipe, task: Task, source: Source) -> tuple[Source, Source]:
     if evaluated is source:
         return train, held_back
     # The split goes by the labels of training, in which a difficult object is present.
-    return train, Subset(evaluated, held_back.index, evaluated.labels[held_back.index])
+    measured = Subset(evaluated, held_back.index, evaluated.labels[held_back.index])
+    measured.skipped = source.skipped
+    return train, measured
 
 
 def _read(
     recipe: Recipe,
     task: Task,
-    split: Literal["train", "test"],
+    split: Split,
     *,
     classes: tuple[str, ...] | None = None,
 ) -> Source:
@@ -95,7 +211,7 @@ def _read(
     Args:
         recipe: Names the source.
         task: Says what the images have to tell.
-        split: `train` or `test`.
+        split: Split to read.
         classes: Class names of the training split, if known: no source then looks for them again.
     """
     spec = recipe.data

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -22,6 +22,8 @@ from understudy.training.threads import ThreadChoice, choose
 
 LOGGER = logging.getLogger("understudy")
 
+SPLITS: tuple[Literal["validation"], Literal["test"]] = ("validation", "test")
+
 
 @final
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class Placed:
         accelerator: Devices and processes.
         settings: Resolved compute settings.
         replay: Reads and fills the bank of the training images; None without a bank.
-        test_replay: As `replay`, for the teacher's outputs on the test images.
+        measured_replays: As `replay`, for the teacher's outputs on the validation and test images.
     """
 
     experiment: Experiment
     accelerator: Accelerator
     settings: ComputeSettings
     replay: Replay | None
-    test_replay: Replay | None
+    measured_replays: dict[str, Replay | None]
 
     def take_teacher_seconds(self) -> float | None:
         """Return seconds in the teacher since the last call; None without a bank to fill."""
@@ -72,6 +74,7 @@ class Placed:
             | {
                 "processes": gather_object([process]),
                 "classes": self.experiment.classes,
+                "splits": self.experiment.images.counts(),
                 "skipped": self.experiment.skipped,
                 "digests": self.experiment.digests,
                 "view_size": self.experiment.train.views.size,
@@ -94,7 +97,7 @@ def place(
         recipe: Names everything.
         device: `cpu`, or None for the best device there is.
         folder: Where trackers write.
-        images: Training and test images of the recipe, if they are read already.
+        images: Images of the recipe, if they are read already.
         threads: Threads of the CPU.
         threads_before: Those that the run began with, if it is continued.
 
@@ -116,5 +119,7 @@ def place(
     settings.apply(distiller)
     with devices.main_process_first():  # which makes the bank, if there is none
         replay = bank_attach.attach(experiment, recipe)
-        test_replay = bank_attach.open_test_replay(experiment, recipe)
-    return Placed(experiment, devices, settings, replay, test_replay)
+        measured: dict[str, Replay | None] = {
+            split: bank_attach.open_measured_replay(experiment, recipe, split) for split in SPLITS
+        }
+    return Placed(experiment, devices, settings, replay, measured)

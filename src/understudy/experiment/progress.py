@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from understudy.experiment import splits
 from understudy.experiment.callback import Callback, Callbacks
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class Terminal(Callback):
             own = ((evaluation.get("teacher") or {}).get("metrics") or {}).get(metric)
             beside = "" if own is None else f", teacher {_number(own)}"
             self._print(f"{name}: {score}{beside} after {seconds}")
+            if best := splits.best_sentence(evaluation.get("best"), metric):
+                self._print(best)
         else:
             count = f"{self._ended:>{len(str(self._runs))}}/{self._runs}"
             self._print(f"{name:<24} [{count}]  {score}  {seconds}")
@@ -177,14 +180,17 @@ class Terminal(Callback):
     def _line(self, record: Mapping[str, Any]) -> str:
         number = f"{record['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
         return (
-            f"  epoch {number}  {self._metric} {_number(_value(record, self._metric))}"
+            f"  epoch {number}  {_label(record, self._metric, 'validation')} "
+            f"{_number(_value(record, self._metric))}"
             f"  loss {record['losses']['total']:.4f}  {_rate(record['images_per_second'])} images/s"
         )
 
     def _cells(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Heading → cell, as many as fit into the width of the terminal."""
         cells = {"epoch": f"{record['epoch']}/{self._epochs}"}
-        cells |= {name: _number(_value(record, name)) for name in self._metrics}
+        cells |= {
+            _label(record, name, "val."): _number(_value(record, name)) for name in self._metrics
+        }
         cells |= {"loss": f"{record['losses']['total']:.4f}"}
         cells |= {name: f"{x:.4f}" for name, x in record["losses"].items() if name != "total"}
         columns = self.console.width // (_WIDTH + 1)
@@ -213,6 +219,11 @@ class _Printer(logging.Handler):
 
 def _aligned(cells: list[str]) -> str:
     return " ".join(cell[:_WIDTH].rjust(_WIDTH) for cell in cells)
+
+
+def _label(record: Mapping[str, Any], metric: str, validation: str) -> str:
+    """Return how a metric of an epoch is called: only that of the test images by its name alone."""
+    return f"{validation} {metric}" if record.get("split") == "validation" else metric
 
 
 def _rate(images: float) -> str:

@@ -1,5 +1,7 @@
 """Writes a run directory while a run trains; what its files hold is said in `run_directory`."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -12,7 +14,7 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RunError
 from understudy.experiment.run_directory import Run
 from understudy.models.base import Wrapped
-from understudy.tasks import Outcomes
+from understudy.tasks import Evaluation, Outcomes
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -74,19 +76,25 @@ class Recorder:
         self.records.append(record)
         self._write("metrics.jsonl", "".join(files.as_json(r) + "\n" for r in self.records))
 
-    def write_student(self, student: Wrapped, classes: tuple[str, ...], *, headline: str) -> None:
-        """Write the student of the last recorded epoch; also as the best one, if it is.
+    def is_best(self, evaluation: Evaluation, headline: str) -> bool:
+        """Return True if no recorded epoch has a higher headline metric than an evaluation."""
+        measured = [record for record in self.records if record["metrics"] is not None]
+        earlier = [_score(record["metrics"], record["fidelity"], headline) for record in measured]
+        score = _score(evaluation.metrics, evaluation.fidelity, headline)
+        return score >= max(earlier, default=-math.inf)
+
+    def write_student(self, student: Wrapped, classes: tuple[str, ...], *, best: bool) -> None:
+        """Write the student of the last recorded epoch.
 
         Args:
             student: Network to write, in its plain form.
             classes: Names of its classes.
-            headline: Metric by which the best student is chosen.
+            best: Write it as the best one too.
         """
         state = {k: v.detach().cpu().contiguous() for k, v in student.plain().state_dict().items()}
         content = bytes(save(state, metadata={"classes": files.as_json(classes)}))
         self._write("student.safetensors", content)
-        scores = [_score(r, headline) for r in self.records if r["metrics"] is not None]
-        if scores[-1] >= max(scores):
+        if best:
             self._write("best/student.safetensors", content)
 
     def write_state(self, state: dict[str, Any]) -> None:
@@ -118,6 +126,7 @@ class Recorder:
             files.write(self.path / name, content)
 
 
-def _score(record: dict[str, Any], headline: str) -> float:
-    values = (record["metrics"] or {}) | (record["fidelity"] or {})
-    return float(values.get(headline) or 0.0)
+def _score(
+    metrics: Mapping[str, float] | None, fidelity: Mapping[str, float | None] | None, headline: str
+) -> float:
+    return float({**(metrics or {}), **(fidelity or {})}.get(headline) or 0.0)

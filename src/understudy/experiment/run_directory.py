@@ -3,13 +3,15 @@
 A run directory holds
 
     recipe.yaml           the recipe, every key written out
-    environment.json      machine, versions, class names, size of the views, images left out,
-                          digests of the data
-    metrics.jsonl         one line per epoch: losses, metrics and fidelity
+    environment.json      machine, versions, class names, size of the views, what each split is,
+                          images left out, digests of the data
+    metrics.jsonl         one line per epoch: losses, and metrics and fidelity on the split it names
     last/state.ckpt       everything needed to continue exactly; previous.ckpt is the one before
-    best/student.safetensors    the plain student of the epoch with the best headline metric
+    best/student.safetensors    the plain student of the epoch with the best headline metric on the
+                          validation images, or as `training.best` says; missing if none chose it
     student.safetensors   the plain student of the last epoch; loads without Understudy
-    evaluation.json       metrics, per-class accuracy, fidelity and cost of that student
+    evaluation.json       metrics, per-class accuracy, fidelity and cost of that student, and the
+                          metrics of the best one, on the test images
     diagnostics.json      data for the report's charts; single-label runs need a teacher for it
     outcomes.json         what single test images contribute to the headline metric
     diverged.txt          instead of the three above, if a loss became NaN or infinite: which

@@ -2,16 +2,17 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted
+from understudy.experiment import splits
 from understudy.experiment.callback import Callback
 from understudy.experiment.evaluator import Evaluator
 from understudy.experiment.images import Images
@@ -62,9 +63,7 @@ class Runner:
         self.callback = callback
         self._placed, self._recorder = placed, recorder
         self._memory, self._profile = memory, profile
-        self._evaluator = Evaluator(
-            placed.experiment, trainer.student, placed.accelerator, placed.test_replay
-        )
+        self._final, self._each_epoch = _evaluators(recipe, placed, trainer)
         self._latest: Evaluation | None = None
         self._saved_at = time.monotonic()
 
@@ -141,7 +140,7 @@ class Runner:
         """
         try:
             self._train()
-            summary = self._summary(self._latest or self._evaluate())
+            summary = self._summary(self._latest or self._evaluate_last())
         except Diverged as error:
             self._recorder.write_diverged(error)
             raise
@@ -164,6 +163,7 @@ class Runner:
 
     def _log_start(self) -> None:
         LOGGER.info(str(self._placed.settings))
+        LOGGER.info(splits.sentence(self.experiment.images.counts(), self._chosen_on))
         if skipped := self.experiment.skipped:
             LOGGER.warning(
                 f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in "
@@ -185,38 +185,56 @@ class Runner:
         others = {} if student is None else {"student": student}
         return teacher_warning(metric, teacher, others, classes=len(self.experiment.classes))
 
+    @property
+    def _chosen_on(self) -> str | None:
+        """Split that chooses the best epoch; None if no epoch is chosen."""
+        best, validation = self.recipe.training.best, self.experiment.images.validation
+        unchosen = best == "none" or (best == "validation" and validation is None)
+        return None if unchosen else self._each_epoch.split
+
     def _record(self, epoch: Epoch) -> None:
-        every = self.recipe.training.evaluate_every
-        due = epoch.number % every == 0 or epoch.number == self.recipe.training.epochs
-        evaluation = self._evaluate() if due else None
+        training, headline = self.recipe.training, self.experiment.task.headline
+        last = epoch.number == training.epochs
+        due = last or epoch.number % training.evaluate_every == 0
+        evaluation = self._evaluate_epoch(last=last) if due else None
+        best = bool(evaluation and self._chosen_on and self._recorder.is_best(evaluation, headline))
         record = asdict(epoch) | {
             "epoch": epoch.number,
-            "metrics": evaluation.metrics if evaluation else None,
-            "fidelity": evaluation.fidelity if evaluation else None,
+            "split": self._each_epoch.split,
+            **_measures(evaluation),
+            "best": best,
+            **_measures(self._final_of(evaluation) if best else None, "final_"),
             "teacher_seconds": self._placed.take_teacher_seconds(),
         }
         del record["number"]
         self._recorder.write_epoch(record)
         if evaluation:
-            self._recorder.write_student(
-                self.trainer.student,
-                self.experiment.classes,
-                headline=self.experiment.task.headline,
-            )
+            self._recorder.write_student(self.trainer.student, self.experiment.classes, best=best)
         self._save()
         self.accelerator.log(_flat_numbers(record), step=epoch.step)
         if self.callback:
             self.callback.epoch(record)
 
-    def _evaluate(self) -> Evaluation:
-        """Evaluate the student; after the last epoch, also write data for the report's charts."""
-        outputs = self._evaluator.collect()
-        last = self.trainer.position.epoch == self.recipe.training.epochs
-        if last and self.accelerator.is_main_process:
-            self._recorder.write_diagnostics(self._evaluator.diagnostics(outputs))
-            self._recorder.write_outcomes(self._evaluator.outcomes(outputs))
-        self._latest = self._evaluator.evaluate(outputs)
+    def _evaluate_epoch(self, *, last: bool) -> Evaluation:
+        """Evaluate the student on the images of every epoch; after the last, on all."""
+        final = self._evaluate_last() if last else None
+        same = self._each_epoch is self._final
+        return final if final and same else self._each_epoch.measure()
+
+    def _evaluate_last(self) -> Evaluation:
+        """Evaluate the student of the last epoch; write data for the report's charts."""
+        outputs = self._final.collect()
+        if self.accelerator.is_main_process:
+            self._recorder.write_diagnostics(self._final.diagnostics(outputs))
+            self._recorder.write_outcomes(self._final.outcomes(outputs))
+        self._latest = self._final.evaluate(outputs)
         return self._latest
+
+    def _final_of(self, evaluation: Evaluation | None) -> Evaluation | None:
+        """Evaluate the student of this epoch on the images that measure a finished one."""
+        if self._each_epoch is self._final:
+            return evaluation
+        return self._latest or self._final.measure()
 
     def _after_step(self, received: list[str]) -> None:
         """Save the state when it is due, and stop if a signal was received.
@@ -257,7 +275,8 @@ class Runner:
         environment, records = self._recorder.environment, self._recorder.records
         student = self.trainer.student
         return asdict(evaluation) | {
-            "teacher": self._evaluator.teacher_summary(),
+            "best": _best(records, self._chosen_on, self._final.split),
+            "teacher": self._final.teacher_summary(),
             "prepare_seconds": environment["prepare_seconds"],
             "teacher_seconds": _total_teacher_seconds(environment, *records),
             "classes": self.experiment.classes,
@@ -283,6 +302,45 @@ def _begin(recipe: Recipe, placed: Placed, recorder: Recorder) -> None:
     )
 
 
+def _evaluators(recipe: Recipe, placed: Placed, trainer: Trainer) -> tuple[Evaluator, Evaluator]:
+    """Return what measures the finished student, and what measures that of every epoch."""
+    experiment, student = placed.experiment, trainer.student
+
+    def on(split: Literal["validation", "test"]) -> Evaluator:
+        replay = placed.measured_replays[split]
+        return Evaluator(experiment, split, student, placed.accelerator, replay)
+
+    images = experiment.images
+    final = on(images.measured)
+    own = images.validation is None or images.measured == "validation"
+    return final, final if own else on("validation")
+
+
+def _measures(evaluation: Evaluation | None, prefix: str = "") -> dict[str, Any]:
+    """Return metrics and fidelity as entries of an epoch's record; None where not measured."""
+    return {
+        f"{prefix}metrics": evaluation.metrics if evaluation else None,
+        f"{prefix}fidelity": evaluation.fidelity if evaluation else None,
+    }
+
+
+def _best(
+    records: Sequence[Mapping[str, Any]], chosen_on: str | None, split: str
+) -> dict[str, Any] | None:
+    """Return the best epoch: what chose it, and its measures on the split of the final ones."""
+    chosen = [record for record in records if record.get("best")]
+    if not chosen or chosen_on is None:
+        return None
+    record = chosen[-1]
+    return {
+        "epoch": record["epoch"],
+        "chosen_on": chosen_on,
+        "split": split,
+        "metrics": record["final_metrics"],
+        "fidelity": record["final_fidelity"],
+    }
+
+
 def _total_teacher_seconds(*parts: Mapping[str, Any]) -> float | None:
     """Return the seconds that filling the bank took in all parts of a run; None without a bank."""
     seconds: list[Any] = [part.get("teacher_seconds") for part in parts]
@@ -294,5 +352,6 @@ def _flat_numbers(record: dict[str, Any]) -> dict[str, float]:
     flat: dict[str, float] = {}
     for key, value in record.items():
         inner = value if isinstance(value, dict) else {"": value}
-        flat |= {f"{key}/{k}".rstrip("/"): v for k, v in inner.items() if v is not None}
+        numbers = {k: v for k, v in inner.items() if isinstance(v, int | float)}
+        flat |= {f"{key}/{k}".rstrip("/"): v for k, v in numbers.items()}
     return flat

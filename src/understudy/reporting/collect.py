@@ -8,6 +8,7 @@ from typing import Any
 
 from understudy import tasks
 from understudy.errors import RunError
+from understudy.experiment import splits
 from understudy.experiment.run_directory import Run, read_json
 from understudy.reporting.results import METHOD_INKS, Arm, Numbers, Results, duration
 
@@ -67,7 +68,8 @@ def _of_comparison(content: Mapping[str, Any], root: Path | None) -> Results:
         "created": content["created"],
         "total time": duration(content["seconds"]),
     }
-    facts |= _versions([run for group in runs.values() for run in group])
+    every_run = [run for group in runs.values() for run in group]
+    facts |= _splits(every_run) | _versions(every_run)
     return Results(content["name"], content["metric"], content["classes"], arms, facts)
 
 
@@ -118,7 +120,8 @@ def of_runs(runs: Sequence[Run]) -> Results:
     title = ", ".join(arm.name for arm in students)
     classes = [_evaluation(run).get("classes") or [] for run in runs]
     same = all(names == classes[0] for names in classes)
-    return Results(title, metric, classes[0] if same else [], arms, facts | _versions(runs))
+    facts |= _splits(runs) | _versions(runs)
+    return Results(title, metric, classes[0] if same else [], arms, facts)
 
 
 def _shared_teacher(runs: Sequence[Run]) -> list[Arm]:
@@ -164,6 +167,16 @@ def _named(runs: Sequence[Run]) -> list[tuple[Run, str]]:
     paths = [run.path.resolve() for run in runs]
     root = Path(os.path.commonpath(paths)) if len(set(paths)) > 1 else paths[0].parent
     return [(run, str(path.relative_to(root))) for run, path in zip(runs, paths, strict=True)]
+
+
+def _splits(runs: Sequence[Run]) -> dict[str, str]:
+    """Return number and origin of the images of each split, as far as they are recorded."""
+    recorded = [e["splits"] for e in map(_environment, runs) if e.get("splits")]
+    return {
+        f"{name} images": "; ".join(dict.fromkeys(splits.count(one.get(name)) for one in recorded))
+        for name in ("train", "validation", "test")
+        if recorded
+    }
 
 
 def _versions(runs: Sequence[Run]) -> dict[str, str]:

@@ -93,7 +93,8 @@ class Column:
 
 def columns(results: Results) -> list[Column]:
     """Return the columns for which at least one arm has a value."""
-    candidates = [*_verdict(results), *_beside(), *_fidelity(results.metric), *_cost()]
+    best = _best_epoch(results)
+    candidates = [*_verdict(results), best, *_beside(), *_fidelity(results.metric), *_cost()]
     return [column for column in candidates if any(column.cell(arm) for arm in results.arms)]
 
 
@@ -126,6 +127,16 @@ def _verdict(results: Results) -> list[Column]:
             brief=True,
         ),
     ]
+
+
+def _best_epoch(results: Results) -> Column:
+    digits = 4 if results.judges_fidelity else 2
+    return Column(
+        f"{name(results.metric)}, best epoch",
+        lambda arm: spread(arm.best(results.metric), digits),
+        "the same of the student in best/, whose epoch the validation images chose, or the test "
+        "images where training.best says so; the verdict is about the last epoch",
+    )
 
 
 def _beside() -> list[Column]:

@@ -1,5 +1,6 @@
 """The headline of a report: the most important result in one sentence, and a second one below."""
 
+from understudy.experiment.splits import best_sentence
 from understudy.experiment.statistics import teacher_warning
 from understudy.reporting.columns import name
 from understudy.reporting.results import Results
@@ -17,7 +18,22 @@ def headline(results: Results) -> tuple[str, str]:
     """Return the headline, and the sentences below it; these may be empty."""
     title, deck = _verdict(results)
     diverged = [arm.sentence for arm in results.diverged]
-    return title, " ".join([_warning(results), deck, *diverged]).strip()
+    sentences = [_warning(results), deck, *diverged, _chosen(results)]
+    return title, " ".join(filter(None, sentences))
+
+
+def _chosen(results: Results) -> str:
+    """Say which images chose the best epochs; empty if no epoch was chosen."""
+    runs = [run for arm in results.arms for run in arm.runs if run.finished]
+    best = [run.evaluation["best"] for run in runs if run.evaluation.get("best")]
+    if len(runs) == 1:
+        return "".join(best_sentence(one, results.metric) for one in best)
+    if any(one["chosen_on"] == "test" for one in best):
+        return (
+            "The test images themselves chose the best epochs (training.best), whose values are "
+            "higher than they would be on new images."
+        )
+    return ""
 
 
 def _warning(results: Results) -> str:

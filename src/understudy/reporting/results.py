@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from understudy.experiment.run_directory import Run
+from understudy.experiment.splits import best_value
 
 Numbers = list[float]
 METHOD_INKS = 7
@@ -38,6 +39,11 @@ class Arm:
     def diagnostics(self, key: str) -> list[Any]:
         """Return one entry of diagnostics.json, of each run in which it is not empty."""
         return [run.diagnostics[key] for run in self.runs if run.diagnostics.get(key)]
+
+    def best(self, metric: str) -> Numbers:
+        """Return a metric of the best epoch of each run, on the images of the final figures."""
+        chosen = [run.evaluation.get("best") for run in self.runs if run.finished]
+        return [x for x in (best_value(best, metric) for best in chosen) if x is not None]
 
     @property
     def word(self) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from understudy.experiment.plain_table import markdown
 from understudy.experiment.run_directory import read_json
+from understudy.experiment.splits import count as count_of_split
 from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import LAYERS, columns, count, name
 from understudy.reporting.results import Arm, Results, duration
@@ -55,6 +56,10 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     grid = Table(box=SIMPLE_HEAD, show_edge=False, show_header=False)
     grid.add_column()
     grid.add_column(justify="right")
+    if evaluation.get("trained_on"):
+        grid.add_row("train images", count_of_split(evaluation["trained_on"]))
+    if evaluation.get("images"):
+        grid.add_row(f"{evaluation['split']} images", count_of_split(evaluation))
     for key, value in evaluation["metrics"].items():
         grid.add_row(name(key), NONE if value is None else f"{value:.3f}")
     for key, value in (evaluation["fidelity"] or {}).items():

@@ -27,6 +27,12 @@ class Evaluation:
     metrics: dict[str, float]
     per_class: list[float | None]
     fidelity: dict[str, float | None] | None
+    split: str = ""
+    """Split that was measured: `test`, or `validation` if there are no test images."""
+    images: int = 0
+    """Number of its images."""
+    origin: str = ""
+    """Where its images come from."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pkgutil import iter_modules
 from typing import Any, Protocol, cast
 
 from understudy.data.source import Source, Split, Unreadable
-from understudy.data.sources._splits import NoSplit
+from understudy.data.sources._splits import NoSplit as NoSplit
 from understudy.errors import NameNotFound
 
 

@@ -75,7 +75,9 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     for i in selected:
         _check_file(file, rows[i])
     paths, labels = [rows[i].path for i in selected], torch.tensor([numbers[i] for i in selected])
-    return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+    source = from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+    source.split_name = rows[selected[0]].split
+    return source
 
 
 def _of_split(rows: Sequence[_Row], split: Split, root: str) -> list[int]:

@@ -38,7 +38,7 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     # The training folder comes first: its classes decide, if it is labelled.
     classes = _first_classes([top / "train", folder, *(top / name for name in TEST_NAMES)])
     listing, labels = _labelled_files(folder, classes)
-    return from_files(
+    source = from_files(
         listing.images,
         torch.tensor(labels),
         classes,
@@ -46,6 +46,8 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
         unreadable=unreadable,
         skipped=listing.skipped,
     )
+    source.split_name = folder.name if folder != top else ""
+    return source
 
 
 def _train_folder(top: Path) -> Path:

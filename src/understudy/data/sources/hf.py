@@ -100,7 +100,9 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
         sides=sides[kept],
         skipped=tuple(broken.values()),
     )
-    return in_memory_if_small(source)
+    loaded = in_memory_if_small(source)
+    loaded.split_name = choose(split, splits) or split
+    return loaded
 
 
 def _open(root: str) -> Any:

@@ -32,8 +32,14 @@ def training_curves(results: Results) -> list[Chart]:
     teacher = results.teacher.values(results.metric) if results.teacher else []
     group = "fidelity" if results.judges_fidelity else "metrics"
     better = f"{'lower' if lower else 'higher'} is better"
+    measured = {
+        e.get("split", "test") for arm in results.arms for run in arm.runs for e in run.history
+    }
+    # The teacher's own value is that on the test images.
+    own = teacher[0] if teacher and "validation" not in measured else None
+    title = f"{' and '.join(sorted(measured)).capitalize()} {metric}"
     charts = [
-        (f"Test {metric}", better, group, results.metric, teacher[0] if teacher else None),
+        (title, better, group, results.metric, own),
         ("Cosine to the teacher", "1: same direction", "fidelity", "cosine", None),
         ("Norm ratio", "1: norm of the teacher", "fidelity", "norm_ratio", 1.0),
         ("Total training loss", "not comparable between arms", "losses", "total", None),
