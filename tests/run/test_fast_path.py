@@ -226,7 +226,7 @@ def test_a_profile_shows_every_span_and_changes_nothing(
     log.clear()
     measured = train(wanted, out=tmp_path / "measured", profile=True)
     assert outcome(measured) == outcome(plain)
-    rows = [line.split() for line in log.messages[1].splitlines()]
+    rows = [line.split() for line in log.messages[2].splitlines()]
     assert rows[0] == ["profile", "of", "10", "steps"]
     spans = {row[0]: float(row[1]) for row in rows[2:-3]}
     whole = {"input", "teacher", "forward", "backward", "check", "optimizer"}
@@ -242,7 +242,7 @@ def test_a_run_too_short_for_a_profile_says_so(
     tiny: Recipe, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     train(changed(tiny, SHORT), out=tmp_path, profile=True)
-    assert log.messages[1].startswith("Nothing was profiled")
+    assert log.messages[2].startswith("Nothing was profiled")
     assert not (tmp_path / "profile.json").exists()
 
 
