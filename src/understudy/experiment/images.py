@@ -271,7 +271,8 @@ def _check_source(recipe: Recipe, task: Task, source: Source) -> None:
         raise DataError(
             f"The task {recipe.task!r} needs {_TRUTHS[task.truth]} in every image, which the "
             f"source {recipe.data.source!r} does not tell of {recipe.data.root or 'its images'}; "
-            "choose another task or source."
+            "choose another task or source (what it reads: understudy show "
+            f"{recipe.data.source})."
         )
     for key in ("labels", "labelled_share", "size"):
         if task.truth == "objects" and getattr(recipe.data, key) is not None:

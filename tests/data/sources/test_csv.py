@@ -78,6 +78,29 @@ def test_bad_tables_are_named_by_line(table: Table, text: str, message: str) -> 
         csv.load(table(text), "train")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('path,label\nimages/0.png,"a\nimages/1.png,b\n', r"line 2: the row cannot be read \(une"),
+        ('path,label\nimages/0.png,"a\nimages/1.png,"b"\n', "line 2: the row cannot be read"),
+        ('path,label\nimages/0.png,a\n"images/1.png,b\nimages/2.png",c\n', "line 3: a quote open"),
+        ('path,label,note\nimages/0.png,a,"n\nimages/1.png,b,"\n', "ends only in line 3; close e"),
+        ('split,file_name,cat\ntrain,0.png,"1\ntrain,1.png,1"\n', "line 2: a quote opens a value"),
+        ('path;label\nimages/0.png;"a\nimages/1.png;b"\n', "line 2: a quote opens a value that e"),
+    ],
+)
+def test_a_lone_quote_swallows_no_rows(table: Table, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        csv.load(table(text), "train")
+
+
+def test_quotes_inside_of_values(table: Table, tmp_path: Path) -> None:
+    root = table('"path","label"\r\n"images/0.png","5"" pipe"\r\nimages/1.png,5" pipe\r\n')
+    assert csv.load(root, "train").classes == ('5" pipe',)
+    Path(root).write_text("path\tlabel\nimages/0.png\ta\n", encoding="utf-16")
+    assert csv.load(root, "train").classes == ("a",)
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "photo.csv").write_bytes(b"\xff\xd8\xff\xe0 a photo")
     with pytest.raises(DataError, match=r"photo\.csv is not a CSV file in UTF-8"):

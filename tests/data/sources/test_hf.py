@@ -103,3 +103,16 @@ def test_ids_are_the_classes_that_occur(tmp_path: Path) -> None:
     table([300000, 100000, None, 300000], datasets.Value("int64")).save_to_disk(tmp_path)
     source = hf.load(str(tmp_path), "train")
     assert (source.classes, source.labels.tolist()) == (("100000", "300000"), [1, 0, -1, 1])
+
+
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_a_lone_quote_in_a_table_beside_the_images(folder: str, tmp_path: Path) -> None:
+    top = tmp_path / "set" / folder
+    top.mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (80, 80)).save(top / f"{i}.png")
+    (top / "metadata.csv").write_text('file_name,text\n0.png,"a\n1.png,b"\n2.png,c\n')
+    with pytest.raises(
+        DataError, match=r"metadata\.csv, line 2: a quote opens a value that ends on"
+    ):
+        hf.load(str(tmp_path / "set"), "train")

@@ -4,7 +4,8 @@ Paths are relative to the folder of the CSV file, or absolute, and lie inside it
 names, numbered alphabetically, or class numbers, used unchanged; of ids such as 100000 and 300000,
 those that occur are the classes. An empty label means unlabelled. Without the column `split` all
 rows are `train`. The test split may also be called `val`, `valid` or `validation`; beside `test`,
-rows of that name are the validation split.
+rows of that name are the validation split. Columns are separated by commas, semicolons, tabs or
+`|`; other columns are ignored.
 
 For images with several classes, `label` holds their names separated by `;` or `|`; a separator
 alone means that the image has none of the classes. Alternatively, every class has a column, as in
@@ -13,12 +14,14 @@ alone means that the image has none of the classes. Alternatively, every class h
     train,0001.jpg,1,0
     train,0002.jpg,1,
 
-with 1 for present, 0 for absent, and an empty value for not known. These image files are searched
-for beside the CSV file, in the folder of their split, and in all folders below. The name of a split
-may end in a year (`train2017`); of several test splits, the first of `test`, `val`, … is used.
+with 1 or True for present, 0 or False for absent, and an empty value or `nan` for not known; -1 is
+absent in a table without 0, and refused in one with it. Every column is a class, but for an index
+that pandas wrote. The image files are searched for beside the CSV file, in the folder of their
+split, and in all folders below. The name of a split may end in a year (`train2017`); of several
+test splits, the first of `test`, `val`, … is used. The file of attributes of CelebA is such a
+table too, as text or CSV; its splits are those of `list_eval_partition` beside it.
 """
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +32,12 @@ import torch
 from understudy.batch import UNLABELLED
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _csv_multilabel
-from understudy.data.sources._csv_multilabel import Values
+from understudy.data.sources._csv_multilabel import FILE_COLUMNS
 from understudy.data.sources._files import from_files
 from understudy.data.sources._named_files import is_file, is_inside
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._splits import TEST_NAMES, choose, no_split
+from understudy.data.sources._table import Table, Values, read
 from understudy.errors import DataError
 from understudy.files import refuse_address
 
@@ -62,13 +66,10 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
         raise DataError(
             f"There is no file {root!r}; set data.root to a CSV file of paths and labels."
         )
-    try:
-        columns, lines = _read(file)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is not a CSV file in UTF-8: {error}.") from error
-    if "file_name" in columns and "label" not in columns:
-        return _csv_multilabel.load(file, columns, lines, split, unreadable=unreadable)
-    rows = _rows(file, columns, lines)
+    table = read(file)
+    if "label" not in table.columns and not set(FILE_COLUMNS).isdisjoint(table.columns):
+        return _csv_multilabel.load(table, split, unreadable=unreadable)
+    rows = _rows(table)
     # The classes are those of all splits together, so that their labels agree.
     classes, numbers = _numbered(file, rows)
     selected = _of_split(rows, split, root)
@@ -100,22 +101,14 @@ def _check_file(file: Path, row: _Row) -> None:
         raise DataError(f"{file}, line {row.line}: there is no file {row.path}.")
 
 
-def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, Values]]]:
-    """Return the column names, and line number and values of every row."""
-    # Spreadsheets write a byte order mark first, which utf-8-sig removes.
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        reader = csv.DictReader(text)
-        return reader.fieldnames or (), [(reader.line_num, values) for values in reader]
-
-
-def _rows(file: Path, columns: Sequence[str], lines: Sequence[tuple[int, Values]]) -> list[_Row]:
+def _rows(table: Table) -> list[_Row]:
     for column in ("path", "label"):
-        if column not in columns:
+        if column not in table.columns:
             raise DataError(
-                f"{file}, line 1: there is no column {column!r}; the header must be "
+                f"{table.file}, line 1: there is no column {column!r}; the header must be "
                 "'path,label', 'path,label,split' or 'split,file_name' and a column for each class."
             )
-    return [_row(file, line, values) for line, values in lines]
+    return [_row(table.file, line, values) for line, values in table.rows]
 
 
 def _row(file: Path, line: int, values: Values) -> _Row:
@@ -137,6 +130,9 @@ def _numbered(
     """Return class names, and the class number of each row, or the presence of every class."""
     if _csv_multilabel.has_lists([row.label for row in rows]):
         return _csv_multilabel.presence([row.label for row in rows])
+    _csv_multilabel.check_lists(
+        [row.label for row in rows], lambda i: f"{file}, line {rows[i].line}"
+    )
     distinct = sorted({row.label for row in rows if row.label})
     if not all(re.fullmatch(r"-?\d+", label) for label in distinct):
         return distinct, [distinct.index(row.label) if row.label else UNLABELLED for row in rows]

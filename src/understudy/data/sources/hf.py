@@ -22,6 +22,7 @@ from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._splits import choose, no_split
+from understudy.data.sources._table import check_quotes
 from understudy.errors import DataError
 from understudy.files import refuse_address
 
@@ -77,7 +78,8 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
 
     Raises:
         DataError: The package `datasets` is missing, there is no such data set or split, it has
-            no image column, or an image cannot be read and `unreadable` is `fail`.
+            no image column, a quote in a CSV file of it is not closed, or an image cannot be read
+            and `unreadable` is `fail`.
     """
     opened = _open(root)
     splits = opened if isinstance(opened, dict) else {"train": opened}
@@ -116,6 +118,10 @@ def _open(root: str) -> Any:
     if not root:
         raise DataError("The source 'hf' needs a data set; set data.root to its name or folder.")
     refuse_address(root, "data.root")
+    for pattern in ("*.csv", "*/*.csv"):
+        # Rows that a lone quote swallows would be lost without a word.
+        for file in sorted(Path(root).glob(pattern)):
+            check_quotes(file)
     saved = any((Path(root) / f).is_file() for f in ("dataset_dict.json", "state.json"))
     try:
         return datasets.load_from_disk(root) if saved else datasets.load_dataset(root)
