@@ -119,6 +119,21 @@ def _finite(value: Any) -> Any:
     return [_finite(x) for x in value] if isinstance(value, list | tuple) else value
 
 
+@contextmanager
+def modules_in(*folders: str) -> Iterator[None]:
+    """Let a user's own modules be imported from some folders meanwhile, after all other places.
+
+    A file `rich.py` in one of them does not take the place of the package of that name.
+    """
+    added = [folder for folder in folders if folder not in sys.path]
+    sys.path.extend(added)
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
+
+
 def refuse_address(path: str | Path, key: str) -> None:
     """Refuse an address such as `s3://bucket/data`, which would name a local folder `s3:`.
 

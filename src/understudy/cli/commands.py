@@ -31,8 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Words after `understudy`; default: those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # As with `python -m`: your own methods are imported from the current directory.
-    sys.path.insert(0, "")
     try:
         _run(words)
     except (Exception, KeyboardInterrupt) as error:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from understudy import methods, tasks
+from understudy.config.limits import Seed
 from understudy.config.recipe import Recipe, TaskName
 from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
+from understudy.distillation.labels import check_label
 from understudy.distillation.user_networks import check_apart, check_finite, check_roles, wrap
 from understudy.distillation.weights import Weight, as_weight, plain_numbers
 from understudy.errors import NetworkError, RecipeError, suggestion
@@ -105,9 +107,8 @@ def wire(
             taps.get("teacher"),
             classifier.get("teacher"),
         )
-    if seed is None:
-        seed = int(torch.randint(2**31, ()))
-    recipe = Recipe(task=task, methods=entries, seed=seed)
+    drawn = int(torch.randint(2**31, ())) if seed is None else convert(Seed, seed, "seed")
+    recipe = Recipe(task=task, methods=entries, seed=drawn)
     wired = distiller(recipe, ours, theirs, resolved)
     wired.weights["task"] = as_weight("task_weight", task_weight)
     return wired
@@ -168,6 +169,11 @@ def _build(
         for network in (student, teacher)
     )
     built: dict[str, Method] = {}
+    for label in set(specs) & set(teacher.shapes.groups):
+        raise RecipeError(
+            f"A method cannot have the label '{label}', as locations of this detector are called "
+            "so: give another label, and the method's name under 'method'."
+        )
     for label, (kind, hyper_parameters) in specs.items():
         # Seeded one by one: what a method draws must not depend on its neighbours.
         with seeded(seed + 1):
@@ -205,13 +211,9 @@ def _method_class(
     label: str, entry: Mapping[str, Any], task: str
 ) -> tuple[type[Method], Weight, dict[str, Any]]:
     """Return class, weight and hyper-parameters of an entry of `methods`, completed for a task."""
-    if "." in label:  # which torch allows in no name of a module
-        raise RecipeError(
-            f"A method's label has no dots: instead of '{label}' give a label of your own, such as "
-            f"mine, and the method '{label}' under 'methods.mine.method'."
-        )
+    check_label(label)
     own = dict(entry)
-    kind = methods.find(own.pop("method", label))
+    kind = methods.find(convert(str, own.pop("method", label), f"methods.{label}.method"))
     # Published values of the task first, so that those of the entry replace them.
     hyper_parameters = {**kind.published.get(task, {}), **own}
     weight = as_weight(

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import final
 
 from understudy import files
+from understudy.config.limits import PathText
 from understudy.config.recipe import Recipe, without_methods
+from understudy.config.schema import convert
 from understudy.distillation.wire import check_methods
 from understudy.errors import RecipeError
 from understudy.experiment import bank_attach, build, networks
@@ -15,6 +17,10 @@ from understudy.experiment.images import Images, read_images
 from understudy.tasks import Task
 
 CONTROL = "control"
+_TAKEN = {
+    CONTROL: "the arm without a method",
+    "bank": "the folder of the bank that the arms share",
+}
 SEED = "{seed}"
 """Placeholder for the seed in the path of a bank that seeds cannot share."""
 
@@ -50,8 +56,10 @@ def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
     names = list(dict.fromkeys(names)) or list(recipe.methods)
     if not names:
         raise RecipeError("There is nothing to compare: name methods, such as --methods kd lshfm.")
-    if CONTROL in names:
-        raise RecipeError(f"'{CONTROL}' is the arm without a method; give your method a new label.")
+    for name in set(names) & _TAKEN.keys():
+        raise RecipeError(f"'{name}' is {_TAKEN[name]}; give your method a new label.")
+    for name in names:
+        convert(PathText, name, "--methods")
     arms = {CONTROL: without_methods(recipe)}
     for name in names:
         parts = {label: recipe.methods.get(label, {}) for label in name.split("+")}

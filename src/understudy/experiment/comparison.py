@@ -104,7 +104,9 @@ class Comparison:
         verdict corrects for the number of methods (Holm), so that it may be `no gain` where the
         interval of one method alone excludes 0.
         """
-        return plain_table.markdown(self._rows())
+        header, *rows = self._rows()
+        named = [[plain_table.escaped(name), *cells] for name, *cells in rows]
+        return plain_table.markdown([header, *named])
 
     def to_frame(self) -> "DataFrame":
         """Return a pandas data frame with one row per arm and seed.

@@ -1,5 +1,6 @@
 """Small tables of results: cells as text, tables as Markdown, HTML and pandas data frames."""
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import mean, stdev
@@ -26,6 +27,17 @@ def markdown(rows: Rows) -> str:
     widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(_aligned(row, widths) for row in [header, rule, *body])
+
+
+def escaped(text: str) -> str:
+    r"""Return text as Markdown that shows it as it is, whatever it holds.
+
+    >>> print(escaped("kd*2 [/x] <b>, nd_1"))
+    kd\*2 \[/x\] \<b\>, nd_1
+    """
+    one_line = " ".join(text.split())
+    # An underscore inside of a word is one to Markdown too, and the bar is for `markdown`.
+    return re.sub(r"[\\`*\[\]<>~#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line)
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:

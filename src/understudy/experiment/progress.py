@@ -63,7 +63,7 @@ class Terminal(Callback):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or stdout_console()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]} images/s "),
             TimeRemainingColumn(),

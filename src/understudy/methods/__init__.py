@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from understudy.errors import NameNotFound, RecipeError
+from understudy.files import modules_in
 from understudy.methods._grouped import Grouped as Grouped
 from understudy.methods._method import Method as Method
 
@@ -52,9 +53,11 @@ def hyper_parameters(method: type[Method]) -> dict[str, Any]:
 def _import(path: str) -> type[Method]:
     module_name, _, class_name = path.partition(":")
     try:
-        method = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"Method {path!r} cannot be imported: {error}.") from error
+        with modules_in(""):
+            method = getattr(import_module(module_name), class_name)
+    except Exception as error:  # whatever the user's own code raises
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RecipeError(f"Method {path!r} cannot be imported: {words}.") from error
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise RecipeError(f"{path!r} is not a subclass of understudy.methods.Method.")
     return method

@@ -5,7 +5,7 @@ import re
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from understudy.experiment.plain_table import signed
+from understudy.experiment.plain_table import escaped, signed
 from understudy.experiment.run_directory import read_json
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
@@ -89,13 +89,13 @@ def recipes(results: Results) -> dict[str, str]:
 
 def markdown(results: Results) -> str:
     """Return headline, table, verdicts and facts as Markdown, for a README or an issue."""
-    title, deck = headline(results)
-    sentences = [f"- {arm.sentence}" for arm in results.judged]
+    title, deck = map(escaped, headline(results))
+    sentences = [f"- {escaped(arm.sentence)}" for arm in results.judged]
     parts = [
-        f"# {results.name}",
+        f"# {escaped(results.name)}",
         f"**{title}**" + (f" {deck}" if deck else ""),
         markdown_table(results),
         "\n".join(sentences),
-        "\n".join(f"- {name}: {fact}" for name, fact in results.facts.items()),
+        "\n".join(f"- {name}: {escaped(fact)}" for name, fact in results.facts.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

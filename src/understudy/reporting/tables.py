@@ -8,8 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
-from understudy.experiment.plain_table import markdown
+from understudy.experiment.plain_table import escaped, markdown
 from understudy.experiment.run_directory import read_json
 from understudy.experiment.splits import count as count_of_split
 from understudy.reporting.collect import of_comparison
@@ -34,7 +35,8 @@ def table(results: Results, *, brief: bool = False) -> list[list[str]]:
 
 def markdown_table(results: Results) -> str:
     """Return the table in Markdown, with columns aligned in the source."""
-    return markdown(table(results))
+    header, *rows = table(results)
+    return markdown([header, *([escaped(arm), *cells] for arm, *cells in rows)])
 
 
 def terminal_table(comparison: str | Path | Mapping[str, Any]) -> Table:
@@ -43,11 +45,11 @@ def terminal_table(comparison: str | Path | Mapping[str, Any]) -> Table:
         comparison = read_json(Path(comparison) / "comparison.json")
     results = of_comparison(comparison)
     header, *rows = table(results, brief=True)
-    grid = Table(title=results.name, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    grid = Table(title=Text(results.name), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     for column, title in enumerate(header):
         grid.add_column(title, justify="right" if column else "left", no_wrap=True)
     for arm, row in zip(results.arms, rows, strict=True):
-        grid.add_row(*row, style=_style(arm))
+        grid.add_row(*map(Text, row), style=_style(arm))
     return grid
 
 
@@ -69,7 +71,7 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     if "seconds" in evaluation:
         grid.add_row("training time", duration(evaluation["seconds"]))
     for row in _layers(evaluation.get("layers") or {}):
-        grid.add_row(*row)
+        grid.add_row(*map(Text, row))
     return grid
 
 
@@ -90,10 +92,10 @@ def plan_table(plan: "Plan") -> Group:
     for feature, by_form in plan.sizes.items():
         cells = (decimal(by_form[form]) if form in by_form else NONE for form in forms)
         stored = "yes" if feature in plan.contract.features else NONE
-        sizes.add_row(feature, " × ".join(map(str, plan.shapes[feature])), *cells, stored)
+        sizes.add_row(Text(feature), " × ".join(map(str, plan.shapes[feature])), *cells, stored)
     facts = Table(box=None, show_header=False, pad_edge=False)
     for row in _plan_facts(plan):
-        facts.add_row(*row)
+        facts.add_row(*map(Text, row))
     return Group(sizes, "", facts)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from understudy.errors import NetworkError, suggestion
+from understudy.files import modules_in
 from understudy.models.network import Network
 from understudy.models.preprocessing import ANY_INPUT, Input
 
@@ -32,7 +33,8 @@ def build(
     arguments = {"num_classes": num_classes, "pretrained": pretrained}
     arguments = {k: v for k, v in arguments.items() if k in parameters and v is not None}
     try:
-        module = factory(**{**arguments, **options})
+        with modules_in("", str(Path(path).parent)):
+            module = factory(**{**arguments, **options})
     except Exception as error:
         raise NetworkError(f"{name} fails with {dict(options)}: {error}") from error
     if isinstance(module, Network):
@@ -49,7 +51,8 @@ def _function(path: Path, factory: str, name: str) -> Any:
         raise NetworkError(f"There is no Python file {str(path)!r}, asked for by {name!r}.")
     module = module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with modules_in("", str(path.parent)):
+            spec.loader.exec_module(module)
     except Exception as error:
         raise NetworkError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, factory, None)):
