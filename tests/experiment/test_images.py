@@ -74,3 +74,19 @@ def test_a_task_refuses_images_that_do_not_tell(
     root = boxed if data["source"] == "coco" else ""
     with pytest.raises(error, match=message):
         sources(task, root=root, **data)
+
+
+def test_a_validation_file_beside_a_test_file_chooses(boxed: str, paint: Paint) -> None:
+    content = json.loads(Path(boxed, "train/_annotations.coco.json").read_text())
+    for number, split in enumerate(("valid", "test"), 1):
+        for image in content["images"][:number]:
+            paint(f"{split}/{image['file_name']}", seed=10 * number + image["id"])
+        shown = {"images": content["images"][:number], "annotations": content["annotations"][:1]}
+        Path(boxed, split, "_annotations.coco.json").write_text(json.dumps(content | shown))
+    recipe = Recipe.from_dict({"task": "detection", "data": {"source": "coco", "root": boxed}})
+    images = read_images(recipe, tasks.find("detection"))
+    assert images.counts()["validation"] == {
+        "images": 1,
+        "origin": "coco: valid/_annotations.coco.json",
+    }
+    assert images.counts()["test"] == {"images": 2, "origin": "coco: test/_annotations.coco.json"}

@@ -56,9 +56,10 @@ class Images:
     @property
     def skipped(self) -> tuple[str, ...]:
         """Images and objects that were left out or repaired, each with the reason."""
-        # Parts of one split share the list of that split.
-        lists = {id(source.skipped): source.skipped for source in self._sources()}
-        return tuple(line for lines in lists.values() for line in lines)
+        # What is held out of the training images shares their list.
+        chosen_on = self.validation.skipped if self.validation else ()
+        lines = tuple(dict.fromkeys(self.train.skipped + chosen_on))
+        return lines if self.test in (self.train, self.validation) else lines + self.test.skipped
 
     def counts(self) -> dict[str, dict[str, Any] | None]:
         """Return split → number of images and their origin, as in `environment.json`."""
@@ -68,9 +69,6 @@ class Images:
             name: {"images": len(source), "origin": self.origins.get(name, "")} if source else None
             for name, source in by_name.items()
         }
-
-    def _sources(self) -> list[Source]:
-        return [self.train, *([self.validation] if self.validation else []), self.test]
 
 
 def read_images(recipe: Recipe, task: Task) -> Images:
@@ -194,9 +192,7 @@ def _split(recipe: Recipe, task: Task, source: Source) -> tuple[Source, Source]:
     if evaluated is source:
         return train, held_back
     # The split goes by the labels of training, in which a difficult object is present.
-    measured = Subset(evaluated, held_back.index, evaluated.labels[held_back.index])
-    measured.skipped = source.skipped
-    return train, measured
+    return train, Subset(evaluated, held_back.index, evaluated.labels[held_back.index])
 
 
 def _read(

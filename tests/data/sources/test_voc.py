@@ -140,8 +140,9 @@ def wanted(root: Path, task: str, **data: Any) -> Recipe:
 
 
 def images(asked: Recipe) -> tuple[Source, Source]:
-    both = read_images(asked, tasks.find(asked.task))
-    return both.train, both.test
+    read = read_images(asked, tasks.find(asked.task))
+    assert read.validation is not None
+    return read.train, read.validation
 
 
 def test_what_is_held_back_is_measured_without_difficult_objects(beside: Path) -> None:
@@ -172,7 +173,7 @@ def test_what_is_held_back_is_read_with_the_rest(
 
     monkeypatch.setattr(voc, "load", counted)
     train, held = images(wanted(beside, "multilabel", difficult="published", **keys))
-    assert splits == ["train"]
+    assert splits == ["train", "test"]
     assert train.skipped == ("1 of 2 images have no object: kept as background",)
     assert isinstance(held, Subset)
     expected = Subset(ignoring, held.index, ignoring.labels[held.index])

@@ -98,7 +98,9 @@ def load(table: Table, split: Split, *, unreadable: Unreadable) -> Source:
     selected = [row for row in rows if row.split == name]
     labels = torch.tensor([row.labels(classes) for row in selected])
     paths = list(_located(file.parent, selected))
-    return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+    source = from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+    source.split_name = name
+    return source
 
 
 def _name_of(split: Split, names: Collection[str]) -> str | None:

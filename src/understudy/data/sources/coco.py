@@ -90,13 +90,15 @@ def load(
     folder = image_folder(files, file, content.file_names)
     _add_images(annotations, content, folder)
     _reject_unlisted(annotations, content, folder, files)
-    return annotated_source(
+    source = annotated_source(
         annotations,
         train=split == "train",
         unreadable=unreadable,
         faulty=faulty,
         difficult=difficult,
     )
+    source.split_name = file.relative_to(files.top).as_posix()
+    return source
 
 
 def _read(file: Path) -> _Content:

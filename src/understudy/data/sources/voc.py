@@ -72,13 +72,15 @@ def load(
     annotations = Annotations(top, classes, rejected=rejected)
     for each in parsed:
         annotations.add(*each)
-    return annotated_source(
+    source = annotated_source(
         annotations,
         train=split == "train",
         unreadable=unreadable,
         faulty=faulty,
         difficult=difficult,
     )
+    source.split_name = _split_name(top, split)
+    return source
 
 
 def _classes(top: Path, training: Iterable[ImageAnnotation]) -> tuple[str, ...]:
@@ -150,6 +152,14 @@ def _list_files(top: Path, years: Sequence[Path], split: Split) -> list[Path]:
     if split != "train":
         raise no_split(split, str(top))
     raise DataError(f"{years[0] / _LISTS} has no list of training images: put train.txt there.")
+
+
+def _split_name(top: Path, split: Split) -> str:
+    """Return the names of the lists of a split, or that of the folder of its images."""
+    if years := _year_folders(top):
+        return ", ".join(str(file.relative_to(top)) for file in _list_files(top, years, split))
+    folder = _split_folders(top, split)[0]
+    return "" if folder == top else str(folder.relative_to(top))
 
 
 def _split_folders(top: Path, split: Split) -> tuple[Path, list[Path]]:

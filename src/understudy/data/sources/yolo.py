@@ -27,6 +27,7 @@ from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._annotated import Difficult, annotated_source
 from understudy.data.sources._annotations import AnnotatedObject, Annotations, Faulty
 from understudy.data.sources._named_files import is_file
+from understudy.data.sources._splits import choose
 from understudy.data.sources._values import key, not_a_number, number
 from understudy.data.sources._yolo_files import SplitImages, YoloData, read
 from understudy.errors import DataError
@@ -72,13 +73,15 @@ def load(
         else:
             _add(annotations, path, files, described)
     _reject_unused(annotations, images)
-    return annotated_source(
+    source = annotated_source(
         annotations,
         train=split == "train",
         unreadable=unreadable,
         faulty=faulty,
         difficult=difficult,
     )
+    source.split_name = choose(split, described.entries) or split
+    return source
 
 
 def _candidates(image: Path, top: Path) -> list[Path]:
