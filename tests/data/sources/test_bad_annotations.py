@@ -104,6 +104,7 @@ DROPPED: dict[str, tuple[str, str]] = {
     "underscores": (thing(1, 2, "3_0", 40), "1 box with a corner that is not a number ('3_0')"),
     "thousands": (thing(1, 2, "1,200", 40), "'1,200', which could be thousands or a fraction"),
     "a line": (thing(1, 2, 1, 40), "1 box without area in the image"),
+    "shares": (thing(0.1, 0.2, 0.6, 1), "1 box in shares of the image's sides instead of pixels"),
     "outside": (thing(90, 2, 99, 40), "1 box without area in the image"),
 }
 
@@ -136,6 +137,7 @@ COCO_DROPPED: dict[str, tuple[dict[str, Any], str]] = {
     "an empty bbox": ({"bbox": []}, "1 object without a box"),
     "three numbers": ({"bbox": [1, 2, 3]}, "1 box that is not a list of 4 numbers"),
     "an object": ({"bbox": {"x": 1}}, "1 box that is not a list of 4 numbers"),
+    "shares": ({"bbox": [0.1, 0.2, 0.5, 0.5]}, "1 box in shares of the image's sides instead"),
     "a boolean": ({"bbox": [True, 2, 3, 4]}, "a corner that is not a number (True)"),
     "a huge number": ({"bbox": [1, 2, 10**400, 4]}, "a corner that is not a number (1000"),
     "an unknown class": ({"category_id": 9}, "has the class 'id 9', which training lacks"),

@@ -1,3 +1,4 @@
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,22 @@ def test_a_lone_quote_in_a_table_beside_the_images(folder: str, tmp_path: Path) 
         DataError, match=r"metadata\.csv, line 2: a quote opens a value that ends on"
     ):
         hf.load(str(tmp_path / "set"), "train")
+
+
+def test_files_outside_of_a_saved_folder_are_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 80)).save(tmp_path / "x.png")
+    images = [encoded(1, 80), {"bytes": None, "path": str(tmp_path / "x.png")}]
+    # Saved as what a picture is stored in, so that its file is not read into the data set.
+    parts = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    features = datasets.Features({"picture": parts})
+    rows = datasets.Dataset.from_dict({"picture": images}, features=features)
+    rows.save_to_disk(tmp_path / "set")
+    info = tmp_path / "set/dataset_info.json"
+    content = json.loads(info.read_text())
+    content["features"]["picture"] = {"_type": "Image"}
+    info.write_text(json.dumps(content))
+    source = hf.load(str(tmp_path / "set"), "train")
+    assert len(source) == 1
+    assert "x.png is outside of the data set's folder" in source.skipped[0]
+    with pytest.raises(DataError, match=r"1 of 2 images .* is outside of the data set's folder"):
+        hf.load(str(tmp_path / "set"), "train", unreadable="fail")

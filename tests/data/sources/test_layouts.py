@@ -185,6 +185,17 @@ def test_a_list_of_voc_that_names_files_elsewhere(tmp_path: Path, paint: Paint) 
         voc.load(str(tmp_path / "top"), "train")
 
 
+def test_the_file_name_in_xml_is_never_opened(tmp_path: Path, paint: Paint) -> None:
+    paint("x.jpg")
+    paint("top/train/a.jpg", seed=1)
+    hostile = "<filename>../../x.jpg</filename><path>/etc/x.jpg</path><object>"
+    (tmp_path / "top/train/a.xml").write_text(XML.replace("<object>", hostile))
+    (tmp_path / "top/train/b.xml").write_text(XML.replace("<object>", hostile))
+    source = voc.load(str(tmp_path / "top"), "train")
+    assert len(source) == 1
+    assert source.skipped == ("train/b.xml has no image of this name: left out",)
+
+
 def test_names_that_no_file_can_have(tmp_path: Path, paint: Paint) -> None:
     paint("images/a.jpg")
     (tmp_path / "images/self.jpg").symlink_to("self.jpg")

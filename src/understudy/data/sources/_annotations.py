@@ -168,7 +168,7 @@ class Annotations:
         """Repair all boxes and record their faults.
 
         Corners in the wrong order are swapped. Boxes are resized with their images and clipped to
-        them; those without area are dropped, and so is an object that is there twice. An area that
+        them; those without area are dropped, and so is an object that is listed twice. An area that
         is unknown, or of a clipped box, becomes that of the box.
 
         Args:
@@ -190,10 +190,14 @@ class Annotations:
         finite = boxes.isfinite().all(1)
         outside = finite & ((clipped - boxes).abs() > ROUNDING).any(1)
         extent = (clipped[:, 2:] - clipped[:, :2]).nan_to_num(0)
-        solid = finite & (extent > _MIN_SIDE).all(1)
+        shares = (
+            ~torch.tensor(self.shares) & finite & (table.boxes <= 1).all(1) & (limits > 2).all(1)
+        )
+        solid = finite & (extent > _MIN_SIDE).all(1) & ~shares
         doubled = _doubled(table, boxes) & solid
         self._record(table.image[~finite], "box with a corner that is not a number")
-        self._record(table.image[finite & ~solid], "box without area in the image")
+        self._record(table.image[shares], "box in shares of the image's sides instead of pixels")
+        self._record(table.image[finite & ~solid & ~shares], "box without area in the image")
         self._record(table.image[solid & outside], "box partly outside of the image")
         self._record(table.image[doubled], "box listed twice")
         stated_areas = table.areas * scale.prod(1)[table.image]

@@ -20,6 +20,7 @@ from understudy.batch import UNLABELLED
 from understudy.data._image import decode
 from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources._files import in_memory_if_small
+from understudy.data.sources._named_files import is_inside
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._splits import choose, no_split
 from understudy.data.sources._table import check_quotes
@@ -87,7 +88,7 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     column = _image_column(rows.features, root)
     labels, classes = _labels(rows, list(splits.values()), root)
     encoded = _as_bytes(rows, column)
-    sides, broken = _check(encoded, column)
+    sides, broken = _check(encoded, column, root)
     if broken and (unreadable == "fail" or len(broken) == len(rows)):
         raise DataError(
             f"{len(broken)} of {len(rows)} images of {root} cannot be read, first: "
@@ -177,7 +178,7 @@ def _as_bytes(rows: Any, column: str) -> Any:
     return rows.cast_column(column, Image(decode=False))
 
 
-def _check(rows: Any, column: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, str]]:
+def _check(rows: Any, column: str, root: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, str]]:
     """Decode every image; return heights and widths, and row → reason for unreadable ones."""
     import datasets
 
@@ -188,6 +189,7 @@ def _check(rows: Any, column: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, s
     results = rows.map(
         _result,
         input_columns=column,
+        fn_kwargs={"top": root if Path(root).is_dir() else ""},
         remove_columns=rows.column_names,
         cache_file_name=str(cache / f"{rows._fingerprint}.arrow"),
         desc="Checking images",
@@ -196,8 +198,17 @@ def _check(rows: Any, column: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, s
     return torch.tensor([list(results["height"]), list(results["width"])]).T, broken
 
 
-def _result(image: Mapping[str, Any]) -> dict[str, Any]:
-    """Return height and width of an encoded image, or the reason why it cannot be decoded."""
+def _result(image: Mapping[str, Any], top: str) -> dict[str, Any]:
+    """Return height and width of an encoded image, or the reason why it cannot be used.
+
+    Args:
+        image: Its bytes or path.
+        top: Folder that must hold its file; empty for a data set of the hub.
+    """
+    path = image["path"] or ""
+    if image["bytes"] is None and top and not is_inside(Path(path), Path(top)):
+        reason = f"{path} is outside of the data set's folder {top}"
+        return {"height": 0, "width": 0, "reason": reason}
     try:
         height, width = _decoded(image).shape[1:]
     except DataError as error:
