@@ -288,6 +288,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
+@cache
 def documentation(cls: type, prefix: str = "") -> dict[str, str]:
     """Return dotted path → docstring of the field."""
     hints = hints_of(cls)

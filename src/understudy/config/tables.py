@@ -21,7 +21,8 @@ from typing import Any
 
 import yaml
 
-from understudy.config.schema import build
+from understudy.config.limits import PathText, short
+from understudy.config.schema import build, convert
 from understudy.config.yaml_text import from_yaml
 from understudy.errors import NameNotFound, RecipeError, suggestion
 
@@ -117,6 +118,7 @@ def _place(name: str, row: str = "", beside: Path = Path()) -> _Place:
     folder, _, last = name.rpartition("/")
     places = [(beside / name, row), (beside / folder, last)]
     places += [(ROOT / f"{name}.yaml", row), (ROOT / f"{folder}.yaml", last)]
+    convert(PathText, name, "recipe")
     for path, named in places:
         if path.is_file():
             return path, named if "rows" in _content(path) else ""
@@ -130,7 +132,7 @@ def _resolved(place: _Place, above: tuple[_Place, ...] = ()) -> dict[str, Any]:
     path, row = place
     content = dict(_content(path))
     differing, base = _row(content.pop("rows", {}), place), content.pop("base", "")
-    base = str(differing.pop("base", base))
+    base = convert(PathText, differing.pop("base", base), "base")
     below = _resolved(_place(base, row, path.parent), (*above, place)) if base else {}
     below.pop("name", None)
     result = _merged(below, content)
@@ -145,7 +147,10 @@ def _row(rows: Any, place: _Place) -> dict[str, Any]:
     if rows == {}:
         return {}
     if not isinstance(rows, dict):
-        raise RecipeError(f"'rows' of {_called((path, ''))} must be a group of keys, not {rows!r}.")
+        raise RecipeError(
+            f"'rows' of {_called((path, ''))} must be a group of keys, not {short(rows)}."
+        )
+    rows = convert(dict[str, Any], rows, "rows")
     if not row:
         raise RecipeError(
             f"{_called(place)} is a table of {len(rows)} recipes; name a row, such as "
@@ -157,6 +162,8 @@ def _row(rows: Any, place: _Place) -> dict[str, Any]:
             f"There are: {', '.join(rows)}."
         )
     differing = rows[row]
+    if isinstance(differing, dict):
+        convert(dict[str, Any], differing, f"rows.{row}")  # whose keys must be text
     return dict(differing) if isinstance(differing, dict) else {"about.published": differing}
 
 

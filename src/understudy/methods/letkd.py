@@ -180,8 +180,9 @@ class LetKD(Method):
                     "letkd for each student."
                 )
             feature = features[place]
+            channels = student.shapes[feature][0]
             averaged = place == "penultimate" and student.depends_only_on_mean(feature)
-            layer = KDLayer(student.shapes[feature][0], counts[place], alpha=strengths[place],
+            layer = KDLayer(channels, counts[place], alpha=strengths[place],
                             averaged=averaged)  # fmt: skip
             student.insert(feature, layer, {SCORES[place]: "score"})
 

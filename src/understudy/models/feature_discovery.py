@@ -99,7 +99,8 @@ def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:
         ends = _quarters(after)
     else:
         ends = [_outermost([c for c in after if _level(c, side) == level]) for level in levels]
-        ends = _siblings(ends, after)
+        # None where images are so small that all maps have a single position.
+        ends = _siblings(ends, after) if ends else []
     return {"stem": stem.path} | {f"stage{i}": c.path for i, c in enumerate(ends, 1)}
 
 

@@ -1,0 +1,111 @@
+"""2,000 recipes that nobody should write: each is a run, or is refused in one sentence."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from PIL import Image
+
+from tests.fuzz.nonsense import Wish, as_words, as_yaml, changed, wishes
+from understudy.cli.commands import COMMANDS
+from understudy.cli.flags import parse
+from understudy.config.recipe import Recipe
+from understudy.distillation.wire import check_methods
+from understudy.errors import UnderstudyError
+from understudy.experiment.placed import place
+from understudy.experiment.train import train
+from understudy.training.trainer import Trainer
+
+RECIPES, PARTS = 2000, 8
+CNN = f"{Path(__file__).parents[1] / 'support' / 'plain_cnn.py'}:factory"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A recipe of eight images and two networks of a few weights, in a folder of its own."""
+    root = tmp_path_factory.mktemp("fuzz")
+    images = root / "images"
+    for number in range(16):
+        folder = images / ("train" if number < 8 else "test") / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number * 15, 99, 250 - number)).save(folder / f"{number}.png")
+    content = {
+        "name": "fuzz",
+        "trust": True,
+        "data": {"source": "folder", "root": str(images), "augment": "flip"},
+        "student": {"name": CNN, "options": {"width": 2}},
+        "training": {"epochs": 1, "batch": 8, "schedule": "cosine"},
+    }
+    teacher = train(content, out=root / "teacher", device="cpu").path
+    return content | {"teacher": {"name": CNN, "options": {"width": 2}, "weights": str(teacher)}}
+
+
+def read(wish: Wish, base: dict[str, Any], folder: Path) -> Recipe:
+    """The recipe that is wished for, in the form in which it is written."""
+    content = changed(base, wish.changes)
+    if wish.form == "dictionary":
+        return Recipe.from_dict(content)
+    if wish.form == "YAML":
+        path = folder / "mine.yaml"
+        path.write_text(wish.text or as_yaml(content), encoding="utf-8", errors="surrogatepass")
+        return Recipe.load(path)
+    words = [word.replace("\0", "\\0") for word in as_words(wish.changes)]
+    _, overrides = parse(COMMANDS["distill"], "distill", words)
+    return Recipe.load(base, overrides)
+
+
+def outcome(wish: Wish, base: dict[str, Any], folder: Path) -> str:
+    """How far a wish comes: `refused` before anything is built, `unbuilt`, or `run`."""
+    reached = "refused"
+    try:
+        recipe = read(wish, base, folder)
+        check_methods(recipe)
+        reached = "unbuilt"
+        placed = place(recipe, "cpu", folder=folder)
+        placed.experiment.prepare()
+        trainer = Trainer(
+            placed.experiment.distiller,
+            placed.experiment.train,
+            recipe.training,
+            settings=placed.settings,
+            seed=recipe.seed,
+            accelerator=placed.accelerator,
+        )
+        next(trainer.steps())
+        trainer.state_dict()
+        recipe.to_yaml()
+    except UnderstudyError as error:
+        sentence = str(error)
+        assert sentence.strip()
+        assert "\n" not in sentence, sentence
+        assert len(sentence) < 3000, sentence
+        return reached
+    return "run"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_recipe_runs_or_is_refused_in_a_sentence(
+    part: int, base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcomes: Counter[str] = Counter()
+
+    @seed(part)
+    @settings(
+        max_examples=RECIPES // PARTS,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(wishes())
+    def check(wish: Wish) -> None:
+        torch.manual_seed(0)
+        outcomes[outcome(wish, base, tmp_path)] += 1
+
+    check()
+    # Neither is everything refused, nor everything let through.
+    assert min(outcomes["run"], outcomes["refused"]) > RECIPES // PARTS // 10, outcomes
+    assert Path.cwd() == tmp_path
