@@ -248,7 +248,10 @@ def _show(options: Namespace, overrides: dict[str, Any]) -> None:
 
 _RECIPE = ("recipe", {"nargs": "?", "help": "Name of a shipped recipe, or path of a YAML file."})
 _OUT = ("--out", {"help": "Directory to write; default: runs/<name>."})
-_DEVICE = ("--device", {"help": "`cpu`; default: the best device of this machine."})
+_DEVICE = (
+    "--device",
+    {"help": "Device, such as `cpu` or `cuda:1`; default: a GPU, or else the CPU."},
+)
 _PROFILE = (
     "--profile",
     {"action": "store_true", "help": "Measure the time of each part of some steps."},

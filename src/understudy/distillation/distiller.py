@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
+from understudy.distillation.device_names import find_device
 from understudy.distillation.teacher import Teacher as Teacher
 from understudy.distillation.training_outputs import TrainingOutputs
 from understudy.distillation.user_batches import ReadableAgain, as_batch, num_images
@@ -139,6 +140,17 @@ class Distiller(nn.Module):
         self._weights = Weights(weights)
         self.replay: Callable[[Batch], Features] | None = None
         self.stored: Callable[[Tensor, Tensor], bool] = _none_stored
+
+    def to(self, *args: Any, **kwargs: Any) -> "Distiller":
+        """Move all networks and methods, as any module; the device must exist on this machine.
+
+        Raises:
+            RecipeError: There is no such device.
+        """
+        for device in (*args, kwargs.get("device")):
+            if isinstance(device, str | torch.device) and str(device) != "meta":
+                find_device(str(device))
+        return super().to(*args, **kwargs)
 
     @property
     def weights(self) -> Weights:

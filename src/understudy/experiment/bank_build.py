@@ -20,6 +20,7 @@ from understudy.batch import Batch
 from understudy.config.recipe import Recipe
 from understudy.data import Loader
 from understudy.distillation import wire
+from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Teacher
 from understudy.errors import BankError, RecipeError, UnderstudyError
 from understudy.experiment import bank_attach, build
@@ -221,6 +222,7 @@ def _difference(stored: Tensor, computed: Tensor) -> float:
 
 
 def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teacher]:
+    find_device(device)
     experiment = build.experiment(recipe)
     teacher = experiment.distiller.teacher
     if teacher is None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from understudy import files, tasks
 from understudy.config.recipe import Recipe
+from understudy.distillation.device_names import find_device
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.arms import CONTROL, ImagesBySeed, checked, named, seeded
 from understudy.experiment.callback import Callback
@@ -65,7 +66,7 @@ def compare(
         out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept and
             interrupted ones continued, with or without `resume`.
         resume: Continue an interrupted comparison; refuse if there is none in `out`.
-        device: `cpu`, or None for the best device of this machine.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
 
@@ -88,6 +89,7 @@ def compare(
     recipe = Recipe.load(recipe, overrides)
     task = tasks.find(recipe.task, recipe.training)
     _check_complete(recipe, task, seeds)
+    find_device(device)
     root = Path(out) if out else Path("runs") / recipe.name
     _check_place(root, resume=resume)
     arms = named(recipe, methods)

@@ -42,7 +42,7 @@ def demo(
             in it are kept, with or without `resume`.
         seeds: One run of every arm per seed.
         resume: Continue an interrupted demonstration; refuse if there is none in `out`.
-        device: `cpu`, or None for the best device of this machine.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
 

@@ -13,6 +13,7 @@ from torch import nn
 from understudy import tasks
 from understudy.batch import Batch
 from understudy.config.recipe import Network, Recipe
+from understudy.distillation.device_names import find_device
 from understudy.distillation.memory_parts import MemoryParts
 from understudy.errors import Diverged, NetworkError, RunError
 from understudy.experiment import build, networks
@@ -108,7 +109,7 @@ def evaluate(
         run: Run, or its directory.
         overrides: Keys of the recipe to replace, such as `{"data.root": "other_images"}`; see
             `Recipe.load`.
-        device: `cpu`, or None for the best device of this machine.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
 
     Returns:
         Metrics, accuracy per class, and fidelity to the teacher, which is None without one; and
@@ -124,6 +125,7 @@ def evaluate(
         evaluation = understudy.evaluate("runs/student", {"data.root": "other_images"})
         print(evaluation.metrics["top1"])
     """
+    find_device(device)
     path = Path(run)
     stored = Run(path).recipe
     # What the run trusted when it was trained, perhaps by somebody else, says nothing here.

@@ -95,7 +95,7 @@ def place(
 
     Args:
         recipe: Names everything.
-        device: `cpu`, or None for the best device there is.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         folder: Where trackers write.
         images: Images of the recipe, if they are read already.
         threads: Threads of the CPU.

@@ -86,7 +86,7 @@ class Runner:
             path: Run directory.
             recipe: What to train.
             resume: Continue from the saved state, if there is one.
-            device: `cpu`, or None for the best device there is.
+            device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
             callback: Told about progress.
             profile: Measure where the time of some steps goes.
             images: Training and test images of the recipe, if they are read already.

@@ -8,6 +8,7 @@ from typing import Any
 
 from understudy import tasks
 from understudy.config.recipe import NOT_IN_DIGEST, Recipe
+from understudy.distillation.device_names import find_device
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import Images
@@ -39,7 +40,7 @@ def distill(
             `Recipe.load`.
         out: Run directory; default `runs/<recipe.name>`.
         resume: Continue an interrupted run exactly where it was saved.
-        device: `cpu`, or None for the best device of this machine.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress.
         profile: Measure the time of each part of some steps; see `train`.
@@ -102,7 +103,7 @@ def train(
             `Recipe.load`.
         out: Run directory; default `runs/<recipe.name>`.
         resume: Continue an interrupted run exactly where it was saved. A finished run is returned.
-        device: `cpu`, or None for the best device of this machine.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress.
         profile: Measure the time of each part of some steps: a table in the log, and a trace in
@@ -131,6 +132,7 @@ def train(
         print(run.evaluation["metrics"])
     """
     loaded = Recipe.load(recipe, overrides)
+    find_device(device)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
     _check_place(run, resume=resume)
     with _writing(run), restored(), displayed(progress, callback) as listener:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from understudy.config.recipe import Training
+from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Distiller, Trainable
 from understudy.errors import RecipeError
 from understudy.methods import Method
@@ -126,13 +127,14 @@ def accelerator(
 
     Args:
         training: May name the precision; otherwise it is resolved for the student and the device.
-        device: `cpu`, or None for the best device there is.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         student: Network to be trained, or evaluated.
         trackers: Names of the experiment trackers that metrics are sent to.
         folder: Where trackers write.
 
     Raises:
-        RecipeError: A tracker is not installed, or fp16 is asked of a CPU.
+        RecipeError: There is no such device, a tracker is not installed, or fp16 is asked of a
+            CPU.
     """
     for tracker in trackers:
         if find_spec(tracker) is None:
@@ -142,7 +144,7 @@ def accelerator(
             )
     # Accelerate keeps one state per process for life; a second run may want another precision.
     AcceleratorState._reset_state()
-    cpu = _on_cpu(device)
+    cpu = processes(device).device.type == "cpu"
     precision = _precision(training, student, cpu=cpu)
     return Accelerator(
         cpu=cpu,
@@ -157,8 +159,23 @@ def processes(device: str | None) -> PartialState:
 
     Args:
         device: As for `accelerator`.
+
+    Raises:
+        RecipeError: There is no such device, or each of several processes has one already.
     """
-    return PartialState(cpu=_on_cpu(device))
+    chosen = find_device(device)
+    state = PartialState(cpu=chosen.type == "cpu")
+    if state.num_processes == 1:
+        # It would keep the device of the first run of this process, and knows no number.
+        state.device = chosen
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+    elif chosen.index is not None:
+        raise RecipeError(
+            f"The device {device!r} is one for {state.num_processes} processes, of which torchrun "
+            "gives each its own: leave --device out, and choose by CUDA_VISIBLE_DEVICES."
+        )
+    return state
 
 
 def share_measured(trainable: Trainable) -> None:
@@ -177,10 +194,6 @@ def share_measured(trainable: Trainable) -> None:
     # The one way that torch offers; it sets an attribute that DistributedDataParallel reads.
     ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(trainable, list(measured))  # type: ignore[no-untyped-call]
-
-
-def _on_cpu(device: str | None) -> bool:
-    return device == "cpu" or not torch.cuda.is_available()
 
 
 def _precision(training: Training, student: nn.Module, *, cpu: bool) -> Precision:
