@@ -28,6 +28,7 @@ from understudy.training import hardware
 from understudy.training.devices import processes
 from understudy.training.signals import stop_signals
 from understudy.training.threads import ThreadChoice
+from understudy.training.too_short import unreached
 from understudy.training.trainer import Epoch, Trainer
 
 LOGGER = logging.getLogger("understudy")
@@ -164,6 +165,9 @@ class Runner:
     def _log_start(self) -> None:
         LOGGER.info(str(self._placed.settings))
         LOGGER.info(splits.sentence(self.experiment.images.counts(), self._chosen_on))
+        weights, steps = self.experiment.distiller.weights, len(self.trainer.loader)
+        for sentence in unreached(self.recipe.training, weights, steps):
+            LOGGER.warning(sentence)
         if skipped := self.experiment.skipped:
             LOGGER.warning(
                 f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in "
