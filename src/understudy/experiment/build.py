@@ -23,6 +23,7 @@ from understudy.distillation.wire import distiller, train_only
 from understudy.experiment import networks, teacher_classes
 from understudy.experiment.images import Images, data_seed, read_images, read_test_images
 from understudy.experiment.networks import classes_of
+from understudy.experiment.view_sizes import say_resized
 from understudy.functional import seeded
 from understudy.methods import Method
 from understudy.models.base import Wrapped
@@ -152,7 +153,10 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
         methods = wired.trainable.methods.values()
         teacher_classes.check(train.classes, teacher, cast(Iterable[Method], methods), task)
     train_only(student, recipe.training.only)
-    loaders = _Loaders(recipe, task, _view_size(recipe, train, student), rank, world)
+    view_size = _view_size(recipe, train, student)
+    say_resized(recipe, view_size, "student", student)
+    say_resized(recipe, view_size, "teacher", teacher)
+    loaders = _Loaders(recipe, task, view_size, rank, world)
     images, test = loaded.images, loaders.test(loaded.images.test)
     validation = test if images.validation is images.test else None
     if images.validation is not None and validation is None:

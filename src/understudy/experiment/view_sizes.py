@@ -1,0 +1,35 @@
+"""Say where a network resizes the views of a recipe to a size of its own."""
+
+import logging
+from typing import Literal
+
+from understudy.config.recipe import Recipe
+from understudy.models.base import Wrapped
+from understudy.models.network import Network
+
+LOGGER = logging.getLogger("understudy")
+
+
+def say_resized(
+    recipe: Recipe, view_size: int, role: Literal["student", "teacher"], network: Wrapped | None
+) -> None:
+    """Log that a network does not compute at the size of the views; a warning for `data.size`.
+
+    Args:
+        recipe: Names the sizes.
+        view_size: Side of the views in pixels.
+        role: Key of the network in the recipe.
+        network: The network, if the recipe names it.
+    """
+    spec = recipe.student if role == "student" else recipe.teacher
+    own = network.input.size if isinstance(network, Network) else None
+    if network is None or own in (None, view_size) or spec.size is not None:
+        return
+    change = "enlarges" if own and own > view_size else "reduces"
+    asked = role == "student" and recipe.data.size is not None
+    LOGGER.log(
+        logging.WARNING if asked else logging.INFO,
+        f"The {role} {network.name} {change} the images of {view_size} pixels"
+        f"{' (data.size)' if recipe.data.size else ''} to {own}, the size it was built for: set "
+        f"{role}.size to {view_size} to compute at that size.",
+    )
