@@ -93,7 +93,7 @@ def test_every_file_is_a_table_or_a_recipe() -> None:
         ("base: table.yaml", "", "is its own base"),
         ("base: cifar100/pairs", "", "cifar100/pairs is a table of 14 recipes"),
         ("rows: 3", "", "'rows' of .* must be a group of keys, not 3"),
-        ("base: [a]", "", "There is no recipe"),
+        ("base: [a]", "", "'base' is .*; it must be text"),
         ("student: a\nrows: {b: {student.name: c}}", "/b", "'student.name' cannot be set"),
     ],
 )
