@@ -73,7 +73,10 @@ def check(
 
 def _difference(first: str, of: str, advice: str, *, reordered: bool) -> str:
     if reordered:
-        advice = advice or "rename the class folders so that they sort in its order"
+        advice = advice or (
+            "put them in its order: folders, tables and XML files are sorted by name, categories "
+            "in JSON by id, names for YOLO as they are listed"
+        )
         return f"The classes are in another order: {first}; {advice}."
     advice = advice or f"rename the classes or use another {of}"
     return f"The classes have other names: {first}; {advice}."

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from understudy.batch import UNLABELLED
 from understudy.data import Source
 from understudy.data.sources import coco, voc, yolo
 from understudy.errors import DataError
@@ -130,6 +131,19 @@ def _phrase(line: str, reason: str) -> str:
     """The reason, in the phrase that the line has it in."""
     assert reason in line
     return reason if f"has {reason}" in line else f"1 box with the corner {reason}"
+
+
+def test_a_class_whose_objects_were_dropped_is_not_known(tmp_path: Path, paint: Paint) -> None:
+    bad = thing(1, 2, 1, 40, name="<name>dog</name>") + thing(1, 2, "", 4, name="<name>cow</name>")
+    source = voc_with(tmp_path, paint, bad)
+    assert source.classes == ("cat", "cow", "dog")
+    assert source.labels.tolist() == [[1, 0, 0], [1, UNLABELLED, UNLABELLED]]
+    (tmp_path / "train/b_pair.xml").write_text(xml_of(GOOD, bad, thing(1, 2, 30, 40), GOOD))
+    assert voc.load(str(tmp_path), "train").labels.tolist()[1] == [1, UNLABELLED, UNLABELLED]
+    (tmp_path / "train/b_pair.xml").write_text(xml_of(GOOD, thing(1, 2, 30, 40, name="")))
+    (tmp_path / "train/c_bad.xml").write_text(xml_of(thing(1, 2, 9, 9, name="<name>dog</name>")))
+    source = voc.load(str(tmp_path), "train")
+    assert source.labels.tolist() == [[1, 0], [1, UNLABELLED], [0, 1]]
 
 
 COCO_DROPPED: dict[str, tuple[dict[str, Any], str]] = {

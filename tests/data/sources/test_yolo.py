@@ -170,6 +170,16 @@ def test_files_without_partner(root: Path, paint: Paint) -> None:
     )
 
 
+def test_a_label_file_that_cannot_be_read_is_no_background(root: Path) -> None:
+    (root / "labels/train/b.txt").symlink_to("b.txt")
+    source = load(root)
+    assert len(source) == 1
+    assert "images/train/b.png has a label file that cannot be read" in source.skipped[0]
+    (root / "labels/train/b.txt").unlink()
+    (root / "labels/train/b.txt").write_bytes(b"\xff\xfe0 ")
+    assert "images/train/b.png has a label file that cannot be read" in load(root).skipped[0]
+
+
 def test_two_label_files_of_an_image(root: Path) -> None:
     (root / "images/train/a.txt").write_text(CAT)
     assert load(root).skipped[0] == "images/train/a.png is listed twice: left out"

@@ -130,17 +130,22 @@ def annotated_source(
         raise DataError(_no_usable_image(annotations, annotations.rejected))
     checked = check(paths, annotations.root, unreadable)
     sides = torch.tensor([[0, 0] if isinstance(r, str) else r for r in checked.results])
-    objects, unusable = annotations.repaired(sides)
-    left_out, lines = annotations.apply_policy(faulty, unusable)
+    repaired = annotations.repaired(sides)
+    left_out, lines = annotations.apply_policy(faulty, repaired.unusable)
     kept = torch.tensor([i for i in checked.kept if i not in left_out], dtype=torch.int64)
     if not len(kept):
         raise DataError(_no_usable_image(annotations, [*lines, *checked.skipped]))
-    objects = _renumbered(objects, kept, len(paths))
+    new_numbers = torch.full((len(paths),), -1)
+    new_numbers[kept] = torch.arange(len(kept))
+    objects = _renumbered(repaired.objects, new_numbers)
     if train and not len(objects.image):
         raise DataError(
             f"None of the {len(kept)} training images in {annotations.root} has an object to learn "
             f"from{_first(lines)}. Correct the annotations, or data.root."
         )
+    dropped_images, dropped_classes = new_numbers[repaired.dropped[:, 0]], repaired.dropped[:, 1]
+    is_kept = dropped_images >= 0
+    dropped = dropped_images[is_kept], dropped_classes[is_kept]
     files = FileSource(
         [paths[i] for i in kept.tolist()],
         torch.full((len(kept),), UNLABELLED),
@@ -151,14 +156,14 @@ def annotated_source(
     )
     images, skipped = in_memory_if_small(files), (*checked.skipped, *lines)
     shape = len(kept), len(annotations.classes)
-    labels = _presence(objects, shape, difficult=UNLABELLED)
+    labels = _presence(objects, shape, dropped, difficult=UNLABELLED)
     source = AnnotatedSource(images, labels, objects, sides=sides[kept], skipped=skipped)
     if difficult == "ignore":
         return source
     return AnnotatedSource(
         images,
         # As published for LSHFM, an object marked difficult counts as present in training alone.
-        _presence(objects, shape, difficult=1) if train else labels,
+        _presence(objects, shape, dropped, difficult=1) if train else labels,
         objects[~objects.difficult],
         sides=sides[kept],
         skipped=skipped,
@@ -177,21 +182,28 @@ def _first(reasons: list[str]) -> str:
     return f", first: {reasons[0]}" if reasons else ""
 
 
-def _renumbered(objects: ObjectTable, kept: Int64[Tensor, " kept"], images: int) -> ObjectTable:
-    """Drop the objects of images that are left out, and renumber the remaining images."""
-    new_number = torch.full((images,), -1)
-    new_number[kept] = torch.arange(len(kept))
+def _renumbered(objects: ObjectTable, new_numbers: Int64[Tensor, " images"]) -> ObjectTable:
+    """Renumber the images of objects; drop those of images whose new number is -1."""
     image, *others = objects.columns()
-    return ObjectTable(new_number[image], *others)[new_number[image] >= 0]
+    return ObjectTable(new_numbers[image], *others)[new_numbers[image] >= 0]
 
 
 def _presence(
-    objects: ObjectTable, shape: tuple[int, int], *, difficult: int
+    objects: ObjectTable,
+    shape: tuple[int, int],
+    dropped: tuple[Tensor, Tensor],
+    *,
+    difficult: int,
 ) -> Int64[Tensor, "images classes"]:
-    """Return 1 for classes with objects, `difficult` for those with only difficult ones, else 0."""
+    """Return the presence of every class in every image.
+
+    1 for classes with objects, `difficult` for those with only difficult ones, -1 (`UNLABELLED`)
+    for those of which all objects were dropped, else 0.
+    """
     labels = torch.zeros(shape, dtype=torch.int64)
+    labels[dropped] = UNLABELLED
     labels[objects.image[objects.difficult], objects.labels[objects.difficult]] = difficult
-    # Second, so that one object that is not difficult decides.
+    # Last, so that one object that is not difficult decides.
     labels[objects.image[~objects.difficult], objects.labels[~objects.difficult]] = 1
     return labels
 

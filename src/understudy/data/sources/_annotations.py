@@ -84,6 +84,23 @@ class ObjectTable:
 
 
 @dataclass(frozen=True)
+class Repaired:
+    """What remains of the annotations of a split.
+
+    Attributes:
+        objects: The repaired objects.
+        dropped: Image and class of every object that was dropped, if its class is known: that the
+            class is absent cannot be said.
+        unusable: Numbers of the images that cannot be used: their boxes cannot be located, or none
+            of them is left.
+    """
+
+    objects: ObjectTable
+    dropped: Int64[Tensor, "dropped 2"]
+    unusable: set[int]
+
+
+@dataclass(frozen=True)
 class Annotations:
     """Annotated images of one split, with their objects and faults.
 
@@ -106,6 +123,7 @@ class Annotations:
     faults: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     _objects: list[tuple[AnnotatedObject, ...]] = field(default_factory=list)
     _contradictory: set[int] = field(default_factory=set)
+    _dropped: list[list[int]] = field(default_factory=list)
 
     def add(
         self,
@@ -164,7 +182,7 @@ class Annotations:
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
-    def repaired(self, sides: Int64[Tensor, "images 2"]) -> tuple[ObjectTable, set[int]]:
+    def repaired(self, sides: Int64[Tensor, "images 2"]) -> Repaired:
         """Repair all boxes and record their faults.
 
         Corners in the wrong order are swapped. Boxes are resized with their images and clipped to
@@ -173,10 +191,6 @@ class Annotations:
 
         Args:
             sides: Height and width of every image; 0 × 0 for an unreadable one.
-
-        Returns:
-            The repaired objects, and the numbers of the images that cannot be used: their boxes
-            cannot be located, or none of them is left.
         """
         readable = sides.all(1)
         table = self._table()
@@ -206,7 +220,12 @@ class Annotations:
         flags = table.difficult, table.crowd
         repaired = ObjectTable(table.image, table.labels, clipped.float(), *flags, areas)
         repaired = repaired[solid & ~doubled]
-        return repaired, unusable | self._contradictory | self._emptied(repaired, readable)
+        lost = torch.stack([table.image, table.labels], 1)[~solid].tolist() + self._dropped
+        return Repaired(
+            repaired,
+            torch.tensor(lost, dtype=torch.int64).view(-1, 2),
+            unusable | self._contradictory | self._emptied(repaired, readable),
+        )
 
     def _table(self) -> ObjectTable:
         """Return all objects as columns, with boxes in float64 so that scaling rounds only once."""
@@ -219,9 +238,12 @@ class Annotations:
         """Yield a row for every object that can be used; record the faults of the others."""
         for image, objects in enumerate(self._objects):
             for name, box, difficult, crowd, area, fault in objects:
+                label = self._label(name)
                 if fault:
-                    continue
-                if (label := self._label(name)) is None:
+                    # An object without a name may be of any class.
+                    labels = range(len(self.classes)) if not name else [label]
+                    self._dropped.extend([image, each] for each in labels if each is not None)
+                elif label is None:
                     self.faults[image].append(f"has the class {name!r}, which training lacks")
                 else:
                     yield image, label, *box, difficult, crowd, area

@@ -167,5 +167,7 @@ def _candidate_folders(top: Path, file: Path) -> Iterable[Path]:
 def folder_names(file: Path, top: Path) -> list[str]:
     """Return the names that the folder of a file's images may have: `train2017`, `train`."""
     name = file.stem.removeprefix("instances_")
-    names = (name, name.rstrip("0123456789"), _split_of(file, top))
+    split = _split_of(file, top)
+    of_split = (split, f"{split}_images", f"images_{split}") if split else ()
+    names = (name, name.rstrip("0123456789"), *of_split)
     return [each for each in dict.fromkeys(names) if each]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from understudy.data.sources._annotations import AnnotatedObject
-from understudy.data.sources._values import flag, not_a_number, number
+from understudy.data.sources._values import flag, number, numbers
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["']""")
@@ -102,6 +102,7 @@ def _object(element: ElementTree.Element) -> AnnotatedObject:
     name = " ".join((element.findtext("name") or "").split())
     boxes = element.findall("bndbox")
     corners = [element.findtext(f"bndbox/{corner}") for corner in _CORNERS]
+    box, unreadable = numbers(corners)
     if not name:
         fault = "object without a name"
     elif not boxes:
@@ -110,10 +111,10 @@ def _object(element: ElementTree.Element) -> AnnotatedObject:
     elif len(boxes) > 1:
         fault = "object with several boxes"
     else:
-        fault = not_a_number(corners)
+        fault = unreadable
     return AnnotatedObject(
         name=name,
-        box=tuple(map(number, corners)),
+        box=tuple(box),
         difficult=bool(flag(element.findtext("difficult"))),
         fault=fault,
     )

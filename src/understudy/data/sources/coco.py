@@ -39,7 +39,7 @@ from understudy.data.sources._annotations import (
 )
 from understudy.data.sources._coco_files import CocoFiles, find, folder_names, image_folder
 from understudy.data.sources._named_files import named_in
-from understudy.data.sources._values import flag, key, not_a_number, number
+from understudy.data.sources._values import flag, key, number, numbers
 from understudy.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -206,13 +206,14 @@ def _reject_unlisted(
 
 def _object(entry: Mapping[str, Any], names: Mapping[Hashable, str]) -> AnnotatedObject:
     box, category = entry.get("bbox"), key(entry.get("category_id"))
+    corners, fault = [nan] * 4, ""
     if not box:
         fault = "object without a box"
     elif not isinstance(box, list) or len(box) != 4:
         fault = "box that is not a list of 4 numbers"
     else:
-        fault = not_a_number(box)
-    left, top, width, height = (nan,) * 4 if fault else map(number, box or ())
+        corners, fault = numbers(box)
+    left, top, width, height = corners
     return AnnotatedObject(
         name=names.get(category, f"id {category}"),
         box=(left, top, left + width, top + height),

@@ -20,15 +20,15 @@ follow the box, and are ignored. An image without a label file has no object (fo
 docs.ultralytics.com/datasets/detect).
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._annotated import Difficult, annotated_source
 from understudy.data.sources._annotations import AnnotatedObject, Annotations, Faulty
-from understudy.data.sources._named_files import is_file
 from understudy.data.sources._splits import choose
-from understudy.data.sources._values import key, not_a_number, number
+from understudy.data.sources._values import key, number, numbers
 from understudy.data.sources._yolo_files import SplitImages, YoloData, read
 from understudy.errors import DataError
 
@@ -99,7 +99,8 @@ def _candidates(image: Path, top: Path) -> list[Path]:
 
 
 def _label_files(image: Path, top: Path) -> list[Path]:
-    return [path for path in _candidates(image, top) if is_file(path)]
+    # Also a link to nothing, which reading says: without it the image would be background.
+    return [path for path in _candidates(image, top) if os.path.lexists(path)]
 
 
 def _add(
@@ -120,39 +121,41 @@ def _add(
 
 def _object(values: Sequence[str], described: YoloData) -> AnnotatedObject:
     """Return the object of one line; its box is in shares of the image's sides."""
-    classes, numbers = described.classes, values[1:]
+    classes, shares = described.classes, values[1:]
     # Some programs write the number of a class as a fraction, 1.0.
     label = key(number(values[0]))
     if not isinstance(label, int):
         return _faulty(f"object with the class {values[0][:40]!r}, which is no number")
     if not 0 <= label < len(classes):
-        return _faulty(f"object with the class {label}, but names are 0 to {len(classes) - 1}")
-    if described.keypoints and len(numbers) == 4 + described.keypoints:
-        numbers = numbers[:4]
-    elif described.keypoints or len(numbers) % 2 or len(numbers) < 4:
-        return _faulty(f"object with {len(values)} values in its line")
-    if fault := not_a_number(numbers):
-        return _faulty(fault)
-    coordinates = list(map(number, numbers))
+        fault = f"object with the class {label}, but names are 0 to {len(classes) - 1}"
+        return _faulty(fault, f"number {label}")
+    if described.keypoints and len(shares) == 4 + described.keypoints:
+        shares = shares[:4]
+    elif described.keypoints or len(shares) % 2 or len(shares) < 4:
+        return _faulty(f"object with {len(values)} values in its line", classes[label])
+    name, (coordinates, fault) = classes[label], numbers(shares)
+    if fault:
+        return _faulty(fault, name)
     if max(map(abs, coordinates)) > _LARGEST_SHARE:
-        return _faulty("box in pixels instead of shares of the image's sides")
+        return _faulty("box in pixels instead of shares of the image's sides", name)
     if len(coordinates) > 4 and max(coordinates) > _LARGEST_CORNER:
         return _faulty(
-            "object whose polygon leaves its image (keypoints need kpt_shape in the YAML file)"
+            "object whose polygon leaves its image (keypoints need kpt_shape in the YAML file)",
+            name,
         )
-    return AnnotatedObject(classes[label], _box(coordinates))
+    return AnnotatedObject(name, _box(coordinates))
 
 
-def _faulty(fault: str) -> AnnotatedObject:
-    return AnnotatedObject("", (0, 0, 0, 0), fault=fault)
+def _faulty(fault: str, name: str = "") -> AnnotatedObject:
+    return AnnotatedObject(name, (0, 0, 0, 0), fault=fault)
 
 
-def _box(numbers: Sequence[float]) -> tuple[float, float, float, float]:
+def _box(shares: Sequence[float]) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of centre and sides, or of the corners of a polygon."""
-    if len(numbers) == 4:
-        x, y, width, height = numbers
+    if len(shares) == 4:
+        x, y, width, height = shares
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    across, down = numbers[::2], numbers[1::2]
+    across, down = shares[::2], shares[1::2]
     return min(across), min(down), max(across), max(down)
 
 
