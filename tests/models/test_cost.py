@@ -1,10 +1,12 @@
 """Cost of networks and inserted layers, against numbers counted by hand."""
 
+import pytest
 import torch
 
 from understudy import models
 from understudy.methods.letkd import LetKD
-from understudy.models.cost import bare_cost, cost
+from understudy.methods.simkd import SimKD
+from understudy.models.cost import bare_cost, cost, macs
 
 
 def test_a_plain_network_costs_what_the_papers_count() -> None:
@@ -28,6 +30,19 @@ def test_layers_are_counted_beside_the_student_without_them() -> None:
     inner = 64 * 64 * 800 * 2
     last = 64 * 64 * 4096 + 64 * 4096 + 64 * 4096
     assert whole.macs - bare.macs == inner + last
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [("resnet8", "resnet8x4"), ("resnet8x4", "wrn_16_2")]
+)
+def test_a_reused_head_is_counted_beside_the_students_own(student: str, teacher: str) -> None:
+    network, alone = models.find(student), models.find(student)
+    SimKD.extend(network, models.find(teacher).shapes)
+    whole, bare, before = cost(network), bare_cost(network), cost(alone)
+    assert bare is not None
+    assert (bare.parameters, bare.macs) == (before.parameters, before.macs)
+    assert whole.macs > bare.macs
+    assert macs(network) == before.macs
 
 
 def test_the_network_is_not_changed() -> None:

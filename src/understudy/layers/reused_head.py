@@ -31,7 +31,7 @@ class Translator(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, middle: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        self._grid = grid
+        self.inputs, self._grid = inputs, grid
         # Also a buffer, so that a state dict alone is enough to rebuild the layer.
         self.register_buffer("grid", torch.tensor(grid))
         layers: list[nn.Module] = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.layers.kd_layer import without_layers
+from understudy.layers.reused_head import Translator
 from understudy.models.base import Wrapped
 from understudy.models.network import DEFAULT_SIZE, Network
 
@@ -40,7 +41,7 @@ def cost(network: Network) -> Cost:
 def bare_cost(network: Network) -> Cost | None:
     """Measure the cost without the layers that a method inserted; None if there are none."""
     plain = network.plain()
-    bare = without_layers(plain)
+    bare = _without_layers(plain, network)
     return None if bare is plain else _cost(bare, _image(network))
 
 
@@ -59,7 +60,7 @@ def macs(network: Wrapped) -> int:
 
     Without the layers that a method inserted: the number is the same for every method.
     """
-    plain, parameter = without_layers(network.plain()), next(network.parameters())
+    plain, parameter = _without_layers(network.plain(), network), next(network.parameters())
     counter = FlopCounterMode(display=False)
     with counter:
         if isinstance(network, Network):
@@ -72,6 +73,22 @@ def macs(network: Wrapped) -> int:
 def num_parameters(module: nn.Module) -> int:
     """Return the number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _without_layers(plain: nn.Module, network: Wrapped) -> nn.Module:
+    """Return a copy without inserted layers; the module itself if it has none.
+
+    A classifier behind a translator has the width of the teacher's map: without the translator it
+    is one that reads the student's own.
+    """
+    bare = without_layers(plain)
+    for module in plain.modules():
+        if isinstance(module, Translator) and isinstance(network, Network):
+            wide = bare.get_submodule(network.classifier)
+            assert isinstance(wide, nn.Linear)
+            narrow = nn.Linear(module.inputs, wide.out_features, wide.bias is not None)
+            bare.set_submodule(network.classifier, narrow.to(wide.weight))
+    return bare
 
 
 def _image(network: Network) -> Tensor:
