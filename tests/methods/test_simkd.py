@@ -9,10 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.support.forms import random, shapes
+from tests.support.plain_cnn import factory
 from tests.vectors.build import Outputs, batch
 from understudy import models
+from understudy.config.recipe import Recipe
 from understudy.distillation.wire import wire
 from understudy.errors import NetworkError, RecipeError, ShapeError
+from understudy.experiment.train import train
 from understudy.layers.reused_head import LAST_MAP
 from understudy.methods.simkd import SimKD
 from understudy.models import Input, Network
@@ -119,3 +122,17 @@ def test_says_what_does_not_fit() -> None:
     SimKD.extend(student, teacher.shapes)
     with pytest.raises(NetworkError, match="no layer added yet"):
         SimKD.extend(student, teacher.shapes)
+
+
+def test_a_narrower_student_reaches_the_end_and_its_resumption(
+    tiny: Recipe, tmp_path: Path
+) -> None:
+    changes = {"methods": {"simkd": {}}, "training.epochs": 1, "data.images": 64}
+    recipe = Recipe.load(tiny, changes)
+    run = train(recipe, out=tmp_path)
+    bare = run.evaluation["layers"]["plain"]["parameters"]
+    assert bare == sum(x.numel() for x in factory(width=8).parameters())
+    assert run.evaluation["layers"]["student"]["parameters"] > bare
+    (tmp_path / "evaluation.json").unlink()
+    train(recipe, out=tmp_path, resume=True)
+    assert run.student(trust=True)(torch.zeros(1, 3, 28, 28)).shape == (1, 10)

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from understudy import files
 from understudy.bank._row_file import RowFile, RowNumbers, checksums
 from understudy.bank.codecs import Rows
 from understudy.bank.manifest import CHECK_BYTES, Contract
+from understudy.config.json_form import check_form, parse_json
 from understudy.errors import BankError
 from understudy.features import Features
 
@@ -299,13 +300,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _num_views(path: Path, contract: Contract) -> int:
     """Return how many views a bank has; refuse it if anything else differs from the contract."""
-    try:
-        stored: Mapping[str, Any] = json.loads((path / "manifest.json").read_text())
-    except ValueError as error:
-        raise BankError(
-            f"{path / 'manifest.json'} is damaged: delete the bank; it is filled again as training "
-            "goes on."
-        ) from error
+    remedy = "delete the bank; it is filled again as training goes on"
+    stored = parse_json(path / "manifest.json", remedy=remedy, error=BankError)
+    check_form(stored, {"num_views": int}, path / "manifest.json", remedy=remedy, error=BankError)
     # As JSON returns it: lists for tuples.
     expected = json.loads(json.dumps({"layout": _LAYOUT} | asdict(contract)))
     for key in expected:

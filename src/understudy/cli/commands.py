@@ -218,14 +218,14 @@ def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
 
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.evaluate import evaluate
-    from understudy.experiment.run_directory import Run, read_json
+    from understudy.experiment.run_directory import ENVIRONMENT, Run, read_json
     from understudy.reporting import evaluation_table
 
     evaluation = asdict(evaluate(options.run, overrides, device=options.device))
     run = Run(Path(options.run))
     if run.finished:
         evaluation["layers"] = run.evaluation.get("layers")
-    environment = read_json(run.path / "environment.json", optional=True)
+    environment = read_json(run.path / "environment.json", ENVIRONMENT, optional=True)
     evaluation["trained_on"] = (environment.get("splits") or {}).get("train")
     _console().print(evaluation_table(evaluation))
 

@@ -13,7 +13,6 @@ Without `data.decoded_side`, the cache holds exactly
 the decoder's output, and training is the same to the bit with and without it.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -27,6 +26,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy import files
+from understudy.config.json_form import check_form, parse_json
 from understudy.data._transforms import resize, resize_target
 from understudy.data.source import ChooseCrop, Source, short_digest
 from understudy.errors import DataError
@@ -63,7 +63,7 @@ class DecodedSource(Source):
         if not (folder / "manifest.json").is_file():
             _create(folder, self._manifest, _reduced(source.sides(), side))
         _refuse(folder, self._manifest)
-        self._sides: Int64[Tensor, "images 2"] = torch.from_numpy(_read_sides(folder))
+        self._sides: Int64[Tensor, "images 2"] = torch.from_numpy(_read_sides(folder, len(source)))
         self._offsets = _offsets(self._sides).tolist()
         self._bytes = _map(self._file, self._offsets[-1])
         # In shared memory: worker processes start anew in every epoch, and each image should be
@@ -232,10 +232,9 @@ def _create(folder: Path, manifest: dict[str, Any], sides: Int64[Tensor, "images
 
 def _refuse(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuse a cache of other images; the error names the first difference."""
-    try:
-        stored = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError) as error:
-        raise _damaged(folder / "manifest.json", error) from error
+    file, remedy = folder / "manifest.json", f"delete {folder}; training fills it again"
+    stored = parse_json(file, remedy=remedy, error=DataError)
+    check_form(stored, {str: object}, file, remedy=remedy, error=DataError)
     for key, value in manifest.items():
         if stored.get(key) != value:
             raise DataError(
@@ -244,11 +243,13 @@ def _refuse(folder: Path, manifest: dict[str, Any]) -> None:
             )
 
 
-def _read_sides(folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _read_sides(folder: Path, images: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     try:
         sides: np.ndarray[Any, np.dtype[np.int64]] = np.load(folder / "sides.npy")
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(folder / "sides.npy", error) from error
+    if sides.shape != (images, 2) or sides.dtype != np.int64 or (sides < 1).any():
+        raise _damaged(folder / "sides.npy", f"it holds no sides of {images} images")
     return sides
 
 

@@ -9,7 +9,6 @@ All arms learn from one teacher. Its outputs are stored in `bank`, by whichever 
 view, and read by all others, unless the recipe names a bank of its own.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from understudy.distillation.device_names import find_device
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.arms import CONTROL, ImagesBySeed, checked, named, seeded
 from understudy.experiment.callback import Callback
-from understudy.experiment.comparison import FILE, Comparison
+from understudy.experiment.comparison import FILE, Comparison, read_comparison
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.statistics import ImageSpread, Scores, Verdict, diverged, verdicts
@@ -135,11 +134,11 @@ def _check_place(root: Path, *, resume: bool) -> None:
 def _claim(root: Path, recipe: Recipe) -> None:
     """Refuse to mix two comparisons in one directory."""
     file = root / FILE
-    before = json.loads(file.read_text()) if file.is_file() else {"recipe_digest": recipe.digest}
-    if before["recipe_digest"] != recipe.digest:
+    digest = read_comparison(root)["recipe_digest"] if file.is_file() else recipe.digest
+    if digest != recipe.digest:
         raise RunError(
-            f"{root} holds a comparison by another recipe (digest {before['recipe_digest']} there, "
-            f"{recipe.digest} here); choose another --out."
+            f"{root} holds a comparison by another recipe (digest {digest} there, {recipe.digest} "
+            "here); choose another --out."
         )
 
 

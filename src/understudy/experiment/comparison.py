@@ -1,13 +1,14 @@
 """The result of a comparison: the content of `comparison.json`, and its tables. Loads no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.config.json_form import Form
 from understudy.errors import NameNotFound, RunError
 from understudy.experiment import plain_table
-from understudy.experiment.run_directory import Run, read_json
+from understudy.experiment.run_directory import TEACHER, Run, read_json
 from understudy.experiment.statistics import UNITLESS
 
 if TYPE_CHECKING:
@@ -15,6 +16,73 @@ if TYPE_CHECKING:
 
 FILE = "comparison.json"
 """File of a comparison directory that holds the result."""
+
+_OVER_SEEDS: Form = {str: [(float, None)]}
+_VERDICT: Form = {
+    "word": str,
+    "sentence": str,
+    "difference": (float, None),
+    "low": (float, None),
+    "high": (float, None),
+    "gap_closed": (float, None),
+}
+_ARM: Form = {
+    "name": str,
+    "methods": {str: {str: object}},
+    "seeds": [int],
+    "runs": [str],
+    "metrics": _OVER_SEEDS,
+    "fidelity": (_OVER_SEEDS, None),
+    "per_class?": ([([(float, None)], None)], None),
+    "cost": {
+        "seconds": [(float, None)],
+        "memory_mb": [(float, None)],
+        "parameters?": (int, None),
+        "train_parameters?": (int, None),
+    },
+    "verdict": (_VERDICT, None),
+}
+_COMPARISON: Form = {
+    "name": str,
+    "task": str,
+    "metric": str,
+    "recipe_digest": str,
+    "machine": str,
+    "created": str,
+    "seconds": float,
+    "classes": [str],
+    "teacher": TEACHER,
+    "arms": [_ARM],
+}
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """Return the content of the `comparison.json` of a directory.
+
+    Raises:
+        RunError: It is missing, damaged, or of another version of Understudy.
+    """
+    remedy = "compare again in another --out"
+    content = read_json(folder / FILE, _COMPARISON, remedy=remedy)
+    for arm in content["arms"]:
+        if not _consistent(arm, len(content["classes"])):
+            raise RunError(
+                f"{folder / FILE} is damaged, numbers of the arm {arm['name']!r} are missing: "
+                f"{remedy}."
+            )
+    return content
+
+
+def _consistent(arm: Mapping[str, Any], classes: int) -> bool:
+    """Return True if every list of an arm has an entry for each run, or for each class."""
+    measured = [*arm["metrics"].values(), *(arm["fidelity"] or {}).values()]
+    measured += [arm["cost"]["seconds"], arm["cost"]["memory_mb"]]
+    per_class = [row for row in arm.get("per_class") or () if row]
+    return (
+        len(arm["seeds"]) >= len(arm["runs"])
+        and all(len(values) == len(arm["runs"]) for values in measured)
+        and all(len(row) == classes for row in per_class if classes)
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,13 +134,7 @@ class Comparison:
                 f"There is no finished comparison at {folder}: {what}. Name a directory written by "
                 "'understudy compare' or 'demo'."
             )
-        content = read_json(folder / FILE)
-        keys = {f.name for f in fields(cls)} - {"path"}
-        if keys - content.keys():
-            raise RunError(
-                f"{folder / FILE} has no {', '.join(sorted(keys - content.keys()))}: it is damaged "
-                "or from another version of Understudy; compare again in another --out."
-            )
+        content, keys = read_comparison(folder), {f.name for f in fields(cls)} - {"path"}
         return cls(**{key: content[key] for key in keys}, path=folder)
 
     def to_dict(self) -> dict[str, Any]:

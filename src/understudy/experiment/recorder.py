@@ -33,6 +33,7 @@ class Recorder:
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
         self.path, self._accelerator = path, accelerator
         self.records: list[dict[str, Any]] = []
+        self._place: tuple[int, int] | None = None
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -41,8 +42,7 @@ class Recorder:
 
     def saved_state(self) -> dict[str, Any] | None:
         """Return the state to continue from; None if the run stopped before any was saved."""
-        if not (self.path / "last").is_dir():
-            return None
+        # A run may have stopped between making the folder and writing the first state into it.
         return load_checkpoint(self.path / "last")
 
     def check_same(self, digests: dict[str, str]) -> None:
@@ -53,15 +53,16 @@ class Recorder:
         """
         before = self.environment["digests"]
         for what, digest in digests.items():
-            if digest != before[what]:
+            if digest != before.get(what):
                 raise RunError(
-                    f"The {what} changed since {self.path} began ({before[what]} then, {digest} "
-                    "now); put back what was there, or start again in another --out."
+                    f"The {what} changed since {self.path} began ({before.get(what)} then, "
+                    f"{digest} now); put back what was there, or start again in another --out."
                 )
 
     def continue_from(self, epoch: int) -> None:
         """Keep the records of the epochs before a saved state: later ones are run again."""
         self.records = Run(self.path).history[:epoch]
+        self._place = _identity(self.path)
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write `recipe.yaml`, from which on the directory holds a run."""
@@ -100,6 +101,7 @@ class Recorder:
     def write_state(self, state: dict[str, Any]) -> None:
         """Save everything that is needed to continue, and wait for all processes."""
         if self._accelerator.is_main_process:
+            self._check_place()
             save_checkpoint(self.path / "last", state)
         self._accelerator.wait_for_everyone()
 
@@ -123,7 +125,33 @@ class Recorder:
 
     def _write(self, name: str, content: str | bytes) -> None:
         if self._accelerator.is_main_process:
+            self._check_place()
             files.write(self.path / name, content)
+
+    def _check_place(self) -> None:
+        """Refuse to go on writing if the directory is no longer that of the first write.
+
+        Raises:
+            RunError: It was deleted or moved.
+        """
+        if self._place is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._place = _identity(self.path)
+        if self._place is None or _identity(self.path) != self._place:
+            raise RunError(
+                f"{self.path} was deleted or moved while this run was writing it, so that nothing "
+                "more can be saved: start again, or move the directory back and continue with "
+                "--resume."
+            )
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a directory from a later one of the same name; None if it is gone."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _score(

@@ -21,13 +21,13 @@ A run directory holds
 Every file is replaced in one step, so a crash leaves the old or the new one, never half of it.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.config.json_form import Form, check_form, parse_json
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
 from understudy.experiment import plain_table
@@ -35,6 +35,137 @@ from understudy.experiment import plain_table
 if TYPE_CHECKING:
     from pandas import DataFrame
     from torch import nn
+
+_REMEDY = "start again in another --out"
+
+VALUES: Form = {str: (float, None)}
+"""Form of metrics and of fidelity: name → value; null where it cannot be computed."""
+
+EPOCH: Form = {
+    "epoch": int,
+    "seconds": float,
+    "losses": VALUES,
+    "metrics": (VALUES, None),
+    "fidelity": (VALUES, None),
+    "step?": int,
+    "lr?": (float, None),
+    "images_per_second?": (float, None),
+    "teacher_seconds?": (float, None),
+    "split?": str,
+    "best?": bool,
+    "final_metrics?": (VALUES, None),
+    "final_fidelity?": (VALUES, None),
+}
+"""Form of a line of `metrics.jsonl`."""
+
+TEACHER: Form = {
+    "name": str,
+    "metrics": VALUES,
+    "per_class?": ([(float, None)], None),
+    "parameters?": (int, None),
+    "seconds?": (float, None),
+}
+"""Form of what is known of a teacher."""
+
+_BEST: Form = {
+    "epoch": int,
+    "chosen_on": str,
+    "split": str,
+    "metrics": (VALUES, None),
+    "fidelity": (VALUES, None),
+}
+
+EVALUATION: Form = {
+    "metrics": VALUES,
+    "fidelity": (VALUES, None),
+    "per_class?": ([(float, None)], None),
+    "teacher?": (TEACHER, None),
+    "classes?": [str],
+    "seconds?": (float, None),
+    "prepare_seconds?": (float, None),
+    "teacher_seconds?": (float, None),
+    "memory_mb?": (float, None),
+    "parameters?": (int, None),
+    "train_parameters?": (int, None),
+    "layers?": ({str: {str: float}}, None),
+    "best?": (_BEST, None),
+}
+"""Form of `evaluation.json`."""
+
+ENVIRONMENT: Form = {
+    "digests?": {str: str},
+    "classes?": [str],
+    "skipped?": [str],
+    "view_size?": (int, [int], None),
+    "prepare_seconds?": float,
+    "teacher_seconds?": (float, None),
+    "threads?": (int, None),
+    "splits?": {str: ({"images": int, "origin?": (str, None)}, None)},
+    "understudy?": str,
+    "torch?": str,
+}
+"""Form of `environment.json`, as far as a report reads it."""
+
+_BEGUN: Form = {**ENVIRONMENT, "digests": {str: str}, "prepare_seconds": float}
+"""The same, of a run that goes on or is compared."""
+
+OUTCOMES: Form = {
+    "metric": str,
+    "images": int,
+    "correct": (str, None),
+    "resampled": ([(float, None)], None),
+}
+"""Form of `outcomes.json`."""
+
+_HISTOGRAM: Form = ({"low": float, "high": float, "mean": float, "counts": [int]}, None)
+_FEATURES: Form = {
+    "norm": _HISTOGRAM,
+    "zeros": (float, None),
+    "between_classes": (float, None),
+    "to_class_mean": _HISTOGRAM,
+    "to_teacher?": _HISTOGRAM,
+}
+
+_SCENE: Form = {
+    "index?": int,
+    "height": int,
+    "width": int,
+    "picture": str,
+    "truth": [object],
+    "student": [object],
+    "teacher": ([object], None),
+}
+_PRECISION: Form = {
+    "class": int,
+    "count": int,
+    "student?": [(float, None)],
+    "teacher?": [(float, None)],
+}
+_PROJECTOR: Form = {
+    "method": str,
+    "feature": str,
+    "cka": [(float, None)],
+    "cosine": [(float, None)],
+    "zeros?": [(float, None)],
+}
+_TEMPLATES: Form = {
+    "method": str,
+    "images": [str],
+    "places": {str: {"student": [object], "teacher": ([object], None), "agreement": (float, None)}},
+}
+
+DIAGNOSTICS: Form = {
+    "images?": int,
+    "confusion?": [[int]],
+    "scenes?": [_SCENE],
+    "precision?": [_PRECISION],
+    "student?": (_FEATURES, None),
+    "teacher?": (_FEATURES, None),
+    "bits?": ({"angle": [float], "agreement": [float], "images": [int]}, None),
+    "projectors?": [_PROJECTOR],
+    "templates?": (_TEMPLATES, None),
+}
+"""Form of `diagnostics.json`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,7 +274,7 @@ class Run:
     def recipe_text(self) -> str:
         """The recipe as YAML, as it is written in the directory; empty if the file is missing."""
         file = self.path / "recipe.yaml"
-        return file.read_text(encoding="utf-8") if file.is_file() else ""
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
     @property
     def begun(self) -> bool:
@@ -154,7 +285,7 @@ class Run:
     def diverged(self) -> str:
         """Why training diverged; empty if it did not."""
         file = self.path / "diverged.txt"
-        return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+        return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
 
     @property
     def finished(self) -> bool:
@@ -170,7 +301,7 @@ class Run:
         """
         if not self.finished:
             raise RunError(f"{self.path} is not finished; continue it with --resume.")
-        return read_json(self.path / "evaluation.json")
+        return read_json(self.path / "evaluation.json", EVALUATION)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -179,23 +310,23 @@ class Run:
         Raises:
             RunError: The file is missing or damaged.
         """
-        return read_json(self.path / "environment.json")
+        return read_json(self.path / "environment.json", _BEGUN)
 
     @property
     def threads(self) -> int | None:
         """Threads of the CPU that the run began with; None if it did not or was not recorded."""
-        count = read_json(self.path / "environment.json", optional=True).get("threads")
+        count = read_json(self.path / "environment.json", ENVIRONMENT, optional=True).get("threads")
         return int(count) if count else None
 
     @property
     def outcomes(self) -> dict[str, Any]:
         """What single test images contribute to the headline metric; empty where not recorded."""
-        return read_json(self.path / "outcomes.json", optional=True)
+        return read_json(self.path / "outcomes.json", OUTCOMES, optional=True)
 
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Data for the report's charts; empty where nothing was measured."""
-        return read_json(self.path / "diagnostics.json", optional=True)
+        return read_json(self.path / "diagnostics.json", DIAGNOSTICS, optional=True)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -217,17 +348,27 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    """Return the content of a JSON file; empty if it is optional and missing.
+def read_json(
+    path: Path, form: Form, *, optional: bool = False, remedy: str = _REMEDY
+) -> dict[str, Any]:
+    """Return the content of a JSON file of a run; empty if it is optional and missing.
+
+    Args:
+        path: The file.
+        form: The form it must have; see `config.json_form`.
+        optional: The file may be missing.
+        remedy: What to do about a damaged file, for the error.
 
     Raises:
-        RunError: The file is missing or not JSON.
+        RunError: The file is missing, not JSON, or of another form.
     """
     if not path.is_file():
         if optional:
             return {}
-        raise RunError(f"{path} is missing; start again in another --out.")
-    return _json(path, _stamp(path))
+        raise RunError(f"{path} is missing; {remedy}.")
+    content: dict[str, Any] = _json(path, _stamp(path), remedy)
+    check_form(content, form, path, remedy=remedy)
+    return content
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -237,27 +378,22 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _json(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RunError(
-            f"{path} is damaged, it is not JSON ({error}); start again in another --out."
-        ) from error
-    return content
+def _json(path: Path, stamp: tuple[int, int], remedy: str) -> Any:
+    return parse_json(path, remedy=remedy)
 
 
 @lru_cache(maxsize=256)
 def _lines(path: Path, stamp: tuple[int, int]) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     records = []
     for number, line in enumerate(lines, 1):
+        remedy = f"remove line {number}, or train again in another --out"
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            record = parse_json(path, remedy=remedy, text=line)
+        except RunError:
             if number < len(lines):
-                raise RunError(
-                    f"Line {number} of {path} is no record of an epoch: {error}; "
-                    "remove that line, or train again."
-                ) from error
+                raise
+            continue  # cut short by a crash
+        check_form(record, EPOCH, f"Line {number} of {path}", remedy=remedy)
+        records.append(record)
     return records

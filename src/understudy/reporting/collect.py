@@ -9,7 +9,8 @@ from typing import Any
 from understudy import tasks
 from understudy.errors import RunError
 from understudy.experiment import splits
-from understudy.experiment.run_directory import Run, read_json
+from understudy.experiment.comparison import read_comparison
+from understudy.experiment.run_directory import ENVIRONMENT, Run, read_json
 from understudy.reporting.results import METHOD_INKS, Arm, Numbers, Results, duration
 
 
@@ -31,7 +32,7 @@ def read(paths: Sequence[Path]) -> Results:
             f"A report shows one comparison or several runs, but the comparison {comparisons[0]} "
             f"is one of {len(paths)} directories; report on each comparison separately."
         )
-    return of_comparison(read_json(paths[0] / "comparison.json"), root=paths[0])
+    return of_comparison(read_comparison(paths[0]), root=paths[0])
 
 
 def of_comparison(content: Mapping[str, Any], *, root: Path | None = None) -> Results:
@@ -188,7 +189,7 @@ def _versions(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _environment(run: Run) -> dict[str, Any]:
-    return read_json(run.path / "environment.json", optional=True)
+    return read_json(run.path / "environment.json", ENVIRONMENT, optional=True)
 
 
 def _present(values: Sequence[float | None] | None) -> Numbers:

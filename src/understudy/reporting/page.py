@@ -6,7 +6,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from understudy.experiment.plain_table import escaped, signed
-from understudy.experiment.run_directory import read_json
+from understudy.experiment.run_directory import ENVIRONMENT, read_json
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometry
@@ -69,7 +69,7 @@ def parts(cell: str) -> list[str]:
 def skipped(results: Results) -> list[str]:
     """Return what was skipped or repaired among the images of any run, each once."""
     environments = [
-        read_json(run.path / "environment.json", optional=True)
+        read_json(run.path / "environment.json", ENVIRONMENT, optional=True)
         for arm in results.arms
         for run in arm.runs
     ]

@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from understudy.experiment.comparison import read_comparison
 from understudy.experiment.plain_table import escaped, markdown
-from understudy.experiment.run_directory import read_json
 from understudy.experiment.splits import count as count_of_split
 from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import LAYERS, columns, count, name
@@ -42,7 +42,7 @@ def markdown_table(results: Results) -> str:
 def terminal_table(comparison: str | Path | Mapping[str, Any]) -> Table:
     """Return the table of a comparison directory or its content, with the columns that fit."""
     if isinstance(comparison, str | Path):
-        comparison = read_json(Path(comparison) / "comparison.json")
+        comparison = read_comparison(Path(comparison))
     results = of_comparison(comparison)
     header, *rows = table(results, brief=True)
     grid = Table(title=Text(results.name), title_justify="left", box=SIMPLE_HEAD, show_edge=False)

@@ -32,16 +32,16 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     write(current, payload + hashlib.sha256(payload).digest())
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read the newest checkpoint of a folder, on the CPU.
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return the newest checkpoint of a folder, on the CPU; None if none was written.
 
     Raises:
-        RunError: There is none, or it is damaged; says which one is still intact.
+        RunError: It is damaged; says which one is still intact.
     """
     current, previous = folder / "state.ckpt", folder / "previous.ckpt"
     path = current if current.is_file() else previous
     if not path.is_file():
-        raise RunError(f"{folder} holds no checkpoint to continue from; start without --resume.")
+        return None
     state = _read(path)
     if state is not None:
         return state
@@ -49,7 +49,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     remedy = (
         "delete it to continue from previous.ckpt beside it, which is intact"
         if previous_intact
-        else "no intact checkpoint is left, so start again without --resume"
+        else "no intact checkpoint is left, so delete both to train this run again from its start"
     )
     raise RunError(f"{path} is damaged (its checksum does not match); {remedy}.")
 
