@@ -54,7 +54,7 @@ def test_damaged_json(tmp_path):
     for key in ("metric", "arms"):
         whole = {name: value for name, value in content.items() if name != key}
         write_json(tmp_path / "comparison.json", whole)
-        with pytest.raises(RunError, match=f"no entry '{key}'"):
+        with pytest.raises(RunError, match=f"has no {key}: it is damaged"):
             report(tmp_path)
     (tmp_path / "comparison.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match="is not JSON"):

@@ -94,7 +94,7 @@ def test_the_record_of_an_epoch(compared: Path) -> None:
     first, last = file.read_text().splitlines()
     for wrong in WRONG:
         file.write_text(f"{json.dumps(wrong)}\n{last}\n")
-        with pytest.raises(RunError, match=r"^Line 1 of .*metrics\.jsonl.*; remove line 1, or"):
+        with pytest.raises(RunError, match=r"^Line 1 of .*metrics\.jsonl.*; remove that line, or"):
             report(file.parent)
     file.write_text(f"{first}\n{last[:20]}")
     assert len(Run(file.parent).history) == 1

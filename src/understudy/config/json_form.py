@@ -31,22 +31,19 @@ _WORDS = {
 }
 
 
-def parse_json(
-    path: Path, *, remedy: str, error: type[UnderstudyError] = RunError, text: str | None = None
-) -> Any:
+def parse_json(path: Path, *, remedy: str, error: type[UnderstudyError] = RunError) -> Any:
     """Return the content of a JSON file, whatever its form.
 
     Args:
         path: The file.
         remedy: What to do about a damaged file, for the error.
         error: Class of the error.
-        text: Content of the file, if it is read already.
 
     Raises:
         UnderstudyError: The file cannot be read or is not JSON; of the class `error`.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8") if text is None else text)
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as cause:
         raise error(f"{path} cannot be read ({cause.strerror}); {remedy}.") from cause
     except (ValueError, RecursionError) as cause:
@@ -105,7 +102,7 @@ def _group_problem(content: Any, form: Mapping[Any, Form], place: str) -> str:
     if str in form:
         parts = (_problem(x, form[str], f"{prefix}{key}") for key, x in content.items())
         return next(filter(None, parts), "")
-    absent = [key for key in form if not key.endswith("?") and key not in content]
+    absent = sorted(k for k in form if not k.endswith("?") and k not in content)
     if absent:
         return f"has no {', '.join(f'{prefix}{key}' for key in absent)}"
     present = {key.removesuffix("?"): inner for key, inner in form.items()}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from understudy import files, tasks
+from understudy.config.json_form import check_form
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import Diverged, RecipeError, RunError
@@ -26,7 +27,7 @@ from understudy.experiment.arms import CONTROL, ImagesBySeed, checked, named, se
 from understudy.experiment.callback import Callback
 from understudy.experiment.comparison import FILE, Comparison, read_comparison
 from understudy.experiment.progress import displayed
-from understudy.experiment.run_directory import Run
+from understudy.experiment.run_directory import JUDGED, Run
 from understudy.experiment.statistics import ImageSpread, Scores, Verdict, diverged, verdicts
 from understudy.experiment.train import train
 from understudy.tasks import Task
@@ -217,6 +218,9 @@ def _comparison(
 ) -> Comparison:
     control = runs[CONTROL][0].evaluation
     finished = [run for group in runs.values() for run in group if run.finished]
+    for run in finished:
+        remedy = f"delete {run.path} and compare again"
+        check_form(run.evaluation, JUDGED, run.path / "evaluation.json", remedy=remedy)
     judged = _judge(runs, metric)
     teacher_seconds = sum(run.evaluation["teacher_seconds"] or 0.0 for run in finished)
     return Comparison(

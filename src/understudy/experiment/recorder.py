@@ -61,7 +61,7 @@ class Recorder:
 
     def continue_from(self, epoch: int) -> None:
         """Keep the records of the epochs before a saved state: later ones are run again."""
-        self.records = Run(self.path).history[:epoch]
+        self.records = Run(self.path).trained[:epoch]
         self._place = _identity(self.path)
 
     def write_recipe(self, recipe: Recipe) -> None:

@@ -21,6 +21,7 @@ A run directory holds
 Every file is replaced in one step, so a crash leaves the old or the new one, never half of it.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,10 +44,10 @@ VALUES: Form = {str: (float, None)}
 
 EPOCH: Form = {
     "epoch": int,
-    "seconds": float,
-    "losses": VALUES,
-    "metrics": (VALUES, None),
-    "fidelity": (VALUES, None),
+    "seconds?": float,
+    "losses?": VALUES,
+    "metrics?": (VALUES, None),
+    "fidelity?": (VALUES, None),
     "step?": int,
     "lr?": (float, None),
     "images_per_second?": (float, None),
@@ -56,7 +57,10 @@ EPOCH: Form = {
     "final_metrics?": (VALUES, None),
     "final_fidelity?": (VALUES, None),
 }
-"""Form of a line of `metrics.jsonl`."""
+"""Form of a line of `metrics.jsonl`, as far as a report reads it."""
+
+_TRAINED: Form = [{**EPOCH, "seconds": float, "metrics": (VALUES, None)}]
+"""Form of all lines, of a run that goes on or is compared."""
 
 TEACHER: Form = {
     "name": str,
@@ -90,7 +94,21 @@ EVALUATION: Form = {
     "layers?": ({str: {str: float}}, None),
     "best?": (_BEST, None),
 }
-"""Form of `evaluation.json`."""
+"""Form of `evaluation.json`, as far as a report reads it."""
+
+JUDGED: Form = {
+    **EVALUATION,
+    "per_class": ([(float, None)], None),
+    "teacher": TEACHER,
+    "classes": [str],
+    "seconds": float,
+    "prepare_seconds": float,
+    "teacher_seconds": (float, None),
+    "memory_mb": (float, None),
+    "parameters": int,
+    "train_parameters": int,
+}
+"""The same, of a run of a comparison."""
 
 ENVIRONMENT: Form = {
     "digests?": {str: str},
@@ -335,9 +353,21 @@ class Run:
         return _lines(file, _stamp(file)) if file.is_file() else []
 
     @property
+    def trained(self) -> list[dict[str, Any]]:
+        """The same records, with all that a run needs to go on from them.
+
+        Raises:
+            RunError: A record is damaged.
+        """
+        records = self.history
+        check_form(records, _TRAINED, self.path / "metrics.jsonl", remedy=_REMEDY)
+        return records
+
+    @property
     def seconds(self) -> float:
         """Seconds of `prepare` and of all epochs, without interruptions between them."""
-        return float(self.environment["prepare_seconds"] + sum(e["seconds"] for e in self.history))
+        seconds = sum(record["seconds"] for record in self.trained)
+        return float(self.environment["prepare_seconds"] + seconds)
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -387,13 +417,15 @@ def _lines(path: Path, stamp: tuple[int, int]) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     records = []
     for number, line in enumerate(lines, 1):
-        remedy = f"remove line {number}, or train again in another --out"
         try:
-            record = parse_json(path, remedy=remedy, text=line)
-        except RunError:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise
-            continue  # cut short by a crash
+                raise RunError(
+                    f"Line {number} of {path} is no record of an epoch: {error}; "
+                    "remove that line, or train again."
+                ) from error
+    for number, record in enumerate(records, 1):
+        remedy = "remove that line, or train again"
         check_form(record, EPOCH, f"Line {number} of {path}", remedy=remedy)
-        records.append(record)
     return records

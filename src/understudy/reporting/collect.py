@@ -142,11 +142,11 @@ def _evaluation(run: Run) -> dict[str, Any]:
 def _single(run: Run, name: str, number: int) -> Arm:
     done = _evaluation(run)
     evaluated: dict[str, Any] = next(
-        (e for e in reversed(run.history) if e["metrics"] or e["fidelity"]), {}
+        (e for e in reversed(run.history) if e.get("metrics") or e.get("fidelity")), {}
     )
     metrics = done.get("metrics") or evaluated.get("metrics") or {}
     fidelity = done.get("fidelity") or evaluated.get("fidelity") or {}
-    seconds = done.get("seconds", sum(epoch["seconds"] for epoch in run.history))
+    seconds = done.get("seconds", sum(epoch.get("seconds", 0.0) for epoch in run.history))
     return Arm(
         name,
         "run",
