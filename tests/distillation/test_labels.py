@@ -7,7 +7,7 @@ import pytest
 from tests.distillation.test_wire_weights import EXAMPLE, pair
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import check_methods, wire
-from understudy.errors import RecipeError
+from understudy.errors import OutOfMemory, RecipeError
 from understudy.experiment.arms import named
 
 LABELS = [
@@ -57,3 +57,8 @@ def test_an_arm_has_a_folder_of_its_own(arm: str, words: str) -> None:
 def test_a_seed_of_wire_is_one_of_a_recipe(seed: Any) -> None:
     with pytest.raises(RecipeError, match="'seed' is"):
         wire(*pair(), {"kd": 1}, example=EXAMPLE, seed=seed)
+
+
+def test_a_method_that_fits_into_no_memory_is_refused() -> None:
+    with pytest.raises(OutOfMemory, match="The method 'semckd' does not fit into memory"):
+        wire(*pair(), {"semckd": {"neighbours": 2**32 - 1}}, example=EXAMPLE)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, final
 
 import torch
@@ -14,6 +15,7 @@ LOGGER = logging.getLogger("understudy")
 _MESSAGES = (
     *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
     "could not create a primitive",  # oneDNN's only message without memory
+    "Storage size calculation overflowed",  # a tensor that no memory could hold
 )
 
 _T = TypeVar("_T")
@@ -62,6 +64,24 @@ class MemoryParts:
             f"Memory ran out while {self.purpose} with {size} images at a time; it goes on with "
             f"{self._most}."
         )
+
+
+@contextmanager
+def enough_memory(label: str) -> Iterator[None]:
+    """Say which method does not fit into memory, where it is built.
+
+    Raises:
+        OutOfMemory: It does not.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemory(
+            f"The method '{label}' does not fit into memory: lower the hyper-parameters that are "
+            f"numbers of things, see `understudy show {label}`."
+        ) from error
 
 
 def ran_out(error: Exception) -> bool:

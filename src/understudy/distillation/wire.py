@@ -14,6 +14,7 @@ from understudy.config.recipe import Recipe, TaskName
 from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.labels import check_label
+from understudy.distillation.memory_parts import enough_memory
 from understudy.distillation.user_networks import check_apart, check_finite, check_roles, wrap
 from understudy.distillation.weights import Weight, as_weight, plain_numbers
 from understudy.errors import NetworkError, RecipeError, suggestion
@@ -158,7 +159,7 @@ def _build(
     for label, (kind, hyper_parameters) in specs.items():
         _check_softmax(label, kind, task.exclusive_classes and student.shapes.exclusive_classes)
         _check_image_index(label, kind, task)
-        with seeded(seed + 2):
+        with seeded(seed + 2), enough_memory(label):
             for extendable, shapes in _pairs(student, teacher):
                 kind.extend(extendable, shapes, **hyper_parameters)
     # Last of what changes the student: `extend` may have asked for the teacher's classifier.
@@ -176,7 +177,7 @@ def _build(
         )
     for label, (kind, hyper_parameters) in specs.items():
         # Seeded one by one: what a method draws must not depend on its neighbours.
-        with seeded(seed + 1):
+        with seeded(seed + 1), enough_memory(label):
             built[label] = _method(kind, ours, theirs, hyper_parameters)
     return built
 

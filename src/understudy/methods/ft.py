@@ -75,7 +75,7 @@ class FT(Method):
         teacher: Shapes,
         *,
         stages: tuple[str, ...] = (),
-        rate: Positive = 0.5,
+        rate: Annotated[float, Range(above=0, most=100)] = 0.5,
         p1: Annotated[float, Range(least=1)] = 2.0,
         p2: Annotated[float, Range(least=1)] = 1.0,
         paraphraser_epochs: Count = 30,

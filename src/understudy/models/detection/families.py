@@ -34,7 +34,8 @@ of this file builds the module to load into; it needs two short modules of Under
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from inspect import signature
 from typing import Any, final
@@ -49,6 +50,8 @@ from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import Conv2dNormActivation
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
+from understudy.config.limits import Count, PathText, Pixels, Positive, Share, Whole
+from understudy.config.schema import convert
 from understudy.errors import NetworkError, suggestion
 from understudy.models.detection.backbones import Backbone, build_backbone
 
@@ -80,6 +83,8 @@ def build(
     """
     make, kind, own, strides = _FAMILIES[family]
     check_options(family, kind, options, own)
+    of_backbone = {"backbone": backbone, "backbone_weights": backbone_weights}
+    check_values(of_backbone | {"trainable_layers": trainable_layers})
     base = build_backbone(backbone, strides, weights=backbone_weights, trainable=trainable_layers)
     statistics = {"image_mean": list(base.mean), "image_std": list(base.std)}
     try:
@@ -90,18 +95,19 @@ def build(
 
 
 def check_options(
-    name: str, kind: type[nn.Module], options: Iterable[str], own: Sequence[str] = ()
+    name: str, kind: type[nn.Module], options: Mapping[str, Any], own: Sequence[str] = ()
 ) -> None:
     """Refuse unknown options, which a class of torchvision would accept in `kwargs` and ignore.
 
     Args:
         name: Name of the detector, for the message.
         kind: Class of the detector.
-        options: Names of the options asked for.
+        options: The options asked for.
         own: Names of options that the class itself does not have.
 
     Raises:
         NetworkError: There is no option of that name.
+        RecipeError: The value of one makes no sense.
     """
     known = [*own, *(key for key in signature(kind).parameters if key != "kwargs")]
     for key in options:
@@ -109,6 +115,36 @@ def check_options(
             raise NetworkError(
                 f"{name} has no option {key!r}{suggestion(key, known)}. It has: {', '.join(known)}."
             )
+    check_values(options)
+
+
+_VALUES: dict[str, Any] = {
+    "backbone*": PathText,
+    "trainable_layers": Whole,
+    "min_size": Pixels | tuple[Pixels, ...],
+    "max_size": Pixels,
+    "size": Pixels | tuple[Pixels, Pixels],
+    "image_mean": tuple[float, ...],
+    "image_std": tuple[Positive, ...],
+    "channels": Count,
+    "widths": tuple[Count, ...],
+    "*_thresh": Share,
+    "*positive_fraction": Share,
+    **dict.fromkeys(("*_per_img", "*_per_image", "*_top_n_*", "topk_candidates"), Count),
+}
+"""Types and limits of options by their names, of which torchvision checks hardly any."""
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Refuse values of options that make no sense; None is a default.
+
+    Raises:
+        RecipeError: Names the option and what it can be.
+    """
+    for key, value in options.items():
+        hints = [hint for pattern, hint in _VALUES.items() if fnmatchcase(key, pattern)]
+        if hints and value is not None:
+            convert(hints[0], value, f"options.{key}")
 
 
 # ---- over a feature pyramid ----------------------------------------------------------------------
