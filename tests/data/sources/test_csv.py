@@ -44,6 +44,23 @@ def test_numbers_are_taken_as_they_are(table: Table, tmp_path: Path) -> None:
     assert len(source.classes) == 11
 
 
+def test_numbers_as_pandas_writes_a_column_that_lacks_some(table: Table) -> None:
+    root = table(
+        "path,label\nimages/0.png,10.0\nimages/1.png,2.0\nimages/2.png,nan\nimages/3.png,\n"
+    )
+    source = csv.load(root, "train")
+    assert source.labels.tolist() == [10, 2, UNLABELLED, UNLABELLED]
+    assert source.classes == tuple(map(str, range(11)))
+
+
+def test_an_image_in_several_rows(table: Table) -> None:
+    rows = "path,label\nimages/0.png,a\nimages/1.png,b\nimages/0.png,{}\n"
+    assert csv.load(table(rows.format("a")), "train").labels.tolist() == [0, 1, 0]
+    message = r"line 4: 0\.png has the label 'b', but 'a' in line 2; .* in one row, separated by ;"
+    with pytest.raises(DataError, match=message):
+        csv.load(table(rows.format("b")), "train")
+
+
 def test_byte_order_mark_and_quotes(table: Table) -> None:
     assert csv.load(table('\ufeffpath,label\n"images/0.png","big, dog"\n'), "train").classes == (
         "big, dog",

@@ -181,6 +181,11 @@ def test_the_csv_file_of_celeba(tmp_path: Path, paint: Paint) -> None:
     assert csv.load(str(root), "test").labels.tolist() == [[1, 0]]
 
 
+def test_two_columns_of_files(table: Table) -> None:
+    source = csv.load(table("file_name,image_id,cat\nc.png,17,1\n"), "train")
+    assert (source.classes, source.labels.tolist()) == (("cat",), [[1]])
+
+
 def test_three_splits_of_columns(table: Table) -> None:
     root = table(f"{HEAD}train2017,a.png,1,0\nval,d.png,0,1\ntest,a.png,1,1\n")
     source = load_validation("csv", root)

@@ -1,6 +1,7 @@
 """Boxes in text files: how data.yaml names images, what a line holds, and what can be wrong."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,17 @@ def test_descriptions_that_are_refused(root: Path, lines: tuple[str, ...], messa
     (root / "list.txt").write_text("images/train/a.png\n/etc/a.png\n")
     describe(root, *lines)
     with pytest.raises(DataError, match=message):
+        load(root)
+
+
+@pytest.mark.parametrize("name", ["names", "train", "kpt_shape", "path", "nc"])
+def test_aliases_of_aliases_are_not_expanded(root: Path, name: str) -> None:
+    grown = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefghi")]
+    lines = {"names": "names: [cat, dog]", "train": "train: images/train"} | {name: f"{name}: *i"}
+    describe(root, "a: &a [x, x]", *grown, *lines.values())
+    with pytest.raises(
+        DataError, match=rf"has no class names|of '{name}' that is|has a {name} that"
+    ):
         load(root)
 
 

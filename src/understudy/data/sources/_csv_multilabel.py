@@ -88,7 +88,7 @@ def load(table: Table, split: Split, *, unreadable: Unreadable) -> Source:
     classes = [name for name in columns if name not in _OTHER_COLUMNS]
     if not classes or len(set(classes)) < len(classes):
         raise DataError(f"{file}, line 1: each class needs one column beside 'file_name'.")
-    (named_by,) = (name for name in FILE_COLUMNS if name in columns)
+    named_by = next(name for name in FILE_COLUMNS if name in columns)
     rows = [_Row(file, line, values, named_by) for line, values in table.rows]
     name = _name_of(split, {row.split for row in rows})
     if name is None:

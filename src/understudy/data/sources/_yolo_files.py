@@ -165,7 +165,7 @@ def read(root: str) -> YoloData:
             for name in sorted(splits)
             if content.get(name) not in _NOTHING
         },
-        base=str(content.get("path", "")),
+        base=_text(file, content, "path"),
     )
 
 
@@ -189,7 +189,7 @@ def _yaml_in(root: str) -> Path:
 
 def _classes(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the class names: a list, or a dictionary from 0, 1, … to names."""
-    names, count = content.get("names"), key(content.get("nc"))
+    names, count = content.get("names"), key(_text(file, content, "nc"))
     if names in _NOTHING and isinstance(count, int) and 0 < count <= 10**6:
         return tuple(map(str, range(count)))
     if isinstance(names, dict):
@@ -211,6 +211,14 @@ def _classes(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     return classes
 
 
+def _text(file: Path, content: Mapping[str, Any], name: str) -> str:
+    """Return the text of a key; empty if it is missing."""
+    value = content.get(name, "")
+    if not isinstance(value, str):
+        raise DataError(f"{file} has a value of {name!r} that is no text.")
+    return value
+
+
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and bool(name.strip())
 
@@ -219,7 +227,7 @@ def _keypoints(file: Path, content: Mapping[str, Any]) -> int:
     shape = content.get("kpt_shape")
     if shape in _NOTHING:
         return 0
-    sides = [key(side) for side in shape] if isinstance(shape, list) else []
+    sides = [key(side) if isinstance(side, str) else 0 for side in shape or ()]
     numbers = [side for side in sides if isinstance(side, int) and 0 < side < 1000]
     if len(numbers) != 2 or len(sides) != 2:
         raise DataError(f"{file} has a kpt_shape that is no list of two numbers.")

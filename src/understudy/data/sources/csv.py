@@ -73,6 +73,7 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     # The classes are those of all splits together, so that their labels agree.
     classes, numbers = _numbered(file, rows)
     selected = _of_split(rows, split, root)
+    _check_repeated(file, [rows[i] for i in selected])
     for i in selected:
         _check_file(file, rows[i])
     paths, labels = [rows[i].path for i in selected], torch.tensor([numbers[i] for i in selected])
@@ -88,6 +89,19 @@ def _of_split(rows: Sequence[_Row], split: Split, root: str) -> list[int]:
     if not selected:
         raise DataError(f"{root} lists no images.") if split == "train" else no_split(split, root)
     return selected
+
+
+def _check_repeated(file: Path, rows: Sequence[_Row]) -> None:
+    """Refuse an image in two rows with different labels; the same row may be there repeatedly."""
+    first = dict[Path, _Row]()
+    for row in rows:
+        earlier = first.setdefault(row.path, row)
+        if earlier.label != row.label:
+            raise DataError(
+                f"{file}, line {row.line}: {row.path.name} has the label {row.label!r}, but "
+                f"{earlier.label!r} in line {earlier.line}; correct one of them, or list all "
+                "classes of an image in one row, separated by ; or |."
+            )
 
 
 def _check_file(file: Path, row: _Row) -> None:
@@ -133,12 +147,23 @@ def _numbered(
     _csv_multilabel.check_lists(
         [row.label for row in rows], lambda i: f"{file}, line {rows[i].line}"
     )
-    distinct = sorted({row.label for row in rows if row.label})
-    if not all(re.fullmatch(r"-?\d+", label) for label in distinct):
+    labels = _whole_numbers([row.label for row in rows])
+    if labels is None:
+        distinct = sorted({row.label for row in rows if row.label})
         return distinct, [distinct.index(row.label) if row.label else UNLABELLED for row in rows]
-    numbers = [int(row.label) if row.label else UNLABELLED for row in rows]
+    numbers = [int(label) if label else UNLABELLED for label in labels]
     for row, number in zip(rows, numbers, strict=True):
         if number < UNLABELLED:
             raise DataError(f"{file}, line {row.line}: the label {number} is negative.")
     names = names_of(numbers)
     return names, labels_of(numbers, names)
+
+
+def _whole_numbers(labels: Sequence[str]) -> list[str] | None:
+    """Return labels as whole numbers, empty where there is none; None if some are names.
+
+    A column of numbers that lacks some is written as 3.0 and nan by pandas.
+    """
+    if not all(re.fullmatch(r"(-?\d+(\.0*)?)?|nan", label, re.IGNORECASE) for label in labels):
+        return None
+    return ["" if label.lower() == "nan" else label.partition(".")[0] for label in labels]
