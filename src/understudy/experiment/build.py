@@ -22,13 +22,12 @@ from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
 from understudy.experiment import networks, teacher_classes
 from understudy.experiment.images import Images, data_seed, read_images, read_test_images
-from understudy.experiment.networks import classes_of
 from understudy.experiment.view_sizes import say_resized
 from understudy.functional import seeded
 from understudy.methods import Method
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
-from understudy.models.weights import digest
+from understudy.models.weights import class_names, digest
 from understudy.tasks import Task
 
 EVALUATION_BATCH = 256
@@ -204,7 +203,7 @@ def trained_student(recipe: Recipe, weights: Path) -> TrainedStudent:
     task = tasks.find(recipe.task, recipe.training)
     images = read_test_images(recipe, task)
     test = images.test
-    check_classes(test.classes, classes_of(weights), of="student")
+    check_classes(test.classes, class_names(weights), of="student")
     teacher = _teacher(recipe, test, task)
     student = networks.student(
         replace(recipe.student, weights=str(weights)),

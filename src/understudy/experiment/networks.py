@@ -1,11 +1,8 @@
 """Build student and teacher of a recipe, for any task."""
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
-
-from safetensors import safe_open
 
 from understudy import models
 from understudy.config import recipe
@@ -15,6 +12,7 @@ from understudy.experiment import teacher_classes
 from understudy.functional import seeded
 from understudy.models import detection
 from understudy.models.base import Wrapped
+from understudy.models.weights import class_names
 from understudy.tasks import Task
 
 OWN = "own"
@@ -39,7 +37,7 @@ def teacher(
     if not (spec.name or spec.weights):
         return None
     check_teacher(recipe)
-    trained_for = classes_of(Path(spec.weights))
+    trained_for = class_names(Path(spec.weights))
     # Unlabelled images tell of no classes, but a run that trained the teacher does.
     num_classes = len(classes or trained_for) or None
     with seeded(recipe.seed):
@@ -235,12 +233,3 @@ def _completed(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
         if getattr(spec, field.name) not in ("", None, {})
     }
     return replace(stored, **overrides)
-
-
-def classes_of(weights: Path) -> tuple[str, ...]:
-    """Return the class names in a run directory or a student's file; empty for other weights."""
-    path = weights / "student.safetensors" if weights.name and weights.is_dir() else weights
-    if path.suffix != ".safetensors" or not path.is_file():
-        return ()
-    with safe_open(path, framework="pt") as file:
-        return tuple(json.loads((file.metadata() or {}).get("classes", "[]")))

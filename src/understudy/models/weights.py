@@ -8,23 +8,29 @@ teacher is loaded. Other spellings (DINOv2, DINOv3) are converted by timm, for i
 """
 
 import hashlib
+import json
 import pickle
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from understudy.errors import NetworkError
 
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "teacher")
-_OPEN_MMLAB = ("bbox_head.", "roi_head.", "rpn_head.", "decode_head.")
-"""Prefixes of open-mmlab's networks."""
+_OPEN_MMLAB = (
+    *("bbox_head.", "roi_head.", "rpn_head.", "decode_head.", "mask_head."),
+    *("head.fc.", "head.layers."),
+)
+"""Prefixes of open-mmlab's networks, whose other layers have the prefix `backbone.`."""
 _STUDENT = "student.module."
 """Prefix of the student's names in a checkpoint of a run, which holds all that is trained."""
 
@@ -47,7 +53,8 @@ def load(
         NetworkError: No such file, pickled code in it, or tensors that do not fit.
     """
     current = module.state_dict()
-    state = read_for(module, path)
+    stored = read(path)
+    state = _without_prefix(stored, current)
     state = _without_classifier(_converted_by_timm(state, module), module)
     # Files from before 2018 do not count batches; only norms without momentum read the count.
     state = {k: v for k, v in current.items() if k.endswith("num_batches_tracked")} | state
@@ -55,7 +62,7 @@ def load(
         for key in (f"{classifier}.weight", f"{classifier}.bias"):
             if key in current and (key not in state or state[key].shape != current[key].shape):
                 state[key] = current[key]
-    problem = _other_numbers(state, current) or _mismatch(state, current, classifier)
+    problem = _other_numbers(state, current) or _mismatch(state, current, classifier, stored)
     if problem:
         raise NetworkError(f"The weights in {path} do not fit {type(module).__name__}: {problem}")
     module.load_state_dict(state)
@@ -88,13 +95,48 @@ def read(path: str | Path) -> dict[str, Tensor]:
         file = checkpoint if checkpoint.is_file() else student
     if not file.is_file():
         raise NetworkError(f"There are no weights at {file}; check the path.")
-    if cause := _no_weights(file):
-        raise NetworkError(f"{file} is not a file of weights: {cause}.")
-    try:
+    with _readable(file):
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         with torch.serialization.safe_globals([Namespace]):  # flags of a training script
             content = torch.load(file, map_location="cpu", weights_only=True)
+    return _state_dict(content, file)
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the class names in a run directory or a student's file; empty for other weights.
+
+    Raises:
+        NetworkError: The file cannot be read.
+    """
+    file = path / "student.safetensors" if path.name and path.is_dir() else path
+    if file.suffix != ".safetensors" or not file.is_file():
+        return ()
+    with _readable(file), safe_open(file, framework="pt") as opened:
+        text = (opened.metadata() or {}).get("classes", "[]")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise NetworkError(
+            f"The class names in {file} are {text[:60]!r}, which is no list of names; write the "
+            "file again."
+        )
+    return tuple(names)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Say what is wrong with a file of weights that cannot be read.
+
+    Raises:
+        NetworkError: It cannot.
+    """
+    if cause := _no_weights(file):
+        raise NetworkError(f"{file} is not a file of weights: {cause}.")
+    try:
+        yield
     except pickle.UnpicklingError as error:
         raise NetworkError(
             f"{file} holds pickled objects, and reading it would run code from the file. If you "
@@ -107,8 +149,10 @@ def read(path: str | Path) -> dict[str, Tensor]:
             raise NetworkError(
                 f"{file} is incomplete: its end is missing; download or copy it again."
             ) from error
-        raise NetworkError(f"{file} is not a file of weights: {error}") from error
-    return _state_dict(content, file)
+        raise NetworkError(
+            f"{file} is not a file of weights: {str(error).rstrip('.')}. Give one that torch.save "
+            "or safetensors wrote."
+        ) from error
 
 
 def _no_weights(file: Path) -> str:
@@ -127,6 +171,8 @@ def _no_weights(file: Path) -> str:
     # A header of 8 bytes gives the length of the JSON that follows.
     if file.suffix != ".safetensors" and start[8:10] == b'{"':
         return "it is in the format of safetensors; give it the suffix .safetensors"
+    if file.suffix != ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80")):
+        return "it does not begin as one that torch.save wrote; check which file it is"
     torch_zip = file.suffix == ".safetensors" and start.startswith(b"PK\x03\x04")
     return "it was saved by torch.save; give it the suffix .pth" if torch_zip else ""
 
@@ -136,7 +182,7 @@ def _is_cut(file: Path) -> bool:
     with file.open("rb") as content:
         start = content.read(10)
     if file.suffix == ".safetensors":
-        return start[8:10] == b'{"'
+        return len(start) < 10 or start[8:10] == b'{"'
     return start.startswith(b"PK\x03\x04")
 
 
@@ -208,7 +254,7 @@ def _without_classifier(state: dict[str, Tensor], module: nn.Module) -> dict[str
 
 
 def _other_numbers(state: dict[str, Tensor], current: dict[str, Tensor]) -> str:
-    """Describe weights that are no real numbers where the network's are; "" if there are none."""
+    """Describe weights that are no numbers as the network's are; "" if there are none."""
     for key, weight in current.items():
         saved = state.get(key, weight)
         if weight.is_floating_point() and not saved.is_floating_point():
@@ -217,10 +263,20 @@ def _other_numbers(state: dict[str, Tensor], current: dict[str, Tensor]) -> str:
                 f"{key} is {kind}, as in quantised networks, where the network has real numbers. "
                 "Use weights that were saved before they were quantised or converted."
             )
+        if saved.is_floating_point() and saved.isnan().any():
+            return (
+                f"{key} holds NaN: the training that wrote it diverged, or its numbers were "
+                "converted to a format too small for them. Use earlier weights."
+            )
     return ""
 
 
-def _mismatch(state: dict[str, Tensor], current: dict[str, Tensor], classifier: str) -> str:
+def _mismatch(
+    state: dict[str, Tensor],
+    current: dict[str, Tensor],
+    classifier: str,
+    stored: Collection[str],
+) -> str:
     """Describe what does not fit, the likeliest cause first; "" if all fits."""
     weight = f"{classifier}.weight"
     if weight in state and weight in current and len(state[weight]) != len(current[weight]):
@@ -229,12 +285,12 @@ def _mismatch(state: dict[str, Tensor], current: dict[str, Tensor], classifier: 
             "for. Use weights trained for these classes."
         )
     missing, unexpected = current.keys() - state.keys(), state.keys() - current.keys()
-    if missing and any(key.startswith(_OPEN_MMLAB) for key in unexpected):
+    theirs = [key for key in stored if key.startswith(_OPEN_MMLAB) and key not in current]
+    if missing and theirs and any(key.startswith(("backbone.", "neck.")) for key in stored):
         return (
-            f"{min(k for k in unexpected if k.startswith(_OPEN_MMLAB))} is a name of open-mmlab "
-            "(mmdetection, mmpretrain), whose networks have other layers. Use weights of "
-            "torchvision or timm, or a function of your own that builds the network "
-            "(path/to/file.py:factory)."
+            f"{min(theirs)} is a name of open-mmlab (mmdetection, mmpretrain), whose networks have "
+            "other layers. Use weights of torchvision or timm, or a function of your own that "
+            "builds the network (path/to/file.py:factory)."
         )
     if classifier and missing == {key for key in current if key.startswith(f"{classifier}.")}:
         return (

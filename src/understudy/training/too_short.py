@@ -39,8 +39,8 @@ def unreached(
         )
     if training.evaluate_every > epochs:
         yield (
-            f"With training.evaluate_every {training.evaluate_every} and {epochs} epochs, the last "
-            "epoch alone is evaluated."
+            f"With training.evaluate_every {training.evaluate_every} and {_epochs(epochs)}, the "
+            "last epoch alone is evaluated."
         )
 
 
@@ -58,14 +58,18 @@ def _schedule(training: Training) -> Iterator[str]:
     if len(late) == len(training.milestones):
         yield (
             f"The learning rate never falls: the milestones {_listed(late)} are not before the end "
-            f"of {epochs} epochs. Set training.milestones, or training.schedule to cosine."
+            f"of {_epochs(epochs)}. Set training.milestones, or training.schedule to cosine."
         )
         return
     yield (
         f"The learning rate does not fall at {_listed(late)}, which is not before the end of "
-        f"{epochs} epochs: it falls {len(training.milestones) - len(late)} times. Set "
+        f"{_epochs(epochs)}: it falls {len(training.milestones) - len(late)} times. Set "
         "training.milestones."
     )
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _listed(milestones: list[int]) -> str:
