@@ -9,8 +9,10 @@ Each message says what was asked, what there is, and what to do.
     ├── NetworkError           a network that cannot be found, loaded or tapped
     ├── ShapeError             a feature that is missing or has the wrong form for a method
     ├── RunError               a run directory that is missing, damaged or from another recipe
+    │   └── Busy               a directory that another process writes
     ├── BankError              stored teacher outputs that are of another teacher, or damaged
     ├── OutOfMemory            a step that fits into memory in no number of parts
+    ├── Unfinished             runs of a comparison that failed, while others went on
     ├── Diverged               a loss became NaN or infinite; names the term
     └── Interrupted            stopped by a signal after saving; says how to continue
 """
@@ -45,12 +47,22 @@ class RunError(UnderstudyError):
     """A run directory that is missing, damaged or made by another recipe."""
 
 
+class Busy(RunError):
+    """A directory that another process writes."""
+
+
 class BankError(UnderstudyError):
     """Stored teacher outputs that are of another teacher or of other images, or damaged."""
 
 
 class OutOfMemory(UnderstudyError):
     """A step of training does not fit into memory, however small its parts."""
+
+
+class Unfinished(UnderstudyError):
+    """Runs of a comparison failed, while others went on."""
+
+    exit_status = 1
 
 
 class Diverged(UnderstudyError):

@@ -17,14 +17,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from understudy.errors import RecipeError, RunError
+from understudy.errors import Busy, RecipeError, RunError
 
 LOGGER = logging.getLogger("understudy")
 
 _LOCK, _OWNER = ".lock", ".lock.json"
 """Empty file that is locked, and file that says which process locked it."""
 
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Errors of a file system that has no locks."""
 
 _ORPHANS_END = 15.0
@@ -235,7 +235,7 @@ def _unless_impossible(folder: Path) -> Iterator[None]:
         yield
     except (OSError, NotImplementedError) as error:
         # Older versions of filelock say that a lock is not implemented.
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
         LOGGER.warning(
             f"The disk of {folder} has no locks ({error}): take care that no other process writes "
@@ -248,7 +248,7 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         # A process that was killed may leave workers behind for some seconds, which hold its lock.
         lock.acquire(timeout=_ORPHANS_END if _owner_is_dead(folder) else 0)
     except Timeout as error:
-        raise RunError(
+        raise Busy(
             f"{folder} is being written by {_owner_in_words(folder)}: wait until it has ended, or "
             "choose another --out."
         ) from error

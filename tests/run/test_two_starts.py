@@ -13,7 +13,6 @@ from tests.support.processes import Fresh, until
 from understudy import files
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
-from understudy.experiment.compare import compare
 from understudy.experiment.demo import demo
 from understudy.experiment.train import distill, train
 from understudy.files import sole_writer
@@ -36,13 +35,12 @@ def start(command: str, recipe: Recipe, out: Path) -> object:
     commands: dict[str, Callable[[], object]] = {
         "train": lambda: train(recipe, out=out),
         "distill": lambda: distill(recipe, out=out),
-        "compare": lambda: compare(recipe, seeds=[0], out=out),
         "demo": lambda: demo(seeds=[0], out=out),
     }
     return commands[command]()
 
 
-@pytest.mark.parametrize("command", ["train", "distill", "compare", "demo"])
+@pytest.mark.parametrize("command", ["train", "distill", "demo"])
 def test_a_second_start_is_refused_and_names_the_first(
     tiny: Recipe, tmp_path: Path, command: str
 ) -> None:

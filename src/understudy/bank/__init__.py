@@ -11,8 +11,9 @@ its end. Both binary files have their full size from the start; records that are
 a hole, which takes no room on the disk. A record is written before its checksum, so that a process
 killed in between leaves a record that counts as empty; so does one that does not fit its checksum
 (a torn write, a flipped bit): the teacher computes it again. One process writes at a time, which
-holds the lock `.lock`. A bank has every view of small images, whose crops
-and mirrors are few (162 for CIFAR), and otherwise as many views of each image as asked for.
+holds the lock `.lock`, and the records that a process is about to compute are locked in `.claims`.
+A bank has every view of small images, whose crops and mirrors are few (162 for CIFAR), and
+otherwise as many views of each image as asked for.
 """
 
 from understudy.bank._bank import Bank as Bank

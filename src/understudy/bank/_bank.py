@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from understudy import files
+from understudy.bank._claims import Claims
 from understudy.bank._row_file import RowFile, RowNumbers, checksums
 from understudy.bank.codecs import Rows
 from understudy.bank.manifest import CHECK_BYTES, Contract
@@ -57,6 +58,7 @@ class Bank:
         length = self.contract.records
         self._bytes = [codec.bytes for codec in self.contract.codecs.values()]
         self._records = RowFile(path / "records.bin", length=length, width=sum(self._bytes) // 4)
+        self._claims = Claims(path / ".claims")
         self._checks = RowFile(path / "checks.bin", length=length, width=1)
 
     def filled(self) -> int:
@@ -182,6 +184,20 @@ class Bank:
             # Checksums last: what a process that is killed in between leaves counts as empty.
             self._records.write(rows, records)
             self._checks.write(rows, checksums(records)[:, None])
+
+    @contextmanager
+    def claimed(
+        self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
+    ) -> Iterator[None]:
+        """Wait until no other process computes any of some views, and let none do so meanwhile."""
+        with self._claims.claimed(self._rows(index, number)):
+            yield
+
+    def claim_free(
+        self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
+    ) -> Bool[Tensor, " batch"]:
+        """Claim views that no other process computes, until the end of `claimed`; return which."""
+        return torch.from_numpy(self._claims.claim_free(self._rows(index, number)))
 
     def rounded(self, features: Features) -> Features:
         """Return features as they would come back from this bank."""

@@ -93,7 +93,8 @@ class Replay:
 
     The teacher always runs on as many images as the batch has: on those that are not stored, and in
     place of the others on upcoming ones. Its outputs are then the ones it would give without a bank
-    (another batch size could round differently), and it never runs more often than it has to.
+    (another batch size could round differently), and it never runs more often than it has to. Of
+    processes that meet the same views at the same time, one computes them and the others wait.
 
     Args:
         teacher: Computes what is not stored.
@@ -131,8 +132,13 @@ class Replay:
 
         def store_missing() -> None:
             missing = ~self.bank.has(index, number)
-            if missing.any():
-                self._store_missing(batch, index, number, missing)
+            if not missing.any():
+                return
+            with self.bank.claimed(index[missing], number[missing]):
+                # Another process may have computed them while this one waited.
+                missing = ~self.bank.has(index, number)
+                if missing.any():
+                    self._store_missing(batch, index, number, missing)
 
         device, features = batch.images.device, _read(self.bank, index, number, store_missing)
         stored = {name: x.to(device) for name, x in features.items()}
@@ -171,11 +177,16 @@ class Replay:
         self.bank.write(*keys, {name: x[: len(keys[0])] for name, x in features.items()})
 
     def _missing_later(self, count: int) -> RecordKeys:
-        """Return at most `count` upcoming views that are not stored."""
+        """Return at most `count` upcoming views that no process has stored, or computes."""
         if self.views.count is None:  # all views of an epoch are new, or none is
             return NO_RECORDS
         index, number = (x[: _LOOK_AHEAD * count] for x in self.upcoming())
         absent = (~self.bank.has(index, number)).nonzero().flatten()[:count]
+        index, number = index[absent], number[absent]
+        free = self.bank.claim_free(index, number)
+        index, number = index[free], number[free]
+        # Another process may have computed them just before.
+        absent = ~self.bank.has(index, number)
         return index[absent], number[absent]
 
     def _shown(self, keys: RecordKeys) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from understudy import __version__
 from understudy.cli.flags import Entry, choice, parse, whole_number
 from understudy.config.recipe import Recipe
-from understudy.errors import RecipeError, UnderstudyError, suggestion
+from understudy.errors import RecipeError, UnderstudyError, Unfinished, suggestion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,6 +159,8 @@ def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
         out=options.out,
         resume=options.resume,
         device=options.device,
+        jobs=options.jobs,
+        threads=options.threads,
         progress=True,
     )
     _show_comparison(comparison)
@@ -170,6 +172,11 @@ def _show_comparison(comparison: "Comparison") -> None:
 
         _console().print(terminal_table(comparison.to_dict()))
     _report_on([Path(comparison)])
+    if comparison.failed:
+        raise Unfinished(
+            f"{len(comparison.failed)} runs failed: {', '.join(comparison.failed)}. The same "
+            "command continues them."
+        )
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
@@ -181,6 +188,8 @@ def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
         seeds=options.seeds,
         resume=options.resume,
         device=options.device,
+        jobs=options.jobs,
+        threads=options.threads,
         progress=True,
     )
     _show_comparison(comparison)
@@ -260,6 +269,15 @@ _RESUME = (
     "--resume",
     {"action": "store_true", "help": "Continue an interrupted run or comparison exactly."},
 )
+_JOBS = (
+    "--jobs",
+    {
+        "type": whole_number("--jobs"),
+        "metavar": "N",
+        "help": "Runs to train at once; default: one for every GPU, or for every two cores if the "
+        "student is small. The result does not depend on it.",
+    },
+)
 _THREADS = (
     "--threads",
     {
@@ -311,7 +329,7 @@ COMMANDS = {
     "demo": Entry(
         "Train a teacher, a control and some methods on images shipped with Understudy.",
         _demo,
-        (_TASK, _OUT, _SEEDS, _RESUME, _DEVICE),
+        (_TASK, _OUT, _SEEDS, _RESUME, _DEVICE, _JOBS, _THREADS),
     ),
     "distill": Entry(
         "Train a student by mimicking a teacher.",
@@ -328,7 +346,7 @@ COMMANDS = {
     "compare": Entry(
         "Compare methods with a control over several seeds, with a verdict on each.",
         _compare,
-        (_RECIPE, _METHODS, _SEEDS, _OUT, _RESUME, _DEVICE),
+        (_RECIPE, _METHODS, _SEEDS, _OUT, _RESUME, _DEVICE, _JOBS, _THREADS),
         takes_recipe_keys=True,
     ),
     "bank": Entry(

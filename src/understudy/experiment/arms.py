@@ -1,7 +1,7 @@
 """The arms of a comparison: one recipe each, on the same images, behind one bank."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -14,6 +14,8 @@ from understudy.errors import RecipeError
 from understudy.experiment import bank_attach, build, networks
 from understudy.experiment.build import Experiment
 from understudy.experiment.images import Images, read_images
+from understudy.experiment.run_directory import Run
+from understudy.models.cost import macs
 from understudy.tasks import Task
 
 CONTROL = "control"
@@ -23,6 +25,22 @@ _TAKEN = {
 }
 SEED = "{seed}"
 """Placeholder for the seed in the path of a bank that seeds cannot share."""
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """One run of a comparison: its arm, its seed, its recipe and its directory."""
+
+    arm: str
+    seed: int
+    recipe: Recipe
+    run: Run
+
+    @property
+    def name(self) -> str:
+        """Name of the run, such as `kd seed 0`."""
+        return self.recipe.name
 
 
 @final
@@ -70,9 +88,22 @@ def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
     return arms
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What one run of a comparison needs of a machine.
+
+    Attributes:
+        macs: Multiply-accumulate operations of the student on one view.
+        bytes: Memory of images and networks, without what a step computes.
+    """
+
+    macs: int
+    bytes: int
+
+
 def checked(
     arms: Mapping[str, Recipe], root: Path, *, seed: int, images: Images
-) -> dict[str, Recipe]:
+) -> tuple[dict[str, Recipe], Needs]:
     """Build every arm once to find mistakes early; return each with the bank of the comparison.
 
     The teacher is loaded once for all arms.
@@ -83,15 +114,27 @@ def checked(
         seed: Seed to build them with.
         images: Images of that seed.
 
+    Returns:
+        The arms, and what a run of any of them needs.
+
     Raises:
         UnderstudyError: An arm cannot be built.
     """
     recipes = {name: replace(arm, seed=seed) for name, arm in arms.items()}
     loaded = build.load(next(iter(recipes.values())), images)
-    return {
-        name: _banked(arms[name], build.assemble(recipe, loaded), root)
-        for name, recipe in recipes.items()
-    }
+    banked: dict[str, Recipe] = {}
+    for name, recipe in recipes.items():
+        experiment = build.assemble(recipe, loaded)
+        banked[name] = _banked(arms[name], experiment, root)
+    return banked, _needs(experiment)
+
+
+def _needs(experiment: Experiment) -> Needs:
+    sources = (experiment.images.train, experiment.images.test)
+    pixels = sum(source.pixels.nbytes for source in sources if source.pixels is not None)
+    weights = sum(parameter.nbytes for parameter in experiment.distiller.parameters())
+    # Of the weights also gradients, momentum, and a copy in the student's moving average.
+    return Needs(macs(experiment.distiller.student), pixels + 4 * weights)
 
 
 def _banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:

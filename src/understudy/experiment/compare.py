@@ -3,38 +3,44 @@
 A comparison directory holds `comparison.json`, whose form is `Comparison`, and a run directory
 `<arm>/seed<n>` for every arm and seed. It may be interrupted and continued: finished runs are kept.
 An arm that diverges is not trained with later seeds, and its verdict says so. Delete the run that
-diverged to train it again.
+diverged to train it again. An arm of which a run fails has no verdict either; the same command
+continues that run, and the others go on meanwhile.
+
+Several runs may be trained at once, by workers of this process (`jobs`) or by further processes, of
+this and other machines, that are started by the same command on the same directory: a run that
+another process writes is left to it. Each waits until all runs are done, and writes the result.
 
 All arms learn from one teacher. Its outputs are stored in `bank`, by whichever run first meets a
 view, and read by all others, unless the recipe names a bank of its own.
 """
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from understudy import files, tasks
-from understudy.config.json_form import check_form
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
-from understudy.errors import Diverged, RecipeError, RunError
-from understudy.experiment.arms import CONTROL, ImagesBySeed, checked, named, seeded
+from understudy.errors import Busy, RecipeError, RunError, Unfinished
+from understudy.experiment import job_count
+from understudy.experiment.arms import CONTROL, ImagesBySeed, Job, checked, named, seeded
 from understudy.experiment.callback import Callback
 from understudy.experiment.comparison import FILE, Comparison, read_comparison
+from understudy.experiment.forecast import Forecast
+from understudy.experiment.job_count import JobCount
+from understudy.experiment.jobs import Agenda, in_turn
+from understudy.experiment.jobs_table import JobsTable
+from understudy.experiment.judged_runs import judge
 from understudy.experiment.progress import displayed
-from understudy.experiment.run_directory import JUDGED, Run
-from understudy.experiment.statistics import ImageSpread, Scores, Verdict, diverged, verdicts
-from understudy.experiment.train import train
+from understudy.experiment.run_directory import Run
+from understudy.experiment.worker_program import Setup
+from understudy.experiment.workers import load_ahead, train_at_once
 from understudy.tasks import Task
 from understudy.training import hardware
 
-Runs = dict[str, list[Run]]
-"""Arm → its runs, one for each seed; those of an arm that diverged end with that run."""
+LOGGER = logging.getLogger("understudy")
 
 
 def compare(
@@ -46,6 +52,8 @@ def compare(
     out: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
+    jobs: int | None = 1,
+    threads: int | None = None,
     progress: bool = False,
     callback: Callback | None = None,
 ) -> Comparison:
@@ -67,16 +75,24 @@ def compare(
             interrupted ones continued, with or without `resume`.
         resume: Continue an interrupted comparison; refuse if there is none in `out`.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
+        jobs: Runs at once. With more than one, each is trained in a process of its own, one on
+            every GPU or several, and `callback` is told of `series`, `epoch` and `end` alone. None,
+            the default of the command line: one for every GPU, or for every two cores if the
+            student is small. The result does not depend on it: on a CPU, not in a single bit.
+        threads: Threads of the CPU for each run; default: one if the student is small, otherwise
+            one for every core, unless `OMP_NUM_THREADS` is set.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
 
     Returns:
-        The measurements and verdicts, which `comparison.json` in the directory holds too.
+        The measurements and verdicts, which `comparison.json` in the directory holds too. Runs that
+        failed are listed under `failed` of their arm.
 
     Raises:
         RecipeError: The recipe is wrong, or there is no method, no teacher, or no seed.
         RunError: The directory holds another comparison, runs on other images, or with `resume`
-            nothing to continue; or another process writes it.
+            nothing to continue.
+        Unfinished: A run of the control failed, so that no arm can be judged.
         UnderstudyError: An arm cannot be built, which is found before any is trained.
         Diverged: The control did.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved.
@@ -93,19 +109,26 @@ def compare(
     root = Path(out) if out else Path("runs") / recipe.name
     _check_place(root, resume=resume)
     arms = named(recipe, methods)
-    first = hardware.is_first_process()
-    with files.sole_writer(root) if first else nullcontext():
-        _claim(root, recipe)
-        images = ImagesBySeed(recipe, task)
-        unfinished = {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}
-        if unfinished:
-            arms |= checked(unfinished, root, seed=seeds[0], images=images(seeds[0]))
-        with displayed(progress, callback) as listener:
-            runs = _execute(arms, seeds, root, images, device, listener)
-        result = _comparison(recipe, arms, runs, seeds, root, metric=task.headline)
-        if first:
-            files.write(root / FILE, files.as_json(result.to_dict(), indent=1))
-    return result
+    _claim(root, recipe)
+    if jobs != 1 and not hardware.is_grouped():
+        load_ahead()
+    images = ImagesBySeed(recipe, task)
+    runs = {(name, seed): _run(root, name, seed) for seed in seeds for name in arms}
+    count = JobCount(1, [], "")
+    if unfinished := {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}:
+        banked, needs = checked(unfinished, root, seed=seeds[0], images=images(seeds[0]))
+        arms |= banked
+        count = job_count.choose(jobs, threads, needs, device=device, runs=list(runs.values()))
+    agenda = Agenda(
+        [Job(name, seed, seeded(arms[name], name, seed), run) for (name, seed), run in runs.items()]
+    )
+    setup = Setup(recipe, device, threads or "auto")
+    if count.jobs == 1:
+        _train_in_turn(agenda, count, setup, images, progress=progress, callback=callback)
+    else:
+        del images  # every worker reads its own
+        _train_at_once(agenda, count, setup, progress=progress, callback=callback)
+    return _concluded(recipe, arms, agenda, seeds, root, metric=task.headline)
 
 
 def _check_complete(recipe: Recipe, task: Task, seeds: Sequence[int]) -> None:
@@ -151,168 +174,90 @@ def _run(root: Path, arm: str, seed: int) -> Run:
     return Run(root / arm / f"seed{seed}")
 
 
-def _execute(
-    arms: Mapping[str, Recipe],
-    seeds: Sequence[int],
-    root: Path,
+def _train_in_turn(
+    agenda: Agenda,
+    count: JobCount,
+    setup: Setup,
     images: ImagesBySeed,
-    device: str | None,
+    *,
+    progress: bool,
     callback: Callback | None,
-) -> Runs:
-    """Train every arm over every seed, as far as it is not finished and did not diverge.
+) -> None:
+    forecast = Forecast(agenda.jobs, 1)
+    with displayed(progress, callback) as listener:
+        _announce(agenda, count, forecast, listener)
+        in_turn(
+            agenda,
+            images,
+            device=setup.device,
+            threads=setup.threads,
+            callback=listener,
+            forecast=forecast,
+        )
 
-    Raises:
-        Diverged: The control did.
-    """
-    runs: Runs = {name: [] for name in arms}
+
+def _train_at_once(
+    agenda: Agenda, count: JobCount, setup: Setup, *, progress: bool, callback: Callback | None
+) -> None:
+    forecast = Forecast(agenda.jobs, count.jobs)
+    metric = tasks.find(setup.recipe.task).headline
+    printing = progress and hardware.is_first_process()
+    table = JobsTable(agenda.jobs, forecast, metric=metric, progress=printing, callback=callback)
+    with table.shown():
+        _announce(agenda, count, forecast, callback)
+        gpus: Sequence[str | None] = count.gpus or [None]
+        setups = [setup.on(gpus[place % len(gpus)]) for place in range(count.jobs)]
+        train_at_once(agenda, setups, table)
+
+
+def _announce(
+    agenda: Agenda, count: JobCount, forecast: Forecast, callback: Callback | None
+) -> None:
+    """Say what is about to be trained, and how long it takes."""
     if callback:
-        callback.series(len(arms) * len(seeds))
-    for seed in seeds:
-        for name, arm in arms.items():
-            if runs[name] and runs[name][-1].diverged:
-                continue
-            run = _run(root, name, seed)
-            runs[name].append(run)
-            try:
-                train(
-                    seeded(arm, name, seed),
-                    out=run.path,
-                    resume=run.begun,  # What was interrupted goes on where it stopped.
-                    device=device,
-                    callback=callback,
-                    images=None if run.finished else images(seed),
-                )
-            except Diverged:
-                if name == CONTROL:
-                    raise
-        _check_same({name: group[-1] for name, group in runs.items()}, seed)
-    return runs
+        callback.series(len(agenda.jobs))
+    if count.reason:
+        LOGGER.info(count.reason)
+        forecast.say_before()
 
 
-def _check_same(runs: Mapping[str, Run], seed: int) -> None:
-    """Refuse arms of a seed that saw other images or another teacher than the control.
-
-    Raises:
-        RunError: A digest differs.
-    """
-    expected = runs[CONTROL].environment["digests"]
-    of_seed = [run for run in runs.values() if run.path.name == f"seed{seed}"]
-    for run in of_seed:
-        digests = run.environment["digests"]
-        if digests != expected:
-            what = ", ".join(key for key in expected if digests[key] != expected[key])
-            raise RunError(
-                f"{run.path} was made with another {what} than the control; remove the older of "
-                "both and compare again."
-            )
-
-
-def _comparison(
+def _concluded(
     recipe: Recipe,
     arms: Mapping[str, Recipe],
-    runs: Runs,
+    agenda: Agenda,
     seeds: Sequence[int],
     root: Path,
     *,
     metric: str,
 ) -> Comparison:
-    control = runs[CONTROL][0].evaluation
-    finished = [run for group in runs.values() for run in group if run.finished]
-    for run in finished:
-        remedy = f"delete {run.path} and compare again"
-        check_form(run.evaluation, JUDGED, run.path / "evaluation.json", remedy=remedy)
-    judged = _judge(runs, metric)
-    teacher_seconds = sum(run.evaluation["teacher_seconds"] or 0.0 for run in finished)
-    return Comparison(
-        name=recipe.name,
-        task=recipe.task,
-        metric=metric,
-        recipe_digest=recipe.digest,
-        machine=hardware.describe()["machine"],
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        seconds=sum(run.seconds for group in runs.values() for run in group),
-        classes=control["classes"],
-        teacher=control["teacher"] | {"seconds": teacher_seconds},
-        arms=[
-            {
-                "name": name,
-                "methods": arms[name].methods,
-                "seeds": list(seeds),
-                "runs": [str(run.path.relative_to(root)) for run in group if run.finished],
-                **_measurements([run.evaluation for run in group if run.finished]),
-                "verdict": asdict(judged[name]) if name in judged else None,
-            }
-            for name, group in runs.items()
-        ],
-        path=root,
-    )
+    """Judge the runs, and write the result.
 
-
-def _judge(runs: Runs, metric: str) -> dict[str, Verdict]:
-    """The verdict on every arm but the control."""
-    control, methods = runs[CONTROL], {k: v for k, v in runs.items() if k != CONTROL}
-    ended = {name: group[-1].diverged for name, group in methods.items() if group[-1].diverged}
-    scores = {
-        name: Scores([_score(run, metric) for run in group], _image_spread(group, control, metric))
-        for name, group in methods.items()
-        if name not in ended
+    Raises:
+        Unfinished: A run of the control failed.
+    """
+    for seed in seeds:
+        agenda.check_same(seed)
+    failures = {
+        (job.arm, job.seed): agenda.failures[job.arm, job.seed].reason
+        for job in agenda.jobs
+        if (job.arm, job.seed) in agenda.failures and not job.run.finished
     }
-    teacher = control[0].evaluation["teacher"]["metrics"].get(metric)
-    judged = verdicts(scores, [_score(run, metric) for run in control], teacher, metric=metric)
-    return judged | {name: diverged(name, reason) for name, reason in ended.items()}
+    for (arm, seed), reason in failures.items():
+        if arm == CONTROL:
+            raise Unfinished(
+                f"The control failed with seed {seed}, and without it no arm can be judged: "
+                f"{reason} What is finished is kept; the same command continues the rest."
+            )
+    result = judge(recipe, arms, agenda.ended(), failures, seeds=seeds, root=root, metric=metric)
+    if hardware.is_first_process():
+        _write(root, result)
+    return result
 
 
-def _image_spread(arm: Sequence[Run], control: Sequence[Run], metric: str) -> ImageSpread | None:
-    """Spread of the difference over the choice of test images; None if a run kept no outcomes."""
-    groups = [[run.outcomes for run in group] for group in (arm, control)]
-    kept = [outcomes for group in groups for outcomes in group]
-    if not all(kept) or {outcomes["metric"] for outcomes in kept} != {metric}:
-        return None
-    if kept[0]["correct"]:
-        correct = [np.array([list(o["correct"]) for o in group]) == "1" for group in groups]
-        return ImageSpread.paired(*correct)
-    resampled = [np.array([o["resampled"] for o in group]) for group in groups]
-    return ImageSpread.resampled(*resampled, images=kept[0]["images"])
-
-
-def _score(run: Run, metric: str) -> float:
-    values = run.evaluation["metrics"] | run.evaluation["fidelity"]
-    if metric not in values:
-        raise RunError(
-            f"{run.path} cannot be judged by {metric}: the test images have no labels; give some "
-            "a label, or train each method by `understudy distill --task none` and put the runs "
-            "side by side by `understudy report`."
-        )
-    if values[metric] is None:
-        raise RunError(
-            f"{run.path} cannot be judged by {metric}, which could not be computed: look at the "
-            "curves of that run."
-        )
-    return float(values[metric])
-
-
-def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the measurements of one arm, each a list over its finished seeds."""
-    counted = evaluations[0] if evaluations else {}
-    return {
-        "metrics": _over_seeds([e["metrics"] for e in evaluations]),
-        "per_class": [e["per_class"] for e in evaluations],
-        "fidelity": _over_seeds([e["fidelity"] for e in evaluations]),
-        "cost": {
-            "seconds": [_own_seconds(e) for e in evaluations],
-            "memory_mb": [e["memory_mb"] for e in evaluations],
-            "parameters": counted.get("parameters"),
-            "train_parameters": counted.get("train_parameters"),
-        },
-    }
-
-
-def _own_seconds(evaluation: Mapping[str, Any]) -> float:
-    """Return the seconds of a run without those of filling the bank, which all arms share."""
-    whole = evaluation["prepare_seconds"] + evaluation["seconds"]
-    return float(whole - (evaluation["teacher_seconds"] or 0.0))
-
-
-def _over_seeds(parts: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return name → values over the seeds; None for a seed that did not measure it."""
-    return {key: [part.get(key) for part in parts] for one in parts for key in one}
+def _write(root: Path, result: Comparison) -> None:
+    try:
+        with files.sole_writer(root):
+            files.write(root / FILE, json.dumps(result.to_dict(), indent=1))
+    except Busy:
+        # Another process saw the last run end at the same time, and writes the same.
+        LOGGER.debug(f"{root / FILE} is being written by another process.")

@@ -31,6 +31,7 @@ _ARM: Form = {
     "methods": {str: {str: object}},
     "seeds": [int],
     "runs": [str],
+    "failed?": {str: str},
     "metrics": _OVER_SEEDS,
     "fidelity": (_OVER_SEEDS, None),
     "per_class?": ([([(float, None)], None)], None),
@@ -158,6 +159,15 @@ class Comparison:
             raise NameNotFound("arm", arm, by_name)
         return [Run(Path(self) / path) for path in by_name[arm]["runs"]]
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Run, such as `kd seed 1` → why it ended before it was finished."""
+        return {
+            f"{arm['name']} seed {seed}": reason
+            for arm in self.arms
+            for seed, reason in arm.get("failed", {}).items()
+        }
+
     def table(self) -> str:
         """Return the results as a Markdown table, which also reads well as plain text.
 
@@ -174,7 +184,7 @@ class Comparison:
         """Return a pandas data frame with one row per arm and seed.
 
         Columns: `arm`, `seed`, every metric and measure of fidelity, `seconds` and `memory_mb`.
-        An arm that diverged has rows for the seeds before.
+        An arm that diverged has rows for the seeds before, one that failed for those that did not.
 
         Raises:
             UnderstudyError: pandas is not installed.
@@ -216,6 +226,8 @@ class Comparison:
         for arm in self.arms:
             measured = {**arm["metrics"], **(arm["fidelity"] or {})}
             measured |= {key: arm["cost"][key] for key in ("seconds", "memory_mb")}
-            for row, _ in enumerate(arm["runs"]):
+            for row, path in enumerate(arm["runs"]):
                 values = {key: by_seed[row] for key, by_seed in measured.items()}
-                yield {"arm": arm["name"], "seed": arm["seeds"][row], **values}
+                # Of an arm that failed, any seed may be missing.
+                seed = int(Path(path).name.removeprefix("seed"))
+                yield {"arm": arm["name"], "seed": seed, **values}

@@ -9,7 +9,6 @@ from understudy.errors import NameNotFound, RunError
 from understudy.experiment.callback import Callback
 from understudy.experiment.compare import compare
 from understudy.experiment.comparison import Comparison
-from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 
@@ -31,6 +30,8 @@ def demo(
     seeds: Sequence[int] = (0, 1, 2),
     resume: bool = False,
     device: str | None = None,
+    jobs: int | None = 1,
+    threads: int | None = None,
     progress: bool = False,
     callback: Callback | None = None,
 ) -> Comparison:
@@ -43,6 +44,8 @@ def demo(
         seeds: One run of every arm per seed.
         resume: Continue an interrupted demonstration; refuse if there is none in `out`.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
+        jobs: Runs at once, after the teacher; see `compare`.
+        threads: Threads of the CPU for each run; see `compare`.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
 
@@ -64,9 +67,23 @@ def demo(
     teacher, (teacher_recipe, student_recipe) = Run(root / "teacher"), RECIPES[task]
     if resume and not teacher.begun:
         raise RunError(f"There is no demonstration in {root} to continue; start without --resume.")
-    with displayed(progress, callback) as listener:
-        train(
-            teacher_recipe, out=teacher.path, resume=teacher.begun, device=device, callback=listener
-        )
-        taught = Recipe.load(student_recipe, {"teacher.weights": str(teacher.path)})
-        return compare(taught, seeds=seeds, out=root, device=device, callback=listener)
+    train(
+        teacher_recipe,
+        out=teacher.path,
+        resume=teacher.begun,
+        device=device,
+        threads=threads or "auto",
+        progress=progress,
+        callback=callback,
+    )
+    taught = Recipe.load(student_recipe, {"teacher.weights": str(teacher.path)})
+    return compare(
+        taught,
+        seeds=seeds,
+        out=root,
+        device=device,
+        jobs=jobs,
+        threads=threads,
+        progress=progress,
+        callback=callback,
+    )

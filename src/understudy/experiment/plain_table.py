@@ -90,8 +90,8 @@ def difference(verdict: Mapping[str, Any] | None, digits: int) -> str:
     """Return the difference from the control with its interval; empty for the control itself."""
     if verdict is None:
         return ""
-    if verdict["word"] == "diverged":
-        return "diverged"
+    if verdict["difference"] is None:
+        return str(verdict["word"])
     value, low, high = (verdict[key] for key in ("difference", "low", "high"))
     ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return signed(value, digits) + ends.replace("-", "−")

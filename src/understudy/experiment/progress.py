@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
@@ -77,16 +77,13 @@ class Terminal(Callback):
         self._runs, self._ended = 1, 0
         self._headings: list[str] = []
         self._moved = 0.0
-        self._handler = _Printer(self._print)
-        self._level = logging.NOTSET
+        self._messages: AbstractContextManager[None] = nullcontext()
 
     def __enter__(self) -> "Terminal":
         if self.console.is_terminal:
             self._bar.start()
-        self._level = LOGGER.level
-        if LOGGER.getEffectiveLevel() > logging.INFO:
-            LOGGER.setLevel(logging.INFO)
-        LOGGER.addHandler(self._handler)
+        self._messages = printed_messages(self._print)
+        self._messages.__enter__()
         return self
 
     def __exit__(
@@ -95,8 +92,7 @@ class Terminal(Callback):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        LOGGER.removeHandler(self._handler)
-        LOGGER.setLevel(self._level)
+        self._messages.__exit__(kind, error, trace)
         if self.console.is_terminal:
             self._bar.stop()
 
@@ -135,7 +131,7 @@ class Terminal(Callback):
             self._task,
             completed=self._ended * self._steps + done,
             description=self._description(position.epoch),
-            rate=_rate(position.images / max(position.seconds, 1e-9)),
+            rate=rate_text(position.images / max(position.seconds, 1e-9)),
         )
         self._moved = time.monotonic()
 
@@ -159,11 +155,11 @@ class Terminal(Callback):
     def end(self, name: str, metric: str, evaluation: Mapping[str, Any]) -> None:
         """Print the row of a finished run, whether it ran now or earlier."""
         self._ended += 1
-        score = f"{metric} {_number(_value(evaluation, metric))}"
+        score = f"{metric} {number_text(value_of(evaluation, metric))}"
         seconds = timedelta(seconds=round(evaluation["seconds"]))
         if self._runs == 1:
             own = ((evaluation.get("teacher") or {}).get("metrics") or {}).get(metric)
-            beside = "" if own is None else f", teacher {_number(own)}"
+            beside = "" if own is None else f", teacher {number_text(own)}"
             self._print(f"{name}: {score}{beside} after {seconds}")
             if best := splits.best_sentence(evaluation.get("best"), metric):
                 self._print(best)
@@ -179,17 +175,14 @@ class Terminal(Callback):
 
     def _line(self, record: Mapping[str, Any]) -> str:
         number = f"{record['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
-        return (
-            f"  epoch {number}  {_label(record, self._metric, 'validation')} "
-            f"{_number(_value(record, self._metric))}"
-            f"  loss {record['losses']['total']:.4f}  {_rate(record['images_per_second'])} images/s"
-        )
+        return f"  epoch {number}  {epoch_text(record, self._metric)}"
 
     def _cells(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Heading → cell, as many as fit into the width of the terminal."""
         cells = {"epoch": f"{record['epoch']}/{self._epochs}"}
         cells |= {
-            _label(record, name, "val."): _number(_value(record, name)) for name in self._metrics
+            metric_label(record, name, "val."): number_text(value_of(record, name))
+            for name in self._metrics
         }
         cells |= {"loss": f"{record['losses']['total']:.4f}"}
         cells |= {name: f"{x:.4f}" for name, x in record["losses"].items() if name != "total"}
@@ -199,6 +192,20 @@ class Terminal(Callback):
     def _print(self, text: str, style: str | None = None) -> None:
         # No wrapping at any width: logs are searched by line.
         self.console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def printed_messages(show: Callable[[str], None]) -> Iterator[None]:
+    """Print the messages of the logger `understudy` from INFO on, each once."""
+    handler, level = _Printer(show), LOGGER.level
+    if LOGGER.getEffectiveLevel() > logging.INFO:
+        LOGGER.setLevel(logging.INFO)
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
 
 
 @final
@@ -221,19 +228,29 @@ def _aligned(cells: list[str]) -> str:
     return " ".join(cell[:_WIDTH].rjust(_WIDTH) for cell in cells)
 
 
-def _label(record: Mapping[str, Any], metric: str, validation: str) -> str:
+def metric_label(record: Mapping[str, Any], metric: str, validation: str) -> str:
     """Return how a metric of an epoch is called: only that of the test images by its name alone."""
     return f"{validation} {metric}" if record.get("split") == "validation" else metric
 
 
-def _rate(images: float) -> str:
+def epoch_text(record: Mapping[str, Any], metric: str) -> str:
+    """Return metric, loss and speed of an epoch."""
+    return (
+        f"{metric_label(record, metric, 'validation')} {number_text(value_of(record, metric))}"
+        f"  loss {record['losses']['total']:.4f}  {rate_text(record['images_per_second'])} images/s"
+    )
+
+
+def rate_text(images: float) -> str:
+    """Return images per second as text."""
     return f"{images:,.0f}" if images >= 10 else f"{images:.1f}"
 
 
-def _value(record: Mapping[str, Any], name: str) -> float | None:
+def value_of(record: Mapping[str, Any], name: str) -> float | None:
     """Return a metric or a fidelity measure of an epoch's record or an evaluation."""
     return ((record["metrics"] or {}) | (record["fidelity"] or {})).get(name)
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Return a metric as text; `–` if it was not measured."""
     return "–" if value is None else f"{value:.2f}" if value >= 10 else f"{value:.4f}"

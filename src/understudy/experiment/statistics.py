@@ -38,7 +38,7 @@ SAME = 1e-9
 UNITLESS = frozenset({"agreement", "cosine", "cka"})
 """Metrics from 0 to 1; the others that should be high are in percent and differ by points."""
 
-Word = Literal["gain", "no gain", "loss", "too few seeds", "diverged"]
+Word = Literal["gain", "no gain", "loss", "too few seeds", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def diverged(name: str, reason: str) -> Verdict:
-    """The verdict on an arm that did not survive its training; `reason` is a sentence."""
-    return Verdict(None, None, None, None, None, "diverged", f"{name} diverged: {reason}")
+def ended_early(name: str, word: Literal["diverged", "failed"], reason: str) -> Verdict:
+    """Return the verdict on an arm of which a run has no result; `reason` is a sentence."""
+    return Verdict(None, None, None, None, None, word, f"{name} {word}: {reason}")
 
 
 def teacher_warning(

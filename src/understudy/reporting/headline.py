@@ -17,8 +17,8 @@ VERDICTS = {
 def headline(results: Results) -> tuple[str, str]:
     """Return the headline, and the sentences below it; these may be empty."""
     title, deck = _verdict(results)
-    diverged = [arm.sentence for arm in results.diverged]
-    sentences = [_warning(results), deck, *diverged, _chosen(results)]
+    ended = [arm.sentence for arm in results.ended_early]
+    sentences = [_warning(results), deck, *ended, _chosen(results)]
     return title, " ".join(filter(None, sentences))
 
 
@@ -49,8 +49,8 @@ def _warning(results: Results) -> str:
 
 def _verdict(results: Results) -> tuple[str, str]:
     if not results.judged:
-        if results.diverged:
-            return "The training of every method diverged.", ""
+        if words := {arm.word for arm in results.ended_early}:
+            return f"The training of every method {' or '.join(sorted(words))}.", ""
         return _without_control(results)
     best, *others = results.judged
     if best.word == "too few seeds":

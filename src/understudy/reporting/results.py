@@ -90,7 +90,7 @@ class Results:
     def judged(self) -> list[Arm]:
         """Arms with a difference from the control, the best first."""
         better = -1 if self.metric == "loss" else 1
-        arms = [arm for arm in self.arms if arm.verdict and arm not in self.diverged]
+        arms = [arm for arm in self.arms if arm.verdict and arm not in self.ended_early]
         return sorted(arms, key=lambda arm: -better * (arm.verdict or {})["difference"])
 
     def class_name(self, c: int) -> str:
@@ -98,9 +98,9 @@ class Results:
         return self.classes[c] if c < len(self.classes) else f"class {c}"
 
     @property
-    def diverged(self) -> list[Arm]:
-        """Arms whose training diverged."""
-        return [arm for arm in self.arms if arm.word == "diverged"]
+    def ended_early(self) -> list[Arm]:
+        """Arms whose training diverged or failed."""
+        return [arm for arm in self.arms if arm.word in ("diverged", "failed")]
 
 
 def duration(seconds: float) -> str:

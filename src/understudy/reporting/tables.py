@@ -123,4 +123,4 @@ def _suffices(free: int, needed: int, purpose: str) -> str:
 def _style(arm: Arm) -> str:
     if arm.role in ("teacher", "control"):
         return "dim"
-    return {"gain": "green", "loss": "red", "diverged": "red"}.get(arm.word, "")
+    return {"gain": "green", "loss": "red", "diverged": "red", "failed": "red"}.get(arm.word, "")

@@ -82,6 +82,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_grouped() -> bool:
+    """Return True if torchrun started this process, to train together with others."""
+    return "RANK" in os.environ
+
+
 @final
 class PeakMemory:
     """Measures peak memory from its construction on: of a GPU, otherwise of this process."""

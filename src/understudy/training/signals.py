@@ -11,6 +11,19 @@ from typing import Any
 
 _ASKING = (signal.SIGINT, signal.SIGTERM)
 
+_LISTENING: list[list[str]] = []
+"""Lists of all `stop_signals` blocks that this process is in."""
+
+
+def ask_to_stop(name: str) -> bool:
+    """Stop what listens to signals as if one of that name had arrived; return False if none does.
+
+    It does not count as the first of two signals.
+    """
+    for received in _LISTENING:
+        received[:] = received or [name]
+    return bool(_LISTENING)
+
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
@@ -31,10 +44,12 @@ def stop_signals() -> Iterator[list[str]]:
             signal.signal(asking, signal.default_int_handler if _interactive() else signal.SIG_DFL)
 
     before = {number: signal.signal(number, remember) for number in _ASKING}
+    _LISTENING.append(received)
     try:
         with _ended_by_second():
             yield received
     finally:
+        _LISTENING.remove(received)
         for number, handler in before.items():
             signal.signal(number, handler)
 
