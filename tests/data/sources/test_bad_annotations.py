@@ -105,6 +105,7 @@ DROPPED: dict[str, tuple[str, str]] = {
     "underscores": (thing(1, 2, "3_0", 40), "1 box with a corner that is not a number ('3_0')"),
     "thousands": (thing(1, 2, "1,200", 40), "'1,200', which could be thousands or a fraction"),
     "a line": (thing(1, 2, 1, 40), "1 box without area in the image"),
+    "nothing": (thing(0, 0, 0, 0), "1 box without area in the image"),
     "shares": (thing(0.1, 0.2, 0.6, 1), "1 box in shares of the image's sides instead of pixels"),
     "outside": (thing(90, 2, 99, 40), "1 box without area in the image"),
 }

@@ -287,6 +287,13 @@ def test_lists_of_three_splits(tmp_path: Path, paint: Paint) -> None:
     assert sizes == [2, 1, 2]
 
 
+def test_lists_of_other_names(tmp_path: Path, paint: Paint) -> None:
+    root = devkit(tmp_path, paint, default=[1, 2])
+    assert len(voc.load(root, "train")) == 2
+    (tmp_path / "ImageSets/Main/valid.txt").write_text("2.jpg\n")
+    assert len(voc.load(root, "test")) == 1
+
+
 def test_images_that_are_trained_on_are_no_validation_split(tmp_path: Path, paint: Paint) -> None:
     root = devkit(tmp_path, paint, train=[1], val=[3], trainval=[1, 3], test=[4])
     assert len(voc.load(root, "train")) == 2

@@ -204,14 +204,14 @@ class Annotations:
         finite = boxes.isfinite().all(1)
         outside = finite & ((clipped - boxes).abs() > ROUNDING).any(1)
         extent = (clipped[:, 2:] - clipped[:, :2]).nan_to_num(0)
-        shares = (
-            ~torch.tensor(self.shares) & finite & (table.boxes <= 1).all(1) & (limits > 2).all(1)
-        )
-        solid = finite & (extent > _MIN_SIDE).all(1) & ~shares
+        area = finite & (extent > _MIN_SIDE).all(1)
+        # A box of at most one pixel at the origin is none.
+        shares = area & (table.boxes <= 1).all(1) & (limits > 2).all(1) & (not self.shares)
+        solid = area & ~shares
         doubled = _doubled(table, boxes) & solid
         self._record(table.image[~finite], "box with a corner that is not a number")
         self._record(table.image[shares], "box in shares of the image's sides instead of pixels")
-        self._record(table.image[finite & ~solid & ~shares], "box without area in the image")
+        self._record(table.image[finite & ~area], "box without area in the image")
         self._record(table.image[solid & outside], "box partly outside of the image")
         self._record(table.image[doubled], "box listed twice")
         stated_areas = table.areas * scale.prod(1)[table.image]

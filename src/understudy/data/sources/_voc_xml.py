@@ -55,7 +55,7 @@ def read(image: Path, xml: Path) -> ImageAnnotation:
         OSError: The file cannot be read.
     """
     try:
-        root = ElementTree.fromstring(_text(xml.read_bytes()))
+        root = ElementTree.fromstring(_text(xml.read_bytes()).lstrip())
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
         if isinstance(error, NotAnAnnotation):
             raise

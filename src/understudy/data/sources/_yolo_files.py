@@ -152,7 +152,8 @@ def read(root: str) -> YoloData:
     try:
         content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{file} is not YAML: {error}.") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} is not YAML: {reason}.") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise DataError(f"{file} has no keys; it needs 'names' and 'train'.")
     splits = {name for names in SPLIT_NAMES.values() for name in names}

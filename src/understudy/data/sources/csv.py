@@ -116,6 +116,9 @@ def _check_file(file: Path, row: _Row) -> None:
 
 
 def _rows(table: Table) -> list[_Row]:
+    for column in ("path", "label", "split"):
+        if table.columns.count(column) > 1:
+            raise DataError(f"{table.file}, line 1: the column {column!r} is there twice.")
     for column in ("path", "label"):
         if column not in table.columns:
             raise DataError(

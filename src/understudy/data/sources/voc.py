@@ -30,7 +30,13 @@ from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._annotated import Difficult, annotated_source
 from understudy.data.sources._annotations import Annotations, Faulty, images_in
 from understudy.data.sources._named_files import is_file, named_in
-from understudy.data.sources._splits import SPLIT_NAMES, choose, existing, no_split
+from understudy.data.sources._splits import (
+    SPLIT_NAMES,
+    VALIDATION_NAMES,
+    choose,
+    existing,
+    no_split,
+)
 from understudy.data.sources._voc_xml import ImageAnnotation, NotAnAnnotation, read
 from understudy.errors import DataError
 
@@ -138,15 +144,18 @@ def _list_files(top: Path, years: Sequence[Path], split: Split) -> list[Path]:
     """Return the files that list the images of a split, one for each year that has it."""
     files = {
         name: [file for year in years if (file := year / _LISTS / f"{name}.txt").is_file()]
-        for name in ("trainval", "train", "test", "val")
+        for name in ("trainval", "train", "default", "test", *VALIDATION_NAMES)
     }
+    files["val"] = next(filter(None, (files[name] for name in VALIDATION_NAMES)), [])
     # Without a test list, `val` is the test split, and `trainval` would contain it.
     trainval = files["trainval"] if files["test"] or not files["val"] else []
     # One year only: the test images of later years are published without their objects.
     tests = files["test"][:1] or files["val"]
     # Images of `val` that are trained on cannot choose the best epoch.
     validation = files["val"] if files["test"] and not trainval else []
-    by_split = {"train": trainval or files["train"], "validation": validation, "test": tests}
+    # CVAT calls the list of images without a split `default`.
+    training = trainval or files["train"] or files["default"]
+    by_split = {"train": training, "validation": validation, "test": tests}
     if lists := by_split[split]:
         return lists
     if split != "train":
