@@ -34,6 +34,8 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         softmaxes: Number of softmaxes in a row of `logits`: the row is cut into so many equal
             parts. 0 if none. Default: 1 if `exclusive_classes`, else 0.
         background: True if the first class is the background.
+        linear_classifier: True if `logits` are those of a linear layer on `penultimate`, as far as
+            is known.
         groups: Shapes of each group of locations, by group name: feature `penultimate` of the group
             `level1` is named `level1/penultimate`.
     """
@@ -47,12 +49,13 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         classes: int | None = None,
         softmaxes: int | None = None,
         background: bool = False,
+        linear_classifier: bool = True,
         groups: Mapping[str, "Shapes"] | None = None,
     ) -> None:
         self.owner = owner
         self.exclusive_classes = exclusive_classes
         self.softmaxes = int(exclusive_classes) if softmaxes is None else softmaxes
-        self.background = background
+        self.background, self.linear_classifier = background, linear_classifier
         self.groups = dict(groups or {})
         self._classes = classes
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
@@ -86,7 +89,13 @@ class Shapes(Mapping[str, tuple[int, ...]]):
     def independent(self) -> "Shapes":
         """Return the same shapes for a network whose classes do not exclude each other."""
         # Without groups, which only detectors have: their tasks have exclusive classes.
-        return Shapes(self.owner, self._shapes, exclusive_classes=False, classes=self._classes)
+        return Shapes(
+            self.owner,
+            self._shapes,
+            exclusive_classes=False,
+            classes=self._classes,
+            linear_classifier=self.linear_classifier,
+        )
 
     def kind(self, name: str) -> Kind:
         """Return whether feature `name` is a vector, tokens or a map."""

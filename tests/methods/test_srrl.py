@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.support.forms import random, shapes
 from tests.vectors.build import Outputs, batch
 from understudy.errors import ShapeError
 from understudy.methods.srrl import SRRL
+from understudy.models import Input, Network
 
 STUDENT = shapes("student", penultimate=3)
 TEACHER = shapes("teacher", penultimate=4, logits=2)
@@ -47,3 +49,24 @@ def test_says_whose_classifier_does_not_fit() -> None:
         method.prepare(Outputs(teacher))
     with pytest.raises(ShapeError, match=r"\(2, 7\)"):
         method.prepare(Outputs(teacher, classifier_weight=torch.zeros(2, 7)))
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_a_classifier_that_is_not_linear_alone_is_refused(scale: bool) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc(self.body(x))
+            return 3 * logits if scale else logits
+
+    teacher = Network(Scaled(), input=Input(size=16), classifier="fc")
+    assert teacher.shapes.linear_classifier != scale
+    if scale:
+        with pytest.raises(ShapeError, match="computed of its penultimate feature in another way"):
+            SRRL(STUDENT, teacher.shapes)
+    else:
+        SRRL(STUDENT, teacher.shapes)

@@ -36,15 +36,25 @@ class Cosine(nn.Module):
         return logits
 
 
+class Keyed(nn.Module):
+    """Logits beside other outputs, of which the first is a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.body(x)
+        return {"features": features.mean((2, 3)), "logits": self.head(features.mean((2, 3)))}
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: find("resnet8", num_classes=4, options={"widths": [4, 4, 8, 8]}).module,
     "two heads": distilled,
+    "beside other outputs": Keyed,
     "convolution": lambda: torchvision.models.squeezenet1_1(num_classes=4),
 }
-
-
-SIDES = {"convolution": 64}
-"""Sides of the images in pixels, where 32 leave a single position in the last map."""
 
 
 @pytest.mark.parametrize("rows", [[2, 0, 3, 1], [3, 1]])
@@ -52,8 +62,8 @@ SIDES = {"convolution": 64}
 def test_logits_follow_the_order(name: str, rows: list[int]) -> None:
     torch.manual_seed(0)
     network, images = (
-        Network(NETWORKS[name](), input=Input(size=SIDES.get(name, 32))).eval(),
-        torch.rand(3, 3, SIDES.get(name, 32), SIDES.get(name, 32)),
+        Network(NETWORKS[name](), input=Input(size=32)).eval(),
+        torch.rand(3, 3, 32, 32),
     )
     with torch.no_grad():
         before = network(images)

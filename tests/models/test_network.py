@@ -112,9 +112,9 @@ def test_classifier_can_be_reset() -> None:
     network.reset_classifier(9)
     assert network.num_classes == 9
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 9)
-    squeezed = models.find("torchvision:squeezenet1_1", num_classes=5, size=64)
+    squeezed = models.find("torchvision:squeezenet1_1", num_classes=5, size=32)
     squeezed.reset_classifier(4)
-    assert squeezed(torch.rand(2, 3, 64, 64)).shape == (2, 4)
+    assert squeezed(torch.rand(2, 3, 32, 32)).shape == (2, 4)
     with pytest.raises(NetworkError, match="embedding"):
         squeezed.embed(8)
 

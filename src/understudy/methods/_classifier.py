@@ -30,6 +30,13 @@ class Classifier(nn.Module):
                 f"{method} reuses the teacher's classifier, but {teacher.owner} has no logits; use "
                 "a method that needs none, such as lshfm or pefd."
             )
+        if not teacher.linear_classifier:
+            raise ShapeError(
+                f"{method} reuses the teacher's classifier as a linear layer, but the logits of "
+                f"{teacher.owner} are computed of its penultimate feature in another way (a scale, "
+                "a norm, cosines, an activation); use a method that needs none, such as lshfm or "
+                "pefd."
+            )
         if "penultimate/dist" in teacher:
             raise ShapeError(
                 f"{method} reuses the teacher's classifier, but the logits of {teacher.owner} are "

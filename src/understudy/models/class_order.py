@@ -1,6 +1,7 @@
 """Keep some classes of a network in a given order: the rows of the layers of its logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from understudy.errors import NetworkError
 from understudy.models.taps import first_tensor
 
 Layer = nn.Linear | nn.Conv2d
+Pick = Callable[[Any], Tensor | None]
 
 
 @torch.no_grad()
@@ -18,6 +20,7 @@ def select_rows(
     classifier: str,
     rows: Sequence[int],
     images: Float[Tensor, "images channels height width"],
+    pick: Pick = first_tensor,
 ) -> None:
     """Replace the classifier's rows by some of them, in place.
 
@@ -29,11 +32,12 @@ def select_rows(
         classifier: Path of its classifier.
         rows: Present number of each class to keep.
         images: Some images as the module takes them.
+        pick: Returns the logits of the module's output.
 
     Raises:
         NetworkError: The logits are not those of the kept classes; the module is unchanged.
     """
-    before = _logits(module, images)
+    before = _logits(module, images, pick)
     count, named = before.shape[1], dict(module.named_modules())
     of_classes = [m for m in named.values() if isinstance(m, Layer) and len(m.weight) == count]
     head = named.get(classifier)
@@ -41,7 +45,7 @@ def select_rows(
         saved = [(layer, dict(layer.named_parameters(recurse=False))) for layer in layers]
         for layer in layers:
             _set(layer, {k: _chosen(p, rows) for k, p in layer.named_parameters(recurse=False)})
-        if layers and _equal(module, images, before[:, list(rows)]):
+        if layers and _equal(module, images, before[:, list(rows)], pick):
             return
         for layer, parameters in saved:
             _set(layer, parameters)
@@ -62,15 +66,15 @@ def _set(layer: Layer, parameters: dict[str, nn.Parameter]) -> None:
     setattr(layer, attribute, len(layer.weight))
 
 
-def _equal(module: nn.Module, images: Tensor, expected: Tensor) -> bool:
+def _equal(module: nn.Module, images: Tensor, expected: Tensor, pick: Pick) -> bool:
     try:
-        actual = _logits(module, images)
+        actual = _logits(module, images, pick)
     except RuntimeError:  # a layer behind the classifier takes all classes
         return False
     return actual.shape == expected.shape and torch.allclose(actual, expected, 1e-3, 1e-4)
 
 
-def _logits(module: nn.Module, images: Tensor) -> Tensor:
-    output = first_tensor(module(images))
+def _logits(module: nn.Module, images: Tensor, pick: Pick) -> Tensor:
+    output = pick(module(images))
     assert output is not None  # the constructor of `Network` refuses such modules
     return output

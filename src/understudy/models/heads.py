@@ -236,7 +236,9 @@ def _other(module: nn.Module, images: Tensor, traced: TracedPass) -> Head:
     """Return the head that computes the logits in another way than by one linear layer."""
     products = LastProducts.of(traced)
     last = next((c for c in reversed(traced.calls) if c.own_parameters), None)
-    if last and _is_head(last, traced.record) and (products is None or products.read_maps):
+    maps = products is None or products.read_maps
+    # A map may be of one position, as of small images.
+    if last and _is_head(last, traced.record) and (maps or isinstance(last.module, nn.Conv2d)):
         # As in SqueezeNet: an activation and an average follow a convolution.
         return _linear_head(last, traced, is_output=False)
     if products is None or products.are_activated or products.all_read_maps:

@@ -286,7 +286,7 @@ class Network(Wrapped):
     def select_classes(self, rows: Sequence[int]) -> None:
         """Keep some of the classes, in a given order; see `class_order.select_rows`."""
         with eval_mode(self.module):
-            select_rows(self.module, self.classifier, rows, self._dry_images())
+            select_rows(self.module, self.classifier, rows, self._dry_images(), self._pick)
         self._attach_taps()
 
     def plain(self) -> nn.Module:
@@ -384,7 +384,8 @@ class Network(Wrapped):
             shapes["logits"] = tuple(output.shape[1:])
         elif "penultimate" not in shapes:
             shapes["penultimate"] = tuple(pool_to_vector(output).shape[1:])
-        self._shapes = Shapes(self.name, shapes)
+        linear = self._head.is_output or bool(self._head.dist)
+        self._shapes = Shapes(self.name, shapes, linear_classifier=linear)
 
     def _detach_taps(self) -> None:
         for handle in self._handles:
