@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from understudy import models
+from understudy import models, tasks
 from understudy.config.recipe import Recipe
 from understudy.errors import DataError, NetworkError, RecipeError
 from understudy.experiment import build, teacher_classes
 from understudy.experiment.train import train
+from understudy.methods.kd import KD
 from understudy.models.adapters import huggingface, torchvision
 
 NAMES = ("cat", "dog", "owl")
@@ -190,3 +191,43 @@ def test_addresses_are_no_local_folders(
     with pytest.raises(RecipeError, match=r"s3:/.*an address, but only folders and files"):
         train(asked, out=out, device="cpu")
     assert not list(tmp_path.glob("s3*"))
+
+
+def named(name: str, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a pretrained network's classes, without its weights."""
+    network = models.find(name, num_classes=1000, size=32)
+    spec = Recipe.load({"teacher": {"name": name, "weights": "pretrained"}}).teacher
+    task = tasks.find("classification")
+    return teacher_classes.names_of(network, spec, (), task, classes)
+
+
+FOLDERS = ("n01440764", "n01443537", "n01484850")
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t", "torchvision:shufflenet_v2_x0_5"])
+def test_imagenet_is_known_by_words_by_folders_and_by_synonyms(name: str) -> None:
+    words = named(name, ())
+    assert words[:3] == ("tench", "goldfish", "great white shark")
+    assert named(name, ("goldfish", "Great White Shark")) == words
+    folders = named(name, FOLDERS[1:])
+    assert (len(folders), folders[:3]) == (1000, FOLDERS)
+    synonyms = named(name, ("tench, Tinca tinca",))
+    assert synonyms[0] == "tench, Tinca tinca"
+    assert named(name, NAMES) == words
+
+
+def test_a_few_other_spellings_of_all_classes_are_no_other_classes() -> None:
+    words = named("timm:resnet10t", ())
+    other = tuple("crane" if name == "crane bird" else name for name in words)
+    assert named("timm:resnet10t", other) == other
+    backwards = tuple(reversed(other))
+    assert named("timm:resnet10t", backwards) == words
+
+
+def test_a_pretrained_teacher_of_timm_on_other_classes_is_refused() -> None:
+    network = models.find("timm:resnet10t", num_classes=1000, size=32)
+    network.class_names = named("timm:resnet10t", ())
+    other = tuple(f"bird {k}" for k in range(1000))
+    method = KD(network.shapes, network.shapes)
+    with pytest.raises(DataError, match="class 0 is 'bird 0' in the data but 'tench'"):
+        teacher_classes.check(other, network, [method], tasks.find("classification"))

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from understudy.errors import DataError
 
+_MOSTLY = 0.9
+"""Share of equal names above which two spellings of many classes are of the same classes."""
+
 
 def positions(classes: Sequence[str], others: Sequence[str]) -> list[int] | None:
     """Return for each class its position in `others`, by name; None if they do not have them all.
@@ -23,6 +26,27 @@ def positions(classes: Sequence[str], others: Sequence[str]) -> list[int] | None
         if classes and unique and all(keys.count(name) == 1 for name in sought):
             return [keys.index(name) for name in sought]
     return None
+
+
+def nearest(classes: Sequence[str], spellings: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the spelling of a network's classes that names those of the data, else the first.
+
+    Where a few names of ImageNet are spelt in yet another way (`crane`, `crane bird`), nine tenths
+    of them at the same positions are enough, and the data's own names are returned.
+
+    Args:
+        classes: Class names of the data; empty if unknown.
+        spellings: Class names of the network, in several spellings; empty if unknown.
+    """
+    for names in spellings:
+        if positions(classes, names) is not None:
+            return names
+    published = spellings if len(spellings) > 1 else ()
+    for names in published:
+        same = [_plain(a) == _plain(b) for a, b in zip(classes, names, strict=False)]
+        if len(names) == len(classes) and sum(same) > _MOSTLY * len(same):
+            return tuple(classes)
+    return spellings[0] if spellings else ()
 
 
 def _plain(name: str) -> str:

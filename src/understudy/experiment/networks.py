@@ -42,7 +42,7 @@ def teacher(
     num_classes = len(classes or trained_for) or None
     with seeded(recipe.seed):
         network = _network(spec, num_classes, task, role="teacher", view_size=view_size)
-    network.class_names = teacher_classes.names_of(network, spec, trained_for, task)
+    network.class_names = teacher_classes.names_of(network, spec, trained_for, task, classes)
     if task.uses_labels:
         teacher_classes.put_in_order(network, classes)
     return network

@@ -13,7 +13,7 @@ from understudy.data import class_names
 from understudy.errors import NetworkError
 from understudy.methods import Method
 from understudy.models import detection
-from understudy.models.adapters import huggingface, torchvision
+from understudy.models.adapters import huggingface, imagenet, torchvision
 from understudy.models.base import Wrapped
 from understudy.tasks import Task
 
@@ -21,7 +21,11 @@ LOGGER = logging.getLogger("understudy")
 
 
 def names_of(
-    network: Wrapped, spec: recipe.Network, recorded: Sequence[str], task: Task
+    network: Wrapped,
+    spec: recipe.Network,
+    recorded: Sequence[str],
+    task: Task,
+    classes: Sequence[str],
 ) -> tuple[str, ...]:
     """Return a teacher's class names in the order of its logits; empty if nothing names them.
 
@@ -30,15 +34,25 @@ def names_of(
         spec: Names it in the recipe.
         recorded: Class names in the file of its weights.
         task: Says whether it is a detector.
+        classes: Class names of the data, by which one of several spellings is chosen.
     """
-    names = tuple(recorded)
-    if not names and spec.weights == "pretrained" and task.truth == "objects":
-        names = detection.COCO_CLASSES
-    elif not names and spec.weights == "pretrained" and spec.name.startswith("torchvision:"):
-        names = torchvision.class_names(spec.name.partition(":")[2])
-    elif not names and spec.name.startswith("hf:"):
-        names = huggingface.class_names(network.module)
-    return names if len(names) == network.num_classes else ()
+    spellings = [tuple(recorded)] if recorded else _published(network, spec, task)
+    known = [names for names in spellings if names and len(names) == network.num_classes]
+    return class_names.nearest(classes, known)
+
+
+def _published(network: Wrapped, spec: recipe.Network, task: Task) -> list[tuple[str, ...]]:
+    """Return the spellings of the classes of weights that others published, the usual one first."""
+    library, _, name = spec.name.partition(":")
+    if library == "hf":
+        return [huggingface.class_names(network.module)]
+    if spec.weights != "pretrained":
+        return []
+    if task.truth == "objects":
+        return [detection.COCO_CLASSES]
+    if library == "torchvision":
+        return imagenet.with_folders(torchvision.class_names(name))
+    return imagenet.spellings(network.module) if library == "timm" else []
 
 
 def put_in_order(network: Wrapped, classes: Sequence[str]) -> None:
