@@ -227,7 +227,8 @@ def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
 
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.evaluate import evaluate
-    from understudy.experiment.run_directory import ENVIRONMENT, Run, read_json
+    from understudy.experiment.run_directory import Run, read_json
+    from understudy.experiment.run_forms import ENVIRONMENT
     from understudy.reporting import evaluation_table
 
     evaluation = asdict(evaluate(options.run, overrides, device=options.device))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from understudy.config.json_form import Form
 from understudy.errors import NameNotFound, RunError
 from understudy.experiment import plain_table
-from understudy.experiment.run_directory import TEACHER, Run, read_json
+from understudy.experiment.run_directory import Run, read_json
+from understudy.experiment.run_forms import TEACHER
 from understudy.experiment.statistics import UNITLESS
 
 if TYPE_CHECKING:

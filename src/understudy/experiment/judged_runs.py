@@ -13,7 +13,8 @@ from understudy.config.recipe import Recipe
 from understudy.errors import RunError
 from understudy.experiment.arms import CONTROL
 from understudy.experiment.comparison import Comparison
-from understudy.experiment.run_directory import JUDGED, Run
+from understudy.experiment.run_directory import Run
+from understudy.experiment.run_forms import JUDGED
 from understudy.experiment.statistics import (
     ImageSpread,
     Scores,

@@ -10,7 +10,8 @@ from understudy import tasks
 from understudy.errors import RunError
 from understudy.experiment import splits
 from understudy.experiment.comparison import read_comparison
-from understudy.experiment.run_directory import ENVIRONMENT, Run, read_json
+from understudy.experiment.run_directory import Run, read_json
+from understudy.experiment.run_forms import ENVIRONMENT
 from understudy.reporting.results import METHOD_INKS, Arm, Numbers, Results, duration
 
 

@@ -6,7 +6,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from understudy.experiment.plain_table import escaped, signed
-from understudy.experiment.run_directory import ENVIRONMENT, read_json
+from understudy.experiment.run_directory import read_json
+from understudy.experiment.run_forms import ENVIRONMENT
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometry
