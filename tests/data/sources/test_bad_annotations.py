@@ -258,7 +258,7 @@ def test_two_files_for_one_image(tmp_path: Path, paint: Paint) -> None:
     )
 
 
-@pytest.mark.parametrize("ids", [("1", 1), (1, "1"), (1.0, 1), ("1", 1.0)])
+@pytest.mark.parametrize("ids", [("1", 1), (1, "01"), (1.0, 1), ("1.0", 1.0)])
 def test_ids_as_text_or_fractions(ids: tuple[Any, Any], tmp_path: Path, paint: Paint) -> None:
     category, used = ids
     rows = [{"image_id": i, "category_id": used, "bbox": [10, 12, 30, 38]} for i in (0, "1", 2.0)]

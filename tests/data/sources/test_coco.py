@@ -154,6 +154,10 @@ def test_images_that_no_file_lists(write: Write, paint: Paint) -> None:
         ({"images": [{"id": 1}]}, "has no list 'images' of entries with id and file_name"),
         (changed(images=[{"id": [1], "file_name": "c.jpg"}]), "has no list 'images' of entries"),
         (FIRST | {"annotations": []}, "None of the 2 training images in .* has an object"),
+        (
+            FIRST | {"annotations": [thing("a.jpg", 3, [1, 2, 3, 4])]},
+            "None of the 1 annotations in",
+        ),
         (FIRST | {"annotations": {}}, "has no list 'annotations' of entries, which COCO's"),
         (changed(categories=[{"id": 4, "name": "car"}]), "4 categories in .* have 3 names and 4"),
         (changed(categories=[{"id": "x", "name": "x"}]), "an integer id of its own"),

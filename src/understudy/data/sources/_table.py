@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from understudy.data.sources._named_files import is_file
 from understudy.errors import DataError
 
 Values = Mapping[str | None, Any]
@@ -53,10 +54,12 @@ def read(file: Path) -> Table:
     count, names, first = ([*(line.split() for line in lines[:3]), [], [], []])[:3]
     if len(count) == 1 and count[0].isdecimal() and names and len(first) == len(names) + 1:
         return _of_celeba(file, lines)
-    records = _records(file, lines, _separator(lines[0] if lines else ""))
-    _, header = next(records, (1, []))
-    names = [name.strip() for name in header]
-    rows = [(line, _values(names, values)) for line, values in records]
+    records = list(_records(file, lines, _separator(lines[0] if lines else "")))
+    for begin, end, _ in records:
+        if begin < end:
+            raise _unclosed(file, begin, end)
+    names = [name.strip() for name in records[0][2]] if records else []
+    rows = [(line, _values(names, values)) for line, _, values in records[1:]]
     columns = [name for name in names if not _INDEX.fullmatch(name)]
     if columns[:1] == ["image_id"] and file.stem.lower() == "list_attr_celeba":
         rows, columns = _with_partition(file, rows), [*columns, "split"]
@@ -66,12 +69,18 @@ def read(file: Path) -> Table:
 def check_quotes(file: Path) -> None:
     """Refuse a CSV file in which a lone quote makes one value of several rows.
 
+    A value of several lines is one of these if any line but its first names a file beside the CSV
+    file: other values may have several lines, such as descriptions.
+
     Raises:
         DataError: The file is no text, or a quote is not closed; the message names the line.
     """
     lines = _lines(file)
-    for _ in _records(file, lines, _separator(lines[0] if lines else "")):
-        pass
+    separator = _separator(lines[0] if lines else "")
+    for first, last, _ in _records(file, lines, separator):
+        words = (word for line in lines[first:last] for word in line.split(separator))
+        if any(is_file(file.parent / word.strip(' "\r\n')) for word in words):
+            raise _unclosed(file, first, last)
 
 
 def _lines(file: Path) -> list[str]:
@@ -95,14 +104,24 @@ def _separator(header: str) -> str:
     return max(_SEPARATORS, key=header.count)
 
 
-def _records(file: Path, lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the values of every row that is not empty.
+_ADVICE = 'close every quote, and write "" for a quote within a value'
+
+
+def _unclosed(file: Path, first: int, last: int) -> DataError:
+    return DataError(
+        f"{file}, line {first}: a quote opens a value that ends only in line {last}; {_ADVICE}."
+    )
+
+
+def _records(
+    file: Path, lines: Sequence[str], separator: str
+) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield first line, last line and values of every row that is not empty.
 
     Raises:
-        DataError: A value goes on over the end of its line, as it does after a lone quote.
+        DataError: A quote is not closed at the end of the file, or closed within a value.
     """
     reader, line = csv.reader(lines, delimiter=separator, strict=True), 1
-    advice = 'close every quote, and write "" for a quote within a value'
     while True:
         try:
             values = next(reader)
@@ -110,15 +129,10 @@ def _records(file: Path, lines: Sequence[str], separator: str) -> Iterator[tuple
             return
         except csv.Error as error:
             raise DataError(
-                f"{file}, line {line}: the row cannot be read ({error}); {advice}."
+                f"{file}, line {line}: the row cannot be read ({error}); {_ADVICE}."
             ) from error
-        if reader.line_num > line:
-            raise DataError(
-                f"{file}, line {line}: a quote opens a value that ends only in line "
-                f"{reader.line_num}; {advice}."
-            )
         if values:
-            yield line, values
+            yield line, reader.line_num, values
         line = reader.line_num + 1
 
 

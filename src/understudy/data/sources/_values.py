@@ -6,7 +6,7 @@ from math import isnan, nan
 
 _NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 _THREE_DIGITS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_INTEGER = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
 _NUMERIC = (int, float)
 _INFINITE = 1e300
 _FLAGS = {"true": True, "yes": True, "false": False, "no": False, "": False, "unspecified": False}
@@ -59,11 +59,11 @@ def flag(value: object) -> bool | None:
 
 
 def key(value: object) -> Hashable:
-    """Return an id such that 1, 1.0 and "1" are the same; a list and the like as text."""
+    """Return an id such that 1, 1.0, "1" and "01" are the same; a list and the like as text."""
     if type(value) is int:
         return value
-    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
-        return int(value)
+    if isinstance(value, str) and (match := _INTEGER.fullmatch(value.strip())):
+        return int(match[1])
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, Hashable) and not isinstance(value, bool) else repr(value)

@@ -178,6 +178,11 @@ def _add_images(annotations: Annotations, content: _Content, folder: Path) -> No
         sides = [number(each.get(side)) for side in ("height", "width")]
         height, width = (int(side) if side == side else 0 for side in sides)
         annotations.add(path, (height, width), objects.get(image, ()), faults.get(image, ()))
+    if objects and objects.keys().isdisjoint(names):
+        raise DataError(
+            f"None of the {len(content.annotations)} annotations in {content.file} is of an image "
+            "that it lists: each image_id must be the id of an image."
+        )
     if unlisted := [len(each) for image, each in objects.items() if image not in names]:
         reason = f"has {sum(unlisted)} objects in images that it does not list"
         annotations.reject(content.file, reason)

@@ -119,7 +119,7 @@ def _open(root: str) -> Any:
     if not root:
         raise DataError("The source 'hf' needs a data set; set data.root to its name or folder.")
     refuse_address(root, "data.root")
-    for pattern in ("*.csv", "*/*.csv"):
+    for pattern in ("metadata.csv", "*/metadata.csv", "*/*/metadata.csv"):
         # Rows that a lone quote swallows would be lost without a word.
         for file in sorted(Path(root).glob(pattern)):
             check_quotes(file)
