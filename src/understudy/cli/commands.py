@@ -227,16 +227,14 @@ def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
 
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.evaluate import evaluate
-    from understudy.experiment.run_directory import Run, read_json
-    from understudy.experiment.run_forms import ENVIRONMENT
+    from understudy.experiment.run_directory import Run
     from understudy.reporting import evaluation_table
 
     evaluation = asdict(evaluate(options.run, overrides, device=options.device))
     run = Run(Path(options.run))
     if run.finished:
         evaluation["layers"] = run.evaluation.get("layers")
-    environment = read_json(run.path / "environment.json", ENVIRONMENT, optional=True)
-    evaluation["trained_on"] = (environment.get("splits") or {}).get("train")
+    evaluation["trained_on"] = run.splits.get("train")
     _console().print(evaluation_table(evaluation))
 
 

@@ -194,6 +194,12 @@ class Run:
         return read_json(self.path / "environment.json", BEGUN)
 
     @property
+    def splits(self) -> dict[str, Any]:
+        """Number and origin of the images of each split; empty where not recorded."""
+        recorded = read_json(self.path / "environment.json", ENVIRONMENT, optional=True)
+        return recorded.get("splits") or {}
+
+    @property
     def threads(self) -> int | None:
         """Threads of the CPU that the run began with; None if it did not or was not recorded."""
         count = read_json(self.path / "environment.json", ENVIRONMENT, optional=True).get("threads")

@@ -173,7 +173,7 @@ def _named(runs: Sequence[Run]) -> list[tuple[Run, str]]:
 
 def _splits(runs: Sequence[Run]) -> dict[str, str]:
     """Return number and origin of the images of each split, as far as they are recorded."""
-    recorded = [e["splits"] for e in map(_environment, runs) if e.get("splits")]
+    recorded = [run.splits for run in runs if run.splits]
     return {
         f"{name} images": "; ".join(dict.fromkeys(splits.count(one.get(name)) for one in recorded))
         for name in ("train", "validation", "test")
