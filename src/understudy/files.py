@@ -135,15 +135,22 @@ def modules_in(*folders: str) -> Iterator[None]:
 
 
 def refuse_address(path: str | Path, key: str) -> None:
-    """Refuse an address such as `s3://bucket/data`, which would name a local folder `s3:`.
+    """Refuse an address such as `s3://bucket/data`, and what no file can be called.
+
+    The address would name a local folder `s3:`.
 
     Args:
         path: What the user gave.
         key: Key or flag under which it was given, for the error.
 
     Raises:
-        RecipeError: It starts with a scheme.
+        RecipeError: It starts with a scheme, is too long, or holds a character of code 0.
     """
+    if "\0" in str(path) or any(len(os.fsencode(part)) > 255 for part in Path(path).parts):
+        raise RecipeError(
+            f"{key} is {str(path)[:60]!r}…, which no file can be called: at most 255 bytes between "
+            "two slashes, none of them of code 0."
+        )
     # `Path` has made one slash of two.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise RecipeError(

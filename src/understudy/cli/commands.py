@@ -49,6 +49,9 @@ def _sentence(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_status
     if isinstance(error, KeyboardInterrupt):
         return "Stopped by SIGINT.", 130
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        # Of the machine, not of ours: no permission, a name that is too long, a full disk.
+        return f"{str(error.filename)[:200]!r} cannot be used: {error.strerror}.", 2
     # A bug: mistakes of the user are all `UnderstudyError`s.
     words = " ".join(f"{type(error).__name__}: {error}".split())
     return f"Internal error, {words}. Add --debug for the traceback, and report it.", 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import final
 
 from understudy import files
-from understudy.config.limits import PathText
+from understudy.config.limits import PathText, Seed
 from understudy.config.recipe import Recipe, without_methods
 from understudy.config.schema import convert
 from understudy.distillation.wire import check_methods
@@ -58,6 +58,23 @@ class ImagesBySeed:
             self._images = read_images(replace(self._recipe, seed=seed), self._task)
             self._seed = seed
         return self._images
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds of a comparison that are none.
+
+    Raises:
+        RecipeError: A seed is out of range or named twice, or there is none.
+    """
+    for seed in seeds:
+        convert(Seed, seed, "--seeds")
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(
+            f"The seeds {', '.join(map(str, seeds))} repeat themselves: a seed trained twice gives "
+            "the same run twice, and no verdict. Name each once."
+        )
+    if not seeds:
+        raise RecipeError("A comparison needs at least one seed; three or more give an interval.")
 
 
 def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:

@@ -25,7 +25,15 @@ from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import Busy, RecipeError, RunError, Unfinished
 from understudy.experiment import job_count
-from understudy.experiment.arms import CONTROL, ImagesBySeed, Job, checked, named, seeded
+from understudy.experiment.arms import (
+    CONTROL,
+    ImagesBySeed,
+    Job,
+    check_seeds,
+    checked,
+    named,
+    seeded,
+)
 from understudy.experiment.callback import Callback
 from understudy.experiment.comparison import FILE, Comparison, read_comparison
 from understudy.experiment.forecast import Forecast
@@ -104,7 +112,8 @@ def compare(
     """
     recipe = Recipe.load(recipe, overrides)
     task = tasks.find(recipe.task, recipe.training)
-    _check_complete(recipe, task, seeds)
+    _check_complete(recipe, task)
+    check_seeds(seeds)
     find_device(device)
     root = Path(out) if out else Path("runs") / recipe.name
     _check_place(root, resume=resume)
@@ -131,7 +140,7 @@ def compare(
     return _concluded(recipe, arms, agenda, seeds, root, metric=task.headline)
 
 
-def _check_complete(recipe: Recipe, task: Task, seeds: Sequence[int]) -> None:
+def _check_complete(recipe: Recipe, task: Task) -> None:
     if not (recipe.teacher.name or recipe.teacher.weights):
         raise RecipeError("A comparison needs a teacher: give --teacher.name or a recipe with one.")
     if not task.uses_labels:
@@ -139,13 +148,6 @@ def _check_complete(recipe: Recipe, task: Task, seeds: Sequence[int]) -> None:
             f"The task {recipe.task!r} has no labels, from which a control would learn: train each "
             "method by `understudy distill`, and put the runs side by side by `understudy report`."
         )
-    if len(set(seeds)) < len(seeds):
-        raise RecipeError(
-            f"The seeds {', '.join(map(str, seeds))} repeat themselves: a seed trained twice gives "
-            "the same run twice, and no verdict. Name each once."
-        )
-    if not seeds:
-        raise RecipeError("A comparison needs at least one seed; three or more give an interval.")
 
 
 def _check_place(root: Path, *, resume: bool) -> None:

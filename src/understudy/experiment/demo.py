@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from understudy.config.recipe import Recipe
 from understudy.errors import NameNotFound, RunError
+from understudy.experiment.arms import check_seeds
 from understudy.experiment.callback import Callback
 from understudy.experiment.compare import compare
 from understudy.experiment.comparison import Comparison
@@ -54,6 +55,7 @@ def demo(
 
     Raises:
         NameNotFound: There is no demonstration of that task.
+        RecipeError: A seed is none, or named twice.
         RunError: `resume` without a demonstration in `out`, or one of another recipe.
 
     Example:
@@ -62,6 +64,7 @@ def demo(
     """
     if task not in get_args(Demonstrated):
         raise NameNotFound("demonstration", task, sorted(RECIPES))
+    check_seeds(seeds)  # before the teacher is trained
     suffix = "" if task == "classification" else f"_{task}"
     root = Path(out) if out else Path("runs") / f"demo{suffix}"
     teacher, (teacher_recipe, student_recipe) = Run(root / "teacher"), RECIPES[task]

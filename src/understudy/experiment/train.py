@@ -9,6 +9,7 @@ from typing import Any
 from understudy import tasks
 from understudy.config.recipe import NOT_IN_DIGEST, Recipe
 from understudy.distillation.device_names import find_device
+from understudy.distillation.wire import check_methods
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import Images
@@ -132,6 +133,7 @@ def train(
         print(run.evaluation["metrics"])
     """
     loaded = Recipe.load(recipe, overrides)
+    check_methods(loaded)
     find_device(device)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
     _check_place(run, resume=resume)
