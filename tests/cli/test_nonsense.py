@@ -30,7 +30,7 @@ LONG = "n" * 300
         (("train", f"--methods{'.a' * 300}", "1"), "more than 50 levels deep"),
         (
             ("distill", "--methods.task.method", "kd", "--teacher.name", "x"),
-            "cannot have the label",
+            "have the label",
         ),
         (("compare", "--seeds", "1.5"), "give a whole number"),
         (("demo", "--seeds", "-1"), "must be from 0 to 4294967295"),
