@@ -14,7 +14,6 @@ All arms learn from one teacher. Its outputs are stored in `bank`, by whichever 
 view, and read by all others, unless the recipe names a bank of its own.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -259,7 +258,7 @@ def _concluded(
 def _write(root: Path, result: Comparison) -> None:
     try:
         with files.sole_writer(root):
-            files.write(root / FILE, json.dumps(result.to_dict(), indent=1))
+            files.write(root / FILE, files.as_json(result.to_dict(), indent=1))
     except Busy:
         # Another process saw the last run end at the same time, and writes the same.
         LOGGER.debug(f"{root / FILE} is being written by another process.")
