@@ -74,7 +74,8 @@ class Data:
     unreadable: Literal["skip", "fail"] = "skip"
     """For a file that is not an image: skip and count it, or stop."""
     faulty: Literal["repair", "skip", "fail"] = "repair"
-    """For an impossible box: clip it to the image or drop it, skip its image, or stop."""
+    """For faulty annotations: repair boxes or drop them, and skip an image of which none is left;
+    skip every faulty image; or stop."""
     difficult: Literal["ignore", "published"] = "ignore"
     """Objects marked difficult: `ignore` counts them neither as hit nor as error; `published`, as
     in LSHFM, counts them as present in multi-label training and removes them in detection, where

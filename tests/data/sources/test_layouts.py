@@ -298,6 +298,8 @@ def test_images_that_are_trained_on_are_no_validation_split(tmp_path: Path, pain
     root = devkit(tmp_path, paint, train=[1], val=[3], trainval=[1, 3], test=[4])
     assert len(voc.load(root, "train")) == 2
     assert load_validation("voc", root) is None
+    with pytest.raises(NoSplit, match=r"val\.txt are in trainval\.txt too, which is trained on"):
+        voc.load(root, "validation")
 
 
 def test_class_names_are_compared_as_elsewhere(tmp_path: Path, paint: Paint) -> None:

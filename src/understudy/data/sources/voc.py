@@ -33,6 +33,7 @@ from understudy.data.sources._named_files import is_file, named_in
 from understudy.data.sources._splits import (
     SPLIT_NAMES,
     VALIDATION_NAMES,
+    NoSplit,
     choose,
     existing,
     no_split,
@@ -158,6 +159,12 @@ def _list_files(top: Path, years: Sequence[Path], split: Split) -> list[Path]:
     by_split = {"train": training, "validation": validation, "test": tests}
     if lists := by_split[split]:
         return lists
+    if split == "validation" and files["val"] and trainval:
+        raise NoSplit(
+            f"The images of {files['val'][0]} are in {trainval[0].name} too, which is trained on; "
+            "set data.validation to keep a share of these for validation, or remove "
+            f"{trainval[0].name} to train on train.txt."
+        )
     if split != "train":
         raise no_split(split, str(top))
     raise DataError(f"{years[0] / _LISTS} has no list of training images: put train.txt there.")
