@@ -55,3 +55,9 @@ def test_a_run_says_it_when_it_begins(
     keys = {"training.schedule": "step", "training.epochs": 1, "data.images": 64}
     train(Recipe.load(tiny, keys), out=tmp_path, progress=True)
     assert "The learning rate never falls" in capsys.readouterr().out
+
+
+def test_one_step_without_an_average_has_none() -> None:
+    keys: dict[str, Any] = {"epochs": 1, "schedule": "cosine"}
+    assert not list(unreached(Training(**keys), {}, 1))
+    assert not list(unreached(Training(**keys, ema=0.0), {}, 1))

@@ -30,7 +30,7 @@ def unreached(
                 "training.epochs, or a shorter warmup_epochs of the weight."
             )
     share = (training.ema or 0.0) ** (epochs * steps_per_epoch - 1)
-    if share > _LARGEST_SHARE:
+    if training.ema and share > _LARGEST_SHARE:
         yield (
             f"The moving average of decay {training.ema:g} is longer than the "
             f"{epochs * steps_per_epoch:,} steps of this run: {100 * share:.0f} % of the student "
