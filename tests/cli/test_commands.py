@@ -95,7 +95,7 @@ def test_compare_shows_a_row_for_each_run_and_keeps_what_is_finished(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["compare", *SMALL, "--teacher.weights", teacher, "--out", tmp_path]
-    words += ["--methods", "kd+nd", "--methods.nd.weight", "2", "--seeds", "0", "1"]
+    words += ["--methods", "kd+nd", "--methods.nd.weight", "2", "--seeds", "0", "1", "--jobs", "1"]
     run(*words)
     first = capsys.readouterr().out
     rows = re.findall(r"^(\S+ seed \d) +\[(\d)/4\]  top1 [\d.]+  0:00:\d\d$", first, re.MULTILINE)

@@ -67,8 +67,8 @@ class Claims:
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             fcntl.lockf(self._file, fcntl.LOCK_EX, 1, row)
         except OSError as error:
-            # Without locks, or in a read-only folder, which the first write refuses, some records
-            # may be computed twice: the first one stays.
+            # Without locks some records may be computed twice, and the first one stays; a folder
+            # that is read-only or gone is refused by the first write.
             if error.errno not in _NO_CLAIMS:
                 raise
 
@@ -81,7 +81,7 @@ class Claims:
             os.close(self._file)
 
 
-_NO_CLAIMS = {*files.NO_LOCKS, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDEADLK}
+_NO_CLAIMS = {*files.NO_LOCKS, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EDEADLK}
 """Errors of systems and folders in which no byte can be locked."""
 
 

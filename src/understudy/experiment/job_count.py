@@ -90,17 +90,17 @@ def _on_cpu(jobs: int, count: int | None, needs: Needs) -> str:
     cores = hardware.cores()
     return (
         f"{_at_once(jobs)} on {cores} core{'s' * (cores != 1)}, each with "
-        f"{threads.in_words(each)}: {why}"
+        f"{threads.in_words(each)}, as {why}"
     )
 
 
 def _threads(count: int | None, needs: Needs) -> tuple[int, str]:
     """Return the threads of a run, and why."""
     if count is not None:
-        return count, "as asked for"
+        return count, "asked for"
     if from_user := threads.of_user():
         return from_user, "OMP_NUM_THREADS is set"
-    size = f"{needs.macs / 1e6:,.0f} million multiply-adds per view"
+    size = f"{needs.macs / 1e6:,.3g} million multiply-adds per view"
     if needs.macs <= threads.SMALL:
         return 1, f"the student is small ({size})"
     return hardware.cores(), f"the student is large ({size})"

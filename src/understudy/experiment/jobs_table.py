@@ -81,7 +81,7 @@ class _Row:
     """What the table shows of a run that is being trained."""
 
     job: Job
-    epoch: int = 0
+    epoch: int | None = None
     images_per_second: float = 0.0
     score: float | None = None
     share: float = 0.0
@@ -140,6 +140,10 @@ class JobsTable:
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         return self._live
 
+    def begin(self, job: Job) -> None:
+        """Show that a worker builds a run, before training begins."""
+        self._rows[job.name] = _Row(job)
+
     def finished(self, job: Job) -> None:
         """Show a run that was finished before."""
         self._ended(job, Ended(self._metric, job.run.evaluation))
@@ -162,9 +166,10 @@ class JobsTable:
             self._live.update(self._table())
 
     def _of_job(self, job: Job, event: Event) -> None:
-        row = self._rows.setdefault(job.name, _Row(job))
+        row = self._rows[job.name]
         if isinstance(event, Started):
             row.share = row.first_share = event.share
+            row.epoch, row.began = int(event.share * job.recipe.training.epochs), time.monotonic()
             self._forecast.begin(job, event.share)
         elif isinstance(event, Moved):
             row.share, row.epoch = event.share, event.epoch
@@ -209,7 +214,7 @@ class JobsTable:
             epochs = row.job.recipe.training.epochs
             table.add_row(
                 name,
-                f"{min(row.epoch + 1, epochs)}/{epochs}",
+                "starts" if row.epoch is None else f"{min(row.epoch + 1, epochs)}/{epochs}",
                 rate_text(row.images_per_second),
                 number_text(row.score),
                 clock(row.seconds_left),

@@ -111,6 +111,7 @@ class _Pool:
                 continue
             if worker is None:
                 worker = self._workers[place] = _Worker(setup)
+            self._table.begin(job)
             worker.hand(job)
 
     def _listen(self) -> None:
