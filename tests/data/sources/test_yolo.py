@@ -201,7 +201,7 @@ def test_two_label_files_of_an_image(root: Path) -> None:
         (("train: images/train", "names: [cat]", "nc: 2"), "has nc: 2, but 1 names"),
         (("names: [cat, dog]",), "names no images for 'train'"),
         (("names: [a]", "train: nowhere"), "nowhere is no folder of images and no list"),
-        (("names: [a]", "path: /etc", "train: nowhere"), "path: '/etc' is not a folder inside"),
+        (("names: [a]", "path: /etc", "train: nowhere"), "path: '/etc' is no folder inside of"),
         (("names: [a]", "train: {a: b}"), "value of 'train' that is neither a folder nor a list"),
         (("names: [a]", "train: /etc"), "names '/etc', which is outside of the data set's folder"),
         (("names: [a]", "train: list.txt"), "line 2, names '/etc/a.png', which is outside of"),

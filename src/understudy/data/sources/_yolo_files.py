@@ -114,7 +114,12 @@ class YoloData:
             if path.is_dir() or (is_file(path) and path.suffix.lower() == ".txt"):
                 return path
         unused = self.base and len(self._bases) == 1
-        reason = f" (path: {self.base!r} is not a folder inside of {self.top})" if unused else ""
+        reason = (
+            f" (path: {self.base!r} is no folder inside of {self.top}, where this file lies: put "
+            "it into the folder of the images)"
+            if unused
+            else ""
+        )
         raise DataError(
             f"{self.file} names {entry!r} for {split!r}, but {paths[0]} is no folder of images and "
             f"no list of them (.txt){reason}; put them there, or correct or remove the entry."
