@@ -17,9 +17,9 @@ import pytest
 import understudy
 from tests.support.processes import Fresh
 
-FUNCTIONS = ["compare", "demo", "distill", "evaluate", "report", "train", "wire"]
+FUNCTIONS = ["compare", "demo", "distill", "evaluate", "report", "reproduce", "train", "wire"]
 CLASSES = [
-    *("Callback", "Comparison", "Recipe", "Run"),
+    *("Callback", "Comparison", "Recipe", "Reproduction", "Run"),
     *("Distiller", "Input", "Network", "Shared"),
     *("Batch", "Method", "Mixed", "Shapes"),
     "UnderstudyError",
@@ -30,6 +30,7 @@ NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 EXAMPLES_OF = {
     "understudy.config.recipe",
     "understudy.distillation.wire",
+    "understudy.experiment.budget",
     "understudy.experiment.callback",
     "understudy.experiment.plain_table",
     "understudy.functional",
@@ -88,6 +89,8 @@ def main() -> None:
         page: Path = understudy.report(run)
         comparison: understudy.Comparison = understudy.compare(recipe, seeds=[0], resume=True)
         text: str = comparison.table()
+        table: understudy.Reproduction = understudy.reproduce("cifar100/kd", budget="10m")
+        print(table.to_table())
         print(understudy.demo(progress=True).arms, names, network, top1, page, text)
     except understudy.UnderstudyError as error:
         print(error)

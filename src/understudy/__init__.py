@@ -4,6 +4,7 @@
 |---|---|
 | train a teacher, a control or a student | `train`, `distill` → `Run` |
 | compare methods with a control over seeds | `compare`, `demo` → `Comparison` |
+| reproduce a published table | `reproduce` → `Reproduction` |
 | measure a trained student, write the page | `evaluate`, `report` |
 | add losses to a training loop of your own | `wire` → `Distiller`; `Shared` for several students |
 | describe an experiment | `Recipe` |
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from understudy.experiment.comparison import Comparison as Comparison
     from understudy.experiment.demo import demo as demo
     from understudy.experiment.evaluate import evaluate as evaluate
+    from understudy.experiment.reproduce import reproduce as reproduce
+    from understudy.experiment.reproduction import Reproduction as Reproduction
     from understudy.experiment.run_directory import Run as Run
     from understudy.experiment.train import distill as distill
     from understudy.experiment.train import train as train
@@ -66,6 +69,7 @@ _HOMES = {
     "Mixed": "batch",
     "Network": "models",
     "Recipe": "config.recipe",
+    "Reproduction": "experiment.reproduction",
     "Run": "experiment.run_directory",
     "Shapes": "features",
     "Shared": "distillation.shared_teacher",
@@ -76,6 +80,7 @@ _HOMES = {
     "distill": "experiment.train",
     "evaluate": "experiment.evaluate",
     "report": "reporting",
+    "reproduce": "experiment.reproduce",
     "train": "experiment.train",
     "wire": "distillation.wire",
 }

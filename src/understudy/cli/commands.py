@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
+from understudy.cli import reproduce
 from understudy.cli.flags import Entry, choice, parse, whole_number
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, Unfinished, suggestion
@@ -351,6 +352,7 @@ COMMANDS = {
         (_RECIPE, _METHODS, _SEEDS, _OUT, _RESUME, _DEVICE, _JOBS, _THREADS),
         takes_recipe_keys=True,
     ),
+    "reproduce": reproduce.entry(_SEEDS, _DEVICE),
     "bank": Entry(
         "Plan, build or verify a bank of stored teacher outputs.",
         _bank,
@@ -377,7 +379,13 @@ COMMANDS = {
         "Write the HTML report of one or several runs, or of a comparison.",
         _report,
         (
-            ("runs", {"nargs": "+", "help": "Run directories, or one comparison directory."}),
+            (
+                "runs",
+                {
+                    "nargs": "+",
+                    "help": "Run directories, or one of a comparison or a reproduced table.",
+                },
+            ),
             ("--out", {"help": "Directory or .html file to write; default: the directory itself."}),
         ),
     ),

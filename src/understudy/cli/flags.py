@@ -15,6 +15,9 @@ from understudy.errors import RecipeError, suggestion
 Command = Callable[[Namespace, dict[str, Any]], None]
 """Takes the options of a command, and the recipe keys that its flags replace."""
 
+Argument = tuple[str, dict[str, Any]]
+"""Name of a positional argument or a flag, and the options of `add_argument`."""
+
 _DEBUG = ("--debug", {"action": "store_true", "help": "Show the traceback of an error."})
 
 _GROUPS = tuple(path for path, hint, _ in leaves(Recipe) if get_origin(hint) is dict)
@@ -37,7 +40,7 @@ class Entry:
 
     help: str
     command: Command
-    arguments: tuple[tuple[str, dict[str, Any]], ...]
+    arguments: tuple[Argument, ...]
     takes_recipe_keys: bool = False
 
     def parser(self, name: str) -> ArgumentParser:
@@ -102,6 +105,18 @@ def whole_number(flag: str) -> Callable[[str], int]:
             return int(text)
         except ValueError as error:
             raise RecipeError(f"{flag} cannot be {text!r}; give a whole number.") from error
+
+    return read
+
+
+def number(flag: str) -> Callable[[str], float]:
+    """Return a type for `add_argument` that takes a number for `flag`."""
+
+    def read(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError as error:
+            raise RecipeError(f"{flag} cannot be {text!r}; give a number, such as 0.5.") from error
 
     return read
 

@@ -120,6 +120,26 @@ class AsPath:
             )
 
 
+@final
+@dataclass(frozen=True)
+class InEpochs:
+    """Unit of a number: it counts epochs, so that it shrinks with a training that is made shorter.
+
+    Attributes:
+        whole: Only whole epochs have a meaning.
+        least: Fewest epochs, however short the training becomes.
+    """
+
+    whole: bool = True
+    least: int = 0
+
+    def __str__(self) -> str:
+        return ""
+
+    def check(self, value: Any, path: str) -> None:
+        """Accept every number; what is allowed is said by the limits beside it."""
+
+
 NonNegative = Annotated[float, Range(least=0)]
 """Number of at least 0."""
 Positive = Annotated[float, Range(above=0)]
@@ -130,6 +150,8 @@ ShareBelowAll = Annotated[float, Range(least=0, below=1)]
 """Part of a whole, which is never all of it."""
 Count = Annotated[int, Range(least=1)]
 """Whole number of things, of which there is at least one."""
+Epochs = Annotated[int, Range(least=1), InEpochs(least=1)]
+"""Whole number of epochs, of which there is at least one."""
 Whole = Annotated[int, Range(least=0)]
 """Whole number of things, of which there may be none."""
 Pixels = Annotated[int, Range(least=1, most=16384)]

@@ -17,6 +17,8 @@ import yaml
 from understudy.config import rules
 from understudy.config.limits import (
     Count,
+    Epochs,
+    InEpochs,
     NonNegative,
     PathText,
     Pixels,
@@ -144,7 +146,7 @@ class Bank:
 class Training:
     """Optimizer, schedule, precision and evaluation."""
 
-    epochs: Count = 240
+    epochs: Epochs = 240
     """Passes over the training images."""
     batch: Count = 64
     """Images per optimizer step, over all processes."""
@@ -164,11 +166,11 @@ class Training:
     """Weight decay, on every trained parameter as in the papers."""
     schedule: Literal["constant", "step", "cosine", "linear"] = "step"
     """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` decay to 0."""
-    milestones: tuple[Count, ...] = (150, 180, 210)
+    milestones: tuple[Epochs, ...] = (150, 180, 210)
     """Epochs after which the step schedule multiplies by `gamma`."""
     gamma: Annotated[float, Range(above=0, most=1)] = 0.1
     """Factor of the step schedule."""
-    warmup_epochs: NonNegative = 0.0
+    warmup_epochs: Annotated[float, Range(least=0), InEpochs(whole=False)] = 0.0
     """Linear rise of the learning rate from 0 at the start."""
     clip: Positive | None = None
     """Largest norm of the gradient; default: no limit, or 10 for the hash losses of detectors."""

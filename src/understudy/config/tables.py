@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -48,6 +48,12 @@ class About:
     """Figure of the teacher."""
     cost: str = ""
     """Time and memory needed."""
+    epoch: Literal["", "last", "best"] = ""
+    """Epoch of the figure: the last, or the best on the test images; empty if that is unknown."""
+    runs: str = ""
+    """Number of runs of which the figure is the mean; empty if unknown."""
+    teachers: str = ""
+    """Table whose rows train the teachers of this one, or a recipe that trains its only teacher."""
     first: str = ""
     """Recipe of the previous stage, whose student this one starts from."""
     note: str = ""
@@ -97,6 +103,47 @@ def about(name_or_path: str | Path) -> About:
     if isinstance(known, dict):
         known = {key: _figure(value) for key, value in known.items()}
     return build(About, known, "about")
+
+
+def rows(table: str | Path) -> tuple[str, ...]:
+    """Return the names of the rows of a table, in its order.
+
+    Args:
+        table: Name of a shipped table, or path of a file.
+
+    Raises:
+        NameNotFound: Neither a file nor the name of a shipped table.
+        RecipeError: Not YAML, or a recipe without rows.
+    """
+    path = _file(str(table))
+    content = _content(path).get("rows")
+    if not isinstance(content, dict) or not content:
+        raise RecipeError(
+            f"{_called((path, ''))} is a single recipe, no table of several: name a table, such as "
+            "cifar100/kd, or run the recipe by `understudy distill` or `train`."
+        )
+    return tuple(content)
+
+
+def beside(name: str, recipe: str | Path) -> str:
+    """Return a recipe that another one names: in a file beside it, or else a shipped one."""
+    folder = _place(str(recipe))[0].parent
+    nearby = folder / name, folder / name.rpartition("/")[0]
+    return str(folder / name) if any(path.is_file() for path in nearby) else name
+
+
+def _file(name: str) -> Path:
+    """Return the file of a table.
+
+    Raises:
+        NameNotFound: Neither a file nor the name of a shipped table.
+        RecipeError: It is a row of one.
+    """
+    for path in (Path(name), ROOT / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    path, row = _place(name)
+    raise RecipeError(f"{name} is a row of a table: name {_called((path, ''))} and --rows {row}.")
 
 
 def put(content: dict[str, Any], path: str, value: Any) -> None:

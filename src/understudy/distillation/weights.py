@@ -7,7 +7,7 @@ from typing import Annotated, Any, final
 import numpy as np
 from torch import Tensor
 
-from understudy.config.limits import NonNegative, Range, short
+from understudy.config.limits import InEpochs, NonNegative, Range, short
 from understudy.config.schema import build, convert
 from understudy.errors import RecipeError, suggestion
 
@@ -25,7 +25,7 @@ class Weight:
     """
 
     value: NonNegative
-    warmup_epochs: NonNegative = 0.0
+    warmup_epochs: Annotated[float, Range(least=0), InEpochs()] = 0.0
     warmup_counts_from: Annotated[int, Range(least=0, most=1)] = 0
 
     def at(self, epoch: int) -> float:

@@ -142,7 +142,7 @@ def checked(
     banked: dict[str, Recipe] = {}
     for name, recipe in recipes.items():
         experiment = build.assemble(recipe, loaded)
-        banked[name] = _banked(arms[name], experiment, root)
+        banked[name] = with_bank_in(arms[name], experiment, root)
     return banked, _needs(experiment)
 
 
@@ -154,7 +154,7 @@ def _needs(experiment: Experiment) -> Needs:
     return Needs(macs(experiment.distiller.student), pixels + 4 * weights)
 
 
-def _banked(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
+def with_bank_in(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
     """Return the arm with the bank of the comparison, if that serves its methods and has room."""
     teacher = experiment.distiller.teacher
     if arm.bank.path or teacher is None or not bank_attach.serves(experiment, arm):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.batch import Batch
-from understudy.config.limits import Count, Positive, Range
+from understudy.config.limits import Epochs, Positive, Range
 from understudy.errors import Diverged, ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean, seeded
@@ -78,7 +78,7 @@ class FT(Method):
         rate: Annotated[float, Range(above=0, most=100)] = 0.5,
         p1: Annotated[float, Range(least=1)] = 2.0,
         p2: Annotated[float, Range(least=1)] = 1.0,
-        paraphraser_epochs: Count = 30,
+        paraphraser_epochs: Epochs = 30,
         paraphraser_lr: Positive = 0.01,
     ) -> None:
         super().__init__()

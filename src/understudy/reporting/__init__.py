@@ -1,11 +1,13 @@
-"""Reports on a comparison or on runs: an HTML page, Markdown, and tables for the terminal."""
+"""Reports on comparisons, reproductions and runs: a page, Markdown, and tables for the terminal."""
 
 import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from understudy.experiment import reproduction
 from understudy.files import write
+from understudy.reporting import reproduction_page
 from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
 from understudy.reporting.tables import evaluation_table, terminal_table
@@ -16,10 +18,10 @@ __all__ = ["evaluation_table", "report", "terminal_table"]
 def report(
     paths: str | PathLike[str] | Sequence[str | PathLike[str]], *, out: str | Path | None = None
 ) -> Path:
-    """Write `report.html` and `report.md` for a comparison directory or for run directories.
+    """Write `report.html` and `report.md` for a comparison, a reproduction or runs.
 
     Args:
-        paths: One comparison, or one or several runs; each itself or its directory.
+        paths: One comparison or reproduction, or one or several runs; each itself or its directory.
         out: Directory to write to, or the `.html` file, with the Markdown next to it. Default: the
             directory itself; for several runs, the closest directory that holds them all.
 
@@ -34,10 +36,19 @@ def report(
     """
     several = [paths] if isinstance(paths, str | PathLike) else paths
     folders = [Path(path) for path in several]
-    results = read(folders)
+    html, text = _rendered(folders)
     file = Path(out) if out else Path(os.path.commonpath([f.resolve() for f in folders]))
     if file.suffix != ".html":
         file = file / "report.html"
-    write(file, page(results), again="report again")
-    write(file.with_suffix(".md"), markdown(results), again="report again")
+    write(file, html, again="report again")
+    write(file.with_suffix(".md"), text, again="report again")
     return file
+
+
+def _rendered(folders: Sequence[Path]) -> tuple[str, str]:
+    """Return the page and the Markdown."""
+    if len(folders) == 1 and (folders[0] / reproduction.FILE).is_file():
+        reproduced = reproduction.Reproduction.load(folders[0])
+        return reproduction_page.page(reproduced), reproduced.markdown()
+    results = read(folders)
+    return page(results), markdown(results)
