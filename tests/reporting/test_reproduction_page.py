@@ -59,7 +59,9 @@ def result(tmp_path: Path) -> Reproduction:
             row("later", 73.0, []),
             row("unpublished", None, [60.0]),
         ],
-        "teachers": [{"name": "resnet56", "published": "72.34", "score": 72.1}],
+        "teachers": [
+            {"name": "resnet56", "recipe_digest": "ba", "published": "72.34", "score": 72.1}
+        ],
     }
     write_json(tmp_path / FILE, content)
     return Reproduction.load(tmp_path)
@@ -113,5 +115,5 @@ def test_a_directory_without_a_reproduction(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"it has no reproduction\.json"):
         Reproduction.load(tmp_path)
     write_json(tmp_path / FILE, {"table": "x"})
-    with pytest.raises(RunError, match="is damaged or from another version"):
+    with pytest.raises(RunError, match="reproduce again in another --out"):
         Reproduction.load(tmp_path)

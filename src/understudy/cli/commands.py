@@ -3,14 +3,13 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import reproduce
+from understudy.cli import bank, reproduce
 from understudy.cli.flags import Entry, choice, parse, whole_number
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, Unfinished, suggestion
@@ -199,36 +198,6 @@ def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     _show_comparison(comparison)
 
 
-def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.experiment import bank_build
-    from understudy.reporting.tables import plan_table
-
-    recipe = _recipe(options, overrides)
-    if options.action == "plan":
-        _console().print(plan_table(bank_build.plan(recipe, device=options.device)))
-    elif options.action == "build":
-        with _counted("records") as watch:
-            bank = bank_build.fill(recipe, device=options.device, watch=watch)
-        print(f"{bank.path}: {bank.filled():,} records")
-    else:
-        verified = bank_build.verify(recipe, device=options.device)
-        print(
-            f"{recipe.bank.path}: {verified.records} records computed again, none differs by more "
-            f"than {verified.difference:.1e} of its length ({verified.tolerance:.0e} is allowed)"
-        )
-
-
-@contextmanager
-def _counted(things: str) -> "Iterator[Callable[[int, int], None]]":
-    """Show a bar and yield a function that sets it: number done, number of all."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=_console()) as bar:
-        task = bar.add_task(things, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.evaluate import evaluate
     from understudy.experiment.run_directory import Run
@@ -353,22 +322,7 @@ COMMANDS = {
         takes_recipe_keys=True,
     ),
     "reproduce": reproduce.entry(_SEEDS, _DEVICE),
-    "bank": Entry(
-        "Plan, build or verify a bank of stored teacher outputs.",
-        _bank,
-        (
-            (
-                "action",
-                {
-                    "type": choice("plan", "build", "verify"),
-                    "help": "plan (size and time), build (fill) or verify (compute records again).",
-                },
-            ),
-            _RECIPE,
-            _DEVICE,
-        ),
-        takes_recipe_keys=True,
-    ),
+    "bank": bank.entry(_RECIPE, _DEVICE),
     "evaluate": Entry(
         "Evaluate the student of a run on its own or on other data.",
         _evaluate,

@@ -1,11 +1,12 @@
 """The result of a reproduction: the content of `reproduction.json`, and its table. No torch."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from understudy.config.json_form import Form
 from understudy.errors import RunError
 from understudy.experiment import plain_table
 from understudy.experiment.run_directory import read_json
@@ -15,6 +16,48 @@ if TYPE_CHECKING:
 
 FILE = "reproduction.json"
 """File of the directory of a table that holds the result."""
+
+_PUBLISHED: Form = {
+    "text": str,
+    "figure": (float, None),
+    "deviation": (float, None),
+    "epoch": str,
+    "runs": str,
+    "teacher": str,
+    "source": str,
+    "note": str,
+}
+_ROW: Form = {
+    "name": str,
+    "recipe_digest": str,
+    "published": _PUBLISHED,
+    "protocol": str,
+    "seeds": [int],
+    "runs": [str],
+    "last": [(float, None)],
+    "best": [(float, None)],
+    "epoch": str,
+    "scores": [float],
+    "teacher": (float, None),
+    "mark": str,
+    "reason": str,
+    "deviation": (float, None),
+    "differences": [str],
+    "state": str,
+    "predicted_seconds": (float, None),
+}
+_REPRODUCTION: Form = {
+    "table": str,
+    "metric": str,
+    "epochs_scale": float,
+    "overrides": {str: object},
+    "seeds": [int],
+    "machine": str,
+    "created": str,
+    "seconds": float,
+    "rows": [_ROW],
+    "teachers": [{"name": str, "recipe_digest": str, "published": str, "score": (float, None)}],
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,14 +110,9 @@ class Reproduction:
                 f"There is no reproduction at {folder}: {what}. Name the directory of a table, "
                 "written by 'understudy reproduce'."
             )
-        content = read_json(folder / FILE)
-        keys = {f.name for f in fields(cls)} - {"path"}
-        if keys - content.keys():
-            raise RunError(
-                f"{folder / FILE} has no {', '.join(sorted(keys - content.keys()))}: it is damaged "
-                "or from another version of Understudy; reproduce again in another --out."
-            )
-        return cls(**{key: content[key] for key in keys}, path=folder)
+        remedy = "reproduce again in another --out"
+        content = read_json(folder / FILE, _REPRODUCTION, remedy=remedy)
+        return cls(**{key: content[key] for key in _REPRODUCTION}, path=folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `reproduction.json`."""
