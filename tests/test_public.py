@@ -33,6 +33,7 @@ EXAMPLES_OF = {
     "understudy.experiment.budget",
     "understudy.experiment.callback",
     "understudy.experiment.plain_table",
+    "understudy.files",
     "understudy.functional",
 }
 """Modules whose docstrings hold examples that run."""
