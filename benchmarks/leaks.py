@@ -7,8 +7,8 @@ worker processes decode, started anew in every epoch by `--start` (`spawn`, `for
 import argparse
 import json
 import multiprocessing
-import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from understudy.experiment.callback import Callback
 from understudy.experiment.train import train
 from understudy.training.trainer import Trainer
 
-BATCH, CLASSES = 8, 4
+BATCH, CLASSES, EPOCHS = 8, 4, 5
+RUNS = ("memory", "files")
 
 
 class Watch(Callback):
@@ -38,14 +39,17 @@ class Watch(Callback):
         """Count a step."""
         self.steps += 1
         if self.steps % self.every == 0:
-            note = {"step": self.steps, "rss_mb": _rss() / 1e6, "fds": _descriptors()}
+            note = {"step": self.steps, **_resident(), "fds": _descriptors()}
             self.notes.append(note)
             print(json.dumps(note), flush=True)
 
 
-def _rss() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _resident() -> dict[str, float]:
+    """Return resident megabytes: of the process itself, and of mapped files such as a bank."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    fields = {key: value for key, _, value in (line.partition(":") for line in lines)}
+    names = {"own_mb": "RssAnon", "files_mb": "RssFile", "shared_mb": "RssShmem"}
+    return {name: int(fields[key].split()[0]) / 1000 for name, key in names.items()}
 
 
 def _descriptors() -> int:
@@ -64,10 +68,9 @@ def write_images(root: Path, count: int) -> None:
 
 
 def _recipes(folder: Path, steps: int, workers: int) -> dict[str, dict[str, Any]]:
-    """Return the recipes of both runs, ten epochs each."""
-    epochs = 10
-    images = BATCH * steps // epochs
-    training = {"epochs": epochs, "batch": BATCH, "lr": 0.01, "schedule": "constant"}
+    """Return the recipes of both runs, a few epochs each."""
+    images = BATCH * steps // EPOCHS
+    training = {"epochs": EPOCHS, "batch": BATCH, "lr": 0.01, "schedule": "constant"}
     memory = {"source": "fashion", "images": images}
     files = {
         **{"source": "folder", "root": str(folder / "images"), "size": 64},
@@ -80,13 +83,17 @@ def _recipes(folder: Path, steps: int, workers: int) -> dict[str, dict[str, Any]
     }
 
 
-def measure(folder: Path, *, steps: int, workers: int, every: int) -> dict[str, Any]:
+def measure(
+    folder: Path, *, steps: int, workers: int, every: int, only: Sequence[str] = RUNS
+) -> dict[str, Any]:
     """Return the notes of both runs."""
-    write_images(folder / "images", BATCH * steps // 10)
+    write_images(folder / "images", BATCH * steps // EPOCHS)
     notes = {}
     teacher = {"data": {"images": 64}, "student": {"name": "resnet14"}, "training": {"epochs": 1}}
     weights = train(Recipe.load(teacher), out=folder / "teacher").path
     for name, recipe in _recipes(folder, steps, workers).items():
+        if name not in only:
+            continue
         print(name, flush=True)
         taught = {"teacher.weights": str(weights)} if "methods" in recipe else {}
         watch = Watch(every)
@@ -101,12 +108,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--start", choices=multiprocessing.get_all_start_methods())
+    parser.add_argument("--only", choices=RUNS, nargs="+", default=RUNS)
     options = parser.parse_args()
     if options.start:
         multiprocessing.set_start_method(options.start, force=True)
     every = max(1, options.steps // 10)
     with tempfile.TemporaryDirectory() as name:
-        measure(Path(name), steps=options.steps, workers=options.workers, every=every)
+        sizes = {"steps": options.steps, "workers": options.workers, "every": every}
+        measure(Path(name), **sizes, only=options.only)
 
 
 if __name__ == "__main__":

@@ -72,16 +72,17 @@ class Objects:
 
     def to(self, device: torch.device) -> "Objects":
         """Copy to a device."""
-        moved = (tuple(x.to(device, non_blocking=True) for x in each) for each in self._fields())
+        moved = (tuple(x.to(device, non_blocking=True) for x in each) for each in self.fields())
         return Objects(self.sizes.to(device, non_blocking=True), *moved)
 
     def __getitem__(self, rows: slice | Tensor) -> "Objects":
         chosen = torch.arange(len(self.sizes))[rows].tolist()
         return Objects(
-            self.sizes[rows], *(tuple(each[i] for i in chosen) for each in self._fields())
+            self.sizes[rows], *(tuple(each[i] for i in chosen) for each in self.fields())
         )
 
-    def _fields(self) -> tuple[tuple[Tensor, ...], ...]:
+    def fields(self) -> tuple[tuple[Tensor, ...], ...]:
+        """Return what has a tensor for each image, in the order of the attributes."""
         return self.boxes, self.labels, self.difficult, self.crowd, self.areas
 
 

@@ -1,5 +1,6 @@
 """Image sources, augmented views of their images, and loaders that batch those views."""
 
+from understudy.data._workers import lost_workers_explained as lost_workers_explained
 from understudy.data.box_views import ObjectViews as ObjectViews
 from understudy.data.decoded import DecodedSource as DecodedSource
 from understudy.data.loader import Loader as Loader

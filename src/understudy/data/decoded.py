@@ -28,6 +28,7 @@ from torch import Tensor
 from understudy import files
 from understudy.config.json_form import check_form, parse_json
 from understudy.data._transforms import resize, resize_target
+from understudy.data._workers import in_shared_memory
 from understudy.data.source import ChooseCrop, Source, short_digest
 from understudy.errors import DataError
 from understudy.files import write_at
@@ -69,7 +70,7 @@ class DecodedSource(Source):
         # In shared memory: worker processes start anew in every epoch, and each image should be
         # verified once.
         self._intact = torch.zeros(len(source), dtype=torch.bool)
-        self._intact.share_memory_()  # type: ignore[no-untyped-call]
+        in_shared_memory(self._intact)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a worker process map the file itself: pickled, the map would become a copy."""

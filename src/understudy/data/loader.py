@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, islice
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -12,6 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from understudy.batch import Batch, Mixed, Objects
 from understudy.data._order import Pairs, grouped_order, labelled_share_order, shuffled_order
+from understudy.data._workers import (
+    Sent,
+    lost_workers_explained,
+    received,
+    received_objects,
+    sent,
+    sent_objects,
+)
 from understudy.data.mixup import Blend, Mixing, mirrored_rows
 from understudy.data.views import CLEAN, MemoryViews, ViewBatch, Views
 from understudy.errors import DataError, RecipeError, UnderstudyError
@@ -19,7 +27,7 @@ from understudy.errors import DataError, RecipeError, UnderstudyError
 _Request = tuple[Tensor, Tensor, Blend | None]
 """Image numbers and numbers for `Views.show` of one micro-batch, and how to mix it."""
 
-_Response = tuple[Tensor, Objects | None] | UnderstudyError
+_Response = tuple[Sent, Any] | UnderstudyError
 """Images of one micro-batch, with their objects for detection; or the error that prevented them."""
 
 _NO_PAIRS: Pairs = (torch.empty(0, dtype=torch.int64),) * 2
@@ -245,15 +253,27 @@ class Loader:
         dataset = _ViewDataset(self.views.show)
         if self.workers == 0 or isinstance(self.views, MemoryViews):
             return map(dataset.__getitem__, requests)
-        return DataLoader(
+        return self._from_workers(dataset, requests)
+
+    def _from_workers(
+        self, dataset: "_ViewDataset", requests: Sequence[_Request]
+    ) -> Iterator[_Response]:
+        """Yield answers of worker processes; `DataError` if one of them was killed."""
+        # As bytes: tensors are sent in shared memory, and where that is full the queue drops them.
+        packed = [(index.numpy(), number.numpy(), blend) for index, number, blend in requests]
+        loader = DataLoader(
             dataset,
-            sampler=requests,
+            sampler=packed,
             batch_size=None,
+            # The default makes tensors of bytes.
+            collate_fn=_unchanged,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             # Without this, DataLoader would advance torch's global generator.
             generator=torch.Generator(),
         )
+        with lost_workers_explained():
+            yield from loader
 
 
 def _concatenated(pairs: Sequence[Pairs]) -> Pairs:
@@ -270,18 +290,23 @@ class _ViewDataset(Dataset[_Response]):
     def __init__(self, show: Callable[[Tensor, Tensor], ViewBatch]) -> None:
         self.show = show
 
-    def __getitem__(self, request: _Request) -> _Response:
-        index, number, blend = request
+    def __getitem__(self, request: tuple[Sent, Sent, Blend | None]) -> _Response:
+        index, number, blend = received(request[0]), received(request[1]), request[2]
         try:
             views = self.show(index, number)
         except UnderstudyError as error:
             # Raised in a worker, its one sentence would arrive inside a traceback.
             return error
         images, objects = views if isinstance(views, tuple) else (views, None)
-        return images if blend is None else blend(images), objects
+        return sent(images if blend is None else blend(images)), sent_objects(objects)
+
+
+def _unchanged(response: Any) -> Any:
+    return response
 
 
 def _unwrap(response: _Response) -> tuple[Tensor, Objects | None]:
     if isinstance(response, UnderstudyError):
         raise response
-    return response
+    images, objects = response
+    return received(images), received_objects(objects)

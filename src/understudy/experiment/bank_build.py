@@ -18,7 +18,7 @@ from understudy.bank.codecs import DType
 from understudy.bank.replay import RecordKeys, Replay, shown_number
 from understudy.batch import Batch
 from understudy.config.recipe import Recipe
-from understudy.data import Loader
+from understudy.data import Loader, lost_workers_explained
 from understudy.distillation import wire
 from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Teacher
@@ -144,6 +144,7 @@ def _reads(
     return dict(sorted(reads.items())), unfit
 
 
+@lost_workers_explained()
 def fill(
     recipe: Recipe,
     *,
@@ -175,6 +176,7 @@ def fill(
     return bank
 
 
+@lost_workers_explained()
 def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> Verified:
     """Compute random stored records again, and compare.
 

@@ -13,6 +13,7 @@ from torch import nn
 from understudy import tasks
 from understudy.batch import Batch
 from understudy.config.recipe import Network, Recipe
+from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
 from understudy.distillation.memory_parts import MemoryParts
 from understudy.errors import Diverged, NetworkError, RunError
@@ -97,6 +98,7 @@ def comparable(
     return {name: x for name, x in outputs.items() if name != "logits"}
 
 
+@lost_workers_explained()
 def evaluate(
     run: str | Path | Run,
     overrides: Mapping[str, Any] | None = None,

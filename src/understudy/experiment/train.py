@@ -8,6 +8,7 @@ from typing import Any
 
 from understudy import tasks
 from understudy.config.recipe import NOT_IN_DIGEST, Recipe
+from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
 from understudy.distillation.wire import check_methods
 from understudy.errors import Diverged, RecipeError, RunError
@@ -137,7 +138,8 @@ def train(
     find_device(device)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
     _check_place(run, resume=resume)
-    with _writing(run), restored(), displayed(progress, callback) as listener:
+    explained = lost_workers_explained()
+    with _writing(run), restored(), explained, displayed(progress, callback) as listener:
         _claim(run, loaded, resume=resume)
         if resume and run.finished:
             if listener:
