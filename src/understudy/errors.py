@@ -20,6 +20,12 @@ Each message says what was asked, what there is, and what to do.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_WITHOUT_MEMORY = (
+    *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
+    "could not create a primitive",  # oneDNN's only message without memory
+    "Storage size calculation overflowed",  # a tensor that no memory could hold
+)
+
 
 class UnderstudyError(Exception):
     """Root of all errors that are not a fault of Understudy itself."""
@@ -92,3 +98,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """The words ` (did you mean 'x'?)` if some known name is close to `name`, else nothing."""
     near = get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Return True if an error says that memory ran out, on a GPU or a CPU."""
+    # On a CPU, libraries raise plain RuntimeErrors, known by their messages alone.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in _WITHOUT_MEMORY)
+    )

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED, Batch
 from understudy.data import CLEAN, FileSource, FileViews, Loader, MemorySource, MemoryViews
-from understudy.errors import DataError
+from understudy.data.loader import _ViewDataset
+from understudy.errors import DataError, OutOfMemory
 
 
 def coded(images: int) -> MemorySource:
@@ -219,3 +220,13 @@ def test_a_file_that_vanished_is_one_sentence(tree: Path, workers: int) -> None:
     with pytest.raises(DataError, match=r"2\.png cannot be read") as error:
         list(one.epoch(0))
     assert "Traceback" not in str(error.value)
+
+
+def test_images_that_fit_into_no_memory_are_refused_in_a_sentence() -> None:
+    def show(index: Tensor, number: Tensor) -> Tensor:
+        return torch.empty(len(index), 3, 2**30, 2**30)
+
+    dataset = _ViewDataset(show)
+    response = dataset[torch.arange(2), torch.arange(2), None]
+    assert isinstance(response, OutOfMemory)
+    assert str(response).startswith("2 images do not fit into memory at once")

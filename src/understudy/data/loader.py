@@ -22,7 +22,7 @@ from understudy.data._workers import (
 )
 from understudy.data.mixup import Blend, Mixing, mirrored_rows
 from understudy.data.views import CLEAN, MemoryViews, ViewBatch, Views
-from understudy.errors import DataError, RecipeError, UnderstudyError
+from understudy.errors import DataError, OutOfMemory, RecipeError, UnderstudyError, memory_ran_out
 
 _Request = tuple[Tensor, Tensor, Blend | None]
 """Image numbers and numbers for `Views.show` of one micro-batch, and how to mix it."""
@@ -297,6 +297,13 @@ class _ViewDataset(Dataset[_Response]):
         except UnderstudyError as error:
             # Raised in a worker, its one sentence would arrive inside a traceback.
             return error
+        except (RuntimeError, MemoryError) as error:
+            if not memory_ran_out(error):
+                raise
+            return OutOfMemory(
+                f"{len(index)} images do not fit into memory at once: set a smaller data.size or "
+                "training.batch, or more training.accumulate."
+            )
         images, objects = views if isinstance(views, tuple) else (views, None)
         return sent(images if blend is None else blend(images)), sent_objects(objects)
 

@@ -5,18 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, final
 
-import torch
-
 from understudy.batch import Batch
-from understudy.errors import OutOfMemory
+from understudy.errors import OutOfMemory, memory_ran_out
 
 LOGGER = logging.getLogger("understudy")
-
-_MESSAGES = (
-    *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
-    "could not create a primitive",  # oneDNN's only message without memory
-    "Storage size calculation overflowed",  # a tensor that no memory could hold
-)
 
 _T = TypeVar("_T")
 
@@ -46,7 +38,7 @@ class MemoryParts:
             try:
                 result = run(part)
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
+                if not memory_ran_out(error):
                     raise
                 self._halve(size)
                 continue
@@ -76,16 +68,9 @@ def enough_memory(label: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+        if not memory_ran_out(error):
             raise
         raise OutOfMemory(
             f"The method '{label}' does not fit into memory: lower the hyper-parameters that are "
             f"numbers of things, see `understudy show {label}`."
         ) from error
-
-
-def ran_out(error: Exception) -> bool:
-    """Return True if an error says that memory ran out, on a GPU or a CPU."""
-    # On a CPU, libraries raise plain RuntimeErrors, known by their messages alone.
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(message in str(error) for message in _MESSAGES)

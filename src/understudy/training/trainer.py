@@ -24,8 +24,7 @@ from understudy.config.recipe import Training
 from understudy.data.loader import Loader
 from understudy.data.views import MemoryViews, counter_hash
 from understudy.distillation.distiller import Distiller
-from understudy.distillation.memory_parts import ran_out
-from understudy.errors import Diverged, OutOfMemory
+from understudy.errors import Diverged, OutOfMemory, memory_ran_out
 from understudy.functional import seeded
 from understudy.models.base import Wrapped
 from understudy.profiling import span, spans
@@ -299,7 +298,7 @@ class Trainer:
                         self._backward(part, share=len(part) / size)
             return True
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not memory_ran_out(error):
                 raise
             # The others wait in the exchange of gradients, and cannot repeat the step.
             if self.accelerator.num_processes > 1:
