@@ -49,6 +49,10 @@ def test_what_is_reached_is_not_mentioned(keys: dict[str, Any], weight: Weight) 
     assert not list(unreached(Training(**keys), {"kd": weight}, 25))
 
 
+def test_a_run_of_one_step_has_no_average_to_be_too_short_for() -> None:
+    assert not list(unreached(Training(epochs=1, schedule="cosine"), {"kd": EVEN}, 1))
+
+
 def test_a_run_says_it_when_it_begins(
     tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

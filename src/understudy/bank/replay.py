@@ -198,7 +198,9 @@ class Replay:
         return bool(((number >= 0) & (number < self.bank.contract.num_views)).all())
 
     def _live_on_cpu(self, batch: Batch) -> Features:
-        return {name: x.cpu() for name, x in self._live(batch).items()}
+        features = {name: x.cpu() for name, x in self._live(batch).items()}
+        self.teacher.refuse_not_finite(features)
+        return features
 
     def _live(self, batch: Batch) -> Features:
         started = time.perf_counter()

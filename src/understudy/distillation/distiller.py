@@ -15,12 +15,15 @@ from understudy.distillation.user_batches import ReadableAgain, as_batch, num_im
 from understudy.distillation.user_networks import check_apart
 from understudy.distillation.weights import Weight as Weight
 from understudy.distillation.weights import Weights
-from understudy.errors import RecipeError, ShapeError
+from understudy.errors import DataError, RecipeError, ShapeError
 from understudy.features import Features, of_group
 from understudy.methods import Method
 from understudy.models.base import Wrapped
 from understudy.profiling import span
 from understudy.tasks import Task
+
+SINGLE_VALUE = "more than 1 value per channel"
+"""Words of PyTorch's error for a batch normalisation of a single value."""
 
 
 @final
@@ -210,14 +213,22 @@ class Distiller(nn.Module):
             return_logits: Return `(losses, logits)`, for a loss of your own on the same pass.
 
         Raises:
-            DataError: The labels do not fit the images, the task or the network.
+            DataError: The labels do not fit the images, the task or the network, or a batch is too
+                small for batch normalisation.
             RecipeError: A method needs the one class of an image, and the labels are soft.
         """
         batch = as_batch(images, labels, self.task, self.student.num_classes)
         self._check_hard(batch)
-        if return_logits:
-            return self.trainable(batch, self.observe(batch), return_logits=True)  # type: ignore[no-any-return]
-        return self.trainable(batch, self.observe(batch))  # type: ignore[no-any-return]
+        try:
+            return self.trainable(batch, self.observe(batch), return_logits=return_logits)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if SINGLE_VALUE not in str(error):
+                raise
+            raise DataError(
+                f"Batch normalisation needs several values per channel in training, and a batch of "
+                f"{len(batch)} had one: give larger batches, such as by `drop_last=True` in your "
+                "loader, or larger images where maps shrink to one pixel."
+            ) from error
 
     def _check_hard(self, batch: Batch) -> None:
         if batch.soft is None and batch.mixed is None:

@@ -1,12 +1,13 @@
 """The network to learn from: frozen, and in evaluation mode at every pass."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from understudy.batch import Batch
+from understudy.errors import NetworkError
 from understudy.features import Features, Locations, Observation
 from understudy.models.base import FeatureReader, Wrapped
 
@@ -79,6 +80,29 @@ class Teacher(nn.Module):
         self.keep_evaluating()
         with self._autocast(batch.images.device.type):
             return self.network.outputs(batch)
+
+    def refuse_not_finite(self, features: Mapping[str, Tensor]) -> None:
+        """Refuse features of the teacher that nothing can be learnt from.
+
+        Raises:
+            NetworkError: One holds NaN or infinity.
+        """
+        bad = [name for name, x in features.items() if not bool(x.isfinite().all())]
+        if bad:
+            raise NetworkError(self.not_finite(bad[0]))
+
+    def not_finite(self, feature: str) -> str:
+        """Return the sentence for a teacher whose feature is not finite: whose fault it may be."""
+        precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(
+            self.precision or torch.float32, "fp32"
+        )
+        fix = "check teacher.weights and the sizes and normalisation of its input"
+        if self.precision is torch.float16:
+            fix = "they exceed what fp16 holds; set training.teacher_precision to bf16 or fp32"
+        return (
+            f"The teacher {self.network.name} gives NaN or infinity in {feature}, computed in "
+            f"{precision}: {fix}."
+        )
 
     def _autocast(self, device: str) -> torch.autocast:
         return torch.autocast(device, dtype=self.precision, enabled=self.precision is not None)

@@ -22,6 +22,7 @@ from understudy.data import Loader, lost_workers_explained
 from understudy.distillation import wire
 from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Teacher
+from understudy.distillation.memory_parts import MemoryParts
 from understudy.errors import BankError, RecipeError, UnderstudyError
 from understudy.experiment import bank_attach, build
 from understudy.features import Features
@@ -245,11 +246,20 @@ def _open(recipe: Recipe, device: str | None, *, create: bool) -> tuple[Replay, 
 
 
 def _computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:
-    """Yield the teacher's features of the views that belong to some records, batch by batch."""
+    """Yield the teacher's features of the views that belong to some records, batch by batch.
+
+    Raises:
+        NetworkError: The teacher gives NaN or infinity.
+        OutOfMemory: Not even one image fits into memory.
+    """
     device = next(replay.teacher.parameters()).device
+    in_parts = MemoryParts("computing records of the bank")
     views = [(index, shown_number(replay.views, number)) for index, number in keys]
     for images in loader.show(views):
-        yield replay.teacher(Batch.of(images.to(device)))
+        parts = list(in_parts(Batch.of(images.to(device)), replay.teacher))
+        features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        replay.teacher.refuse_not_finite(features)
+        yield features
 
 
 def _empty(bank: Bank, view: int) -> list[RecordKeys]:
@@ -274,9 +284,11 @@ def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     batches = experiment.everything.single_pass(augmented=True)
     device = next(teacher.parameters()).device
     batch = Batch.of(next(batches).images[:BATCH].to(device))
+    in_parts = MemoryParts("timing the teacher")
     for _ in range(2):
         started = time.perf_counter()
-        teacher(batch)["penultimate"].sum().item()  # waits for the device
+        for part in in_parts(batch, teacher):
+            part["penultimate"].sum().item()  # waits for the device
         seconds = time.perf_counter() - started
     return seconds / len(batch)
 

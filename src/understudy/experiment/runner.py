@@ -11,7 +11,7 @@ from typing import Any, Literal, final
 import torch
 
 from understudy.config.recipe import Recipe
-from understudy.errors import Diverged, Interrupted
+from understudy.errors import Diverged, Interrupted, NetworkError
 from understudy.experiment import splits
 from understudy.experiment.callback import Callback
 from understudy.experiment.evaluator import Evaluator
@@ -143,9 +143,23 @@ class Runner:
             self._train()
             summary = self._summary(self._latest or self._evaluate_last())
         except Diverged as error:
-            self._recorder.write_diverged(error)
-            raise
+            explained = self._explained(error)
+            self._recorder.write_diverged(explained)
+            raise explained from error
         self._conclude(summary)
+
+    def _explained(self, error: Diverged) -> Diverged:
+        """Return the error, with the teacher as its cause if that is not finite either."""
+        teacher, batches = self.experiment.distiller.teacher, self.experiment.everything
+        if teacher is None or self.experiment.task.truth == "objects":
+            return error
+        batch = next(batches.single_pass(augmented=False))[: self.recipe.training.batch]
+        batch = batch.to(self.accelerator.device, self._placed.settings.memory_format)
+        try:
+            teacher.refuse_not_finite(teacher(batch))
+        except NetworkError as cause:
+            return Diverged(f"{error} {cause}")
+        return error
 
     def _train(self) -> None:
         if self.recipe.training.trackers:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from understudy.distillation.distiller import SINGLE_VALUE
 from understudy.errors import RecipeError
 
 
@@ -19,7 +20,7 @@ def enough_images(images: int) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+        if SINGLE_VALUE not in str(error):
             raise
         raise RecipeError(
             f"Batch normalisation needs several values per channel in training, but a part of a "
