@@ -221,7 +221,7 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("distil", "There is no command 'distil' (did you mean 'distill'?)."),
         ("train --training.epoch 3", "no flag --training.epoch (did you mean '--training.epochs'"),
         ("train --teacher resnet8", "no flag --teacher (did you mean '--teacher.name'?)"),
-        ("train --training.epochs x", "'training.epochs' is 'x'; it must be of type int."),
+        ("train --training.epochs x", "'training.epochs' is 'x'; it must be a whole number."),
         ("train --data.augment crop_flop", "(did you mean 'crop_flip'?)"),
         ("train --student.mean 3", "'student.mean' is 3; it must be a list."),
         ("train --student.options {width:3}", "it must be a group of keys."),
