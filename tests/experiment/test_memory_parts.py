@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.distillation.small_networks import images, network
 from understudy import tasks
 from understudy.batch import Batch
-from understudy.experiment.evaluate import collect
+from understudy.experiment.outputs import collect
 from understudy.models.network import Network
 from understudy.models.preprocessing import Input
 

@@ -15,7 +15,7 @@ from understudy.cli.flags import parse
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import check_methods
 from understudy.errors import UnderstudyError
-from understudy.experiment.placed import place
+from understudy.experiment.setup import set_up
 from understudy.experiment.train import train
 from understudy.training.trainer import Trainer
 
@@ -64,15 +64,15 @@ def outcome(wish: Wish, base: dict[str, Any], folder: Path) -> str:
         recipe = read(wish, base, folder)
         check_methods(recipe)
         reached = "unbuilt"
-        placed = place(recipe, "cpu", folder=folder)
-        placed.experiment.prepare()
+        setup = set_up(recipe, "cpu", folder=folder)
+        setup.experiment.prepare()
         trainer = Trainer(
-            placed.experiment.distiller,
-            placed.experiment.train,
+            setup.experiment.distiller,
+            setup.experiment.train,
             recipe.training,
-            settings=placed.settings,
+            settings=setup.settings,
             seed=recipe.seed,
-            accelerator=placed.accelerator,
+            accelerator=setup.accelerator,
         )
         next(trainer.steps())
         trainer.state_dict()

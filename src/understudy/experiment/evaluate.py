@@ -1,101 +1,120 @@
-"""Measure networks: their outputs over a set of images, and the trained student of a run."""
+"""Evaluate the student of a run: after every epoch beside its teacher, and once it is trained."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, final
 
-import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast
 from torch import nn
 
-from understudy import tasks
-from understudy.batch import Batch
+from understudy import diagnostics, tasks
+from understudy.bank.replay import Replay
 from understudy.config.recipe import Network, Recipe
 from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
-from understudy.distillation.memory_parts import MemoryParts
-from understudy.errors import Diverged, NetworkError, RunError
+from understudy.errors import RunError
 from understudy.experiment import build, networks
+from understudy.experiment.build import Experiment
+from understudy.experiment.outputs import collect, comparable
 from understudy.experiment.run_directory import Run
-from understudy.features import Features
 from understudy.models.base import Wrapped
-from understudy.tasks import Evaluation, Outputs, Task
+from understudy.models.cost import num_parameters
+from understudy.tasks import Evaluation, Outcomes, Outputs
 from understudy.training.devices import accelerator
 
 
-@torch.no_grad()
-def collect(
-    network: Wrapped,
-    batches: Iterable[Batch],
-    accelerator: Accelerator,
-    task: Task,
-    *,
-    role: str = "student",
-    replay: Callable[[Batch], Features] | None = None,
-) -> Outputs:
-    """Return the outputs of a network in evaluation mode, from all processes, ordered by index.
+@final
+class Evaluator:
+    """Measures a student on the images of one split; the teacher's outputs are computed once.
 
     Args:
-        network: Student or teacher.
-        batches: This process's share of the images.
+        experiment: Task, images and teacher.
+        split: Split to measure on.
+        student: Network to evaluate: the moving average, if there is one.
         accelerator: Devices, processes and precision.
-        task: Selects what is kept of the outputs.
-        role: `student` or `teacher`, for errors.
-        replay: Returns stored outputs of the network instead of running it.
-
-    Raises:
-        Diverged: An output of the student is NaN or infinite.
-        NetworkError: An output of the teacher is.
+        replay: Gives the teacher's outputs from a bank, if there is one.
     """
-    training = network.training
-    network.eval()
-    compute = replay or network.outputs
-    in_parts = MemoryParts("evaluating")
-    parts = [
-        outputs
-        for batch in batches
-        for outputs in in_parts(batch, lambda part: _outputs(compute, part, accelerator, task))
-    ]
-    network.train(training)
-    every = task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
-    _check_finite(every, network.name, role)
-    return every
 
+    def __init__(
+        self,
+        experiment: Experiment,
+        split: Literal["validation", "test"],
+        student: Wrapped,
+        accelerator: Accelerator,
+        replay: Replay | None,
+    ) -> None:
+        self._experiment, self._student, self.split = experiment, student, split
+        validation = experiment.validation if split == "validation" else None
+        self._loader = experiment.test if validation is None else validation
+        self._accelerator, self._replay = accelerator, replay
+        self._teacher_outputs: Outputs | None = None
 
-def _check_finite(outputs: Outputs, name: str, role: str) -> None:
-    bad = sum(int((~x.isfinite()).sum()) for x in outputs.values() if x.is_floating_point())
-    if not bad:
-        return
-    what = f"The outputs of the {role} {name} on the test images hold {bad:,} values that are NaN "
-    what += "or infinite, so that nothing can be measured"
-    if role == "teacher":
-        raise NetworkError(f"{what}: correct its weights, or compute it in fp32.")
-    raise Diverged(f"{what}: lower training.lr or set training.clip; with fp16, try bf16.")
+    def collect(self) -> Outputs:
+        """Return the present student's outputs on the images of all processes."""
+        images, task = self._loader, self._experiment.task
+        teacher = self._experiment.distiller.teacher
+        if teacher is not None and self._teacher_outputs is None:
+            self._teacher_outputs = collect(
+                teacher.network,
+                images.single_pass(augmented=False),
+                self._accelerator,
+                task,
+                role="teacher",
+                replay=self._replay or teacher.outputs,
+            )
+        if self._accelerator.num_processes > 1:
+            # Running statistics differ between processes, and those of the first are saved.
+            broadcast(list(self._student.buffers()))
+        return collect(self._student, images.single_pass(augmented=False), self._accelerator, task)
 
+    def evaluate(self, student: Outputs) -> Evaluation:
+        """Return metrics of outputs from `collect`, and their fidelity to the teacher's."""
+        task = self._experiment.task
+        teacher = self._experiment.teacher
+        compared = comparable(task, self._student, teacher, self._teacher_outputs)
+        return replace(
+            task.evaluate(student, compared),
+            split=self.split,
+            images=len(self._loader.labels),
+            origin=self._experiment.images.origins.get(self.split, ""),
+        )
 
-def _outputs(
-    compute: Callable[[Batch], Features], batch: Batch, accelerator: Accelerator, task: Task
-) -> Outputs:
-    batch = batch.to(accelerator.device, torch.contiguous_format)
-    with accelerator.autocast():
-        kept = task.collect(compute(batch), batch)
-    return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
+    def measure(self) -> Evaluation:
+        """Return metrics of the present student, and their fidelity to the teacher's."""
+        return self.evaluate(self.collect())
 
+    def diagnostics(self, student: Outputs) -> dict[str, Any]:
+        """Return data for the report's charts, of outputs from `collect`; may be empty."""
+        return diagnostics.measure(
+            student,
+            self._teacher_outputs,
+            task=self._experiment.task,
+            network=self._student,
+            distiller=self._experiment.distiller,
+            test=self._loader,
+            accelerator=self._accelerator,
+        )
 
-def comparable(
-    task: Task, student: Wrapped, teacher: Wrapped | None, outputs: Outputs | None
-) -> Outputs | None:
-    """Return the teacher's outputs that a student is compared with; None if there are none.
+    def outcomes(self, student: Outputs) -> Outcomes | None:
+        """Return what single images contribute to the headline metric."""
+        return self._experiment.task.outcomes(student)
 
-    If the classes are others, boxes are not compared, and of whole images only features.
-    """
-    if outputs is None or student.same_classes(teacher):
-        return outputs
-    if task.truth == "objects":
-        return None
-    return {name: x for name, x in outputs.items() if name != "logits"}
+    def teacher_summary(self) -> dict[str, Any] | None:
+        """Return name, size and own metrics of the teacher; no metrics if its classes differ."""
+        teacher = self._experiment.teacher
+        if self._teacher_outputs is None or teacher is None:
+            return None
+        evaluation = Evaluation({}, [], None)
+        if self._student.same_classes(teacher):
+            evaluation = self._experiment.task.evaluate(self._teacher_outputs, None)
+        return {
+            "name": teacher.name,
+            "metrics": evaluation.metrics,
+            "per_class": evaluation.per_class,
+            "parameters": num_parameters(teacher.module),
+        }
 
 
 @lost_workers_explained()

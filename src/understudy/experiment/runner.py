@@ -14,11 +14,11 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted, NetworkError
 from understudy.experiment import splits
 from understudy.experiment.callback import Callback
-from understudy.experiment.evaluator import Evaluator
+from understudy.experiment.evaluate import Evaluator
 from understudy.experiment.images import Images
-from understudy.experiment.placed import Placed, place
 from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
+from understudy.experiment.setup import Setup, set_up
 from understudy.experiment.statistics import teacher_warning
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
@@ -40,7 +40,7 @@ class Runner:
 
     Args:
         recipe: What to train.
-        placed: All that the recipe names.
+        setup: All that the recipe names.
         trainer: Training, at the position to continue from.
         recorder: Writes the run directory.
         memory: Peak memory since before anything was built.
@@ -51,7 +51,7 @@ class Runner:
     def __init__(
         self,
         recipe: Recipe,
-        placed: Placed,
+        setup: Setup,
         trainer: Trainer,
         recorder: Recorder,
         *,
@@ -60,11 +60,11 @@ class Runner:
         profile: Profile | None,
     ) -> None:
         self.recipe, self.trainer = recipe, trainer
-        self.experiment, self.accelerator = placed.experiment, placed.accelerator
+        self.experiment, self.accelerator = setup.experiment, setup.accelerator
         self.callback = callback
-        self._placed, self._recorder = placed, recorder
+        self._setup, self._recorder = setup, recorder
         self._memory, self._profile = memory, profile
-        self._final, self._each_epoch = _evaluators(recipe, placed, trainer)
+        self._final, self._each_epoch = _evaluators(recipe, setup, trainer)
         self._latest: Evaluation | None = None
         self._saved_at = time.monotonic()
 
@@ -99,31 +99,31 @@ class Runner:
         """
         memory = hardware.PeakMemory(processes(device).device)
         before = Run(path).threads if resume else None
-        placed = place(
+        setup = set_up(
             recipe, device, folder=path, images=images, threads=threads, threads_before=before
         )
-        main = placed.accelerator.is_main_process
-        recorder = Recorder(path, placed.accelerator)
+        main = setup.accelerator.is_main_process
+        recorder = Recorder(path, setup.accelerator)
         state = recorder.saved_state() if resume else None
         if state is None:
-            _begin(recipe, placed, recorder)
+            _begin(recipe, setup, recorder)
         else:
-            recorder.check_same(placed.experiment.digests)
+            recorder.check_same(setup.experiment.digests)
         trainer = Trainer(
-            placed.experiment.distiller,
-            placed.experiment.train,
+            setup.experiment.distiller,
+            setup.experiment.train,
             recipe.training,
-            settings=placed.settings,
+            settings=setup.settings,
             seed=recipe.seed,
-            accelerator=placed.accelerator,
-            resident=placed.resident,
+            accelerator=setup.accelerator,
+            resident=setup.resident,
         )
         if state is not None:
             trainer.load_state_dict(state)
             recorder.continue_from(trainer.position.epoch)
         return cls(
             recipe,
-            placed,
+            setup,
             trainer,
             recorder,
             memory=memory,
@@ -154,7 +154,7 @@ class Runner:
         if teacher is None or self.experiment.task.truth == "objects":
             return error
         batch = next(batches.single_pass(augmented=False))[: self.recipe.training.batch]
-        batch = batch.to(self.accelerator.device, self._placed.settings.memory_format)
+        batch = batch.to(self.accelerator.device, self._setup.settings.memory_format)
         try:
             teacher.refuse_not_finite(teacher(batch))
         except NetworkError as cause:
@@ -177,7 +177,7 @@ class Runner:
             tracker.finish()
 
     def _log_start(self) -> None:
-        LOGGER.info(str(self._placed.settings))
+        LOGGER.info(str(self._setup.settings))
         LOGGER.info(splits.sentence(self.experiment.images.counts(), self._chosen_on))
         weights, steps = self.experiment.distiller.weights, len(self.trainer.loader)
         for sentence in unreached(self.recipe.training, weights, steps):
@@ -222,7 +222,7 @@ class Runner:
             **_measures(evaluation),
             "best": best,
             **_measures(self._final_of(evaluation) if best else None, "final_"),
-            "teacher_seconds": self._placed.take_teacher_seconds(),
+            "teacher_seconds": self._setup.take_teacher_seconds(),
         }
         del record["number"]
         self._recorder.write_epoch(record)
@@ -306,27 +306,27 @@ class Runner:
         }
 
 
-def _begin(recipe: Recipe, placed: Placed, recorder: Recorder) -> None:
+def _begin(recipe: Recipe, setup: Setup, recorder: Recorder) -> None:
     """Write what the run begins with, and let the methods measure the teacher."""
     recorder.write_recipe(recipe)
     started = time.monotonic()
-    placed.experiment.prepare()
+    setup.experiment.prepare()
     recorder.write_environment(
-        placed.environment()
+        setup.environment()
         | {
             "prepare_seconds": time.monotonic() - started,
-            "teacher_seconds": placed.take_teacher_seconds(),
+            "teacher_seconds": setup.take_teacher_seconds(),
         }
     )
 
 
-def _evaluators(recipe: Recipe, placed: Placed, trainer: Trainer) -> tuple[Evaluator, Evaluator]:
+def _evaluators(recipe: Recipe, setup: Setup, trainer: Trainer) -> tuple[Evaluator, Evaluator]:
     """Return what measures the finished student, and what measures that of every epoch."""
-    experiment, student = placed.experiment, trainer.student
+    experiment, student = setup.experiment, trainer.student
 
     def on(split: Literal["validation", "test"]) -> Evaluator:
-        replay = placed.measured_replays[split]
-        return Evaluator(experiment, split, student, placed.accelerator, replay)
+        replay = setup.measured_replays[split]
+        return Evaluator(experiment, split, student, setup.accelerator, replay)
 
     images = experiment.images
     final = on(images.measured)

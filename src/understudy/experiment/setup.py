@@ -1,4 +1,4 @@
-"""An experiment on its device, behind its bank: all that a run needs before it begins."""
+"""Set up a run: its experiment built, on its device, and behind its bank."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ SPLITS: tuple[Literal["validation"], Literal["test"]] = ("validation", "test")
 
 @final
 @dataclass(frozen=True)
-class Placed:
+class Setup:
     """An experiment on its device, behind the bank of its recipe if it names one.
 
     Attributes:
@@ -82,7 +82,7 @@ class Placed:
         )
 
 
-def place(
+def set_up(
     recipe: Recipe,
     device: str | None,
     *,
@@ -90,7 +90,7 @@ def place(
     images: Images | None = None,
     threads: ThreadChoice = None,
     threads_before: int | None = None,
-) -> Placed:
+) -> Setup:
     """Build a recipe, move it to its device, and put its bank in front of the teacher.
 
     Args:
@@ -122,4 +122,4 @@ def place(
         measured: dict[str, Replay | None] = {
             split: bank_attach.open_measured_replay(experiment, recipe, split) for split in SPLITS
         }
-    return Placed(experiment, devices, settings, replay, measured)
+    return Setup(experiment, devices, settings, replay, measured)

@@ -1,0 +1,87 @@
+"""Outputs of networks over a set of images, and which of a teacher's a student is compared with."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from understudy.batch import Batch
+from understudy.distillation.memory_parts import MemoryParts
+from understudy.errors import Diverged, NetworkError
+from understudy.features import Features
+from understudy.models.base import Wrapped
+from understudy.tasks import Outputs, Task
+
+
+@torch.no_grad()
+def collect(
+    network: Wrapped,
+    batches: Iterable[Batch],
+    accelerator: Accelerator,
+    task: Task,
+    *,
+    role: str = "student",
+    replay: Callable[[Batch], Features] | None = None,
+) -> Outputs:
+    """Return the outputs of a network in evaluation mode, from all processes, ordered by index.
+
+    Args:
+        network: Student or teacher.
+        batches: This process's share of the images.
+        accelerator: Devices, processes and precision.
+        task: Selects what is kept of the outputs.
+        role: `student` or `teacher`, for errors.
+        replay: Returns stored outputs of the network instead of running it.
+
+    Raises:
+        Diverged: An output of the student is NaN or infinite.
+        NetworkError: An output of the teacher is.
+    """
+    training = network.training
+    network.eval()
+    compute = replay or network.outputs
+    in_parts = MemoryParts("evaluating")
+    parts = [
+        outputs
+        for batch in batches
+        for outputs in in_parts(batch, lambda part: _outputs(compute, part, accelerator, task))
+    ]
+    network.train(training)
+    every = task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
+    _check_finite(every, network.name, role)
+    return every
+
+
+def _check_finite(outputs: Outputs, name: str, role: str) -> None:
+    bad = sum(int((~x.isfinite()).sum()) for x in outputs.values() if x.is_floating_point())
+    if not bad:
+        return
+    what = f"The outputs of the {role} {name} on the images that measure it hold {bad:,} values "
+    what += "that are NaN or infinite, so that nothing can be measured"
+    if role == "teacher":
+        raise NetworkError(f"{what}: correct its weights, or compute it in fp32.")
+    raise Diverged(f"{what}: lower training.lr or set training.clip; with fp16, try bf16.")
+
+
+def _outputs(
+    compute: Callable[[Batch], Features], batch: Batch, accelerator: Accelerator, task: Task
+) -> Outputs:
+    batch = batch.to(accelerator.device, torch.contiguous_format)
+    with accelerator.autocast():
+        kept = task.collect(compute(batch), batch)
+    return {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in kept.items()}
+
+
+def comparable(
+    task: Task, student: Wrapped, teacher: Wrapped | None, outputs: Outputs | None
+) -> Outputs | None:
+    """Return the teacher's outputs that a student is compared with; None if there are none.
+
+    If the classes are others, boxes are not compared, and of whole images only features.
+    """
+    if outputs is None or student.same_classes(teacher):
+        return outputs
+    if task.truth == "objects":
+        return None
+    return {name: x for name, x in outputs.items() if name != "logits"}
