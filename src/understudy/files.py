@@ -209,10 +209,11 @@ def sole_writer(folder: Path) -> Iterator[None]:
         with _unless_impossible(folder):
             _acquire(lock, folder)
     except OSError as error:
-        raise write_error(error, folder / _LOCK, 0) from error
+        raise write_error(error, folder / _LOCK, 0, again="start again") from error
     try:
         _sign(folder)
-        _sweep(folder)
+        for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            sweep(place)
         yield
     finally:
         _leave(folder, made=made)
@@ -272,11 +273,13 @@ def _sign(folder: Path) -> None:
         (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed in the middle of a write have left."""
-    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        for partial in place.glob(".*.partial"):
-            _remove(partial)
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed in the middle of `write` have left in a folder.
+
+    Nobody else may write there meanwhile.
+    """
+    for partial in folder.glob(".*.partial"):
+        _remove(partial)
 
 
 def _leave(folder: Path, *, made: Sequence[Path]) -> None:

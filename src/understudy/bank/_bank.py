@@ -283,6 +283,7 @@ def _create_or_grow(path: Path, contract: Contract) -> Contract:
     with _locked(path):
         # Another process may have made it, or let it grow, in the meantime.
         views = _num_views(path, contract) if manifest.is_file() else 0
+        files.sweep(path)
         if views < contract.num_views:
             _extend(path / "records.bin", contract.record_bytes * contract.records)
             files.allocate(path / "checks.bin", CHECK_BYTES * contract.records)

@@ -81,10 +81,13 @@ def _with_cache(source: FileSource) -> MemorySource:
             return _in_memory(source, stored)
     pixels = _decoded(source)
     # In a read-only folder, the images are decoded at every start.
-    with suppress(OSError):
-        partial = cache.with_name(f"{cache.stem}-{os.getpid()}.npy")
+    partial = cache.with_name(f"{cache.stem}-{os.getpid()}.npy")
+    try:
         np.save(partial, pixels.numpy())
         partial.replace(cache)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
     return _in_memory(source, pixels)
 
 

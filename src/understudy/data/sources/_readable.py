@@ -132,8 +132,11 @@ def _read(file: Path) -> dict[str, list[Any]]:
 
 
 def _write(file: Path, content: Mapping[str, list[Any]]) -> None:
-    with suppress(OSError):
-        # Renamed into place: other processes may read the record at the same time.
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
+    # Renamed into place: other processes may read the record at the same time.
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
         partial.write_text(files.as_json(content), encoding="utf-8")
         partial.replace(file)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
