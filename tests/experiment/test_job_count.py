@@ -106,3 +106,18 @@ def test_a_worker_is_of_no_group_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatc
 def test_less_than_one_is_refused(jobs: int) -> None:
     with pytest.raises(RecipeError, match=f"--jobs cannot be {jobs}: at least one"):
         chosen(SMALL, jobs=jobs)
+
+
+def test_a_container_has_the_cores_and_the_memory_of_its_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the machine that the other tests make up
+    cores, memory = hardware.cores(), hardware.available_memory()
+    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hardware.cores() == cores
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert hardware.cores() == 1
+    assert hardware.available_memory() == 1_000_000 < memory

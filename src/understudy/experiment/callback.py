@@ -9,6 +9,10 @@ if TYPE_CHECKING:
 class Callback(Protocol):
     """Receives the progress of runs, in the first process only.
 
+    Of runs that are trained at once (`compare(..., jobs=2)`), it is told of `series`, `epoch` and
+    `end` alone, since a trainer cannot leave its process. Their epochs then alternate, and the
+    entry `run` of a record names the run.
+
     A subclass overrides what it needs; the other methods do nothing. Messages, such as the
     precision a run computes in, are not part of it: they go to the logger `understudy`.
 

@@ -238,11 +238,7 @@ def _concluded(
     """
     for seed in seeds:
         agenda.check_same(seed)
-    failures = {
-        (job.arm, job.seed): agenda.failures[job.arm, job.seed].reason
-        for job in agenda.jobs
-        if (job.arm, job.seed) in agenda.failures and not job.run.finished
-    }
+    failures = agenda.missing()
     for (arm, seed), reason in failures.items():
         if arm == CONTROL:
             raise Unfinished(

@@ -135,6 +135,7 @@ class Agenda:
         self.jobs = list(jobs)
         self.failures: dict[tuple[str, int], Failure] = {}
         self._waiting = list(jobs)
+        self._place = {job.name: place for place, job in enumerate(jobs)}
         self._due: dict[tuple[str, int], float] = {}
         self._told = False
 
@@ -176,6 +177,15 @@ class Agenda:
                 runs[job.arm].append(job.run)
         return runs
 
+    def missing(self) -> dict[tuple[str, int], str]:
+        """Return arm and seed of every run that should be finished and is not → why."""
+        return {
+            (job.arm, job.seed): failure.reason if failure else "It was left unfinished."
+            for job in self.jobs
+            if not (job.run.finished or job.run.diverged or self._pointless(job))
+            for failure in [self.failures.get((job.arm, job.seed))]
+        }
+
     def check_same(self, seed: int) -> None:
         """Refuse runs of a seed that saw other images or another teacher than the control.
 
@@ -195,12 +205,11 @@ class Agenda:
 
     def _pointless(self, job: Job) -> bool:
         """Return True if the arm diverged with an earlier seed."""
-        earlier = self.jobs[: self.jobs.index(job)]
-        return any(other.arm == job.arm and other.run.diverged for other in earlier)
+        earlier = self.jobs[: self._place[job.name]]
+        return any(other.run.diverged for other in earlier if other.arm == job.arm)
 
     def _postpone(self, job: Job) -> None:
-        order = {id(each): place for place, each in enumerate(self.jobs)}
-        self._waiting = sorted([*self._waiting, job], key=lambda each: order[id(each)])
+        self._waiting = sorted([*self._waiting, job], key=lambda each: self._place[each.name])
         self._due[job.arm, job.seed] = time.monotonic() + _LOOK_AGAIN
         if not self._told:
             LOGGER.info(f"{job.recipe.name} is being trained by another process; others go first.")

@@ -126,6 +126,7 @@ class JobsTable:
         self._rows: dict[str, _Row] = {}
         self._over: set[str] = set()
         self._live: Live | None = None
+        self._drawn = 0.0
 
     @contextmanager
     def shown(self) -> Iterator["JobsTable"]:
@@ -158,12 +159,12 @@ class JobsTable:
     def end(self, job: Job) -> None:
         """Remove the row of a job that is finished, failed or stopped."""
         self._rows.pop(job.name, None)
-        self._over.add(job.name)
 
     def refresh(self) -> None:
-        """Draw the table again."""
-        if self._live:
+        """Draw the table again, a few times a second."""
+        if self._live and time.monotonic() - self._drawn > 0.4:
             self._live.update(self._table())
+            self._drawn = time.monotonic()
 
     def _of_job(self, job: Job, event: Event) -> None:
         row = self._rows[job.name]

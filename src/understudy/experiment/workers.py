@@ -136,6 +136,8 @@ class _Pool:
             self._table.take(job, message)
             return
         worker.job = None
+        if isinstance(message, Stopped) and not worker.stopping:
+            message = Failure("Stopped", "Its process was told to stop; its state is saved.")
         if job and not isinstance(message, Stopped):
             self._end(job, message)
 

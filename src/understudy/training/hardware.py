@@ -13,7 +13,7 @@ import torch
 # Of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _CPUINFO, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def describe() -> dict[str, Any]:
@@ -32,7 +32,10 @@ def cores() -> int:
     """Return the number of cores that this process may use."""
     # Where the system does not tell, all there are.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return allowed or 1
+    quota, _, period = (_words(_CGROUP / "cpu.max") or "max").partition(" ")
+    # A container may have the time of fewer cores than it sees.
+    share = -(-int(quota) // int(period)) if quota.isdigit() and period.isdigit() else allowed
+    return max(1, min(allowed or 1, share or 1))
 
 
 def has_bf16(*, cpu: bool) -> bool:
@@ -47,8 +50,10 @@ def has_bf16(*, cpu: bool) -> bool:
 def available_memory() -> int:
     """Return the bytes of memory that are available; of all memory where the system hides it."""
     available = _field(_MEMINFO, "MemAvailable")
+    limit = _words(_CGROUP / "memory.max")  # of a container
     if available:
-        return int(available.split()[0]) * 1024
+        whole = int(available.split()[0]) * 1024
+        return min(whole, int(limit)) if limit.isdigit() else whole
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -120,6 +125,11 @@ def _restart_peak() -> bool:
 
 def _processor() -> str:
     return _field(_CPUINFO, "model name") or platform.processor() or platform.machine()
+
+
+def _words(path: Path) -> str:
+    """Return the content of a file of the system; "" without it."""
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def _field(path: Path, key: str) -> str:
