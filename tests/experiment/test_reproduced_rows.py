@@ -10,10 +10,11 @@ from understudy.config import tables
 from understudy.config.recipe import Recipe
 from understudy.errors import NameNotFound, RecipeError, UnderstudyError
 from understudy.experiment.budget import seconds_of
+from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.reproduce import reproduce
 from understudy.experiment.reproduced_rows import Row, Settings, rows
 from understudy.experiment.reproduction_order import Order
-from understudy.experiment.run_costs import Costs, ImagesOfRecipes
+from understudy.experiment.run_costs import Costs
 
 TABLES = sorted({name.rpartition("/")[0] for name in tables.shipped()} & set(tables.tables()))
 
@@ -149,8 +150,8 @@ def test_what_is_no_duration(text: Any) -> None:
         ("cifar100/kd/vgg13_vgg8", {}, {}, RecipeError, "name cifar100/kd and --rows vgg13_vgg8"),
         ("fashion/demo", {}, {}, RecipeError, "is a single recipe, no table"),
         ("cifar100/kd", {}, {"rows": ["resnet5_*"]}, NameNotFound, "no row 'resnet5_\\*'"),
-        ("cifar100/kd", {}, {"seeds": []}, RecipeError, "The seeds are none"),
-        ("cifar100/kd", {}, {"seeds": [1, 1]}, RecipeError, "The seeds are 1, 1"),
+        ("cifar100/kd", {}, {"seeds": []}, RecipeError, "name at least one by --seeds"),
+        ("cifar100/kd", {}, {"seeds": [1, 1]}, RecipeError, "The seeds 1, 1"),
         ("cifar100/kd", {}, {"epochs_scale": 2.0}, RecipeError, "--epochs-scale is 2; it must be"),
         ("cifar100/kd", {}, {"epochs_scale": float("nan")}, RecipeError, "--epochs-scale is nan"),
         ("cifar100/kd", {}, {"budget": "soon"}, RecipeError, "--budget is 'soon'"),

@@ -46,8 +46,8 @@ def test_a_quarter_of_a_published_training() -> None:
     ("share", "epochs", "milestones", "warmup"),
     [
         (1.0, 240, (150, 180, 210), 20),
-        (0.01, 2, (1, 2), 0),
-        (1e-6, 1, (1,), 0),
+        (0.01, 2, (1,), 0),
+        (1e-6, 1, (), 0),
     ],
 )
 def test_at_least_one_epoch_is_left(

@@ -108,6 +108,20 @@ def test_a_budget_leaves_rows_for_another_call_and_tables_share_teachers(folder:
     assert other.rows[0]["reason"] == "no published figure"
 
 
+def test_several_runs_at_once_are_the_same_to_the_bit(folder: Path) -> None:
+    rows = ["small", "wide"]
+    result = reproduced(folder, "at_once", rows=rows, jobs=2)
+    assert [row["state"] for row in result.rows] == ["finished", "finished"]
+    at_once = digests(folder / "at_once")
+    assert digests(folder / "whole").items() <= at_once.items()
+    assert len(at_once) == 4, "two teachers and two students"
+
+
+def test_a_budget_holds_for_other_processes_too(folder: Path) -> None:
+    result = reproduced(folder, "at_once", rows=["unpublished"], jobs=2, budget="0.01s")
+    assert result.rows[0]["state"].startswith("not run (predicted")
+
+
 def test_another_scale_needs_another_directory(folder: Path) -> None:
     with pytest.raises(RunError, match=r"was made by another recipe .* choose another --out"):
         reproduced(folder, "whole", rows=["small"], epochs_scale=0.75)

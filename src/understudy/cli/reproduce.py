@@ -3,7 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
-from understudy.cli.flags import Argument, Entry, number
+from understudy.cli.flags import Argument, Entry, number, whole_number
 
 _TABLE = (
     ("table", {"help": "Name of a shipped table, such as cifar100/kd, or a YAML file with rows."}),
@@ -24,6 +24,15 @@ _TABLE = (
         },
     ),
     ("--out", {"help": "Directory of all tables; default: runs/reproduce. The same goes on."}),
+)
+_JOBS = (
+    "--jobs",
+    {
+        "type": whole_number("--jobs"),
+        "default": 1,
+        "metavar": "N",
+        "help": "Runs at once, each in a process of its own; default: 1.",
+    },
 )
 _SHORTER = (
     (
@@ -50,7 +59,7 @@ def entry(seeds: Argument, device: Argument) -> Entry:
     return Entry(
         "Train rows of a published table to their protocol, beside the published figures.",
         _reproduce,
-        (*_TABLE, seeds, *_SHORTER, device),
+        (*_TABLE, seeds, *_SHORTER, _JOBS, device),
         takes_recipe_keys=True,
     )
 
@@ -70,6 +79,7 @@ def _reproduce(options: Namespace, overrides: dict[str, Any]) -> None:
         epochs_scale=options.epochs_scale,
         teachers=options.teachers,
         out=options.out,
+        jobs=options.jobs,
         device=options.device,
         progress=True,
     )

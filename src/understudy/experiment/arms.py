@@ -13,10 +13,9 @@ from understudy.distillation.wire import check_methods
 from understudy.errors import RecipeError
 from understudy.experiment import bank_attach, build, networks
 from understudy.experiment.build import Experiment
-from understudy.experiment.images import Images, read_images
+from understudy.experiment.images import Images
 from understudy.experiment.run_directory import Run
 from understudy.models.cost import macs
-from understudy.tasks import Task
 
 CONTROL = "control"
 _TAKEN = {
@@ -41,23 +40,6 @@ class Job:
     def name(self) -> str:
         """Name of the run, such as `kd seed 0`."""
         return self.recipe.name
-
-
-@final
-class ImagesBySeed:
-    """Images of one seed at a time, which all arms use; read when they are first asked for."""
-
-    def __init__(self, recipe: Recipe, task: Task) -> None:
-        self._recipe, self._task = recipe, task
-        self._seed: int | None = None
-        self._images: Images | None = None
-
-    def __call__(self, seed: int) -> Images:
-        """Return the images of a seed; let go of those of another seed."""
-        if self._images is None or seed != self._seed:
-            self._images = read_images(replace(self._recipe, seed=seed), self._task)
-            self._seed = seed
-        return self._images
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

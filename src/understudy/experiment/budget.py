@@ -1,12 +1,15 @@
 """A budget of time: how much is left, and a callback that stops a run when it is spent."""
 
 import re
-import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 from understudy.errors import RecipeError
 from understudy.experiment.callback import Callback
+from understudy.training.signals import ask_to_stop
 
 if TYPE_CHECKING:
     from understudy.training.trainer import Trainer
@@ -64,10 +67,21 @@ class Budget(Callback):
         """Seconds that are left; infinite without a limit."""
         return float("inf") if self._end is None else self._end - time.monotonic()
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Stop what is under way at the end of the budget, where other processes make the steps."""
+        timer = threading.Timer(min(max(self.left, 0.0), threading.TIMEOUT_MAX), self._stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def step(self, trainer: "Trainer") -> None:
         """Stop the run if nothing is left."""
-        # The run's own handler, which is none where handlers cannot be set.
-        listens = callable(signal.getsignal(signal.SIGTERM))
-        if self.left <= 0 and listens and not self.stopped:
-            self.stopped = True
-            signal.raise_signal(signal.SIGTERM)
+        if self.left <= 0 and not self.stopped:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.stopped = ask_to_stop("SIGTERM")

@@ -16,6 +16,7 @@ view, and read by all others, unless the recipe names a bank of its own.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from understudy.errors import Busy, RecipeError, RunError, Unfinished
 from understudy.experiment import job_count
 from understudy.experiment.arms import (
     CONTROL,
-    ImagesBySeed,
     Job,
     check_seeds,
     checked,
@@ -36,6 +36,7 @@ from understudy.experiment.arms import (
 from understudy.experiment.callback import Callback
 from understudy.experiment.comparison import FILE, Comparison, read_comparison
 from understudy.experiment.forecast import Forecast
+from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.job_count import JobCount
 from understudy.experiment.jobs import Agenda, in_turn
 from understudy.experiment.jobs_table import JobsTable
@@ -120,17 +121,19 @@ def compare(
     _claim(root, recipe)
     if jobs != 1 and not hardware.is_grouped():
         load_ahead()
-    images = ImagesBySeed(recipe, task)
+    images = ImagesOfRecipes()
     runs = {(name, seed): _run(root, name, seed) for seed in seeds for name in arms}
     count = JobCount(1, [], "")
     if unfinished := {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}:
-        banked, needs = checked(unfinished, root, seed=seeds[0], images=images(seeds[0]))
+        of_first = images(replace(recipe, seed=seeds[0]))
+        banked, needs = checked(unfinished, root, seed=seeds[0], images=of_first)
+        del of_first
         arms |= banked
         count = job_count.choose(jobs, threads, needs, device=device, runs=list(runs.values()))
     agenda = Agenda(
         [Job(name, seed, seeded(arms[name], name, seed), run) for (name, seed), run in runs.items()]
     )
-    setup = Setup(recipe, device, threads or "auto")
+    setup = Setup(device, threads or "auto")
     if count.jobs == 1:
         _train_in_turn(agenda, count, setup, images, progress=progress, callback=callback)
     else:
@@ -179,7 +182,7 @@ def _train_in_turn(
     agenda: Agenda,
     count: JobCount,
     setup: Setup,
-    images: ImagesBySeed,
+    images: ImagesOfRecipes,
     *,
     progress: bool,
     callback: Callback | None,
@@ -201,7 +204,7 @@ def _train_at_once(
     agenda: Agenda, count: JobCount, setup: Setup, *, progress: bool, callback: Callback | None
 ) -> None:
     forecast = Forecast(agenda.jobs, count.jobs)
-    metric = tasks.find(setup.recipe.task).headline
+    metric = tasks.find(agenda.jobs[0].recipe.task).headline
     printing = progress and hardware.is_first_process()
     table = JobsTable(agenda.jobs, forecast, metric=metric, progress=printing, callback=callback)
     with table.shown():

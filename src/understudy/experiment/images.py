@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
-from understudy import data
+from understudy import data, tasks
 from understudy.config.recipe import Data, Recipe
 from understudy.data import DecodedSource, Source, subset
 from understudy.data.class_names import check as check_classes
@@ -69,6 +69,25 @@ class Images:
             name: {"images": len(source), "origin": self.origins.get(name, "")} if source else None
             for name, source in by_name.items()
         }
+
+
+@final
+class ImagesOfRecipes:
+    """Images of the recipe that asked last, for all that use the same; read when asked for."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._images: Images | None = None
+
+    def __call__(self, recipe: Recipe) -> Images:
+        """Return the images of a recipe; let go of those of another one."""
+        data = recipe.data
+        drawn = bool(data.images or data.labels or data.validation)
+        key = data, recipe.task, recipe.training.best, data_seed(recipe) if drawn else None
+        if self._images is None or key != self._key:
+            self._images = read_images(recipe, tasks.find(recipe.task, recipe.training))
+            self._key = key
+        return self._images
 
 
 def read_images(recipe: Recipe, task: Task) -> Images:

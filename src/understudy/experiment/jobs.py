@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, Protocol, final
 
 from understudy import errors, files
 from understudy.errors import (
@@ -16,9 +16,10 @@ from understudy.errors import (
     RunError,
     UnderstudyError,
 )
-from understudy.experiment.arms import CONTROL, ImagesBySeed, Job
+from understudy.experiment.arms import CONTROL, Job
 from understudy.experiment.callback import Callback, Callbacks
 from understudy.experiment.forecast import Forecast, Timed
+from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.training import hardware
@@ -74,7 +75,7 @@ Outcome = Literal["finished", "busy"] | Failure
 
 def attempt(
     job: Job,
-    images: ImagesBySeed,
+    images: ImagesOfRecipes,
     *,
     device: str | None,
     threads: ThreadChoice,
@@ -95,7 +96,7 @@ def attempt(
             device=device,
             callback=callback,
             threads=threads,
-            images=None if job.run.finished else images(job.seed),
+            images=None if job.run.finished else images(job.recipe),
         )
     except Interrupted:
         raise
@@ -115,6 +116,24 @@ def attempt(
         return Failure.of(error)
     (job.run.path / TRACEBACK).unlink(missing_ok=True)
     return "finished"
+
+
+class Schedule(Protocol):
+    """Hands out jobs, and is told what came of each."""
+
+    @property
+    def waiting(self) -> Sequence[Job]:
+        """Jobs that can be handed out, now or later; none while those under way decide it."""
+
+    def next(self) -> Job | None:
+        """Take a job; None if none can be begun at present."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Note what came of a job.
+
+        Raises:
+            UnderstudyError: Nothing else is to be trained.
+        """
 
 
 @final
@@ -229,7 +248,7 @@ class Agenda:
 
 def in_turn(
     agenda: Agenda,
-    images: ImagesBySeed,
+    images: ImagesOfRecipes,
     *,
     device: str | None,
     threads: ThreadChoice,

@@ -22,32 +22,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from understudy import files
-from understudy.errors import (
-    Diverged,
-    Interrupted,
-    NetworkError,
-    OutOfMemory,
-    RecipeError,
-    RunError,
-    ShapeError,
-)
+from understudy import files, tasks
+from understudy.errors import Interrupted, RecipeError, RunError
+from understudy.experiment import job_count
+from understudy.experiment.arms import Needs, check_seeds
 from understudy.experiment.budget import Budget, in_words, seconds_of
 from understudy.experiment.callback import Callback, Callbacks
+from understudy.experiment.forecast import Forecast
+from understudy.experiment.images import ImagesOfRecipes
+from understudy.experiment.jobs import attempt
+from understudy.experiment.jobs_table import JobsTable
 from understudy.experiment.progress import displayed
-from understudy.experiment.reproduced_rows import Settings, Stage, folder_of
+from understudy.experiment.reproduced_rows import Settings, folder_of
 from understudy.experiment.reproduced_rows import rows as rows_of
 from understudy.experiment.reproduction import FILE, Reproduction
+from understudy.experiment.reproduction_agenda import RowsAgenda
 from understudy.experiment.reproduction_order import Order
 from understudy.experiment.reproduction_result import result_of
-from understudy.experiment.run_costs import Costs, ImagesOfRecipes
-from understudy.experiment.teacher_banks import with_bank
-from understudy.experiment.train import train
+from understudy.experiment.run_costs import Costs
+from understudy.experiment.worker_program import Setup
+from understudy.experiment.workers import train_at_once
 
 LOGGER = logging.getLogger("understudy")
-
-_OF_ONE_ROW = (Diverged, NetworkError, OutOfMemory, RecipeError, ShapeError)
-"""Errors that end a row and not the others."""
 
 
 def reproduce(
@@ -60,6 +56,7 @@ def reproduce(
     epochs_scale: float = 1.0,
     teachers: str | Path | None = None,
     out: str | Path | None = None,
+    jobs: int = 1,
     device: str | None = None,
     progress: bool = False,
     callback: Callback | None = None,
@@ -85,6 +82,8 @@ def reproduce(
         teachers: Folder with a file of weights or a run for every teacher, by its name, such as
             `resnet56.safetensors`; default: teachers are trained.
         out: Directory of all tables; default `runs/reproduce`.
+        jobs: Runs at once. More than one are trained in processes of their own, one on each GPU,
+            or each with one thread on a CPU if its student is small.
         device: `cpu`, or None for the best device of this machine.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
@@ -108,7 +107,11 @@ def reproduce(
     watch = Budget(None if budget is None else seconds_of(budget))
     if "RANK" in os.environ:
         raise RecipeError("`reproduce` trains in one process: start it without torchrun.")
-    _check_seeds(seeds)
+    if not seeds:
+        raise RecipeError("There is no seed to train with: name at least one by --seeds.")
+    check_seeds(seeds)
+    if jobs < 1:
+        raise RecipeError(f"--jobs cannot be {jobs}: at least one run is trained at a time.")
     root = Path(out) if out else Path("runs") / "reproduce"
     files.refuse_address(root, "--out")
     settings = Settings(
@@ -119,17 +122,21 @@ def reproduce(
     with files.sole_writer(folder_of(str(table), root)):
         order = Order(chosen, seeds, Costs(images, device))
         _check_same(order)
-        work = _Work(str(table), settings, seeds, order, images, watch, device)
-        with displayed(progress, callback) as listener:
-            work.run(listener)
+        work = _Work(str(table), settings, seeds, order, watch)
+        try:
+            if jobs == 1:
+                with displayed(progress, callback) as listener:
+                    work.announce()
+                    listeners = [listener] if listener else []
+                    work.in_turn(images, device, Callbacks(watch, *listeners))
+            else:
+                work.at_once(jobs, images, device, progress=progress, callback=callback)
+        except Interrupted as error:
+            if not watch.stopped:
+                raise
+            LOGGER.info(f"The budget is spent. {error}")
+        work.say_what_is_left()
         return work.write()
-
-
-def _check_seeds(seeds: Sequence[int]) -> None:
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise RecipeError(
-            f"The seeds are {', '.join(map(str, seeds)) or 'none'}; name at least one, each once."
-        )
 
 
 def _check_same(order: Order) -> None:
@@ -149,42 +156,62 @@ def _check_same(order: Order) -> None:
 
 @final
 class _Work:
-    """Trains the runs of an order one after the other, and writes the result after each."""
+    """Trains the runs of an order, and writes the result after each."""
 
     def __init__(
-        self,
-        table: str,
-        settings: Settings,
-        seeds: Sequence[int],
-        order: Order,
-        images: ImagesOfRecipes,
-        budget: Budget,
-        device: str | None,
+        self, table: str, settings: Settings, seeds: Sequence[int], order: Order, budget: Budget
     ) -> None:
         self._table, self._settings, self._seeds = table, settings, seeds
-        self._order, self._images = order, images
-        self._budget, self._device = budget, device
+        self._order, self._budget = order, budget
 
-    def run(self, listener: Callback | None) -> None:
-        """Train what fits into the budget.
+    def in_turn(self, images: ImagesOfRecipes, device: str | None, listener: Callback) -> None:
+        """Train what fits into the budget, one run after the other.
 
         Raises:
-            Interrupted: A signal arrived; the state was saved, and so is the result so far.
+            Interrupted: A signal arrived; the state was saved.
         """
-        self._announce()
-        if listener:
-            listener.series(sum(not stage.run.finished for stage in self._order.stages()))
-        callback = Callbacks(self._budget, *([listener] if listener else []))
-        while (stage := self._order.next(self._budget.left)) and not self._budget.stopped:
-            self._train(stage, callback)
-            self.write()
-        entries = self._order.entries
-        left = sum(not entry.stage.run.finished for entry in entries)
-        if self._budget.left < float("inf") and left:
-            LOGGER.info(
-                f"{left} of {len(entries)} runs are left after the budget; the same command goes "
-                "on with them."
-            )
+        agenda = self.agenda(images)
+        listener.series(sum(not job.run.finished for job in agenda.jobs))
+        while agenda.waiting:
+            job = agenda.next()
+            if job is None:
+                time.sleep(1.0)
+                continue
+            outcome = attempt(job, images, device=device, threads="auto", callback=listener)
+            agenda.end(job, outcome)
+
+    def at_once(
+        self,
+        jobs: int,
+        images: ImagesOfRecipes,
+        device: str | None,
+        *,
+        progress: bool,
+        callback: Callback | None,
+    ) -> None:
+        """Train what fits into the budget, several runs at once in processes of their own.
+
+        Raises:
+            Interrupted: A signal arrived; the runs under way were saved.
+        """
+        agenda = self.agenda(images)
+        first = agenda.jobs[0].recipe
+        metric = tasks.find(first.task, first.training).headline
+        forecast = Forecast(agenda.jobs, jobs)
+        table = JobsTable(
+            agenda.jobs, forecast, metric=metric, progress=progress, callback=callback
+        )
+        count = job_count.choose(jobs, None, Needs(0, 0), device=device, runs=[])
+        gpus: Sequence[str | None] = count.gpus or [None]
+        setup = Setup(device, "auto")
+        with table.shown(), self._budget.watched():
+            self.announce()
+            train_at_once(agenda, [setup.on(gpus[i % len(gpus)]) for i in range(jobs)], table)
+
+    def agenda(self, images: ImagesOfRecipes) -> RowsAgenda:
+        """Return the runs as jobs."""
+        banks = self._settings.root / "banks"
+        return RowsAgenda(self._order, self._budget, images, banks, self.write)
 
     def write(self) -> Reproduction:
         """Write `reproduction.json` and `reproduction.md`; return what they hold."""
@@ -195,36 +222,23 @@ class _Work:
         files.write((folder / FILE).with_suffix(".md"), result.markdown())
         return result
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
+        """Say what is left, and how long it takes if there is a budget."""
         entries = self._order.entries
         left = [entry for entry in entries if not entry.stage.run.finished]
         words = f"{self._table}: {len(left)} of {len(entries)} runs are left"
         if left and self._budget.left < float("inf"):
             seconds = self._order.predicted_in_all()
             spend = in_words(max(self._budget.left, 0.0))
-            words += f", about {in_words(seconds)}; {spend} are to spend"
+            words += f", about {in_words(seconds)} one after the other; {spend} are to spend"
         LOGGER.info(f"{words}.")
 
-    def _train(self, stage: Stage, callback: Callback) -> None:
-        began, whole = time.monotonic(), not stage.run.begun
-        try:
-            images = self._images(stage.recipe)
-            recipe = with_bank(stage.recipe, self._settings.root / "banks", images)
-            run = train(
-                recipe,
-                out=stage.path,
-                resume=stage.run.begun,
-                device=self._device,
-                callback=callback,
-                threads="auto",
-                images=images,
+    def say_what_is_left(self) -> None:
+        """Say what the budget did not hold."""
+        entries = self._order.entries
+        left = sum(not entry.stage.run.finished for entry in entries)
+        if self._budget.left < float("inf") and left:
+            LOGGER.info(
+                f"{left} of {len(entries)} runs are left after the budget; the same command goes "
+                "on with them."
             )
-        except _OF_ONE_ROW as error:
-            LOGGER.warning(f"{stage.name} failed: {error} The other rows go on.")
-            self._order.fail(stage, str(error))
-        except Interrupted:
-            if not self._budget.stopped:
-                raise
-            LOGGER.info(f"The budget is spent: {stage.name} is saved in {stage.path}.")
-        else:
-            self._order.end(stage, time.monotonic() - began if whole else run.seconds)

@@ -1,5 +1,6 @@
 """The order in which the rows of a table are trained, and which of them a budget holds."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from understudy.errors import UnderstudyError
 from understudy.experiment.published import Published
 from understudy.experiment.reproduced_rows import Row, Stage
 from understudy.experiment.run_costs import Costs, remaining
+
+_LOOK_AGAIN = 5.0
+"""Seconds until a run that another process trains is looked at again."""
 
 
 @final
@@ -59,6 +63,7 @@ class Order:
         self.failures: dict[Path, str] = {}
         self._costs = costs
         self._running: set[Path] = set()
+        self._due: dict[Path, float] = {}
         for stage in self.stages():
             if stage.run.finished:
                 costs.end(stage, stage.run.seconds)
@@ -69,20 +74,39 @@ class Order:
         return list(each.values())
 
     def next(self, left: float) -> Stage | None:
-        """Return the run to train next; None if nothing fits, or everything waits for others.
+        """Take the run to train next; None if nothing fits, or everything waits for others.
 
         Args:
             left: Seconds that may be spent.
         """
+        stage = self._first(left)
+        if stage is None or self._due.get(stage.path, 0.0) > time.monotonic():
+            return None
+        self._running.add(stage.path)
+        return stage
+
+    def waits(self, left: float) -> bool:
+        """Return True if a run can be taken, at once or when another process is done with it."""
+        return self._first(left) is not None
+
+    def postpone(self, stage: Stage) -> None:
+        """Look at a run again after some seconds, which another process is training."""
+        self._running.discard(stage.path)
+        self._due[stage.path] = time.monotonic() + _LOOK_AGAIN
+
+    def _first(self, left: float) -> Stage | None:
+        """Return the first run that fits; one that was postponed after all others."""
+        now, later = time.monotonic(), None
         for entry in self._waiting():
             missing = entry.stage.unfinished()
             if any(stage.path in self._running for stage in missing):
                 continue
             if left != float("inf") and self.predicted(entry) > left:
                 continue
-            self._running.add(missing[0].path)
-            return missing[0]
-        return None
+            if self._due.get(missing[0].path, 0.0) <= now:
+                return missing[0]
+            later = later or missing[0]
+        return later
 
     def end(self, stage: Stage, seconds: float) -> None:
         """Note that a run is finished, and how long it took if it was trained in one go."""

@@ -13,7 +13,7 @@ from understudy import tasks
 from understudy.config.recipe import Network, Recipe
 from understudy.experiment import networks
 from understudy.experiment.callback import Callback
-from understudy.experiment.images import Images, read_images
+from understudy.experiment.images import Images, ImagesOfRecipes
 from understudy.experiment.reproduced_rows import Stage
 from understudy.experiment.train import train
 from understudy.models.cost import macs
@@ -31,25 +31,6 @@ _FORWARD_AND_BACKWARD = 3.0
 
 _NOMINAL_SIZE = 224
 """Side of the views in pixels where neither the images nor the recipe have one."""
-
-
-@final
-class ImagesOfRecipes:
-    """Images of the recipe that asked last, for the next ones that use the same."""
-
-    def __init__(self) -> None:
-        self._key: object = None
-        self._images: Images | None = None
-
-    def __call__(self, recipe: Recipe) -> Images:
-        """Return the images of a recipe."""
-        data = recipe.data
-        drawn = bool(data.images or data.labels or data.validation)
-        key = (data, recipe.task, recipe.training.best, recipe.seed if drawn else None)
-        if self._images is None or key != self._key:
-            self._images = read_images(recipe, tasks.find(recipe.task, recipe.training))
-            self._key = key
-        return self._images
 
 
 @final

@@ -20,8 +20,8 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
 
     Milestones, warm-ups and what methods count in epochs keep their place in the training: all are
     multiplied by the share of epochs that is left after rounding. Whole epochs are rounded to at
-    least one, and milestones that fall together are one; the warm-up of a weight may be rounded to
-    none.
+    least one. Milestones that fall together are one, and one that falls to the end is left out; the
+    warm-up of a weight may be rounded to none.
 
     Args:
         recipe: Recipe to shorten.
@@ -32,11 +32,14 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
     """
     if share == 1:
         return recipe
-    share = max(1, round(recipe.training.epochs * share)) / recipe.training.epochs
+    epochs = max(1, round(recipe.training.epochs * share))
+    share = epochs / recipe.training.epochs
     content, values = recipe.to_dict(), recipe.flat()
     for path, hint, _ in leaves(Recipe):
         if unit := unit_of(hint):
             put(content, path, _shorter(values[path], unit, share))
+    milestones = [epoch for epoch in content["training"]["milestones"] if epoch < epochs]
+    put(content, "training.milestones", milestones)
     content["methods"] = {
         label: _shorter_method(label, keys, share) for label, keys in recipe.methods.items()
     }

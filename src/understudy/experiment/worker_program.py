@@ -15,12 +15,11 @@ from typing import Any, final
 
 import torch
 
-from understudy import tasks
-from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
-from understudy.experiment.arms import ImagesBySeed, Job
+from understudy.experiment.arms import Job
 from understudy.experiment.callback import Callback
 from understudy.experiment.forecast import share_done
+from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.jobs import Outcome, attempt
 from understudy.experiment.jobs_table import Ended, EpochEnded, Logged, Moved, Started
 from understudy.training.signals import ask_to_stop
@@ -41,14 +40,12 @@ class Setup:
     """What a worker is started with.
 
     Attributes:
-        recipe: Recipe of the comparison, which names the images.
         device: Name of a device, or None for the best one that the worker sees.
         threads: Threads of the CPU.
         environment: Variables of the worker's environment.
         level: Level of the messages that it passes on.
     """
 
-    recipe: Recipe
     device: str | None
     threads: ThreadChoice
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -82,7 +79,7 @@ def work(pipe: Connection, setup: Setup) -> None:
     parent = _Parent(pipe)
     LOGGER.handlers, LOGGER.propagate = [_Sender(parent)], False
     LOGGER.setLevel(setup.level)
-    images = ImagesBySeed(setup.recipe, tasks.find(setup.recipe.task, setup.recipe.training))
+    images = ImagesOfRecipes()
     threading.Thread(target=parent.listen, daemon=True).start()
     while (job := parent.jobs.get()) is not None:
         try:

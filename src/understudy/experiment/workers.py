@@ -18,7 +18,7 @@ from typing import final
 
 from understudy.errors import Interrupted, UnderstudyError
 from understudy.experiment.arms import Job
-from understudy.experiment.jobs import Agenda, Failure, Outcome
+from understudy.experiment.jobs import Failure, Outcome, Schedule
 from understudy.experiment.jobs_table import Event, JobsTable
 from understudy.experiment.worker_program import Setup, Stopped, work
 from understudy.training.signals import stop_signals
@@ -27,11 +27,11 @@ _WAIT = 0.2
 """Seconds after which the parent looks for signals, and for runs that others have left."""
 
 
-def train_at_once(agenda: Agenda, setups: Sequence[Setup], table: JobsTable) -> None:
+def train_at_once(agenda: Schedule, setups: Sequence[Setup], table: JobsTable) -> None:
     """Train all jobs, as many at once as there are setups, each in a process of its own.
 
     Raises:
-        UnderstudyError: As for `Agenda.end`; the runs under way are saved first.
+        UnderstudyError: As for `Schedule.end`; the runs under way are saved first.
         Interrupted: A signal arrived; the runs under way were saved. A second one ends them at
             once.
     """
@@ -59,7 +59,7 @@ class _Pool:
         fatal: Error that ends the comparison.
     """
 
-    def __init__(self, agenda: Agenda, setups: Sequence[Setup], table: JobsTable) -> None:
+    def __init__(self, agenda: Schedule, setups: Sequence[Setup], table: JobsTable) -> None:
         self.fatal: UnderstudyError | None = None
         self._agenda, self._setups, self._table = agenda, setups, table
         self._workers: list[_Worker | None] = [None] * len(setups)
