@@ -158,6 +158,8 @@ Pixels = Annotated[int, Range(least=1, most=16384)]
 """Side of an image."""
 Seed = Annotated[int, Range(least=0, most=LARGEST_WHOLE)]
 """Seed of random numbers."""
+MixingShape = Annotated[float, Range(least=0, most=1000)]
+"""α of Beta(α, α), from which shares of two images are drawn; at 1000 all are about a half."""
 PathText = Annotated[str, AsPath()]
 """Path of a file or folder, or a text that contains one."""
 RunName = Annotated[str, AsPath(below=True)]

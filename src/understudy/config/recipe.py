@@ -19,6 +19,7 @@ from understudy.config.limits import (
     Count,
     Epochs,
     InEpochs,
+    MixingShape,
     NonNegative,
     PathText,
     Pixels,
@@ -86,9 +87,9 @@ class Data:
     """Processes that decode image files."""
     jitter: Annotated[float, Range(least=0, most=10)] = 0.0
     """Strength of a random change of brightness, contrast and saturation, as in torchvision."""
-    mixup: Annotated[float, Range(least=0, most=1000)] = 0.0
+    mixup: MixingShape = 0.0
     """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0: no mixup."""
-    cutmix: Annotated[float, Range(least=0, most=1000)] = 0.0
+    cutmix: MixingShape = 0.0
     """Paste a box of the other image instead; with both, a step draws one of them. 0: no cutmix."""
     decoded: PathText = ""
     """Folder that stores every image decoded, so that it is decoded only once; default: none."""

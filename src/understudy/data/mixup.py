@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from understudy.config.limits import MixingShape
+from understudy.config.schema import convert
 from understudy.data._random import counter_hash
-from understudy.errors import RecipeError
 
 # The trainer seeds dropout by (seed, epoch, step, rank), and ranks count from 0.
 _USE = -1
@@ -63,8 +64,7 @@ class Mixing:
 
     def __post_init__(self) -> None:
         for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
-            if value < 0:
-                raise RecipeError(f"'data.{name}' is {value}; it must be at least 0.")
+            convert(MixingShape, value, f"data.{name}")
 
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)

@@ -12,6 +12,7 @@ from understudy.errors import Diverged, NetworkError
 from understudy.features import Features
 from understudy.models.base import Wrapped
 from understudy.tasks import Outputs, Task
+from understudy.training.finite import not_finite
 
 
 @torch.no_grad()
@@ -35,8 +36,8 @@ def collect(
         replay: Returns stored outputs of the network instead of running it.
 
     Raises:
-        Diverged: An output of the student is NaN or infinite.
-        NetworkError: An output of the teacher is.
+        Diverged: An output or a weight of the student is NaN or infinite.
+        NetworkError: One of the teacher is.
     """
     training = network.training
     network.eval()
@@ -49,16 +50,20 @@ def collect(
     ]
     network.train(training)
     every = task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
-    _check_finite(every, network.name, role)
+    _check_finite(network, every, role)
     return every
 
 
-def _check_finite(outputs: Outputs, name: str, role: str) -> None:
-    bad = sum(int((~x.isfinite()).sum()) for x in outputs.values() if x.is_floating_point())
-    if not bad:
+def _check_finite(network: Wrapped, outputs: Outputs, role: str) -> None:
+    """Refuse to measure NaN: a detector leaves out boxes of NaN, and would have an AP of 0."""
+    computed = (x for key, x in outputs.items() if not key.startswith("true_"))
+    bad = sum(int((~x.isfinite()).sum()) for x in computed if x.is_floating_point())
+    if weights := not_finite(network):
+        what = f"Weights of the {role} {network.name} are NaN or infinite ({weights[0]})"
+    elif bad:
+        what = f"Outputs of the {role} {network.name} hold {bad:,} values that are NaN or infinite"
+    else:
         return
-    what = f"The outputs of the {role} {name} on the images that measure it hold {bad:,} values "
-    what += "that are NaN or infinite, so that nothing can be measured"
     if role == "teacher":
         raise NetworkError(f"{what}: correct its weights, or compute it in fp32.")
     raise Diverged(f"{what}: lower training.lr or set training.clip; with fp16, try bf16.")

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from understudy.config.limits import Pixels, Positive
+from understudy.config.schema import convert
 from understudy.errors import DataError, NetworkError, suggestion
 
 _GREY = (0.299, 0.587, 0.114)
@@ -35,6 +37,9 @@ class Input:
     as_given: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
+        convert(Pixels | None, self.size, "size")
+        convert(tuple[float, ...], self.mean, "mean")
+        convert(tuple[Positive, ...], self.std, "std")
         if not self.mean or len(self.std) not in (1, len(self.mean)):
             raise NetworkError(
                 f"'mean' has {len(self.mean)} values and 'std' has {len(self.std)}: give both one "

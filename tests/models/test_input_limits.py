@@ -1,0 +1,31 @@
+"""Numbers of an input contract have limits, wherever it is made."""
+
+from typing import Any
+
+import pytest
+
+from understudy.data.mixup import Mixing
+from understudy.errors import RecipeError
+from understudy.models import Input
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *({"size": 0}, {"size": -5}, {"size": 8.5}, {"size": True}, {"mean": (NAN, 0.0, 0.0)}),
+        *({"std": (0.0, 1.0, 1.0)}, {"std": (-1.0, 1.0, 1.0)}, {"std": (1.0, 1.0, float("inf"))}),
+        {"mean": (0.0, "0", 0.0)},
+    ],
+)
+def test_an_input_that_makes_no_sense_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"'{next(iter(keys))}"):
+        Input(**keys)
+
+
+@pytest.mark.parametrize("value", [NAN, -1, 1e308, float("inf"), 1001])
+def test_mixing_draws_of_no_other_shape(value: float) -> None:
+    for key in ("mixup", "cutmix"):
+        with pytest.raises(RecipeError, match=f"data.{key}"):
+            Mixing(**{key: value})
