@@ -15,7 +15,7 @@ from understudy import tasks
 from understudy.cli.commands import main
 from understudy.config.recipe import Recipe
 from understudy.data import MemorySource
-from understudy.errors import Interrupted, RecipeError
+from understudy.errors import Interrupted, RecipeError, RunError
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import Images, read_images
 from understudy.experiment.run_directory import Run
@@ -133,6 +133,8 @@ def test_a_continued_run_has_the_same_best_epoch(tmp_path: Path) -> None:
     whole = train(SMALL, out=tmp_path / "whole", images=images())
     with pytest.raises(Interrupted):
         train(SMALL, out=tmp_path / "part", images=images(), callback=Stop(5, signal.SIGTERM))
+    with pytest.raises(RunError, match=r"The validation images changed .* none now"):
+        train(SMALL, out=tmp_path / "part", images=images(validation=False), resume=True)
     part = train(SMALL, out=tmp_path / "part", images=images(), resume=True)
     assert part.evaluation["best"] == whole.evaluation["best"]
     kept = [run.path / "best" / "student.safetensors" for run in (whole, part)]

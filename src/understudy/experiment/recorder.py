@@ -52,11 +52,12 @@ class Recorder:
             RunError: A digest is not the one in `environment.json`.
         """
         before = self.environment["digests"]
-        for what, digest in digests.items():
-            if digest != before.get(what):
+        for what in dict.fromkeys([*digests, *before]):
+            then, now = before.get(what, "none"), digests.get(what, "none")
+            if then != now:
                 raise RunError(
-                    f"The {what} changed since {self.path} began ({before.get(what)} then, "
-                    f"{digest} now); put back what was there, or start again in another --out."
+                    f"The {what} changed since {self.path} began ({then} then, {now} now); put "
+                    "back what was there, or start again in another --out."
                 )
 
     def continue_from(self, epoch: int) -> None:
