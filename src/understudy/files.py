@@ -21,6 +21,9 @@ from understudy.errors import Busy, RecipeError, RunError
 
 LOGGER = logging.getLogger("understudy")
 
+CONTINUE = "continue with --resume"
+"""Advice about a run that stopped; `reproduce`, which has no such flag, puts it in other words."""
+
 _LOCK, _OWNER = ".lock", ".lock.json"
 """Empty file that is locked, and file that says which process locked it."""
 
@@ -31,9 +34,7 @@ _ORPHANS_END = 15.0
 """Seconds in which the workers of a process that was killed notice it and end."""
 
 
-def write(
-    path: Path, content: str | bytes, *, key: str = "--out", again: str = "continue with --resume"
-) -> None:
+def write(path: Path, content: str | bytes, *, key: str = "--out", again: str = CONTINUE) -> None:
     """Replace a file in one step; a crash or a full disk leaves the old content untouched.
 
     Args:
@@ -179,7 +180,7 @@ def write_error(
     size: int,
     *,
     key: str = "--out",
-    again: str = "continue with --resume",
+    again: str = CONTINUE,
 ) -> RunError:
     """Return the error that says why a file of `size` bytes was not written, and what to do."""
     kept = "what was saved before is intact"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy import files, tasks
-from understudy.errors import Interrupted, RecipeError, RunError
+from understudy.errors import Interrupted, RecipeError, RunError, UnderstudyError
 from understudy.experiment import job_count
 from understudy.experiment.arms import Needs, check_seeds
 from understudy.experiment.budget import Budget, in_words, seconds_of
@@ -44,6 +44,8 @@ from understudy.experiment.worker_program import Setup
 from understudy.experiment.workers import train_at_once
 
 LOGGER = logging.getLogger("understudy")
+
+_AGAIN = "give the same command again, which goes on"
 
 
 def reproduce(
@@ -133,10 +135,15 @@ def reproduce(
                 work.at_once(jobs, images, device, progress=progress, callback=callback)
         except Interrupted as error:
             if not watch.stopped:
-                raise
+                raise Interrupted(_advice(error)) from error
             LOGGER.info(f"The budget is spent. {error}")
         work.say_what_is_left()
         return work.write()
+
+
+def _advice(error: UnderstudyError) -> str:
+    """Return the message of a single training in words that fit this command: it has no flag."""
+    return str(error).replace(files.CONTINUE, _AGAIN)
 
 
 def _check_same(order: Order) -> None:
@@ -218,8 +225,9 @@ class _Work:
         folder = folder_of(self._table, self._settings.root)
         limited = self._budget.left < float("inf")
         result = result_of(self._table, self._settings, self._seeds, self._order, timed=limited)
-        files.write(folder / FILE, files.as_json(result.to_dict(), indent=1))
-        files.write((folder / FILE).with_suffix(".md"), result.markdown())
+        content = files.as_json(result.to_dict(), indent=1)
+        files.write(folder / FILE, content, again=_AGAIN)
+        files.write((folder / FILE).with_suffix(".md"), result.markdown(), again=_AGAIN)
         return result
 
     def announce(self) -> None:

@@ -20,6 +20,7 @@ from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
 from understudy.experiment.setup import Setup, set_up
 from understudy.experiment.statistics import teacher_warning
+from understudy.files import CONTINUE
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
 from understudy.profiling import Profile
@@ -274,7 +275,7 @@ class Runner:
             raise Interrupted(
                 f"Stopped by {received[0] if received else 'another process'} in epoch "
                 f"{self.trainer.position.epoch + 1}, step {self.trainer.position.step}; "
-                f"everything is saved in {self._recorder.path}: continue with --resume."
+                f"everything is saved in {self._recorder.path}: {CONTINUE}."
             )
 
     def _set_in_any_process(self, *flags: bool) -> list[bool]:

@@ -1,0 +1,93 @@
+"""Every flag that a message advises exists, in the command in whose place the message appears."""
+
+import ast
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_imports import FILES, ROOT
+from understudy import files
+from understudy.cli.commands import COMMANDS
+from understudy.experiment.reproduce import _advice
+
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_-]*(?:\.[a-z_*{}]+)*)")
+COMMAND = re.compile(r"understudy ([a-z]+)((?: [^`']*)?)")
+
+OTHERS = {"version", "shm-size"}
+"""Flags without a command, and of other programs."""
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "files.py": ("train", "distill", "compare", "demo"),  # `reproduce` puts it in other words
+    "experiment/train.py": ("distill",),
+    "experiment/recorder.py": ("train", "distill", "compare", "demo"),
+    "experiment/runner.py": ("train", "distill", "compare", "demo"),
+    "experiment/compare.py": ("compare",),
+    "experiment/comparison.py": ("compare",),
+    "experiment/demo.py": ("demo",),
+    "experiment/arms.py": ("compare",),
+    "experiment/job_count.py": ("compare", "demo"),
+    "experiment/workers.py": ("compare", "demo"),
+    "experiment/bank_build.py": ("bank",),
+    "experiment/reproduce.py": ("reproduce",),
+    "experiment/reproduced_rows.py": ("reproduce",),
+    "experiment/reproduction.py": ("reproduce",),
+}
+"""Module → commands that end in its messages; of others, one command with the flag is enough."""
+
+
+def flags(command: str) -> set[str]:
+    """All flags of a command, recipe keys included."""
+    parser = COMMANDS[command].parser(f"understudy {command}")
+    return {flag.removeprefix("--") for flag in parser._option_string_actions}
+
+
+FLAGS = {command: flags(command) for command in COMMANDS}
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every text of a file but its docstrings; what an f-string puts in is `{}`."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    inner = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            inner.add(node.value)
+        if isinstance(node, ast.JoinedStr):
+            inner |= set(node.values)
+            parts = (x.value if isinstance(x, ast.Constant) else "{}" for x in node.values)
+            yield "".join(str(part) for part in parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in inner:
+            yield node.value
+
+
+def exists(flag: str, command: str) -> bool:
+    if flag.startswith("methods."):
+        return "training.epochs" in FLAGS[command]
+    pattern = re.escape(flag).replace(r"\{\}", r"[\w.]+") + "$"
+    return any(re.match(pattern, known) for known in FLAGS[command])
+
+
+@pytest.mark.parametrize("path", sorted(map(str, FILES)))
+def test_every_flag_that_is_advised_exists(path: str) -> None:
+    places = PLACES.get(path)
+    for text in texts(Path(path)):
+        named = COMMAND.findall(text)
+        for command, words in named:
+            if command in COMMANDS:
+                absent = [flag for flag in FLAG.findall(words) if not exists(flag, command)]
+                assert not absent, f"`understudy {command}` has no {absent}: {text}"
+        for flag in set(FLAG.findall(COMMAND.sub("", text))) - OTHERS:
+            having = [command for command in COMMANDS if exists(flag, command)]
+            assert having, f"no command has --{flag}: {text}"
+            if places:
+                assert set(places) <= set(having), f"{set(places) - set(having)}: {text}"
+
+
+def test_reproduce_says_how_it_goes_on() -> None:
+    assert "resume" not in FLAGS["reproduce"]
+    error = files.write_error(OSError(errno.ENOSPC, "full"), Path("runs/x"), 10**6)
+    assert str(error).endswith("Free some space and continue with --resume.")
+    assert _advice(error).endswith(" and give the same command again, which goes on.")
