@@ -186,7 +186,10 @@ def test_without_test_images_the_numbers_are_called_those_of_validation(
     run = train(recipe, out=tmp_path / "run", callback=Answers(), progress=True)
     assert (run.evaluation["split"], run.evaluation["images"]) == ("validation", 6)
     assert run.evaluation["best"]["split"] == "validation"
-    assert "is of the same images, since there are no test images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is of the same images, since there are no test images" in said
+    assert "recipe: validation top1 50.00 after" in said
+    assert "top-1 on the validation images after 3 epochs" in report(run).read_text("utf-8")
     main(["evaluate", str(run.path), "--trust", "true", "--device", "cpu"])
     line = "validation images 6 (held out of folder: train by data.validation=0.5)"
     assert line in " ".join(capsys.readouterr().out.split())

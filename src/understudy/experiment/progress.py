@@ -155,7 +155,8 @@ class Terminal(Callback):
     def end(self, name: str, metric: str, evaluation: Mapping[str, Any]) -> None:
         """Print the row of a finished run, whether it ran now or earlier."""
         self._ended += 1
-        score = f"{metric} {number_text(value_of(evaluation, metric))}"
+        label = metric_label(evaluation, metric, "validation")
+        score = f"{label} {number_text(value_of(evaluation, metric))}"
         seconds = timedelta(seconds=round(evaluation["seconds"]))
         if self._runs == 1:
             own = ((evaluation.get("teacher") or {}).get("metrics") or {}).get(metric)

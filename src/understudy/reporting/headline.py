@@ -79,4 +79,6 @@ def _without_control(results: Results) -> tuple[str, str]:
         return f"{arm.name} has not been evaluated yet ({epochs} epochs).", deck
     unit = "epoch" if epochs == 1 else "epochs"
     metric = name(results.metric)
-    return f"{arm.name} reaches {value[0]:.2f} {metric} after {epochs} {unit}.", deck
+    measured = [run.evaluation.get("split") for run in arm.runs if run.finished]
+    where = " on the validation images" if measured == ["validation"] else ""
+    return f"{arm.name} reaches {value[0]:.2f} {metric}{where} after {epochs} {unit}.", deck
