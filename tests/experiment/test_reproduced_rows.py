@@ -8,7 +8,7 @@ import pytest
 from tests.support.small_table import pictures, table
 from understudy.config import tables
 from understudy.config.recipe import Recipe
-from understudy.errors import NameNotFound, RecipeError, UnderstudyError
+from understudy.errors import DataError, NameNotFound, RecipeError, UnderstudyError
 from understudy.experiment.budget import seconds_of
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.reproduce import reproduce
@@ -159,6 +159,8 @@ def test_what_is_no_duration(text: Any) -> None:
         ("cifar100/kd", {"teacher.weights": "x"}, {}, RecipeError, "teachers by --teachers"),
         ("cifar100/kd", {"student": {"name": "vgg8"}}, {}, RecipeError, "'student' cannot be"),
         ("cifar100/kd", {"training.epoch": 1}, {}, RecipeError, "did you mean 'epochs'"),
+        ("cifar100/kd", {}, {}, DataError, "CIFAR100 needs a folder; set data.root"),
+        ("cifar100/kd", {}, {"jobs": 0}, RecipeError, "--jobs cannot be 0"),
         ("tinyimagenet/kd", {}, {}, RecipeError, "No table says how the teacher wrn_40_2"),
     ],
 )

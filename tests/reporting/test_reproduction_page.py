@@ -74,7 +74,7 @@ def test_the_page_tells_what_was_reproduced(result: Reproduction) -> None:
     assert all(address.startswith("#") for address in page.addresses)
     assert "cifar100/&lt;kd&gt;" in html
     assert "1 of 2 rows of cifar100/<kd> lie within two standard deviations" in text
-    assert "1 × one seed, and no published deviation; 1 × not run" in text
+    assert "Not judged: one seed, and no published deviation, 1 row; not run, 1 row; " in text
     assert "not run (predicted 3.0 h)" in text
     assert "Teacher resnet56: 72.10 (published: 72.34)." in text
     assert [cell for cell in ("+0.20", "−1.00", "−0.50") if cell not in text] == []
@@ -106,7 +106,7 @@ def test_the_table_of_the_terminal(result: Reproduction) -> None:
 
 def test_nothing_is_claimed_before_anything_ran(result: Reproduction) -> None:
     empty = Reproduction(**{**vars(result), "rows": [row("later", 73.0, [])]})
-    assert title(empty) == "Of none of the 1 rows of cifar100/<kd> can it be said yet."
+    assert title(empty) == "No row of cifar100/<kd> can be judged yet."
     assert lines(empty) == []
     assert "later" in empty.to_table()
 

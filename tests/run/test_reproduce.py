@@ -122,6 +122,22 @@ def test_a_budget_holds_for_other_processes_too(folder: Path) -> None:
     assert result.rows[0]["state"].startswith("not run (predicted")
 
 
+def test_a_second_stage_goes_on_from_the_first(folder: Path) -> None:
+    shutil.copytree(folder / "whole" / "teachers", folder / "stages" / "teachers")
+    text = (folder / "mine.yaml").read_text()
+    first = text.replace("kd: {weight: {value: 0.9, warmup_epochs: 2}}", "ab: {}")
+    (folder / "first.yaml").write_text(first)
+    alone = "base: mine.yaml\nabout: {first: first.yaml}\nmethods: {}\n"
+    alone += "rows: {small: {methods: {}, teacher.name: '', about.published: 3.0}}\n"
+    (folder / "second.yaml").write_text(alone)
+    result = reproduced(folder, "stages", name="second.yaml")
+    assert [row["state"] for row in result.rows] == ["finished"]
+    (stage,) = (folder / "stages" / "stages").glob("*/seed0")
+    assert list(Run(stage).recipe.methods) == ["ab"]
+    student = Run(Path(result) / "small" / "seed0").recipe.student
+    assert student.weights == str(stage / "last")
+
+
 def test_another_scale_needs_another_directory(folder: Path) -> None:
     with pytest.raises(RunError, match=r"was made by another recipe .* choose another --out"):
         reproduced(folder, "whole", rows=["small"], epochs_scale=0.75)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from understudy.errors import UnderstudyError
+from understudy.errors import DataError, UnderstudyError
 from understudy.experiment.published import Published
 from understudy.experiment.reproduced_rows import Row, Stage
 from understudy.experiment.run_costs import Costs, remaining
@@ -150,6 +150,8 @@ class Order:
             try:
                 missing = entry.stage.unfinished()
                 work = sum(self._costs.work(s.recipe) * remaining(s) for s in missing)
+            except DataError:
+                raise  # All rows would meet the same.
             except UnderstudyError as error:
                 self.fail(entry.stage, str(error))
                 continue

@@ -60,8 +60,8 @@ def _row(entries: Sequence[Entry], order: Order, *, timed: bool) -> dict[str, An
     scores = [x for x in (best if use_best else last) if x is not None]
     changed = changes(row.published, row.recipe)
     left = [entry for entry in entries if not entry.stage.run.finished]
-    predicted = sum(map(order.predicted, left)) if timed and left else None
     failure = order.failure(row)
+    predicted = sum(map(order.predicted, left)) if timed and left and not failure else None
     return {
         "name": row.name,
         "recipe_digest": row.recipe.digest,

@@ -68,6 +68,7 @@ def page(result: Reproduction) -> str:
         lstrip_blocks=True,
     )
     header, *rows = result.cells()
+    header[1] = f"published {name(result.metric)}"
     return environment.get_template("reproduction.html.j2").render(
         result=result,
         title=title(result),
@@ -87,7 +88,7 @@ def title(result: Reproduction) -> str:
     marks = [row["mark"] for row in result.rows]
     judged = len(marks) - marks.count("cannot be said")
     if not judged:
-        return f"Of none of the {len(marks)} rows of {result.table} can it be said yet."
+        return f"No row of {result.table} can be judged yet."
     within = marks.count("within 2 sd")
     return (
         f"{within} of {judged} rows of {result.table} lie within two standard deviations of their "
@@ -96,11 +97,11 @@ def title(result: Reproduction) -> str:
 
 
 def deck(result: Reproduction) -> str:
-    """Return what limits that sentence."""
+    """Return why other rows are not judged; empty if all are."""
     reasons = [row["reason"] for row in result.rows if row["mark"] == "cannot be said"]
     counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
-    words = [f"{count} × {reason}" for reason, count in counts.items()]
-    return f"Not to be said: {'; '.join(words)}." if words else ""
+    words = [f"{reason}, {count} row{'s' * (count != 1)}" for reason, count in counts.items()]
+    return f"Not judged: {'; '.join(words)}." if words else ""
 
 
 def lines(result: Reproduction) -> list[Line]:
