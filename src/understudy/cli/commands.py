@@ -153,6 +153,7 @@ def _report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
 
 
 def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
+    _load_ahead(options)
     from understudy.experiment.compare import compare
 
     comparison = compare(
@@ -169,6 +170,14 @@ def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
     _show_comparison(comparison)
 
 
+def _load_ahead(options: Namespace) -> None:
+    """Let a process for workers to be forked from load torch, while this one does too."""
+    if options.jobs != 1 and "RANK" not in os.environ:
+        from understudy.experiment.forking import load_ahead
+
+        load_ahead()
+
+
 def _show_comparison(comparison: "Comparison") -> None:
     if _RANK == "0":
         from understudy.reporting import terminal_table
@@ -183,6 +192,7 @@ def _show_comparison(comparison: "Comparison") -> None:
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
+    _load_ahead(options)
     from understudy.experiment.demo import demo
 
     comparison = demo(

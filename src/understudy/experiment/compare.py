@@ -24,7 +24,7 @@ from understudy import files, tasks
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import Busy, RecipeError, RunError, Unfinished
-from understudy.experiment import job_count
+from understudy.experiment import forking, job_count
 from understudy.experiment.arms import (
     CONTROL,
     Job,
@@ -44,7 +44,7 @@ from understudy.experiment.judged_runs import judge
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.worker_program import Setup
-from understudy.experiment.workers import load_ahead, train_at_once
+from understudy.experiment.workers import train_at_once
 from understudy.tasks import Task
 from understudy.training import hardware
 
@@ -120,7 +120,7 @@ def compare(
     arms = named(recipe, methods)
     _claim(root, recipe)
     if jobs != 1 and not hardware.is_grouped():
-        load_ahead()
+        forking.load_ahead()
     images = ImagesOfRecipes()
     runs = {(name, seed): _run(root, name, seed) for seed in seeds for name in arms}
     count = JobCount(1, [], "")

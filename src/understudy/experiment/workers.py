@@ -4,19 +4,15 @@ Each worker has one pipe to the process that hands out the jobs. A worker that i
 parent is, therefore leaves nothing locked, and the other side notices it at once.
 """
 
-import multiprocessing
 import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
-from types import ModuleType
 from typing import final
 
 from understudy.errors import Interrupted, UnderstudyError
+from understudy.experiment import forking
 from understudy.experiment.arms import Job
 from understudy.experiment.jobs import Failure, Outcome, Schedule
 from understudy.experiment.jobs_table import Event, JobsTable
@@ -178,13 +174,13 @@ class _Worker:
     """
 
     def __init__(self, setup: Setup) -> None:
-        context = _context()
+        context = forking.context()
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
         self.stopping = False
         # No daemon: it has children itself where a loader has workers.
         self.process = context.Process(target=work, args=(theirs, setup))  # type: ignore[attr-defined]
-        with _without_main():
+        with forking.without_main():
             self.process.start()
         theirs.close()
 
@@ -200,33 +196,3 @@ class _Worker:
             self.stopping = True
             with suppress(OSError):
                 self.pipe.send(None)
-
-
-def _context() -> BaseContext:
-    """Return how workers are started: forked from a process that has loaded torch, if possible."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    server = getattr(forkserver, "_forkserver", None)
-    # A program that forks on its own account may have said what is to be loaded.
-    if getattr(server, "_preload_modules", None) == ["__main__"]:
-        context.set_forkserver_preload([work.__module__])
-    return context
-
-
-def load_ahead() -> None:
-    """Let the process that workers are forked from load torch, beside whatever comes first here."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        _context()
-        forkserver.ensure_running()
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep a new process from importing the user's script again, which might compare again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
