@@ -11,7 +11,7 @@ from understudy import tasks
 from understudy.config.recipe import Recipe
 from understudy.data import DecodedSource, FileSource, FileViews, MemorySource, Source
 from understudy.data.sources import folder
-from understudy.errors import DataError, RecipeError
+from understudy.errors import RecipeError
 from understudy.experiment import build
 from understudy.experiment.images import Images, read_images, read_test_images
 
@@ -121,5 +121,5 @@ def test_jitter_is_part_of_the_views(tree: Path) -> None:
     assert "ColorJitter" in coloured.description
     assert "ColorJitter" not in plain.description
     assert plain.description == str(plain.transform) + ", seed 0"
-    with pytest.raises(DataError, match=r"data\.jitter is -1"):
-        build.experiment(wanted(tree, jitter=-1.0))
+    with pytest.raises(RecipeError, match=r"'data\.jitter' is -1\.0; it must be from 0 to 10"):
+        wanted(tree, jitter=-1.0)
