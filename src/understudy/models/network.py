@@ -15,7 +15,7 @@ from understudy.errors import NetworkError
 from understudy.features import Features, Observation, Shapes
 from understudy.layers.kd_layer import WithLayer, kd_layers_in, remove_idle_layers
 from understudy.layers.reused_head import LAST_MAP, is_average, load_linear, translators_in
-from understudy.models import insertion_points
+from understudy.models import depthwise_gradients, insertion_points
 from understudy.models.base import Wrapped
 from understudy.models.class_order import select_rows
 from understudy.models.classifier_layers import (
@@ -377,7 +377,9 @@ class Network(Wrapped):
             self._taps, shapes, output = build_taps(
                 self.module, self.taps, self._dry_images(), self._pick
             )
-        self._handles = [
+        # First, so that taps read the output with its replaced gradient.
+        self._handles = depthwise_gradients.attach(self.module)
+        self._handles += [
             attach_hook(self.module, self.taps[name], tap) for name, tap in self._taps.items()
         ]
         if self._head.logits:
