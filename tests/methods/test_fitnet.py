@@ -84,6 +84,16 @@ def test_normalises_batches_as_torch_does(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
 
 
+def test_a_map_keeps_its_memory_layout() -> None:
+    x = torch.randn(8, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    norm = BatchNorm(3)
+    y = norm(x)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    for tensor in (y, gradient):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, norm(x.contiguous()))
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_normalises_a_batch_without_spread_by_what_it_has_seen(rows: int) -> None:
     norm = BatchNorm(3)

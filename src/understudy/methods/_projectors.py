@@ -21,14 +21,15 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Float[Tensor, "batch channels *space"]) -> Tensor:
         """Normalise the input, keeping its shape."""
-        # BatchNorm1d takes at most three dimensions.
-        values = input.flatten(2) if input.dim() > 3 else input
         # From two values per channel on there is a variance.
-        if values.numel() >= 2 * self.num_features:
-            return super().forward(values).reshape(input.shape)
+        if input.numel() >= 2 * self.num_features:
+            return super().forward(input)
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Accept any number of dimensions: flattening a map would copy it out of its layout."""
 
 
 def regressor(student: Shapes, teacher: Shapes, feature: str) -> nn.Module:

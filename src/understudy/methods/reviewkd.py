@@ -101,7 +101,7 @@ class ABF(nn.Module):
             scores = F.conv2d(x, own_weight, self.attention.bias)
             scores = scores + _resize(F.conv2d(deeper, deeper_weight), x.shape[2:])
             z = scores.sigmoid()
-            x = x * z[:, :1] + _resize(deeper, x.shape[2:]) * z[:, 1:]
+            x = torch.addcmul(x * z[:, :1], _resize(deeper, x.shape[2:]), z[:, 1:])
         x = _resize(x, size)
         return self.leave(x), x
 
