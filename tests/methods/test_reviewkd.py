@@ -1,8 +1,11 @@
 """Knowledge review against plain loops."""
 
+from copy import deepcopy
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.support.forms import random, shapes
 from tests.vectors.build import batch
@@ -71,6 +74,33 @@ def test_fusion_in_plain_loops() -> None:
             a, b = x[:, row, column], deeper[0, :, row // 2, column // 2]
             z = (weight @ torch.cat([a, b]) + bias).sigmoid()
             torch.testing.assert_close(fused[0, :, row, column], z[0] * a + z[1] * b)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape"),
+    [(3, (4, 3, 4, 4)), (5, (4, 5, 4, 4)), (3, (2, 3, 1, 1)), (3, (1, 3, 1, 1))],
+    ids=["narrow", "wide", "two values", "one value"],
+)
+def test_training_normalises_what_the_convolution_returns(
+    inputs: int, shape: tuple[int, ...]
+) -> None:
+    fusion = ABF(inputs, 4, 2, fuse=True).double()
+    nn.init.normal_(fusion.enter[1].weight)
+    nn.init.normal_(fusion.enter[1].bias)
+    literal = deepcopy(fusion)
+    level, kernel = random(1, x=shape[1:])["x"], random(2, k=(4, 1, 1))["k"]
+    level = torch.cat([level * (i + 1) for i in range(shape[0])]).requires_grad_()
+    x = literal.enter(level)
+    expected = x, F.conv2d(x, kernel)
+    actual = fusion._enter_and_convolve(level, kernel)
+    weights = [torch.randn_like(y) for y in expected]
+    results = []
+    for module, outputs in ((literal, expected), (fusion, actual)):
+        total = sum((w * y).sum() for w, y in zip(weights, outputs, strict=True))
+        gradients = torch.autograd.grad(total, [level, *module.enter.parameters()])
+        results.append([*outputs, *gradients, *module.enter.buffers()])
+    for mine, right in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("dim", "width"), [(6, 6), (600, 512)])

@@ -32,6 +32,42 @@ class BatchNorm(nn.BatchNorm1d):
         """Accept any number of dimensions: flattening a map would copy it out of its layout."""
 
 
+def fold_batch_norm(
+    weight: Float[Tensor, "outputs inputs 1 1"],
+    norm: BatchNorm,
+    x: Float[Tensor, "batch inputs height width"],
+) -> tuple[Float[Tensor, "outputs inputs 1 1"], Float[Tensor, " outputs"]]:
+    """Return weight and bias of one 1×1 convolution that equals a 1×1 convolution and its norm.
+
+    Mean and variance of the convolution's outputs W x follow from mean μ and covariance Σ of its
+    inputs: W μ and the diagonal of W Σ Wᵀ. If there are fewer inputs than outputs, this takes less
+    time than to normalise the outputs. The running statistics of the norm are updated.
+
+    Args:
+        weight: Weight of the convolution, which has no bias.
+        norm: Batch normalisation of its outputs, in training mode.
+        x: Inputs, at least two values per channel.
+    """
+    w = weight.flatten(1)
+    values = x.permute(0, 2, 3, 1).flatten(0, 2)
+    input_mean = values.mean(0)
+    centred = values - input_mean
+    mean = w @ input_mean
+    variance = ((w @ (centred.T @ centred)) * w).sum(1) / len(values)
+    _update_statistics(norm, mean.detach(), variance.detach() * len(values) / (len(values) - 1))
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return (w * scale[:, None])[..., None, None], norm.bias - mean * scale
+
+
+def _update_statistics(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    for running, value in ((norm.running_mean, mean), (norm.running_var, variance)):
+        assert running is not None
+        assert norm.momentum is not None
+        running.lerp_(value, norm.momentum)
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+
+
 def regressor(student: Shapes, teacher: Shapes, feature: str) -> nn.Module:
     """Build a projector from the student's `feature` to the shape of the teacher's.
 

@@ -32,7 +32,7 @@ from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import match_maps, paired_maps
 from understudy.methods._method import Method
-from understudy.methods._projectors import BatchNorm, map_shape
+from understudy.methods._projectors import BatchNorm, fold_batch_norm, map_shape
 
 
 def hcl(
@@ -92,18 +92,36 @@ class ABF(nn.Module):
             deeper: x̄ of the level below; None at the deepest.
             size: Height and width of the teacher's level.
         """
-        x = self.enter(level)
-        if self.attention is not None:
+        if self.attention is None:
+            x = self.enter(level)
+        else:
             assert deeper is not None
             # A 1×1 convolution commutes with nearest-neighbour resizing: convolving the two halves
             # apart, the deeper one at its own size, spares the concatenated map.
             own_weight, deeper_weight = self.attention.weight.chunk(2, 1)
-            scores = F.conv2d(x, own_weight, self.attention.bias)
-            scores = scores + _resize(F.conv2d(deeper, deeper_weight), x.shape[2:])
-            z = scores.sigmoid()
+            x, scores = self._enter_and_convolve(level, own_weight)
+            below = F.conv2d(deeper, deeper_weight, self.attention.bias)
+            z = (scores + _resize(below, x.shape[2:])).sigmoid()
             x = torch.addcmul(x * z[:, :1], _resize(deeper, x.shape[2:]), z[:, 1:])
         x = _resize(x, size)
         return self.leave(x), x
+
+    def _enter_and_convolve(
+        self, level: Float[Tensor, "batch inputs h w"], kernel: Float[Tensor, "2 width 1 1"]
+    ) -> tuple[Float[Tensor, "batch width h w"], Float[Tensor, "batch 2 h w"]]:
+        """Return x, and its convolution with a 1×1 kernel."""
+        convolution, norm = self.enter
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, BatchNorm)
+        narrow = level.shape[1] < norm.num_features and level[:, 0].numel() > 1
+        if not (narrow and self.training):
+            x = self.enter(level)
+            return x, F.conv2d(x, kernel)
+        weight, bias = fold_batch_norm(convolution.weight, norm, level)
+        # Both are convolutions of the level, which is smaller than x.
+        outer = kernel.flatten(1)
+        composed = (outer @ weight.flatten(1))[..., None, None]
+        return F.conv2d(level, weight, bias), F.conv2d(level, composed, outer @ bias)
 
 
 @final
