@@ -22,7 +22,7 @@ def attach(module: nn.Module) -> list[RemovableHandle]:
     """Attach a hook to every depthwise convolution, and return the handles that remove them.
 
     The hooks act in training passes in bf16 on a CPU. They change no output, only how gradients
-    are computed.
+    are computed. Attach them before others, which then read outputs with these gradients.
     """
     return [
         layer.register_forward_hook(_with_fp32_gradient)

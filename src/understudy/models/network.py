@@ -377,7 +377,6 @@ class Network(Wrapped):
             self._taps, shapes, output = build_taps(
                 self.module, self.taps, self._dry_images(), self._pick
             )
-        # First, so that taps read the output with its replaced gradient.
         self._handles = depthwise_gradients.attach(self.module)
         self._handles += [
             attach_hook(self.module, self.taps[name], tap) for name, tap in self._taps.items()
