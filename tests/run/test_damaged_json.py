@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.banked_runs import folder_of_images
 from tests.support.report_directories import diagnosed, write_comparison
 from understudy.bank import Bank, Contract
 from understudy.config.json_form import check_form
 from understudy.config.recipe import Recipe
 from understudy.data.decoded import DecodedSource
 from understudy.data.source import MemorySource
+from understudy.data.sources import folder
 from understudy.errors import BankError, DataError, RunError, UnderstudyError
 from understudy.experiment.compare import compare
 from understudy.experiment.comparison import Comparison
@@ -24,6 +26,9 @@ from understudy.reporting import report, terminal_table
 from understudy.reporting.collect import of_runs
 
 WRONG: tuple[Any, ...] = (None, 7, "x", [], [[1]], {}, {"a": 1}, True)
+
+ENDS: tuple[Any, ...] = ((7, [90, 70]), ("a", None), ("a", [90]), ("a", ["x", "y"]), ("a", 7))
+"""Wrong digests of contents and sizes, at the end of an entry about an image."""
 
 
 @pytest.mark.parametrize(
@@ -149,3 +154,16 @@ def test_sides_of_other_images(tmp_path: Path, sides: Any) -> None:
     np.save(tmp_path / "decoded" / "sides.npy", sides)
     with pytest.raises(DataError, match=r"sides\.npy is damaged \(it holds no sides of 2 images"):
         DecodedSource(images, tmp_path / "decoded")
+
+
+def test_notes_about_images_are_made_again(tmp_path: Path) -> None:
+    root = folder_of_images(tmp_path / "images", train=2, test=2)
+    whole = folder.load(str(root), "train").images_digest
+    notes = root / ".understudy-check.json"
+    content = json.loads(notes.read_text())
+    entries: list[Any] = [
+        [*entry[:-2], *end] for entry in list(content.values())[:1] for end in ENDS
+    ]
+    for wrong in [*WRONG, *(dict.fromkeys(content, entry) for entry in (*WRONG, *entries))]:
+        notes.write_text(json.dumps(wrong))
+        assert folder.load(str(root), "train").images_digest == whole

@@ -102,8 +102,16 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _is_current(stored: Mapping[str, Any], name: str, stamp: list[int]) -> bool:
+    """Return True if a file is recorded as it is now; a damaged entry is none."""
     entry = stored.get(name)
-    return isinstance(entry, list) and len(entry) == len(stamp) + 2 and entry[:-2] == stamp
+    if not isinstance(entry, list) or len(entry) != len(stamp) + 2 or entry[:-2] != stamp:
+        return False
+    digest, result = entry[-2:]
+    return isinstance(digest, str) and (isinstance(result, str) or _is_size(result))
+
+
+def _is_size(result: Any) -> bool:
+    return isinstance(result, list) and len(result) == 2 and all(type(x) is int for x in result)
 
 
 def _result(path: Path) -> tuple[str, list[int] | str]:
