@@ -7,7 +7,8 @@ Numbers of more than eight bits become 0 to 255 by the first range that holds th
 | whole numbers | 0…255, 0…4095 (12 bits), 0…65535 |
 | fractions | 0…1, 0…255, 0…4095, 0…65535 |
 
-Other numbers (negative, larger, not finite) have no known white, and are refused.
+Other numbers (negative, larger, not finite) have no known white, and are refused. So are fractions
+of which the largest is just above 1: white may be 1, and a filter has overshot it.
 """
 
 from functools import cache
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from understudy.errors import DataError
@@ -32,8 +33,15 @@ SUFFIXES = frozenset(
     | (_HEIF if find_spec("pillow_heif") else set())
 )
 """Lower-case suffixes of the files that count as images; those of phones if they can be read."""
+_OTHERS = frozenset(
+    {".arw", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".hdr", ".j2k", ".jp2", ".jxl", ".nef"}
+    | {".orf", ".pbm", ".pcx", ".psd", ".raf", ".rw2", ".svg", ".tga"}
+)
+"""Lower-case suffixes of images that are not read, which is said of each."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "HEIF")
 """Formats that are opened. PIL knows others, some of which start programs on a file's content."""
+_OVERSHOT = 2
+"""Fractions up to here may have overshot a white of 1."""
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that turn the stored image by 90°, which swaps height and width."""
 
@@ -54,6 +62,9 @@ def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height w
     try:
         with Image.open(file, formats=_formats()) as image:
             return _tensor(image)
+    except UnidentifiedImageError as error:
+        reason = f"its content is none of {', '.join(_formats())}"
+        raise DataError(f"{name or file} cannot be read as an image: {reason}") from error
     # Damaged files surface as nearly any exception, depending on the decoder that meets them.
     except Exception as error:
         reason = str(error) or type(error).__name__
@@ -86,10 +97,12 @@ def _is_transposed(image: Image.Image) -> bool:
     return image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED
 
 
-def needs_package(name: str) -> str:
-    """Return the package that would read an image of this file name; "" if none is missing."""
-    heif = Path(name).suffix.lower() in _HEIF
-    return "pillow-heif" if heif and not _HEIF <= SUFFIXES else ""
+def why_not_read(name: str) -> str:
+    """Return why an image of this file name is not read; "" if it is, or is no image."""
+    suffix = Path(name).suffix.lower()
+    if suffix in _HEIF and suffix not in SUFFIXES:
+        return "needs the package pillow-heif: pip install it"
+    return "is in a format that is not read: save it as PNG or JPEG" if suffix in _OTHERS else ""
 
 
 @cache
@@ -121,7 +134,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return grey values of another range as 0 to 255; see the table of this module."""
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high < 2**16):  # also true of NaN
+    overshot = 1 < high < _OVERSHOT and not high.is_integer()
+    if overshot or not (low >= 0 and high < 2**16):  # also true of NaN
         raise DataError(
             f"its {values.dtype.name} values run from {low:g} to {high:g}, for which white is not "
             "known; save it with 8 or 16 bits"

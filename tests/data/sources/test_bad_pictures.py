@@ -44,7 +44,7 @@ def enormous(file: Path) -> None:
 
 
 CUT = "truncated|Truncated|corrupt|failed to decode|cannot|incomplete|not enough"
-NO_IMAGE = "cannot identify image file"
+NO_IMAGE = "its content is none of JPEG"
 KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "empty": ("x.png", lambda file: file.write_bytes(b""), NO_IMAGE),
     "text": ("x.jpg", lambda file: file.write_text("no picture"), NO_IMAGE),

@@ -85,6 +85,8 @@ def test_unreadable_image_is_skipped(table: Table, tmp_path: Path) -> None:
         ("path\nimages/0.png\n", "line 1: there is no column 'label'"),
         ("path,label,split\nimages/0.png,a,dev\n", "line 2: the split is 'dev'; it can be: train"),
         ("path,label\nimages/0.png,-3\n", "line 2: the label -3 is negative"),
+        ("path,label\nimages/0.png,1\nimages/1.png,0.5\n", "line 3: the label '0.5' is a number"),
+        ("path,label\nimages/0.png,23.5\nimages/1.png,1e1\n", "line 2: the label '23.5' is a n"),
         ("path,label\n", "lists no images"),
         ("path,label, label\nimages/0.png,a,b\n", "line 1: the column 'label' is there twice"),
         ("path,label,split\nimages/0.png\nimages/1.png,--1\n,", "line 4: the path is empty"),

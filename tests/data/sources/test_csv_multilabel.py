@@ -71,6 +71,13 @@ def test_numbers_in_one_column_are_the_classes(table: Table) -> None:
     assert [row.nonzero().flatten().tolist() for row in source.labels] == [[2, 10], [3], []]
 
 
+def test_ids_in_one_column_are_the_classes_that_occur(table: Table) -> None:
+    root = table("path,label\ntrain2017/a.png,300000;2\ntrain2017/b.png,100000\nval/d.png,;\n")
+    source = csv.load(root, "train")
+    assert source.classes == ("2", "100000", "300000")
+    assert source.labels.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -139,7 +146,9 @@ def test_names_in_one_column_between_other_separators(table: Table, separator: s
     assert (source.classes, source.labels.tolist()) == (("cat", "dog"), [[1, 1], [0, 0]])
 
 
-@pytest.mark.parametrize("label", ["cat dog", '"cat,dog"', '"cat, dog"', "['cat']", '"[0, 3]"'])
+@pytest.mark.parametrize(
+    "label", ["cat dog", '"cat,dog"', '"cat, dog"', "['cat']", '"[0, 3]"', "3 7"]
+)
 def test_lists_of_another_form_are_refused(table: Table, label: str) -> None:
     root = table(f"path,label\ntrain2017/a.png,cat\nval/d.png,dog\nimages/deep/c.png,{label}\n")
     with pytest.raises(DataError, match=r"line 4: the label .* separate the classes .* by ; or \|"):

@@ -229,7 +229,7 @@ def test_folders_of_programs_are_ignored(tree: Path, paint: Paint, name: str) ->
     assert folder.load(str(tree), "test").classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize("name", ["unlabelled", "unlabeled"])
+@pytest.mark.parametrize("name", ["unlabelled", "unlabeled", "Unlabelled"])
 def test_unlabelled_is_no_class(tree: Path, paint: Paint, name: str) -> None:
     paint(f"train/{name}/deep/0.png")
     source = folder.load(str(tree), "train")
@@ -257,3 +257,32 @@ def test_loose_images_may_be_listed(tree: Path, paint: Paint) -> None:
     paint("train/stray.png")
     with pytest.raises(DataError, match="or list paths and labels in a CSV file"):
         folder.load(str(tree), "train")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train/cat", "Train/dog", "Test/cat"),
+        ("Training/cat", "Testing/cat"),
+        ("TRAIN/cat", "TRAIN/dog"),
+        ("cat/train", "cat/test", "dog/train", "dog/test"),
+        ("train/cat/train", "train/cat/val"),
+    ],
+)
+def test_splits_are_no_classes(tmp_path: Path, paint: Paint, names: tuple[str, ...]) -> None:
+    for name in names:
+        paint(f"{name}/0.png")
+    with pytest.raises(DataError, match="look like splits and not like classes: call them train"):
+        folder.load(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("name", ["a.jp2", "A.DNG", "a.tga"])
+def test_images_of_formats_that_are_not_read_are_counted(tree: Path, name: str) -> None:
+    (tree / "train/cat" / name).write_bytes(b"pixels")
+    source = folder.load(str(tree), "train")
+    assert len(source) == 6
+    assert source.skipped == (
+        f"{tree}/train/cat/{name} is in a format that is not read: save it as PNG or JPEG",
+    )
+    with pytest.raises(DataError, match="1 files cannot be read, first: "):
+        folder.load(str(tree), "train", unreadable="fail")

@@ -13,6 +13,7 @@ import torch
 from understudy.batch import UNLABELLED
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._files import from_files
+from understudy.data.sources._numbered import names_of
 from understudy.data.sources._splits import SPLIT_NAMES, TEST_NAMES, no_split
 from understudy.data.sources._table import Table, Values
 from understudy.data.sources._values import flag, number
@@ -35,7 +36,7 @@ def presence(labels: Sequence[str]) -> tuple[list[str], list[list[int]]]:
     """Return the sorted class names, and for every label the presence of each class.
 
     Presence is 1 (in the list), 0, or -1 (`UNLABELLED`) for all classes of an empty label. If all
-    names are numbers, the classes are 0, 1, … to the largest.
+    names are numbers, the classes are those of `names_of`.
     """
     lists = [
         {name for part in _SEPARATORS.split(each) if (name := part.strip())} for each in labels
@@ -44,7 +45,7 @@ def presence(labels: Sequence[str]) -> tuple[list[str], list[list[int]]]:
     if names and all(name.isdecimal() for name in names):
         # 03 is class 3.
         lists = [{str(int(name)) for name in each} for each in lists]
-        names = [str(number) for number in range(max(map(int, names)) + 1)]
+        names = names_of(map(int, names))
     return names, [
         [int(name in members) if label else UNLABELLED for name in names]
         for label, members in zip(labels, lists, strict=True)
@@ -59,12 +60,14 @@ def check_lists(labels: Sequence[str], where: Callable[[int], str]) -> None:
         where: Names the line of a row, for the error.
 
     Raises:
-        DataError: A label is in brackets, or of words that are each a label of their own.
+        DataError: A label is in brackets, of words that are each a label of their own, or of
+            several numbers.
     """
     distinct = set(labels)
     for i, label in enumerate(labels):
         parts = [part.strip() for part in re.split(r"," if "," in label else r"\s+", label)]
-        if (label[:1], label[-1:]) == ("[", "]") or (len(parts) > 1 and distinct.issuperset(parts)):
+        several = len(parts) > 1 and all(part.isdecimal() or part in distinct for part in parts)
+        if several or (label[:1], label[-1:]) == ("[", "]"):
             raise DataError(
                 f"{where(i)}: the label {label!r} can be one class or a list of classes; separate "
                 "the classes of an image by ; or |, or rename the class."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from understudy.data._image import SUFFIXES, needs_package
+from understudy.data._image import SUFFIXES, why_not_read
 
 _IGNORED = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
 """Folders that programs put beside images; those that start with a dot are ignored too."""
@@ -33,8 +33,8 @@ def list_images(folder: Path, *, deep: bool) -> Listing:
         name = entry.name.lower()
         if name.endswith(tuple(SUFFIXES)):
             listing.images.append(Path(entry.path))
-        elif package := needs_package(name):
-            listing.skipped.append(f"{entry.path} needs the package {package}: pip install it")
+        elif reason := why_not_read(name):
+            listing.skipped.append(f"{entry.path} {reason}")
     listing.images.sort()
     return listing
 

@@ -22,7 +22,7 @@ from understudy.data.source import Unreadable, content_digest
 from understudy.errors import DataError
 
 _RECORD = ".understudy-check.json"
-VERSION = 2
+VERSION = 3
 """Number of the rules by which files become pixels; another one makes checks and caches anew."""
 
 

@@ -25,6 +25,7 @@ table too, as text or CSV; its splits are those of `list_eval_partition` beside 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ from understudy.data.sources._named_files import is_file, is_inside
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._splits import TEST_NAMES, choose, no_split
 from understudy.data.sources._table import Table, Values, read
+from understudy.data.sources._values import number
 from understudy.errors import DataError
 from understudy.files import refuse_address
 
@@ -152,14 +154,26 @@ def _numbered(
     )
     labels = _whole_numbers([row.label for row in rows])
     if labels is None:
+        _check_no_measurements(file, rows)
         distinct = sorted({row.label for row in rows if row.label})
         return distinct, [distinct.index(row.label) if row.label else UNLABELLED for row in rows]
     numbers = [int(label) if label else UNLABELLED for label in labels]
-    for row, number in zip(rows, numbers, strict=True):
-        if number < UNLABELLED:
-            raise DataError(f"{file}, line {row.line}: the label {number} is negative.")
+    for row, value in zip(rows, numbers, strict=True):
+        if value < UNLABELLED:
+            raise DataError(f"{file}, line {row.line}: the label {value} is negative.")
     names = names_of(numbers)
     return names, labels_of(numbers, names)
+
+
+def _check_no_measurements(file: Path, rows: Sequence[_Row]) -> None:
+    """Refuse labels that are all numbers, some of them fractions: each value would be a class."""
+    numbers = [(row, number(row.label)) for row in rows if row.label]
+    fraction = next((row for row, value in numbers if not value.is_integer()), None)
+    if fraction and all(isfinite(value) for _, value in numbers):
+        raise DataError(
+            f"{file}, line {fraction.line}: the label {fraction.label!r} is a number between "
+            "classes; labels are class names or whole numbers, so sort the values into classes."
+        )
 
 
 def _whole_numbers(labels: Sequence[str]) -> list[str] | None:

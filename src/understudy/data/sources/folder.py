@@ -5,6 +5,9 @@ the validation split. Class folders in alphabetical order are the labels, as in 
 ImageFolder. Images in a folder `unlabelled` beside class folders, directly in `train`, or in the
 root itself, are unlabelled. Links to folders are followed. Hidden files and folders, and files
 without the suffix of an image, are ignored.
+
+Folders that look like splits where classes are expected (`Train` and `Test`, or `CLASS/train` and
+`CLASS/test`) are refused: test images would be trained on.
 """
 
 from collections.abc import Sequence
@@ -22,7 +25,9 @@ from understudy.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED_NAMES = ("unlabelled", "unlabeled")
-"""Names of a folder beside class folders whose images have no labels."""
+"""Names of a folder beside class folders whose images have no labels, in any case."""
+_SPLIT_WORDS = frozenset(("train", "training", "trainset", "testing", "testset", *TEST_NAMES))
+_NOT_TRAINED = _SPLIT_WORDS - {"train", "training", "trainset"}
 
 
 def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
@@ -54,6 +59,7 @@ def _train_folder(top: Path) -> Path:
     if (top / "train").is_dir():
         return top / "train"
     if not any((top / name).is_dir() for name in TEST_NAMES):
+        _check_no_splits(top, _folders(top))
         return top
     raise DataError(f"{top} has a test folder but no folder 'train'; put training images there.")
 
@@ -74,7 +80,28 @@ def _first_classes(folders: Sequence[Path]) -> list[str]:
 
 def _classes(folder: Path) -> list[str]:
     """Return the names of the class folders, sorted; the label of a class is its position."""
-    return [name for name in _folders(folder) if name not in UNLABELLED_NAMES]
+    return [name for name in _folders(folder) if not _is_unlabelled(name)]
+
+
+def _is_unlabelled(name: str) -> bool:
+    return name.lower() in UNLABELLED_NAMES
+
+
+def _check_no_splits(folder: Path, names: Sequence[str]) -> None:
+    """Refuse folders that are those of splits under other names.
+
+    Raises:
+        DataError: Some are called like a split for training and like another one, or all like
+            one for training.
+    """
+    words = {name.lower() for name in names}
+    trained = words - _NOT_TRAINED
+    if trained & _SPLIT_WORDS and (words & _NOT_TRAINED or trained <= _SPLIT_WORDS):
+        similar = ", ".join(name for name in names if name.lower() in _SPLIT_WORDS)
+        raise DataError(
+            f"{folder} holds {similar}, which look like splits and not like classes: call "
+            "them train and test, with the class folders inside of each."
+        )
 
 
 def _folders(folder: Path) -> list[str]:
@@ -84,7 +111,7 @@ def _folders(folder: Path) -> list[str]:
 def _labelled_files(folder: Path, classes: Sequence[str]) -> tuple[Listing, list[int]]:
     """Return image files and labels, sorted by class and path."""
     loose, folders = list_images(folder, deep=False), _folders(folder)
-    names = [name for name in folders if name not in UNLABELLED_NAMES]
+    names = [name for name in folders if not _is_unlabelled(name)]
     if not folders:
         if not loose.images:
             raise _no_images(f"{folder} holds no images", loose)
@@ -110,10 +137,11 @@ def _of_folders(
     """Return the images of all class folders and their labels, in the order of the folders."""
     everything, labels = Listing(skipped=list(skipped)), list[int]()
     for name in folders:
+        _check_no_splits(folder / name, _folders(folder / name))
         listing = list_images(folder / name, deep=True)
         if not listing.images:
             raise _no_images(f"The class folder {folder / name} holds no images", listing)
-        label = UNLABELLED if name in UNLABELLED_NAMES else classes.index(name)
+        label = UNLABELLED if _is_unlabelled(name) else classes.index(name)
         everything.images += listing.images
         everything.skipped += listing.skipped
         labels += [label] * len(listing.images)
