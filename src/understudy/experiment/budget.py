@@ -37,13 +37,6 @@ def seconds_of(budget: str | float) -> float:
     return seconds
 
 
-def in_words(seconds: float) -> str:
-    """Return a duration in a readable unit, such as `8.2 min`."""
-    if seconds < 100:
-        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 @final
 class Budget(Callback):
     """Time that may be spent from now on, and the callback that keeps a run within it.

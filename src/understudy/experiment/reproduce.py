@@ -26,9 +26,9 @@ from understudy import files, tasks
 from understudy.errors import Interrupted, RecipeError, RunError, UnderstudyError
 from understudy.experiment import job_count
 from understudy.experiment.arms import Needs, check_seeds
-from understudy.experiment.budget import Budget, in_words, seconds_of
+from understudy.experiment.budget import Budget, seconds_of
 from understudy.experiment.callback import Callback, Callbacks
-from understudy.experiment.forecast import Forecast
+from understudy.experiment.forecast import Forecast, in_words
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.jobs import attempt
 from understudy.experiment.jobs_table import JobsTable

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from understudy import tasks
-from understudy.experiment.budget import in_words
+from understudy.experiment.forecast import in_words
 from understudy.experiment.published import Published, changes, judged, other_protocol, protocol
 from understudy.experiment.reproduced_rows import Row, Settings, Stage
 from understudy.experiment.reproduction import Reproduction
