@@ -72,17 +72,26 @@ class Objects:
 
     def to(self, device: torch.device) -> "Objects":
         """Copy to a device."""
-        moved = (tuple(x.to(device, non_blocking=True) for x in each) for each in self.fields())
+        moved = (tuple(x.to(device, non_blocking=True) for x in each) for each in self._fields())
         return Objects(self.sizes.to(device, non_blocking=True), *moved)
 
     def __getitem__(self, rows: slice | Tensor) -> "Objects":
         chosen = torch.arange(len(self.sizes))[rows].tolist()
         return Objects(
-            self.sizes[rows], *(tuple(each[i] for i in chosen) for each in self.fields())
+            self.sizes[rows], *(tuple(each[i] for i in chosen) for each in self._fields())
         )
 
-    def fields(self) -> tuple[tuple[Tensor, ...], ...]:
-        """Return what has a tensor for each image, in the order of the attributes."""
+    def as_arrays(self) -> tuple[Any, list[list[Any]]]:
+        """Return the same as numpy arrays, which take no shared memory when they are sent."""
+        return self.sizes.numpy(), [[x.numpy() for x in each] for each in self._fields()]
+
+    @classmethod
+    def of_arrays(cls, sizes: Any, fields: list[list[Any]]) -> "Objects":
+        """Return what `as_arrays` was made of."""
+        parts = (tuple(torch.from_numpy(x) for x in each) for each in fields)
+        return cls(torch.from_numpy(sizes), *parts)
+
+    def _fields(self) -> tuple[tuple[Tensor, ...], ...]:
         return self.boxes, self.labels, self.difficult, self.crowd, self.areas
 
 

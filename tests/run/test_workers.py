@@ -104,7 +104,7 @@ def test_objects_arrive_as_they_were_sent(monkeypatch: pytest.MonkeyPatch) -> No
     arrived = received_objects(packed)
     assert arrived is not None
     assert torch.equal(arrived.sizes, objects.sizes)
-    for got, asked in zip(arrived.fields(), objects.fields(), strict=True):
+    for got, asked in zip(arrived._fields(), objects._fields(), strict=True):
         assert all(
             torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(got, asked, strict=True)
         )

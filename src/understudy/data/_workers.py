@@ -59,7 +59,7 @@ def sent_objects(objects: Objects | None) -> Any:
     """Return objects as a worker sends them: as bytes, since they are many and small."""
     if objects is None or get_worker_info() is None:
         return objects
-    return objects.sizes.numpy(), [[x.numpy() for x in each] for each in objects.fields()]
+    return objects.as_arrays()
 
 
 def received(images: Sent) -> Tensor:
@@ -71,9 +71,7 @@ def received_objects(packed: Any) -> Objects | None:
     """Return objects that `sent_objects` has packed."""
     if packed is None or isinstance(packed, Objects):
         return packed
-    sizes, fields = packed
-    unpacked = (tuple(torch.from_numpy(x) for x in each) for each in fields)
-    return Objects(torch.from_numpy(sizes), *unpacked)
+    return Objects.of_arrays(*packed)
 
 
 @contextmanager
