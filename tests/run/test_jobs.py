@@ -144,7 +144,7 @@ def test_killed_workers_and_parents_continue_as_if_nothing_had_happened(
     until(lambda: writer(kd) not in (0, worker) and len(kd.history) == 2, second)
     os.kill(writer(kd), signal.SIGKILL)
     assert second.wait() == 1
-    assert "1 runs failed: kd seed 0. The same command continues" in second.err
+    assert "1 run failed: kd seed 0. The same command continues" in second.err
     killed = "kd failed: seed 0: Its process was killed by SIGKILL"
     comparison = Comparison.load(root)
     assert list(comparison.failed) == ["kd seed 0"]

@@ -184,10 +184,10 @@ def _show_comparison(comparison: "Comparison") -> None:
 
         _console().print(terminal_table(comparison.to_dict()))
     _report_on([Path(comparison)])
-    if comparison.failed:
+    if failed := comparison.failed:
         raise Unfinished(
-            f"{len(comparison.failed)} runs failed: {', '.join(comparison.failed)}. The same "
-            "command continues them."
+            f"{len(failed)} run{'s' * (len(failed) != 1)} failed: {', '.join(failed)}. The same "
+            "command continues what is missing."
         )
 
 
