@@ -68,6 +68,9 @@ def test_a_warm_up_without_an_epoch_is_refused() -> None:
     for epoch, weight in ((0, 0.0), (2, 1.0), (20, 4.0)):
         expected = losses["task"] + weight * losses["kd"]
         assert torch.allclose(distiller.total(losses, epoch), expected)
+    for epoch in (-1, float("nan"), "3"):
+        with pytest.raises(RecipeError, match=r"'epoch' is"):
+            distiller.total(losses, epoch)
     # Of the losses that are passed, none depends on the epoch.
     assert torch.equal(distiller.total({"task": losses["task"]}), losses["task"])
 

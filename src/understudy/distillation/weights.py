@@ -28,7 +28,7 @@ class Weight:
     warmup_epochs: Annotated[float, Range(least=0), InEpochs()] = 0.0
     warmup_counts_from: Annotated[int, Range(least=0, most=1)] = 0
 
-    def at(self, epoch: int) -> float:
+    def at(self, epoch: float) -> float:
         """Return the weight in an epoch counted from 0."""
         if not self.warmup_epochs:
             return self.value
@@ -102,8 +102,11 @@ class Weights(MutableMapping[str, Weight]):
         """Return the weight of each of some losses in an epoch counted from 0.
 
         Raises:
-            RecipeError: A loss has no weight, or one that depends on the epoch, which is None.
+            RecipeError: A loss has no weight, or one that depends on the epoch, which is None, or
+                the epoch is no number of at least 0.
         """
+        if epoch is not None:
+            epoch = convert(NonNegative, plain_numbers(epoch), "epoch")
         names = {name.partition("/")[0] for name in losses}
         weights = {name: self[name] for name in names}
         rising = [name for name, weight in weights.items() if weight.warmup_epochs]
