@@ -4,11 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from understudy import models, tasks
 from understudy.config.recipe import Network, Recipe
 from understudy.errors import NetworkError
 from understudy.experiment import build
+from understudy.experiment.compare import compare
 from understudy.experiment.evaluate import evaluate
+from understudy.experiment.images import read_images
+from understudy.experiment.run_costs import Costs
 from understudy.experiment.run_directory import Run
 
 
@@ -50,6 +55,27 @@ def test_weights_of_a_received_run_execute_nothing(received: Path, role: str) ->
     recipe = replace(Recipe(student=Network(name="resnet8")), **{role: spec})
     with pytest.raises(NetworkError, match=rf"The {role} is built by the file .*net\.py"):
         build.experiment(recipe)
+    assert not executed(received)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_comparing_with_a_received_run_executes_nothing(
+    received: Path, tmp_path: Path, role: str
+) -> None:
+    parts = {"student": {"name": "resnet8"}, "teacher": {"name": "resnet8"}}
+    recipe = {"data": {"images": 40}, **parts, role: {"weights": str(received)}}
+    if role == "student":
+        torch.save(models.find("resnet8", num_classes=10).module.state_dict(), tmp_path / "t.pth")
+        recipe["teacher"] = {"name": "resnet8", "weights": str(tmp_path / "t.pth")}
+    with pytest.raises(NetworkError, match=rf"The {role} is built by the file .*net\.py"):
+        compare(recipe, methods=["kd"], seeds=[0], out=tmp_path / "out")
+    assert not executed(received)
+
+
+def test_predicting_the_cost_of_a_received_run_executes_nothing(received: Path) -> None:
+    recipe = Recipe.load(Recipe(student=Network(weights=str(received))), {"data.images": 40})
+    with pytest.raises(NetworkError, match=r"The student is built by the file"):
+        Costs(lambda each: read_images(each, tasks.find(each.task)), None).work(recipe)
     assert not executed(received)
 
 

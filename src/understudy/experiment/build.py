@@ -111,7 +111,6 @@ def experiment(
     Raises:
         UnderstudyError: Whatever the recipe names is missing, or does not fit together.
     """
-    networks.check_trust(recipe)
     return assemble(recipe, load(recipe, images), rank=rank, world=world)
 
 
@@ -121,6 +120,7 @@ def load(recipe: Recipe, images: Images | None = None) -> Loaded:
     Raises:
         UnderstudyError: As for `experiment`.
     """
+    networks.check_trust(recipe)
     task = tasks.find(recipe.task, recipe.training)
     images = images or read_images(recipe, task)
     teacher = _teacher(recipe, images.train, task)

@@ -94,6 +94,7 @@ class Costs:
 
     def _of(self, spec: Network, recipe: Recipe, images: Images) -> float:
         """Return the operations of a network for one image; weights are not loaded for it."""
+        networks.check_trust(recipe)
         named = replace(spec, weights="") if spec.name else spec
         key = (recipe.task, named.name, named.weights, named.pool, str(named.options))
         if key not in self._macs:
