@@ -42,6 +42,25 @@ def with_nan() -> dict[str, Tensor]:
     return broken
 
 
+def changed(change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    whole = state()
+    return whole | {"fc.weight": change(whole["fc.weight"])}
+
+
+def on_meta(weight: Tensor) -> Tensor:
+    return weight.to("meta")
+
+
+def infinite(weight: Tensor) -> Tensor:
+    return weight / 0
+
+
+def scripted() -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.trace(small().eval(), torch.rand(1, 3, 8, 8)), buffer)
+    return buffer.getvalue()
+
+
 def of_mmpretrain() -> dict[str, Tensor]:
     """Weights under the names of open-mmlab's classifiers."""
     return {
@@ -73,7 +92,11 @@ KINDS: dict[str, tuple[str, Callable[[], bytes | None], str]] = {
         lambda: b"\x89PNG\r\n\x1a\n" + bytes(50),
         "does not begin as one that torch",
     ),
-    "other archive": ("w.pth", zipped, "is not a file of weights|is incomplete"),
+    "other archive": ("w.pth", zipped, r"it is an archive \(of weights\.txt, …\) that torch\.save"),
+    "TorchScript": ("w.pth", scripted, "it holds a TorchScript module; save the state dict"),
+    "sparse": ("w.pth", lambda: torch_bytes(changed(Tensor.to_sparse)), "fc.weight is sparse"),
+    "no values": ("w.pth", lambda: torch_bytes(changed(on_meta)), "fc.weight has no values"),
+    "infinity": ("w.pth", lambda: torch_bytes(changed(infinite)), "fc.weight holds infinity: the"),
     "wrong suffix": ("w.pth", lambda: save(state()), "give it the suffix .safetensors"),
     "the other wrong suffix": ("w.safetensors", lambda: torch_bytes(state()), "suffix .pth"),
     "whole module": ("w.pth", lambda: torch_bytes(small()), "holds pickled objects"),

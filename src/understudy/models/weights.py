@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors import safe_open
@@ -173,8 +174,25 @@ def _no_weights(file: Path) -> str:
         return "it is in the format of safetensors; give it the suffix .safetensors"
     if file.suffix != ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80")):
         return "it does not begin as one that torch.save wrote; check which file it is"
-    torch_zip = file.suffix == ".safetensors" and start.startswith(b"PK\x03\x04")
-    return "it was saved by torch.save; give it the suffix .pth" if torch_zip else ""
+    if not start.startswith(b"PK\x03\x04"):
+        return ""
+    if file.suffix == ".safetensors":
+        return "it was saved by torch.save; give it the suffix .pth"
+    return _no_weights_in_zip(file)
+
+
+def _no_weights_in_zip(file: Path) -> str:
+    """Return what a zip archive is if torch.save did not write it; "" if it did, or it is cut."""
+    if not is_zipfile(file):
+        return ""
+    with ZipFile(file) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "it holds a TorchScript module; save the state dict of the module it was made from"
+    if any(name.endswith("data.pkl") for name in names):
+        return ""
+    first = f" (of {names[0]}, …)" if names else ""
+    return f"it is an archive{first} that torch.save did not write; unpack or convert it"
 
 
 def _is_cut(file: Path) -> bool:
@@ -183,7 +201,7 @@ def _is_cut(file: Path) -> bool:
         start = content.read(10)
     if file.suffix == ".safetensors":
         return len(start) < 10 or start[8:10] == b'{"'
-    return start.startswith(b"PK\x03\x04")
+    return start.startswith(b"PK\x03\x04") and not is_zipfile(file)
 
 
 def digest(module: nn.Module) -> str:
@@ -257,15 +275,21 @@ def _other_numbers(state: dict[str, Tensor], current: dict[str, Tensor]) -> str:
     """Describe weights that are no numbers as the network's are; "" if there are none."""
     for key, weight in current.items():
         saved = state.get(key, weight)
+        if saved.is_meta or saved.layout != weight.layout:
+            kind = "has no values" if saved.is_meta else "is sparse"
+            return f"{key} {kind}. Save the weights as ordinary tensors, with values."
         if weight.is_floating_point() and not saved.is_floating_point():
             kind = str(saved.dtype).removeprefix("torch.")
             return (
                 f"{key} is {kind}, as in quantised networks, where the network has real numbers. "
                 "Use weights that were saved before they were quantised or converted."
             )
-        if saved.is_floating_point() and saved.isnan().any():
+        # A mask of the network's own may hold infinity.
+        wrong = saved.isnan() if bool(weight.isinf().any()) else ~saved.isfinite()
+        if saved.is_floating_point() and wrong.any():
+            kind = "NaN" if saved.isnan().any() else "infinity"
             return (
-                f"{key} holds NaN: the training that wrote it diverged, or its numbers were "
+                f"{key} holds {kind}: the training that wrote it diverged, or its numbers were "
                 "converted to a format too small for them. Use earlier weights."
             )
     return ""
