@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.distillation.small_networks import images, network, pair
 from understudy.distillation.wire import wire
-from understudy.errors import NetworkError
+from understudy.errors import NetworkError, RecipeError
 
 EXAMPLE = images(4, 3, 16, 16)
 LABELS = torch.arange(4)
@@ -124,3 +124,54 @@ class OneNumber(nn.Module):
 def test_outputs_must_be_one_row_for_each_image(dims: tuple[int, ...], shape: str) -> None:
     with pytest.raises(NetworkError, match=f"a tensor of shape {shape} for 2 images.*classes"):
         wire(network(), OneNumber(dims), {"kd": 1}, example=EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("choice", "shown"),
+    [("fc", "'fc'"), ({"penultimate": "pool"}, "'penultimate'"), (["teacher"], r"\['teacher'\]")],
+)
+def test_choices_for_no_network_are_refused(choice: Any, shown: str) -> None:
+    with pytest.raises(NetworkError, match=rf"'classifier' of wire is by network.*not {shown}\."):
+        wire(*pair(), {"kd": 1}, example=EXAMPLE, classifier=choice)
+
+
+@pytest.mark.parametrize("methods", [["kd"], "kd", None])
+def test_methods_that_are_no_mapping_are_refused(methods: Any) -> None:
+    with pytest.raises(RecipeError, match="it must be a mapping from names to weights"):
+        wire(*pair(), methods, example=EXAMPLE)
+
+
+class MoreInTraining(nn.Module):
+    """Returns its logits in evaluation, and in training something before or beside them."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        *body, self.head = network()
+        self.body, self.form = nn.Sequential(*body), form
+        self.logits = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Any:
+        feature = self.body(x)
+        self.logits = self.head(feature)
+        forms = {
+            "feature first": (feature, self.logits),
+            "loss first": (self.logits.mean(), self.logits),
+            "auxiliary last": (self.logits, 2 * self.logits),
+            "named": {"aux": 2 * self.logits, "logits": self.logits},
+            "not named": {"aux": 2 * self.logits, "main": self.logits},
+        }
+        return forms[self.form] if self.training else self.logits
+
+
+@pytest.mark.parametrize("form", ["feature first", "loss first", "auxiliary last", "named"])
+def test_logits_are_found_in_what_a_network_returns_in_training(form: str) -> None:
+    student = MoreInTraining(form)
+    distiller = wire(student, network(), {"kd": 1}, example=EXAMPLE).train()
+    loss = distiller(EXAMPLE, LABELS)["task"]
+    assert torch.allclose(loss, nn.functional.cross_entropy(student.logits, LABELS))
+
+
+def test_auxiliary_logits_in_training_are_not_taken_for_logits() -> None:
+    distiller = wire(MoreInTraining("not named"), network(), {"kd": 1}, example=EXAMPLE).train()
+    with pytest.raises(NetworkError, match=r"In training .* which are the logits: aux, main"):
+        distiller(EXAMPLE, LABELS)

@@ -72,14 +72,16 @@ def check_roles(**choices: Mapping[str, object]) -> None:
     """Refuse choices for a network that is neither the student nor the teacher.
 
     Raises:
-        NetworkError: A key is another one.
+        NetworkError: A key is another one, or a choice is no mapping.
     """
     for name, choice in choices.items():
-        others = choice.keys() - {"student", "teacher"}
+        others: list[object] = [choice]
+        if isinstance(choice, Mapping):
+            others = [key for key in choice if key not in ("student", "teacher")]
         if others:
             raise NetworkError(
                 f"'{name}' of wire is by network: give {name}={{'student': …}} or "
-                f"{{'teacher': …}}, not {sorted(others)[0]!r}."
+                f"{{'teacher': …}}, not {others[0]!r}."
             )
 
 

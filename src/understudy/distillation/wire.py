@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy import methods, tasks
-from understudy.config.limits import Seed
+from understudy.config.limits import Seed, short
 from understudy.config.recipe import Recipe, TaskName
 from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
@@ -82,6 +82,11 @@ def wire(
     >>> sorted(distiller(images, torch.tensor([3, 4])))
     ['kd', 'task']
     """
+    if not isinstance(methods, Mapping):
+        raise RecipeError(
+            f"'methods' is {short(methods)}; it must be a mapping from names to weights, such as "
+            "{'kd': 1}."
+        )
     entries = {
         label: plain_numbers(dict(entry) if isinstance(entry, Mapping) else {"weight": entry})
         for label, entry in methods.items()

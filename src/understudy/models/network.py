@@ -118,7 +118,7 @@ class Network(Wrapped):
         Raises:
             DataError: The images are integers of an unknown range, or have other channels.
         """
-        output = self._pick(self.module(self._normalise(images)))
+        output = self._pick(self.module(self._normalise(images)), self.num_classes)
         assert output is not None  # the dry pass of the constructor refuses such modules
         features = take_features(self._taps)
         if self._head.logits:
@@ -327,8 +327,8 @@ class Network(Wrapped):
         mean = self.get_buffer("_mean")
         return self._normalise(noise.to(mean.device, mean.dtype))
 
-    def _pick(self, value: Any) -> Tensor | None:
-        return pick(value, self._structure.output)
+    def _pick(self, value: Any, classes: int | None = None) -> Tensor | None:
+        return pick(value, self._structure.output, classes)
 
     def _insertion_points(self) -> dict[str, str]:
         with eval_mode(self.module):

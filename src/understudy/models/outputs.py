@@ -47,15 +47,43 @@ def key_of_logits(value: Any, is_named: Callable[[Tensor], bool], name: str) -> 
     return rows[0] if rows else ()
 
 
-def pick(value: Any, key: Key) -> Tensor | None:
-    """Return the tensor at a key; the first one where there is no such key, as in training."""
+def pick(value: Any, key: Key, classes: int | None = None) -> Tensor | None:
+    """Return the logits of what a network returned.
+
+    In training a network may return more than in evaluation, such as auxiliary logits. Of several
+    tensors as wide as the logits, the one called so is taken, else the first one of a tuple.
+
+    Args:
+        value: What it returned.
+        key: Where the logits are in evaluation.
+        classes: Number of logits, if that is known.
+
+    Raises:
+        NetworkError: A mapping has several tensors that can be the logits.
+    """
     inner = value
     for part in key:
         try:
             inner = inner[part]
         except (KeyError, IndexError, TypeError):
-            return first_tensor(value)
-    return first_tensor(inner)
+            inner = value
+            break
+    if isinstance(inner, Tensor) or classes is None:
+        return first_tensor(inner)
+    return _as_wide(inner, classes)
+
+
+def _as_wide(value: Any, classes: int) -> Tensor | None:
+    """Return the tensor of several that has a row of so many logits for each image."""
+    rows = [(key, x) for key, x in _tensors(value) if x.ndim == 2 and x.shape[1] == classes]
+    named = [x for key, x in rows if key[-1:] == ("logits",)]
+    if len(rows) > 1 and not named and isinstance(value, Mapping):
+        listed = ", ".join(".".join(map(str, key)) for key, _ in rows)
+        raise NetworkError(
+            f"In training the network returns several tensors of {classes} values, and it is not "
+            f"certain which are the logits: {listed}. Call them 'logits', or return them alone."
+        )
+    return next(iter([*named, *(x for _, x in rows)]), first_tensor(value))
 
 
 def _tensors(value: Any, key: Key = ()) -> Iterator[tuple[Key, Tensor]]:
