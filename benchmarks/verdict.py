@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from understudy.experiment.statistics import LEVEL, ImageSpread, margin
+from understudy.comparison.statistics import LEVEL, ImageSpread, margin
 
 PAGE = Path(__file__).parents[1] / "docs" / "verdict.md"
 SEEDS, IMAGES = (2, 3, 4, 5), (60, 300, 1_000, 3_000, 10_000)

@@ -14,6 +14,8 @@ LEVELS = (
     ("__main__",),
     ("cli",),
     ("reporting",),
+    ("reproduction",),
+    ("comparison",),
     ("experiment",),
     ("diagnostics",),
     ("training",),

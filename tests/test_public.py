@@ -30,7 +30,7 @@ NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 EXAMPLES_OF = {
     "understudy.config.recipe",
     "understudy.distillation.wire",
-    "understudy.experiment.budget",
+    "understudy.reproduction.budget",
     "understudy.experiment.callback",
     "understudy.experiment.plain_table",
     "understudy.files",

@@ -31,18 +31,16 @@ if TYPE_CHECKING:
     from understudy import tasks as tasks
     from understudy.batch import Batch as Batch
     from understudy.batch import Mixed as Mixed
+    from understudy.comparison.compare import compare as compare
+    from understudy.comparison.demo import demo as demo
+    from understudy.comparison.result import Comparison as Comparison
     from understudy.config.recipe import Recipe as Recipe
     from understudy.distillation.distiller import Distiller as Distiller
     from understudy.distillation.shared_teacher import Shared as Shared
     from understudy.distillation.wire import wire as wire
     from understudy.errors import UnderstudyError as UnderstudyError
     from understudy.experiment.callback import Callback as Callback
-    from understudy.experiment.compare import compare as compare
-    from understudy.experiment.comparison import Comparison as Comparison
-    from understudy.experiment.demo import demo as demo
     from understudy.experiment.evaluate import evaluate as evaluate
-    from understudy.experiment.reproduce import reproduce as reproduce
-    from understudy.experiment.reproduction import Reproduction as Reproduction
     from understudy.experiment.run_directory import Run as Run
     from understudy.experiment.train import distill as distill
     from understudy.experiment.train import train as train
@@ -53,6 +51,8 @@ if TYPE_CHECKING:
     from understudy.models import Input as Input
     from understudy.models import Network as Network
     from understudy.reporting import report as report
+    from understudy.reproduction.reproduce import reproduce as reproduce
+    from understudy.reproduction.result import Reproduction as Reproduction
 
 __version__ = "0.1.0"
 
@@ -61,7 +61,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Batch": "batch",
     "Callback": "experiment.callback",
-    "Comparison": "experiment.comparison",
+    "Comparison": "comparison.result",
     "Distiller": "distillation.distiller",
     "Features": "features",
     "Input": "models",
@@ -69,18 +69,18 @@ _HOMES = {
     "Mixed": "batch",
     "Network": "models",
     "Recipe": "config.recipe",
-    "Reproduction": "experiment.reproduction",
+    "Reproduction": "reproduction.result",
     "Run": "experiment.run_directory",
     "Shapes": "features",
     "Shared": "distillation.shared_teacher",
     "UnderstudyError": "errors",
     "batch_mean": "functional",
-    "compare": "experiment.compare",
-    "demo": "experiment.demo",
+    "compare": "comparison.compare",
+    "demo": "comparison.demo",
     "distill": "experiment.train",
     "evaluate": "experiment.evaluate",
     "report": "reporting",
-    "reproduce": "experiment.reproduce",
+    "reproduce": "reproduction.reproduce",
     "train": "experiment.train",
     "wire": "distillation.wire",
 }

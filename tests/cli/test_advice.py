@@ -11,7 +11,7 @@ import pytest
 from tests.test_imports import FILES, ROOT
 from understudy import files
 from understudy.cli.commands import COMMANDS
-from understudy.experiment.reproduce import _advice
+from understudy.reproduction.reproduce import _advice
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_-]*(?:\.[a-z_*{}]+)*)")
 COMMAND = re.compile(r"understudy ([a-z]+)((?: [^`']*)?)")
@@ -24,16 +24,16 @@ PLACES: dict[str, tuple[str, ...]] = {
     "experiment/train.py": ("distill",),
     "experiment/recorder.py": ("train", "distill", "compare", "demo"),
     "experiment/runner.py": ("train", "distill", "compare", "demo"),
-    "experiment/compare.py": ("compare",),
-    "experiment/comparison.py": ("compare",),
-    "experiment/demo.py": ("demo",),
-    "experiment/arms.py": ("compare",),
-    "experiment/job_count.py": ("compare", "demo"),
-    "experiment/workers.py": ("compare", "demo"),
+    "comparison/compare.py": ("compare",),
+    "comparison/result.py": ("compare",),
+    "comparison/demo.py": ("demo",),
+    "comparison/arms.py": ("compare",),
+    "comparison/jobs/count.py": ("compare", "demo"),
+    "comparison/jobs/workers.py": ("compare", "demo"),
     "experiment/bank_build.py": ("bank",),
-    "experiment/reproduce.py": ("reproduce",),
-    "experiment/reproduced_rows.py": ("reproduce",),
-    "experiment/reproduction.py": ("reproduce",),
+    "reproduction/reproduce.py": ("reproduce",),
+    "reproduction/rows.py": ("reproduce",),
+    "reproduction/result.py": ("reproduce",),
 }
 """Module → commands that end in its messages; of others, one command with the flag is enough."""
 

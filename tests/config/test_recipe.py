@@ -209,7 +209,7 @@ def test_shipped_recipes_name_what_exists(file: str) -> None:
 
 
 def test_the_recipes_of_the_demonstration_are_shipped() -> None:
-    from understudy.experiment.demo import RECIPES
+    from understudy.comparison.demo import RECIPES
 
     for task, names in RECIPES.items():
         assert set(names) <= set(tables.shipped())

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from tests.distillation.test_wire_weights import EXAMPLE, pair
+from understudy.comparison.arms import named
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import check_methods, wire
 from understudy.errors import OutOfMemory, RecipeError
-from understudy.experiment.arms import named
 
 LABELS = [
     *("task", "total", "keys", "items", "values", "pop", "forward", "training", "train", "type"),

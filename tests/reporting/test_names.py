@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.report_directories import write_comparison, write_json
-from understudy.experiment.comparison import Comparison
+from understudy.comparison.result import Comparison
 from understudy.experiment.plain_table import escaped
 from understudy.reporting import report, terminal_table
 

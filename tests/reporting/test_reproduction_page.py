@@ -9,10 +9,10 @@ import pytest
 from tests.reporting.test_page import read
 from tests.support.report_directories import write_json
 from understudy.errors import RunError
-from understudy.experiment.published import Published, judged
-from understudy.experiment.reproduction import FILE, Reproduction
 from understudy.reporting import report
 from understudy.reporting.reproduction_page import lines, terminal_table, title
+from understudy.reproduction.published import Published, judged
+from understudy.reproduction.result import FILE, Reproduction
 
 
 def row(name: str, figure: float | None, scores: list[float], **more: Any) -> dict[str, Any]:

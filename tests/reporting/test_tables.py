@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.report_directories import write_comparison, write_json
-from understudy.experiment.statistics import verdict
+from understudy.comparison.statistics import verdict
 from understudy.reporting import evaluation_table, report, terminal_table
 from understudy.reporting.collect import read
 from understudy.reporting.columns import columns, count

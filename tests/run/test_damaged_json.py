@@ -12,14 +12,14 @@ import torch
 from tests.support.banked_runs import folder_of_images
 from tests.support.report_directories import diagnosed, write_comparison
 from understudy.bank import Bank, Contract
+from understudy.comparison.compare import compare
+from understudy.comparison.result import Comparison
 from understudy.config.json_form import check_form
 from understudy.config.recipe import Recipe
 from understudy.data.decoded import DecodedSource
 from understudy.data.source import MemorySource
 from understudy.data.sources import folder
 from understudy.errors import BankError, DataError, RunError, UnderstudyError
-from understudy.experiment.compare import compare
-from understudy.experiment.comparison import Comparison
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.reporting import report, terminal_table

@@ -12,11 +12,11 @@ from tests.support.processes import ranks
 from tests.support.small_runs import Stop, outcome
 from tests.support.small_scenes import Scenes
 from understudy.batch import Batch
+from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
 from understudy.distillation.distiller import Trainable
 from understudy.errors import Diverged, Interrupted, RecipeError
 from understudy.experiment import build
-from understudy.experiment.compare import compare
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.images import Images
 from understudy.experiment.run_directory import Run

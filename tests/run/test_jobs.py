@@ -13,10 +13,10 @@ import pytest
 
 from tests.support.processes import command_line, until
 from tests.support.small_runs import outcome
+from understudy.comparison.compare import compare
+from understudy.comparison.result import Comparison
 from understudy.config.recipe import Recipe
 from understudy.experiment.callback import Callback
-from understudy.experiment.compare import compare
-from understudy.experiment.comparison import Comparison
 from understudy.experiment.run_directory import Run
 from understudy.reporting import report, terminal_table
 

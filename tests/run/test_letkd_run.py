@@ -8,10 +8,10 @@ import pytest
 from safetensors import safe_open
 
 from tests.support.small_runs import Stop, outcome
+from understudy.comparison.compare import compare
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
-from understudy.experiment.compare import compare
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.train import train
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from tests.support.small_runs import CNN, Stop, outcome
+from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted, RecipeError
-from understudy.experiment.compare import compare
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import distill, train

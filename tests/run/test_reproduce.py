@@ -12,7 +12,7 @@ from tests.support.small_runs import TINY, outcome
 from tests.support.small_table import pictures, table
 from understudy import Recipe, Reproduction, Run, report, reproduce, train
 from understudy.errors import Interrupted, RunError
-from understudy.experiment.budget import Budget
+from understudy.reproduction.budget import Budget
 
 SHORT = 0.5
 """Share of the epochs: two of four."""

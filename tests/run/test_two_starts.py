@@ -11,9 +11,9 @@ from filelock import FileLock
 
 from tests.support.processes import Fresh, until
 from understudy import files
+from understudy.comparison.demo import demo
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
-from understudy.experiment.demo import demo
 from understudy.experiment.train import distill, train
 from understudy.files import sole_writer
 

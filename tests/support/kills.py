@@ -21,10 +21,10 @@ from PIL import Image
 
 from tests.support.banked_runs import folder_of_images
 from tests.support.small_runs import CNN
+from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
 from understudy.errors import UnderstudyError
 from understudy.experiment import bank_build
-from understudy.experiment.compare import compare
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 

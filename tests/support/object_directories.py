@@ -9,10 +9,10 @@ import torch
 
 from tests.support.report_directories import RECIPE, write_json
 from understudy import tasks
+from understudy.comparison.statistics import verdict
 from understudy.data import Loader, ObjectViews
 from understudy.data.sources import drawn_shapes
 from understudy.diagnostics import detection, multilabel
-from understudy.experiment.statistics import verdict
 from understudy.tasks import Outputs
 
 NOISE = {"teacher": 0.1, "control": 0.35, "nd": 0.2}

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from understudy.comparison.statistics import verdict
 from understudy.diagnostics.directions import bit_agreement, of_student, of_teacher
-from understudy.experiment.statistics import verdict
 
 CLASSES = ["T-shirt", "trouser", "pullover", "dress", "coat"]
 CLASSES += ["sandal", "shirt", "sneaker", "bag", "ankle boot"]

@@ -32,6 +32,7 @@ def test_a_misspelt_device_is_suggested() -> None:
 
 def test_devices_that_exist() -> None:
     assert find_device("cpu") == torch.device("cpu")
+    assert find_device("cpu:0").type == "cpu"  # as a process of several is told
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert find_device(None).type == expected
 

@@ -17,7 +17,7 @@ from understudy.errors import RecipeError, UnderstudyError, Unfinished, suggesti
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from understudy.experiment.comparison import Comparison
+    from understudy.comparison.result import Comparison
     from understudy.experiment.run_directory import Run
 
 _RANK = os.environ.get("RANK", "0")
@@ -154,7 +154,7 @@ def _report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
 
 def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
     _load_ahead(options)
-    from understudy.experiment.compare import compare
+    from understudy.comparison.compare import compare
 
     comparison = compare(
         _recipe(options, overrides),
@@ -173,7 +173,7 @@ def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
 def _load_ahead(options: Namespace) -> None:
     """Let a process for workers to be forked from load torch, while this one does too."""
     if options.jobs != 1 and "RANK" not in os.environ:
-        from understudy.experiment.forking import load_ahead
+        from understudy.comparison.jobs.forking import load_ahead
 
         load_ahead()
 
@@ -193,7 +193,7 @@ def _show_comparison(comparison: "Comparison") -> None:
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     _load_ahead(options)
-    from understudy.experiment.demo import demo
+    from understudy.comparison.demo import demo
 
     comparison = demo(
         task=options.task,

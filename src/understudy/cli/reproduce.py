@@ -66,9 +66,9 @@ def entry(seeds: Argument, device: Argument) -> Entry:
 
 def _reproduce(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.progress import stdout_console
-    from understudy.experiment.reproduce import reproduce
     from understudy.reporting import report
     from understudy.reporting.reproduction_page import terminal_table
+    from understudy.reproduction.reproduce import reproduce
 
     result = reproduce(
         options.table,

@@ -18,9 +18,9 @@ def find_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    # Without a number, it is the current one of its kind.
+    # Without a number, it is the current one of its kind; with 0, the only one of a kind without.
     known = [*present, *{each.partition(":")[0] for each in present}]
-    if device is None or str(device) not in known:
+    if device is None or str(device).removesuffix(":0") not in known:
         raise RecipeError(
             f"There is no device {name!r}{suggestion(name, known)}; this machine has: "
             f"{', '.join(present)}{'' if len(present) > 1 else ' (PyTorch sees no GPU)'}."

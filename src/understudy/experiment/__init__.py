@@ -1,1 +1,1 @@
-"""Running recipes: training, evaluation, comparison, and the directories they write."""
+"""Running recipes: training, evaluation, and the directories they write."""

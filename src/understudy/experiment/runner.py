@@ -19,7 +19,7 @@ from understudy.experiment.images import Images
 from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
 from understudy.experiment.setup import Setup, set_up
-from understudy.experiment.statistics import teacher_warning
+from understudy.experiment.teacher_warning import teacher_warning
 from understudy.files import CONTINUE
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from understudy.experiment import reproduction
 from understudy.files import write
 from understudy.reporting import reproduction_page
 from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
 from understudy.reporting.tables import evaluation_table, terminal_table
+from understudy.reproduction import result as reproduction
 
 __all__ = ["evaluation_table", "report", "terminal_table"]
 

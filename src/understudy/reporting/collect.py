@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from understudy import tasks
+from understudy.comparison.result import read_comparison
 from understudy.errors import RunError
 from understudy.experiment import splits
-from understudy.experiment.comparison import read_comparison
 from understudy.experiment.run_directory import Run, read_json
 from understudy.experiment.run_forms import ENVIRONMENT
 from understudy.reporting.results import METHOD_INKS, Arm, Numbers, Results, duration

@@ -1,7 +1,7 @@
 """The headline of a report: the most important result in one sentence, and a second one below."""
 
 from understudy.experiment.splits import best_sentence
-from understudy.experiment.statistics import teacher_warning
+from understudy.experiment.teacher_warning import teacher_warning
 from understudy.reporting.columns import name
 from understudy.reporting.results import Results
 

@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from understudy.experiment.plain_table import signed, spread
-from understudy.experiment.reproduction import Reproduction
 from understudy.reporting.charts.style import INKS
 from understudy.reporting.columns import name
 from understudy.reporting.tables import NONE
+from understudy.reproduction.result import Reproduction
 
 _WORDS = {"within 2 sd": "gain", "outside 2 sd": "loss", "cannot be said": ""}
 """Mark → class of the stylesheet."""

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from understudy.experiment.comparison import read_comparison
+from understudy.comparison.result import read_comparison
 from understudy.experiment.plain_table import escaped, markdown
 from understudy.experiment.splits import count as count_of_split
 from understudy.reporting.collect import of_comparison

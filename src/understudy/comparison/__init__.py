@@ -1,0 +1,1 @@
+"""Comparing methods with a control under one budget, and the verdict on each."""

@@ -1,0 +1,264 @@
+"""Compare methods with a control under one budget over several seeds, with a verdict for each.
+
+A comparison directory holds `comparison.json`, whose form is `Comparison`, and a run directory
+`<arm>/seed<n>` for every arm and seed. It may be interrupted and continued: finished runs are kept.
+An arm that diverges is not trained with later seeds, and its verdict says so. Delete the run that
+diverged to train it again. An arm of which a run fails has no verdict either; the same command
+continues that run, and the others go on meanwhile.
+
+Several runs may be trained at once, by workers of this process (`jobs`) or by further processes, of
+this and other machines, that are started by the same command on the same directory: a run that
+another process writes is left to it. Each waits until all runs are done, and writes the result.
+
+All arms learn from one teacher. Its outputs are stored in `bank`, by whichever run first meets a
+view, and read by all others, unless the recipe names a bank of its own.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from understudy import files, tasks
+from understudy.comparison.arms import (
+    CONTROL,
+    Job,
+    check_seeds,
+    checked,
+    named,
+    seeded,
+)
+from understudy.comparison.jobs import count as job_count
+from understudy.comparison.jobs import forking
+from understudy.comparison.jobs.agenda import Agenda, in_turn
+from understudy.comparison.jobs.count import JobCount
+from understudy.comparison.jobs.forecast import Forecast
+from understudy.comparison.jobs.table import JobsTable
+from understudy.comparison.jobs.worker_program import Setup
+from understudy.comparison.jobs.workers import train_at_once
+from understudy.comparison.judged_runs import judge
+from understudy.comparison.result import FILE, Comparison, read_comparison
+from understudy.config.recipe import Recipe
+from understudy.distillation.device_names import find_device
+from understudy.errors import Busy, RecipeError, RunError, Unfinished
+from understudy.experiment.callback import Callback
+from understudy.experiment.images import ImagesOfRecipes
+from understudy.experiment.progress import displayed
+from understudy.experiment.run_directory import Run
+from understudy.tasks import Task
+from understudy.training import hardware
+
+LOGGER = logging.getLogger("understudy")
+
+
+def compare(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    jobs: int | None = 1,
+    threads: int | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Comparison:
+    """Run a control and every arm over every seed, and judge each arm against the control.
+
+    Without a `bank.path` in the recipe, arms whose methods read what `bank.features` names share a
+    bank in the comparison directory, if half of the free disk holds it. Its runs are the same to
+    the bit as without one.
+
+    Args:
+        recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`. The
+            hyper-parameters of its methods are used wherever an arm names them.
+        overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
+            `Recipe.load`.
+        methods: Arms: a method's name or label, or several joined by `+`; default: the recipe's
+            methods, each by itself.
+        seeds: One run of every arm per seed; three or more give an interval.
+        out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept and
+            interrupted ones continued, with or without `resume`.
+        resume: Continue an interrupted comparison; refuse if there is none in `out`.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
+        jobs: Runs at once. With more than one, each is trained in a process of its own, one on
+            every GPU or several, and `callback` is told of `series`, `epoch` and `end` alone. None,
+            the default of the command line: one for every GPU, or for every two cores if the
+            student is small. The result does not depend on it: on a CPU, not in a single bit.
+        threads: Threads of the CPU for each run; default: one if the student is small, otherwise
+            one for every core, unless `OMP_NUM_THREADS` is set.
+        progress: Print progress and messages, as the command line does.
+        callback: Called with the progress of every run.
+
+    Returns:
+        The measurements and verdicts, which `comparison.json` in the directory holds too. Runs that
+        failed are listed under `failed` of their arm.
+
+    Raises:
+        RecipeError: The recipe is wrong, or there is no method, no teacher, or no seed.
+        RunError: The directory holds another comparison, runs on other images, or with `resume`
+            nothing to continue.
+        Unfinished: A run of the control failed, so that no arm can be judged.
+        UnderstudyError: An arm cannot be built, which is found before any is trained.
+        Diverged: The control did.
+        Interrupted: SIGINT or SIGTERM arrived; the state was saved.
+
+    Example:
+        teacher = {"teacher.weights": "runs/teacher"}
+        comparison = understudy.compare("fashion/demo", teacher, methods=["kd", "lshfm", "kd+nd"])
+        print(comparison.table())
+    """
+    recipe = Recipe.load(recipe, overrides)
+    task = tasks.find(recipe.task, recipe.training)
+    _check_complete(recipe, task)
+    check_seeds(seeds)
+    find_device(device)
+    root = Path(out) if out else Path("runs") / recipe.name
+    _check_place(root, resume=resume)
+    arms = named(recipe, methods)
+    _claim(root, recipe)
+    if jobs != 1 and not hardware.is_grouped():
+        forking.load_ahead()
+    images = ImagesOfRecipes()
+    runs = {(name, seed): _run(root, name, seed) for seed in seeds for name in arms}
+    count = JobCount(1, [], "")
+    if unfinished := {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}:
+        of_first = images(replace(recipe, seed=seeds[0]))
+        banked, needs = checked(unfinished, root, seed=seeds[0], images=of_first)
+        del of_first
+        arms |= banked
+        count = job_count.choose(jobs, threads, needs, device=device, runs=list(runs.values()))
+    agenda = Agenda(
+        [Job(name, seed, seeded(arms[name], name, seed), run) for (name, seed), run in runs.items()]
+    )
+    setup = Setup(device, threads or "auto")
+    if count.jobs == 1:
+        _train_in_turn(agenda, count, setup, images, progress=progress, callback=callback)
+    else:
+        del images  # every worker reads its own
+        _train_at_once(agenda, count, setup, progress=progress, callback=callback)
+    return _concluded(recipe, arms, agenda, seeds, root, metric=task.headline)
+
+
+def _check_complete(recipe: Recipe, task: Task) -> None:
+    if not (recipe.teacher.name or recipe.teacher.weights):
+        raise RecipeError("A comparison needs a teacher: give --teacher.name or a recipe with one.")
+    if not task.uses_labels:
+        raise RecipeError(
+            f"The task {recipe.task!r} has no labels, from which a control would learn: train each "
+            "method by `understudy distill`, and put the runs side by side by `understudy report`."
+        )
+
+
+def _check_place(root: Path, *, resume: bool) -> None:
+    """Refuse to continue what never began."""
+    files.refuse_address(root, "--out")
+    if resume and not any(root.glob("*/seed*/recipe.yaml")):
+        raise RunError(f"There is no comparison in {root} to continue; start without --resume.")
+
+
+def _claim(root: Path, recipe: Recipe) -> None:
+    """Refuse to mix two comparisons in one directory."""
+    file = root / FILE
+    digest = read_comparison(root)["recipe_digest"] if file.is_file() else recipe.digest
+    if digest != recipe.digest:
+        raise RunError(
+            f"{root} holds a comparison by another recipe (digest {digest} there, {recipe.digest} "
+            "here); choose another --out."
+        )
+
+
+def _finished(root: Path, arm: str, seeds: Sequence[int]) -> bool:
+    return all(_run(root, arm, seed).finished for seed in seeds)
+
+
+def _run(root: Path, arm: str, seed: int) -> Run:
+    return Run(root / arm / f"seed{seed}")
+
+
+def _train_in_turn(
+    agenda: Agenda,
+    count: JobCount,
+    setup: Setup,
+    images: ImagesOfRecipes,
+    *,
+    progress: bool,
+    callback: Callback | None,
+) -> None:
+    forecast = Forecast(agenda.jobs, 1)
+    with displayed(progress, callback) as listener:
+        _announce(agenda, count, forecast, listener)
+        in_turn(
+            agenda,
+            images,
+            device=setup.device,
+            threads=setup.threads,
+            callback=listener,
+            forecast=forecast,
+        )
+
+
+def _train_at_once(
+    agenda: Agenda, count: JobCount, setup: Setup, *, progress: bool, callback: Callback | None
+) -> None:
+    forecast = Forecast(agenda.jobs, count.jobs)
+    metric = tasks.find(agenda.jobs[0].recipe.task).headline
+    printing = progress and hardware.is_first_process()
+    table = JobsTable(agenda.jobs, forecast, metric=metric, progress=printing, callback=callback)
+    with table.shown():
+        _announce(agenda, count, forecast, callback)
+        gpus: Sequence[str | None] = count.gpus or [None]
+        setups = [setup.on(gpus[place % len(gpus)]) for place in range(count.jobs)]
+        train_at_once(agenda, setups, table)
+
+
+def _announce(
+    agenda: Agenda, count: JobCount, forecast: Forecast, callback: Callback | None
+) -> None:
+    """Say what is about to be trained, and how long it takes."""
+    if callback:
+        callback.series(len(agenda.jobs))
+    if count.reason:
+        LOGGER.info(count.reason)
+        forecast.say_before()
+
+
+def _concluded(
+    recipe: Recipe,
+    arms: Mapping[str, Recipe],
+    agenda: Agenda,
+    seeds: Sequence[int],
+    root: Path,
+    *,
+    metric: str,
+) -> Comparison:
+    """Judge the runs, and write the result.
+
+    Raises:
+        Unfinished: A run of the control failed.
+    """
+    for seed in seeds:
+        agenda.check_same(seed)
+    failures = agenda.missing()
+    for (arm, seed), reason in failures.items():
+        if arm == CONTROL:
+            raise Unfinished(
+                f"The control failed with seed {seed}, and without it no arm can be judged: "
+                f"{reason} What is finished is kept; the same command continues the rest."
+            )
+    result = judge(recipe, arms, agenda.ended(), failures, seeds=seeds, root=root, metric=metric)
+    if hardware.is_first_process():
+        _write(root, result)
+    return result
+
+
+def _write(root: Path, result: Comparison) -> None:
+    try:
+        with files.sole_writer(root):
+            files.write(root / FILE, files.as_json(result.to_dict(), indent=1))
+    except Busy:
+        # Another process saw the last run end at the same time, and writes the same.
+        LOGGER.debug(f"{root / FILE} is being written by another process.")

@@ -1,0 +1,270 @@
+"""The jobs of a comparison: one run for every arm and seed, and what came of each."""
+
+import logging
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, final
+
+from understudy import errors, files
+from understudy.comparison.arms import CONTROL, Job
+from understudy.comparison.jobs.forecast import Forecast, Timed
+from understudy.errors import (
+    Busy,
+    Diverged,
+    Interrupted,
+    OutOfMemory,
+    RunError,
+    UnderstudyError,
+)
+from understudy.experiment.callback import Callback, Callbacks
+from understudy.experiment.images import ImagesOfRecipes
+from understudy.experiment.run_directory import Run
+from understudy.experiment.train import train
+from understudy.training import hardware
+from understudy.training.threads import ThreadChoice
+
+LOGGER = logging.getLogger("understudy")
+
+TRACEBACK = "failed.txt"
+"""File of a run directory with the traceback of an error that is no mistake of the user."""
+
+_LOOK_AGAIN = 2.0
+"""Seconds until a run that another process writes is looked at again."""
+
+
+@final
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended before it was finished.
+
+    Attributes:
+        kind: Name of the class of the error.
+        reason: One or two sentences.
+    """
+
+    kind: str
+    reason: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """Return what an error says; that of a bug with the name of its class."""
+        kind = type(error).__name__
+        if isinstance(error, UnderstudyError):
+            return cls(kind, str(error))
+        words = " ".join(f"{kind}: {error}".split())
+        return cls(kind, f"Internal error, {words} (all of it in {TRACEBACK}).")
+
+    def error(self) -> UnderstudyError:
+        """Return the error to raise for it."""
+        error = UnderstudyError(self.reason)
+        error.__class__ = _ERRORS.get(self.kind, UnderstudyError)
+        return error
+
+
+_ERRORS = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, UnderstudyError)
+}
+
+Outcome = Literal["finished", "busy"] | Failure
+"""What came of an attempt: `busy` if another process writes the run."""
+
+
+def attempt(
+    job: Job,
+    images: ImagesOfRecipes,
+    *,
+    device: str | None,
+    threads: ThreadChoice,
+    callback: Callback | None,
+) -> Outcome:
+    """Train one run to its end, from where it stopped.
+
+    Raises:
+        Interrupted: A signal arrived; the state was saved.
+        Exception: What went wrong, in one of several processes that train together.
+    """
+    begun = job.run.begun
+    try:
+        train(
+            job.recipe,
+            out=job.run.path,
+            resume=begun,
+            device=device,
+            callback=callback,
+            threads=threads,
+            images=None if job.run.finished else images(job.recipe),
+        )
+    except Interrupted:
+        raise
+    except Busy:
+        if hardware.is_grouped():
+            raise
+        return "busy"
+    except Exception as error:
+        # Of several processes that train together, one alone cannot go on with another run.
+        if hardware.is_grouped() and not isinstance(error, Diverged):
+            raise
+        # Another process began it after this one looked: it is to be continued.
+        if isinstance(error, RunError) and not begun and job.run.begun:
+            return "busy"
+        if not isinstance(error, UnderstudyError):
+            files.write(job.run.path / TRACEBACK, traceback.format_exc())
+        return Failure.of(error)
+    (job.run.path / TRACEBACK).unlink(missing_ok=True)
+    return "finished"
+
+
+class Schedule(Protocol):
+    """Hands out jobs, and is told what came of each."""
+
+    @property
+    def waiting(self) -> Sequence[Job]:
+        """Jobs that can be handed out, now or later; none while those under way decide it."""
+
+    def next(self) -> Job | None:
+        """Take a job; None if none can be begun at present."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Note what came of a job.
+
+        Raises:
+            UnderstudyError: Nothing else is to be trained.
+        """
+
+
+@final
+class Agenda:
+    """The jobs of a comparison in their order, and the failures of those that ended too early.
+
+    An arm that diverged is not trained with later seeds. A run that another process writes is
+    looked at again later: it is finished then, or was left behind and can be continued.
+
+    Args:
+        jobs: All jobs, seed by seed, the control first.
+
+    Attributes:
+        failures: Job → why its run is not finished.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = list(jobs)
+        self.failures: dict[tuple[str, int], Failure] = {}
+        self._waiting = list(jobs)
+        self._place = {job.name: place for place, job in enumerate(jobs)}
+        self._due: dict[tuple[str, int], float] = {}
+        self._told = False
+
+    @property
+    def waiting(self) -> list[Job]:
+        """Jobs that nobody has taken yet, or that another process was seen to write."""
+        self._waiting = [job for job in self._waiting if not self._pointless(job)]
+        return self._waiting
+
+    def next(self) -> Job | None:
+        """Take the first job that is due; None if none is."""
+        now = time.monotonic()
+        for job in self.waiting:
+            if self._due.get((job.arm, job.seed), 0.0) <= now:
+                self._waiting.remove(job)
+                return job
+        return None
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Note what came of a job.
+
+        Raises:
+            UnderstudyError: That of the control, without which no arm can be judged.
+            RunError: The run saw other images or another teacher than the control.
+        """
+        if outcome == "busy":
+            self._postpone(job)
+        elif isinstance(outcome, Failure):
+            self._fail(job, outcome)
+        else:
+            self.check_same(job.seed)
+
+    def ended(self) -> dict[str, list[Run]]:
+        """Return arm → its runs that are finished, up to one that diverged."""
+        runs: dict[str, list[Run]] = {job.arm: [] for job in self.jobs}
+        for job in self.jobs:
+            cut = any(run.diverged for run in runs[job.arm])
+            if not cut and (job.run.finished or job.run.diverged):
+                runs[job.arm].append(job.run)
+        return runs
+
+    def missing(self) -> dict[tuple[str, int], str]:
+        """Return arm and seed of every run that should be finished and is not → why."""
+        return {
+            (job.arm, job.seed): failure.reason if failure else "It was left unfinished."
+            for job in self.jobs
+            if not (job.run.finished or job.run.diverged or self._pointless(job))
+            for failure in [self.failures.get((job.arm, job.seed))]
+        }
+
+    def check_same(self, seed: int) -> None:
+        """Refuse runs of a seed that saw other images or another teacher than the control.
+
+        Raises:
+            RunError: A digest differs.
+        """
+        of_seed = [job.run for job in self.jobs if job.seed == seed]
+        runs = [run for run in of_seed if run.finished or run.diverged]
+        digests = [run.environment["digests"] for run in runs]
+        for run, of_run in zip(runs, digests, strict=True):
+            if of_run != digests[0]:
+                what = ", ".join(key for key in of_run if of_run[key] != digests[0].get(key))
+                raise RunError(
+                    f"{run.path} was made with another {what} than the {runs[0].path.parent.name}; "
+                    "remove the older of both and compare again."
+                )
+
+    def _pointless(self, job: Job) -> bool:
+        """Return True if the arm diverged with an earlier seed."""
+        earlier = self.jobs[: self._place[job.name]]
+        return any(other.run.diverged for other in earlier if other.arm == job.arm)
+
+    def _postpone(self, job: Job) -> None:
+        self._waiting = sorted([*self._waiting, job], key=lambda each: self._place[each.name])
+        self._due[job.arm, job.seed] = time.monotonic() + _LOOK_AGAIN
+        if not self._told:
+            LOGGER.info(f"{job.recipe.name} is being trained by another process; others go first.")
+        self._told = True
+
+    def _fail(self, job: Job, failure: Failure) -> None:
+        if failure.kind == Diverged.__name__:
+            if job.arm == CONTROL:
+                raise failure.error()
+            return
+        self.failures[job.arm, job.seed] = failure
+        LOGGER.warning(f"{job.recipe.name} failed: {failure.reason} The other runs go on.")
+        # What the user has to mend meets every arm; what a busy machine did need not.
+        if job.arm == CONTROL and failure.kind in _ERRORS.keys() - {OutOfMemory.__name__}:
+            raise failure.error()
+
+
+def in_turn(
+    agenda: Agenda,
+    images: ImagesOfRecipes,
+    *,
+    device: str | None,
+    threads: ThreadChoice,
+    callback: Callback | None,
+    forecast: Forecast,
+) -> None:
+    """Train all jobs one after the other in this process.
+
+    Raises:
+        UnderstudyError: As for `Agenda.end`.
+        Interrupted: A signal arrived; the state was saved.
+    """
+    while agenda.waiting:
+        job = agenda.next()
+        if job is None:
+            time.sleep(_LOOK_AGAIN / 4)
+            continue
+        timed = Callbacks(Timed(forecast, job), *([callback] if callback else []))
+        agenda.end(job, attempt(job, images, device=device, threads=threads, callback=timed))

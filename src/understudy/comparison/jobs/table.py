@@ -1,0 +1,227 @@
+"""Progress of several runs at once: a table on a terminal, otherwise lines. Loads no torch."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from rich.box import SIMPLE_HEAD
+from rich.live import Live
+from rich.table import Table
+
+from understudy.comparison.arms import Job
+from understudy.comparison.jobs.forecast import Forecast, clock
+from understudy.experiment.callback import Callback
+from understudy.experiment.progress import (
+    epoch_text,
+    number_text,
+    printed_messages,
+    rate_text,
+    stdout_console,
+    value_of,
+)
+
+LOGGER = logging.getLogger("understudy")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress that a worker passes on."""
+
+
+@final
+@dataclass(frozen=True)
+class Started(Event):
+    """Training began, or continues; `share` of its steps are done."""
+
+    share: float
+
+
+@final
+@dataclass(frozen=True)
+class Moved(Event):
+    """Some steps are done; `epoch` counts whole epochs."""
+
+    share: float
+    epoch: int
+    images_per_second: float
+
+
+@final
+@dataclass(frozen=True)
+class EpochEnded(Event):
+    """An epoch is done; `record` is its line of `metrics.jsonl`."""
+
+    record: dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Ended(Event):
+    """A run is finished."""
+
+    metric: str
+    evaluation: dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Logged(Event):
+    """A message of the logger `understudy`."""
+
+    level: int
+    message: str
+
+
+@final
+@dataclass
+class _Row:
+    """What the table shows of a run that is being trained."""
+
+    job: Job
+    epoch: int | None = None
+    images_per_second: float = 0.0
+    score: float | None = None
+    share: float = 0.0
+    first_share: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_left(self) -> float | None:
+        gained = self.share - self.first_share
+        return (time.monotonic() - self.began) / gained * (1 - self.share) if gained > 0 else None
+
+
+@final
+class JobsTable:
+    """Shows the runs of a comparison that are trained at once, and tells callbacks of them.
+
+    On a terminal a table has a row for every run that is being trained. Above it, or without a
+    terminal alone, there is a line for every run that is finished; without a terminal also one for
+    every epoch.
+
+    Args:
+        jobs: All jobs of the comparison.
+        forecast: Predicts the time of all of them.
+        metric: Metric that ranks students.
+        progress: Print; otherwise only tell the callback.
+        callback: Told of `series`, of every `epoch`, whose record has the entry `run` besides, and
+            of every `end`.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        forecast: Forecast,
+        *,
+        metric: str,
+        progress: bool,
+        callback: Callback | None,
+    ) -> None:
+        self._jobs, self._forecast, self._metric = list(jobs), forecast, metric
+        self._callback, self._progress = callback, progress
+        self._console = stdout_console()
+        self._rows: dict[str, _Row] = {}
+        self._over: set[str] = set()
+        self._live: Live | None = None
+        self._drawn = 0.0
+
+    @contextmanager
+    def shown(self) -> Iterator["JobsTable"]:
+        """Show the table meanwhile, and print the messages of the logger `understudy`."""
+        messages = printed_messages(self._print) if self._progress else nullcontext()
+        with messages, self._on_terminal():
+            yield self
+
+    def _on_terminal(self) -> AbstractContextManager[object]:
+        if not (self._progress and self._console.is_terminal):
+            return nullcontext()
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        return self._live
+
+    def begin(self, job: Job) -> None:
+        """Show that a worker builds a run, before training begins."""
+        self._rows[job.name] = _Row(job)
+
+    def finished(self, job: Job) -> None:
+        """Show a run that was finished before."""
+        self._ended(job, Ended(self._metric, job.run.evaluation))
+
+    def take(self, job: Job | None, event: Event) -> None:
+        """Take an event of the worker that trains a job; of none between two jobs."""
+        if isinstance(event, Logged):
+            LOGGER.log(event.level, event.message)
+        elif job is not None:
+            self._of_job(job, event)
+
+    def end(self, job: Job) -> None:
+        """Remove the row of a job that is finished, failed or stopped."""
+        self._rows.pop(job.name, None)
+
+    def refresh(self) -> None:
+        """Draw the table again, a few times a second."""
+        if self._live and time.monotonic() - self._drawn > 0.4:
+            self._live.update(self._table())
+            self._drawn = time.monotonic()
+
+    def _of_job(self, job: Job, event: Event) -> None:
+        row = self._rows[job.name]
+        if isinstance(event, Started):
+            row.share = row.first_share = event.share
+            row.epoch, row.began = int(event.share * job.recipe.training.epochs), time.monotonic()
+            self._forecast.begin(job, event.share)
+        elif isinstance(event, Moved):
+            row.share, row.epoch = event.share, event.epoch
+            row.images_per_second = event.images_per_second
+            self._forecast.move(job, event.share)
+        elif isinstance(event, EpochEnded):
+            self._epoch(row, event.record)
+        elif isinstance(event, Ended):
+            self._ended(job, event)
+
+    def _epoch(self, row: _Row, record: Mapping[str, Any]) -> None:
+        job, epochs = row.job, row.job.recipe.training.epochs
+        row.epoch, row.share = record["epoch"], record["epoch"] / epochs
+        row.score, row.images_per_second = (
+            value_of(record, self._metric),
+            record["images_per_second"],
+        )
+        if self._progress and not self._console.is_terminal:
+            number = f"{record['epoch']:>{len(str(epochs))}}/{epochs}"
+            self._print(f"{job.name:<24} epoch {number}  {epoch_text(record, self._metric)}")
+        self._forecast.epoch(job, record["epoch"])
+        if self._callback:
+            self._callback.epoch({**record, "run": job.name})
+
+    def _ended(self, job: Job, event: Ended) -> None:
+        self._over.add(job.name)
+        score = f"{event.metric} {number_text(value_of(event.evaluation, event.metric))}"
+        count = f"{len(self._over):>{len(str(len(self._jobs)))}}/{len(self._jobs)}"
+        seconds = clock(event.evaluation["seconds"])
+        if self._progress:
+            self._print(f"{job.name:<24} [{count}]  {score}  {seconds}")
+        if self._callback:
+            self._callback.end(job.name, event.metric, event.evaluation)
+
+    def _table(self) -> Table:
+        left = clock(self._forecast.seconds_left())
+        caption = f"{len(self._over)} of {len(self._jobs)} runs done, {left} left"
+        table = Table(box=SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left")
+        for place, title in enumerate(("run", "epoch", "images/s", self._metric, "left")):
+            table.add_column(title, justify="right" if place else "left", no_wrap=True)
+        for name, row in self._rows.items():
+            epochs = row.job.recipe.training.epochs
+            table.add_row(
+                name,
+                "starts" if row.epoch is None else f"{min(row.epoch + 1, epochs)}/{epochs}",
+                rate_text(row.images_per_second),
+                number_text(row.score),
+                clock(row.seconds_left),
+            )
+        return table
+
+    def _print(self, text: str) -> None:
+        # No wrapping at any width: logs are searched by line.
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)

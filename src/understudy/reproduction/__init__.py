@@ -1,0 +1,1 @@
+"""Reproducing published tables: rows to their protocol, beside the published figures."""
