@@ -1,4 +1,5 @@
 import json
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,48 @@ def test_small_images_and_numbers(tmp_path: Path) -> None:
 
 
 def test_without_labels(tmp_path: Path) -> None:
-    table(["a", "b"], datasets.Value("string")).save_to_disk(tmp_path)
+    rows = table(["a", "b"], datasets.Value("string")).rename_column("label", "caption")
+    rows.save_to_disk(tmp_path)
     source = hf.load(str(tmp_path), "train")
     assert (source.labels.tolist(), source.classes) == ([UNLABELLED] * 2, ())
+
+
+def test_names_in_a_column_of_text_are_the_classes_of_all_splits(tmp_path: Path) -> None:
+    text = datasets.Value("string")
+    both = {"train": table(["dog", "", "cat", None], text), "test": table(["dog", "ant"], text)}
+    datasets.DatasetDict(both).save_to_disk(tmp_path)
+    train, test = hf.load(str(tmp_path), "train"), hf.load(str(tmp_path), "test")
+    assert train.classes == test.classes == ("ant", "cat", "dog")
+    assert train.labels.tolist() == [2, UNLABELLED, 1, UNLABELLED]
+    assert test.labels.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature"),
+    [
+        ([0.0, 1.0], datasets.Value("float32")),
+        ([True, False], datasets.Value("bool")),
+        ([[0], [0, 1]], datasets.Sequence(datasets.Value("int64"))),
+    ],
+)
+def test_labels_of_another_type_are_not_dropped(
+    tmp_path: Path, labels: list[Any], feature: Any
+) -> None:
+    table(labels, feature).save_to_disk(tmp_path)
+    with pytest.raises(DataError, match=r"The column 'label' of .* which are no classes"):
+        hf.load(str(tmp_path), "train")
+
+
+def test_files_changed_in_place_are_noticed(tree: Path) -> None:
+    image = tree / "train/cat/new.bmp"
+    Image.new("RGB", (70, 70), (10, 10, 10)).save(image)
+    before, times = hf.load(str(tree), "train"), image.stat()
+    Image.new("RGB", (70, 70), (200, 10, 10)).save(image)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = hf.load(str(tree), "train")
+    assert len(before) == len(after) == 7
+    assert before.images_digest != after.images_digest
+    assert after.images_digest == hf.load(str(tree), "train").images_digest
 
 
 def test_unreadable_rows(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A Hugging Face data set, by its name on the hub or the folder it was saved in.
 
-Columns are selected by type: the first `Image`, and the first `ClassLabel` or else an integer
-column `label`, whose classes are those of all splits together; without either the images are
-unlabelled. The test split may also be called `val`, `valid` or `validation`;
+Columns are selected by type: the first `Image`, and the first `ClassLabel` or else a column `label`
+of whole numbers or names, whose classes are those of all splits together; without either the images
+are unlabelled. The test split may also be called `val`, `valid` or `validation`;
 beside `test`, a split of that name is the validation split.
 """
 
@@ -22,6 +22,7 @@ from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._named_files import is_inside
 from understudy.data.sources._numbered import labels_of, names_of
+from understudy.data.sources._readable import check
 from understudy.data.sources._splits import choose, no_split
 from understudy.data.sources._table import check_quotes
 from understudy.errors import DataError
@@ -45,6 +46,7 @@ class RowSource(Source):
         *,
         sides: Int64[Tensor, "images 2"],
         skipped: tuple[str, ...],
+        contents: Sequence[str] = (),
     ) -> None:
         """Store rows and labels; no image is decoded.
 
@@ -55,7 +57,9 @@ class RowSource(Source):
             classes: Class names in the order of the labels.
             sides: Height and width of every image.
             skipped: Rows that were left out, each with the reason.
+            contents: Digest of the content of each image, if these are files beside the rows.
         """
+        self._contents = tuple(contents)
         self.rows, self.column, self.labels, self.classes = rows, column, labels, classes
         self._sides, self.skipped = sides, skipped
         self.size = int(sides[0, 0]) if (sides == sides[0, 0]).all() else None
@@ -70,8 +74,8 @@ class RowSource(Source):
 
     @cached_property
     def images_digest(self) -> str:
-        """Sixteen hex digits of the data set's own fingerprint."""
-        return short_digest(self.rows._fingerprint)
+        """Sixteen hex digits of the data set's own fingerprint, and of the contents of files."""
+        return short_digest(self.rows._fingerprint, *filter(None, [self._contents]))
 
 
 def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
@@ -88,7 +92,12 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     column = _image_column(rows.features, root)
     labels, classes = _labels(rows, list(splits.values()), root)
     encoded = _as_bytes(rows, column)
-    sides, broken = _check(encoded, column, root)
+    files = _files(encoded, column, root)
+    contents: list[str] = []
+    if files:
+        sides, broken, contents = _check_files(files, Path(root))
+    else:
+        sides, broken = _check(encoded, column, root)
     if broken and (unreadable == "fail" or len(broken) == len(rows)):
         raise DataError(
             f"{len(broken)} of {len(rows)} images of {root} cannot be read, first: "
@@ -102,6 +111,7 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
         classes,
         sides=sides[kept],
         skipped=tuple(broken.values()),
+        contents=[contents[i] for i in kept] if contents else (),
     )
     loaded = in_memory_if_small(source)
     loaded.split_name = choose(split, splits) or split
@@ -163,7 +173,26 @@ def _labels(
             raise DataError(f"{root} has the label {least}; class numbers start from 0.")
         names = names_of(number for column in numbers for number in column)
         return torch.tensor(labels_of(_filled(rows["label"]), names)), tuple(names)
+    if dtype in ("string", "large_string"):
+        return _of_names(
+            rows["label"], [part["label"] for part in splits if "label" in part.features]
+        )
+    if "label" in rows.features:
+        raise DataError(
+            f"The column 'label' of {root} holds {dtype or 'lists'}, which are no classes: make it "
+            "a ClassLabel, whole numbers or names, or call it something else."
+        )
     return torch.full((len(rows),), UNLABELLED), ()
+
+
+def _of_names(
+    labels: Sequence[str | None], splits: Sequence[Sequence[str | None]]
+) -> tuple[Int64[Tensor, " rows"], tuple[str, ...]]:
+    """Return the labels of rows whose classes are called by their names, sorted."""
+    names = sorted({name for column in splits for name in column if name})
+    positions = {name: i for i, name in enumerate(names)}
+    numbers = [positions[name] if name else UNLABELLED for name in labels]
+    return torch.tensor(numbers), tuple(names)
 
 
 def _filled(column: Any) -> list[int]:
@@ -176,6 +205,41 @@ def _as_bytes(rows: Any, column: str) -> Any:
     from datasets import Image
 
     return rows.cast_column(column, Image(decode=False))
+
+
+def _files(rows: Any, column: str, root: str) -> list[Path]:
+    """Return the image file of every row of a folder; empty if rows hold images themselves."""
+    if not Path(root).is_dir() or not len(rows) or rows[0][column]["bytes"] is not None:
+        return []
+    images = rows[column]
+    if any(image["bytes"] is not None for image in images):
+        return []
+    return [Path(image["path"]) for image in images]
+
+
+def _check_files(
+    files: Sequence[Path], top: Path
+) -> tuple[Int64[Tensor, "rows 2"], dict[int, str], list[str]]:
+    """Decode files that have changed; return sides, row → reason for unusable ones, and digests.
+
+    The fingerprint of the rows does not tell that the content of a file has changed.
+    """
+    outside = {
+        i: f"row {i}: {file} is outside of the data set's folder {top}"
+        for i, file in enumerate(files)
+        if not is_inside(file, top)
+    }
+    inside = [i for i in range(len(files)) if i not in outside]
+    sides, contents, broken = torch.zeros(len(files), 2).long(), [""] * len(files), dict(outside)
+    checked = check([files[i] for i in inside], top, "skip") if inside else None
+    for place, i in enumerate(inside):
+        assert checked is not None
+        result, contents[i] = checked.results[place], checked.contents[place]
+        if isinstance(result, str):
+            broken[i] = f"row {i}: {result}"
+        else:
+            sides[i] = torch.tensor(result)
+    return sides, dict(sorted(broken.items())), contents
 
 
 def _check(rows: Any, column: str, root: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, str]]:
