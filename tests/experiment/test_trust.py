@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from understudy import models, tasks
+from understudy.comparison.compare import compare
 from understudy.config.recipe import Network, Recipe
 from understudy.errors import NetworkError
 from understudy.experiment import build
-from understudy.experiment.compare import compare
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.images import read_images
-from understudy.experiment.run_costs import Costs
 from understudy.experiment.run_directory import Run
+from understudy.reproduction.run_costs import Costs
 
 
 @pytest.fixture
