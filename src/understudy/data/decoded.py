@@ -60,6 +60,7 @@ class DecodedSource(Source):
         self.source, self.folder, self.side = source, folder, side
         self.classes, self.labels, self.skipped = source.classes, source.labels, source.skipped
         self.split_name = source.split_name
+        self.paths, self.contents = source.paths, source.contents
         self.size = min(source.size, side or source.size) if source.size else None
         if not (folder / "manifest.json").is_file():
             _create(folder, self._manifest, _reduced(source.sides(), side))

@@ -36,9 +36,13 @@ class Source(ABC):
         size: Side of the images if all are squares of one size, else None.
         skipped: Images and objects that were left out or repaired, each with the reason.
         split_name: Name of the split in the data set, such as `val`; empty if not recorded.
+        paths: File of each image; empty if they are in no files of their own.
+        contents: Digest of the encoded content of each image; empty if not known.
     """
 
     split_name: str = ""
+    paths: Sequence[Path] = ()
+    contents: Sequence[str] = ()
     classes: tuple[str, ...]
     labels: Int64[Tensor, "images ..."]
     pixels: UInt8[Tensor, "images 3 height width"] | None
@@ -121,7 +125,10 @@ class MemorySource(Source):
         classes: Sequence[str],
         *,
         skipped: Sequence[str] = (),
+        paths: Sequence[Path] = (),
+        contents: Sequence[str] = (),
     ) -> None:
+        self.paths, self.contents = tuple(paths), tuple(contents)
         self.pixels: UInt8[Tensor, "images 3 side side"] = pixels
         self.labels = labels
         self.classes = tuple(classes)
@@ -174,7 +181,7 @@ class FileSource(Source):
         self.root = root
         self.size = size
         self.skipped = tuple(skipped)
-        self._contents = tuple(contents)
+        self.contents = tuple(contents)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Decode image `i`; `DataError` if its file cannot be read."""
@@ -194,8 +201,8 @@ class FileSource(Source):
         return short_digest(list(zip(map(self._name, self.paths), self._digests(), strict=True)))
 
     def _digests(self) -> Sequence[str]:
-        if self._contents:
-            return self._contents
+        if self.contents:
+            return self.contents
         with ThreadPool() as pool:
             return pool.map(lambda path: content_digest(path.read_bytes()), self.paths)
 

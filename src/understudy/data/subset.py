@@ -34,6 +34,9 @@ class Subset(Source):
         self.source, self.index, self.labels = source, index, labels
         self.classes, self.size, self.skipped = source.classes, source.size, source.skipped
         self.pixels = None if source.pixels is None else source.pixels[index]
+        numbers = index.tolist()
+        self.paths = [source.paths[i] for i in numbers] if source.paths else ()
+        self.contents = [source.contents[i] for i in numbers] if source.contents else ()
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Return image `i` of the subset."""

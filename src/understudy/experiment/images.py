@@ -14,6 +14,7 @@ from understudy.data.source import Split
 from understudy.data.sources import NoSplit
 from understudy.data.subset import Subset
 from understudy.errors import DataError, RecipeError
+from understudy.experiment.shared_images import warn_of_shared
 from understudy.tasks import Task
 
 _TRUTHS = {
@@ -119,6 +120,7 @@ def read_images(recipe: Recipe, task: Task) -> Images:
             f"None of the {len(train)} training images has a label; sort them into one folder per "
             "class, or train without labels by --task none."
         )
+    warn_of_shared(train, validation, test, spec.source)
     return Images(train, test, validation, _origins(recipe, whole, train, validation, test))
 
 

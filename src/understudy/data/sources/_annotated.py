@@ -52,6 +52,7 @@ class AnnotatedSource(Source):
         """
         self.images, self.labels, self.objects, self._sides = images, labels, objects, sides
         self.classes, self.size, self.pixels = images.classes, images.size, images.pixels
+        self.paths, self.contents = images.paths, images.contents
         self.skipped = (*skipped, *_background(objects, len(labels)))
         self._evaluated = evaluated
         counts = torch.bincount(objects.image, minlength=len(labels))

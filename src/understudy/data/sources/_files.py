@@ -96,7 +96,14 @@ def _shape(source: Source) -> tuple[int, int, int, int]:
 
 
 def _in_memory(source: Source, pixels: UInt8[Tensor, "images 3 side side"]) -> MemorySource:
-    return MemorySource(pixels, source.labels, source.classes, skipped=source.skipped)
+    return MemorySource(
+        pixels,
+        source.labels,
+        source.classes,
+        skipped=source.skipped,
+        paths=source.paths,
+        contents=source.contents,
+    )
 
 
 def _decoded(source: Source) -> UInt8[Tensor, "images 3 side side"]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED
 from understudy.data._image import decode
-from understudy.data.source import Source, Split, Unreadable, short_digest
+from understudy.data.source import Source, Split, Unreadable, content_digest, short_digest
 from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._named_files import is_inside
 from understudy.data.sources._numbered import labels_of, names_of
@@ -46,6 +46,7 @@ class RowSource(Source):
         *,
         sides: Int64[Tensor, "images 2"],
         skipped: tuple[str, ...],
+        paths: Sequence[Path] = (),
         contents: Sequence[str] = (),
     ) -> None:
         """Store rows and labels; no image is decoded.
@@ -57,9 +58,10 @@ class RowSource(Source):
             classes: Class names in the order of the labels.
             sides: Height and width of every image.
             skipped: Rows that were left out, each with the reason.
-            contents: Digest of the content of each image, if these are files beside the rows.
+            paths: File of each image, if these are files beside the rows.
+            contents: Digest of the encoded content of each image.
         """
-        self._contents = tuple(contents)
+        self.paths, self.contents = tuple(paths), tuple(contents)
         self.rows, self.column, self.labels, self.classes = rows, column, labels, classes
         self._sides, self.skipped = sides, skipped
         self.size = int(sides[0, 0]) if (sides == sides[0, 0]).all() else None
@@ -75,7 +77,8 @@ class RowSource(Source):
     @cached_property
     def images_digest(self) -> str:
         """Sixteen hex digits of the data set's own fingerprint, and of the contents of files."""
-        return short_digest(self.rows._fingerprint, *filter(None, [self._contents]))
+        contents = tuple(self.contents) if self.paths else ()
+        return short_digest(self.rows._fingerprint, *filter(None, [contents]))
 
 
 def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
@@ -93,11 +96,10 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     labels, classes = _labels(rows, list(splits.values()), root)
     encoded = _as_bytes(rows, column)
     files = _files(encoded, column, root)
-    contents: list[str] = []
     if files:
         sides, broken, contents = _check_files(files, Path(root))
     else:
-        sides, broken = _check(encoded, column, root)
+        sides, broken, contents = _check(encoded, column, root)
     if broken and (unreadable == "fail" or len(broken) == len(rows)):
         raise DataError(
             f"{len(broken)} of {len(rows)} images of {root} cannot be read, first: "
@@ -111,7 +113,8 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
         classes,
         sides=sides[kept],
         skipped=tuple(broken.values()),
-        contents=[contents[i] for i in kept] if contents else (),
+        paths=[files[i] for i in kept] if files else (),
+        contents=[contents[i] for i in kept],
     )
     loaded = in_memory_if_small(source)
     loaded.split_name = choose(split, splits) or split
@@ -242,8 +245,10 @@ def _check_files(
     return sides, dict(sorted(broken.items())), contents
 
 
-def _check(rows: Any, column: str, root: str) -> tuple[Int64[Tensor, "rows 2"], dict[int, str]]:
-    """Decode every image; return heights and widths, and row → reason for unreadable ones."""
+def _check(
+    rows: Any, column: str, root: str
+) -> tuple[Int64[Tensor, "rows 2"], dict[int, str], list[str]]:
+    """Decode every image; return sides, row → reason for unreadable ones, and digests."""
     import datasets
 
     # A second run finds the result by the fingerprint of the data. It lies in the user's cache and
@@ -255,15 +260,17 @@ def _check(rows: Any, column: str, root: str) -> tuple[Int64[Tensor, "rows 2"], 
         input_columns=column,
         fn_kwargs={"top": root if Path(root).is_dir() else ""},
         remove_columns=rows.column_names,
-        cache_file_name=str(cache / f"{rows._fingerprint}.arrow"),
+        # Another number for other columns of results: a file of earlier ones is not read.
+        cache_file_name=str(cache / f"{rows._fingerprint}-2.arrow"),
         desc="Checking images",
     )
     broken = {i: f"row {i}: {reason}" for i, reason in enumerate(results["reason"]) if reason}
-    return torch.tensor([list(results["height"]), list(results["width"])]).T, broken
+    sides = torch.tensor([list(results["height"]), list(results["width"])]).T
+    return sides, broken, list(results["content"])
 
 
 def _result(image: Mapping[str, Any], top: str) -> dict[str, Any]:
-    """Return height and width of an encoded image, or the reason why it cannot be used.
+    """Return height, width and digest of an encoded image, or why it cannot be used.
 
     Args:
         image: Its bytes or path.
@@ -272,12 +279,13 @@ def _result(image: Mapping[str, Any], top: str) -> dict[str, Any]:
     path = image["path"] or ""
     if image["bytes"] is None and top and not is_inside(Path(path), Path(top)):
         reason = f"{path} is outside of the data set's folder {top}"
-        return {"height": 0, "width": 0, "reason": reason}
+        return {"height": 0, "width": 0, "content": "", "reason": reason}
     try:
         height, width = _decoded(image).shape[1:]
     except DataError as error:
-        return {"height": 0, "width": 0, "reason": str(error)}
-    return {"height": height, "width": width, "reason": ""}
+        return {"height": 0, "width": 0, "content": "", "reason": str(error)}
+    content = image["bytes"] if image["bytes"] is not None else Path(path).read_bytes()
+    return {"height": height, "width": width, "content": content_digest(content), "reason": ""}
 
 
 def _decoded(image: Mapping[str, Any]) -> UInt8[Tensor, "3 height width"]:

@@ -1,0 +1,73 @@
+"""Warn of images that are in two splits of a recipe, by their files and the content of these.
+
+Nothing is decoded: where a source knows the digests of its encoded images, these tell; of a source
+without them, the paths of the files. Images of sources that know neither are not compared.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from understudy.data import Source
+
+LOGGER = logging.getLogger("understudy")
+
+
+def warn_of_shared(train: Source, validation: Source | None, test: Source, source: str) -> None:
+    """Warn of images of one split that another one has too.
+
+    Args:
+        train: Training images.
+        validation: Images that choose the best epoch, if there are any.
+        test: Images that measure a finished student; may be those of validation.
+        source: Name of the source, for the warning.
+    """
+    pairs = [("training", train, "test", test)]
+    if validation is test:
+        pairs = [("training", train, "validation", test)]
+    elif validation is not None:
+        pairs += [
+            ("training", train, "validation", validation),
+            ("validation", validation, "test", test),
+        ]
+    for first_name, first, second_name, second in pairs:
+        if shared := _shared(first, second):
+            LOGGER.warning(_sentence(shared, first_name, second_name, second, source))
+
+
+def _shared(first: Source, second: Source) -> list[int]:
+    """Return the numbers of the images of the second source that are in the first one."""
+    if first.contents and second.contents:
+        return _common(first.contents, second.contents)
+    if first.paths and second.paths:
+        ours, theirs = ([str(path.resolve()) for path in s.paths] for s in (first, second))
+        return _common(ours, theirs)
+    return []
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> list[int]:
+    known = set(first)
+    return [i for i, key in enumerate(second) if key in known]
+
+
+def _sentence(
+    shared: Sequence[int], first_name: str, second_name: str, second: Source, source: str
+) -> str:
+    i, flattered = (
+        shared[0],
+        "the best epoch is chosen by them" if first_name == "validation" else "",
+    )
+    example = str(second.paths[i]) if second.paths else f"image {i}"
+    why = flattered or "the student has learnt them"
+    which = f"{len(shared):,} of the {len(second):,} {second_name} images are"
+    if len(shared) == len(second):
+        which = f"All {len(second):,} {second_name} images are"
+    remedy = (
+        f"Name another {second_name} split in the data of the source {source!r}, or hold images "
+        "out of the training split by data.validation."
+        if len(shared) == len(second)
+        else f"Remove them from the {first_name} or the {second_name} split."
+    )
+    return (
+        f"{which} {first_name} images as well, such as {example}, so that what is measured on them "
+        f"is too good: {why}. {remedy}"
+    )
