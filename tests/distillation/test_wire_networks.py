@@ -1,7 +1,7 @@
 """Which modules can be student and teacher of a loop of one's own, and how they are kept."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -141,6 +141,11 @@ def test_methods_that_are_no_mapping_are_refused(methods: Any) -> None:
         wire(*pair(), methods, example=EXAMPLE)
 
 
+class Named(NamedTuple):
+    aux: Tensor
+    logits: Tensor
+
+
 class MoreInTraining(nn.Module):
     """Returns its logits in evaluation, and in training something before or beside them."""
 
@@ -157,13 +162,24 @@ class MoreInTraining(nn.Module):
             "feature first": (feature, self.logits),
             "loss first": (self.logits.mean(), self.logits),
             "auxiliary last": (self.logits, 2 * self.logits),
+            "auxiliary first": (2 * self.logits, self.logits),
+            "auxiliary twice": [(2 * self.logits, 3 * self.logits), self.logits.view(-1, 4)],
             "named": {"aux": 2 * self.logits, "logits": self.logits},
             "not named": {"aux": 2 * self.logits, "main": self.logits},
+            "a named field": Named(2 * self.logits, 1 * self.logits),
+            "computed, a tuple": (2 * self.logits, 1 * self.logits),
+            "computed, not named": {"aux": 2 * self.logits, "main": 1 * self.logits},
         }
         return forms[self.form] if self.training else self.logits
 
 
-@pytest.mark.parametrize("form", ["feature first", "loss first", "auxiliary last", "named"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("feature first", "loss first", "auxiliary last", "auxiliary first", "auxiliary twice"),
+        *("named", "not named", "a named field"),
+    ],
+)
 def test_logits_are_found_in_what_a_network_returns_in_training(form: str) -> None:
     student = MoreInTraining(form)
     distiller = wire(student, network(), {"kd": 1}, example=EXAMPLE).train()
@@ -171,7 +187,10 @@ def test_logits_are_found_in_what_a_network_returns_in_training(form: str) -> No
     assert torch.allclose(loss, nn.functional.cross_entropy(student.logits, LABELS))
 
 
-def test_auxiliary_logits_in_training_are_not_taken_for_logits() -> None:
-    distiller = wire(MoreInTraining("not named"), network(), {"kd": 1}, example=EXAMPLE).train()
-    with pytest.raises(NetworkError, match=r"In training .* which are the logits: aux, main"):
+@pytest.mark.parametrize(
+    ("form", "names"), [("computed, not named", "aux, main"), ("computed, a tuple", "0, 1")]
+)
+def test_auxiliary_logits_in_training_are_not_taken_for_logits(form: str, names: str) -> None:
+    distiller = wire(MoreInTraining(form), network(), {"kd": 1}, example=EXAMPLE).train()
+    with pytest.raises(NetworkError, match=rf"In training .* which are the logits: {names}"):
         distiller(EXAMPLE, LABELS)

@@ -27,7 +27,7 @@ from understudy.models.classifier_layers import (
 from understudy.models.embedding import EmbeddedClassifier, layers_like
 from understudy.models.feature_discovery import structure
 from understudy.models.initialisation import initialise_like
-from understudy.models.outputs import pick
+from understudy.models.outputs import ClassifierOutput, pick
 from understudy.models.pooling import Pool, depends_only_on_mean, replace_pooling
 from understudy.models.preprocessing import ANY_INPUT, Input
 from understudy.models.taps import (
@@ -103,7 +103,8 @@ class Network(Wrapped):
         }
         if "penultimate" in self.taps:  # last, as features are listed in the order of computation
             self.taps["penultimate"] = self.taps.pop("penultimate")
-        self._embedded, self._reheaded = "", False
+        self._embedded, self._reheaded, self._named = "", False, classifier or ""
+        self._classified = ClassifierOutput()
         self._handles: list[RemovableHandle] = []
         self._attach_taps()
 
@@ -118,7 +119,9 @@ class Network(Wrapped):
         Raises:
             DataError: The images are integers of an unknown range, or have other channels.
         """
-        output = self._pick(self.module(self._normalise(images)), self.num_classes)
+        self._classified.clear()
+        value = self.module(self._normalise(images))
+        output = pick(value, self._structure.output, self.num_classes, self._classified.take())
         assert output is not None  # the dry pass of the constructor refuses such modules
         features = take_features(self._taps)
         if self._head.logits:
@@ -327,8 +330,8 @@ class Network(Wrapped):
         mean = self.get_buffer("_mean")
         return self._normalise(noise.to(mean.device, mean.dtype))
 
-    def _pick(self, value: Any, classes: int | None = None) -> Tensor | None:
-        return pick(value, self._structure.output, classes)
+    def _pick(self, value: Any) -> Tensor | None:
+        return pick(value, self._structure.output)
 
     def _insertion_points(self) -> dict[str, str]:
         with eval_mode(self.module):
@@ -350,17 +353,13 @@ class Network(Wrapped):
 
     def _reads_average(self) -> bool:
         """Return True if a linear classifier reads the mean of the last map and nothing else."""
-        if self._linear_classifier() is None or self.shapes.kind(LAST_MAP) != "map":
+        layer = self._classifier_layer() if self.classifier and self._head.is_output else None
+        if not isinstance(layer, nn.Linear) or self.shapes.kind(LAST_MAP) != "map":
             return False
         with eval_mode(self.module):
             dry_run(self.module, self._dry_images())
         features = take_features(self._taps)
         return is_average(features["penultimate"], features[LAST_MAP])
-
-    def _linear_classifier(self) -> nn.Linear | None:
-        """Return the classifier if it is linear and computes the logits; else None."""
-        layer = self._classifier_layer() if self.classifier else None
-        return layer if isinstance(layer, nn.Linear) and self._head.is_output else None
 
     def _put_new_head(self, path: str, layer: nn.Module, classifier: nn.Linear) -> None:
         self._insert_behind(path, layer)
@@ -378,9 +377,10 @@ class Network(Wrapped):
                 self.module, self.taps, self._dry_images(), self._pick
             )
         self._handles = depthwise_gradients.attach(self.module)
-        self._handles += [
-            attach_hook(self.module, self.taps[name], tap) for name, tap in self._taps.items()
-        ]
+        hooks: list[tuple[str, Any]] = [(self.taps[n], tap) for n, tap in self._taps.items()]
+        if path := self._head.classifier or self._named:
+            hooks.append((path, self._classified))
+        self._handles += [attach_hook(self.module, path, hook) for path, hook in hooks]
         if self._head.logits:
             shapes["logits"] = tuple(output.shape[1:])
         elif "penultimate" not in shapes:

@@ -47,20 +47,60 @@ def key_of_logits(value: Any, is_named: Callable[[Tensor], bool], name: str) -> 
     return rows[0] if rows else ()
 
 
-def pick(value: Any, key: Key, classes: int | None = None) -> Tensor | None:
+class ClassifierOutput:
+    """Forward hook of a classifier that keeps what it returned, to know it among other tensors.
+
+    An object rather than a closure, so that a deep copy of a network has one of its own.
+    """
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._tensor: Tensor | None = None
+
+    def __deepcopy__(self, memo: object) -> "ClassifierOutput":
+        """Copy the hook without the tensor of the last pass."""
+        return ClassifierOutput()
+
+    def __call__(self, module: object, args: object, kwargs: object, output: Any) -> None:
+        """Keep the main tensor of the output."""
+        self._calls, self._tensor = self._calls + 1, first_tensor(output)
+
+    def clear(self) -> None:
+        """Forget the passes before the next one."""
+        self._calls, self._tensor = 0, None
+
+    def take(self) -> Tensor | None:
+        """Return what the classifier gave in the pass, if it was called once; release it."""
+        tensor = self._tensor if self._calls == 1 else None
+        self.clear()
+        return tensor
+
+
+def pick(
+    value: Any, key: Key, classes: int | None = None, classified: Tensor | None = None
+) -> Tensor | None:
     """Return the logits of what a network returned.
 
     In training a network may return more than in evaluation, such as auxiliary logits. Of several
-    tensors as wide as the logits, the one called so is taken, else the first one of a tuple.
+    tensors as wide as the logits, the one that the classifier gave is taken, else the one called
+    so.
 
     Args:
         value: What it returned.
         key: Where the logits are in evaluation.
         classes: Number of logits, if that is known.
+        classified: What the classifier gave in this pass, if that is known.
 
     Raises:
-        NetworkError: A mapping has several tensors that can be the logits.
+        NetworkError: Several tensors can be the logits.
     """
+    if isinstance(value, Tensor):
+        return value
+    rows = list(_rows(value, classes)) if classes is not None else []
+    if len(rows) > 1 and classified is not None:
+        known = [x for _, x in rows if _is_same(x, classified)]
+        if len(known) == 1:
+            return known[0]
     inner = value
     for part in key:
         try:
@@ -73,15 +113,31 @@ def pick(value: Any, key: Key, classes: int | None = None) -> Tensor | None:
     return _as_wide(inner, classes)
 
 
+def _is_same(x: Tensor, y: Tensor) -> bool:
+    """Return True if two tensors are one, or views of one without a position."""
+    same = x is y or (x._base if x._base is not None else x) is (
+        y._base if y._base is not None else y
+    )
+    return same and x.numel() == y.numel() and x.data_ptr() == y.data_ptr()
+
+
+def _rows(value: Any, classes: int) -> Iterator[tuple[Key, Tensor]]:
+    """Iterate over the tensors that have a row of so many values for each image."""
+    return ((key, x) for key, x in _tensors(value) if x.ndim == 2 and x.shape[1] == classes)
+
+
 def _as_wide(value: Any, classes: int) -> Tensor | None:
     """Return the tensor of several that has a row of so many logits for each image."""
-    rows = [(key, x) for key, x in _tensors(value) if x.ndim == 2 and x.shape[1] == classes]
+    rows = list(_rows(value, classes))
     named = [x for key, x in rows if key[-1:] == ("logits",)]
-    if len(rows) > 1 and not named and isinstance(value, Mapping):
+    if isinstance(field := getattr(value, "logits", None), Tensor):
+        named.append(field)
+    if len(rows) > 1 and not named:
         listed = ", ".join(".".join(map(str, key)) for key, _ in rows)
         raise NetworkError(
             f"In training the network returns several tensors of {classes} values, and it is not "
-            f"certain which are the logits: {listed}. Call them 'logits', or return them alone."
+            f"certain which are the logits: {listed}. Call them 'logits' in a dictionary, return "
+            "them alone, or as the output of a linear layer, unchanged."
         )
     return next(iter([*named, *(x for _, x in rows)]), first_tensor(value))
 
