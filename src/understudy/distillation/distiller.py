@@ -196,6 +196,7 @@ class Distiller(nn.Module):
             return
         outputs = TrainingOutputs(self.observe, self.teacher, self.student, batches, num_images)
         for method in self.trainable.methods.values():
+            outputs.dtype = cast(Method, method).dtype
             method.prepare(outputs)  # type: ignore[operator]
 
     def forward(

@@ -1,6 +1,7 @@
 """The teacher's features of the training images, which methods measure before training."""
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,8 @@ from understudy.distillation.teacher import Teacher
 from understudy.errors import DataError
 from understudy.features import Features, TeacherOutputs, by_group
 from understudy.models.base import Wrapped
+
+_Optional = TypeVar("_Optional", Tensor, Tensor | None)
 
 
 class TrainingOutputs(TeacherOutputs):
@@ -36,16 +39,18 @@ class TrainingOutputs(TeacherOutputs):
         self._observe, self._teacher, self._student = observe, teacher, student
         self._batches, self._num_images = batches, num_images
         self._parts = MemoryParts("measuring the teacher")
+        self.dtype: torch.dtype | None = None
+        """Data type of the method that measures; float64 is converted to it or from it."""
 
     @property
     def classifier_weight(self) -> Float[Tensor, "classes dim"] | None:
         """Weight of the teacher's last linear layer."""
-        return self._teacher.network.classifier_weight
+        return self.converted(self._teacher.network.classifier_weight)
 
     @property
     def classifier_bias(self) -> Float[Tensor, " classes"] | None:
         """Bias of the teacher's last linear layer."""
-        return self._teacher.network.classifier_bias
+        return self.converted(self._teacher.network.classifier_bias)
 
     @property
     def num_images(self) -> int:
@@ -71,8 +76,14 @@ class TrainingOutputs(TeacherOutputs):
         teacher = self._observe(batch)
         if isinstance(teacher, Teacher):
             observation = teacher.observe_for_prepare(batch, self._student)
-            return observation.features, observation.batch
-        return teacher, batch
+            teacher, batch = observation.features, observation.batch
+        return {name: self.converted(x) for name, x in teacher.items()}, batch
+
+    def converted(self, x: _Optional) -> _Optional:
+        """Return a tensor as float64 if the method is, and float64 as what the method is."""
+        if x is None or self.dtype is None or not x.is_floating_point():
+            return x
+        return x.to(self.dtype) if torch.float64 in (x.dtype, self.dtype) else x
 
     def group(self, name: str) -> "_GroupOutputs":
         """Return the outputs of one group of locations."""
@@ -88,11 +99,11 @@ class _GroupOutputs(TeacherOutputs):
 
     @property
     def classifier_weight(self) -> Float[Tensor, "scores dim"]:
-        return self._classifier.classifier_weight
+        return self._whole.converted(self._classifier.classifier_weight)
 
     @property
     def classifier_bias(self) -> Float[Tensor, " scores"] | None:
-        return self._classifier.classifier_bias
+        return self._whole.converted(self._classifier.classifier_bias)
 
     @property
     def num_images(self) -> int:

@@ -184,7 +184,13 @@ def _build(
         # Seeded one by one: what a method draws must not depend on its neighbours.
         with seeded(seed + 1), enough_memory(label):
             built[label] = _method(kind, ours, theirs, hyper_parameters)
+        if torch.float64 in _data_types(student) | _data_types(teacher):
+            built[label].double()
     return built
+
+
+def _data_types(network: Wrapped) -> set[torch.dtype]:
+    return {parameter.dtype for parameter in network.module.parameters()}
 
 
 def _pairs(student: Wrapped, teacher: Wrapped) -> list[tuple[Extendable, Shapes]]:

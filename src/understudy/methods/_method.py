@@ -86,6 +86,12 @@ class Method(nn.Module, ABC):
         """True if class k of the teacher must be class k of the data: the loss reads its logits."""
         return any(name.rpartition("/")[2] in ("logits", "scores") for name in self.reads)
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Data type of the method's own parameters or else buffers; None if it has neither."""
+        own = (x.dtype for x in (*self.parameters(), *self.buffers()) if x.is_floating_point())
+        return next(own, None)
+
     def codes(self, teacher: Features) -> Features:
         """Encode what the loss needs of teacher features in few bytes.
 
@@ -131,7 +137,9 @@ class Method(nn.Module, ABC):
         with torch.autocast(batch.images.device.type, enabled=False):
             # Detached here, so that no method can send a gradient into the teacher.
             target = {name: x.detach() for name, x in teacher.items()}
-            return self.loss(_FullPrecision(student), _FullPrecision(target), batch)
+            doubles = any(x.dtype == torch.float64 for f in (student, teacher) for x in f.values())
+            dtype = self.dtype or torch.float64 if doubles else None
+            return self.loss(_FullPrecision(student, dtype), _FullPrecision(target, dtype), batch)
 
 
 def _with_checked_values(function: Callable[..., None]) -> Callable[..., None]:
@@ -153,8 +161,19 @@ def _restored(method: nn.Module, incompatible_keys: object) -> None:
 
 
 class _FullPrecision(dict[str, Tensor]):
-    """Features in full precision, converted on access: a loss reads only a few of the maps."""
+    """Features in full precision, converted on access: a loss reads only a few of the maps.
+
+    Args:
+        features: Features by name.
+        dtype: Data type of floats, where networks differ in it or from the method; None keeps it.
+    """
+
+    def __init__(self, features: Features, dtype: torch.dtype | None = None) -> None:
+        super().__init__(features)
+        self._dtype = dtype
 
     def __getitem__(self, name: str) -> Tensor:
         x = super().__getitem__(name)
+        if self._dtype is not None and x.is_floating_point():
+            return x.to(self._dtype)
         return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
