@@ -208,6 +208,13 @@ def _check_targets(images: Sequence[Any], targets: Sequence[Any]) -> None:
     Raises:
         DataError: As above.
     """
+    others = [each for each in images if not isinstance(each, Tensor)]
+    if others:
+        raise DataError(
+            f"The images hold a {type(others[0]).__name__}, but must be one tensor (batch, "
+            "channels, height, width), or for a detector a list of tensors; `torch.from_numpy` "
+            "converts arrays."
+        )
     if not all(isinstance(each, Mapping) for each in targets):
         first = next(each for each in targets if not isinstance(each, Mapping))
         raise DataError(

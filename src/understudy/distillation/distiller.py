@@ -270,8 +270,13 @@ class Distiller(nn.Module):
 
         Raises:
             RecipeError: A weight rises over the first epochs and `epoch` is None, or a loss has no
-                weight.
+                weight, or there are none.
         """
+        if not losses:
+            raise RecipeError(
+                "There are no losses to add up: give what a call of the distiller returned, "
+                "`distiller.total(distiller(images, labels))`."
+            )
         return weighted_total(losses, self.weights.at(epoch, losses))
 
 

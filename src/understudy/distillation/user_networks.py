@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
 
 from understudy.errors import NetworkError, ShapeError
 from understudy.models import detection
@@ -39,10 +40,12 @@ def wrap(
         classifier: Path of the classifier, as for `Network`.
 
     Raises:
-        NetworkError: It is no module, or compiled, scripted or made parallel.
+        NetworkError: It is no module, or compiled, scripted, exported or made parallel, or has no
+            values yet.
         ShapeError: There is no example, or it is no tensor of images.
     """
     _check_module(module, role)
+    _check_values(module, role)
     if contract is not None and (isinstance(module, Wrapped) or task.truth == "objects"):
         raise NetworkError(
             f"'{role}_input' is for a plain module that classifies images, but the {role} is a "
@@ -88,12 +91,15 @@ def check_roles(**choices: Mapping[str, object]) -> None:
 def check_apart(student: nn.Module, teacher: nn.Module) -> None:
     """Refuse a student and a teacher that share parameters: freezing one would freeze the other.
 
+    Shared statistics of a normalisation are refused as well: training the student changes them.
+
     Raises:
-        NetworkError: A parameter of one is also the other's.
+        NetworkError: A parameter or running statistic of one is also the other's.
     """
     theirs = {key for parameter in teacher.parameters() for key in _keys(parameter)}
     shared = [name for name, p in student.named_parameters() if not theirs.isdisjoint(_keys(p))]
     if not shared:
+        _check_statistics_apart(student, teacher)
         return
     count = len(list(student.parameters()))
     what = "are one module" if len(shared) == count else f"share {len(shared)} of its parameters"
@@ -103,18 +109,30 @@ def check_apart(student: nn.Module, teacher: nn.Module) -> None:
     )
 
 
+def _check_statistics_apart(student: nn.Module, teacher: nn.Module) -> None:
+    theirs = {key for _, buffer in _statistics(teacher) for key in _keys(buffer)}
+    for name, buffer in _statistics(student):
+        if not theirs.isdisjoint(_keys(buffer)):
+            raise NetworkError(
+                f"Student and teacher share the statistics {name} of a normalisation, which "
+                "training the student would change in the teacher: give a copy of it as the "
+                "teacher, `copy.deepcopy(module)`."
+            )
+
+
+def _statistics(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return name and values of the running statistics of a module."""
+    named = module.named_buffers()
+    return [pair for pair in named if pair[0].endswith(("running_mean", "running_var"))]
+
+
 def check_finite(teacher: Wrapped) -> None:
     """Refuse a teacher with NaN or infinity in its weights or statistics.
 
     Raises:
         NetworkError: It has one.
     """
-    statistics = ("running_mean", "running_var")
-    tensors = [
-        *teacher.module.named_parameters(),
-        *(pair for pair in teacher.module.named_buffers() if pair[0].endswith(statistics)),
-    ]
-    for name, tensor in tensors:
+    for name, tensor in (*teacher.module.named_parameters(), *_statistics(teacher.module)):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise NetworkError(
                 f"The teacher {teacher.name} has NaN or infinity in {name} and would give NaN: "
@@ -151,6 +169,39 @@ def _check_module(module: Any, role: Role) -> None:
                 f"The {role} cannot be read by hooks, as {place} is a TorchScript module: give the "
                 "module that it was made from."
             )
+        if "eval" in vars(inner):  # as torch.export sets it, to a function that raises an error
+            raise NetworkError(
+                f"The {role} cannot be read by hooks, as {place} was made by torch.export: give "
+                "the module that was exported."
+            )
+
+
+def _check_values(module: nn.Module, role: Role) -> None:
+    """Refuse a module whose parameters have no values or shapes yet."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            raise NetworkError(
+                f"The {role} has a lazy layer whose {name} has no shape yet: call the module once "
+                "on some images before."
+            )
+        if tensor.is_meta:
+            raise NetworkError(
+                f"The {role} is on the device 'meta', where {name} has no values: build it on the "
+                "CPU, or call `to_empty` and load its weights before."
+            )
+
+
+def check_trained(student: nn.Module) -> None:
+    """Refuse a student of which nothing would be trained.
+
+    Raises:
+        NetworkError: None of its parameters takes a gradient.
+    """
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise NetworkError(
+            "No parameter of the student takes a gradient, so that it would not be trained: call "
+            "`student.requires_grad_()` before, or give another student."
+        )
 
 
 def _check_full_precision(detector: nn.Module, role: Role) -> None:

@@ -15,7 +15,13 @@ from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.labels import check_label
 from understudy.distillation.memory_parts import enough_memory
-from understudy.distillation.user_networks import check_apart, check_finite, check_roles, wrap
+from understudy.distillation.user_networks import (
+    check_apart,
+    check_finite,
+    check_roles,
+    check_trained,
+    wrap,
+)
 from understudy.distillation.weights import Weight, as_weight, plain_numbers
 from understudy.errors import NetworkError, RecipeError, suggestion
 from understudy.features import Extendable, Shapes
@@ -102,6 +108,7 @@ def wire(
         taps.get("student"),
         classifier.get("student"),
     )
+    check_trained(ours.module)
     theirs = None
     if teacher is not None or entries:
         theirs = wrap(

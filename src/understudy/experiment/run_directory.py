@@ -59,7 +59,10 @@ class Run:
     """
 
     path: Path
-    """Run directory."""
+    """Run directory; text becomes a path."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
     @classmethod
     def open(cls, path: "str | Path | Run") -> "Run":

@@ -69,8 +69,15 @@ class Input:
                 f"Images must be one tensor (batch, channels, height, width), not of shape "
                 f"{tuple(images.shape)}."
             )
-        if images.shape[1] == self.channels or self.as_given:
+        if images.shape[1] == self.channels:
             return images
+        if self.as_given:
+            number = images.shape[1]
+            raise DataError(
+                f"The images have {number} {'channel' if number == 1 else 'channels'}, but the "
+                f"`example` that the network was wired with has {self.channels}: give images of "
+                "as many channels as the example, or another example."
+            )
         if self.channels == 1 and images.shape[1] == 3:
             shares = images.new_tensor(_GREY).view(-1, 1, 1)
             return (images * shares).sum(1, keepdim=True)
