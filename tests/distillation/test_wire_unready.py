@@ -63,9 +63,9 @@ def test_no_losses_have_no_total() -> None:
 
 def test_arrays_and_other_channels_are_named_as_what_they_are() -> None:
     distiller = wire(*pair(), {"kd": 1}, example=IMAGES)
-    with pytest.raises(DataError, match="images hold a ndarray, .* `torch.from_numpy` converts"):
+    with pytest.raises(DataError, match=r"images hold a ndarray, .* `torch.from_numpy` converts"):
         distiller(IMAGES.numpy(), LABELS)
-    with pytest.raises(DataError, match="have 1 channel, but the `example` .* has 3: give images"):
+    with pytest.raises(DataError, match=r"have 1 channel, but the `example` .* has 3: give images"):
         distiller(IMAGES[:, :1], LABELS)
     with pytest.raises(DataError, match="have 6 channels, but the `example`"):
         distiller(torch.cat([IMAGES, IMAGES], 1), LABELS)
