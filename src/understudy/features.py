@@ -38,6 +38,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
             is known.
         groups: Shapes of each group of locations, by group name: feature `penultimate` of the group
             `level1` is named `level1/penultimate`.
+        no_logits: Why there are no logits, and what to do if there should be, as a sentence.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         background: bool = False,
         linear_classifier: bool = True,
         groups: Mapping[str, "Shapes"] | None = None,
+        no_logits: str = "",
     ) -> None:
-        self.owner = owner
+        self.owner, self.no_logits = owner, no_logits
         self.exclusive_classes = exclusive_classes
         self.softmaxes = int(exclusive_classes) if softmaxes is None else softmaxes
         self.background, self.linear_classifier = background, linear_classifier
@@ -65,6 +67,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
             raise ShapeError(
                 f"{self.owner} has no feature {name!r}{suggestion(name, self._shapes)}. "
                 f"It has: {', '.join(self._shapes)}."
+                f"{' ' + self.no_logits if name == 'logits' and self.no_logits else ''}"
             )
         return self._shapes[name]
 
@@ -95,6 +98,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
             exclusive_classes=False,
             classes=self._classes,
             linear_classifier=self.linear_classifier,
+            no_logits=self.no_logits,
         )
 
     def kind(self, name: str) -> Kind:

@@ -360,6 +360,7 @@ def _check_same_classes(student: Shapes, teacher: Shapes) -> None:
         raise ShapeError(
             "The selective form of lshfm compares the teacher's predictions with the labels, but "
             f"{teacher.owner} has no logits; set selective to false."
+            f"{' ' + teacher.no_logits if teacher.no_logits else ''}"
         )
     if "logits" in student and student["logits"] != teacher["logits"]:
         raise ShapeError(

@@ -49,6 +49,7 @@ class Head:
             classifier, or "".
         dist_penultimate: Tap path of its input if that is another vector, or "".
         began: Time step at which the head begins; None without a classifier.
+        no_logits: Why the output is no logits, and what to do if it should be; "" if it is.
     """
 
     logits: bool = False
@@ -59,6 +60,7 @@ class Head:
     dist: str = ""
     dist_penultimate: str = ""
     began: int | None = None
+    no_logits: str = ""
 
 
 def find(
@@ -79,9 +81,18 @@ def find(
         penultimate: Tap path of the penultimate feature, if the user names it.
 
     Raises:
-        NetworkError: The named module is no classifier, or it is not certain what the logits are
-            computed of.
+        NetworkError: The named module is no classifier, it is not certain what the logits are
+            computed of, or the user names the logits as the penultimate feature.
     """
+    head = _find(module, images, traced, named, penultimate)
+    if head.logits:
+        _check_not_logits(traced, penultimate)
+    return head
+
+
+def _find(
+    module: nn.Module, images: Tensor, traced: TracedPass, named: str | None, penultimate: str
+) -> Head:
     if named == "":
         return Head()
     _check_not_normalised(traced)
@@ -219,7 +230,7 @@ def _named(module: nn.Module, images: Tensor, traced: TracedPass, path: str) -> 
     if len(calls) == 1 and calls[0].is_pointwise and calls[0].vector is not None:
         exact = _equal(_logits(calls[0]), traced.output)
         return _linear_head(calls[0], traced, is_output=exact)
-    trained = len(calls) == 1 and any(True for _ in calls[0].module.parameters())
+    trained = len(calls) == 1 and _has_weights(calls[0].module)
     if not trained or not _follows(module, images, traced, f"{path}:input"):
         raise NetworkError(
             f"The classifier {path!r} is no linear layer that is called once in a pass, and no "
@@ -227,6 +238,29 @@ def _named(module: nn.Module, images: Tensor, traced: TracedPass, path: str) -> 
             "that enters it by taps: {penultimate: MODULE_PATH}."
         )
     return Head(logits=True, penultimate=f"{path}:input", began=calls[0].began)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    """Return True if a module has parameters, or those that quantisation has packed."""
+    packed = any(_is_quantised(m) for m in module.modules())
+    return packed or any(True for _ in module.parameters())
+
+
+def _is_quantised(layer: nn.Module) -> bool:
+    return "quantized" in type(layer).__module__.split(".")
+
+
+def _check_not_logits(traced: TracedPass, penultimate: str) -> None:
+    """Refuse a tap of the penultimate feature that reads the logits."""
+    path, _, side = penultimate.partition(":")
+    for call in traced.calls:
+        read = call.source if side else call.output
+        if call.path == path and traced.record.shares_memory(read):
+            raise NetworkError(
+                f"taps: {{penultimate: {penultimate!r}}} names the logits themselves, not what "
+                "they are computed of: name the input of the layer that computes them, "
+                "'MODULE_PATH:input', or give classifier: '' if the output is a feature."
+            )
 
 
 # ---- any other head -----------------------------------------------------------------------------
@@ -242,7 +276,7 @@ def _other(module: nn.Module, images: Tensor, traced: TracedPass) -> Head:
         # As in SqueezeNet: an activation and an average follow a convolution.
         return _linear_head(last, traced, is_output=False)
     if products is None or products.are_activated or products.all_read_maps:
-        return Head()
+        return Head(no_logits=_why_no_logits(traced, products))
     if products.read_maps:
         return _beside_tokens(module, traced)
     for tap, began in products.vectors(traced.calls):
@@ -250,6 +284,23 @@ def _other(module: nn.Module, images: Tensor, traced: TracedPass) -> Head:
         if follows and (products.count == 1 or _is_affine(module, images, traced, tap)):
             return Head(logits=True, penultimate=tap, began=began)
     raise NetworkError(_uncertain(module, traced))
+
+
+def _why_no_logits(traced: TracedPass, products: LastProducts | None) -> str:
+    """Return why the output is taken for a feature, and what to do if it holds the logits."""
+    quantised = [c for c in traced.calls if _is_quantised(c.module)]
+    heads = [c.path for c in traced.calls if _is_head(c, traced.record)]
+    heads += [c.path for c in quantised if traced.record.shares_memory(c.output)]
+    name = f"classifier: {heads[-1]!r}" if heads else "classifier: MODULE_PATH"
+    if quantised:
+        why = "It has quantised layers, through which its classifier is not found"
+    elif products is None:
+        why = "No gradient leads from its output to the images, so that no classifier is found"
+    elif products.are_activated:
+        why = "An activation follows its last layer, so that its output is taken for a feature"
+    else:
+        why = "Its last layer gives values at several positions, so that no classifier is found"
+    return f"{why}: if the output holds logits, name the layer that computes them by {name}."
 
 
 def _beside_tokens(module: nn.Module, traced: TracedPass) -> Head:

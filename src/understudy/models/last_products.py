@@ -17,7 +17,20 @@ _RESHAPES = (
     *("Select", "Slice", "Permute", "Transpose", "TBackward", "ToCopy"),
 )
 _AVERAGES = ("Mean", "AdaptiveAvgPool", "AvgPool")
-_FINAL = {"LogSoftmax": "log_softmax", "Softmax": "softmax", "Sigmoid": "sigmoid"}
+_FINAL = {
+    "LogSoftmax": "log_softmax",
+    "Softmax": "softmax",
+    "LogSigmoid": "log_sigmoid",
+    "Sigmoid": "sigmoid",
+}
+_SCALES = (
+    "MulBackward",
+    "DivBackward",
+    "NegBackward",
+    "AddBackward",
+    "SubBackward",
+    "RsubBackward",
+)
 
 
 def _name(node: Any) -> str:
@@ -67,10 +80,15 @@ class LastProducts:
 
     @staticmethod
     def final_function(traced: TracedPass) -> str:
-        """Return `softmax`, `log_softmax` or `sigmoid` if the output is that of one; else ""."""
+        """Return the name of the softmax or sigmoid, or its logarithm, that the output is of.
+
+        Also if it is scaled or shifted by what does not depend on the images; "" if there is none.
+        """
         node = traced.record.node
-        while node is not None and _is(node, _RESHAPES):
-            node = node.next_functions[0][0]
+        live = _live(node, traced.images) if node is not None else frozenset[Any]()
+        while node is not None and _is(node, (*_RESHAPES, *_SCALES)):
+            sources = [source for source, _ in node.next_functions if source in live]
+            node = sources[0] if len(sources) == 1 else None
         return next((v for k, v in _FINAL.items() if node is not None and _is(node, [k])), "")
 
     @property

@@ -385,8 +385,8 @@ class Network(Wrapped):
             shapes["logits"] = tuple(output.shape[1:])
         elif "penultimate" not in shapes:
             shapes["penultimate"] = tuple(pool_to_vector(output).shape[1:])
-        linear = self._head.is_output or bool(self._head.dist)
-        self._shapes = Shapes(self.name, shapes, linear_classifier=linear)
+        linear, why = self._head.is_output or bool(self._head.dist), self._head.no_logits
+        self._shapes = Shapes(self.name, shapes, linear_classifier=linear, no_logits=why)
 
     def _detach_taps(self) -> None:
         for handle in self._handles:

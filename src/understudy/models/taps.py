@@ -192,7 +192,7 @@ def dry_run(
     except Exception as error:
         raise NetworkError(
             f"{type(module).__name__} does not accept images of shape {tuple(images.shape)}: "
-            f"{error} {_remedy(error, images)}"
+            f"{str(error).rstrip().removesuffix('.')}. {_remedy(error, images)}"
         ) from error
     if output is None:
         raise NetworkError(f"{type(module).__name__} returns no tensor; wrap it to return logits.")
@@ -208,9 +208,11 @@ def _remedy(error: Exception, images: Tensor) -> str:
     """Say what to change where a network fails on the images of a dry pass."""
     channels = re.search(r"to have (\d+) channels?, but got (\d+) channels?", str(error))
     if channels and int(channels[2]) == images.shape[1]:
+        number = f"{channels[1]} channel{'' if channels[1] == '1' else 's'}"
+        values = f"{channels[1]} value{'' if channels[1] == '1' else 's'}"
         return (
-            f"It takes {channels[1]} channels, not {channels[2]}: in a recipe give `mean` and "
-            f"`std` of {channels[1]} values each, in `wire` an `example` of {channels[1]} channels."
+            f"It takes {number}, not {channels[2]}: in a recipe give `mean` and `std` of {values} "
+            f"each, in `wire` an `example` of {number}."
         )
     return "State the side it needs with `size`, or in `wire` by the `example`."
 

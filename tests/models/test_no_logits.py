@@ -1,0 +1,98 @@
+"""Outputs that are no logits are refused with the cause, and with the classifier to name."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.distillation.small_networks import images, network
+from understudy.distillation.wire import wire
+from understudy.errors import NetworkError, ShapeError
+from understudy.models.network import Network
+from understudy.models.preprocessing import as_given
+
+IMAGES, LABELS = images(4, 3, 32, 32), torch.arange(4)
+
+
+class Ends(nn.Module):
+    """A network whose logits go through a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body, self.function = network(), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.body(x))
+
+
+def quantised() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(network().eval(), {nn.Linear}, dtype=torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("build", "path", "cause"),
+    [
+        (lambda: Ends(lambda x: 30 * torch.tanh(x / 30)), "body.7", "An activation follows"),
+        (lambda: nn.Sequential(*network(), nn.ReLU6()), "7", "An activation follows"),
+        (quantised, "7", "It has quantised layers, through which"),
+    ],
+)
+def test_the_cause_and_the_classifier_are_named(
+    build: Callable[[], nn.Module], path: str, cause: str
+) -> None:
+    teacher = build()
+    with pytest.raises(ShapeError, match=rf"no feature 'logits'.* {cause} .*classifier: '{path}'"):
+        wire(network(seed=1), teacher, {"kd": 1}, example=IMAGES)
+    with pytest.raises(ShapeError, match=rf"set selective to false. {cause}"):
+        wire(network(seed=1), teacher, {"lshfm": 1}, example=IMAGES)
+    distiller = wire(
+        network(seed=1), teacher, {"kd": 1}, example=IMAGES, classifier={"teacher": path}
+    )
+    assert distiller.teacher is not None
+    expected = teacher.eval()(IMAGES)
+    assert torch.equal(distiller.teacher.network.eval()(IMAGES), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("softmax", lambda x: 100 * x.softmax(1)),
+        ("softmax", lambda x: x.softmax(1) / 2 + 1),
+        ("sigmoid", lambda x: 5 * x.sigmoid()),
+        ("log_softmax", lambda x: -x.log_softmax(1)),
+        ("log_sigmoid", nn.functional.logsigmoid),
+    ],
+)
+def test_scaled_probabilities_are_no_logits(
+    name: str, function: Callable[[Tensor], Tensor]
+) -> None:
+    with pytest.raises(NetworkError, match=f"ends in a {name}: it returns probabilities"):
+        Network(Ends(function), input=as_given(3), example_size=(32, 32))
+
+
+def test_scaled_logits_are_logits() -> None:
+    wrapped = Network(Ends(lambda x: 5 * x + 1), input=as_given(3), example_size=(32, 32)).eval()
+    assert wrapped.num_classes == 4
+    assert torch.allclose(wrapped(IMAGES), 5 * wrapped.module.body(IMAGES) + 1)  # type: ignore[union-attr,operator]
+
+
+def test_logits_are_not_the_penultimate_feature() -> None:
+    def build(path: str, classifier: str | None = None) -> Network:
+        net = nn.Sequential(*network(), nn.Identity())
+        taps = {"penultimate": path}
+        return Network(
+            net, input=as_given(3), example_size=(32, 32), taps=taps, classifier=classifier
+        )
+
+    for path in ("7", "8", "8:input"):
+        with pytest.raises(NetworkError, match="names the logits themselves"):
+            build(path)
+    assert build("7:input").shapes["penultimate"] == (16,)
+    assert build("7", classifier="").shapes["penultimate"] == (4,)
+
+
+@pytest.mark.parametrize(("takes", "words"), [(1, "1 channel,"), (2, "2 channels,")])
+def test_channels_are_counted_in_sentences(takes: int, words: str) -> None:
+    with pytest.raises(NetworkError, match=rf"channels instead\. It takes {words} not 3: "):
+        Network(network(takes), input=as_given(3), example_size=(32, 32))
