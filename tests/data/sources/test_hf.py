@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 from io import BytesIO
 from pathlib import Path
@@ -176,3 +177,42 @@ def test_files_outside_of_a_saved_folder_are_left_out(tmp_path: Path) -> None:
     assert "x.png is outside of the data set's folder" in source.skipped[0]
     with pytest.raises(DataError, match=r"1 of 2 images .* is outside of the data set's folder"):
         hf.load(str(tmp_path / "set"), "train", unreadable="fail")
+
+
+def test_of_several_columns_of_labels_the_one_read_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    coarse, fine = datasets.ClassLabel(names=["animal"]), datasets.ClassLabel(names=["cat", "dog"])
+    rows = table([0, 0], coarse).rename_column("label", "coarse_label")
+    rows = rows.add_column("fine_label", [1, 0]).cast_column("fine_label", fine)
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "both")
+    with caplog.at_level(logging.WARNING, "understudy"):
+        train = hf.load(str(tmp_path / "both"), "train")
+        hf.load(str(tmp_path / "both"), "test")
+    assert train.classes == ("animal",)
+    (record,) = caplog.records
+    assert "several columns of labels, coarse_label, fine_label: 'coarse_label' is read" in (
+        record.getMessage()
+    )
+    rows.remove_columns("coarse_label").save_to_disk(tmp_path / "fine")
+    assert hf.load(str(tmp_path / "fine"), "train").labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("column", ["labels", "fine_label", "target", "class"])
+@pytest.mark.parametrize(("kind", "values"), [("int64", [2, 0]), ("string", ["dog", "cat"])])
+def test_labels_of_other_usual_names_are_read(
+    tmp_path: Path, column: str, kind: str, values: list[Any]
+) -> None:
+    rows = table(values, datasets.Value(kind)).rename_column("label", column)
+    rows.save_to_disk(tmp_path)
+    labels = hf.load(str(tmp_path), "train").labels.tolist()
+    assert labels == ([2, 0] if kind == "int64" else [1, 0])
+
+
+def test_images_without_a_known_column_of_labels_are_said_to_be_unlabelled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table([0, 1], datasets.Value("int64")).rename_column("label", "kind").save_to_disk(tmp_path)
+    with caplog.at_level(logging.WARNING, "understudy"):
+        assert hf.load(str(tmp_path), "train").labels.tolist() == [UNLABELLED] * 2
+    assert "its images are unlabelled; beside the images it has: kind." in caplog.text

@@ -1,13 +1,15 @@
 """A Hugging Face data set, by its name on the hub or the folder it was saved in.
 
-Columns are selected by type: the first `Image`, and the first `ClassLabel` or else a column `label`
-of whole numbers or names, whose classes are those of all splits together; without either the images
-are unlabelled. The test split may also be called `val`, `valid` or `validation`;
+Columns are selected by type: the first `Image`, and the first `ClassLabel` or else a column `label`,
+`labels`, `fine_label`, `target` or `class` of whole numbers or names, whose classes are those of all
+splits together; without either the images are unlabelled. Where several columns could be the labels,
+or other columns are there and none could, a warning says so. The test split may also be called `val`, `valid` or `validation`;
 beside `test`, a split of that name is the validation split.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, final
@@ -28,7 +30,12 @@ from understudy.data.sources._table import check_quotes
 from understudy.errors import DataError
 from understudy.files import refuse_address
 
+LOGGER = logging.getLogger("understudy")
+
 SPLITS = ("train", "validation", "test")
+_LABELS = ("label", "labels", "fine_label", "target", "class")
+"""Columns of whole numbers or names that are read as labels, the one to be taken first."""
+_TEXTS = ("string", "large_string")
 
 
 @final
@@ -166,26 +173,59 @@ def _labels(
     rows: Any, splits: Sequence[Any], root: str
 ) -> tuple[Int64[Tensor, " images"], tuple[str, ...]]:
     """Return the label of every row, and the class names, which all splits share."""
-    for name, feature in rows.features.items():
-        if type(feature).__name__ == "ClassLabel":
-            return torch.tensor(_filled(rows[name])), tuple(feature.names)
-    dtype = str(getattr(rows.features.get("label"), "dtype", ""))
+    column, dtype = _label_column(rows.features, root)
+    if dtype == "ClassLabel":
+        return torch.tensor(_filled(rows[column])), tuple(rows.features[column].names)
     if "int" in dtype:
-        numbers = [_filled(part["label"]) for part in splits if "label" in part.features]
+        numbers = [_filled(part[column]) for part in splits if column in part.features]
         if (least := min(map(min, filter(None, numbers)))) < UNLABELLED:
             raise DataError(f"{root} has the label {least}; class numbers start from 0.")
         names = names_of(number for column in numbers for number in column)
-        return torch.tensor(labels_of(_filled(rows["label"]), names)), tuple(names)
-    if dtype in ("string", "large_string"):
+        return torch.tensor(labels_of(_filled(rows[column]), names)), tuple(names)
+    if dtype in _TEXTS:
         return _of_names(
-            rows["label"], [part["label"] for part in splits if "label" in part.features]
+            rows[column], [part[column] for part in splits if column in part.features]
         )
-    if "label" in rows.features:
+    if column:
         raise DataError(
             f"The column 'label' of {root} holds {dtype or 'lists'}, which are no classes: make it "
             "a ClassLabel, whole numbers or names, or call it something else."
         )
     return torch.full((len(rows),), UNLABELLED), ()
+
+
+def _label_column(features: Mapping[str, Any], root: str) -> tuple[str, str]:
+    """Return name and type of the column of labels; empty without one. Warn if it is uncertain."""
+    types = {
+        name: "ClassLabel"
+        if type(feature).__name__ == "ClassLabel"
+        else str(getattr(feature, "dtype", ""))
+        for name, feature in features.items()
+    }
+    known = [name for name, kind in types.items() if kind == "ClassLabel"] or [
+        name
+        for name in _LABELS
+        if name in types and ("int" in types[name] or types[name] in _TEXTS or name == "label")
+    ]
+    if len(known) > 1:
+        _warn(
+            f"{root} has several columns of labels, {', '.join(known)}: {known[0]!r} is read. For "
+            "another one, remove those before it by `remove_columns`, and save the data set."
+        )
+    others = [name for name in features if name != _image_column(features, root)]
+    if others and not known:
+        _warn(
+            f"{root} has no column that is read as labels, so that its images are unlabelled; "
+            f"beside the images it has: {', '.join(others)}. Rename the one of the labels to "
+            "'label' if there is one."
+        )
+    return (known[0], types[known[0]]) if known else ("", "")
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Warn once, not for every split of a data set."""
+    LOGGER.warning(sentence)
 
 
 def _of_names(
