@@ -1,10 +1,11 @@
 """A Hugging Face data set, by its name on the hub or the folder it was saved in.
 
-Columns are selected by type: the first `Image`, and the first `ClassLabel` or else a column `label`,
-`labels`, `fine_label`, `target` or `class` of whole numbers or names, whose classes are those of all
-splits together; without either the images are unlabelled. Where several columns could be the labels,
-or other columns are there and none could, a warning says so. The test split may also be called `val`, `valid` or `validation`;
-beside `test`, a split of that name is the validation split.
+Columns are selected by type: the first `Image`, and the first `ClassLabel` or else a column
+`label`, `labels`, `fine_label`, `target` or `class` of whole numbers or names, whose classes are those of
+all splits together; without either the images are unlabelled. A warning says which of several
+columns of labels is read, and that none is where there are other columns. The test split may also
+be called `val`, `valid` or `validation`; beside `test`, a split of that name is the validation
+split.
 """
 
 import logging
@@ -183,9 +184,7 @@ def _labels(
         names = names_of(number for column in numbers for number in column)
         return torch.tensor(labels_of(_filled(rows[column]), names)), tuple(names)
     if dtype in _TEXTS:
-        return _of_names(
-            rows[column], [part[column] for part in splits if column in part.features]
-        )
+        return _of_names(rows[column], [part[column] for part in splits if column in part.features])
     if column:
         raise DataError(
             f"The column 'label' of {root} holds {dtype or 'lists'}, which are no classes: make it "
