@@ -1,11 +1,11 @@
 """A Hugging Face data set, by its name on the hub or the folder it was saved in.
 
 Columns are selected by type: the first `Image`, and the first `ClassLabel` or else a column
-`label`, `labels`, `fine_label`, `target` or `class` of whole numbers or names, whose classes are those of
-all splits together; without either the images are unlabelled. A warning says which of several
-columns of labels is read, and that none is where there are other columns. The test split may also
-be called `val`, `valid` or `validation`; beside `test`, a split of that name is the validation
-split.
+`label`, `labels`, `fine_label`, `target` or `class` of whole numbers or names, whose classes are
+those of all splits together; without either the images are unlabelled. A warning says which of
+several columns of labels is read, and that none is where there are other columns. The test split
+may also be called `val`, `valid` or `validation`; beside `test`, a split of that name is the
+validation split.
 """
 
 import logging
