@@ -1,6 +1,6 @@
 """Runs that are killed, or meet a full disk, at a chosen write; and what became of them afterwards.
 
-    python -m tests.support.kills FOLDER POINTS
+    python -m tests.support.kills FOLDER POINTS COMMAND
 
 prints one line of JSON for each point. The library is imported once; every run is a fork.
 """
@@ -193,38 +193,35 @@ def attempt(
     }
 
 
-def main(root: Path, number: int) -> None:
-    """Interrupt every command at so many writes."""
+def main(root: Path, number: int, name: str) -> None:
+    """Interrupt a command at so many writes."""
     write_images(root)
     alone = recipe(root, {}, **{"training.epochs": 1})
     assert forked(lambda: train(alone, out=root / "teacher", device="cpu"), root / "log") == 0
-    for name, act in commands(root).items():
-        whole = root / f"{name} whole"
-        whole.mkdir()
-        for file in root.glob("*/.understudy*"):
-            file.unlink()
+    act, whole = commands(root)[name], root / "whole"
+    whole.mkdir()
+    for file in root.glob("*/.understudy*"):
+        file.unlink()
 
-        def counted(act: Callable[[Path], object] = act, whole: Path = whole) -> None:
-            writes = Writes(0, "")
-            act(whole)
-            os.write(2, f"\n{writes.count}".encode())
+    def counted() -> None:
+        writes = Writes(0, "")
+        act(whole)
+        os.write(2, f"\n{writes.count}".encode())
 
-        assert forked(counted, root / "log") == 0, (root / "log").read_text()
-        count = int((root / "log").read_text().split()[-1])
-        expected = content(whole)
-        for what in ("kill", "full"):
-            for at, each in points(count, number, what):
-                out = root / f"{name} {at} {each}"
-                result = attempt(name, act, out, at, each)
-                result["of"] = count
-                result["differs"] = [
-                    key
-                    for key in expected.keys() | result["content"].keys()
-                    if expected.get(key) != result["content"].get(key)
-                ]
-                del result["content"]
-                print(json.dumps(result), flush=True)
+    assert forked(counted, root / "log") == 0, (root / "log").read_text()
+    count = int((root / "log").read_text().split()[-1])
+    expected = content(whole)
+    for what in ("kill", "full"):
+        for at, each in points(count, number, what):
+            result = attempt(name, act, root / f"{at} {each}", at, each)
+            result["differs"] = [
+                key
+                for key in expected.keys() | result["content"].keys()
+                if expected.get(key) != result["content"].get(key)
+            ]
+            del result["content"]
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
