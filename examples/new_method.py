@@ -38,7 +38,7 @@ class Angle(understudy.Method):
 
 def main(root: Path) -> None:
     """Train a small teacher, then compare the method with the control over three seeds."""
-    short = {"data.images": 400, "data.validation": 0.1, "training.epochs": 4}
+    short = {"data.images": 400, "training.epochs": 4}
     short |= {"training.schedule": "cosine", "training.evaluate_every": 4}
     teacher = understudy.train({"student": "resnet14"}, short, out=root / "teacher")
     recipe = {
