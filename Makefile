@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# One more than cores: some tests wait for processes that they start.
+WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 # What a change of one method, metric or key of a recipe breaks; no training run.
 FAST := tests/methods tests/metrics tests/config tests/test_every_method.py tests/test_functional.py \
 	tests/test_imports.py tests/test_design.py

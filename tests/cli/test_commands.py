@@ -297,8 +297,13 @@ def test_sigint_outside_of_training_is_one_sentence(
         time.sleep(5)
 
     monkeypatch.setattr(listing, "table", stop)
-    with pytest.raises(SystemExit) as stopped:
-        run("list", "models")
+    # A shell starts what runs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run("list", "models")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "understudy: Stopped by SIGINT.\n"
 
