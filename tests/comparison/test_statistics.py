@@ -206,3 +206,12 @@ def test_every_verdict_is_finite_json(pairs, teacher):
     if found.low is not None and found.high is not None:
         assert found.low <= found.difference + 1e-9
         assert found.difference <= found.high + 1e-9
+
+
+@pytest.mark.parametrize("other", ["71.2", None, [70.0]])
+@pytest.mark.parametrize("who", ["kd", "the control"])
+def test_values_that_are_no_numbers_are_named(who, other):
+    values = {name: [70.0, 71.0, 72.0] for name in ("kd", "the control")}
+    values[who] = [70.0, other, 72.0]
+    with pytest.raises(RunError, match=f"top1 of {who} holds .*; give one number for each seed"):
+        verdict(*values.values(), None, name="kd", metric="top1")

@@ -191,6 +191,22 @@ def test_one_run_shows_its_classes_and_what_was_skipped(tmp_path):
     assert "a.jpg: cannot be read" in text
     assert 'x="2" y="1" width="1" height="1" fill-opacity="0.500"' in html
     assert "Most frequent confusions" in text
+    markdown = (tmp_path / "run" / "report.md").read_text()
+    assert markdown.endswith(
+        "2 images skipped or repaired:\n\n- a.jpg: cannot be read\n- b.jpg: cannot be read\n"
+    )
+
+
+def test_of_many_skipped_images_both_reports_list_as_many(tmp_path):
+    write_run(tmp_path / "run", classes=3)
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    lines = [f"{i}.jpg: cannot be read" for i in range(203)]
+    write_json(tmp_path / "run" / "environment.json", environment | {"skipped": lines})
+    _, _, text = read(report(tmp_path / "run"))
+    for written in (text, (tmp_path / "run" / "report.md").read_text()):
+        assert "199.jpg" in written
+        assert "200.jpg" not in written
+        assert "… and 3 more in environment.json" in written
 
 
 def test_run_without_any_epoch(tmp_path):

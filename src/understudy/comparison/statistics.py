@@ -214,7 +214,14 @@ def ended_early(name: str, word: Literal["diverged", "failed"], reason: str) -> 
 
 
 def _check(arm: Sequence[float], control: Sequence[float], *, name: str, metric: str) -> None:
-    if not arm or len(arm) != len(control):
+    for who, values in ((name, arm), ("the control", control)):
+        others = [x for x in values if not _is_number(x)]
+        if others:
+            raise RunError(
+                f"There is no verdict on {name}: a verdict compares numbers, but {metric} of {who} "
+                f"holds {others[0]!r}; give one number for each seed."
+            )
+    if not len(arm) or len(arm) != len(control):
         raise RunError(
             f"A verdict pairs seeds, but {name} has {len(arm)} and the control {len(control)}; "
             "run both with the same seeds."
@@ -224,6 +231,14 @@ def _check(arm: Sequence[float], control: Sequence[float], *, name: str, metric:
             f"There is no verdict on {name}: {metric} is not finite for some seed; "
             "look at the curves of that run, then lower its learning rate or the method's weight."
         )
+
+
+def _is_number(value: object) -> bool:
+    try:
+        math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # a tensor of several values gives the second
+        return False
+    return True
 
 
 def _measured(name: str, arm: Scores, control: Sequence[float], *, metric: str) -> Verdict:

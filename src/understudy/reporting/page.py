@@ -1,6 +1,7 @@
 """Render results as an HTML page, and as Markdown."""
 
 import re
+from collections.abc import Sequence
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,6 +20,9 @@ from understudy.reporting.columns import METRICS, columns
 from understudy.reporting.headline import VERDICTS, headline
 from understudy.reporting.results import Results
 from understudy.reporting.tables import markdown_table, table
+
+LISTED = 200
+"""Lines on skipped or repaired images that a report lists; the others are only counted."""
 
 
 def page(results: Results) -> str:
@@ -53,6 +57,7 @@ def page(results: Results) -> str:
         changes=changes(results),
         confusions=confusions(results),
         skipped=skipped(results),
+        listed=LISTED,
         recipes=recipes(results),
     )
 
@@ -77,6 +82,16 @@ def skipped(results: Results) -> list[str]:
     return list(dict.fromkeys(x for e in environments for x in e.get("skipped") or ()))
 
 
+def _skipped_lines(lines: Sequence[str]) -> str:
+    """Return what was skipped or repaired as a list in Markdown, of the length of the page's."""
+    if not lines:
+        return ""
+    listed = [f"- {escaped(line)}" for line in lines[:LISTED]]
+    if len(lines) > LISTED:
+        listed.append(f"- … and {len(lines) - LISTED} more in environment.json")
+    return "\n".join([f"{len(lines)} images skipped or repaired:", "", *listed])
+
+
 def recipes(results: Results) -> dict[str, str]:
     """Return title → YAML: the recipe of each run, or the control's and the added methods."""
     texts = {arm.name: arm.runs[0].recipe_text for arm in results.arms if arm.runs}
@@ -98,5 +113,6 @@ def markdown(results: Results) -> str:
         markdown_table(results),
         "\n".join(sentences),
         "\n".join(f"- {name}: {escaped(fact)}" for name, fact in results.facts.items()),
+        _skipped_lines(skipped(results)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

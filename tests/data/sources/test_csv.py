@@ -169,3 +169,22 @@ def test_a_link_inside_the_folder_is_followed(table: Table, tmp_path: Path) -> N
     assert len(csv.load(table("path,label\nlink/0.png,a\n"), "train")) == 1
     with pytest.raises(DataError, match=r"line 2: there is no file .*self\.png"):
         csv.load(table("path,label\nself.png,a\n"), "train")
+
+
+def test_nan_among_names_is_no_class_and_is_counted(
+    tmp_path: Path, paint: Callable[..., Path]
+) -> None:
+    for i in range(5):
+        paint(f"{i}.png", seed=i)
+    rows = ["0.png,cat,train", "1.png,nan,train", "2.png,NaN,train", "3.png,dog,train"]
+    file = tmp_path / "images.csv"
+    file.write_text("\n".join(["path,label,split", *rows, "4.png,dog,test"]) + "\n")
+    train, test = csv.load(str(file), "train"), csv.load(str(file), "test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0, UNLABELLED, UNLABELLED, 1]
+    assert train.skipped == ("2 of 4 rows have the label nan: kept as unlabelled",)
+    assert test.skipped == ()
+    file.write_text("path,label\n0.png,cat;dog\n1.png,nan\n2.png,dog\n")
+    several = csv.load(str(file), "train")
+    assert several.classes == ("cat", "dog")
+    assert several.labels[1].tolist() == [UNLABELLED] * 2

@@ -2,10 +2,10 @@
 
 Paths are relative to the folder of the CSV file, or absolute, and lie inside it. Labels are class
 names, numbered alphabetically, or class numbers, used unchanged; of ids such as 100000 and 300000,
-those that occur are the classes. An empty label means unlabelled. Without the column `split` all
-rows are `train`. The test split may also be called `val`, `valid` or `validation`; beside `test`,
-rows of that name are the validation split. Columns are separated by commas, semicolons, tabs or
-`|`; other columns are ignored.
+those that occur are the classes. An empty label and `nan` mean unlabelled. Without the column
+`split` all rows are `train`. The test split may also be called `val`, `valid` or `validation`;
+beside `test`, rows of that name are the validation split. Columns are separated by commas,
+semicolons, tabs or `|`; other columns are ignored.
 
 For images with several classes, `label` holds their names separated by `;` or `|`; a separator
 alone means that the image has none of the classes. Alternatively, every class has a column, as in
@@ -52,6 +52,7 @@ class _Row:
     path: Path
     label: str
     split: str
+    is_nan: bool = False
 
 
 def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
@@ -81,6 +82,9 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     paths, labels = [rows[i].path for i in selected], torch.tensor([numbers[i] for i in selected])
     source = from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
     source.split_name = rows[selected[0]].split
+    if missing := sum(rows[i].is_nan for i in selected):
+        line = f"{missing} of {len(selected)} rows have the label nan: kept as unlabelled"
+        source.skipped = (*source.skipped, line)
     return source
 
 
@@ -140,7 +144,9 @@ def _row(file: Path, line: int, values: Values) -> _Row:
             f"{file}, line {line}: the split is {name!r}; "
             f"it can be: train, {', '.join(TEST_NAMES)}."
         )
-    return _Row(line, file.parent / path, label.strip(), name)
+    # As pandas writes a value that is missing; a class of this name would be one of no label.
+    label, is_nan = label.strip(), label.strip().lower() == "nan"
+    return _Row(line, file.parent / path, "" if is_nan else label, name, is_nan)
 
 
 def _numbered(
