@@ -187,6 +187,35 @@ def test_logits_are_found_in_what_a_network_returns_in_training(form: str) -> No
     assert torch.allclose(loss, nn.functional.cross_entropy(student.logits, LABELS))
 
 
+class OfTwoTokens(nn.Module):
+    """Classifies by two heads: gives their mean in evaluation, and in training more."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        *body, _ = network()
+        self.body, self.form = nn.Sequential(*body), form
+        self.head, self.head_dist = nn.Linear(16, 4), nn.Linear(16, 4)
+        self.logits = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Any:
+        feature = self.body(x)
+        first, second = self.head(feature), self.head_dist(feature)
+        mean = (first + second) / 2
+        if self.form == "a dictionary":
+            self.logits = mean
+            return {"first": first, "logits": mean, "second": second}
+        self.logits = first
+        return (first, second) if self.training else mean
+
+
+@pytest.mark.parametrize("form", ["a dictionary", "a tuple in training"])
+def test_of_two_heads_the_logits_are_their_mean_or_those_of_the_first(form: str) -> None:
+    student = OfTwoTokens(form)
+    distiller = wire(student, network(), {"kd": 1}, example=EXAMPLE).train()
+    loss = distiller(EXAMPLE, LABELS)["task"]
+    assert torch.allclose(loss, nn.functional.cross_entropy(student.logits, LABELS))
+
+
 @pytest.mark.parametrize(
     ("form", "names"), [("computed, not named", "aux, main"), ("computed, a tuple", "0, 1")]
 )

@@ -103,7 +103,7 @@ class Network(Wrapped):
         }
         if "penultimate" in self.taps:  # last, as features are listed in the order of computation
             self.taps["penultimate"] = self.taps.pop("penultimate")
-        self._embedded, self._reheaded, self._named = "", False, classifier or ""
+        self._embedded, self._reheaded = "", False
         self._classified = ClassifierOutput()
         self._handles: list[RemovableHandle] = []
         self._attach_taps()
@@ -378,8 +378,8 @@ class Network(Wrapped):
             )
         self._handles = depthwise_gradients.attach(self.module)
         hooks: list[tuple[str, Any]] = [(self.taps[n], tap) for n, tap in self._taps.items()]
-        if path := self._head.classifier or self._named:
-            hooks.append((path, self._classified))
+        if self._head.classifier and (self._head.is_output or self._head.dist):
+            hooks.append((self._head.classifier, self._classified))
         self._handles += [attach_hook(self.module, path, hook) for path, hook in hooks]
         if self._head.logits:
             shapes["logits"] = tuple(output.shape[1:])

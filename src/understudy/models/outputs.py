@@ -96,11 +96,6 @@ def pick(
     """
     if isinstance(value, Tensor):
         return value
-    rows = list(_rows(value, classes)) if classes is not None else []
-    if len(rows) > 1 and classified is not None:
-        known = [x for _, x in rows if _is_same(x, classified)]
-        if len(known) == 1:
-            return known[0]
     inner = value
     for part in key:
         try:
@@ -108,6 +103,11 @@ def pick(
         except (KeyError, IndexError, TypeError):
             inner = value
             break
+    named = key[-1:] == ("logits",) and isinstance(inner, Tensor)
+    if classes is not None and classified is not None and not named:
+        known = [x for _, x in _rows(value, classes) if _is_same(x, classified)]
+        if len(known) == 1:
+            return known[0]
     if isinstance(inner, Tensor) or classes is None:
         return first_tensor(inner)
     return _as_wide(inner, classes)
