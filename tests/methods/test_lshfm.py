@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tests.support.forms import angle, random, shapes
 from tests.vectors.build import Outputs, batch
 from understudy.batch import UNLABELLED, Mixed
-from understudy.errors import ShapeError
+from understudy.errors import RecipeError, ShapeError
 from understudy.features import Features, Shapes
 from understudy.methods._hashing import bce, bits, pack, unpack
 from understudy.methods.lshfm import LSHFM, correct, l2, lsh, medians
@@ -388,3 +388,9 @@ def test_embedding_layer_comes_where_it_is_needed(dim: int, embed: str, layers: 
 def test_unequal_dimensions_are_refused_with_the_way_out() -> None:
     with pytest.raises(ShapeError, match="extend"):
         LSHFM(shapes("small", penultimate=3), FLAT)
+
+
+def test_no_hashes_are_for_losses_without_them_alone() -> None:
+    assert not len(made(terms="l2", hashes=0).hash_weight)
+    with pytest.raises(RecipeError, match="'hashes' is 0; terms 'lshl2' need at least 1"):
+        made(terms="lshl2", hashes=0)

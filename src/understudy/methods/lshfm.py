@@ -45,8 +45,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.batch import UNLABELLED, Batch
-from understudy.config.limits import Count, Positive, Seed
-from understudy.errors import ShapeError
+from understudy.config.limits import Count, Positive, Seed, Whole
+from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean, linear_no_grad
 from understudy.methods._hashing import bce, bits, pack, unpack
@@ -195,7 +195,8 @@ class LSHFM(Method):
     Args:
         student: Shapes of the student; needs the vector `penultimate` of the teacher's dimension.
         teacher: Shapes of the teacher; needs the vector `penultimate`, and `logits` if `selective`.
-        hashes: N; default: `hashes_per_dim` for each dimension of the feature.
+        hashes: N; default: `hashes_per_dim` for each dimension of the feature. 0 without `lsh` in
+            `terms` alone.
         hashes_per_dim: Published as 32 for single-label, 4 for multi-label images.
         hash_std: σ; default: the standard deviation of the teacher's classifier weights. Without a
             classifier, the σ for which hash values have deviation 1 over the training images, about
@@ -239,7 +240,7 @@ class LSHFM(Method):
         student: Shapes,
         teacher: Shapes,
         *,
-        hashes: Count | None = None,
+        hashes: Whole | None = None,
         hashes_per_dim: Count = 32,
         hash_std: Positive | None = None,
         offset: Offset = "median",
@@ -261,6 +262,8 @@ class LSHFM(Method):
         self.products = products
         std = 1.0 if hash_std is None else hash_std
         count = hashes_per_dim * dim if hashes is None else hashes
+        if "lsh" in terms and not count:
+            raise RecipeError(f"'hashes' is 0; terms {terms!r} need at least 1.")
         count = count if "lsh" in terms else 0
         # Unscaled if σ is measured: `prepare` multiplies by it.
         self.register_buffer("hash_weight", std * _directions(count, dim, hash_seed))
