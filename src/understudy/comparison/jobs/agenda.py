@@ -58,9 +58,9 @@ class Failure:
 
     def error(self) -> UnderstudyError:
         """Return the error to raise for it."""
-        error = UnderstudyError(self.reason)
-        error.__class__ = _ERRORS.get(self.kind, UnderstudyError)
-        return error
+        kind = _ERRORS.get(self.kind, UnderstudyError)
+        # Not by its constructor, which may take the parts of the sentence in place of it.
+        return kind.__new__(kind, self.reason)
 
 
 _ERRORS = {
