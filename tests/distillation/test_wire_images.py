@@ -129,7 +129,7 @@ def test_networks_of_other_channels_take_the_channels_of_the_example(channels: i
 
 
 def test_wrong_channels_are_named_with_the_key_to_change() -> None:
-    with pytest.raises(NetworkError, match=r"takes 1 channels, not 3.* `mean` and `std` of 1"):
+    with pytest.raises(NetworkError, match=r"takes 1 channel, not 3.* `mean` and `std` of 1"):
         Network(network(1), input=Input(size=32))
     with pytest.raises(NetworkError, match="'mean' has 1 values and 'std' has 3"):
         Input(mean=(0.5,))

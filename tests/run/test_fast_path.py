@@ -262,7 +262,7 @@ def test_one_teacher_runs_once_for_several_students(monkeypatch: pytest.MonkeyPa
     example = torch.rand(4, 3, 32, 32)
     ours, theirs = (models.find("resnet8", num_classes=10, view_size=32) for _ in "ab")
     first = wire(ours, theirs, {"kd": 1}, example=example)
-    second = wire(deepcopy(theirs.module), theirs, {"kd": 1}, example=example)
+    second = wire(deepcopy(theirs.module).requires_grad_(), theirs, {"kd": 1}, example=example)
     assert first.teacher is not None
     alone = first(example)
     first.replay = second.replay = Shared(first.teacher)
