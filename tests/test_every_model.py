@@ -344,9 +344,8 @@ def test_features_of_a_foreign_network_are_found(name: str) -> None:
     )
     network.eval()
     for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)):
-        torch.nn.init.normal_(
-            norm.running_mean
-        )  # else norms that differ when trained are all the same
+        # Else norms that differ when trained are all the same.
+        torch.nn.init.normal_(norm.running_mean)
         torch.nn.init.uniform_(norm.running_var, 0.5, 2.0)
     features = network.features(images(network, batch=2))
     assert next(iter(features)) == "stem"
@@ -396,10 +395,3 @@ def test_foreign_network_compiles_and_folds(name: str) -> None:
     expected = network(x)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.input.mean, network.input.std))
     torch.testing.assert_close(plain((x - mean) / std), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_input_contract_of_foreign_networks() -> None:
-    assert models.find("timm:resnet18").input.mean == (0.485, 0.456, 0.406)
-    contract = models.find("torchvision:resnet18").input
-    assert (contract.size, contract.interpolation) == (224, "bilinear")
-    assert models.find("torchvision:resnet18", size=64, std=(1, 1, 1)).input.std == (1, 1, 1)

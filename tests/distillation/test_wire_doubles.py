@@ -12,6 +12,10 @@ from understudy.errors import ShapeError
 IMAGES, LABELS = images(8, 3, 32, 32), torch.arange(8) % 4
 
 
+REFUSED = {"ab", "deit", "frs"}
+"""Methods for other networks: with named maps before the activation, with tokens, for detectors."""
+
+
 def stages(seed: int) -> nn.Sequential:
     """Build a network of three stages."""
     torch.manual_seed(seed)
@@ -36,10 +40,11 @@ def loss(name: str, ours: torch.dtype, theirs: torch.dtype, given: torch.dtype) 
 @pytest.mark.parametrize("name", methods.names())
 def test_the_loss_is_that_of_single_precision(name: str) -> None:
     single, double = torch.float32, torch.float64
-    try:
-        expected = loss(name, single, single, single)
-    except ShapeError:
-        pytest.skip("not for these networks")
+    if name in REFUSED:
+        with pytest.raises(ShapeError):
+            loss(name, single, single, single)
+        return
+    expected = loss(name, single, single, single)
     for ours, theirs in ((single, double), (double, single), (double, double)):
         for given in (single, double):
             value = loss(name, ours, theirs, given)

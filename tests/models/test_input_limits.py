@@ -1,9 +1,10 @@
-"""Numbers of an input contract have limits, wherever it is made."""
+"""Input contracts: those of other libraries are read, and their numbers have limits."""
 
 from typing import Any
 
 import pytest
 
+from understudy import models
 from understudy.data.mixup import Mixing
 from understudy.errors import RecipeError
 from understudy.models import Input
@@ -29,3 +30,10 @@ def test_mixing_draws_of_no_other_shape(value: float) -> None:
     for key in ("mixup", "cutmix"):
         with pytest.raises(RecipeError, match=f"data.{key}"):
             Mixing(**{key: value})
+
+
+def test_input_contract_of_foreign_networks() -> None:
+    assert models.find("timm:resnet18").input.mean == (0.485, 0.456, 0.406)
+    contract = models.find("torchvision:resnet18").input
+    assert (contract.size, contract.interpolation) == (224, "bilinear")
+    assert models.find("torchvision:resnet18", size=64, std=(1, 1, 1)).input.std == (1, 1, 1)
