@@ -7,7 +7,7 @@ from typing import final
 
 from understudy import files
 from understudy.config.limits import PathText, Seed
-from understudy.config.recipe import Recipe, without_methods
+from understudy.config.recipe import Bank, Recipe, without_methods
 from understudy.config.schema import convert
 from understudy.distillation.wire import check_methods
 from understudy.errors import RecipeError
@@ -153,5 +153,9 @@ def with_bank_in(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
 
 def seeded(arm: Recipe, name: str, seed: int) -> Recipe:
     """Return the recipe of one run of an arm."""
-    bank = replace(arm.bank, path=arm.bank.path.replace(SEED, f"seed{seed}"))
-    return replace(arm, name=f"{name} seed {seed}", seed=seed, bank=bank)
+    return replace(arm, name=f"{name} seed {seed}", seed=seed, bank=bank_of_seed(arm.bank, seed))
+
+
+def bank_of_seed(bank: Bank, seed: int) -> Bank:
+    """Return a bank of a comparison with the seed put into its path, where seeds cannot share."""
+    return replace(bank, path=bank.path.replace(SEED, f"seed{seed}"))

@@ -35,7 +35,7 @@ from understudy.comparison.jobs.agenda import Agenda, in_turn
 from understudy.comparison.jobs.count import JobCount
 from understudy.comparison.jobs.forecast import Forecast
 from understudy.comparison.jobs.table import JobsTable
-from understudy.comparison.jobs.worker_program import Setup
+from understudy.comparison.jobs.worker_program import WorkerSetup
 from understudy.comparison.jobs.workers import train_at_once
 from understudy.comparison.judged_runs import judge
 from understudy.comparison.result import FILE, Comparison, read_comparison
@@ -134,7 +134,7 @@ def compare(
     agenda = Agenda(
         [Job(name, seed, seeded(arms[name], name, seed), run) for (name, seed), run in runs.items()]
     )
-    setup = Setup(device, threads or "auto")
+    setup = WorkerSetup(device, threads or "auto")
     if count.jobs == 1:
         _train_in_turn(agenda, count, setup, images, progress=progress, callback=callback)
     else:
@@ -182,7 +182,7 @@ def _run(root: Path, arm: str, seed: int) -> Run:
 def _train_in_turn(
     agenda: Agenda,
     count: JobCount,
-    setup: Setup,
+    setup: WorkerSetup,
     images: ImagesOfRecipes,
     *,
     progress: bool,
@@ -202,7 +202,12 @@ def _train_in_turn(
 
 
 def _train_at_once(
-    agenda: Agenda, count: JobCount, setup: Setup, *, progress: bool, callback: Callback | None
+    agenda: Agenda,
+    count: JobCount,
+    setup: WorkerSetup,
+    *,
+    progress: bool,
+    callback: Callback | None,
 ) -> None:
     forecast = Forecast(agenda.jobs, count.jobs)
     metric = tasks.find(agenda.jobs[0].recipe.task).headline
@@ -210,9 +215,7 @@ def _train_at_once(
     table = JobsTable(agenda.jobs, forecast, metric=metric, progress=printing, callback=callback)
     with table.shown():
         _announce(agenda, count, forecast, callback)
-        gpus: Sequence[str | None] = count.gpus or [None]
-        setups = [setup.on(gpus[place % len(gpus)]) for place in range(count.jobs)]
-        train_at_once(agenda, setups, table)
+        train_at_once(agenda, setup.of_workers(count.jobs, count.gpus), table)
 
 
 def _announce(

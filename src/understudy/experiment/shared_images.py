@@ -52,21 +52,18 @@ def _common(first: Sequence[str], second: Sequence[str]) -> list[int]:
 def _sentence(
     shared: Sequence[int], first_name: str, second_name: str, second: Source, source: str
 ) -> str:
-    i, flattered = (
-        shared[0],
-        "the best epoch is chosen by them" if first_name == "validation" else "",
-    )
-    example = str(second.paths[i]) if second.paths else f"image {i}"
-    why = flattered or "the student has learnt them"
-    which = f"{len(shared):,} of the {len(second):,} {second_name} images are"
+    example = str(second.paths[shared[0]]) if second.paths else f"image {shared[0]}"
+    chosen_by = first_name == "validation"
+    why = "the best epoch is chosen by them" if chosen_by else "the student has learnt them"
     if len(shared) == len(second):
         which = f"All {len(second):,} {second_name} images are"
-    remedy = (
-        f"Name another {second_name} split in the data of the source {source!r}, or hold images "
-        "out of the training split by data.validation."
-        if len(shared) == len(second)
-        else f"Remove them from the {first_name} or the {second_name} split."
-    )
+        remedy = (
+            f"Name another {second_name} split in the data of the source {source!r}, or hold "
+            "images out of the training split by data.validation."
+        )
+    else:
+        which = f"{len(shared):,} of the {len(second):,} {second_name} images are"
+        remedy = f"Remove them from the {first_name} or the {second_name} split."
     return (
         f"{which} {first_name} images as well, such as {example}, so that what is measured on them "
         f"is too good: {why}. {remedy}"

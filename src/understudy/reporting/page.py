@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from understudy.experiment.plain_table import escaped, signed
 from understudy.experiment.run_directory import read_json
@@ -18,6 +17,7 @@ from understudy.reporting.charts.style import INKS
 from understudy.reporting.charts.training_curves import training_curves
 from understudy.reporting.columns import METRICS, columns
 from understudy.reporting.headline import VERDICTS, headline
+from understudy.reporting.html import environment
 from understudy.reporting.results import Results
 from understudy.reporting.tables import markdown_table, table
 
@@ -27,19 +27,13 @@ LISTED = 200
 
 def page(results: Results) -> str:
     """Return the page as HTML that loads nothing else."""
-    environment = Environment(
-        loader=PackageLoader("understudy.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["signed"] = signed
-    environment.filters["unbroken"] = unbroken
-    environment.filters["parts"] = parts
+    templates = environment()
+    templates.filters["signed"] = signed
+    templates.filters["unbroken"] = unbroken
+    templates.filters["parts"] = parts
     title, deck = headline(results)
     _, *rows = table(results)
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         results=results,
         title=title,
         deck=deck,

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from understudy.experiment.plain_table import signed, spread
 from understudy.reporting.charts.style import INKS
 from understudy.reporting.columns import name
+from understudy.reporting.html import environment
 from understudy.reporting.tables import NONE
 from understudy.reproduction.result import Reproduction
 
@@ -60,26 +60,23 @@ class Line:
 
 def page(result: Reproduction) -> str:
     """Return the page as HTML that loads nothing else."""
-    environment = Environment(
-        loader=PackageLoader("understudy.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     header, *rows = result.cells()
     header[1] = f"published {name(result.metric)}"
-    return environment.get_template("reproduction.html.j2").render(
-        result=result,
-        title=title(result),
-        deck=deck(result),
-        inks=INKS,
-        header=header,
-        rows=list(zip(result.rows, rows, strict=True)),
-        lines=lines(result),
-        words=_WORDS,
-        columns=COLUMNS,
-        unfinished=[row for row in result.rows if row["state"] != "finished"],
+    return (
+        environment()
+        .get_template("reproduction.html.j2")
+        .render(
+            result=result,
+            title=title(result),
+            deck=deck(result),
+            inks=INKS,
+            header=header,
+            rows=list(zip(result.rows, rows, strict=True)),
+            lines=lines(result),
+            words=_WORDS,
+            columns=COLUMNS,
+            unfinished=[row for row in result.rows if row["state"] != "finished"],
+        )
     )
 
 

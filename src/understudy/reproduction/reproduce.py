@@ -17,7 +17,6 @@ where it stopped, whatever stopped it.
 
 import logging
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -25,10 +24,10 @@ from typing import Any, final
 from understudy import files, tasks
 from understudy.comparison.arms import Needs, check_seeds
 from understudy.comparison.jobs import count as job_count
-from understudy.comparison.jobs.agenda import attempt
+from understudy.comparison.jobs.agenda import in_turn
 from understudy.comparison.jobs.forecast import Forecast, in_words
 from understudy.comparison.jobs.table import JobsTable
-from understudy.comparison.jobs.worker_program import Setup
+from understudy.comparison.jobs.worker_program import WorkerSetup
 from understudy.comparison.jobs.workers import train_at_once
 from understudy.errors import Interrupted, RecipeError, RunError, UnderstudyError
 from understudy.experiment.callback import Callback, Callbacks
@@ -179,13 +178,7 @@ class _Work:
         """
         agenda = self.agenda(images)
         listener.series(sum(not job.run.finished for job in agenda.jobs))
-        while agenda.waiting:
-            job = agenda.next()
-            if job is None:
-                time.sleep(1.0)
-                continue
-            outcome = attempt(job, images, device=device, threads="auto", callback=listener)
-            agenda.end(job, outcome)
+        in_turn(agenda, images, device=device, threads="auto", callback=listener)
 
     def at_once(
         self,
@@ -209,11 +202,10 @@ class _Work:
             agenda.jobs, forecast, metric=metric, progress=progress, callback=callback
         )
         count = job_count.choose(jobs, None, Needs(0, 0), device=device, runs=[])
-        gpus: Sequence[str | None] = count.gpus or [None]
-        setup = Setup(device, "auto")
+        setups = WorkerSetup(device, "auto").of_workers(jobs, count.gpus)
         with table.shown(), self._budget.watched():
             self.announce()
-            train_at_once(agenda, [setup.on(gpus[i % len(gpus)]) for i in range(jobs)], table)
+            train_at_once(agenda, setups, table)
 
     def agenda(self, images: ImagesOfRecipes) -> RowsAgenda:
         """Return the runs as jobs."""

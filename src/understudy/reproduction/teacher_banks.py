@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from understudy.comparison.arms import SEED, with_bank_in
+from understudy.comparison.arms import bank_of_seed, with_bank_in
 from understudy.config.recipe import Recipe
 from understudy.experiment import bank_attach, build
 from understudy.experiment.images import Images
@@ -35,4 +35,4 @@ def with_bank(recipe: Recipe, folder: Path, images: Images) -> Recipe:
     precision = recipe.training.precision, recipe.training.teacher_precision
     key = hashlib.sha256(as_json([contract, precision]).encode()).hexdigest()[:12]
     bank = with_bank_in(recipe, experiment, folder / key).bank
-    return replace(recipe, bank=replace(bank, path=bank.path.replace(SEED, f"seed{recipe.seed}")))
+    return replace(recipe, bank=bank_of_seed(bank, recipe.seed))

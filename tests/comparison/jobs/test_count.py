@@ -8,7 +8,7 @@ import torch
 
 from understudy.comparison.arms import Needs
 from understudy.comparison.jobs import count as job_count
-from understudy.comparison.jobs.worker_program import Setup
+from understudy.comparison.jobs.worker_program import WorkerSetup
 from understudy.errors import RecipeError
 from understudy.experiment.run_directory import Run
 from understudy.training import hardware
@@ -93,12 +93,12 @@ def test_a_worker_is_of_no_group_and_sees_one_gpu(monkeypatch: pytest.MonkeyPatc
     group = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT", "GROUP_RANK")
     for name in (*group, "TORCHELASTIC_RUN_ID", "KEPT"):
         monkeypatch.setenv(name, "1")
-    worker = Setup("cuda:5", "auto").on("5")
+    worker = WorkerSetup("cuda:5", "auto").on("5")
     assert not worker.environment.keys() & {*group, "TORCHELASTIC_RUN_ID"}
     assert worker.environment["KEPT"] == "1"
     assert worker.environment["CUDA_VISIBLE_DEVICES"] == "5"
     assert worker.device == "cuda"
-    assert Setup("cpu", 1).on(None).device == "cpu"
+    assert WorkerSetup("cpu", 1).on(None).device == "cpu"
 
 
 @pytest.mark.parametrize("jobs", [0, -1])

@@ -247,18 +247,26 @@ class Agenda:
 
 
 def in_turn(
-    agenda: Agenda,
+    agenda: Schedule,
     images: ImagesOfRecipes,
     *,
     device: str | None,
     threads: ThreadChoice,
     callback: Callback | None,
-    forecast: Forecast,
+    forecast: Forecast | None = None,
 ) -> None:
     """Train all jobs one after the other in this process.
 
+    Args:
+        agenda: Hands them out.
+        images: Reads their images.
+        device: As for `train`.
+        threads: As for `train`.
+        callback: Called with the progress of every run.
+        forecast: Predicts the time that is left after the first epoch; None for no prediction.
+
     Raises:
-        UnderstudyError: As for `Agenda.end`.
+        UnderstudyError: As for `Schedule.end`.
         Interrupted: A signal arrived; the state was saved.
     """
     while agenda.waiting:
@@ -266,5 +274,7 @@ def in_turn(
         if job is None:
             time.sleep(_LOOK_AGAIN / 4)
             continue
-        timed = Callbacks(Timed(forecast, job), *([callback] if callback else []))
-        agenda.end(job, attempt(job, images, device=device, threads=threads, callback=timed))
+        listener = callback
+        if forecast:
+            listener = Callbacks(Timed(forecast, job), *([callback] if callback else []))
+        agenda.end(job, attempt(job, images, device=device, threads=threads, callback=listener))

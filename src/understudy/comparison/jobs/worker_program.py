@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -36,7 +36,7 @@ _OF_TORCHRUN = re.compile(
 
 @final
 @dataclass(frozen=True)
-class Setup:
+class WorkerSetup:
     """What a worker is started with.
 
     Attributes:
@@ -51,7 +51,17 @@ class Setup:
     environment: Mapping[str, str] = field(default_factory=dict)
     level: int = logging.WARNING
 
-    def on(self, gpu: str | None) -> "Setup":
+    def of_workers(self, jobs: int, gpus: Sequence[str]) -> "list[WorkerSetup]":
+        """Return the setups of so many workers, each on one of the GPUs in turn, if there are any.
+
+        Args:
+            jobs: Number of workers.
+            gpus: As `CUDA_VISIBLE_DEVICES` names them.
+        """
+        places: Sequence[str | None] = gpus or [None]
+        return [self.on(places[place % len(places)]) for place in range(jobs)]
+
+    def on(self, gpu: str | None) -> "WorkerSetup":
         """Return the setup of a worker in the environment of this process.
 
         Args:
@@ -70,7 +80,7 @@ class Stopped:
     """A worker has saved its run and goes no further."""
 
 
-def work(pipe: Connection, setup: Setup) -> None:
+def work(pipe: Connection, setup: WorkerSetup) -> None:
     """Train the jobs that come through a pipe: the whole life of a worker."""
     # The parent says when to stop; a key pressed in the terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

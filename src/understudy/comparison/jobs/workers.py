@@ -15,7 +15,7 @@ from understudy.comparison.arms import Job
 from understudy.comparison.jobs import forking
 from understudy.comparison.jobs.agenda import Failure, Outcome, Schedule
 from understudy.comparison.jobs.table import Event, JobsTable
-from understudy.comparison.jobs.worker_program import Setup, Stopped, work
+from understudy.comparison.jobs.worker_program import Stopped, WorkerSetup, work
 from understudy.errors import Interrupted, UnderstudyError
 from understudy.training.signals import stop_signals
 
@@ -23,7 +23,7 @@ _WAIT = 0.2
 """Seconds after which the parent looks for signals, and for runs that others have left."""
 
 
-def train_at_once(agenda: Schedule, setups: Sequence[Setup], table: JobsTable) -> None:
+def train_at_once(agenda: Schedule, setups: Sequence[WorkerSetup], table: JobsTable) -> None:
     """Train all jobs, as many at once as there are setups, each in a process of its own.
 
     Raises:
@@ -55,7 +55,7 @@ class _Pool:
         fatal: Error that ends the comparison.
     """
 
-    def __init__(self, agenda: Schedule, setups: Sequence[Setup], table: JobsTable) -> None:
+    def __init__(self, agenda: Schedule, setups: Sequence[WorkerSetup], table: JobsTable) -> None:
         self.fatal: UnderstudyError | None = None
         self._agenda, self._setups, self._table = agenda, setups, table
         self._workers: list[_Worker | None] = [None] * len(setups)
@@ -173,7 +173,7 @@ class _Worker:
         stopping: True once it was asked to stop.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: WorkerSetup) -> None:
         context = forking.context()
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
