@@ -15,6 +15,7 @@ LEVELS = (
     ("cli",),
     ("reporting",),
     ("reproduction",),
+    ("deployment",),
     ("comparison",),
     ("experiment",),
     ("diagnostics",),

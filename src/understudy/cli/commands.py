@@ -142,7 +142,16 @@ def _execute(function: "Callable[..., Run]", recipe: Recipe, options: Namespace)
         profile=options.profile,
         threads=options.threads,
     )
+    _print_lines(run)
     _report_on([run.path])
+
+
+def _print_lines(run: "Run") -> None:
+    """Print how the student of a finished run is loaded in another program."""
+    from understudy.experiment.student_config import FILE
+
+    if _RANK == "0" and (run.path / FILE).is_file():  # runs of earlier versions have none
+        _console().print(str(run.loading_lines), soft_wrap=True, highlight=False, markup=False)
 
 
 def _report_on(paths: Sequence[str | Path], out: str | None = None) -> None:

@@ -61,7 +61,7 @@ def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height w
     """
     try:
         with Image.open(file, formats=_formats()) as image:
-            return _tensor(image)
+            return rgb_tensor(image)
     except UnidentifiedImageError as error:
         reason = f"its content is none of {', '.join(_formats())}"
         raise DataError(f"{name or file} cannot be read as an image: {reason}") from error
@@ -114,7 +114,12 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
+def rgb_tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
+    """Return an opened image as RGB, with its EXIF orientation applied, on white if transparent.
+
+    Raises:
+        DataError: Its values have no known white.
+    """
     # A camera stores the sensor's rows and notes in EXIF how it was held.
     array = np.array(_rgb(ImageOps.exif_transpose(image)))
     return torch.from_numpy(array).permute(2, 0, 1)

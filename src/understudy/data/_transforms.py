@@ -7,8 +7,10 @@ outputs are compared by.
 from collections.abc import Mapping
 from typing import Any, Literal, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
@@ -27,7 +29,7 @@ _MARGIN = 256 / 224
 
 
 def clean(size: int, *, native: int | None, augment: Augment = "none") -> v2.Transform:
-    """Return the transform of evaluation: resize and centre crop, nothing random.
+    """Return the transform of evaluation: resize by Pillow and centre crop, nothing random.
 
     Args:
         size: Side of the result in pixels.
@@ -35,9 +37,27 @@ def clean(size: int, *, native: int | None, augment: Augment = "none") -> v2.Tra
             cropped.
         augment: Augmentation in training; with `squash_flip`, evaluation squashes too.
     """
+    shorter, squash = clean_resize(size, native=native, augment=augment)
+    if squash:
+        return PillowResize((shorter, shorter))
+    return v2.Compose([PillowResize(shorter), v2.CenterCrop(size)])
+
+
+def clean_resize(size: int, *, native: int | None, augment: Augment) -> tuple[int, bool]:
+    """Return to which side evaluation resizes images, and whether both sides (the image squashed).
+
+    Otherwise the shorter side is meant. The arguments are those of `clean`.
+    """
     if augment == "squash_flip":
-        return v2.Resize((size, size), antialias=True)
-    shorter = size if native == size else round(size * _MARGIN)
+        return size, True
+    return size if native == size else round(size * _MARGIN), False
+
+
+def _training_resize(size: int, *, native: int | None, augment: Augment) -> v2.Transform:
+    """Return the transform of evaluation, resized by torch, which is faster."""
+    shorter, squash = clean_resize(size, native=native, augment=augment)
+    if squash:
+        return v2.Resize((shorter, shorter), antialias=True)
     return v2.Compose([v2.Resize(shorter, antialias=True), v2.CenterCrop(size)])
 
 
@@ -55,7 +75,8 @@ def augmented(
     Raises:
         DataError: The jitter is negative, or the augmentation is only for images with boxes.
     """
-    whole, mirror = clean(size, native=native, augment=augment), v2.RandomHorizontalFlip()
+    whole = _training_resize(size, native=native, augment=augment)
+    mirror = v2.RandomHorizontalFlip()
     steps: dict[Augment, list[v2.Transform]] = {
         "none": [whole],
         "flip": [whole, mirror],
@@ -82,6 +103,29 @@ def colour_jitter(strength: float) -> list[v2.Transform]:
         raise DataError(f"data.jitter is {strength}; a strength must be 0 or above.")
     jitter = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
     return [jitter] if strength else []
+
+
+@final
+class PillowResize(v2.Resize):  # type: ignore[misc]
+    """Torchvision's resize, with uint8 images resized by Pillow, bilinear.
+
+    Programs that use a student elsewhere open images by Pillow and resize them there. torch rounds
+    differently, and on some processors than on others: single pixels differ by 1 of 255.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize one part of a sample; boxes and masks as torchvision does."""
+        is_image = isinstance(inpt, tv_tensors.Image) or type(inpt) is Tensor
+        if not is_image or inpt.dtype != torch.uint8 or self._fits(inpt):
+            return super().transform(inpt, params)
+        pixels = np.ascontiguousarray(inpt.permute(1, 2, 0).as_subclass(Tensor).numpy())
+        resized = np.array(super().transform(Image.fromarray(pixels), params))
+        return tv_tensors.wrap(torch.from_numpy(resized).permute(2, 0, 1), like=inpt)
+
+    def _fits(self, image: Tensor) -> bool:
+        """Return True if the image has the right size."""
+        height, width = image.shape[-2:]
+        return self.size in ([min(height, width)], [height, width])
 
 
 @final

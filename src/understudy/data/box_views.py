@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from understudy.batch import Objects, padded
 from understudy.data._random import counter_hash
 from understudy.data._transforms import Augment, ScaleJitter, colour_jitter, select
+from understudy.data.evaluation_view import WHOLE_IMAGE
 from understudy.data.source import Source
 from understudy.data.views import CLEAN, Views
 from understudy.functional import seeded
@@ -27,6 +28,7 @@ class ObjectViews(Views):
 
     size = 0
     count = None
+    evaluation = WHOLE_IMAGE
 
     def __init__(self, source: Source, *, augment: Augment, seed: int, jitter: float) -> None:
         """Build the transform.

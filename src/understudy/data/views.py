@@ -26,6 +26,7 @@ from understudy.data._random import counter_hash as counter_hash
 from understudy.data._random import uniform
 from understudy.data._transforms import PAD
 from understudy.data._transforms import Augment as Augment
+from understudy.data.evaluation_view import EvaluationView
 from understudy.data.source import Source
 from understudy.errors import DataError
 from understudy.functional import seeded
@@ -54,6 +55,8 @@ class Views(ABC):
     """
     count: int | None
     """Number of different views of an image; None if there are infinitely many."""
+    evaluation: EvaluationView
+    """What `CLEAN` makes of any image, also of one that is not in the source."""
 
     @abstractmethod
     def __call__(self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]) -> ViewBatch:
@@ -108,6 +111,8 @@ class MemoryViews(Views):
         self._mirrors = 1 if augment == "none" else 2
         self.channels, self.height, self.width = pixels.shape[1:]
         self.count: int = self._mirrors * self._positions**2
+        fits, square = self.height == self.width == size, self.height == self.width
+        self.evaluation = EvaluationView(size, size, squash=not square, rounded=fits)
         self.description = f"{augment}, {self.height} × {self.width} to {size}, {self.count} views"
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self._images = len(pixels)
@@ -224,6 +229,8 @@ class FileViews(Views):
         reads_crop = transform is None and isinstance(steps[0], _transforms.RandomResizedCrop)
         self._crop, self._after_crop = steps[0] if reads_crop else None, steps[1:]
         self.count = None
+        shorter, squash = _transforms.clean_resize(size, native=source.size, augment=augment)
+        self.evaluation = EvaluationView(shorter, size, squash=squash)
         self.description = f"{self.transform}, seed {seed}"
 
     def number(

@@ -108,7 +108,7 @@ def _network(
 
     A teacher keeps its classes, even if the data have others: some methods do not look at them.
     """
-    spec = _named(spec, role)
+    spec = completed(spec, role)
     if task.truth == "objects":
         _check_detector(spec, role)
         return detection.find(
@@ -137,7 +137,7 @@ def _network(
     )
 
 
-def _named(spec: recipe.Network, role: str) -> recipe.Network:
+def completed(spec: recipe.Network, role: str) -> recipe.Network:
     """Return a network's part of a recipe, completed by the run directory of its weights.
 
     Raises:
@@ -153,7 +153,7 @@ def _named(spec: recipe.Network, role: str) -> recipe.Network:
         )
     recipe_of_run = Path(spec.weights) / "recipe.yaml"
     if not spec.name and recipe_of_run.is_file():
-        spec = _completed(spec, Recipe.load(recipe_of_run).student)
+        spec = _with_keys_of(spec, Recipe.load(recipe_of_run).student)
     if not spec.name and spec.weights:
         raise NetworkError(
             f"The weights '{spec.weights}' are no run directory and do not tell which network "
@@ -225,7 +225,7 @@ def check_trust(recipe: Recipe, stored: Recipe | None = None) -> None:
             )
 
 
-def _completed(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
+def _with_keys_of(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
     """Return the network that a run stored, with the keys that the recipe sets replaced."""
     overrides = {
         field.name: getattr(spec, field.name)

@@ -13,6 +13,7 @@ from understudy import files
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RunError
 from understudy.experiment.run_directory import Run
+from understudy.experiment.student_config import FILE, StudentConfig
 from understudy.models.base import Wrapped
 from understudy.tasks import Evaluation, Outcomes
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
@@ -119,6 +120,10 @@ class Recorder:
     def write_evaluation(self, summary: dict[str, Any]) -> None:
         """Write `evaluation.json`, from which on the run is finished."""
         self._write("evaluation.json", files.as_json(summary, indent=1))
+
+    def write_config(self, config: StudentConfig, *, best: bool = False) -> None:
+        """Write `config.json` beside the last student, or beside the best one."""
+        self._write(f"best/{FILE}" if best else FILE, config.to_json())
 
     def write_diverged(self, error: Diverged) -> None:
         """Write why the run ended before its last epoch."""

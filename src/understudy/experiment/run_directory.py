@@ -10,6 +10,8 @@ A run directory holds
     best/student.safetensors    the plain student of the epoch with the best headline metric on the
                           validation images, or as `training.best` says; missing if none chose it
     student.safetensors   the plain student of the last epoch; loads without Understudy
+    config.json           how that student is built, and how pictures are prepared for it; timm's
+                          own configuration too; written at the end, also in best/
     evaluation.json       metrics, per-class accuracy, fidelity and cost of that student, and the
                           metrics of the best one, on the test images
     diagnostics.json      data for the report's charts; single-label runs need a teacher for it
@@ -32,6 +34,7 @@ from understudy.config.json_form import Form, check_form, parse_json
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
 from understudy.experiment import plain_table
+from understudy.experiment.loading_lines import LoadingLines, loading_lines
 from understudy.experiment.run_forms import (
     BEGUN,
     DIAGNOSTICS,
@@ -41,6 +44,7 @@ from understudy.experiment.run_forms import (
     OUTCOMES,
     TRAINED,
 )
+from understudy.experiment.student_config import StudentConfig
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,6 +104,24 @@ class Run:
         from understudy.experiment.evaluate import load_student  # loads torch
 
         return load_student(self, trust=trust)
+
+    @property
+    def config(self) -> StudentConfig:
+        """How the student is built, prepared and measured.
+
+        Raises:
+            RunError: The run is not finished, or the file is damaged.
+        """
+        return StudentConfig.read(self.path)
+
+    @property
+    def loading_lines(self) -> LoadingLines:
+        """Lines of Python that load the student in a program of one's own: `print(…)` them.
+
+        Raises:
+            RunError: The run is not finished, or a file is damaged.
+        """
+        return loading_lines(self.config, self.path)
 
     def to_frame(self) -> "DataFrame":
         """Return a pandas data frame with one row per epoch.

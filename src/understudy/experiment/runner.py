@@ -14,6 +14,7 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted, NetworkError
 from understudy.experiment import splits
 from understudy.experiment.callback import Callback
+from understudy.experiment.describe_student import describe, measured
 from understudy.experiment.evaluate import Evaluator
 from understudy.experiment.images import Images
 from understudy.experiment.recorder import Recorder
@@ -66,6 +67,8 @@ class Runner:
         self._setup, self._recorder = setup, recorder
         self._memory, self._profile = memory, profile
         self._final, self._each_epoch = _evaluators(recipe, setup, trainer)
+        # Before training, so that a student that cannot be described fails at once.
+        self._description = describe(recipe, setup.experiment, trainer.student)
         self._latest: Evaluation | None = None
         self._saved_at = time.monotonic()
 
@@ -190,12 +193,21 @@ class Runner:
             )
 
     def _conclude(self, summary: dict[str, Any]) -> None:
+        self._write_configs(summary)
         self._recorder.write_evaluation(summary)
         if warning := self._teacher_warning(summary):
             LOGGER.warning(warning)
         if self.callback:
             self.callback.end(self.recipe.name, self.experiment.task.headline, summary)
         self.accelerator.wait_for_everyone()
+
+    def _write_configs(self, summary: Mapping[str, Any]) -> None:
+        """Write how the last student and the best one are built, prepared and measured."""
+        precision = self._setup.settings.precision
+        self._recorder.write_config(measured(self._description, summary, precision))
+        if summary["best"] is not None:
+            best = measured(self._description, summary, precision, best=True)
+            self._recorder.write_config(best, best=True)
 
     def _teacher_warning(self, summary: Mapping[str, Any]) -> str:
         metric = self.experiment.task.headline

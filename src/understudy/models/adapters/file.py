@@ -60,3 +60,13 @@ def _function(path: Path, factory: str, name: str) -> Any:
             f"{path} has no function {factory!r}{suggestion(factory, vars(module))}."
         )
     return getattr(module, factory)
+
+
+def takes_classes(name: str) -> bool:
+    """Return True if a function of a Python file has the parameter `num_classes`.
+
+    Raises:
+        NetworkError: As for `build`.
+    """
+    path, _, factory = name.rpartition(":")
+    return "num_classes" in inspect.signature(_function(Path(path), factory, name)).parameters

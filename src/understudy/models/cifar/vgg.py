@@ -31,6 +31,7 @@ class VGG(nn.Module):
         self.shrink = nn.MaxPool2d(2)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[-1], num_classes)
+        self.pooled: int | None = None
         self.taps = {"stem": "groups.0", "penultimate": "fc:input"}
         for stage, count in enumerate(convolutions[1:], 1):
             self.taps[f"stage{stage}/preact"] = f"groups.{stage}.{3 * count - 1}:input"
@@ -43,14 +44,23 @@ class VGG(nn.Module):
         he(layer)
         small_linear(layer)
 
+    def fix_size(self, size: int) -> None:
+        """Take images of this side alone, so that no choice is left to a pass."""
+        self.pooled = _pooled(size)
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Compute the logits."""
-        pooled = 4 if images.shape[-1] == 64 else 3
+        pooled = self.pooled or _pooled(images.shape[-1])
         x = images
         for number, group in enumerate(self.groups):
             x = group(self.shrink(x) if 0 < number <= pooled else x)
         logits: Tensor = self.fc(self.pool(x).flatten(1))
         return logits
+
+
+def _pooled(side: int) -> int:
+    """Return how many groups come after a max-pool."""
+    return 4 if side == 64 else 3
 
 
 def _group(width_in: int, width: int, count: int) -> nn.Sequential:

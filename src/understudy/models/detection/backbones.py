@@ -47,15 +47,18 @@ class NumberedMaps(nn.Module):
 
     Args:
         network: The network as timm builds it.
+        count: Number of its maps.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, count: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.count = network, count
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
         """Compute the maps, named `0`, `1` and so on."""
-        return OrderedDict((str(i), x) for i, x in enumerate(self.network(images)))
+        maps = self.network(images)
+        # By their number and not one after another, so that torch.fx can follow.
+        return OrderedDict((str(i), maps[i]) for i in range(self.count))
 
 
 def build_backbone(
@@ -192,7 +195,7 @@ def _timm(name: str, strides: tuple[int, ...], weights: str) -> Backbone:
         _check_strides(f"timm:{name}", strides, [])  # its outputs are no maps
     data = resolve_model_data_config(network)
     return Backbone(
-        NumberedMaps(network),
+        NumberedMaps(network, len(strides)),
         network.feature_info.channels(),
         _timm_stages(network),
         tuple(data["mean"]),

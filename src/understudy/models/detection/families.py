@@ -217,21 +217,24 @@ class SingleMaps(nn.Module):
     """Maps of a backbone and further maps, each of half the resolution of the one before.
 
     Args:
-        body: Returns maps by name.
-        width: Channels of the last of them.
+        body: Returns maps, named `0`, `1` and so on.
+        widths: Channels of each of them.
         extra: Channels of each further map.
     """
 
-    def __init__(self, body: nn.Module, width: int, extra: Sequence[int]) -> None:
+    def __init__(self, body: nn.Module, widths: Sequence[int], extra: Sequence[int]) -> None:
         super().__init__()
         self.body = body
+        self.names = [str(i) for i in range(len(widths))]
         self.extra = nn.ModuleList(
-            _halving_block(*pair) for pair in zip([width, *extra[:-1]], extra, strict=True)
+            _halving_block(*pair) for pair in zip([widths[-1], *extra[:-1]], extra, strict=True)
         )
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
         """Compute all maps, named `0`, `1` and so on, the finest first."""
-        maps = list(self.body(images).values())
+        of_body = self.body(images)
+        # By name and not by their number, so that torch.fx can follow.
+        maps = [of_body[name] for name in self.names]
         for block in self.extra:
             maps.append(block(maps[-1]))
         return OrderedDict((str(i), x) for i, x in enumerate(maps))
@@ -262,7 +265,7 @@ def _ssd(
 ) -> nn.Module:
     widths = [*base.widths, *extra]
     anchors = DefaultBoxGenerator([[2, 3]] * len(widths), min_ratio=0.2, max_ratio=0.95)
-    maps = SingleMaps(base.body, base.widths[-1], extra)
+    maps = SingleMaps(base.body, base.widths, extra)
     heads = head(widths, anchors.num_anchors_per_location(), classes)
     detector: nn.Module = SSD(maps, anchors, (size, size), classes, head=heads, **options)
     return detector

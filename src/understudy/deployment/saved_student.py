@@ -1,0 +1,95 @@
+"""Open a trained student from a run directory, an exported folder or a file of weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from understudy import tasks
+from understudy.config.recipe import Recipe
+from understudy.errors import NetworkError, RunError
+from understudy.experiment import networks
+from understudy.experiment.preprocess import Preprocess
+from understudy.experiment.student_config import FILE, StudentConfig
+from understudy.models.library_modules import as_library_modules
+
+WEIGHTS = ("student.safetensors", "model.safetensors")
+"""Names of the file of weights in a folder, the one to be taken first."""
+
+
+@dataclass(frozen=True)
+class SavedStudent:
+    """A trained student, ready for use.
+
+    Attributes:
+        path: File of its weights.
+        module: The plain network in evaluation mode, on the CPU; it takes what `preprocess` gives.
+        config: How it was built, prepared and measured.
+        preprocess: The test transform of a whole picture.
+    """
+
+    path: Path
+    module: nn.Module
+    config: StudentConfig
+    preprocess: Preprocess
+
+
+def open_student(path: str | Path, *, trust: bool = False) -> SavedStudent:
+    """Return the student in a run directory, an exported folder, or a file of weights.
+
+    Args:
+        path: The folder; or a file of weights, with `config.json` beside it.
+        trust: Execute the Python file that `config.json` names for the network, if it does.
+
+    Raises:
+        RunError: There is no student, or nothing says how it is built.
+        NetworkError: The network cannot be built, the weights do not fit, or `config.json` names a
+            Python file and is not trusted.
+    """
+    file = _weights_file(Path(path))
+    config = StudentConfig.read(file.parent)
+    check_trust(config, file.parent, trust=trust)
+    module = as_library_modules(_built(config, file), config.preprocessing.size)
+    return SavedStudent(file, module.eval(), config, Preprocess(config.preprocessing))
+
+
+def check_trust(config: StudentConfig, folder: Path, *, trust: bool) -> None:
+    """Refuse to execute a Python file that only a `config.json` names.
+
+    Raises:
+        NetworkError: It does, and is not trusted.
+    """
+    if config.library == "file" or ".py:" in config.network.name:
+        if trust:
+            return
+        raise NetworkError(
+            f"The student in {folder} is built by the file "
+            f"{config.network.name.partition(':')[0]!r}, which {FILE} names and which would be "
+            "executed: if you know this file, allow it by `trust` (--trust)."
+        )
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise RunError(
+            f"There is no student at {path}: name a run directory, an exported folder, or a file "
+            f"of weights with {FILE} beside it."
+        )
+    for name in WEIGHTS:
+        if (path / name).is_file():
+            return path / name
+    begun = (path / "recipe.yaml").is_file()
+    remedy = "continue it with --resume" if begun else f"it has none of {', '.join(WEIGHTS)}"
+    raise RunError(f"{path} holds no student{' yet' if begun else ''}: {remedy}.")
+
+
+def _built(config: StudentConfig, file: Path) -> nn.Module:
+    """Build the network and load its weights, as for a teacher: it takes the classes of these."""
+    spec = replace(config.network, weights=str(file))
+    recipe = Recipe(task=config.task, teacher=spec, methods={})
+    size = config.preprocessing.size
+    student = networks.teacher(recipe, (), tasks.find(config.task), view_size=size or 224)
+    assert student is not None  # the recipe names one
+    return student.plain()

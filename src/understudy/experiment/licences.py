@@ -1,0 +1,77 @@
+"""Licences of published weights, as their publishers state them; none is guessed."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+from torchvision import models
+
+from understudy.config.recipe import Network
+from understudy.experiment.student_config import FILE, StudentConfig
+
+
+def licence_of(network: Network, module: nn.Module) -> str | None:
+    """Return the licence of the weights that a recipe names; None where nothing states it.
+
+    Weights of a run have the licence of those that its training began with, or else of its teacher.
+
+    Args:
+        network: The network's part of the recipe.
+        module: The network, built.
+    """
+    library, _, name = network.name.partition(":")
+    if library == "hf":
+        return _of_card(Path(name) / "README.md")
+    if network.weights == "pretrained":
+        return _of_timm(module) if library == "timm" else _of_torchvision(name)
+    if network.options.get("backbone_weights") and not network.weights:
+        return _of_backbone(network, module)
+    folder = Path(network.weights)
+    folder = folder if folder.is_dir() else folder.parent
+    if network.weights and (folder / FILE).is_file():
+        config = StudentConfig.read(folder)
+        return config.initial.get("license") or (config.teacher or {}).get("license")
+    return None
+
+
+def _of_timm(module: nn.Module) -> str | None:
+    return _text(getattr(module, "pretrained_cfg", {}).get("license"))
+
+
+def _of_torchvision(name: str) -> str | None:
+    try:
+        weights = models.get_model_weights(name).DEFAULT
+    except ValueError:  # no model of torchvision
+        return None
+    return _text(weights.meta.get("license"))
+
+
+def _of_backbone(network: Network, module: nn.Module) -> str | None:
+    """Return the licence of a detector's backbone, if its weights are the published ones."""
+    name = str(network.options.get("backbone", ""))
+    if network.options["backbone_weights"] != "pretrained":
+        return None
+    if name.startswith("timm:"):
+        parts = [x for x in module.modules() if hasattr(x, "pretrained_cfg")]
+        return _of_timm(parts[0]) if parts else None
+    return _of_torchvision(name.rpartition(":")[2])
+
+
+def _of_card(card: Path) -> str | None:
+    """Return the licence in the header of a model card; None without a card or a header."""
+    if not card.is_file():
+        return None
+    _, opened, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    header, closed, _ = rest.partition("\n---")
+    if not (opened and closed):
+        return None
+    try:
+        content = yaml.safe_load(header)
+    except yaml.YAMLError:
+        return None
+    return _text(content.get("license")) if isinstance(content, dict) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

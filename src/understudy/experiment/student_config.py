@@ -1,0 +1,226 @@
+"""The file `config.json` beside a student's weights: all that is needed to use it. Loads no torch.
+
+For a student that timm builds, the file is timm's own as well: `timm.create_model` reads
+`architecture`, `num_classes`, `model_args` and `pretrained_cfg` of it, and everything else stands
+under `understudy`. For other students `architecture` is the name by which recipes call the network,
+which timm refuses.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from understudy import files
+from understudy.config.json_form import Form, check_form, parse_json
+from understudy.config.recipe import Network, TaskName
+from understudy.config.schema import build
+from understudy.errors import RecipeError, RunError
+
+FILE = "config.json"
+_FORMAT = 1
+_REMEDY = "train again, or copy the file that belongs to the weights"
+
+Library = Literal["timm", "torchvision", "huggingface", "file", "understudy", "detector"]
+"""Who builds the network: `file` is a function of the user's own, `detector` a torchvision detector
+of any backbone, `understudy` one of the networks of the papers."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a picture before the module gets it, step by step.
+
+    1. `reduced`: a picture whose shorter side is larger is reduced to it by torch.
+    2. `resize`: the shorter side becomes so long, by Pillow if `rounded`, otherwise by torch as
+       floats; both sides with `squash`. None for a detector, which resizes pictures itself.
+    3. `crop`: the square of this side is cut out of the centre.
+    4. Values from 0 to 255 become 0 to 1.
+    5. `network_size`: the square is resized again, by torch, and clamped to 0…1.
+    6. `mean` is subtracted, and the difference divided by `std`, channel by channel. Of one value,
+       the picture becomes grey first. A detector has neither, and normalises pictures itself.
+    """
+
+    resize: int | None = None
+    crop: int | None = None
+    squash: bool = False
+    rounded: bool = True
+    reduced: int | None = None
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    network_size: int | None = None
+    network_interpolation: str = "bicubic"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int | None:
+        """Side of the images that the module gets; None for a detector, which takes any."""
+        return self.network_size or self.crop
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that the module gets."""
+        return len(self.mean) or 3
+
+    @property
+    def is_timms(self) -> bool:
+        """True if timm's transform of such a configuration does the same to the last digit."""
+        once = self.rounded and self.reduced is None and self.network_size is None
+        return once and self.resize is not None and self.channels == 3
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Content of `config.json`.
+
+    Attributes:
+        task: Name of the task.
+        library: Who builds the network.
+        network: The network's part of the recipe, completed.
+        preprocessing: What happens to a picture first.
+        num_classes: Number of classes, without a background; None without a classifier.
+        classes: Their names in the order of the logits; empty if unknown.
+        timm: What timm reads of the file; empty if it cannot build the student.
+        kept: Path in the module → method whose layer stays there.
+        detector: Sizes, anchors and thresholds of a detector.
+        threshold: Probability from which a class counts as present, where there may be several.
+        initial: Weights that training began with, and their licence.
+        teacher: Name, weights, digest and licence of the teacher; None without one.
+        recipe: Digest of the recipe.
+        data: Source of the images, and how many there are of each split.
+        metrics: Metrics of this student.
+        measured: What they are of: split, images, origin, precision, epoch.
+        control: Metric of the control and of the arm in a comparison; None before it ended.
+        verdict: Its verdict in a sentence.
+        huggingface: Configuration of a model of transformers.
+        factory: How the function of a Python file is called, and the classifier that replaces its
+            own.
+        version: Version of Understudy.
+    """
+
+    task: TaskName
+    library: Library
+    network: Network
+    preprocessing: Preprocessing
+    num_classes: int | None
+    classes: tuple[str, ...] = ()
+    timm: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    detector: dict[str, Any] | None = None
+    threshold: float | None = None
+    initial: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] | None = None
+    recipe: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    control: dict[str, Any] | None = None
+    verdict: str | None = None
+    huggingface: dict[str, Any] | None = None
+    factory: dict[str, Any] | None = None
+    version: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> "StudentConfig":
+        """Read the file in a folder.
+
+        Raises:
+            RunError: It is missing, damaged, or of another program.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise RunError(
+                f"{folder} has no {FILE}, which says how its student is built and what it takes: a "
+                "run writes it when it has ended; continue it with --resume, or train again if an "
+                "earlier version of Understudy made it."
+            )
+        content = parse_json(path, remedy=_REMEDY)
+        check_form(content, FORM, path, remedy=_REMEDY)
+        own = {key: content["understudy"][key] for key in _OWN}
+        try:
+            own["network"] = build(Network, own["network"], "network")
+            own["preprocessing"] = build(Preprocessing, own["preprocessing"], "preprocessing")
+        except RecipeError as error:
+            raise RunError(f"{path} is damaged, or from another version: {error}") from error
+        own["classes"] = tuple(own["classes"])
+        top = {key: content[key] for key in _TIMM if key in content}
+        timm = top if "pretrained_cfg" in content else {}
+        return cls(num_classes=content["num_classes"], timm=timm, **own)
+
+    def write(self, folder: Path) -> None:
+        """Write the file into a folder.
+
+        Raises:
+            RunError: The disk is full or the folder cannot be written.
+        """
+        files.write(folder / FILE, self.to_json())
+
+    def to_json(self) -> str:
+        """Return the content of the file."""
+        return files.as_json(self.to_dict(), indent=1) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the file as plain data."""
+        own = asdict(self)
+        timm = own.pop("timm") or {"architecture": self.network.name}
+        count = own.pop("num_classes")
+        return {
+            "architecture": timm["architecture"],
+            "num_classes": count,
+            **timm,
+            "understudy": {"format": _FORMAT, **own},
+        }
+
+
+_TIMM = ("architecture", "num_features", "model_args", "pretrained_cfg")
+_NUMBERS: Form = {str: (float, None)}
+_TEACHER: Form = {
+    "name": str,
+    "weights": str,
+    "digest": (str, None),
+    "license": (str, None),
+}
+_STEPS: Form = {
+    "resize": (int, None),
+    "crop": (int, None),
+    "squash": bool,
+    "rounded": bool,
+    "reduced": (int, None),
+    "interpolation": str,
+    "antialias": bool,
+    "network_size": (int, None),
+    "network_interpolation": str,
+    "mean": [float],
+    "std": [float],
+}
+_UNDERSTUDY: Form = {
+    "format": int,
+    "task": str,
+    "library": str,
+    "network": {"name": str, "options": {str: object}},
+    "preprocessing": _STEPS,
+    "classes": [str],
+    "kept": {str: str},
+    "detector": ({str: object}, None),
+    "threshold": (float, None),
+    "initial": {str: (str, None)},
+    "teacher": (_TEACHER, None),
+    "recipe": str,
+    "data": {str: object},
+    "metrics": _NUMBERS,
+    "measured": {str: object},
+    "control": ({str: object}, None),
+    "verdict": (str, None),
+    "huggingface": ({str: object}, None),
+    "factory": ({str: object}, None),
+    "version": str,
+}
+_OWN = tuple(key for key in _UNDERSTUDY if key != "format")
+
+FORM: Form = {
+    "architecture": str,
+    "num_classes": (int, None),
+    "model_args?": {str: object},
+    "pretrained_cfg?": {str: object},
+    "understudy": _UNDERSTUDY,
+}
+"""Form of `config.json`."""
