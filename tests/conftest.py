@@ -70,6 +70,32 @@ def tiny(teacher: Path) -> "Recipe":
     return distillation(teacher)
 
 
+@pytest.fixture(scope="session")
+def saved_comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny comparison of classifiers; its photographs are in `../images`."""
+    from tests.support.trained_students import compared
+
+    return compared(tmp_path_factory.mktemp("compared"))
+
+
+@pytest.fixture(scope="session")
+def saved_labeller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a tiny student for several labels; its test images are in `../images`."""
+    from tests.support.trained_students import on_shapes
+
+    student = {"name": "timm:test_efficientnet"}
+    return on_shapes(tmp_path_factory.mktemp("labeller"), "multilabel", student)
+
+
+@pytest.fixture(scope="session")
+def saved_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a tiny detector; its test images are in `../images`."""
+    from tests.support.trained_students import DETECTOR, on_shapes
+
+    student = {"name": "ssdlite", "options": DETECTOR}
+    return on_shapes(tmp_path_factory.mktemp("detector"), "detection", student)
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the logger `understudy` says at INFO and above."""

@@ -17,7 +17,10 @@ import pytest
 import understudy
 from tests.support.processes import Fresh
 
-FUNCTIONS = ["compare", "demo", "distill", "evaluate", "report", "reproduce", "train", "wire"]
+FUNCTIONS = [
+    *("compare", "demo", "distill", "evaluate", "load"),
+    *("report", "reproduce", "train", "wire"),
+]
 CLASSES = [
     *("Callback", "Comparison", "Recipe", "Reproduction", "Run"),
     *("Distiller", "Input", "Network", "Shared"),
@@ -88,11 +91,12 @@ def main() -> None:
         network: nn.Module = run.student()
         top1: float = understudy.evaluate(run).metrics["top1"]
         page: Path = understudy.report(run)
+        labels: list[dict[str, Any]] = understudy.load(run.path).predict(["a.png"]).to_dict()
         comparison: understudy.Comparison = understudy.compare(recipe, seeds=[0], resume=True)
         text: str = comparison.table()
         table: understudy.Reproduction = understudy.reproduce("cifar100/kd", budget="10m")
         print(table.to_table())
-        print(understudy.demo(progress=True).arms, names, network, top1, page, text)
+        print(understudy.demo(progress=True).arms, names, network, top1, page, text, labels)
     except understudy.UnderstudyError as error:
         print(error)
 """

@@ -6,6 +6,7 @@
 | compare methods with a control over seeds | `compare`, `demo` → `Comparison` |
 | reproduce a published table | `reproduce` → `Reproduction` |
 | measure a trained student, write the page | `evaluate`, `report` |
+| use a trained student | `load` → a predictor: classes, label sets or boxes of pictures |
 | add losses to a training loop of your own | `wire` → `Distiller`; `Shared` for several students |
 | describe an experiment | `Recipe` |
 | find methods, networks, data sources and tasks | `methods`, `models`, `data`, `tasks` |
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from understudy.comparison.demo import demo as demo
     from understudy.comparison.result import Comparison as Comparison
     from understudy.config.recipe import Recipe as Recipe
+    from understudy.deployment.predictor import load as load
     from understudy.distillation.distiller import Distiller as Distiller
     from understudy.distillation.shared_teacher import Shared as Shared
     from understudy.distillation.wire import wire as wire
@@ -79,6 +81,7 @@ _HOMES = {
     "demo": "comparison.demo",
     "distill": "experiment.train",
     "evaluate": "experiment.evaluate",
+    "load": "deployment.predictor",
     "report": "reporting",
     "reproduce": "reproduction.reproduce",
     "train": "experiment.train",

@@ -239,7 +239,7 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("reproduce cifar100/kd --rows resnet5", "There is no row 'resnet5' (did you mean"),
         ("compare --methods kd", "A comparison needs a teacher"),
         ("compare --teacher.name a --methods kdd", "There is no method 'kdd' (did you mean 'kd'"),
-        ("evaluate", "The following arguments are required: run."),
+        ("evaluate", "Only a trained network can be evaluated: give a run directory, or --student"),
         ("evaluate nowhere", "nowhere is no run directory"),
         ("report nowhere", "There is no run at nowhere"),
         ("list method", "'method' is not in the list (did you mean 'methods'?)."),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import bank, reproduce
+from understudy.cli import bank, predict, reproduce
 from understudy.cli.flags import Entry, choice, parse, whole_number
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, Unfinished, suggestion
@@ -223,10 +223,11 @@ def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.reporting import evaluation_table
 
     evaluation = asdict(evaluate(options.run, overrides, device=options.device))
-    run = Run(Path(options.run))
-    if run.finished:
-        evaluation["layers"] = run.evaluation.get("layers")
-    evaluation["trained_on"] = run.splits.get("train")
+    if options.run is not None:
+        run = Run(Path(options.run))
+        if run.finished:
+            evaluation["layers"] = run.evaluation.get("layers")
+        evaluation["trained_on"] = run.splits.get("train")
     _console().print(evaluation_table(evaluation))
 
 
@@ -343,11 +344,22 @@ COMMANDS = {
     "reproduce": reproduce.entry(_SEEDS, _DEVICE),
     "bank": bank.entry(_RECIPE, _DEVICE),
     "evaluate": Entry(
-        "Evaluate the student of a run on its own or on other data.",
+        "Evaluate the student of a run, or a network of other weights, on any labelled images.",
         _evaluate,
-        (("run", {"help": "A run directory."}), _DEVICE),
+        (
+            (
+                "run",
+                {
+                    "nargs": "?",
+                    "help": "Run directory; without, --student.name and --student.weights name "
+                    "the network.",
+                },
+            ),
+            _DEVICE,
+        ),
         takes_recipe_keys=True,
     ),
+    "predict": predict.entry(_DEVICE),
     "report": Entry(
         "Write the HTML report of one or several runs, or of a comparison.",
         _report,

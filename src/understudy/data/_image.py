@@ -38,6 +38,8 @@ _OTHERS = frozenset(
     | {".orf", ".pbm", ".pcx", ".psd", ".raf", ".rw2", ".svg", ".tga"}
 )
 """Lower-case suffixes of images that are not read, which is said of each."""
+_SEVERAL = frozenset({".avif", ".gif", ".png", ".tif", ".tiff", ".webp"})
+"""Lower-case suffixes of files that may hold several images, such as an animation."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "AVIF", "HEIF")
 """Formats that are opened. PIL knows others, some of which start programs on a file's content."""
 _OVERSHOT = 2
@@ -69,6 +71,17 @@ def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height w
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise DataError(f"{name or file} cannot be read as an image: {reason}") from error
+
+
+def frames_in(file: Path) -> int:
+    """Return the number of images in a file, of which `decode` reads the first; 1 if unreadable."""
+    if file.suffix.lower() not in _SEVERAL:
+        return 1
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            return getattr(image, "n_frames", 1)
+    except Exception:
+        return 1
 
 
 def sides_of(file: Path) -> tuple[int, int]:

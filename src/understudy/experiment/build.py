@@ -20,6 +20,7 @@ from understudy.data.class_names import check as check_classes
 from understudy.data.mixup import Mixing
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
+from understudy.errors import RecipeError
 from understudy.experiment import networks, teacher_classes
 from understudy.experiment.images import Images, data_seed, read_images, read_test_images
 from understudy.experiment.view_sizes import say_resized
@@ -194,14 +195,19 @@ class TrainedStudent:
     origin: str
 
 
-def trained_student(recipe: Recipe, weights: Path) -> TrainedStudent:
+def trained_student(recipe: Recipe, weights: Path, *, trained_on: str = "") -> TrainedStudent:
     """Build the student in a file of weights, and the teacher and test images of a recipe.
+
+    Args:
+        recipe: Names everything.
+        weights: File of the student's weights.
+        trained_on: Digest of the images that it was trained on; empty if not known.
 
     Raises:
         UnderstudyError: As for `experiment`; also if the student was trained for other classes.
     """
     task = tasks.find(recipe.task, recipe.training)
-    images = read_test_images(recipe, task)
+    images = read_test_images(recipe, task, trained_on=trained_on)
     test = images.test
     check_classes(test.classes, class_names(weights), of="student")
     teacher = _teacher(recipe, test, task)
@@ -213,8 +219,43 @@ def trained_student(recipe: Recipe, weights: Path) -> TrainedStudent:
         keep_classifier=True,
     )
     student.class_names = _class_names(test, student, teacher)
+    return _to_measure(recipe, task, images, student, teacher)
+
+
+def trained_network(recipe: Recipe) -> TrainedStudent:
+    """Build the student of a recipe from weights of its own, as a teacher would be built.
+
+    Its classes are put in the order of the data's by their names, and those that the data do not
+    have are left out.
+
+    Raises:
+        UnderstudyError: As for `experiment`; also if the network has no weights, or other classes
+            than the data.
+    """
+    spec = recipe.student
+    if not spec.weights and not spec.name.startswith("hf:"):
+        raise RecipeError(
+            "Only a trained network can be evaluated: give a run directory, or --student.name with "
+            "--student.weights, a file of weights or 'pretrained'."
+        )
+    networks.check_trust(recipe)
+    task = tasks.find(recipe.task, recipe.training)
+    images = read_test_images(recipe, task)
+    test = images.test
+    teacher = _teacher(recipe, test, task)
+    size = _expected_view_size(recipe, test)
+    student = networks.trained(recipe, test.classes, task, role="student", view_size=size)
+    if task.uses_labels:
+        teacher_classes.check_number(test.classes, student)
+        check_classes(test.classes, student.class_names, of="network")
+    return _to_measure(recipe, task, images, student, teacher)
+
+
+def _to_measure(
+    recipe: Recipe, task: Task, images: Images, student: Wrapped, teacher: Wrapped | None
+) -> TrainedStudent:
+    test, split = images.test, images.measured
     loaders = _Loaders(recipe, task, _view_size(recipe, test, student), rank=0, world=1)
-    split = images.measured
     return TrainedStudent(
         student, teacher, task, loaders.test(test), split, images.origins.get(split, "")
     )

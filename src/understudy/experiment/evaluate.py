@@ -119,17 +119,21 @@ class Evaluator:
 
 @lost_workers_explained()
 def evaluate(
-    run: str | Path | Run,
+    run: str | Path | Run | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     device: str | None = None,
 ) -> Evaluation:
     """Measure the trained student of a run, on its own test images or on others.
 
+    Without a run, measure the network that the keys `student.name` and `student.weights` name, such
+    as a teacher before anything is distilled from it: its number is that of the teacher in a
+    comparison.
+
     Args:
-        run: Run, or its directory.
+        run: Run, or its directory; None for a network of weights from elsewhere.
         overrides: Keys of the recipe to replace, such as `{"data.root": "other_images"}`; see
-            `Recipe.load`.
+            `Recipe.load`. A folder of class folders without splits is measured as a whole.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
 
     Returns:
@@ -147,12 +151,11 @@ def evaluate(
         print(evaluation.metrics["top1"])
     """
     find_device(device)
-    path = Path(run)
-    stored = Run(path).recipe
-    # What the run trusted when it was trained, perhaps by somebody else, says nothing here.
-    recipe = Recipe.load(replace(stored, trust=False), overrides)
-    networks.check_trust(recipe, stored)
-    trained = build.trained_student(recipe, _student_file(path))
+    if run is None:
+        recipe = Recipe.load({}, overrides)
+        trained = build.trained_network(recipe)
+    else:
+        recipe, trained = _trained_in(Run(Path(run)), overrides)
     devices = accelerator(recipe.training, device, student=trained.student)
     outputs = [
         collect(
@@ -171,6 +174,25 @@ def evaluate(
     return replace(
         evaluation, split=trained.split, images=len(trained.test.labels), origin=trained.origin
     )
+
+
+def _trained_in(
+    run: Run, overrides: Mapping[str, Any] | None
+) -> tuple[Recipe, build.TrainedStudent]:
+    """Return the recipe of a run, with some keys replaced, and what it takes to measure it."""
+    if run.path.is_file():
+        raise RunError(
+            f"{run.path} is a file, not a run directory: give weights by --student.weights "
+            f"{run.path} and their network by --student.name."
+        )
+    stored = run.recipe
+    # What the run trusted when it was trained, perhaps by somebody else, says nothing here.
+    recipe = Recipe.load(replace(stored, trust=False), overrides)
+    networks.check_trust(recipe, stored)
+    begun = (run.path / "environment.json").is_file()
+    trained_on = run.environment["digests"].get("training images", "") if begun else ""
+    weights = _student_file(run.path)
+    return recipe, build.trained_student(recipe, weights, trained_on=trained_on)
 
 
 def load_student(run: Run, *, trust: bool = False) -> nn.Module:

@@ -101,7 +101,7 @@ def read_images(recipe: Recipe, task: Task) -> Images:
         DataError: They cannot be used, lack what the task needs, or have no label at all.
         RecipeError: A key of `data` does not go with the source or the task.
     """
-    spec, seed = recipe.data, data_seed(recipe)
+    spec = recipe.data
     _check_choice(recipe)
     whole = train = _read(recipe, task, "train")
     validation: Source | None
@@ -113,8 +113,7 @@ def read_images(recipe: Recipe, task: Task) -> Images:
     for other in (test, validation):
         if other is not None:
             check_classes(other.classes, train.classes, of="training split")
-    if spec.images is not None or spec.labels is not None:
-        train = subset.class_balanced(train, images=spec.images, labels=spec.labels, seed=seed)
+    train = _reduced(recipe, train)
     if task.uses_labels and not train.labelled.any():
         raise DataError(
             f"None of the {len(train)} training images has a label; sort them into one folder per "
@@ -124,8 +123,16 @@ def read_images(recipe: Recipe, task: Task) -> Images:
     return Images(train, test, validation, _origins(recipe, whole, train, validation, test))
 
 
-def read_test_images(recipe: Recipe, task: Task) -> Images:
+def read_test_images(recipe: Recipe, task: Task, *, trained_on: str = "") -> Images:
     """Read the images that measure the student of a recipe, and no others if there is a test split.
+
+    Without a test split they are those that `data.validation` holds out, or all of a data set
+    without splits, unless the student was trained on them.
+
+    Args:
+        recipe: Names the images.
+        task: Says what the images have to tell.
+        trained_on: Digest of the images that the student was trained on; empty if not known.
 
     Returns:
         Images of which `test` alone is meant: it stands for the training images as well.
@@ -135,14 +142,28 @@ def read_test_images(recipe: Recipe, task: Task) -> Images:
     """
     try:
         test = _read(recipe, task, "test")
+        return Images(test, test, origins=_origins(recipe, test, test, None, test))
     except NoSplit:
-        if not recipe.data.validation:
-            raise
         whole = _read(recipe, task, "train")
+        if not recipe.data.validation and whole.split_name:
+            raise
+    if recipe.data.validation:
         train, held_out = _split(recipe, task, whole)
-        origins = _origins(recipe, whole, train, held_out, held_out)
-        return Images(held_out, held_out, held_out, origins)
-    return Images(test, test, origins=_origins(recipe, test, test, None, test))
+        same = not trained_on or _reduced(recipe, train).digest == trained_on
+        if same or whole.split_name:
+            origins = _origins(recipe, whole, train, held_out, held_out)
+            return Images(held_out, held_out, held_out, origins)
+    return Images(whole, whole, origins={"test": f"{recipe.data.source}: all, without splits"})
+
+
+def _reduced(recipe: Recipe, train: Source) -> Source:
+    """Return as many training images and labels as the recipe uses."""
+    spec = recipe.data
+    if spec.images is None and spec.labels is None:
+        return train
+    return subset.class_balanced(
+        train, images=spec.images, labels=spec.labels, seed=data_seed(recipe)
+    )
 
 
 def _check_choice(recipe: Recipe) -> None:

@@ -33,18 +33,43 @@ def teacher(
     Raises:
         NetworkError: It has no weights, or cannot be built.
     """
-    spec = recipe.teacher
-    if not (spec.name or spec.weights):
+    if not (recipe.teacher.name or recipe.teacher.weights):
         return None
     check_teacher(recipe)
+    return trained(recipe, classes, task, role="teacher", view_size=view_size)
+
+
+def trained(
+    recipe: Recipe,
+    classes: tuple[str, ...],
+    task: Task,
+    *,
+    role: Literal["student", "teacher"],
+    view_size: int,
+) -> Wrapped:
+    """Build a network of a recipe that is trained already, its classes in the order of the data's.
+
+    Args:
+        recipe: Names the network.
+        classes: As for `teacher`.
+        task: As for `teacher`.
+        role: Key of the network in the recipe.
+        view_size: As for `teacher`.
+
+    Raises:
+        NetworkError: It cannot be built.
+    """
+    spec = recipe.student if role == "student" else recipe.teacher
     trained_for = class_names(Path(spec.weights))
     # Unlabelled images tell of no classes, but a run that trained the teacher does.
     num_classes = len(classes or trained_for) or None
     with seeded(recipe.seed):
-        network = _network(spec, num_classes, task, role="teacher", view_size=view_size)
+        network = _network(
+            spec, num_classes, task, role=role, view_size=view_size, classes_from_weights=True
+        )
     network.class_names = teacher_classes.names_of(network, spec, trained_for, task, classes)
     if task.uses_labels:
-        teacher_classes.put_in_order(network, classes)
+        teacher_classes.put_in_order(network, classes, of=role)
     return network
 
 
@@ -103,6 +128,7 @@ def _network(
     role: Literal["student", "teacher"],
     view_size: int,
     reset_classifier: bool = False,
+    classes_from_weights: bool = False,
 ) -> Wrapped:
     """Build a network of a recipe.
 
@@ -117,7 +143,7 @@ def _network(
             weights=spec.weights,
             options=spec.options,
             reset_classifier=reset_classifier,
-            classes_from_weights=role == "teacher",
+            classes_from_weights=classes_from_weights,
         )
     return models.find(
         spec.name,
@@ -133,7 +159,7 @@ def _network(
         std=spec.std,
         pool=spec.pool,
         reset_classifier=reset_classifier,
-        classes_from_weights=role == "teacher",
+        classes_from_weights=classes_from_weights,
     )
 
 

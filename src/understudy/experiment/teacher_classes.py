@@ -10,7 +10,7 @@ from functools import cache
 
 from understudy.config import recipe
 from understudy.data import class_names
-from understudy.errors import NetworkError
+from understudy.errors import DataError, NetworkError
 from understudy.methods import Method
 from understudy.models import detection
 from understudy.models.adapters import huggingface, imagenet, torchvision
@@ -55,18 +55,19 @@ def _published(network: Wrapped, spec: recipe.Network, task: Task) -> list[tuple
     return imagenet.spellings(network.module) if library == "timm" else []
 
 
-def put_in_order(network: Wrapped, classes: Sequence[str]) -> None:
+def put_in_order(network: Wrapped, classes: Sequence[str], *, of: str = "teacher") -> None:
     """Put a teacher's classes in the order of the data's, in place, where the names allow it.
 
     Args:
-        network: The teacher.
+        network: The teacher, or another network that is trained already.
         classes: Class names of the data; empty if unknown.
+        of: What the network is, as messages call it.
     """
     if network.num_classes is None or not classes:
         return
     if not class_names.comparable(classes, network.class_names):
         if len(classes) == network.num_classes:
-            _say_unknown(network.name)
+            _say_unknown(network.name, of)
         return
     rows = class_names.positions(classes, network.class_names)
     if rows is None or tuple(rows) == tuple(range(network.num_classes)):
@@ -76,18 +77,43 @@ def put_in_order(network: Wrapped, classes: Sequence[str]) -> None:
     except NetworkError:
         return  # `check` refuses the methods for which that matters
     LOGGER.info(
-        f"The {len(network.class_names)} classes of the teacher {network.name} are matched by name "
+        f"The {len(network.class_names)} classes of the {of} {network.name} are matched by name "
         f"with the {len(classes)} of the data."
     )
     network.class_names = tuple(classes)
 
 
 @cache
-def _say_unknown(name: str) -> None:
+def _say_unknown(name: str, of: str) -> None:
     LOGGER.warning(
-        f"The classes of the teacher {name} cannot be compared with those of the data, since its "
+        f"The classes of the {of} {name} cannot be compared with those of the data, since its "
         "weights or the data name none: class k of both must be the same."
     )
+
+
+def check_number(classes: Sequence[str], network: Wrapped) -> None:
+    """Refuse a network that cannot be measured on data of some classes.
+
+    Args:
+        classes: Class names of the data; empty if unknown.
+        network: The network, its classes in the order of the data's where the names allow it.
+
+    Raises:
+        NetworkError: It has no classifier.
+        DataError: It has another number of classes.
+    """
+    number = network.num_classes
+    if number is None:
+        raise NetworkError(
+            f"{network.name} has no classifier, so that no prediction of it can be measured: give "
+            "weights with one, or train one on them first by `understudy train`."
+        )
+    if classes and number != len(classes):
+        unknown = "" if network.class_names else ", whose names are not known"
+        raise DataError(
+            f"The data have {len(classes)} classes but {network.name} has {number}{unknown}: use "
+            "data with its classes, or fine-tune it on these by `understudy train`."
+        )
 
 
 def check(

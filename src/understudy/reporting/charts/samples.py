@@ -171,7 +171,8 @@ def _tile(
 def _boxes(legend: _Legend, image: dict[str, Any], rows: list[Row] | None) -> Iterator[Box]:
     taken: list[NamePosition] = []
     for left, top, right, bottom, c, score in image["truth"] if rows is None else rows:
-        text, position = legend.name(int(c)), _name_position(image, left, top, right)
+        text = legend.name(int(c))
+        position = name_position(image["width"], image["height"], left, top, right)
         free = not any(position.overlaps(other) for other in taken)
         taken += [position] if free else []
         yield Box(
@@ -186,10 +187,18 @@ def _boxes(legend: _Legend, image: dict[str, Any], rows: list[Row] | None) -> It
         )
 
 
-def _name_position(image: dict[str, Any], left: float, top: float, right: float) -> NamePosition:
-    """Return a position at the box's side with more room, so that the image cuts no name off."""
-    ends = 100 * left / image["width"], 100 - 100 * right / image["width"]
-    down = round(100 * top / image["height"], 1)
+def name_position(width: int, height: int, left: float, top: float, right: float) -> NamePosition:
+    """Return a position at the box's side with more room, so that the image cuts no name off.
+
+    Args:
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        left: Left side of the box in pixels.
+        top: Top of the box in pixels.
+        right: Right side of the box in pixels.
+    """
+    ends = 100 * left / width, 100 - 100 * right / width
+    down = round(100 * top / height, 1)
     side: Literal["left", "right"] = "left" if ends[0] <= ends[1] else "right"
     return NamePosition(side, round(max(min(ends), 0), 1), down, above=down >= NAME_SIZE[1])
 

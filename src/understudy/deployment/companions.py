@@ -1,0 +1,163 @@
+"""Teacher and control of a trained student: what stands beside it on the same pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, final
+
+from understudy import tasks
+from understudy.comparison.arms import CONTROL
+from understudy.comparison.result import FILE as COMPARISON
+from understudy.comparison.result import Comparison
+from understudy.config.recipe import Network as NetworkKeys
+from understudy.deployment.predictor import Predictor, load
+from understudy.errors import NetworkError, RunError, UnderstudyError
+from understudy.experiment import build, networks
+from understudy.experiment.preprocess import Preprocess
+from understudy.experiment.run_directory import Run
+from understudy.experiment.student_config import Preprocessing, StudentConfig
+from understudy.models.network import Network
+
+
+@final
+@dataclass(frozen=True)
+class Companion:
+    """A network that predicts the same pictures as others.
+
+    Attributes:
+        role: What it is to the others.
+        name: How it is called beside them.
+        predictor: The network; None if it cannot be loaded.
+        problem: Why it cannot be loaded; empty if it can.
+    """
+
+    role: Literal["teacher", "control", "student"]
+    name: str
+    predictor: Predictor | None
+    problem: str = ""
+
+
+def companions(
+    path: str | Path, *, trust: bool = False, device: str | None = None
+) -> list[Companion]:
+    """Return teacher, control and student of a run, or teacher and all arms of a comparison.
+
+    The control of a run is the one of the same seed in the comparison it belongs to. What cannot be
+    loaded beside the student is there with the reason.
+
+    Args:
+        path: Run directory, or its folder `best`; or a comparison directory, of which the first
+            seed of each arm is taken.
+        trust: Execute the Python files that the runs name for their networks.
+        device: As for `load`.
+
+    Raises:
+        RunError: There is no finished run.
+        UnderstudyError: The student itself cannot be loaded.
+    """
+    folder = Path(path)
+    if (folder / COMPARISON).is_file():
+        compared = Comparison.load(folder)
+        runs = {arm["name"]: compared.runs(arm["name"])[:1] for arm in compared.arms}
+        students = {name: run.path for name, (run, *_) in runs.items() if name != CONTROL}
+        controls = [run.path for run in runs.get(CONTROL, ())]
+        if not students:
+            raise RunError(f"{folder} has no finished student beside its control.")
+    else:
+        run_folder = _run_of(folder)
+        students = {_name_of(run_folder): folder}
+        controls = [run_folder.parents[1] / CONTROL / run_folder.name]
+    first = _run_of(next(iter(students.values())))
+    return [
+        _teacher(first, trust=trust, device=device),
+        *_control(controls, students, trust=trust, device=device),
+        *(
+            Companion("student", name, load(place, trust=trust, device=device))
+            for name, place in students.items()
+        ),
+    ]
+
+
+def _run_of(path: Path) -> Path:
+    """Return the run directory of a student, its folder `best` or its file of weights."""
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / "recipe.yaml").is_file():
+            return folder.resolve()
+    raise RunError(
+        f"{path} is in no run directory, whose recipe would name the teacher: name the directory "
+        "that `understudy distill` or `compare` wrote, or leave --beside out."
+    )
+
+
+def _name_of(run: Path) -> str:
+    """Return the arm of a run of a comparison; otherwise the name of the directory."""
+    return run.parent.name if (run.parents[1] / COMPARISON).is_file() else run.name
+
+
+def _control(
+    folders: list[Path], students: dict[str, Path], *, trust: bool, device: str | None
+) -> Iterator[Companion]:
+    """Yield the control, unless there is none or it is the student itself."""
+    present = [folder for folder in folders if (folder / "recipe.yaml").is_file()]
+    known = {_run_of(place) for place in students.values()}
+    for folder in present:
+        if folder.resolve() in known:
+            continue
+        try:
+            predictor = load(folder, trust=trust, device=device)
+        except UnderstudyError as error:
+            yield Companion("control", CONTROL, None, str(error))
+        else:
+            yield Companion("control", CONTROL, predictor)
+    if not present:
+        problem = "There is no control: the run is in no comparison, or it has not begun."
+        yield Companion("control", CONTROL, None, problem)
+
+
+def _teacher(folder: Path, *, trust: bool, device: str | None) -> Companion:
+    """Return the teacher that the recipe of a run names."""
+    try:
+        return Companion("teacher", "teacher", _loaded_teacher(folder, trust=trust, device=device))
+    except UnderstudyError as error:
+        return Companion("teacher", "teacher", None, str(error))
+
+
+def _loaded_teacher(folder: Path, *, trust: bool, device: str | None) -> Predictor:
+    """Load the teacher of a run, for pictures prepared as those of its student.
+
+    Raises:
+        UnderstudyError: The recipe names none, or it cannot be built or loaded.
+    """
+    run, config = Run(folder), StudentConfig.read(folder)
+    recipe = replace(run.recipe, trust=trust)
+    networks.check_trust(replace(recipe, student=NetworkKeys()), run.recipe)
+    task = tasks.find(recipe.task, recipe.training)
+    size = config.preprocessing.crop or build.LARGE
+    teacher = networks.teacher(recipe, config.classes, task, view_size=size)
+    if teacher is None:
+        raise NetworkError("The recipe names no teacher.")
+    steps = config.preprocessing
+    if isinstance(teacher, Network):
+        steps = _with_input(steps, teacher)
+    return Predictor(
+        teacher.plain(),
+        Preprocess(steps),
+        task=config.task,
+        classes=teacher.class_names,
+        source=teacher.name,
+        threshold=config.threshold,
+        has_classifier=teacher.num_classes is not None,
+        device=device,
+    )
+
+
+def _with_input(steps: Preprocessing, network: Network) -> Preprocessing:
+    """Return the preparation of a student's pictures, ended as another network takes them."""
+    contract = network.input
+    return replace(
+        steps,
+        network_size=contract.size,
+        network_interpolation=contract.interpolation,
+        mean=contract.mean,
+        std=contract.std,
+    )
