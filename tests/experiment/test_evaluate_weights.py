@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def weights(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_teacher_is_measured_as_in_a_comparison(saved_comparison: Path) -> None:
     recipe = Run(saved_comparison / "kd" / "seed0").recipe
-    alone = evaluate(None, {"student": recipe.teacher, "data": recipe.data}, device="cpu")
+    changes = {"student": asdict(recipe.teacher), "data": asdict(recipe.data)}
+    alone = evaluate(None, changes, device="cpu")
     of_comparison = Comparison.load(saved_comparison).teacher["metrics"]
     assert alone.metrics == pytest.approx(of_comparison)
     assert (alone.split, alone.images, alone.origin) == ("test", 9, "folder: test")
