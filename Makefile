@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist workst
 FAST := tests/methods tests/metrics tests/config tests/test_every_method.py tests/test_functional.py \
 	tests/test_imports.py tests/test_design.py
 
-.PHONY: setup demo test test-fast check bench docs results clean
+.PHONY: setup demo test test-fast check bench docs results wheel clean
 
 setup: .venv/ready
 
@@ -44,5 +44,9 @@ results: docs
 	$(BIN)/python results/tables.py
 	$(BIN)/python results/pictures.py
 
+# dist/*.whl and dist/*.tar.gz; tests/test_packaging.py unpacks and runs them.
+wheel: setup
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs dist

@@ -93,12 +93,31 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         device: Device on which numbers are drawn beside the CPU.
     """
     on_gpu = device is not None and device.type == "cuda"
+    on_mps = device is not None and device.type == "mps"
+    # torch's own context manager knows no state of a Mac's GPU.
+    state = torch.mps.get_rng_state() if on_mps else None
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         # `torch.manual_seed` takes half a millisecond, and reseeds devices that are not restored.
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             torch.cuda.manual_seed(seed)
-        yield
+        if on_mps:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if state is not None:
+                torch.mps.set_rng_state(state)
+
+
+def double(x: Tensor) -> Tensor:
+    """Return a tensor in float64; on the CPU if it lies on a Mac's GPU, which has no float64."""
+    return x.cpu().double() if x.is_mps else x.double()
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the number format of long sums on a device: float64, or float32 on a Mac's GPU."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def is_distributed() -> bool:

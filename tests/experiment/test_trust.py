@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from understudy import models, tasks
 from understudy.comparison.compare import compare
 from understudy.config.recipe import Network, Recipe
 from understudy.errors import NetworkError
-from understudy.experiment import build
+from understudy.experiment import build, networks
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.images import read_images
 from understudy.experiment.run_directory import Run
+from understudy.experiment.train import distill, train
+from understudy.reproduction.reproduce import reproduce
 from understudy.reproduction.run_costs import Costs
 
 
@@ -83,3 +86,102 @@ def test_a_file_that_the_user_names_is_executed(received: Path) -> None:
     recipe = Recipe(student=Network(name=f"{received / 'net.py'}:net"))
     build.experiment(Recipe.load(recipe, {"data.images": 40}))
     assert executed(received)
+
+
+def test_a_run_may_name_a_file_of_the_working_folder(
+    received: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = received / "run"
+    inside.mkdir()
+    for name in ("recipe.yaml", "student.safetensors"):
+        (received / name).rename(inside / name)
+    monkeypatch.chdir(received)
+    of_run = Run(inside).recipe
+    networks.check_trust(replace(of_run, trust=False), of_run, inside)
+    networks.check_trust(Recipe(student=Network(weights=str(inside))))
+    monkeypatch.chdir(inside)
+    with pytest.raises(NetworkError, match="outside the working folder"):
+        networks.check_trust(replace(of_run, trust=False), of_run, inside)
+
+
+def test_a_file_in_the_run_itself_is_not_the_users(
+    received: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(received.parent)
+    with pytest.raises(NetworkError, match=r"outside the working folder or in the run itself"):
+        evaluate(received)
+    monkeypatch.chdir(received)
+    with pytest.raises(NetworkError, match="trust the run"):
+        Run(Path()).student()
+    assert not executed(received)
+
+
+COMMANDS = {
+    "train": train,
+    "distill": distill,
+    "compare": lambda recipe: compare(recipe, methods=["kd"]),
+    "bank": lambda recipe: Recipe.load(recipe),
+    "reproduce": lambda recipe: reproduce(recipe, out="out"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_file_of_a_recipe_may_not_name_a_file_elsewhere(
+    received: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    recipe: dict[str, object] = {"student": f"{received / 'net.py'}:net", "trust": True}
+    if command == "reproduce":
+        recipe = {"trust": True, "rows": {"only": {"student.name": recipe["student"]}}}
+    sent = tmp_path / "sent.yaml"
+    sent.write_text(yaml.safe_dump(recipe))
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    with pytest.raises(NetworkError, match=r"builds its student by the file .*net\.py.*--trust"):
+        COMMANDS[command](str(sent))
+    assert not executed(received)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_what_the_user_names_or_trusts_is_executed(
+    received: Path, tmp_path: Path, role: str
+) -> None:
+    name, sent = f"{received / 'net.py'}:net", tmp_path / "sent.yaml"
+    sent.write_text(yaml.safe_dump({"student": "resnet8", role: {"name": name}}))
+    for allowed in ({"trust": True}, {f"{role}.name": name}, {role: name}, {role: {"name": name}}):
+        assert getattr(Recipe.load(sent, allowed), role).name == name
+    with pytest.raises(NetworkError, match="outside the working folder"):
+        Recipe.load(sent, {"trust": False})
+
+
+def test_the_working_folder_is_the_users(
+    received: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(received)
+    outside = tmp_path / "sent.yaml"
+    outside.write_text(yaml.safe_dump({"student": "net.py:net"}))
+    assert Recipe.load(outside).student.name == "net.py:net"
+    Path("own.yaml").write_text(yaml.safe_dump({"student": "../other.py:net", "trust": True}))
+    assert Recipe.load("own.yaml").trust
+    Path("link.py").symlink_to(tmp_path / "elsewhere.py")
+    outside.write_text(yaml.safe_dump({"student": "link.py:net"}))
+    with pytest.raises(NetworkError, match="outside the working folder"):
+        Recipe.load(outside)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("hf:folder", {"trust_remote_code": True}, "is not executed"),
+        ("timm:resnet18", {"checkpoint_path": "x.pth"}, "no option checkpoint_path"),
+        ("timm:resnet18", {"pretrained_cfg": {"file": "x.pth"}}, "no option file"),
+        ("timm:resnet18", {"pretrained_cfg_overlay": {"url": "http://x"}}, "no option url"),
+    ],
+)
+def test_options_that_would_run_code_are_refused(
+    name: str, options: dict[str, object], words: str
+) -> None:
+    if name.startswith("hf:"):
+        pytest.importorskip("transformers")
+    with pytest.raises(NetworkError, match=words):
+        models.find(name, options=options)

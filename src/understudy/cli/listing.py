@@ -207,6 +207,7 @@ def _models() -> Iterator[Row]:
         count = sum(p.numel() for p in network.module.parameters())
         yield name, f"{count:,}", str(network.shapes["penultimate"][0])
     yield "timm:NAME", "", "any model of timm"
+    yield "hf-hub:OWNER/NAME", "", "a model of timm on the hub of Hugging Face"
     yield "torchvision:NAME", "", "any classifier of torchvision"
     yield "hf:FOLDER", "", "an image model saved by transformers"
     yield "path/to/file.py:factory", "", "your own"

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
-from understudy.config import rules
+from understudy.config import rules, trust
 from understudy.config.limits import (
     Count,
     Epochs,
@@ -104,7 +104,8 @@ class Network:
     shorthand: ClassVar[str] = "name"
 
     name: PathText = ""
-    """`resnet8x4`, `timm:NAME`, `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
+    """`resnet8x4`, `timm:NAME`, `hf-hub:OWNER/NAME` (a model of timm on the hub of Hugging Face),
+    `torchvision:NAME`, `hf:PATH` or `path/to/file.py:factory`."""
     weights: PathText = ""
     """`pretrained`, a run directory, or a file of weights that holds no code; `own` if the function
     of a Python file loads them itself."""
@@ -233,8 +234,8 @@ class Recipe:
     seed: Seed = 0
     """Seed of initial weights, image order and augmentation."""
     trust: bool = False
-    """Execute the Python files that a run directory names for its networks; only for runs whose
-    files you know. Files that the recipe itself names need no trust."""
+    """Execute the Python files outside the working folder that a run directory or the file of a
+    recipe names for its networks; only where you know these files."""
 
     @classmethod
     def load(
@@ -257,23 +258,40 @@ class Recipe:
         Raises:
             NameNotFound: `recipe` is neither a file nor the name of a shipped recipe.
             RecipeError: Not YAML, an unknown key, or a value of the wrong type or out of its range.
+            NetworkError: The file names a Python file outside the working folder, which neither
+                `overrides` name nor its key `trust` allows; see `understudy.config.trust`.
 
         >>> Recipe.load("fashion/demo", {"training.epochs": 1}).training.epochs
         1
         >>> Recipe.load({"student": "resnet8"}, {"training": {"lr": 0.1}}).training.lr
         0.1
         """
+        replaced = dict(_dotted(overrides or {}))
         if isinstance(recipe, str | Path):
-            recipe = {"name": name_of(recipe)} | read(recipe)
+            file, recipe = recipe, {"name": name_of(recipe)} | read(recipe)
+            trust.check_recipe_file(file, recipe, replaced)
         # One made in Python is checked as those of files are.
         content = recipe.to_dict() if isinstance(recipe, Recipe) else recipe
         loaded = cls.from_dict(content)
-        if not overrides:
+        if not replaced:
             return loaded
         content = loaded.to_dict()
-        for path, value in _dotted(overrides):
+        for path, value in replaced.items():
             put(content, path, value)
         return cls.from_dict(content)
+
+    @classmethod
+    def read(cls, recipe: str | Path) -> "Recipe":
+        """Return a recipe by its name or file, to look at: nothing is said of what it may execute.
+
+        Raises:
+            NameNotFound: Neither a file nor the name of a shipped recipe.
+            RecipeError: As for `load`.
+
+        >>> Recipe.read("fashion/demo").task
+        'classification'
+        """
+        return cls.from_dict({"name": name_of(recipe)} | read(recipe))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Recipe":

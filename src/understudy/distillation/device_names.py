@@ -6,13 +6,15 @@ from understudy.errors import RecipeError, suggestion
 
 
 def find_device(name: str | None) -> torch.device:
-    """Return the device of a name, such as `cpu`, `cuda` or `cuda:1`; None: a GPU, else the CPU.
+    """Return the device of a name, such as `cpu`, `cuda:1` or `mps`; None: a GPU, else the CPU.
+
+    A GPU is one of NVIDIA or AMD (`cuda`), or that of a Mac with an Apple processor (`mps`).
 
     Raises:
         RecipeError: This machine has no such device; names those that it has.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else _present()[-1])
     present = _present()
     try:
         device = torch.device(name)

@@ -29,6 +29,7 @@ from understudy.features import Features
 from understudy.methods import Method
 from understudy.training import hardware
 from understudy.training.devices import accelerator, resolve
+from understudy.training.missing_operations import missing_operations_explained
 
 BATCH = 256
 _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
@@ -146,6 +147,7 @@ def _reads(
 
 
 @lost_workers_explained()
+@missing_operations_explained()
 def fill(
     recipe: Recipe,
     *,
@@ -178,6 +180,7 @@ def fill(
 
 
 @lost_workers_explained()
+@missing_operations_explained()
 def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> Verified:
     """Compute random stored records again, and compare.
 

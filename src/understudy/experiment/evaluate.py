@@ -23,6 +23,7 @@ from understudy.models.base import Wrapped
 from understudy.models.cost import num_parameters
 from understudy.tasks import Evaluation, Outcomes, Outputs
 from understudy.training.devices import accelerator
+from understudy.training.missing_operations import missing_operations_explained
 
 
 @final
@@ -118,6 +119,7 @@ class Evaluator:
 
 
 @lost_workers_explained()
+@missing_operations_explained()
 def evaluate(
     run: str | Path | Run | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -188,7 +190,7 @@ def _trained_in(
     stored = run.recipe
     # What the run trusted when it was trained, perhaps by somebody else, says nothing here.
     recipe = Recipe.load(replace(stored, trust=False), overrides)
-    networks.check_trust(recipe, stored)
+    networks.check_trust(recipe, stored, run.path)
     begun = (run.path / "environment.json").is_file()
     trained_on = run.environment["digests"].get("training images", "") if begun else ""
     weights = _student_file(run.path)
@@ -205,7 +207,7 @@ def load_student(run: Run, *, trust: bool = False) -> nn.Module:
         NetworkError: The network cannot be built, or the weights do not fit.
     """
     recipe = replace(run.recipe, trust=trust)
-    networks.check_trust(replace(recipe, teacher=Network()), run.recipe)
+    networks.check_trust(replace(recipe, teacher=Network()), run.recipe, run.path)
     # Built as a teacher, which takes the classes that its weights are of.
     spec = replace(recipe.student, weights=str(_student_file(run.path)))
     student = networks.teacher(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from understudy import models
-from understudy.config import recipe
+from understudy.config import recipe, trust
 from understudy.config.recipe import Recipe
 from understudy.errors import NetworkError, RecipeError
 from understudy.experiment import teacher_classes
@@ -179,7 +179,7 @@ def completed(spec: recipe.Network, role: str) -> recipe.Network:
         )
     recipe_of_run = Path(spec.weights) / "recipe.yaml"
     if not spec.name and recipe_of_run.is_file():
-        spec = _with_keys_of(spec, Recipe.load(recipe_of_run).student)
+        spec = _with_keys_of(spec, Recipe.read(recipe_of_run).student)
     if not spec.name and spec.weights:
         raise NetworkError(
             f"The weights '{spec.weights}' are no run directory and do not tell which network "
@@ -218,15 +218,17 @@ def _check_detector(spec: recipe.Network, role: str) -> None:
             )
 
 
-def check_trust(recipe: Recipe, stored: Recipe | None = None) -> None:
+def check_trust(recipe: Recipe, stored: Recipe | None = None, folder: Path | None = None) -> None:
     """Refuse to execute a Python file that nobody named but a run directory.
 
     A run directory that somebody else made may name any file, which building its network imports.
+    A file of the working folder is the user's, unless it lies in the run directory itself.
 
     Args:
         recipe: Networks to be built; its key `trust` allows everything.
         stored: Recipe of the run directory that `recipe` is taken from, if it is: a file that both
             name was not named by the user.
+        folder: That directory.
 
     Raises:
         NetworkError: A run directory names a file, and `trust` is off.
@@ -235,19 +237,19 @@ def check_trust(recipe: Recipe, stored: Recipe | None = None) -> None:
         return
     for role in ("student", "teacher"):
         spec = getattr(recipe, role)
-        name, folder = spec.name, ""
+        name, place, source = spec.name, folder, ""
         if not name and (Path(spec.weights) / "recipe.yaml").is_file():
-            name, folder = (
-                Recipe.load(Path(spec.weights) / "recipe.yaml").student.name,
-                spec.weights,
-            )
+            name = Recipe.read(Path(spec.weights) / "recipe.yaml").student.name
+            place, source = Path(spec.weights), spec.weights
         elif stored is not None and name == getattr(stored, role).name:
-            folder = "the run"
-        if folder and ".py:" in name:
+            source = "the run"
+        file = trust.file_of(name) if source else None
+        if file is not None and not (place and trust.is_own(file, received=place)):
             raise NetworkError(
-                f"The {role} is built by the file {name.partition(':')[0]!r}, which {folder} names "
-                "and which would be executed: if you know this file, name it yourself by "
-                f"--{role}.name {name}, or trust the run by --trust true."
+                f"The {role} is built by the file {str(file)!r}, which {source} names and which "
+                "would be executed, but lies outside the working folder or in the run itself: if "
+                f"you know this file, name it yourself by --{role}.name {name}, or trust the run "
+                "by --trust true."
             )
 
 

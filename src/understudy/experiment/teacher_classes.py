@@ -52,7 +52,7 @@ def _published(network: Wrapped, spec: recipe.Network, task: Task) -> list[tuple
         return [detection.COCO_CLASSES]
     if library == "torchvision":
         return imagenet.with_folders(torchvision.class_names(name))
-    return imagenet.spellings(network.module) if library == "timm" else []
+    return imagenet.spellings(network.module) if library in ("timm", "hf-hub") else []
 
 
 def put_in_order(network: Wrapped, classes: Sequence[str], *, of: str = "teacher") -> None:

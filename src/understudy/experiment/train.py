@@ -19,6 +19,7 @@ from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
 from understudy.files import refuse_address, sole_writer
 from understudy.training import hardware
+from understudy.training.missing_operations import missing_operations_explained
 from understudy.training.threads import ThreadChoice, restored
 
 
@@ -138,8 +139,8 @@ def train(
     find_device(device)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
     _check_place(run, resume=resume)
-    explained = lost_workers_explained()
-    with _writing(run), restored(), explained, displayed(progress, callback) as listener:
+    explained, known = lost_workers_explained(), missing_operations_explained()
+    with _writing(run), restored(), explained, known, displayed(progress, callback) as listener:
         _claim(run, loaded, resume=resume)
         if resume and run.finished:
             if listener:

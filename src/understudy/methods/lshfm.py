@@ -48,7 +48,7 @@ from understudy.batch import UNLABELLED, Batch
 from understudy.config.limits import Count, Positive, Seed, Whole
 from understudy.errors import RecipeError, ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
-from understudy.functional import EPS, batch_mean, linear_no_grad
+from understudy.functional import EPS, batch_mean, double, linear_no_grad
 from understudy.methods._hashing import bce, bits, pack, unpack
 from understudy.methods._method import Method
 from understudy.methods._shapes import other_classes
@@ -167,7 +167,7 @@ class FeatureMoments:
         """Add a batch of features."""
         if self._keep:
             self.kept.append(rows)
-        exact = rows.double()
+        exact = double(rows)
         self._count += len(rows)
         self._sum += exact.sum(0)
         self._squares += exact.square().sum(0)

@@ -173,7 +173,7 @@ class ND(Method):
         sums = torch.zeros(self.class_means.shape, dtype=torch.float64)
         counts = torch.zeros(len(sums), dtype=torch.float64)
         for features, batch in teacher.batches(augmented=self.means == "augmented"):
-            t, classes = features["penultimate"].double().cpu(), batch.labels.cpu()
+            t, classes = features["penultimate"].cpu().double(), batch.labels.cpu()
             if classes.ndim == 2:
                 # An image with several classes counts in the mean of each.
                 images, classes = (classes == 1).nonzero(as_tuple=True)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.features import Features, Shapes, TeacherOutputs
-from understudy.functional import EPS, batch_mean
+from understudy.functional import EPS, batch_mean, double
 from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
 from understudy.methods._projectors import BatchNorm, as_map, map_shape
 
@@ -58,7 +58,7 @@ def normal_margin(
     With the bias of a batch normalisation as mean and its weight as deviation (the sign does not
     matter) this is the margin of the released code.
     """
-    mu, sigma = mean.double(), std.double().abs()
+    mu, sigma = double(mean), double(std).abs()
     z = mu / sigma.clamp_min(EPS)
     below = torch.special.ndtr(-z)
     density = torch.exp(-(z**2) / 2) / (2 * torch.pi) ** 0.5
@@ -117,7 +117,7 @@ class OFD(MapMethod):
         moments = [torch.zeros(5, len(margin), dtype=torch.float64) for margin in margins]
         for features, _ in teacher.batches(augmented=True):
             for total, margin, name in zip(moments, margins, self.reads, strict=True):
-                total += _moments(as_map(features[name]).to(margin)).double().cpu()
+                total += _moments(as_map(features[name]).to(margin)).cpu().double()
         for margin, total in zip(margins, moments, strict=True):
             margin.copy_(_margin(total, self.margin).view(-1, 1, 1))
         self.prepared = True

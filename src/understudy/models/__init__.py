@@ -4,6 +4,7 @@
 |---|---|
 | `resnet8x4`, `wrn_16_2`, … (`names()`) | the networks of the papers, for small images |
 | `timm:NAME` | any model of timm |
+| `hf-hub:OWNER/NAME` | a model of timm on the hub of Hugging Face; `@REVISION` may follow |
 | `torchvision:NAME` | any classification model of torchvision |
 | `hf:FOLDER` | a saved Hugging Face image model |
 | `path/to/file.py:factory` | whatever the function `factory` of that file returns |
@@ -24,7 +25,9 @@ from understudy.models.preprocessing import Input as Input
 from understudy.models.weights import count_classes, load, read_for
 
 _ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
-_HINT = "Others: timm:NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory."
+_HINT = (
+    "Others: timm:NAME, hf-hub:OWNER/NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory."
+)
 
 
 def names() -> list[str]:
@@ -73,10 +76,11 @@ def find(
         NetworkError: The network cannot be built, loaded or tapped, or its weights have other
             classes.
     """
-    if num_classes == 0 and not name.startswith("timm:"):
+    of_timm = name.startswith(("timm:", "hf-hub:"))
+    if num_classes == 0 and not of_timm:
         raise NetworkError(f"{name} cannot be built without a classifier; only timm: networks can.")
     options = dict(options or {})
-    if pool and name.startswith("timm:"):
+    if pool and of_timm:
         options, pool = {"global_pool": TIMM[pool]} | options, ""
     pretrained = weights == "pretrained"
     # Pretrained weights fit the classifier they were trained with, so that is built first.
@@ -131,6 +135,8 @@ def _build(
 ) -> tuple[nn.Module, Input]:
     """Build the module of a name, and return it with its input contract."""
     kind, _, rest = name.partition(":")
+    if kind == "hf-hub":
+        kind, rest = "timm", name
     if ".py:" in name:
         kind, rest = "file", name
     if kind in _ADAPTERS and rest:

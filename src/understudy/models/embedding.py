@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from understudy.functional import double
+
 Layer = nn.Linear | nn.Conv2d
 """A classifier: a linear layer, or a 1×1 convolution before or after the average of a map."""
 
@@ -41,15 +43,15 @@ class EmbeddedClassifier(nn.Module):
         biased = embedding.bias is not None or classifier.bias is not None
         width = embedding.weight.shape[1]
         folded = layer_like(classifier, width, len(classifier.weight), bias=biased)
-        weight = classifier.weight.double().flatten(1)
+        weight = double(classifier.weight).flatten(1)
         with torch.no_grad():
-            product = weight @ embedding.weight.double().flatten(1)
+            product = weight @ double(embedding.weight).flatten(1)
             folded.weight.copy_(product.view_as(folded.weight))
             bias = weight.new_zeros(len(weight))
             if embedding.bias is not None:
-                bias = bias + weight @ embedding.bias.double()
+                bias = bias + weight @ double(embedding.bias)
             if classifier.bias is not None:
-                bias = bias + classifier.bias.double()
+                bias = bias + double(classifier.bias)
             if folded.bias is not None:
                 folded.bias.copy_(bias)
         return folded

@@ -171,7 +171,7 @@ def _row(table: str, name: str, settings: Settings) -> Row:
     first = _first_name(about, table, name)
     return Row(
         name=name,
-        published=Recipe.load(full),
+        published=Recipe.read(full),
         recipe=recipe,
         about=about,
         folder=folder_of(table, settings.root) / name,
@@ -244,7 +244,7 @@ def _trained_by(spec: Network, about: About, table: str) -> str:
         names: Iterable[str] = [f"{place}/{row}" for row in tables.rows(place)]
     except RecipeError:
         return place
-    alike = {name: Recipe.load(name).student for name in names}
+    alike = {name: Recipe.read(name).student for name in names}
     alike = {name: student for name, student in alike.items() if _same(student, spec)}
     exact = [name for name, student in alike.items() if student.options == spec.options]
     return next(iter([*exact, *alike]), "")

@@ -110,7 +110,7 @@ def resolve(
         teacher_precision=_teacher_precision(training, distiller, cpu=cpu),
         channels_last=faster and has_convolutions if channels_last is None else channels_last,
         compile=training.compile,
-        graphs=training.graphs and not cpu,
+        graphs=training.graphs and device.type == "cuda",
         threads=threads or torch.get_num_threads(),
     )
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
+import psutil
 import torch
 
 # Of mallopt, from glibc's malloc.h.
@@ -41,20 +42,22 @@ def cores() -> int:
 def has_bf16(*, cpu: bool) -> bool:
     """Return True if bfloat16 is fast on this machine: on a CPU only with AVX512-BF16 or AMX."""
     if not cpu:
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.is_available() and bool(
+            torch.cuda.is_bf16_supported(including_emulation=False)
+        )
     flags = _field(_CPUINFO, "flags").split()
     # Other CPUs emulate it in fp32.
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that are available; of all memory where the system hides it."""
+    """Return the bytes of memory that are available, to a container those of its limit."""
     available = _field(_MEMINFO, "MemAvailable")
     limit = _words(_CGROUP / "memory.max")  # of a container
     if available:
         whole = int(available.split()[0]) * 1024
         return min(whole, int(limit)) if limit.isdigit() else whole
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def keep_memory() -> None:

@@ -25,7 +25,7 @@ from understudy.data.loader import Loader
 from understudy.data.views import MemoryViews, counter_hash
 from understudy.distillation.distiller import Distiller
 from understudy.errors import Diverged, OutOfMemory, memory_ran_out
-from understudy.functional import seeded
+from understudy.functional import seeded, sum_dtype
 from understudy.models.base import Wrapped
 from understudy.profiling import span, spans
 from understudy.training.batch_norm import enough_images
@@ -197,7 +197,9 @@ class Trainer:
         sums = self.position.sums
         self._loss_names = list(sums)
         self._loss_sums = torch.tensor(
-            list(sums.values()) or 0.0, dtype=torch.float64, device=self.accelerator.device
+            list(sums.values()) or 0.0,
+            dtype=sum_dtype(self.accelerator.device),
+            device=self.accelerator.device,
         )
         if self._graphs is None:
             yield from self._single_steps()
@@ -320,7 +322,7 @@ class Trainer:
             self.accelerator.backward(total * share)
         self._loss_names = [*losses, "total"]
         # In double precision, and on the device: `.item()` would wait for it in every step.
-        values = torch.stack([*losses.values(), total]).detach().double()
+        values = torch.stack([*losses.values(), total]).detach().to(self._loss_sums.dtype)
         self._loss_sums = self._loss_sums + share * values
 
     def _no_split(self) -> str:

@@ -62,6 +62,8 @@ def choose(
         raise RecipeError(f"--jobs cannot be {jobs}: at least one run is trained at a time.")
     if gpus := _gpus(device):
         return JobCount(jobs or len(gpus), gpus, _on_gpus(jobs or len(gpus), len(gpus)))
+    if find_device(device).type == "mps":
+        return JobCount(jobs or 1, [], f"{_at_once(jobs or 1)} on the GPU of this Mac (--jobs)")
     left = sum(not run.finished for run in runs)
     room, memory = _room(needs, runs)
     by_cores = _by_cores(needs)

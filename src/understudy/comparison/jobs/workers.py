@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import final
 
 from understudy.comparison.arms import Job
@@ -112,11 +112,13 @@ class _Pool:
 
     def _listen(self) -> None:
         """Wait a little for messages of the workers, and take them."""
-        by_pipe = {worker.pipe: place for place, worker in enumerate(self._workers) if worker}
+        # Not a class is asked for: pipes of Windows are of another one.
+        by_pipe: dict[object, int] = {
+            worker.pipe: place for place, worker in enumerate(self._workers) if worker
+        }
         if not by_pipe:
             time.sleep(_WAIT)
-        for pipe in wait(list(by_pipe), timeout=_WAIT):
-            assert isinstance(pipe, Connection)
+        for pipe in wait([worker.pipe for worker in self._workers if worker], timeout=_WAIT):
             self._take(by_pipe[pipe])
 
     def _take(self, place: int) -> None:

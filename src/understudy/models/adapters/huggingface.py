@@ -23,7 +23,8 @@ def build(
 
     Raises:
         NetworkError: transformers is not installed, the folder does not hold a model and its image
-            processor, or the weights lack some of the model's tensors.
+            processor, the weights lack some of the model's tensors, or the options ask for code of
+            the folder to be executed.
     """
     try:
         import transformers
@@ -31,6 +32,12 @@ def build(
         raise NetworkError(
             "hf: networks need transformers; install it with: pip install 'understudy[hf]'."
         ) from error
+    if options.get("trust_remote_code"):
+        raise NetworkError(
+            f"hf:{name} cannot have the option trust_remote_code: code in a folder of Hugging Face "
+            "is not executed. Build the network by a function of your own "
+            "(path/to/file.py:factory)."
+        )
     folder = Path(name)
     config = _json(folder / "config.json")
     classifies = any("ForImageClassification" in a for a in config.get("architectures") or ())

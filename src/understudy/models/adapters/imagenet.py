@@ -13,11 +13,11 @@ def spellings(module: nn.Module) -> list[Names]:
     Args:
         module: Network of timm, with as many classes as its weights.
     """
-    subset = infer_imagenet_subset(module)
-    if subset is not None:
-        return _of_subset(subset)
     names = getattr(module, "pretrained_cfg", {}).get("label_names") or ()
-    return [tuple(map(str, names))] if names else []
+    subset = infer_imagenet_subset(module)
+    # Names that come with the weights are certain; a subset is guessed from their number.
+    own = [tuple(map(str, names))] if names else []
+    return own + (_of_subset(subset) if subset is not None else [])
 
 
 def with_folders(words: Names) -> list[Names]:

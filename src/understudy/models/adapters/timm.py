@@ -1,4 +1,4 @@
-"""Adapter for the models of timm, with the input contract of their weights."""
+"""Adapter for the models of timm, of its registry or on the hub, with their input contract."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +10,12 @@ from torch import nn
 from understudy.errors import NetworkError, suggestion
 from understudy.models.preprocessing import Input
 
+HUB = "hf-hub:"
+"""Prefix of a model on the hub."""
+
+HOLDERS = (HUB, "local-dir:")
+"""Prefixes of models whose config.json names their architecture."""
+
 
 def build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
@@ -19,10 +25,18 @@ def build(
     The options take precedence: `num_classes: 0` builds a model without a classifier, whatever
     classes the data have.
 
+    Args:
+        name: Model of timm's registry, `hf-hub:OWNER/NAME` on the hub of Hugging Face, with
+            `@REVISION` where it should stay as it is, or `local-dir:FOLDER` with its config.json.
+        num_classes: Number of classes; None for that of the model.
+        pretrained: Load its published weights, or those of the folder.
+        options: Further arguments of `timm.create_model`.
+
     Raises:
         NetworkError: timm has no such model, does not take the options, or cannot get the weights.
     """
-    if not timm.is_model(name.partition(".")[0]):
+    _refuse_files(options)
+    if not name.startswith(HOLDERS) and not timm.is_model(name.partition(".")[0]):
         raise NetworkError(
             f"timm has no model {name!r}{suggestion(name, timm.list_models())}. "
             "timm.list_models() lists what there is."
@@ -31,8 +45,9 @@ def build(
     try:
         module: nn.Module = timm.create_model(name, pretrained=pretrained, **{**classes, **options})
     except Exception as error:
-        hint = " Without a connection, name a file of weights instead." if pretrained else ""
-        raise NetworkError(f"timm cannot build {name!r}: {error}{hint}") from error
+        raise NetworkError(
+            f"timm cannot build {name!r}: {_reason(name, error, pretrained)}"
+        ) from error
     data = resolve_model_data_config(module, args=dict(options))
     return module, Input(
         size=data["input_size"][-1],
@@ -40,3 +55,25 @@ def build(
         std=tuple(data["std"]),
         interpolation=data["interpolation"],
     )
+
+
+def _refuse_files(options: Mapping[str, Any]) -> None:
+    """Refuse options by which timm would read a file of weights, in earlier releases as pickle."""
+    configs = [options.get(key) for key in ("pretrained_cfg", "pretrained_cfg_overlay")]
+    inside = {key for each in configs if isinstance(each, Mapping) for key in each}
+    if refused := sorted({"checkpoint_path"} & options.keys() | {"file", "url"} & inside):
+        raise NetworkError(
+            f"timm networks take no option {refused[0]}: give the file of weights by the key "
+            "weights, which reads it without running code."
+        )
+
+
+def _reason(name: str, error: Exception, pretrained: bool) -> str:
+    """Return what an error of timm says, and what to do."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if name.startswith(HUB):
+        return (
+            f"{text}. Check the name (https://huggingface.co/{name.removeprefix(HUB)}), the "
+            "connection and, for a private model, `hf auth login`."
+        )
+    return f"{text}. Without a connection, name a file of weights instead." if pretrained else text

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from understudy.functional import double
+
 
 @final
 class EmbeddedScores(nn.Module):
@@ -42,12 +44,12 @@ class EmbeddedScores(nn.Module):
         assert embedding.bias is not None
         assert classifier.bias is not None
         folded = _conv_like(embedding, embedding.in_channels, classifier.out_channels)
-        mix = classifier.weight.double().flatten(1)
+        mix = double(classifier.weight).flatten(1)
         with torch.no_grad():
-            weight = mix @ embedding.weight.double().flatten(1)
+            weight = mix @ double(embedding.weight).flatten(1)
             folded.weight.copy_(weight.view_as(folded.weight))
             assert folded.bias is not None
-            folded.bias.copy_(mix @ embedding.bias.double() + classifier.bias.double())
+            folded.bias.copy_(mix @ double(embedding.bias) + double(classifier.bias))
         return folded
 
 

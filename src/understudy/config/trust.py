@@ -1,0 +1,58 @@
+"""Which Python files of networks may be executed without asking. Imports no torch.
+
+A network may be a function in a Python file, which building it executes. What the user names is
+executed: a flag, or an argument in Python. So is a file of the working folder, which is the
+user's, by whatever it is named, unless it came with the run directory that names it. Everything
+else needs `trust`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from understudy.errors import NetworkError
+
+
+def file_of(name: str) -> Path | None:
+    """Return the Python file of a network's name `path/to/file.py:factory`; None for others."""
+    return Path(name.rpartition(":")[0]) if ".py:" in name else None
+
+
+def is_own(file: Path, *, received: Path | None = None) -> bool:
+    """Return True if a file lies in the working folder, and not in a folder that names it.
+
+    Args:
+        file: The file, which need not exist.
+        received: Folder that names the file, such as a run directory of somebody else.
+    """
+    place = file.resolve()
+    with_it = received is not None and place.is_relative_to(received.resolve())
+    return place.is_relative_to(Path.cwd().resolve()) and not with_it
+
+
+def check_recipe_file(
+    recipe: str | Path, content: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> None:
+    """Refuse a recipe's file that names a Python file outside the working folder.
+
+    Args:
+        recipe: Path of the recipe's file.
+        content: Its keys, with those of its bases.
+        overrides: Keys that the user replaces, by dotted paths.
+
+    Raises:
+        NetworkError: It names such a file, which the user neither names nor trusts.
+    """
+    if overrides.get("trust", content.get("trust") and is_own(Path(recipe))):
+        return
+    for role in ("student", "teacher"):
+        named = content.get(role)
+        name = named.get("name") if isinstance(named, Mapping) else named
+        file = file_of(name) if isinstance(name, str) else None
+        replaced = {role, f"{role}.name"} & overrides.keys()
+        if file is not None and not replaced and not is_own(file):
+            raise NetworkError(
+                f"The recipe {str(recipe)!r} builds its {role} by the file {str(file)!r}, which "
+                "would be executed and lies outside the working folder: if you know this file, "
+                f"name it yourself by --{role}.name {name}, or give --trust true."
+            )
