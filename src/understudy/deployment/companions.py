@@ -130,7 +130,7 @@ def _loaded_teacher(folder: Path, *, trust: bool, device: str | None) -> Predict
     """
     run, config = Run(folder), StudentConfig.read(folder)
     recipe = replace(run.recipe, trust=trust)
-    networks.check_trust(replace(recipe, student=NetworkKeys()), run.recipe)
+    networks.check_trust(replace(recipe, student=NetworkKeys()), run.recipe, run.path)
     task = tasks.find(recipe.task, recipe.training)
     size = config.preprocessing.crop or build.LARGE
     teacher = networks.teacher(recipe, config.classes, task, view_size=size)

@@ -7,6 +7,7 @@ from torch import nn
 
 from understudy import tasks
 from understudy.config.recipe import Recipe
+from understudy.config.trust import file_of, is_own
 from understudy.errors import NetworkError, RunError
 from understudy.experiment import networks
 from understudy.experiment.preprocess import Preprocess
@@ -54,19 +55,19 @@ def open_student(path: str | Path, *, trust: bool = False) -> SavedStudent:
 
 
 def check_trust(config: StudentConfig, folder: Path, *, trust: bool) -> None:
-    """Refuse to execute a Python file that only a `config.json` names.
+    """Refuse to execute a Python file outside the working folder, or beside the student.
 
     Raises:
-        NetworkError: It does, and is not trusted.
+        NetworkError: `config.json` names such a file, and is not trusted.
     """
-    if config.library == "file" or ".py:" in config.network.name:
-        if trust:
-            return
-        raise NetworkError(
-            f"The student in {folder} is built by the file "
-            f"{config.network.name.partition(':')[0]!r}, which {FILE} names and which would be "
-            "executed: if you know this file, allow it by `trust` (--trust)."
-        )
+    file = file_of(config.network.name)
+    if trust or file is None or is_own(file, received=folder):
+        return
+    raise NetworkError(
+        f"The student in {folder} is built by the file {str(file)!r}, which {FILE} names and which "
+        "would be executed, but lies outside the working folder or beside the student: if you know "
+        "this file, allow it by `trust` (--trust)."
+    )
 
 
 def _weights_file(path: Path) -> Path:
