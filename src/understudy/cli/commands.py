@@ -192,6 +192,8 @@ def _show_comparison(comparison: "Comparison") -> None:
         from understudy.reporting import terminal_table
 
         _console().print(terminal_table(comparison.to_dict()))
+    if comparison.best is not None:
+        _print_lines(comparison.best)
     _report_on([Path(comparison)])
     if failed := comparison.failed:
         raise Unfinished(

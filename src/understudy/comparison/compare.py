@@ -39,6 +39,7 @@ from understudy.comparison.jobs.worker_program import WorkerSetup
 from understudy.comparison.jobs.workers import train_at_once
 from understudy.comparison.judged_runs import judge
 from understudy.comparison.result import FILE, Comparison, read_comparison
+from understudy.comparison.student_verdicts import tell_students
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import Busy, RecipeError, RunError, Unfinished
@@ -262,6 +263,7 @@ def _write(root: Path, result: Comparison) -> None:
     try:
         with files.sole_writer(root):
             files.write(root / FILE, files.as_json(result.to_dict(), indent=1))
+            tell_students(result)
     except Busy:
         # Another process saw the last run end at the same time, and writes the same.
         LOGGER.debug(f"{root / FILE} is being written by another process.")

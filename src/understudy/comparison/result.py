@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from understudy.comparison.statistics import UNITLESS
@@ -159,6 +160,19 @@ class Comparison:
         if arm not in by_name:
             raise NameNotFound("arm", arm, by_name)
         return [Run(Path(self) / path) for path in by_name[arm]["runs"]]
+
+    @property
+    def best(self) -> Run | None:
+        """The first finished run of the method that is best on average; None without one."""
+        means = {
+            arm["name"]: mean(values)
+            for arm in self.arms
+            if arm["verdict"] is not None
+            and arm["runs"]
+            and None not in (values := arm["metrics"].get(self.metric) or [None])
+        }
+        name = max(means, key=lambda arm: means[arm], default=None)
+        return None if name is None else self.runs(name)[0]
 
     @property
     def failed(self) -> dict[str, str]:

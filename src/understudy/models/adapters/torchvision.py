@@ -19,7 +19,8 @@ def build(
 ) -> tuple[nn.Module, Input]:
     """Build a model of torchvision; return it with its input contract.
 
-    Auxiliary classifiers (GoogLeNet, Inception) are removed: no task trains them.
+    Auxiliary classifiers (GoogLeNet, Inception) are removed: no task trains them. These two take
+    images normalised by 0.5, as their published weights do inside of the module.
 
     Raises:
         NetworkError: torchvision has no such model, does not take the options, or cannot get the
@@ -48,10 +49,16 @@ def build(
         # Read by `Network` for layers that it adds: they start as those that torchvision made.
         setattr(module, "initialise", small_linear)  # noqa: B010 - mypy takes it for a submodule
     preset = weights.transforms()
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    if hasattr(module, "transform_input"):
+        # GoogLeNet and Inception: with its own weights the module normalises by 0.5 what is
+        # normalised already, which a module built for a file of weights would not do.
+        module.transform_input = False  # type: ignore[assignment]
+        mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     return module, Input(
         size=preset.crop_size[0],
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
+        mean=mean,
+        std=std,
         interpolation=preset.interpolation.value,
     )
 
