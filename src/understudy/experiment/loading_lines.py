@@ -47,8 +47,8 @@ def loading_lines(config: StudentConfig, folder: Path) -> LoadingLines:
     """
     precision = config.measured.get("precision", "fp32")
     note = "" if precision == "fp32" else f"Its metrics were measured in {precision}, not in fp32."
-    if config.timm and config.preprocessing.is_timms:
-        return LoadingLines(_timm(folder), note=note)
+    if config.timm:
+        return _timm(config, folder, note)
     built = _built(config, folder)
     if built is None:
         return _exported(config, folder, note)
@@ -56,13 +56,16 @@ def loading_lines(config: StudentConfig, folder: Path) -> LoadingLines:
     return LoadingLines(_program(imports, lines, config, folder), note=note)
 
 
-def _timm(folder: Path) -> str:
-    return (
-        "import timm\n"
-        "from timm.data import create_transform, resolve_data_config\n\n"
-        f"network = timm.create_model({_text(f'local-dir:{folder.as_posix()}')}, pretrained=True)"
-        ".eval()\n"
-        "transform = create_transform(**resolve_data_config(model=network))"
+def _timm(config: StudentConfig, folder: Path, note: str) -> LoadingLines:
+    place = _text(f"local-dir:{folder.as_posix()}")
+    network = f"network = timm.create_model({place}, pretrained=True).eval()"
+    imports = ["from timm.data import create_transform, resolve_data_config"]
+    transform = ["transform = create_transform(**resolve_data_config(model=network))"]
+    if not config.preprocessing.is_timms:
+        imports, transform = _transform(config.preprocessing)
+        note = f"{note} timm's own transform would prepare pictures a little differently.".lstrip()
+    return LoadingLines(
+        "\n".join([*_sorted(["import timm", *imports]), "", network, *transform]), note=note
     )
 
 
@@ -72,13 +75,8 @@ _Lines = tuple[list[str], list[str]]
 
 def _built(config: StudentConfig, folder: Path) -> _Lines | None:
     """Return the lines that build a network; None if only Understudy can."""
-    pooled = config.network.pool and config.library != "timm"
-    if config.kept or pooled:
+    if config.kept or config.network.pool:
         return None
-    if config.timm:
-        arguments = _arguments(config.timm["model_args"])
-        name = _text(config.timm["architecture"])
-        return ["import timm"], [f"network = timm.create_model({name}{arguments})"]
     builders = {
         "torchvision": _torchvision,
         "file": _file,
