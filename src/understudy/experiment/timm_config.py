@@ -61,11 +61,7 @@ def _transform(steps: Preprocessing) -> dict[str, Any]:
 
 
 def crop_share(crop: int, resized: int) -> float:
-    """Return the share by which timm, which rounds down, resizes to exactly `resized` pixels.
-
-    >>> crop_share(64, 73)
-    0.8767123287671232
-    """
+    """Return the share by which timm, which rounds down, resizes to exactly `resized` pixels."""
     share = crop / resized
     while math.floor(crop / share) < resized:
         share = math.nextafter(share, 0)
