@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import bank, predict, reproduce
+from understudy.cli import bank, predict, push, reproduce
 from understudy.cli.flags import Entry, choice, parse, whole_number
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, Unfinished, suggestion
@@ -345,6 +345,7 @@ COMMANDS = {
     ),
     "reproduce": reproduce.entry(_SEEDS, _DEVICE),
     "bank": bank.entry(_RECIPE, _DEVICE),
+    "push": push.entry(),
     "evaluate": Entry(
         "Evaluate the student of a run, or a network of other weights, on any labelled images.",
         _evaluate,

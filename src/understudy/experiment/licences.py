@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import hf_hub_download
 from torch import nn
 from torchvision import models
 
@@ -23,6 +24,8 @@ def licence_of(network: Network, module: nn.Module) -> str | None:
     library, _, name = network.name.partition(":")
     if library == "hf":
         return _of_card(Path(name) / "README.md")
+    if network.weights == "pretrained" and "hf-hub:" in network.name:
+        return _of_timm(module) or _of_repository(network.name.partition("hf-hub:")[2])
     if network.weights == "pretrained":
         return _of_timm(module) if library == "timm" else _of_torchvision(name)
     if network.options.get("backbone_weights") and not network.weights:
@@ -56,6 +59,16 @@ def _of_backbone(network: Network, module: nn.Module) -> str | None:
         parts = [x for x in module.modules() if hasattr(x, "pretrained_cfg")]
         return _of_timm(parts[0]) if parts else None
     return _of_torchvision(name.rpartition(":")[2])
+
+
+def _of_repository(name: str) -> str | None:
+    """Return the licence in the card of a model on the hub; None if there is no card."""
+    repository, _, revision = name.partition("@")
+    try:
+        card = hf_hub_download(repository, "README.md", revision=revision or None)
+    except (OSError, ValueError):  # of the hub as well: without a connection, or without a card
+        return None
+    return _of_card(Path(card))
 
 
 def _of_card(card: Path) -> str | None:

@@ -6,7 +6,7 @@ A method outside this folder is named by its import path, `package.module:ClassN
 from importlib import import_module
 from inspect import signature
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, get_origin
 
 from understudy.errors import NameNotFound, RecipeError
 from understudy.files import modules_in
@@ -37,7 +37,9 @@ def find(name: str) -> type[Method]:
     (method,) = (
         value
         for value in vars(module).values()
+        # An alias such as `list[int]` counts as a type in Python 3.10.
         if isinstance(value, type)
+        and get_origin(value) is None
         and issubclass(value, Method)
         and value.__module__ == module.__name__
     )

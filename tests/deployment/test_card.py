@@ -1,0 +1,188 @@
+"""The card of an exported student is one that the hub reads, and guesses nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from understudy.config.recipe import Network
+from understudy.deployment.card import CARD, licensed, read_card, write_card
+from understudy.deployment.licences import licence_keys
+from understudy.errors import RunError
+from understudy.experiment.student_config import Preprocessing, StudentConfig
+
+TEACHER = {
+    "name": "timm:resnet50.a1_in1k",
+    "weights": "pretrained",
+    "digest": "0123456789abcdef",
+    "license": "apache-2.0",
+}
+CONFIG = StudentConfig(
+    task="classification",
+    library="timm",
+    network=Network(name="timm:mobilenetv3_small_100"),
+    preprocessing=Preprocessing(resize=73, crop=64, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
+    num_classes=2,
+    classes=("cat | dog", "<b>`x`</b>"),
+    teacher=TEACHER,
+    recipe="abcdef012345",
+    data={"source": "fashion"},
+    metrics={"top1": 71.25, "ece": 0.0312, "unknown": None},
+    measured={"split": "test", "images": 2500},
+    timm={"architecture": "mobilenetv3_small_100", "model_args": {}, "pretrained_cfg": {}},
+    control={"metric": "top1", "control": 69.8, "student": 71.0},
+    verdict="kd is better than the control by 1.20 [0.40, 2.00].",
+    version="0.1.0",
+)
+
+
+def card(folder: Path, config: StudentConfig = CONFIG, **options: Any) -> tuple[Any, str]:
+    """Header and text of a card, as huggingface_hub reads the file."""
+    loaded = ModelCard.load(write_card(folder, config, **options))
+    return loaded.data, loaded.text
+
+
+def test_the_header_is_what_the_hub_reads(tmp_path: Path) -> None:
+    header, _ = card(tmp_path, name="small")
+    assert header.license == "apache-2.0"
+    assert header.library_name == "timm"
+    assert header.pipeline_tag == "image-classification"
+    assert header.tags == ["understudy", "knowledge-distillation"]
+    assert header.datasets == ["zalando-datasets/fashion_mnist"]
+    assert header.base_model == ["timm/resnet50.a1_in1k"]
+    (result,) = header.eval_results
+    assert (result.metric_type, result.metric_value) == ("accuracy", 71.25)
+    assert result.dataset_split == "test"
+
+
+def test_the_text_says_what_the_student_is(tmp_path: Path) -> None:
+    _, text = card(tmp_path, name="small")
+    for words in (
+        "# small",
+        "tells 2 classes of pictures apart",
+        "imitate `timm:resnet50.a1_in1k` by Understudy 0.1.0",
+        "kd is better than the control by 1.20",
+        "71.25",
+        "2,500 images of the split `test`",
+        "The shorter side becomes 73 pixels (bilinear, antialiased).",
+        "The square of 64 × 64 pixels",
+        "(0.5, 0.5, 0.5) is subtracted",
+        "Over all seeds, students that were trained like this one have a top1 of 71.00 on average",
+        "In this folder:\n\n```python\nimport timm\n",
+        'timm.create_model("local-dir:.", pretrained=True)',
+        "is under the licence `apache-2.0`",
+        "digest of the recipe: `abcdef012345`",
+        "digest of the teacher: `0123456789abcdef`",
+        "`cat | dog`, ``<b>`x`</b>``",
+    ):
+        assert words in text
+    assert "unknown" not in text
+
+
+def test_nothing_is_guessed(tmp_path: Path) -> None:
+    unknown = replace(CONFIG, teacher=TEACHER | {"license": None}, data={"source": "folder"})
+    header, text = card(tmp_path, unknown)
+    assert header.license is None
+    assert header.datasets is None
+    assert "was not recorded: look it up" in text
+    own = {"name": "nets.py:big", "weights": "big.pth", "digest": None, "license": None}
+    header, text = card(tmp_path, replace(CONFIG, teacher=own, metrics={}, measured={}))
+    assert header.base_model is None
+    assert not header.eval_results
+    assert "## Results" not in text
+
+
+def test_a_student_without_a_teacher(tmp_path: Path) -> None:
+    alone = replace(CONFIG, teacher=None, verdict=None, initial={"weights": "pretrained"})
+    header, text = card(tmp_path, alone)
+    assert header.tags == ["understudy"]
+    assert header.license is None
+    assert "trained alone by Understudy" in text
+    assert "have a licence not recorded" in text
+
+
+@pytest.mark.parametrize(
+    ("task", "pipeline", "words"),
+    [
+        ("multilabel", "image-classification", "says which of 2 classes are in a picture"),
+        ("detection", "object-detection", "finds objects of 2 classes"),
+    ],
+)
+def test_other_tasks(tmp_path: Path, task: Any, pipeline: str, words: str) -> None:
+    header, text = card(tmp_path, replace(CONFIG, task=task, preprocessing=Preprocessing()))
+    assert header.pipeline_tag == pipeline
+    assert words in text
+
+
+def test_sizes_times_and_differences_are_tables(tmp_path: Path) -> None:
+    time = {"runtime": "onnxruntime", "precision": "int8", "batch": 1, "ms": 1.234}
+    network = {"names": ["student"], "parameters": 1_500_000, "macs": None, "times": [time]}
+    parity = {"images": 2000, "difference": 1.2e-6, "changed": 0, "decisions": 2000}
+    content = {
+        "files": {"onnx": "student.onnx"},
+        "parity": {"onnx": parity},
+        "speeds": {"machine": "a CPU", "rows": [{**network, "bytes": {"fp32": 6_100_000}}]},
+    }
+    (tmp_path / "export.json").write_text(json.dumps(content))
+    _, text = card(tmp_path)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "| student.onnx | 2,000 | 1.2e-06 | 0 of 2,000 |" in lines
+    assert "## Size and latency on a CPU" in lines
+    assert "| student | 1,500,000 | – | 6.1 fp32 | 1.23 |" in lines
+
+
+def test_a_file_of_ones_own_is_named_without_its_folder(tmp_path: Path) -> None:
+    own = Network(name="/home/me/secret/nets.py:small")
+    _, text = card(tmp_path, replace(CONFIG, library="file", network=own, timm={}))
+    assert "from nets import small" in text
+    assert "secret" not in text
+
+
+def test_two_licences_are_none(tmp_path: Path) -> None:
+    initial = {"weights": "pretrained", "license": "cc-by-nc-4.0"}
+    header, text = card(tmp_path, replace(CONFIG, initial=initial))
+    assert header.license is None
+    assert "`apache-2.0`" in text
+    assert "`cc-by-nc-4.0`" in text
+
+
+def test_teachers_on_the_hub_are_base_models(tmp_path: Path) -> None:
+    for name in ("hf-hub:me/net@main", "timm:hf-hub:me/net"):
+        header, _ = card(tmp_path, replace(CONFIG, teacher=TEACHER | {"name": name}))
+        assert header.base_model == ["me/net"]
+    # Which of its weights timm took is not known.
+    header, _ = card(tmp_path, replace(CONFIG, teacher=TEACHER | {"name": "timm:resnet50"}))
+    assert header.base_model is None
+
+
+@pytest.mark.parametrize(
+    ("licence", "keys"),
+    [
+        ("", {}),
+        ("MIT", {"license": "mit"}),
+        ("research only!", {"license": "other", "license_name": "research-only-"}),
+    ],
+)
+def test_licences_are_spelled_as_the_hub_does(licence: str, keys: dict[str, str]) -> None:
+    assert licence_keys(licence) == keys
+
+
+def test_another_licence_replaces_the_header_alone(tmp_path: Path) -> None:
+    write_card(tmp_path, CONFIG)
+    before = read_card(tmp_path)
+    licensed(read_card(tmp_path), "CC-BY-4.0").save(tmp_path / CARD)
+    after = read_card(tmp_path)
+    assert after.data.license == "cc-by-4.0"
+    assert after.text.strip() == before.text.strip()
+    assert after.data.eval_results == before.data.eval_results
+
+
+@pytest.mark.parametrize("content", ["---\nlicense: [\n---\n", "---\n- a\n---\n", None])
+def test_a_header_that_is_none_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / CARD).write_text(content)
+    with pytest.raises(RunError, match="cannot be read"):
+        read_card(tmp_path)

@@ -1,0 +1,157 @@
+"""Exported folders are pushed to a stand-in of the hub, and come back as teachers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import understudy
+from tests.deployment.test_card import CONFIG
+from tests.support.hub import OWNER, TOKEN, Hub, served
+from understudy.deployment.card import write_card
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+NAME = "resnet10t"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with served() as running:
+        yield running
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """An exported folder of a small network of timm."""
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = timm.create_model(NAME, num_classes=3)
+    content = {
+        "architecture": NAME,
+        "num_classes": 3,
+        "num_features": network.num_features,
+        "pretrained_cfg": {"input_size": [3, 32, 32], "num_classes": 3, "license": "mit"}
+        | {"mean": [0.5] * 3, "std": [0.5] * 3, "label_names": ["a", "b", "c"]}
+        | {"first_conv": "conv1.0", "classifier": "fc", "interpolation": "bilinear"},
+    }
+    (folder / "config.json").write_text(json.dumps(content))
+    save_file(network.state_dict(), folder / "model.safetensors")
+    write_card(folder, CONFIG)
+    (folder / "notes.docx").write_bytes(b"mine")
+    (folder / ".hidden.json").write_bytes(b"{}")
+    return folder
+
+
+@pytest.fixture
+def command(hub: Hub, tmp_path: Path) -> Command:
+    """Runs a program in a process of its own, for which the stand-in is the hub."""
+
+    def run(
+        *words: str, token: str = TOKEN, **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
+        own |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        own["PYTHONPATH"] = str(Path(understudy.__file__).parents[1])
+        return subprocess.run(
+            [sys.executable, *words],
+            env={**os.environ, **own, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+PULL = """
+import sys, torch
+from understudy import models
+network = models.find("hf-hub:" + sys.argv[1], weights="pretrained", classes_from_weights=True)
+assert network.num_classes == 3 and network.input.size == 32, network.input
+torch.save(network.module.state_dict(), sys.argv[2])
+"""
+
+
+def test_a_pushed_student_comes_back_as_a_teacher(
+    hub: Hub, command: Command, exported: Path, tmp_path: Path
+) -> None:
+    done = command("-m", "understudy", "push", str(exported), f"{OWNER}/small", "--private")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{hub.endpoint}/{OWNER}/small: README.md, config.json, model.safetensors" in done.stdout
+    assert "left out, as no export writes such files: .hidden.json, notes.docx" in done.stdout
+    assert hub.private == {f"{OWNER}/small"}
+    pushed = hub.repositories[f"{OWNER}/small"]
+    assert set(pushed) == {"README.md", "config.json", "model.safetensors"}
+    for name, content in pushed.items():
+        assert content == (exported / name).read_bytes()
+    assert b"license: apache-2.0" in pushed["README.md"]
+
+    pulled = command("-c", PULL, f"{OWNER}/small", str(tmp_path / "pulled.pth"))
+    assert pulled.returncode == 0, pulled.stderr
+    torch.manual_seed(0)
+    expected = timm.create_model(NAME, num_classes=3).state_dict()
+    for name, weight in torch.load(tmp_path / "pulled.pth", weights_only=True).items():
+        assert torch.equal(weight, expected[name])
+
+
+def push(folder: Path, repository: str, licence: str = "") -> None:
+    from understudy.deployment.hub import push
+
+    push(folder, repository, licence=licence)
+
+
+def test_a_missing_licence_is_asked_for(hub: Hub, command: Command, exported: Path) -> None:
+    write_card(exported, replace(CONFIG, teacher={**(CONFIG.teacher or {}), "license": None}))
+    asked = len(hub.asked)
+    with pytest.raises(understudy.UnderstudyError, match=r"names no licence.*--license"):
+        push(exported, f"{OWNER}/unlicensed")
+    assert len(hub.asked) == asked
+    words = ["push", str(exported), f"{OWNER}/licensed", "--license", "cc-by-nc-4.0"]
+    done = command("-m", "understudy", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert b"license: cc-by-nc-4.0" in hub.repositories[f"{OWNER}/licensed"]["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("token", "variables", "words"),
+    [
+        ("hf_wrong", {}, "does not know your token: run `hf auth login`"),
+        (TOKEN, {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+        (TOKEN, {"HF_ENDPOINT": "http://127.0.0.1:9"}, "The hub cannot be reached"),
+    ],
+)
+def test_what_went_wrong_is_said(
+    command: Command, exported: Path, token: str, variables: dict[str, str], words: str
+) -> None:
+    arguments = ("-m", "understudy", "push", str(exported), f"{OWNER}/other")
+    done = command(*arguments, token=token, **variables)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_no_export_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(understudy.UnderstudyError, match="does not exist"):
+        push(tmp_path / "missing", "me/x")
+    (exported / "README.md").unlink()
+    (exported / "metrics.jsonl").touch()
+    with pytest.raises(
+        understudy.UnderstudyError, match=r"has no README.md.*understudy export .*exported --to hub"
+    ):
+        push(exported, "me/x")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "me/a b", "-x", "me/..", ""])
+def test_a_name_that_no_repository_has_is_refused(exported: Path, name: str) -> None:
+    with pytest.raises(understudy.UnderstudyError, match="is no name of a repository"):
+        push(exported, name)
