@@ -66,7 +66,7 @@ def companions(
     else:
         run_folder = _run_of(folder)
         students = {_name_of(run_folder): folder}
-        controls = [run_folder.parents[1] / CONTROL / run_folder.name]
+        controls = [run_folder.parent.parent / CONTROL / run_folder.name]
     first = _run_of(next(iter(students.values())))
     return [
         _teacher(first, trust=trust, device=device),
@@ -91,7 +91,7 @@ def _run_of(path: Path) -> Path:
 
 def _name_of(run: Path) -> str:
     """Return the arm of a run of a comparison; otherwise the name of the directory."""
-    return run.parent.name if (run.parents[1] / COMPARISON).is_file() else run.name
+    return run.parent.name if (run.parent.parent / CONTROL).is_dir() else run.name
 
 
 def _control(
@@ -104,7 +104,7 @@ def _control(
         if folder.resolve() in known:
             continue
         try:
-            predictor = load(folder, trust=trust, device=device)
+            predictor = load(_short(folder), trust=trust, device=device)
         except UnderstudyError as error:
             yield Companion("control", CONTROL, None, str(error))
         else:
@@ -112,6 +112,12 @@ def _control(
     if not present:
         problem = "There is no control: the run is in no comparison, or it has not begun."
         yield Companion("control", CONTROL, None, problem)
+
+
+def _short(path: Path) -> Path:
+    """Return a path as seen from the current folder, if it lies in it."""
+    current = Path.cwd()
+    return path.relative_to(current) if path.is_relative_to(current) else path
 
 
 def _teacher(folder: Path, *, trust: bool, device: str | None) -> Companion:

@@ -179,7 +179,7 @@ def _shots(
         ]
         for item, picture in zip(items[start : start + _AT_ONCE], read, strict=True):
             if isinstance(picture, str):
-                yield Shot(item.name, problem=picture)
+                yield Shot(_readable(item.name), problem=_readable(picture))
             else:
                 yield _shot(item, *picture, networks, [next(each) for each in predicted])
 
@@ -209,7 +209,7 @@ def _shot(
     height, width = pixels.shape[1:]
     picture, kind = _encoded(pixels)
     return Shot(
-        item.name,
+        _readable(item.name),
         note=note,
         picture=picture,
         kind=kind,
@@ -227,6 +227,11 @@ def _encoded(pixels: Tensor) -> tuple[str, str]:
     image.thumbnail((_SIDE, _SIDE))
     image.save(file, kind.upper())
     return base64.b64encode(file.getvalue()).decode(), kind
+
+
+def _readable(text: str) -> str:
+    """Return text that UTF-8 has; names of files may hold bytes that it has not."""
+    return text.encode(errors="replace").decode()
 
 
 def _as_image(pixels: Tensor) -> Image.Image:
@@ -289,16 +294,16 @@ def _boxes(prediction: Boxes) -> Iterator[Box]:
 
 def _headline(shots: Sequence[Shot]) -> str:
     """Return how often each network decides as the teacher, or how many objects each names."""
-    pictures = "picture" if len(shots) == 1 else "pictures"
-    parts = []
-    for number, tile in enumerate(shots[0].tiles):
-        tiles = [shot.tiles[number] for shot in shots]
-        if tile.drawn:
-            parts.append(f"{tile.name} {sum(len(each.boxes) for each in tiles)}")
-        elif any(each.agrees is not None for each in tiles):
-            parts.append(f"{tile.name} on {sum(each.agrees is True for each in tiles)}")
-    if not parts:
-        return f"Predictions on {len(shots)} {pictures}"
-    if shots[0].tiles[0].drawn:
-        return f"Objects in {len(shots)} {pictures}: {', '.join(parts)}"
-    return f"Of {len(shots)} {pictures}, decided as by the teacher: {', '.join(parts)}"
+    pictures = f"{len(shots)} picture{'s' * (len(shots) != 1)}"
+    columns = list(zip(*(shot.tiles for shot in shots), strict=True))
+    if any(x.drawn for tiles in columns for x in tiles):
+        counts = (f"{tiles[0].name} {sum(len(x.boxes) for x in tiles)}" for tiles in columns)
+        return f"Objects named in {pictures}: {', '.join(counts)}"
+    compared = [tiles for tiles in columns if any(x.agrees is not None for x in tiles)]
+    # Students come before the control, which comes before them in the order of the page.
+    same = [(tiles[0].name, sum(x.agrees is True for x in tiles)) for tiles in compared[::-1]]
+    if not same:
+        return f"Predictions on {pictures}"
+    (name, count), *others = same
+    rest = "".join(f", {other} on {number}" for other, number in others)
+    return f"{name} decides as the teacher on {count} of {pictures}{rest}"
