@@ -72,15 +72,16 @@ class Drawing:
 def _drawn(prediction: Boxes, pixels: torch.Tensor) -> torch.Tensor:
     """Return a picture with boxes and names, of lines that show at its size."""
     side = max(prediction.width, prediction.height)
+    named = zip(prediction.labels, prediction.scores, strict=True)
+    names = [f"{label} {score:.2f}" for label, score in named]
+    colours = [_COLOURS[number % len(_COLOURS)] for number in prediction.numbers]
     drawn: torch.Tensor = draw_bounding_boxes(
         pixels.contiguous(),
-        torch.tensor(prediction.boxes),
-        labels=[
-            f"{label} {score:.2f}"
-            for label, score in zip(prediction.labels, prediction.scores, strict=True)
-        ],
-        colors=[_COLOURS[number % len(_COLOURS)] for number in prediction.numbers],
-        width=max(1, round(side / 300)),
+        # The best one last, so that no name covers its own.
+        torch.tensor(prediction.boxes).flip(0),
+        labels=names[::-1],
+        colors=colours[::-1],
+        width=max(2, round(side / 250)),
         # torchvision draws in 10 pixels, whatever the picture, unless it is given a font.
         font=str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"),
         font_size=max(9, round(side / 45)),
