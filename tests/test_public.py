@@ -18,11 +18,11 @@ import understudy
 from tests.support.processes import Fresh
 
 FUNCTIONS = [
-    *("compare", "demo", "distill", "evaluate", "load"),
+    *("compare", "compare_students", "demo", "distill", "evaluate", "export", "load"),
     *("report", "reproduce", "train", "wire"),
 ]
 CLASSES = [
-    *("Callback", "Comparison", "Recipe", "Reproduction", "Run"),
+    *("Callback", "Comparison", "Recipe", "Reproduction", "Run", "StudentComparison"),
     *("Distiller", "Input", "Network", "Shared"),
     *("Batch", "Method", "Mixed", "Shapes"),
     "UnderstudyError",

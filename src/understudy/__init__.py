@@ -4,10 +4,12 @@
 |---|---|
 | train a teacher, a control or a student | `train`, `distill` → `Run` |
 | compare methods with a control over seeds | `compare`, `demo` → `Comparison` |
+| compare several students, accuracy over latency | `compare_students` → `StudentComparison` |
 | reproduce a published table | `reproduce` → `Reproduction` |
 | measure a trained student, write the page | `evaluate`, `report` |
 | use a trained student | `load` → a predictor: classes, label sets or boxes of pictures |
 | add losses to a training loop of your own | `wire` → `Distiller`; `Shared` for several students |
+| export a trained student, verified and measured | `export` |
 | describe an experiment | `Recipe` |
 | find methods, networks, data sources and tasks | `methods`, `models`, `data`, `tasks` |
 | write a method | `Method`, `Batch`, `Mixed`, `Features`, `Shapes`, `batch_mean` |
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
     from understudy.comparison.compare import compare as compare
     from understudy.comparison.demo import demo as demo
     from understudy.comparison.result import Comparison as Comparison
+    from understudy.comparison.students import StudentComparison as StudentComparison
+    from understudy.comparison.students import compare_students as compare_students
     from understudy.config.recipe import Recipe as Recipe
+    from understudy.deployment.export import export as export
     from understudy.deployment.predictor import load as load
     from understudy.distillation.distiller import Distiller as Distiller
     from understudy.distillation.shared_teacher import Shared as Shared
@@ -75,12 +80,15 @@ _HOMES = {
     "Run": "experiment.run_directory",
     "Shapes": "features",
     "Shared": "distillation.shared_teacher",
+    "StudentComparison": "comparison.students",
     "UnderstudyError": "errors",
     "batch_mean": "functional",
     "compare": "comparison.compare",
+    "compare_students": "comparison.students",
     "demo": "comparison.demo",
     "distill": "experiment.train",
     "evaluate": "experiment.evaluate",
+    "export": "deployment.export",
     "load": "deployment.predictor",
     "report": "reporting",
     "reproduce": "reproduction.reproduce",

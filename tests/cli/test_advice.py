@@ -13,7 +13,7 @@ from understudy import files
 from understudy.cli.commands import COMMANDS
 from understudy.reproduction.reproduce import _advice
 
-FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_-]*(?:\.[a-z_*{}]+)*)")
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]*(?:\.[a-z_*{}]+)*)")
 COMMAND = re.compile(r"understudy ([a-z]+)((?: [^`']*)?)")
 
 OTHERS = {"version", "shm-size"}

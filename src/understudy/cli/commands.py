@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import bank, predict, push, reproduce
+from understudy.cli import bank, export, predict, push, reproduce
+from understudy.cli.compare import compare_entry, demo_entry
 from understudy.cli.flags import Entry, choice, parse, whole_number
+from understudy.cli.output import console, print_lines, report_on
 from understudy.config.recipe import Recipe
-from understudy.errors import RecipeError, UnderstudyError, Unfinished, suggestion
+from understudy.errors import RecipeError, UnderstudyError, suggestion
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from understudy.comparison.result import Comparison
     from understudy.experiment.run_directory import Run
-
-_RANK = os.environ.get("RANK", "0")
-"""Number of this process, if torchrun started several; only the first prints."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -104,12 +100,6 @@ def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
     return Recipe.load(options.recipe or {}, overrides)
 
 
-def _console() -> "Console":
-    from understudy.experiment.progress import stdout_console
-
-    return stdout_console()
-
-
 def _train(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.train import train
 
@@ -142,81 +132,8 @@ def _execute(function: "Callable[..., Run]", recipe: Recipe, options: Namespace)
         profile=options.profile,
         threads=options.threads,
     )
-    _print_lines(run)
-    _report_on([run.path])
-
-
-def _print_lines(run: "Run") -> None:
-    """Print how the student of a finished run is loaded in another program."""
-    from understudy.experiment.student_config import FILE
-
-    if _RANK == "0" and (run.path / FILE).is_file():  # runs of earlier versions have none
-        _console().print(str(run.loading_lines), soft_wrap=True, highlight=False, markup=False)
-
-
-def _report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
-    if _RANK == "0":
-        from understudy.reporting import report
-
-        print(f"report: {report(paths, out=out)}")
-
-
-def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
-    _load_ahead(options)
-    from understudy.comparison.compare import compare
-
-    comparison = compare(
-        _recipe(options, overrides),
-        methods=options.methods or (),
-        seeds=options.seeds,
-        out=options.out,
-        resume=options.resume,
-        device=options.device,
-        jobs=options.jobs,
-        threads=options.threads,
-        progress=True,
-    )
-    _show_comparison(comparison)
-
-
-def _load_ahead(options: Namespace) -> None:
-    """Let a process for workers to be forked from load torch, while this one does too."""
-    if options.jobs != 1 and "RANK" not in os.environ:
-        from understudy.comparison.jobs.forking import load_ahead
-
-        load_ahead()
-
-
-def _show_comparison(comparison: "Comparison") -> None:
-    if _RANK == "0":
-        from understudy.reporting import terminal_table
-
-        _console().print(terminal_table(comparison.to_dict()))
-    if comparison.best is not None:
-        _print_lines(comparison.best)
-    _report_on([Path(comparison)])
-    if failed := comparison.failed:
-        raise Unfinished(
-            f"{len(failed)} run{'s' * (len(failed) != 1)} failed: {', '.join(failed)}. The same "
-            "command continues what is missing."
-        )
-
-
-def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
-    _load_ahead(options)
-    from understudy.comparison.demo import demo
-
-    comparison = demo(
-        task=options.task,
-        out=options.out,
-        seeds=options.seeds,
-        resume=options.resume,
-        device=options.device,
-        jobs=options.jobs,
-        threads=options.threads,
-        progress=True,
-    )
-    _show_comparison(comparison)
+    print_lines(run)
+    report_on([run.path])
 
 
 def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
@@ -230,23 +147,23 @@ def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
         if run.finished:
             evaluation["layers"] = run.evaluation.get("layers")
         evaluation["trained_on"] = run.splits.get("train")
-    _console().print(evaluation_table(evaluation))
+    console().print(evaluation_table(evaluation))
 
 
 def _report(options: Namespace, overrides: dict[str, Any]) -> None:
-    _report_on(options.runs, options.out)
+    report_on(options.runs, options.out)
 
 
 def _list(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.cli.listing import table
 
-    _console().print(table(options.what))
+    console().print(table(options.what))
 
 
 def _show(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.cli.listing import show
 
-    _console().print(show(options.name))
+    console().print(show(options.name))
 
 
 _RECIPE = ("recipe", {"nargs": "?", "help": "Name of a shipped recipe, or path of a YAML file."})
@@ -289,14 +206,6 @@ _METHOD = (
         "help": "Methods to add to those of the recipe, with their published weights.",
     },
 )
-_METHODS = (
-    "--methods",
-    {
-        "nargs": "+",
-        "metavar": "NAME",
-        "help": "Arms, such as: kd lshfm kd+nd; default: each method of the recipe.",
-    },
-)
 _SEEDS = (
     "--seeds",
     {
@@ -308,23 +217,8 @@ _SEEDS = (
     },
 )
 
-_TASK = (
-    "--task",
-    {
-        "type": choice("classification", "multilabel", "detection"),
-        "default": "classification",
-        "metavar": "NAME",
-        "help": "Task to demonstrate: classification (Fashion-MNIST), multilabel or detection "
-        "(synthetic shapes).",
-    },
-)
-
 COMMANDS = {
-    "demo": Entry(
-        "Train a teacher, a control and some methods on images shipped with Understudy.",
-        _demo,
-        (_TASK, _OUT, _SEEDS, _RESUME, _DEVICE, _JOBS, _THREADS),
-    ),
+    "demo": demo_entry(_OUT, _SEEDS, _RESUME, _DEVICE, _JOBS, _THREADS),
     "distill": Entry(
         "Train a student by mimicking a teacher.",
         _distill,
@@ -337,12 +231,7 @@ COMMANDS = {
         (_RECIPE, _OUT, _RESUME, _DEVICE, _THREADS, _PROFILE),
         takes_recipe_keys=True,
     ),
-    "compare": Entry(
-        "Compare methods with a control over several seeds, with a verdict on each.",
-        _compare,
-        (_RECIPE, _METHODS, _SEEDS, _OUT, _RESUME, _DEVICE, _JOBS, _THREADS),
-        takes_recipe_keys=True,
-    ),
+    "compare": compare_entry(_RECIPE, _SEEDS, _OUT, _RESUME, _DEVICE, _JOBS, _THREADS),
     "reproduce": reproduce.entry(_SEEDS, _DEVICE),
     "bank": bank.entry(_RECIPE, _DEVICE),
     "push": push.entry(),
@@ -362,6 +251,7 @@ COMMANDS = {
         ),
         takes_recipe_keys=True,
     ),
+    "export": export.entry(),
     "predict": predict.entry(_DEVICE),
     "report": Entry(
         "Write the HTML report of one or several runs, or of a comparison.",

@@ -24,6 +24,8 @@ _TAKEN = {
 }
 SEED = "{seed}"
 """Placeholder for the seed in the path of a bank that seeds cannot share."""
+SIZE = "{size}"
+"""Placeholder for the side of the views in the path of a bank that several students share."""
 
 
 @final
@@ -101,7 +103,7 @@ class Needs:
 
 
 def checked(
-    arms: Mapping[str, Recipe], root: Path, *, seed: int, images: Images
+    arms: Mapping[str, Recipe], bank: Path, *, seed: int, images: Images
 ) -> tuple[dict[str, Recipe], Needs]:
     """Build every arm once to find mistakes early; return each with the bank of the comparison.
 
@@ -109,7 +111,7 @@ def checked(
 
     Args:
         arms: Arms to check; at least one.
-        root: Comparison directory.
+        bank: Folder of the bank that they share.
         seed: Seed to build them with.
         images: Images of that seed.
 
@@ -124,7 +126,7 @@ def checked(
     banked: dict[str, Recipe] = {}
     for name, recipe in recipes.items():
         experiment = build.assemble(recipe, loaded)
-        banked[name] = with_bank_in(arms[name], experiment, root)
+        banked[name] = with_bank_in(arms[name], experiment, bank)
     return banked, _needs(experiment)
 
 
@@ -136,7 +138,7 @@ def _needs(experiment: Experiment) -> Needs:
     return Needs(macs(experiment.distiller.student), pixels + 4 * weights)
 
 
-def with_bank_in(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
+def with_bank_in(arm: Recipe, experiment: Experiment, folder: Path) -> Recipe:
     """Return the arm with the bank of the comparison, if that serves its methods and has room."""
     teacher = experiment.distiller.teacher
     if arm.bank.path or teacher is None or not bank_attach.serves(experiment, arm):
@@ -144,11 +146,12 @@ def with_bank_in(arm: Recipe, experiment: Experiment, root: Path) -> Recipe:
     data, few_views = arm.data, experiment.train.views.count is not None
     # Otherwise the seed of the run decides which images are used, or which crops of them.
     shared = data.seed is not None or (few_views and not data.images and not data.validation)
-    path, epochs = root / "bank" / ("all" if shared else SEED), arm.training.epochs
+    folder = Path(str(folder).replace(SIZE, str(experiment.train.views.size)))
+    path, epochs = folder / ("all" if shared else SEED), arm.training.epochs
     banked = replace(arm, bank=replace(arm.bank, path=str(path), views=epochs))
     contract = bank_attach.contract(experiment, teacher, banked)
     needed = contract.bytes * min(1.0, epochs / contract.num_views)
-    return banked if needed < files.free_bytes(root) / 2 else arm
+    return banked if needed < files.free_bytes(folder) / 2 else arm
 
 
 def seeded(arm: Recipe, name: str, seed: int) -> Recipe:

@@ -60,6 +60,7 @@ def compare(
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
     out: str | Path | None = None,
+    bank: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
     jobs: int | None = 1,
@@ -83,6 +84,7 @@ def compare(
         seeds: One run of every arm per seed; three or more give an interval.
         out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept and
             interrupted ones continued, with or without `resume`.
+        bank: Folder of the bank that the arms share; default: `bank` in the comparison directory.
         resume: Continue an interrupted comparison; refuse if there is none in `out`.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         jobs: Runs at once. With more than one, each is trained in a process of its own, one on
@@ -128,7 +130,8 @@ def compare(
     count = JobCount(1, [], "")
     if unfinished := {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}:
         of_first = images(replace(recipe, seed=seeds[0]))
-        banked, needs = checked(unfinished, root, seed=seeds[0], images=of_first)
+        folder = Path(bank) if bank else root / "bank"
+        banked, needs = checked(unfinished, folder, seed=seeds[0], images=of_first)
         del of_first
         arms |= banked
         count = job_count.choose(jobs, threads, needs, device=device, runs=list(runs.values()))

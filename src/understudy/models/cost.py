@@ -54,19 +54,24 @@ def layers_cost(network: Network) -> dict[str, dict[str, float]] | None:
     return None if plain is None else {"student": asdict(cost(network)), "plain": asdict(plain)}
 
 
-@torch.no_grad()
 def macs(network: Wrapped) -> int:
     """Count the multiply-accumulate operations of a network on one image.
 
     Without the layers that a method inserted: the number is the same for every method.
     """
     plain, parameter = _without_layers(network.plain(), network), next(network.parameters())
+    if isinstance(network, Network):
+        return count_macs(plain, _image(network))
+    return count_macs(plain, [torch.zeros(3, DEFAULT_SIZE, DEFAULT_SIZE).to(parameter)])
+
+
+@torch.no_grad()
+def count_macs(module: nn.Module, images: Tensor | list[Tensor]) -> int:
+    """Count the multiply-accumulate operations of a plain module on some images."""
     counter = FlopCounterMode(display=False)
     with counter:
-        if isinstance(network, Network):
-            plain(_image(network))
-        else:
-            plain([torch.zeros(3, DEFAULT_SIZE, DEFAULT_SIZE).to(parameter)])
+        module(images)
+    # The counter counts a multiplication and its addition as two operations.
     return counter.get_total_flops() // 2
 
 
@@ -98,13 +103,9 @@ def _image(network: Network) -> Tensor:
 
 @torch.no_grad()
 def _cost(module: nn.Module, image: Tensor) -> Cost:
-    counter = FlopCounterMode(display=False)
-    with counter:
-        module(image)
     return Cost(
         parameters=num_parameters(module),
-        # The counter counts a multiplication and its addition as two operations.
-        macs=counter.get_total_flops() // 2,
+        macs=count_macs(module, image),
         image_ms=_milliseconds(module, image),
     )
 

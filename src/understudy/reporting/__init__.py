@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from understudy.comparison.students import FILE as STUDENTS
+from understudy.comparison.students import StudentComparison
 from understudy.files import write
-from understudy.reporting import reproduction_page
+from understudy.reporting import reproduction_page, students_page
 from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
+from understudy.reporting.speeds import speeds_of_students, with_speeds
 from understudy.reporting.tables import evaluation_table, terminal_table
 from understudy.reproduction import result as reproduction
 
@@ -16,14 +19,22 @@ __all__ = ["evaluation_table", "report", "terminal_table"]
 
 
 def report(
-    paths: str | PathLike[str] | Sequence[str | PathLike[str]], *, out: str | Path | None = None
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    out: str | Path | None = None,
+    trust: bool = False,
 ) -> Path:
     """Write `report.html` and `report.md` for a comparison, a reproduction or runs.
 
+    Size and latency of the networks are measured when the report is written first, and kept in
+    `speed.json` of the directory.
+
     Args:
-        paths: One comparison or reproduction, or one or several runs; each itself or its directory.
+        paths: One comparison, of one student or several, or reproduction, or one or several runs;
+            each itself or its directory.
         out: Directory to write to, or the `.html` file, with the Markdown next to it. Default: the
             directory itself; for several runs, the closest directory that holds them all.
+        trust: Execute Python files that the runs name for their networks, to measure these.
 
     Returns:
         Path of the page, a single file that loads no other.
@@ -36,7 +47,7 @@ def report(
     """
     several = [paths] if isinstance(paths, str | PathLike) else paths
     folders = [Path(path) for path in several]
-    html, text = _rendered(folders)
+    html, text = _rendered(folders, trust=trust)
     file = Path(out) if out else Path(os.path.commonpath([f.resolve() for f in folders]))
     if file.suffix != ".html":
         file = file / "report.html"
@@ -45,10 +56,21 @@ def report(
     return file
 
 
-def _rendered(folders: Sequence[Path]) -> tuple[str, str]:
+def _rendered(folders: Sequence[Path], *, trust: bool) -> tuple[str, str]:
     """Return the page and the Markdown."""
     if len(folders) == 1 and (folders[0] / reproduction.FILE).is_file():
         reproduced = reproduction.Reproduction.load(folders[0])
         return reproduction_page.page(reproduced), reproduced.markdown()
-    results = read(folders)
+    if len(folders) == 1 and (folders[0] / STUDENTS).is_file():
+        return _of_students(folders[0], trust=trust)
+    results = with_speeds(read(folders), folders, trust=trust)
     return page(results), markdown(results)
+
+
+def _of_students(folder: Path, *, trust: bool) -> tuple[str, str]:
+    """Return the page and the Markdown on several students; write the report of each of them."""
+    students = StudentComparison.load(folder)
+    for name in students.students.values():
+        report(folder / name, trust=trust)
+    content = students_page.overview(students, speeds_of_students(students, trust=trust))
+    return students_page.page(content), students_page.markdown(content)

@@ -19,6 +19,7 @@ from understudy.reporting.columns import METRICS, columns
 from understudy.reporting.headline import VERDICTS, headline
 from understudy.reporting.html import environment
 from understudy.reporting.results import Results
+from understudy.reporting.speed_table import markdown_section, section
 from understudy.reporting.tables import markdown_table, table
 
 LISTED = 200
@@ -33,6 +34,7 @@ def page(results: Results) -> str:
     templates.filters["parts"] = parts
     title, deck = headline(results)
     _, *rows = table(results)
+    speeds = [section(one, title) for title, one in results.speeds.items()]
     return templates.get_template("page.html.j2").render(
         results=results,
         title=title,
@@ -40,6 +42,8 @@ def page(results: Results) -> str:
         inks=INKS,
         rows=list(zip(results.arms, rows, strict=True)),
         columns=columns(results),
+        speeds=speeds,
+        meanings={title: text for one in speeds for title, text in one.meanings.items()},
         intervals=intervals(results),
         verdicts=VERDICTS,
         curves=training_curves(results),
@@ -106,6 +110,7 @@ def markdown(results: Results) -> str:
         f"**{title}**" + (f" {deck}" if deck else ""),
         markdown_table(results),
         "\n".join(sentences),
+        *(f"**{title}**\n\n{markdown_section(one)}" for title, one in results.speeds.items()),
         "\n".join(f"- {name}: {escaped(fact)}" for name, fact in results.facts.items()),
         _skipped_lines(skipped(results)),
     ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from understudy.deployment.speed import Speeds
 from understudy.experiment.run_directory import Run
 from understudy.experiment.splits import best_value
 
@@ -70,6 +71,8 @@ class Results:
     arms: list[Arm]
     facts: dict[str, str]
     """Facts about the runs, in the order of the page: task, digest, machine, …"""
+    speeds: dict[str, Speeds] = field(default_factory=dict)
+    """Title → size and latency of networks, for the tables of the report."""
 
     @property
     def teacher(self) -> Arm | None:

@@ -34,5 +34,5 @@ def with_bank(recipe: Recipe, folder: Path, images: Images) -> Recipe:
     contract = asdict(replace(bank_attach.contract(experiment, teacher, recipe), num_views=0))
     precision = recipe.training.precision, recipe.training.teacher_precision
     key = hashlib.sha256(as_json([contract, precision]).encode()).hexdigest()[:12]
-    bank = with_bank_in(recipe, experiment, folder / key).bank
+    bank = with_bank_in(recipe, experiment, folder / key / "bank").bank
     return replace(recipe, bank=bank_of_seed(bank, recipe.seed))

@@ -1,0 +1,153 @@
+"""The commands `understudy compare` and `demo`: their flags, and what they print."""
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.cli.flags import Argument, Entry, choice
+from understudy.cli.output import RANK, console, print_lines, report_on
+from understudy.config.recipe import Recipe
+from understudy.errors import RecipeError, Unfinished
+
+if TYPE_CHECKING:
+    from understudy.comparison.result import Comparison
+
+_METHODS = (
+    "--methods",
+    {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "Arms, such as: kd lshfm kd+nd; default: each method of the recipe.",
+    },
+)
+_STUDENTS = (
+    "--students",
+    {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "Several students, each compared with its own control behind one bank; the report "
+        "shows accuracy against latency.",
+    },
+)
+_TASK = (
+    "--task",
+    {
+        "type": choice("classification", "multilabel", "detection"),
+        "default": "classification",
+        "metavar": "NAME",
+        "help": "Task to demonstrate: classification (Fashion-MNIST), multilabel or detection "
+        "(synthetic shapes).",
+    },
+)
+
+
+def compare_entry(recipe: Argument, *shared: Argument) -> Entry:
+    """Return the command `compare`, with arguments that it shares with others."""
+    return Entry(
+        "Compare methods with a control over several seeds, with a verdict on each.",
+        _compare,
+        (recipe, _METHODS, _STUDENTS, *shared),
+        takes_recipe_keys=True,
+    )
+
+
+def demo_entry(*shared: Argument) -> Entry:
+    """Return the command `demo`, with arguments that it shares with others."""
+    return Entry(
+        "Train a teacher, a control and some methods on images shipped with Understudy.",
+        _demo,
+        (_TASK, *shared),
+    )
+
+
+def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
+    _load_ahead(options)
+    if options.students:
+        _compare_students(options, overrides)
+        return
+    from understudy.comparison.compare import compare
+
+    comparison = compare(
+        Recipe.load(options.recipe or {}, overrides),
+        methods=options.methods or (),
+        seeds=options.seeds,
+        out=options.out,
+        resume=options.resume,
+        device=options.device,
+        jobs=options.jobs,
+        threads=options.threads,
+        progress=True,
+    )
+    _show_comparison(comparison)
+
+
+def _compare_students(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.comparison.students import compare_students
+
+    if "student.name" in overrides:
+        raise RecipeError("--students names the students: leave --student.name out.")
+    result = compare_students(
+        Recipe.load(options.recipe or {}, overrides),
+        options.students,
+        methods=options.methods or (),
+        seeds=options.seeds,
+        out=options.out,
+        resume=options.resume,
+        device=options.device,
+        jobs=options.jobs,
+        threads=options.threads,
+        progress=True,
+    )
+    report_on([Path(result)])
+    _refuse_failed(result.failed)
+
+
+def _refuse_failed(failed: Mapping[str, str]) -> None:
+    """Say which runs failed.
+
+    Raises:
+        Unfinished: At least one did.
+    """
+    if failed:
+        raise Unfinished(
+            f"{len(failed)} run{'s' * (len(failed) != 1)} failed: {', '.join(failed)}. The same "
+            "command continues what is missing."
+        )
+
+
+def _load_ahead(options: Namespace) -> None:
+    """Let a process for workers to be forked from load torch, while this one does too."""
+    if options.jobs != 1 and "RANK" not in os.environ:
+        from understudy.comparison.jobs.forking import load_ahead
+
+        load_ahead()
+
+
+def _show_comparison(comparison: "Comparison") -> None:
+    if RANK == "0":
+        from understudy.reporting import terminal_table
+
+        console().print(terminal_table(comparison.to_dict()))
+    if comparison.best is not None:
+        print_lines(comparison.best)
+    report_on([Path(comparison)])
+    _refuse_failed(comparison.failed)
+
+
+def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
+    _load_ahead(options)
+    from understudy.comparison.demo import demo
+
+    comparison = demo(
+        task=options.task,
+        out=options.out,
+        seeds=options.seeds,
+        resume=options.resume,
+        device=options.device,
+        jobs=options.jobs,
+        threads=options.threads,
+        progress=True,
+    )
+    _show_comparison(comparison)

@@ -1,0 +1,37 @@
+"""Output that several commands share: the console, how a student is loaded, the report."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from understudy.experiment.run_directory import Run
+
+RANK = os.environ.get("RANK", "0")
+"""Number of this process, if torchrun started several; only the first prints."""
+
+
+def console() -> "Console":
+    """Return the console of the standard output."""
+    from understudy.experiment.progress import stdout_console
+
+    return stdout_console()
+
+
+def print_lines(run: "Run") -> None:
+    """Print how the student of a finished run is loaded in another program."""
+    from understudy.experiment.student_config import FILE
+
+    if RANK == "0" and (run.path / FILE).is_file():  # runs of earlier versions have none
+        console().print(str(run.loading_lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
+    """Write the report of some directories and print its path."""
+    if RANK == "0":
+        from understudy.reporting import report
+
+        print(f"report: {report(paths, out=out)}")

@@ -1,0 +1,206 @@
+"""Compare several students of one teacher: a comparison for each, behind one bank.
+
+The directory holds `students.json`, whose form is `StudentComparison`, a comparison directory for
+every student, and the bank that all of them share. It may be interrupted and continued.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from understudy import files
+from understudy.comparison.arms import SIZE, check_seeds
+from understudy.comparison.compare import compare
+from understudy.comparison.result import Comparison
+from understudy.config.json_form import Form
+from understudy.config.recipe import Recipe
+from understudy.errors import RecipeError, RunError
+from understudy.experiment.callback import Callback
+from understudy.experiment.run_directory import read_json
+
+FILE = "students.json"
+"""File of a directory that holds the comparisons of several students."""
+_STUDENTS: Form = {"name": str, "metric": str, "students": {str: str}}
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class StudentComparison:
+    """Comparisons of several students of one teacher, as `compare_students` returns them.
+
+    It stands for its directory wherever a path is expected: `understudy.report(students)`.
+    """
+
+    name: str
+    """Name of the recipe."""
+    metric: str
+    """Metric that the verdicts are about."""
+    students: dict[str, str]
+    """Name of each student → its folder in the directory."""
+    path: Path
+    """Directory of all comparisons; no part of `students.json`."""
+
+    @classmethod
+    def load(cls, path: "str | Path | StudentComparison") -> "StudentComparison":
+        """Read the comparisons of a directory.
+
+        Args:
+            path: Directory, written by `understudy compare --students`.
+
+        Raises:
+            RunError: The directory is missing, holds no such comparisons, or they are damaged.
+        """
+        folder = Path(path)
+        if not (folder / FILE).is_file():
+            what = f"it has no {FILE}" if folder.is_dir() else "it does not exist"
+            raise RunError(
+                f"There are no comparisons of several students at {folder}: {what}. Name a "
+                "directory written by 'understudy compare --students'."
+            )
+        content = read_json(folder / FILE, _STUDENTS, remedy="compare again in another --out")
+        return cls(content["name"], content["metric"], content["students"], folder)
+
+    def comparison(self, student: str) -> Comparison:
+        """Return the comparison of one student.
+
+        Raises:
+            RunError: It is missing or damaged.
+        """
+        return Comparison.load(self.path / self.students[student])
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Run, such as `resnet8 kd seed 1` → why it ended before it was finished."""
+        return {
+            f"{student} {run}": why
+            for student in self.students
+            for run, why in self.comparison(student).failed.items()
+        }
+
+    def table(self) -> str:
+        """Return the tables of all students in Markdown, each under its name."""
+        return "\n\n".join(f"**{x}**\n\n{self.comparison(x).table()}" for x in self.students)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<StudentComparison {self.name!r} by {self.metric}: {', '.join(self.students)}>"
+
+
+def compare_students(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    students: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    jobs: int | None = 1,
+    threads: int | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> StudentComparison:
+    """Compare methods with a control for each of several students, behind one bank.
+
+    A student is judged against its own control. The report shows accuracy against latency of all
+    networks, and which of them no other one beats in both.
+
+    Args:
+        recipe: As for `compare`; its student gives all but the name.
+        students: Names of networks, such as `resnet8` or `timm:mobilenetv3_small_100`.
+        overrides: Keys of the recipe to replace; see `Recipe.load`.
+        methods: Arms of every student; see `compare`.
+        seeds: One run of every arm per seed.
+        out: Directory; default `runs/<recipe.name>`. Finished runs in it are kept.
+        resume: Continue interrupted comparisons; refuse if there is none in `out`.
+        device: Name of a device; see `compare`.
+        jobs: Runs at once; see `compare`.
+        threads: Threads of the CPU for each run; see `compare`.
+        progress: Print progress and messages, as the command line does.
+        callback: Called with the progress of every run.
+
+    Returns:
+        The comparisons, one for each student.
+
+    Raises:
+        RecipeError: A student is named twice, there are fewer than two, or as for `compare`.
+        UnderstudyError: As for `compare`.
+
+    Example:
+        students = understudy.compare_students("fashion/demo", ["resnet8", "resnet14"], teacher)
+        understudy.report(students)
+    """
+    recipe = Recipe.load(recipe, overrides)
+    check_seeds(seeds)
+    root = Path(out) if out else Path("runs") / recipe.name
+    files.refuse_address(root, "--out")
+    folders = _folders(students)
+    _check_place(root, folders, resume=resume)
+    bank = root / "bank" / SIZE
+    done = {}
+    for student, folder in folders.items():
+        done[student] = compare(
+            _of_student(recipe, student),
+            methods=methods,
+            seeds=seeds,
+            out=root / folder,
+            bank=bank,
+            device=device,
+            jobs=jobs,
+            threads=threads,
+            progress=progress,
+            callback=callback,
+        )
+    metric = next(iter(done.values())).metric
+    result = StudentComparison(recipe.name, metric, folders, root)
+    content = {"name": result.name, "metric": result.metric, "students": result.students}
+    files.write(root / FILE, files.as_json(content, indent=1))
+    return result
+
+
+def _of_student(recipe: Recipe, student: str) -> Recipe:
+    """Return the recipe with another student of the same settings."""
+    return replace(
+        recipe, name=f"{recipe.name} {student}", student=replace(recipe.student, name=student)
+    )
+
+
+def _folders(students: Sequence[str]) -> dict[str, str]:
+    """Return the folder of each student.
+
+    Raises:
+        RecipeError: There are fewer than two, or two would share a folder.
+    """
+    folders = {name: re.sub(r"[^\w.-]+", "-", name).strip("-.") or "student" for name in students}
+    if len(students) < 2:
+        raise RecipeError(
+            "--students compares two students or more; for a single one use --student.name."
+        )
+    if len(set(folders.values())) < len(students) or "bank" in folders.values():
+        raise RecipeError(
+            f"The students {', '.join(students)} do not have names of their own: name each once."
+        )
+    return folders
+
+
+def _check_place(root: Path, folders: Mapping[str, str], *, resume: bool) -> None:
+    """Refuse a directory of something else, or to continue what never began."""
+    if (root / "comparison.json").is_file():
+        raise RunError(
+            f"{root} holds the comparison of a single student; choose another --out for several."
+        )
+    if (root / FILE).is_file():
+        others = set(StudentComparison.load(root).students) - set(folders)
+        if others:
+            raise RunError(
+                f"{root} holds the comparisons of {', '.join(sorted(others))} too: name these "
+                "students as well, or choose another --out."
+            )
+    begun = any(any((root / f).glob("*/seed*/recipe.yaml")) for f in folders.values())
+    if resume and not begun:
+        raise RunError(f"There is no comparison in {root} to continue; start without --resume.")

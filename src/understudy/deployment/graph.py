@@ -1,0 +1,156 @@
+"""The graph to export: a network, on request with preprocessing before it and probabilities behind.
+
+Nothing of these modules stays in an exported file, which holds operations and weights alone.
+"""
+
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from understudy.errors import NetworkError
+from understudy.experiment.student_config import Preprocessing
+from understudy.models.preprocessing import Input
+
+Preparation = Literal["outside", "inside", "inside-float"]
+"""Where images are prepared: before the graph; in it, of uint8 pictures; or of pictures in 0–1."""
+
+
+@final
+class Prepared(nn.Module):
+    """Whole pictures of one size, any size → resized, cropped and normalised.
+
+    Resized values are not rounded as Pillow rounds them: of values halfway between two whole
+    numbers, two programs would round some up and some down.
+
+    Args:
+        steps: What was done to the test images.
+        bytes: True for pictures of uint8; False for values in [0, 1].
+
+    Raises:
+        NetworkError: The test images were reduced before, by as much as their size asked for.
+    """
+
+    def __init__(self, steps: Preprocessing, *, bytes: bool) -> None:
+        super().__init__()
+        if steps.reduced is not None:
+            raise NetworkError(
+                f"The test images were reduced to a side of {steps.reduced} first "
+                "(data.decoded_side), which depends on the size of each and cannot be part of the "
+                "graph: export with --preprocessing outside."
+            )
+        self.steps, self.bytes = steps, bytes
+        self.input = Input(
+            size=steps.network_size,
+            mean=steps.mean,
+            std=steps.std,
+            interpolation=steps.network_interpolation,
+        )
+        for name, values in (("mean", steps.mean), ("std", steps.std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Prepare a batch of pictures."""
+        images = pictures.float()
+        if self.bytes:
+            images = images / 255
+        if self.steps.resize is not None:
+            images = self._resized(images, self.steps.resize).clamp(0, 1)
+        if self.steps.crop is not None:
+            images = _centre(images, self.steps.crop)
+        images = self.input.resize(self.input.unit_range(images))
+        return (images - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def _resized(self, images: Tensor, side: int) -> Tensor:
+        height, width = images.shape[-2:]
+        size = [side, side]
+        if not self.steps.squash:
+            shorter: Any = torch.sym_min(height, width)
+            size = [side * height // shorter, side * width // shorter]
+        return F.interpolate(
+            images,
+            size,
+            mode=self.steps.interpolation,
+            align_corners=False,
+            antialias=self.steps.antialias,
+        )
+
+
+def _centre(images: Tensor, side: int) -> Tensor:
+    """Crop the centre where torchvision does, which rounds halves to even numbers."""
+    height, width = images.shape[-2:]
+    # Gathered, not sliced: of a slice the exporter does not know that its size is fixed.
+    rows, columns = (torch.arange(side) + _margin(length - side) for length in (height, width))
+    return images.index_select(2, rows).index_select(3, columns)
+
+
+def _margin(rest: int) -> int:
+    return rest // 2 + (rest % 2) * ((rest // 2) % 2)
+
+
+@final
+class Graph(nn.Module):
+    """Preparation, network and probabilities, one after the other.
+
+    Args:
+        network: Takes normalised images, and returns a tensor or an output that holds `logits`.
+        before: Prepares the images; None if they come prepared.
+        probabilities: What turns scores into probabilities: `softmax` for one class of an image,
+            `sigmoid` for several, "" for none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        before: nn.Module | None = None,
+        probabilities: Literal["", "softmax", "sigmoid"] = "",
+    ) -> None:
+        super().__init__()
+        self.before = before or nn.Identity()
+        self.network = network
+        self.probabilities = probabilities
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute scores, probabilities or vectors."""
+        output = single_tensor(self.network(self.before(images)))
+        if self.probabilities == "softmax":
+            return output.softmax(1)
+        return output.sigmoid() if self.probabilities == "sigmoid" else output
+
+
+@final
+class Detections(nn.Module):
+    """One image `(3, height, width)` with values in [0, 1] → boxes, labels and scores.
+
+    Args:
+        detector: A detector of torchvision.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect objects; the label 0 is the background."""
+        (detections,) = self.detector([image])
+        return detections["boxes"], detections["labels"], detections["scores"]
+
+
+def single_tensor(output: object) -> Tensor:
+    """Return the one tensor of a network's output that is deployed.
+
+    Raises:
+        NetworkError: It holds several, and none is called `logits` or `pooler_output`.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for name in ("logits", "pooler_output"):
+        value = getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return value.flatten(1)
+    raise NetworkError(
+        f"The student returns {type(output).__name__}, of which it is not known what to export: "
+        "let its forward pass return the tensor of its scores."
+    )
