@@ -21,6 +21,10 @@ from understudy.experiment.train import train
 from understudy.training.trainer import Trainer
 
 BATCH, CLASSES, EPOCHS = 8, 4, 5
+SIDE = 72
+"""Side of the image files in pixels; smaller ones would be kept in memory."""
+STUDENT = {"name": "resnet8", "options": {"widths": [4, 4, 8, 8]}}
+"""As small as can be: what leaks is what is around the network."""
 RUNS = ("memory", "files")
 
 
@@ -63,7 +67,7 @@ def write_images(root: Path, count: int) -> None:
         for i in range(images):
             folder = root / split / f"class{i % CLASSES}"
             folder.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (72, 72, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{i}.jpg")
 
 
@@ -73,13 +77,13 @@ def _recipes(folder: Path, steps: int, workers: int) -> dict[str, dict[str, Any]
     training = {"epochs": EPOCHS, "batch": BATCH, "lr": 0.01, "schedule": "constant"}
     memory = {"source": "fashion", "images": images}
     files = {
-        **{"source": "folder", "root": str(folder / "images"), "size": 64},
+        **{"source": "folder", "root": str(folder / "images"), "size": 32},
         **{"augment": "resized_crop", "workers": workers},
     }
     taught = {"methods": {"kd": {}}, "bank": {"path": str(folder / "bank")}}
     return {
-        "memory": {"data": memory, "student": {"name": "resnet8"}, "training": training, **taught},
-        "files": {"data": files, "student": {"name": "resnet8"}, "training": training},
+        "memory": {"data": memory, "student": STUDENT, "training": training, **taught},
+        "files": {"data": files, "student": STUDENT, "training": training},
     }
 
 

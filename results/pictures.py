@@ -7,6 +7,7 @@ Chromium shows it; without Chromium it stays unchanged.
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
@@ -39,30 +40,51 @@ def differences(results: Results) -> str:
     """Return the differences from the control, with intervals and seeds, as an SVG file."""
     rows = intervals(results)
     bottom = TOP + ROW * len(rows)
-    seeds = len(rows[0].seeds)
     title = f"Difference from the control in {name(results.metric)}, in points"
-    legend = f"Dot: mean over {seeds} seeds. Bar: 95 % interval. Ticks: single seeds."
+    legend = _legend(rows)
+    height = bottom + 22 + 18 * len(legend)
     zero = _x(rows[0].zero)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 40}" '
-        f'width="{WIDTH}" height="{bottom + 40}" font-family="system-ui, -apple-system, '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" font-family="system-ui, -apple-system, '
         "'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif\" font-size=\"13\">",
         f"<title>{escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{bottom + 40}" rx="8" fill="#fcfcfb"/>',
+        f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#fcfcfb"/>',
         _text(20, 30, title, weight=650, size=15),
         _text(zero, TOP - 8, "control", anchor="middle", fill=INKS["muted"], size=11),
         f'<path d="M{zero} {TOP}V{bottom}" stroke="{INKS["muted"]}"/>',
     ]
     (difference,) = (column for column in columns(results) if column.title == "difference")
     for number, row in enumerate(rows):
-        lines += _row(row, TOP + ROW * number, difference.cell(row.arm))
-    lines += [_text(20, bottom + 25, legend, fill=INKS["muted"], size=12), "</svg>", ""]
-    return "\n".join(lines)
+        lines += _row(row, TOP + ROW * number, difference.cell(row.arm), methods=len(rows))
+    for number, text in enumerate(legend):
+        lines.append(_text(20, bottom + 25 + 18 * number, text, fill=INKS["muted"], size=12))
+    return "\n".join([*lines, "</svg>", ""])
 
 
-def _row(row: Interval, top: int, difference: str) -> list[str]:
+def _legend(rows: Sequence[Interval]) -> list[str]:
+    """Return the lines below the chart: what its marks are, and what its words correct for."""
+    seeds, methods = len(rows[0].seeds), len(rows)
+    marks = f"Dot: mean over {seeds} seeds. Ticks: single seeds. Bar: 95 % interval"
+    if methods == 1:
+        return [f"{marks}."]
+    return [
+        f"{marks} of one method alone.",
+        f"Words: corrected for {methods} methods (Holm), so a bar off the line may not be enough.",
+    ]
+
+
+def _word(row: Interval, methods: int) -> str:
+    """Return the verdict in words, which says why a bar off the line is none."""
+    off = row.ends is not None and not row.ends[0] <= row.zero <= row.ends[1]
+    if row.arm.word == "no gain" and off:
+        return f"not significant among {methods} methods"
+    return VERDICTS[row.arm.word]
+
+
+def _row(row: Interval, top: int, difference: str, *, methods: int) -> list[str]:
     ink, middle = INKS[row.arm.ink], top + ROW // 2
-    word = VERDICTS[row.arm.word]
+    word = _word(row, methods)
     marks = [
         f'<path d="M20 {top}H{WIDTH - 20}" stroke="{INKS["line"]}"/>',
         f'<circle cx="25" cy="{middle - 7}" r="5" fill="{ink}"/>',

@@ -30,6 +30,9 @@ _LOCK, _OWNER = ".lock", ".lock.json"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Errors of a file system that has no locks."""
 
+_WRITTEN = 600.0
+"""Seconds without a change after which nobody writes a partial file any more."""
+
 _ORPHANS_END = 15.0
 """Seconds in which the workers of a process that was killed notice it and end."""
 
@@ -281,6 +284,23 @@ def sweep(folder: Path) -> None:
     """
     for partial in folder.glob(".*.partial"):
         _remove(partial)
+
+
+def remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove partial files and folders of processes that were killed before they renamed them.
+
+    Others may write in the folder meanwhile, perhaps on another machine: what has changed within
+    the last `_WRITTEN` seconds stays. Whoever loses a partial file all the same makes no cache.
+
+    Args:
+        folder: Where they are; it may be missing or read-only.
+        pattern: Regular expression of their whole names, which no other file has.
+    """
+    with suppress(OSError):
+        for partial in [path for path in folder.iterdir() if re.fullmatch(pattern, path.name)]:
+            parts = [partial, *(partial.iterdir() if partial.is_dir() else ())]
+            if time.time() - max(part.stat().st_mtime for part in parts) > _WRITTEN:
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 def _leave(folder: Path, *, made: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from understudy import tasks
 from understudy.config.recipe import Recipe
@@ -98,3 +99,37 @@ def test_rows_of_a_hugging_face_data_set_are_compared_by_their_bytes(
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
     (line,) = warnings(caplog, source="hf", root=str(tmp_path / "saved"))
     assert line.startswith("1 of the 2 test images are training images as well, such as image 0")
+
+
+def test_images_in_memory_are_compared_by_their_pixels(
+    tmp_path: Path, paint: Paint, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, split in enumerate(("train", "test")):
+        for j, name in enumerate("ab"):
+            paint(f"{split}/{name}/{i}.png", size=(32, 32), seed=10 * i + j)
+    # The same picture in another file: other bytes, equal pixels.
+    with Image.open(tmp_path / "train/a/0.png") as picture:
+        picture.save(tmp_path / "test/a/copy.bmp")
+    (line,) = warnings(caplog, source="folder", root=str(tmp_path))
+    assert line.startswith("1 of the 3 test images are training images as well, such as ")
+    assert "copy.bmp" in line
+
+
+@pytest.mark.parametrize("source", ["fashion", "drawn_shapes"])
+def test_shipped_images_share_none(source: str, caplog: pytest.LogCaptureFixture) -> None:
+    root = {"root": "30"} if source == "drawn_shapes" else {}
+    assert not warnings(caplog, "none", source=source, **root)
+
+
+def test_the_record_of_the_splits_says_how_many_are_shared(tmp_path: Path, paint: Paint) -> None:
+    files = [paint(f"{i}.png", seed=i) for i in range(3)]
+    rows = [f"{file.name},{'ab'[i % 2]},train" for i, file in enumerate(files)]
+    rows += [f"{files[0].name},a,val", f"{files[0].name},a,test", f"{files[1].name},b,test"]
+    data = {"source": "csv", "root": table(tmp_path, rows)}
+    counts = read_images(Recipe.from_dict({"data": data}), tasks.find("classification")).counts()
+    assert counts["validation"] is not None
+    assert counts["validation"]["origin"] == "csv: val, all of them training images too"
+    assert counts["test"] is not None
+    assert counts["test"]["origin"] == (
+        "csv: test, all of them training images too; 1 of them validation images too"
+    )

@@ -170,3 +170,27 @@ def test_other_maps_can_stand_for_those_before_the_activation(name: str) -> None
     built.prepare(Outputs(teacher))
     assert built(student, teacher, batch(4)).isfinite()
     assert built.reads[0] == "map"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:resnet10t",
+        "timm:regnetx_002",
+        "torchvision:resnet18",
+        "torchvision:shufflenet_v2_x0_5",
+    ],
+)
+def test_pre_activations_of_other_libraries_are_found(name: str) -> None:
+    network = models.find(name, num_classes=5, size=64).eval()
+    pre = [feature for feature in network.shapes if feature.endswith("/preact")]
+    features = network.features(torch.rand(2, 3, 64, 64))
+    if "shufflenet" in name:  # its stages end in a shuffle, which is no activation
+        assert pre == []
+        return
+    assert pre == [f"{stage}/preact" for stage in network.shapes.stages]
+    for feature in pre:
+        assert (features[feature] < 0).any()
+        assert torch.equal(features[feature].relu(), features[feature.removesuffix("/preact")])
+    student = models.find("torchvision:resnet18", num_classes=5, size=64)
+    distil("ab", student, network)

@@ -26,16 +26,11 @@ class Ends(nn.Module):
         return self.function(self.body(x))
 
 
-def quantised() -> nn.Module:
-    return torch.ao.quantization.quantize_dynamic(network().eval(), {nn.Linear}, dtype=torch.qint8)
-
-
 @pytest.mark.parametrize(
     ("build", "path", "cause"),
     [
         (lambda: Ends(lambda x: 30 * torch.tanh(x / 30)), "body.7", "An activation follows"),
         (lambda: nn.Sequential(*network(), nn.ReLU6()), "7", "An activation follows"),
-        (quantised, "7", "It has quantised layers, through which"),
     ],
 )
 def test_the_cause_and_the_classifier_are_named(
@@ -62,6 +57,15 @@ def test_the_cause_and_the_classifier_are_named(
         ("sigmoid", lambda x: 5 * x.sigmoid()),
         ("log_softmax", lambda x: -x.log_softmax(1)),
         ("log_sigmoid", nn.functional.logsigmoid),
+        ("softmax", lambda x: 5 * (x.softmax(1) + x.flip(1).softmax(1)) / 2),
+        ("softmax", lambda x: 7 * torch.stack([x.softmax(1), (2 * x).softmax(1)]).mean(0)),
+        ("softmax", lambda x: 100 * x.exp() / x.exp().sum(1, keepdim=True)),
+        ("softmax", lambda x: 100 * nn.functional.normalize(x.exp(), p=1)),
+        ("softmax", lambda x: x.softmax(1).clamp(1e-7, 1) * 9),
+        ("log_softmax", lambda x: 3 * ((x.softmax(1) + x.flip(1).softmax(1)) / 2).log()),
+        ("log_softmax", lambda x: ((x.softmax(1) + x.flip(1).softmax(1)) / 2).log()),
+        ("sigmoid", lambda x: 5 * torch.stack([x.sigmoid(), (2 * x).sigmoid()]).mean(0)),
+        ("log_sigmoid", lambda x: 2 * x.sigmoid().log()),
     ],
 )
 def test_scaled_probabilities_are_no_logits(
@@ -69,6 +73,25 @@ def test_scaled_probabilities_are_no_logits(
 ) -> None:
     with pytest.raises(NetworkError, match=f"ends in a {name}: it returns probabilities"):
         Network(Ends(function), input=as_given(3), example_size=(32, 32))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.abs() + 1,
+        lambda x: x - x.mean(1, keepdim=True),
+        lambda x: 0 * x + 1,
+        lambda x: x.flip(1).softmax(1) * x,
+        lambda x: x * x.mean(1, keepdim=True).sigmoid(),
+        lambda x: x + x.softmax(1),
+    ],
+)
+def test_other_functions_of_logits_are_not_taken_for_probabilities(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    taps = {"penultimate": "body.7:input"}
+    network = Network(Ends(function), input=as_given(3), example_size=(32, 32), taps=taps)
+    assert network.num_classes == 4
 
 
 def test_scaled_logits_are_logits() -> None:
@@ -96,3 +119,19 @@ def test_logits_are_not_the_penultimate_feature() -> None:
 def test_channels_are_counted_in_sentences(takes: int, words: str) -> None:
     with pytest.raises(NetworkError, match=rf"channels instead\. It takes {words} not 3: "):
         Network(network(takes), input=as_given(3), example_size=(32, 32))
+
+
+@pytest.mark.parametrize("classes", [4, 5])
+def test_an_output_as_wide_as_the_classes_is_not_silently_a_feature(classes: int) -> None:
+    student, teacher = network(classes=classes, seed=1), Ends(lambda x: 30 * torch.tanh(x / 30))
+    if classes != 4:
+        assert wire(student, teacher, {"pefd": 1}, example=IMAGES)(IMAGES, LABELS)["pefd"] > 0
+        return
+    with pytest.raises(
+        NetworkError, match=r"returns 4 values.*An activation follows.*classifier: ''"
+    ):
+        wire(student, teacher, {"pefd": 1}, example=IMAGES)
+    feature = {"classifier": {"teacher": ""}}
+    assert (
+        wire(student, teacher, {"pefd": 1}, example=IMAGES, **feature)(IMAGES, LABELS)["pefd"] > 0
+    )

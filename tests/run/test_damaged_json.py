@@ -1,7 +1,8 @@
 """A JSON file of another form ends in one sentence that names the file, wherever it is read."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support import object_directories
 from tests.support.banked_runs import folder_of_images
-from tests.support.report_directories import diagnosed, write_comparison
+from tests.support.report_directories import diagnosed, write_comparison, write_run
 from understudy.bank import Bank, Contract
 from understudy.comparison.compare import compare
 from understudy.comparison.result import Comparison
@@ -23,7 +25,14 @@ from understudy.errors import BankError, DataError, RunError, UnderstudyError
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.reporting import report, terminal_table
+from understudy.reporting.charts.confusion import confusions
+from understudy.reporting.charts.differences import changes
+from understudy.reporting.charts.feature_geometry import feature_geometry
+from understudy.reporting.charts.precision_recall import precision_recall
+from understudy.reporting.charts.samples import samples
 from understudy.reporting.collect import of_runs
+from understudy.reporting.columns import columns
+from understudy.reporting.headline import headline
 
 WRONG: tuple[Any, ...] = (None, 7, "x", [], [[1]], {}, {"a": 1}, True)
 
@@ -167,3 +176,53 @@ def test_notes_about_images_are_made_again(tmp_path: Path) -> None:
     for wrong in [*WRONG, *(dict.fromkeys(content, entry) for entry in (*WRONG, *entries))]:
         notes.write_text(json.dumps(wrong))
         assert folder.load(str(root), "train").images_digest == whole
+
+
+def lists_in(content: Any, place: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Lists of a JSON file; those in the items of a list have its place."""
+    inner = content.items() if isinstance(content, dict) else ()
+    inner = [("*", x) for x in content] if isinstance(content, list) else inner
+    if isinstance(content, list) and content:
+        yield place, content
+    for key, value in inner:
+        yield from lists_in(value, f"{place}.{key}")
+
+
+def charts(run: Path) -> object:
+    """All that a report computes, without its drawings."""
+    results = of_runs([Run(run)])
+    parts = (feature_geometry, confusions, samples, precision_recall, changes, headline, columns)
+    return [part(results) for part in parts]
+
+
+TEMPLATES = {
+    "method": "letkd",
+    "images": ["a", "b"],
+    "places": {"last": {"student": [[[0, 1], [2, 3]]] * 2, "teacher": None, "agreement": None}},
+}
+
+
+@pytest.mark.parametrize("kind", ["classification", "detection", "multilabel"])
+def test_lists_that_are_cut_are_noticed(tmp_path: Path, kind: str) -> None:
+    """Each list loses its last item: the report is made, or one sentence names the file."""
+    if kind == "classification":
+        more = {"confusion": [[5, 1], [2, 6]], "templates": TEMPLATES}
+        write_run(
+            tmp_path / "run", epochs=2, classes=2, diagnostics=diagnosed(projects=True) | more
+        )
+    else:
+        object_directories.write_run(tmp_path / "run", kind, 0.2, 1)
+    outcomes = dict[str, str]()
+    for name in ("diagnostics.json", "evaluation.json"):
+        file = tmp_path / "run" / name
+        text = file.read_text()
+        for place in dict(lists_in(json.loads(text))):
+            content = json.loads(text)
+            dict(lists_in(content))[place].pop()
+            file.write_text(json.dumps(content))
+            outcomes[place] = outcome_of(lambda: charts(tmp_path / "run"), file)
+        file.write_text(text)
+    assert set(outcomes.values()) == {"refused", "read"}
+    # What may be shorter: fewer entries, boxes, or recalls that are reached.
+    shorter = {place for place, outcome in outcomes.items() if outcome == "read"}
+    assert all(re.fullmatch(r"\.(projectors|precision|scenes)(\.\*\.\w+)?", p) for p in shorter)

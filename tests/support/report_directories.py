@@ -94,7 +94,8 @@ def write_run(
     write_json(path / "environment.json", versions)
     spread = [max(0.0, min(100.0, final + noise.gauss(0, 5))) for _ in range(classes)]
     evaluation = last | {"per_class": spread, "parameters": 78_042}
-    evaluation |= {"classes": CLASSES, "seconds": 8.1 * epochs, "memory_mb": 812.4}
+    names = CLASSES[:classes] + [f"kind {i}" for i in range(len(CLASSES), classes)]
+    evaluation |= {"classes": names, "seconds": 8.1 * epochs, "memory_mb": 812.4}
     if finished:
         write_json(path / "evaluation.json", evaluation)
     if diagnostics:

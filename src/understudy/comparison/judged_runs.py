@@ -114,6 +114,13 @@ def _image_spread(arm: Sequence[Run], control: Sequence[Run], metric: str) -> Im
     kept = [outcomes for group in groups for outcomes in group]
     if not all(kept) or {outcomes["metric"] for outcomes in kept} != {metric}:
         return None
+    lengths = {(o["images"], len(o["correct"] or ""), len(o["resampled"] or ())) for o in kept}
+    if len(lengths) > 1:
+        counts = " and ".join(f"{count:,}" for count in sorted({o["images"] for o in kept}))
+        raise RunError(
+            f"{arm[0].path} and the runs beside it were not measured on the same test images "
+            f"({counts} of them in outcomes.json): delete those of other images and compare again."
+        )
     if kept[0]["correct"]:
         correct = [np.array([list(o["correct"]) for o in group]) == "1" for group in groups]
         return ImageSpread.paired(*correct)

@@ -67,13 +67,37 @@ def read_comparison(folder: Path) -> dict[str, Any]:
     """
     remedy = "compare again in another --out"
     content = read_json(folder / FILE, _COMPARISON, remedy=remedy)
+    if not content["arms"]:
+        raise RunError(f"{folder / FILE} is damaged, it has no arm: {remedy}.")
     for arm in content["arms"]:
-        if not _consistent(arm, len(content["classes"])):
+        if not _consistent(arm, _class_count(content)) or not _judged(arm, content):
             raise RunError(
                 f"{folder / FILE} is damaged, numbers of the arm {arm['name']!r} are missing: "
                 f"{remedy}."
             )
     return content
+
+
+def _class_count(content: Mapping[str, Any]) -> int:
+    """Return the number of classes: of their names, or without names of the first row of values."""
+    rows = (row for arm in content["arms"] for row in arm.get("per_class") or () if row)
+    return len(content["classes"] or next(rows, ()))
+
+
+def _judged(arm: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Return True if an arm with a verdict has the numbers it is about, for all the seeds."""
+    verdict = arm["verdict"]
+    if verdict is None or verdict["word"] in ("diverged", "failed"):
+        return True
+    values, control = (_values(one, content["metric"]) for one in (arm, content["arms"][0]))
+    complete = None not in (*values, *control, verdict["difference"])
+    return complete and 0 < len(values) == len(control)
+
+
+def _values(arm: Mapping[str, Any], metric: str) -> list[float | None]:
+    """Return the metric over the seeds, of the task or of fidelity."""
+    values: list[float | None] = {**arm["metrics"], **(arm["fidelity"] or {})}.get(metric) or []
+    return values
 
 
 def _consistent(arm: Mapping[str, Any], classes: int) -> bool:
@@ -84,7 +108,7 @@ def _consistent(arm: Mapping[str, Any], classes: int) -> bool:
     return (
         len(arm["seeds"]) >= len(arm["runs"])
         and all(len(values) == len(arm["runs"]) for values in measured)
-        and all(len(row) == classes for row in per_class if classes)
+        and all(len(row) == classes for row in per_class)
     )
 
 

@@ -8,11 +8,13 @@ A form is
     [form]                  list of values of a form
     {"key": form}           group with that key, and perhaps others; `"key?"` may be missing
     {str: form}             group of any keys, with values of a form
+    Such(form, fault)       a form, and no fault in what it holds, such as lists of other lengths
     object                  anything
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,20 @@ _WORDS = {
     list: "a list",
     dict: "a group of keys",
 }
+
+
+@dataclass(frozen=True)
+class Such:
+    """A form, and what must be true of its content beyond types.
+
+    Attributes:
+        form: The form.
+        fault: Returns what is wrong with content of this form, such as `rows of other lengths`;
+            empty if nothing is.
+    """
+
+    form: Form
+    fault: Callable[[Any], str]
 
 
 def parse_json(path: Path, *, remedy: str, error: type[UnderstudyError] = RunError) -> Any:
@@ -78,12 +94,16 @@ def check_form(
 
 def _problem(content: Any, form: Form, place: str) -> str:
     """Return what is wrong with a value, as the end of a sentence; empty if nothing is."""
+    if isinstance(form, Such):
+        problem = _problem(content, form.form, place)
+        fault = "" if problem else form.fault(content)
+        return problem or (f"holds {fault}{f' in {place}' if place else ''}" if fault else "")
     if isinstance(form, tuple):
         problems = [_problem(content, one, place) for one in form]
         if "" in problems:
             return ""
         # Of the alternatives, the one of the same kind as the value says more.
-        kinds = [type(one) is type(content) for one in form]
+        kinds = [type(_bare(one)) is type(content) for one in form]
         return problems[kinds.index(True)] if any(kinds) else _other(content, form, place)
     if isinstance(form, Mapping):
         return _group_problem(content, form, place)
@@ -126,6 +146,11 @@ def _other(content: Any, form: Form, place: str) -> str:
     return f"holds {actual} {f'as {place}' if place else ''}, not {expected}".replace(" ,", ",")
 
 
+def _bare(form: Form) -> Form:
+    return _bare(form.form) if isinstance(form, Such) else form
+
+
 def _word(form: Form) -> str:
+    form = _bare(form)
     kind = dict if isinstance(form, Mapping) else list if isinstance(form, list) else form
     return _WORDS[type(None) if kind is None else kind]

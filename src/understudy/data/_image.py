@@ -8,7 +8,9 @@ Numbers of more than eight bits become 0 to 255 by the first range that holds th
 | fractions | 0…1, 0…255, 0…4095, 0…65535 |
 
 Other numbers (negative, larger, not finite) have no known white, and are refused. So are fractions
-of which the largest is just above 1: white may be 1, and a filter has overshot it.
+of which the largest is just above 1: white may be 1, and a filter has overshot it. Colours of 16
+bits are read as such. `measured` tells range and largest number as well: by them a data set whose
+images come out dark, or by several ranges, is warned of.
 """
 
 from functools import cache
@@ -61,9 +63,26 @@ def decode(file: Path | BytesIO, *, name: str = "") -> UInt8[Tensor, "3 height w
     Raises:
         DataError: The file is missing, damaged, truncated, or not an image.
     """
+    return measured(file, name=name)[0]
+
+
+def measured(
+    file: Path | BytesIO, *, name: str = ""
+) -> tuple[UInt8[Tensor, "3 height width"], tuple[int, int]]:
+    """Decode an image as `decode` does; return bits and largest number too of one of many bits.
+
+    Returns:
+        The image, and in how many bits a number above eight bits was read, with the largest number
+        of the file; (0, 0) of an image of eight bits, or of fractions.
+
+    Raises:
+        DataError: As for `decode`.
+    """
     try:
         with Image.open(file, formats=_formats()) as image:
-            return rgb_tensor(image)
+            deep_colours = ";16" in str(image.tile[0][3]) if image.tile else False
+            tensor = rgb_tensor(image)
+            return tensor, _depth(image, tensor, deep_colours=deep_colours)
     except UnidentifiedImageError as error:
         reason = f"its content is none of {', '.join(_formats())}"
         raise DataError(f"{name or file} cannot be read as an image: {reason}") from error
@@ -127,6 +146,15 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
+def _depth(image: Image.Image, tensor: Tensor, *, deep_colours: bool) -> tuple[int, int]:
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        fractions = values.dtype.kind == "f" and values.max() <= 1
+        return (0, 0) if fractions else (_bits(values), int(values.max()))
+    # PIL keeps the upper eight of the sixteen bits.
+    return (16, int(tensor.max()) << 8 | 255) if deep_colours else (0, 0)
+
+
 def rgb_tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     """Return an opened image as RGB, with its EXIF orientation applied, on white if transparent.
 
@@ -161,5 +189,10 @@ def _eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uin
     if values.dtype.kind == "f" and high <= 1:
         return np.asarray((values * 255).round(), dtype=np.uint8)
     whole = values.round().astype(np.int64) if values.dtype.kind == "f" else values.astype(np.int64)
-    bits = 8 if whole.max() < 2**8 else 12 if whole.max() < 2**12 else 16
-    return (whole >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    return (whole >> (_bits(values) - 8)).clip(0, 255).astype(np.uint8)
+
+
+def _bits(values: np.ndarray[Any, Any]) -> int:
+    """Return how many bits the range of grey values above 1 has."""
+    largest = float(values.max())
+    return next((bits for bits in (8, 12) if round(largest) < 2**bits), 16)

@@ -15,6 +15,7 @@ the decoder's output, and training is the same to the bit with and without it.
 
 import logging
 import os
+import re
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -211,6 +212,7 @@ def _create(folder: Path, manifest: dict[str, Any], sides: Int64[Tensor, "images
     at the same time: the first one wins, and the others use its folder.
     """
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    files.remove_abandoned(folder.parent, rf"\.{re.escape(folder.name)}\.\d+")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         needed, free = int(_offsets(sides)[-1]), shutil.disk_usage(partial).free

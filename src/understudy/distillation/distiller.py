@@ -15,7 +15,7 @@ from understudy.distillation.user_batches import ReadableAgain, as_batch, num_im
 from understudy.distillation.user_networks import check_apart
 from understudy.distillation.weights import Weight as Weight
 from understudy.distillation.weights import Weights
-from understudy.errors import DataError, RecipeError, ShapeError
+from understudy.errors import DataError, NetworkError, RecipeError, ShapeError
 from understudy.features import Features, of_group
 from understudy.methods import Method
 from understudy.models.base import Wrapped
@@ -108,6 +108,20 @@ def weighted_total(
     return torch.stack([weights[name.partition("/")[0]] * x for name, x in losses.items()]).sum()
 
 
+def _refuse_unsure_output(student: Wrapped, teacher: Wrapped) -> None:
+    """Refuse a teacher whose logits may have been taken for its penultimate feature.
+
+    Raises:
+        NetworkError: Its classifier is not found, and it returns a value for each class.
+    """
+    why, classes = teacher.shapes.no_logits, student.num_classes
+    if why and classes is not None and teacher.shapes.get("penultimate") == (classes,):
+        raise NetworkError(
+            f"{teacher.name} returns {classes} values, as many as the student has classes. {why} "
+            "If it is a feature, say so by classifier: '' (in a recipe: none)."
+        )
+
+
 @final
 class Distiller(nn.Module):
     """Student and teacher in one pass: `distiller(images, labels)` gives every loss by name.
@@ -138,6 +152,7 @@ class Distiller(nn.Module):
             raise ShapeError(f"{', '.join(methods)} cannot work without a teacher; name one.")
         if teacher is not None:
             check_apart(student.module, teacher.module)
+            _refuse_unsure_output(student, teacher)
         self.teacher = Teacher(teacher) if teacher is not None else None
         self.trainable = Trainable(student, methods, task)
         self._weights = Weights(weights)

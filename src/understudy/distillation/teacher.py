@@ -60,7 +60,7 @@ class Teacher(nn.Module):
     def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
         """Return features at the locations where a student was observed; see `Wrapped.at`."""
         self.keep_evaluating()
-        with self._autocast(next(self.parameters()).device.type):
+        with self._autocast(self.network.device.type):
             if self._reader is None:
                 network = self.network
                 # Not before it is read: teachers of whole images never need the copy.

@@ -61,7 +61,7 @@ class TrainingOutputs(TeacherOutputs):
 
     def batches(self, *, augmented: bool) -> Iterator[tuple[Features, Batch]]:
         """Iterate over the training images, in parts that fit into memory."""
-        device, images = next(self._teacher.parameters()).device, 0
+        device, images = self._teacher.network.device, 0
         for batch in self._batches(augmented):
             images += len(batch)
             yield from self._parts(batch.to(device, torch.contiguous_format), self._features)

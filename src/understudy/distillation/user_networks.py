@@ -13,6 +13,7 @@ from understudy.models import detection
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
 from understudy.models.preprocessing import Input, as_given
+from understudy.models.quantised import refuse_student
 from understudy.models.taps import dry_run, eval_mode
 from understudy.tasks import Task
 
@@ -195,8 +196,9 @@ def check_trained(student: nn.Module) -> None:
     """Refuse a student of which nothing would be trained.
 
     Raises:
-        NetworkError: None of its parameters takes a gradient.
+        NetworkError: None of its parameters takes a gradient, or it has quantised layers.
     """
+    refuse_student(student)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise NetworkError(
             "No parameter of the student takes a gradient, so that it would not be trained: call "

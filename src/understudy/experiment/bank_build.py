@@ -255,7 +255,7 @@ def _computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Ite
         NetworkError: The teacher gives NaN or infinity.
         OutOfMemory: Not even one image fits into memory.
     """
-    device = next(replay.teacher.parameters()).device
+    device = replay.teacher.network.device
     in_parts = MemoryParts("computing records of the bank")
     views = [(index, shown_number(replay.views, number)) for index, number in keys]
     for images in loader.show(views):
@@ -285,7 +285,7 @@ def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     The first one includes what is done once, such as the choice of algorithms.
     """
     batches = experiment.everything.single_pass(augmented=True)
-    device = next(teacher.parameters()).device
+    device = teacher.network.device
     batch = Batch.of(next(batches).images[:BATCH].to(device))
     in_parts = MemoryParts("timing the teacher")
     for _ in range(2):

@@ -119,8 +119,10 @@ def read_images(recipe: Recipe, task: Task) -> Images:
             f"None of the {len(train)} training images has a label; sort them into one folder per "
             "class, or train without labels by --task none."
         )
-    warn_of_shared(train, validation, test, spec.source)
-    return Images(train, test, validation, _origins(recipe, whole, train, validation, test))
+    origins = _origins(recipe, whole, train, validation, test)
+    for name, note in warn_of_shared(train, validation, test, spec.source).items():
+        origins[name] += f", {note}"
+    return Images(train, test, validation, origins)
 
 
 def read_test_images(recipe: Recipe, task: Task, *, trained_on: str = "") -> Images:

@@ -12,6 +12,7 @@ from understudy.experiment import teacher_classes
 from understudy.functional import seeded
 from understudy.models import detection
 from understudy.models.base import Wrapped
+from understudy.models.quantised import refuse_student
 from understudy.models.weights import class_names
 from understudy.tasks import Task
 
@@ -110,7 +111,7 @@ def student(
     Raises:
         NetworkError: It cannot be built.
     """
-    return _network(
+    network = _network(
         spec,
         num_classes,
         task,
@@ -118,6 +119,8 @@ def student(
         view_size=view_size,
         reset_classifier=not keep_classifier,
     )
+    refuse_student(network.module)
+    return network
 
 
 def _network(

@@ -1,6 +1,13 @@
-"""Forms of the JSON files of a run directory, as far as a run or a report reads them."""
+"""Forms of the JSON files of a run directory, as far as a run or a report reads them.
 
-from understudy.config.json_form import Form
+Lists that belong together have equal lengths: a report of a file that was cut would else end in an
+error of its own, or join numbers that do not belong together.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from understudy.config.json_form import Form, Such
 
 VALUES: Form = {str: (float, None)}
 """Form of metrics and of fidelity: name → value; null where it cannot be computed."""
@@ -42,7 +49,24 @@ _BEST: Form = {
     "fidelity": (VALUES, None),
 }
 
-EVALUATION: Form = {
+_COST: Form = {"parameters": float, "macs": float, "image_ms": float}
+
+
+def _cost_fault(cost: Mapping[str, float]) -> str:
+    return "" if all(cost[key] > 0 for key in _COST) else "a cost of nothing"
+
+
+def _classes_fault(content: Mapping[str, Any]) -> str:
+    """Return what is wrong with the accuracies of classes whose names are known."""
+    names = content.get("classes") or ()
+    for network in (content, content.get("teacher") or {}):
+        known = network.get("per_class") or ()
+        if known and names and len(known) != len(names):
+            return f"{len(known)} values of classes (per_class) for {len(names)} names (classes)"
+    return ""
+
+
+_EVALUATION: dict[str, Form] = {
     "metrics": VALUES,
     "fidelity": (VALUES, None),
     "per_class?": ([(float, None)], None),
@@ -54,13 +78,15 @@ EVALUATION: Form = {
     "memory_mb?": (float, None),
     "parameters?": (int, None),
     "train_parameters?": (int, None),
-    "layers?": ({str: {str: float}}, None),
+    "layers?": ({"student": _COST, "plain": Such(_COST, _cost_fault)}, None),
     "best?": (_BEST, None),
 }
+
+EVALUATION: Form = Such(_EVALUATION, _classes_fault)
 """Form of `evaluation.json`, as far as a report reads it."""
 
-JUDGED: Form = {
-    **EVALUATION,
+_JUDGED: dict[str, Form] = {
+    **_EVALUATION,
     "per_class": ([(float, None)], None),
     "teacher": TEACHER,
     "classes": [str],
@@ -71,6 +97,8 @@ JUDGED: Form = {
     "parameters": int,
     "train_parameters": int,
 }
+
+JUDGED: Form = Such(_JUDGED, _classes_fault)
 """The same, of a run of a comparison."""
 
 ENVIRONMENT: Form = {
@@ -90,15 +118,100 @@ ENVIRONMENT: Form = {
 BEGUN: Form = {**ENVIRONMENT, "digests": {str: str}, "prepare_seconds": float}
 """The same, of a run that goes on or is compared."""
 
-OUTCOMES: Form = {
-    "metric": str,
-    "images": int,
-    "correct": (str, None),
-    "resampled": ([(float, None)], None),
-}
+
+def _outcomes_fault(content: Mapping[str, Any]) -> str:
+    correct, images = content["correct"], content["images"]
+    if not correct:
+        return "" if content["resampled"] else "neither correct nor resampled values"
+    if set(correct) - {"0", "1"} or len(correct) != images:
+        return f"{len(correct)} outcomes (correct) of {images} images, or others than 0 and 1"
+    return ""
+
+
+OUTCOMES: Form = Such(
+    {"metric": str, "images": int, "correct": (str, None), "resampled": ([float], None)},
+    _outcomes_fault,
+)
 """Form of `outcomes.json`."""
 
-_HISTOGRAM: Form = ({"low": float, "high": float, "mean": float, "counts": [int]}, None)
+
+def _counts_fault(counts: Sequence[int]) -> str:
+    return "" if sum(counts) > 0 and min(counts) >= 0 else "counts without an image, or below 0"
+
+
+def _histogram_fault(content: Mapping[str, Any]) -> str:
+    if content["low"] >= content["high"]:
+        return "a low end that is not below the high one"
+    return _counts_fault(content["counts"])
+
+
+def _bits_fault(content: Mapping[str, Any]) -> str:
+    counts = [len(content[key]) for key in ("angle", "agreement", "images")]
+    if len(set(counts)) > 1:
+        return "angle, agreement and images of {}, {} and {} bins".format(*counts)
+    return _counts_fault(content["images"])
+
+
+def _square_fault(table: Sequence[Sequence[int]]) -> str:
+    wrong = any(len(row) != len(table) or min(row) < 0 for row in table)
+    return "a table of classes that is not square, or counts below 0" if wrong else ""
+
+
+def _scene_fault(scene: Mapping[str, Any]) -> str:
+    """Return what is wrong with a sample image: boxes have six numbers, classes of images one."""
+    truth, boxes = scene["truth"], bool(scene["truth"]) and isinstance(scene["truth"][0], list)
+    answers = [*(truth if boxes else ()), *scene["student"], *(scene["teacher"] or ())]
+    if not truth or min(scene["height"], scene["width"]) < 1:
+        return "no truth, or no pixels"
+    if not boxes and not all(isinstance(c, int) and c >= 0 for c in truth):
+        return "a class that is no number from 0 on"
+    count, place = (6, 4) if boxes else (2, 0)
+    if not all(_are_numbers(row, count) and row[place] >= 0 for row in answers):
+        return f"an answer that is not {count} numbers"
+    return ""
+
+
+def _are_numbers(row: Any, count: int) -> bool:
+    numbers = isinstance(row, list) and all(type(x) in (int, float) for x in row)
+    return numbers and len(row) == count
+
+
+def _pair_fault(pair: Sequence[Any]) -> str:
+    return "" if len(pair) == 2 else f"{len(pair)} values instead of one before and one behind"
+
+
+def _classes_of_curves_fault(curves: Sequence[Mapping[str, Any]]) -> str:
+    classes = [curve["class"] for curve in curves]
+    if len(set(classes)) < len(classes) or min(classes, default=0) < 0:
+        return "a class twice, or one below 0"
+    if len({"teacher" in curve for curve in curves}) > 1:
+        return "curves of the teacher for some classes alone"
+    return ""
+
+
+def _templates_fault(content: Mapping[str, Any]) -> str:
+    images = len(content["images"])
+    for name, layer in content["places"].items():
+        if layer["teacher"] is not None and layer["agreement"] is None:
+            return f"no agreement of {name}"
+        grids = [layer["student"], layer["teacher"] or layer["student"]]
+        sides = {(len(grid), *map(len, grid)) for side in grids for grid in side}
+        if any(len(side) != images for side in grids) or len(sides) > 1 or 0 in min(sides):
+            return f"grids of {name} that do not match each other, or {images} images"
+    return ""
+
+
+def _bins_fault(content: Mapping[str, Any]) -> str:
+    """Return what is wrong with the histograms, which all have as many bins."""
+    networks = [content.get(name) or {} for name in ("student", "teacher")]
+    drawn = [x["counts"] for one in networks for x in one.values() if isinstance(x, dict)]
+    return "histograms of different numbers of bins" if len(set(map(len, drawn))) > 1 else ""
+
+
+_HISTOGRAM: Form = (
+    Such({"low": float, "high": float, "mean": float, "counts": [int]}, _histogram_fault),
+    None,
+)
 _FEATURES: Form = {
     "norm": _HISTOGRAM,
     "zeros": (float, None),
@@ -107,43 +220,46 @@ _FEATURES: Form = {
     "to_teacher?": _HISTOGRAM,
 }
 
-_SCENE: Form = {
-    "index?": int,
-    "height": int,
-    "width": int,
-    "picture": str,
-    "truth": [object],
-    "student": [object],
-    "teacher": ([object], None),
-}
-_PRECISION: Form = {
-    "class": int,
-    "count": int,
-    "student?": [(float, None)],
-    "teacher?": [(float, None)],
-}
+_SCENE: Form = Such(
+    {
+        "index?": int,
+        "height": int,
+        "width": int,
+        "picture": str,
+        "truth": [object],
+        "student": [object],
+        "teacher": ([object], None),
+    },
+    _scene_fault,
+)
+_CURVE: Form = {"class": int, "count": int, "student": [float], "teacher?": [float]}
+_PAIR: Form = Such([(float, None)], _pair_fault)
 _PROJECTOR: Form = {
     "method": str,
     "feature": str,
-    "cka": [(float, None)],
-    "cosine": [(float, None)],
-    "zeros?": [(float, None)],
+    "cka": _PAIR,
+    "cosine": _PAIR,
+    "zeros": Such([float], _pair_fault),
 }
-_TEMPLATES: Form = {
-    "method": str,
-    "images": [str],
-    "places": {str: {"student": [object], "teacher": ([object], None), "agreement": (float, None)}},
+_LAYER: Form = {
+    "student": [[[int]]],
+    "teacher": ([[[int]]], None),
+    "agreement": (float, None),
 }
+_TEMPLATES: Form = Such({"method": str, "images": [str], "places": {str: _LAYER}}, _templates_fault)
+_BITS: Form = Such({"angle": [float], "agreement": [float], "images": [int]}, _bits_fault)
 
-DIAGNOSTICS: Form = {
+_DIAGNOSTICS: Form = {
     "images?": int,
-    "confusion?": [[int]],
+    "confusion?": Such([[int]], _square_fault),
     "scenes?": [_SCENE],
-    "precision?": [_PRECISION],
+    "precision?": Such([_CURVE], _classes_of_curves_fault),
     "student?": (_FEATURES, None),
     "teacher?": (_FEATURES, None),
-    "bits?": ({"angle": [float], "agreement": [float], "images": [int]}, None),
+    "bits?": (_BITS, None),
     "projectors?": [_PROJECTOR],
     "templates?": (_TEMPLATES, None),
 }
+
+DIAGNOSTICS: Form = Such(_DIAGNOSTICS, _bins_fault)
 """Form of `diagnostics.json`."""

@@ -1,18 +1,24 @@
-"""Warn of images that are in two splits of a recipe, by their files and the content of these.
+"""Warn of images that are in two splits of a recipe: by their pixels, their content or their files.
 
-Nothing is decoded: where a source knows the digests of its encoded images, these tell; of a source
-without them, the paths of the files. Images of sources that know neither are not compared.
+Images in memory are compared by their pixels. Nothing else is decoded: where a source knows the
+digests of its encoded images, these tell; of a source without them, the paths of the files.
 """
 
 import logging
 from collections.abc import Sequence
+from hashlib import sha256
+
+from jaxtyping import UInt8
+from torch import Tensor
 
 from understudy.data import Source
 
 LOGGER = logging.getLogger("understudy")
 
 
-def warn_of_shared(train: Source, validation: Source | None, test: Source, source: str) -> None:
+def warn_of_shared(
+    train: Source, validation: Source | None, test: Source, source: str
+) -> dict[str, str]:
     """Warn of images of one split that another one has too.
 
     Args:
@@ -20,6 +26,9 @@ def warn_of_shared(train: Source, validation: Source | None, test: Source, sourc
         validation: Images that choose the best epoch, if there are any.
         test: Images that measure a finished student; may be those of validation.
         source: Name of the source, for the warning.
+
+    Returns:
+        Split → how many of its images are in a split before it, in words; empty where none are.
     """
     pairs = [("training", train, "test", test)]
     if validation is test:
@@ -29,13 +38,20 @@ def warn_of_shared(train: Source, validation: Source | None, test: Source, sourc
             ("training", train, "validation", validation),
             ("validation", validation, "test", test),
         ]
+    notes = dict[str, str]()
     for first_name, first, second_name, second in pairs:
         if shared := _shared(first, second):
             LOGGER.warning(_sentence(shared, first_name, second_name, second, source))
+            how_many = "all" if len(shared) == len(second) else f"{len(shared):,}"
+            note = f"{how_many} of them {first_name} images too"
+            notes[second_name] = "; ".join(filter(None, [notes.get(second_name), note]))
+    return notes
 
 
 def _shared(first: Source, second: Source) -> list[int]:
     """Return the numbers of the images of the second source that are in the first one."""
+    if first.pixels is not None and second.pixels is not None:
+        return _common(_digests(first.pixels), _digests(second.pixels))
     if first.contents and second.contents:
         return _common(first.contents, second.contents)
     if first.paths and second.paths:
@@ -44,7 +60,12 @@ def _shared(first: Source, second: Source) -> list[int]:
     return []
 
 
-def _common(first: Sequence[str], second: Sequence[str]) -> list[int]:
+def _digests(pixels: UInt8[Tensor, "images 3 height width"]) -> list[bytes]:
+    shape = repr(tuple(pixels.shape[1:])).encode()
+    return [sha256(image.tobytes() + shape).digest() for image in pixels.numpy()]
+
+
+def _common(first: Sequence[str | bytes], second: Sequence[str | bytes]) -> list[int]:
     known = set(first)
     return [i for i, key in enumerate(second) if key in known]
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -27,6 +28,11 @@ class Wrapped(nn.Module, ABC):
     module: nn.Module
     name: str
     class_names: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights; one that is quantised has no parameters."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     @abstractmethod

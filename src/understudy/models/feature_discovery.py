@@ -7,17 +7,21 @@
   outermost module of that resolution; with the last one if several are equally far out. Resolutions
   without weights, such as that of a last max-pool, do not count. Where all features have one
   resolution (ViT), the longest chain of equal blocks is cut into four.
+- A *pre-activation* `stage1/preact` is what enters the activation whose output is the stage. A
+  stage that ends otherwise, or in an activation that is no module, has none.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from understudy.models import heads
 from understudy.models.heads import Head
+from understudy.models.last_products import is_activation
 from understudy.models.outputs import Key
 from understudy.models.taps import DIST_PENULTIMATE
 from understudy.models.traced_pass import WEIGHTED, Call, trace
@@ -72,6 +76,7 @@ def discover(
     head = heads.find(module, images, traced, classifier, penultimate)
     body = [c for c in traced.calls if head.began is None or c.ended < head.began]
     taps = _stages(body, len(images), images.shape[-1])
+    taps |= _pre_activations(taps, traced.calls)
     if head.penultimate:
         taps["penultimate"] = head.penultimate
     if head.dist_penultimate:
@@ -102,6 +107,27 @@ def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:
         # None where images are so small that all maps have a single position.
         ends = _siblings(ends, after) if ends else []
     return {"stem": stem.path} | {f"stage{i}": c.path for i, c in enumerate(ends, 1)}
+
+
+def _pre_activations(stages: Mapping[str, str], calls: list[Call]) -> dict[str, str]:
+    """Return the tap of the input of each stage's last activation, of stages that end in one."""
+    ends = {call.path: call for call in calls}
+    taps = {}
+    for name, path in stages.items():
+        node = ends[path].output.node if ends[path].output else None
+        activations = [c for c in calls if not list(c.module.children()) and _computes(c, node)]
+        if name != "stem" and node is not None and is_activation(node) and activations:
+            last = activations[0]
+            if ends[last.path] is last:  # of a module that is called several times, the last call
+                side = "input" if last.times == 1 else "last input"
+                taps[f"{name}/preact"] = f"{last.path}:{side}"
+    return taps
+
+
+def _computes(call: Call, node: Any) -> bool:
+    """Return True if a module has computed the tensor of a node, and not only passed it on."""
+    source, output = call.source, call.output
+    return bool(source and output) and output.node is node and source.node is not node
 
 
 def _stem(readable: list[Call], calls: list[Call], weighted: list[Call]) -> Call | None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.errors import NetworkError
+from understudy.models import probabilities, quantised
 from understudy.models.last_products import LastProducts
 from understudy.models.outputs import pick
 from understudy.models.taps import dry_run, is_vector, override, read_vector
@@ -95,10 +96,10 @@ def _find(
 ) -> Head:
     if named == "":
         return Head()
-    _check_not_normalised(traced)
+    probabilities.refuse(module, images, traced)
     if named:
         return _named(module, images, traced, named)
-    known = _single(traced) or _distilled(traced)
+    known = _single(traced) or _distilled(traced) or _quantised(module, images, traced)
     if known is not None:
         return known
     if traced.key in (("pooler_output",), ("last_hidden_state",)):
@@ -165,6 +166,21 @@ def _distilled(traced: TracedPass) -> Head | None:
                     began=min(first.began, second.began),
                 )
     return None
+
+
+def _quantised(module: nn.Module, images: Tensor, traced: TracedPass) -> Head | None:
+    """Return the head of the last quantised linear layer, if it computes the output.
+
+    Its weights are packed and it is in no graph, so that other passes decide.
+    """
+    packed = [c for c in traced.calls if quantised.has_packed_weights(c.module) and c.times == 1]
+    last = next(reversed(packed), None)
+    if last is None or last.output is None or last.output.shape != traced.record.shape:
+        return None
+    tap, is_activated = f"{last.path}:input", "ReLU" in type(last.module).__name__
+    if is_activated or not _follows(module, images, traced, tap):
+        return None
+    return Head(logits=True, penultimate=tap, began=last.began)
 
 
 def _is_same(first: Call, second: Call) -> bool:
@@ -242,12 +258,8 @@ def _named(module: nn.Module, images: Tensor, traced: TracedPass, path: str) -> 
 
 def _has_weights(module: nn.Module) -> bool:
     """Return True if a module has parameters, or those that quantisation has packed."""
-    packed = any(_is_quantised(m) for m in module.modules())
+    packed = any(quantised.is_quantised(m) for m in module.modules())
     return packed or any(True for _ in module.parameters())
-
-
-def _is_quantised(layer: nn.Module) -> bool:
-    return "quantized" in type(layer).__module__.split(".")
 
 
 def _check_not_logits(traced: TracedPass, penultimate: str) -> None:
@@ -288,11 +300,12 @@ def _other(module: nn.Module, images: Tensor, traced: TracedPass) -> Head:
 
 def _why_no_logits(traced: TracedPass, products: LastProducts | None) -> str:
     """Return why the output is taken for a feature, and what to do if it holds the logits."""
-    quantised = [c for c in traced.calls if _is_quantised(c.module)]
+    of_quantised = [c for c in traced.calls if quantised.is_quantised(c.module)]
     heads = [c.path for c in traced.calls if _is_head(c, traced.record)]
-    heads += [c.path for c in quantised if traced.record.shares_memory(c.output)]
+    packed = [c for c in of_quantised if c.output and quantised.has_packed_weights(c.module)]
+    heads += [c.path for c in packed if c.output and c.output.shape == traced.record.shape]
     name = f"classifier: {heads[-1]!r}" if heads else "classifier: MODULE_PATH"
-    if quantised:
+    if of_quantised:
         why = "It has quantised layers, through which its classifier is not found"
     elif products is None:
         why = "No gradient leads from its output to the images, so that no classifier is found"
@@ -353,32 +366,3 @@ def _uncertain(module: nn.Module, traced: TracedPass) -> str:
         f"penultimate feature: name it by taps: {{penultimate: {example}}}, or the module of the "
         "whole head by classifier: MODULE_PATH, or take one member alone."
     )
-
-
-def _check_not_normalised(traced: TracedPass) -> None:
-    """Refuse a network that returns probabilities instead of logits.
-
-    Raises:
-        NetworkError: The output went through a softmax, a log-softmax or a sigmoid.
-    """
-    y = traced.output.double()
-    function = LastProducts.final_function(traced)
-    if y.ndim == 2 and y.shape[1] > 1:
-        sums = y.sum(1) if bool((y >= 0).all()) else y.exp().sum(1)
-        one = torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-        if one and bool((y >= 0).all()):
-            function = "softmax"
-        elif one and bool((y <= 0).all()):
-            function = "log_softmax"
-    if function:
-        layers = [
-            c.path
-            for c in traced.calls
-            if traced.record.shares_memory(c.output)
-            and type(c.module).__name__ in ("Softmax", "LogSoftmax", "Sigmoid")
-        ]
-        how = f"replace its module {layers[-1]!r} by nn.Identity()" if layers else "remove it"
-        raise NetworkError(
-            f"The network ends in a {function}: it returns probabilities and not logits, and a "
-            f"loss would apply the {function} once more. Let it return the logits: {how}."
-        )

@@ -24,13 +24,11 @@ _FINAL = {
     "Sigmoid": "sigmoid",
 }
 _SCALES = (
-    "MulBackward",
-    "DivBackward",
-    "NegBackward",
-    "AddBackward",
-    "SubBackward",
-    "RsubBackward",
+    *("MulBackward", "DivBackward", "NegBackward", "AddBackward", "SubBackward", "RsubBackward"),
+    *("Clamp", "Stack", "Cat", "Unbind", "Split", "SumBackward", "Index"),
 )
+"""Scales, shifts, and what averages several tensors."""
+_LOGARITHMS = {"softmax": "log_softmax", "sigmoid": "log_sigmoid"}
 
 
 def _name(node: Any) -> str:
@@ -39,6 +37,11 @@ def _name(node: Any) -> str:
 
 def _is(node: Any, names: Iterable[str]) -> bool:
     return _name(node).startswith(tuple(names))
+
+
+def is_activation(node: Any) -> bool:
+    """Return True if a node of an autograd graph is an activation."""
+    return _is(node, _ACTIVATIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +85,26 @@ class LastProducts:
     def final_function(traced: TracedPass) -> str:
         """Return the name of the softmax or sigmoid, or its logarithm, that the output is of.
 
-        Also if it is scaled or shifted by what does not depend on the images; "" if there is none.
+        Also if it is scaled or shifted by what does not depend on the images, or the mean of
+        several, as of an ensemble; "" if there is none.
         """
-        node = traced.record.node
-        live = _live(node, traced.images) if node is not None else frozenset[Any]()
-        while node is not None and _is(node, (*_RESHAPES, *_SCALES)):
-            sources = [source for source, _ in node.next_functions if source in live]
-            node = sources[0] if len(sources) == 1 else None
-        return next((v for k, v in _FINAL.items() if node is not None and _is(node, [k])), "")
+        end = traced.record.node
+        if end is None:
+            return ""
+        live = _live(end, traced.images)
+        functions, seen, ahead = set[str](), set[Any](), [(end, False)]
+        while ahead:
+            node, logarithm = ahead.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            name = next((v for k, v in _FINAL.items() if _is(node, [k])), "")
+            if name or not _is(node, (*_RESHAPES, *_SCALES, *_AVERAGES, "LogBackward")):
+                functions.add(_LOGARITHMS.get(name, "") if logarithm else name)
+                continue
+            inner = logarithm or _is(node, ["LogBackward"])
+            ahead += [(source, inner) for source, _ in node.next_functions if source in live]
+        return functions.pop() if len(functions) == 1 else ""
 
     @property
     def count(self) -> int:

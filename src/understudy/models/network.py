@@ -56,8 +56,8 @@ class Network(Wrapped):
         input: How images in [0, 1] are resized and normalised for it.
         example_size: Height and width of the images of dry passes, for a network that takes
             images of any size; default: `DEFAULT_SIZE`.
-        taps: Feature name → `module.path` (its output) or `module.path:input`; added to the taps
-            found automatically, or instead of those of the same name.
+        taps: Feature name → `module.path` (its output), `module.path:input` or, of several calls,
+            `module.path:last input`; added to the taps found, or instead of those of that name.
         classifier: Path of the last layer, or of a module that holds it and computes the logits
             of its input; None finds it, "" means there is none and the output is a feature.
         pool: Pooling of the last map to `penultimate`, instead of the module's: see `pooling`.
@@ -215,7 +215,7 @@ class Network(Wrapped):
         Raises:
             NetworkError: The feature is not a map, or not the output of a module.
         """
-        if self.shapes.kind(feature) != "map" or self.taps[feature].endswith(":input"):
+        if self.shapes.kind(feature) != "map" or ":" in self.taps[feature]:
             raise NetworkError(
                 f"No layer can be put at {feature!r} of {self.name}, which must be a map that is "
                 "the output of a module; name such a module by a tap."

@@ -39,7 +39,7 @@ class Tap:
 
     def __call__(self, module: nn.Module, *arguments: Any) -> None:
         """Keep the tensor; `arguments` are args, kwargs and, after the call, the output."""
-        tensor = first_tensor(arguments[-1] if len(arguments) == 3 else arguments)
+        tensor = _real(first_tensor(arguments[-1] if len(arguments) == 3 else arguments))
         self._tensor = tensor.clone() if self.clone and tensor is not None else tensor
 
     def take(self) -> Tensor:
@@ -60,15 +60,18 @@ def take_features(taps: Mapping[str, Tap]) -> dict[str, Tensor]:
 def attach_hook(module: nn.Module, path: str, hook: Callable[..., Any]) -> RemovableHandle:
     """Register `hook(module, args, kwargs[, output])` at `module.path` or `module.path:input`.
 
+    `module.path:last input` is the input of the last call in a pass, which the last hook sees.
+
     Raises:
         NetworkError: There is no module of that path.
     """
     inner, _, side = path.partition(":")
     modules = dict(module.named_modules())
-    if inner not in modules or side not in ("", "input"):
+    if inner not in modules or side not in ("", "input", "last input"):
         raise NetworkError(
             f"There is no {path!r} to tap in {type(module).__name__}{suggestion(inner, modules)}. "
-            "A tap is 'module.path' (its output) or 'module.path:input'."
+            "A tap is 'module.path' (its output) or 'module.path:input', or, of a module that is "
+            "called several times, 'module.path:last input'."
         )
     handle: RemovableHandle = (
         modules[inner].register_forward_pre_hook(hook, with_kwargs=True)
@@ -96,7 +99,8 @@ def build_taps(
         pick: Returns the main tensor of what the module returns; default: the first one.
 
     Raises:
-        NetworkError: A tapped module is called never or more than once in a pass.
+        NetworkError: A tapped module is called never, or more than once in a pass and the tap is
+            not its `last input`.
     """
     caught: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in paths}
     handles = [attach_hook(module, path, _catcher(caught[name])) for name, path in paths.items()]
@@ -111,13 +115,13 @@ def build_taps(
         for handle in handles:
             handle.remove()
     for name, tensors in caught.items():
-        if len(tensors) != 1:
+        if len(tensors) != 1 and not (tensors and paths[name].endswith(":last input")):
             raise NetworkError(
                 f"The tap {name!r} on {paths[name]!r} is called {len(tensors)} times in a pass; "
                 "tap a module that is called exactly once and gives a tensor."
             )
     taps, shapes = {}, {}
-    for name, [(tensor, version)] in caught.items():
+    for name, [*_, (tensor, version)] in caught.items():
         # A version that has changed since the hook saw the tensor means that it was overwritten.
         taps[name] = Tap(layout_of(name, tensor), clone=tensor._version != version)
         shapes[name] = tuple(to_feature(tensor, taps[name].layout).shape[1:])
@@ -151,6 +155,11 @@ def pool_to_vector(tensor: Tensor) -> Float[Tensor, "batch dim"]:
     if tensor.ndim == 4:
         return tensor.mean((1, 2) if is_channels_last(tensor.shape) else (2, 3))
     return tensor.mean(1) if tensor.ndim == 3 else tensor
+
+
+def _real(tensor: Tensor | None) -> Tensor | None:
+    """Return real numbers for those of a quantised layer."""
+    return tensor.dequantize() if tensor is not None and tensor.is_quantized else tensor
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -241,6 +250,9 @@ def override(module: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -
     """
 
     def replace(x: Tensor) -> Tensor:
+        if x.is_quantized:
+            y = replace(x.dequantize())
+            return torch.quantize_per_tensor(y, x.q_scale(), x.q_zero_point(), x.dtype)
         y = change(x)
         if y.ndim == x.ndim:
             return y
@@ -296,7 +308,7 @@ def _read(module: nn.Module, path: str, images: Tensor) -> Tensor | None:
         dry_run(module, images)
     finally:
         handle.remove()
-    return tensors[0][0] if len(tensors) == 1 else None
+    return _real(tensors[0][0]) if len(tensors) == 1 else None
 
 
 def copied(module: _Module, run: Callable[[], object]) -> _Module:

@@ -54,6 +54,12 @@ def load(
         NetworkError: No such file, pickled code in it, or tensors that do not fit.
     """
     current = module.state_dict()
+    if packed := [k for k, v in current.items() if not isinstance(v, Tensor) or v.is_quantized]:
+        raise NetworkError(
+            f"The weights in {path} cannot be loaded into {type(module).__name__}, whose layers "
+            f"are quantised ({packed[0]}): let the function that builds it load them, and give "
+            "'own' as weights."
+        )
     stored = read(path)
     state = _without_prefix(stored, current)
     state = _without_classifier(_converted_by_timm(state, module), module)
@@ -207,11 +213,23 @@ def _is_cut(file: Path) -> bool:
 def digest(module: nn.Module) -> str:
     """Return the SHA-256 of names, types, shapes and bytes of a module's state dict, as hex."""
     result = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
-        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        result.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(module.state_dict().items()):
+        _add(result, name, value)
     return result.hexdigest()
+
+
+def _add(result: "hashlib._Hash", name: str, value: Any) -> None:
+    """Add an entry of a state dict to a digest; those of quantised layers are no plain tensors."""
+    if isinstance(value, tuple):
+        for position, inner in enumerate(value):
+            _add(result, f"{name}.{position}", inner)
+        return
+    if not isinstance(value, Tensor):
+        result.update(f"{name} {value}\n".encode())
+        return
+    tensor = (value.dequantize() if value.is_quantized else value).detach().cpu().contiguous()
+    result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    result.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
 def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Kinds of files that are no readable picture: each is left out, counted, and its cause said."""
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -95,3 +96,52 @@ def test_a_file_that_may_not_be_read_is_left_out(tree: Path) -> None:
     (tree / "train/cat/0.png").chmod(0)
     (line,) = folder.load(str(tree), "train").skipped
     assert "Permission denied" in line
+
+
+def deep(file: Path, *largest: int, colours: bool = False) -> None:
+    """Pictures of 16 bits a number, each with its largest."""
+    for number, value in enumerate(largest):
+        path = file / "train" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = np.full((40, 44), value, "uint16")
+        if not colours:
+            Image.fromarray(grey).save(path)
+            continue
+        rows = b"".join(b"\0" + row.tobytes() for row in np.stack([grey] * 3, 2).astype(">u2"))
+        header = struct.pack(">IIBBBBB", 44, 40, 16, 2, 0, 0, 0)
+        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, chunks)))
+
+
+def _chunk(chunk: tuple[bytes, bytes]) -> bytes:
+    kind, data = chunk
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(
+    ("largest", "colours", "words"),
+    [
+        ((1023, 700), False, "none holds a number above 1023: they are read as 12 bits, in which"),
+        ((16383, 9000), False, r"read as 16 bits, in which this is 25% of white. If 16383 is wh"),
+        ((1000, 900), False, r"above 1000: .* 24% of white. If 1023 is white, save them with 8"),
+        ((4095, 65535), False, "by the largest number of each, 1 as 12 bits, 1 as 16 bits, so"),
+        ((200, 4095), False, "1 as 8 bits, 1 as 12 bits"),
+        ((1023, 900), True, r"2 pictures in .* above 1023: they are read as 16 bits.* 2% of white"),
+        ((4095, 3000), False, ""),
+        ((65535, 40000), False, ""),
+        ((65535, 65000), True, ""),
+    ],
+)
+def test_pictures_of_many_bits_that_come_out_dark_are_warned_of(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    largest: tuple[int, ...],
+    colours: bool,
+    words: str,
+) -> None:
+    deep(tmp_path, *largest, colours=colours)
+    for _ in range(2):  # the second time by the stored record
+        folder.load(str(tmp_path), "train")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == bool(words)
+    assert not words or re.search(words, lines[0])

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from collections.abc import Callable
 from hashlib import md5
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from understudy.data.sources import cifar10, cifar100
+from understudy.data.sources import NoSplit, cifar10, cifar100
 from understudy.errors import DataError
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -62,3 +63,17 @@ def test_offline_and_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_root() -> None:
     with pytest.raises(DataError, match=r"CIFAR100 needs a folder; set data\.root"):
         cifar100.load("", "train")
+
+
+def test_a_validation_folder_is_the_validation_split(
+    tmp_path: Path, paint: Callable[..., Path]
+) -> None:
+    for number in range(10):
+        for split in ("train", "valid", "test"):
+            paint(f"{split}/{number}/a.png", seed=number, size=(32, 32))
+    assert len(cifar10.load(str(tmp_path), "validation")) == 10
+    assert cifar10.load(str(tmp_path), "validation").split_name == "valid"
+    shutil.rmtree(tmp_path / "test")
+    assert cifar10.load(str(tmp_path), "test").split_name == "valid"
+    with pytest.raises(NoSplit, match="no validation split beside a test split"):
+        cifar10.load(str(tmp_path), "validation")

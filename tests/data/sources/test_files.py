@@ -111,3 +111,18 @@ def test_a_record_of_another_version_is_checked_anew(top: Path) -> None:
     record.write_text(json.dumps(old))
     source = folder.load(str(top), "train")
     assert (source.digest, right(source)) == (first, True)
+
+
+def test_partial_files_of_killed_processes_are_removed(top: Path) -> None:
+    old = [".understudy-pixels-0123456789abcdef-99.npy", ".understudy-check.json.99"]
+    kept = [".understudy-pixels-0123456789abcdef.npy", ".understudy-pixels-mine.npy", "99.npy"]
+    new = ".understudy-pixels-0123456789abcdef-98.npy"
+    for name in (*old, *kept, new):
+        (top / name).write_bytes(b"part")
+        if name != new:
+            os.utime(top / name, (1, 1))
+    source = folder.load(str(top), "train")
+    names = {path.name for path in top.iterdir()}
+    # Larger images have no file of pixels that could have been left in part.
+    assert names.isdisjoint(old if isinstance(source, MemorySource) else old[1:])
+    assert names.issuperset((*kept, new))

@@ -7,6 +7,7 @@ import torch
 
 from understudy.data.source import MemorySource, Source, Split, Unreadable
 from understudy.data.sources import folder
+from understudy.data.sources._splits import no_validation_split
 from understudy.errors import DataError
 
 _SIZE = 32
@@ -22,7 +23,8 @@ def load(
 ) -> Source:
     """Load one split from torchvision's format, or from folders `{train,test}/<class>/`.
 
-    The official labels number the classes alphabetically, so that both formats have the same.
+    The official labels number the classes alphabetically, so that both formats have the same. Only
+    folders can have a validation split.
 
     Args:
         dataset: Class of `torchvision.datasets`, which also downloads.
@@ -32,13 +34,14 @@ def load(
         unreadable: What to do with files that cannot be decoded.
 
     Raises:
+        NoSplit: There is no validation split beside the test split.
         DataError: There is no root, the data are not there and cannot be downloaded, or the folders
             hold other images.
     """
     name = dataset.__name__
     if not root:
         raise DataError(f"{name} needs a folder; set data.root.")
-    if (Path(root) / split).is_dir():
+    if any((Path(root) / name).is_dir() for name in ("train", split)):
         source = folder.load(root, split, unreadable=unreadable)
         if len(source.classes) != classes or source.pixels is None or source.size != _SIZE:
             raise DataError(
@@ -46,6 +49,8 @@ def load(
                 f"{classes} of {_SIZE}×{_SIZE} pixels are expected; use the source 'folder'."
             )
         return source
+    if split == "validation":
+        raise no_validation_split(root)
     return _torchvision(dataset, root, split)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from understudy.data.source import FileSource, MemorySource, Source, Unreadable, short_digest
 from understudy.data.sources._readable import VERSION, check
 from understudy.errors import DataError
+from understudy.files import remove_abandoned
 
 SMALL = 64
 """Largest side in pixels of images that are kept in memory."""
@@ -75,6 +76,7 @@ def _with_cache(source: FileSource) -> MemorySource:
     # Named by place and content of every file in order: row i of the file is image i of the source.
     name = short_digest(VERSION, source.images_digest)
     cache = source.root / f".understudy-pixels-{name}.npy"
+    remove_abandoned(source.root, r"\.understudy-pixels-\w+-\d+\.npy")
     with suppress(OSError, ValueError, EOFError):
         stored = torch.from_numpy(np.load(cache))
         if stored.dtype == torch.uint8 and stored.shape == _shape(source):

@@ -4,25 +4,34 @@ Unreadable files have to be known before training, since the order of an epoch d
 of images. The results are stored in `.understudy-check.json` under the root, by size and times of
 change of each file; in a read-only folder the check is repeated at every start. A digest of each
 file's content is stored beside the result, so that images changed in place are noticed.
+
+A picture of more than eight bits does not say which number is white. A warning tells of those of a
+data set that come out dark, or that are read by several ranges.
 """
 
 import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 from understudy import files
-from understudy.data._image import decode
+from understudy.data._image import measured
 from understudy.data.source import Unreadable, content_digest
 from understudy.errors import DataError
 
+LOGGER = logging.getLogger("understudy")
+
 _RECORD = ".understudy-check.json"
-VERSION = 3
+VERSION = 4
 """Number of the rules by which files become pixels; another one makes checks and caches anew."""
 
 
@@ -63,7 +72,8 @@ def check(paths: Sequence[Path], root: Path, unreadable: Unreadable) -> Checked:
         raise DataError(
             f"None of the {len(record)} image files in {root} can be read: {broken[0]}."
         )
-    results = [record[name][-1] for name in names]
+    results = [r if isinstance(r, str) else r[:2] for r in (record[name][-1] for name in names)]
+    warn_of_depth((r[2:] for *_, r in record.values() if not isinstance(r, str)), root)
     kept = [i for i, result in enumerate(results) if not isinstance(result, str)]
     sides = {side for i in kept for side in results[i]}
     size = sides.pop() if len(sides) == 1 else None
@@ -77,8 +87,9 @@ def _updated_record(
     """Check new and changed files, update the stored record, and return that of these files.
 
     A record is [version, bytes, times of change of content and of status in ns, digest, result],
-    where the result is [height, width] or the reason why the file cannot be read. The time of the
-    status changes even if a program sets that of the content back.
+    where the result is [height, width, bits, largest number] (see `measured`) or the reason why the
+    file cannot be read. The time of the status changes even if a program sets that of the content
+    back.
     """
     stored, paths = _read(file), list(dict(zip(names, paths, strict=True)).values())
     names = list(dict.fromkeys(names))
@@ -87,6 +98,7 @@ def _updated_record(
         changed = [i for i, name in enumerate(names) if not _is_current(stored, name, stamps[i])]
         results = pool.map(_result, [paths[i] for i in changed], chunksize=64)
     checked = {names[i]: [*stamps[i], *result] for i, result in zip(changed, results, strict=True)}
+    files.remove_abandoned(file.parent, rf"{re.escape(file.name)}\.\d+")
     if checked:
         # The record is that of all splits under the root.
         _write(file, {**stored, **checked})
@@ -111,18 +123,50 @@ def _is_current(stored: Mapping[str, Any], name: str, stamp: list[int]) -> bool:
 
 
 def _is_size(result: Any) -> bool:
-    return isinstance(result, list) and len(result) == 2 and all(type(x) is int for x in result)
+    return isinstance(result, list) and len(result) == 4 and all(type(x) is int for x in result)
 
 
 def _result(path: Path) -> tuple[str, list[int] | str]:
-    """Return digest of the content, and height and width or the reason why it cannot be read."""
+    """Return digest of the content, and sides and depth or the reason why it cannot be read."""
     content = b""
     try:
         content = path.read_bytes()
-        return content_digest(content), list(decode(BytesIO(content), name=str(path)).shape[1:])
+        image, depth = measured(BytesIO(content), name=str(path))
+        return content_digest(content), [*image.shape[1:], *depth]
     except (DataError, OSError) as error:
         reason = str(error) if isinstance(error, DataError) else f"{path}: {error.strerror}"
         return content_digest(content), reason
+
+
+def warn_of_depth(depths: Iterable[Sequence[int]], root: object) -> None:
+    """Warn of a data set whose pictures of many bits come out dark, or by several ranges.
+
+    Args:
+        depths: Bits and largest number of every picture, as `measured` returns them.
+        root: Where the pictures are, for the warning.
+    """
+    deep = [(bits, largest) for bits, largest in depths if bits]
+    counts, largest = Counter(bits for bits, _ in deep), max((x for _, x in deep), default=0)
+    which = f"{len(deep)} pictures in {root} have more than 8 bits"
+    if len(counts) > 1:
+        ranges = ", ".join(f"{count} as {bits} bits" for bits, count in sorted(counts.items()))
+        _warn(
+            f"{which} and are read by the largest number of each, {ranges}, so that equal numbers "
+            "are not equally bright. Save all with 8 bits, by one white."
+        )
+    elif 8 < (bits := max(counts, default=0)) > largest.bit_length():
+        white = 2 ** largest.bit_length() - 1
+        _warn(
+            f"{which}, but none holds a number above {largest}: they are read as {bits} bits, in "
+            f"which this is {largest / (2**bits - 1):.0%} of white. If {white} is white, save them "
+            f"with 8 bits, each number × 255 / {white}."
+        )
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Warn once, not for every seed and method."""
+    LOGGER.warning(sentence)
 
 
 def _name(path: Path, root: Path) -> str:

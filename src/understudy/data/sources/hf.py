@@ -20,12 +20,12 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
-from understudy.data._image import decode
+from understudy.data._image import measured
 from understudy.data.source import Source, Split, Unreadable, content_digest, short_digest
 from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._named_files import is_inside
 from understudy.data.sources._numbered import labels_of, names_of
-from understudy.data.sources._readable import check
+from understudy.data.sources._readable import check, warn_of_depth
 from understudy.data.sources._splits import choose, no_split
 from understudy.data.sources._table import check_quotes
 from understudy.errors import DataError
@@ -76,7 +76,7 @@ class RowSource(Source):
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Decode the image of row `i`; `DataError` if it cannot be decoded."""
-        return _decoded(self.rows[i][self.column])
+        return _measured(self.rows[i][self.column])[0]
 
     def sides(self) -> Int64[Tensor, "images 2"]:
         """Return height and width of every image, as found when the rows were checked."""
@@ -243,7 +243,7 @@ def _filled(column: Any) -> list[int]:
 
 
 def _as_bytes(rows: Any, column: str) -> Any:
-    """Return the rows with encoded images, for `decode` to apply EXIF orientation and mode."""
+    """Return the rows with encoded images, for decoding to apply EXIF orientation and mode."""
     from datasets import Image
 
     return rows.cast_column(column, Image(decode=False))
@@ -300,11 +300,12 @@ def _check(
         fn_kwargs={"top": root if Path(root).is_dir() else ""},
         remove_columns=rows.column_names,
         # Another number for other columns of results: a file of earlier ones is not read.
-        cache_file_name=str(cache / f"{rows._fingerprint}-2.arrow"),
+        cache_file_name=str(cache / f"{rows._fingerprint}-3.arrow"),
         desc="Checking images",
     )
     broken = {i: f"row {i}: {reason}" for i, reason in enumerate(results["reason"]) if reason}
     sides = torch.tensor([list(results["height"]), list(results["width"])]).T
+    warn_of_depth(results["depth"], root)
     return sides, broken, list(results["content"])
 
 
@@ -318,16 +319,18 @@ def _result(image: Mapping[str, Any], top: str) -> dict[str, Any]:
     path = image["path"] or ""
     if image["bytes"] is None and top and not is_inside(Path(path), Path(top)):
         reason = f"{path} is outside of the data set's folder {top}"
-        return {"height": 0, "width": 0, "content": "", "reason": reason}
+        return {"height": 0, "width": 0, "depth": [0, 0], "content": "", "reason": reason}
     try:
-        height, width = _decoded(image).shape[1:]
+        pixels, depth = _measured(image)
     except DataError as error:
-        return {"height": 0, "width": 0, "content": "", "reason": str(error)}
-    content = image["bytes"] if image["bytes"] is not None else Path(path).read_bytes()
-    return {"height": height, "width": width, "content": content_digest(content), "reason": ""}
+        return {"height": 0, "width": 0, "depth": [0, 0], "content": "", "reason": str(error)}
+    height, width = pixels.shape[1:]
+    content = content_digest(image["bytes"] or Path(path).read_bytes())
+    return {"height": height, "width": width, "depth": depth, "content": content, "reason": ""}
 
 
-def _decoded(image: Mapping[str, Any]) -> UInt8[Tensor, "3 height width"]:
+def _measured(image: Mapping[str, Any]) -> tuple[UInt8[Tensor, "3 height width"], tuple[int, int]]:
+    """Return an encoded image and its depth; see `data._image.measured`."""
     if image["bytes"] is None:
-        return decode(Path(image["path"]))
-    return decode(BytesIO(image["bytes"]), name=image["path"] or "an image")
+        return measured(Path(image["path"]))
+    return measured(BytesIO(image["bytes"]), name=image["path"] or "an image")

@@ -1,6 +1,6 @@
 """Differences from the control, of arms and of classes, as positions in percent of an axis."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean
 
@@ -83,20 +83,18 @@ def changes(results: Results) -> list[Changes]:
     if control is None or not control.per_class:
         return []
     rows_of = {
-        arm.name: _differences(results.classes, arm, control)
-        for arm in results.judged
-        if arm.per_class
+        arm.name: _differences(results, arm, control) for arm in results.judged if arm.per_class
     }
     scale = percent_scale([0.0, *(a - c for rows in rows_of.values() for _, c, a in rows)])
     return [_cut(arm, rows_of[arm.name], scale) for arm in results.judged if rows_of.get(arm.name)]
 
 
-def _differences(classes: Sequence[str], arm: Arm, control: Arm) -> list[tuple[str, float, float]]:
+def _differences(results: Results, arm: Arm, control: Arm) -> list[tuple[str, float, float]]:
     """Return class, control and arm, means over the seeds, for classes that any image shows."""
-    sides = (_class_means(control), _class_means(arm))
+    sides = zip(_class_means(control), _class_means(arm), strict=True)
     rows = [
-        (name, c, a)
-        for name, c, a in zip(classes, *sides, strict=True)
+        (results.class_name(number), c, a)
+        for number, (c, a) in enumerate(sides)
         if c is not None and a is not None
     ]
     return sorted(rows, key=lambda row: row[1] - row[2])

@@ -74,7 +74,8 @@ def _teacher(results: Results, arms: Sequence[Arm]) -> Arm | None:
     ]
     if None in first or any(other != first for other in others):
         return None
-    per_class = [run.evaluation["teacher"]["per_class"] for arm in arms for run in arm.runs]
+    measured = [run.evaluation.get("teacher") or {} for arm in arms for run in arm.runs]
+    per_class = [one["per_class"] for one in measured if one.get("per_class")]
     return results.teacher or replace(TEACHER, per_class=per_class[:1])
 
 
@@ -84,6 +85,7 @@ def _curve(arm: Arm, seeds: Sequence[Sequence[float]], c: int) -> PrecisionCurve
     means = [mean(values) for values in zip(*padded, strict=True)]
     reached = [value for value in means if value]
     points = [f"{100 * i / STEPS:g},{100 - 100 * p:.1f}" for i, p in enumerate(reached)]
-    known = [value for seed in arm.per_class if (value := seed[c]) is not None]
+    rows = (seed[c] for seed in arm.per_class if c < len(seed))
+    known = [value for value in rows if value is not None]
     path = f"M{' '.join(points)}" if points else ""
     return PrecisionCurve(arm, path, mean(known) if known else None)

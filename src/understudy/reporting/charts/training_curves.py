@@ -58,7 +58,7 @@ def band(runs: Sequence[Run], group: str, key: str) -> _Band:
     values: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         for record in run.history:
-            value = (record[group] or {}).get(key)
+            value = (record.get(group) or {}).get(key)
             if value is not None and math.isfinite(value):
                 values[record["epoch"]].append(value)
     shared = {epoch: v for epoch, v in sorted(values.items()) if len(v) == len(runs)}
