@@ -114,9 +114,9 @@ def _pre_activations(stages: Mapping[str, str], calls: list[Call]) -> dict[str, 
     ends = {call.path: call for call in calls}
     taps = {}
     for name, path in stages.items():
-        node = ends[path].output.node if ends[path].output else None
-        activations = [c for c in calls if not list(c.module.children()) and _computes(c, node)]
-        if name != "stem" and node is not None and is_activation(node) and activations:
+        node = _node(ends[path])
+        activations = [c for c in calls if _node(c) is node and _is_activation(c)]
+        if name != "stem" and is_activation(node) and activations:
             last = activations[0]
             if ends[last.path] is last:  # of a module that is called several times, the last call
                 side = "input" if last.times == 1 else "last input"
@@ -124,10 +124,14 @@ def _pre_activations(stages: Mapping[str, str], calls: list[Call]) -> dict[str, 
     return taps
 
 
-def _computes(call: Call, node: Any) -> bool:
-    """Return True if a module has computed the tensor of a node, and not only passed it on."""
-    source, output = call.source, call.output
-    return bool(source and output) and output.node is node and source.node is not node
+def _node(call: Call) -> Any:
+    return call.output.node if call.output is not None else None
+
+
+def _is_activation(call: Call) -> bool:
+    """Return True if a single module has computed its output, and not only passed it on."""
+    changes = call.source is not None and call.source.node is not _node(call)
+    return changes and not list(call.module.children())
 
 
 def _stem(readable: list[Call], calls: list[Call], weighted: list[Call]) -> Call | None:

@@ -75,7 +75,7 @@ def check(paths: Sequence[Path], root: Path, unreadable: Unreadable) -> Checked:
     results = [r if isinstance(r, str) else r[:2] for r in (record[name][-1] for name in names)]
     warn_of_depth((r[2:] for *_, r in record.values() if not isinstance(r, str)), root)
     kept = [i for i, result in enumerate(results) if not isinstance(result, str)]
-    sides = {side for i in kept for side in results[i]}
+    sides = {side for i in kept for side in entries[i][:2]}
     size = sides.pop() if len(sides) == 1 else None
     contents = [record[name][-2] for name in names]
     return Checked(kept, tuple(broken), size, results, contents)
