@@ -72,7 +72,8 @@ def check(paths: Sequence[Path], root: Path, unreadable: Unreadable) -> Checked:
         raise DataError(
             f"None of the {len(record)} image files in {root} can be read: {broken[0]}."
         )
-    results = [r if isinstance(r, str) else r[:2] for r in (record[name][-1] for name in names)]
+    entries = [record[name][-1] for name in names]
+    results: list[list[int] | str] = [x if isinstance(x, str) else x[:2] for x in entries]
     warn_of_depth((r[2:] for *_, r in record.values() if not isinstance(r, str)), root)
     kept = [i for i, result in enumerate(results) if not isinstance(result, str)]
     sides = {side for i in kept for side in entries[i][:2]}
