@@ -135,3 +135,34 @@ def test_an_output_as_wide_as_the_classes_is_not_silently_a_feature(classes: int
     assert (
         wire(student, teacher, {"pefd": 1}, example=IMAGES, **feature)(IMAGES, LABELS)["pefd"] > 0
     )
+
+
+def test_logits_of_one_position_are_rows() -> None:
+    """As of a 1×1 convolution behind the pooling."""
+    teacher = nn.Sequential(*network()[:-2], nn.Conv2d(16, 4, 1))
+    wrapped = Network(teacher, input=as_given(3), example_size=(32, 32)).eval()
+    assert wrapped.shapes["logits"] == (4,)
+    assert torch.equal(wrapped(IMAGES), teacher(IMAGES).flatten(1))
+    for student, taught in ((teacher, network(seed=1)), (network(seed=1), teacher)):
+        losses = wire(student, taught, {"kd": 1, "pefd": 1}, example=IMAGES)(IMAGES, LABELS)
+        assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_class_maps_weighted_by_attention_are_not_of_the_mean_map() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.scores, self.weights = (
+                network()[:-3],
+                nn.Conv2d(16, 4, 1),
+                nn.Conv2d(16, 1, 1),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.body(x)
+            return (
+                self.scores(x) * self.weights(x).flatten(2).softmax(2).view(-1, 1, *x.shape[2:])
+            ).sum((2, 3))
+
+    with pytest.raises(NetworkError, match="returns 4 values, as many as the student has classes"):
+        wire(network(seed=1), Attention(), {"pefd": 1}, example=IMAGES)

@@ -283,8 +283,10 @@ def _other(module: nn.Module, images: Tensor, traced: TracedPass) -> Head:
     products = LastProducts.of(traced)
     last = next((c for c in reversed(traced.calls) if c.own_parameters), None)
     maps = products is None or products.read_maps
-    # A map may be of one position, as of small images.
-    if last and _is_head(last, traced.record) and (maps or isinstance(last.module, nn.Conv2d)):
+    # A map may be of one position, as of small images. Not if another product weights positions.
+    only = products is None or products.count == 1
+    is_last = last is not None and only and _is_head(last, traced.record)
+    if last and is_last and (maps or isinstance(last.module, nn.Conv2d)):
         # As in SqueezeNet: an activation and an average follow a convolution.
         return _linear_head(last, traced, is_output=False)
     if products is None or products.are_activated or products.all_read_maps:

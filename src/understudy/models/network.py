@@ -27,7 +27,7 @@ from understudy.models.classifier_layers import (
 from understudy.models.embedding import EmbeddedClassifier, layers_like
 from understudy.models.feature_discovery import structure
 from understudy.models.initialisation import initialise_like
-from understudy.models.outputs import ClassifierOutput, pick
+from understudy.models.outputs import ClassifierOutput, as_row, pick
 from understudy.models.pooling import Pool, depends_only_on_mean, replace_pooling
 from understudy.models.preprocessing import ANY_INPUT, Input
 from understudy.models.taps import (
@@ -125,7 +125,7 @@ class Network(Wrapped):
         assert output is not None  # the dry pass of the constructor refuses such modules
         features = take_features(self._taps)
         if self._head.logits:
-            features["logits"] = output
+            features["logits"] = as_row(output)
         elif "penultimate" not in features:
             features["penultimate"] = pool_to_vector(output)
         return features
@@ -382,7 +382,7 @@ class Network(Wrapped):
             hooks.append((self._head.classifier, self._classified))
         self._handles += [attach_hook(self.module, path, hook) for path, hook in hooks]
         if self._head.logits:
-            shapes["logits"] = tuple(output.shape[1:])
+            shapes["logits"] = tuple(as_row(output).shape[1:])
         elif "penultimate" not in shapes:
             shapes["penultimate"] = tuple(pool_to_vector(output).shape[1:])
         linear, why = self._head.is_output or bool(self._head.dist), self._head.no_logits

@@ -151,3 +151,8 @@ def _tensors(value: Any, key: Key = ()) -> Iterator[tuple[Key, Tensor]]:
     elif isinstance(value, list | tuple):
         for position, inner in enumerate(value):
             yield from _tensors(inner, (*key, position))
+
+
+def as_row(logits: Tensor) -> Tensor:
+    """Return the logits of a map of one position, as a 1×1 convolution gives them, as vectors."""
+    return logits.flatten(1) if logits.ndim > 2 and logits.shape[2:].numel() == 1 else logits

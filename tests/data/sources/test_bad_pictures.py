@@ -126,7 +126,11 @@ def _chunk(chunk: tuple[bytes, bytes]) -> bytes:
         ((1000, 900), False, r"above 1000: .* 24% of white. If 1023 is white, save them with 8"),
         ((4095, 65535), False, "by the largest number of each, 1 as 12 bits, 1 as 16 bits, so"),
         ((200, 4095), False, "1 as 8 bits, 1 as 12 bits"),
-        ((1023, 900), True, r"2 pictures in .* above 1023: they are read as 16 bits.* 2% of white"),
+        (
+            (1023, 900),
+            True,
+            r"^2 of the pictures in .* above 1023: they are read as 16 bits.* 2% of white",
+        ),
         ((4095, 3000), False, ""),
         ((65535, 40000), False, ""),
         ((65535, 65000), True, ""),

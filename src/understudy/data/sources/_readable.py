@@ -148,7 +148,7 @@ def warn_of_depth(depths: Iterable[Sequence[int]], root: object) -> None:
     """
     deep = [(bits, largest) for bits, largest in depths if bits]
     counts, largest = Counter(bits for bits, _ in deep), max((x for _, x in deep), default=0)
-    which = f"{len(deep)} pictures in {root} have more than 8 bits"
+    which = f"{len(deep):,} of the pictures in {root} have more than 8 bits"
     if len(counts) > 1:
         ranges = ", ".join(f"{count} as {bits} bits" for bits, count in sorted(counts.items()))
         _warn(

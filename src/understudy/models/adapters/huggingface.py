@@ -38,6 +38,8 @@ def build(
             "is not executed. Build the network by a function of your own "
             "(path/to/file.py:factory)."
         )
+    # Left open, transformers would ask on the terminal.
+    options = {**options, "trust_remote_code": False}
     folder = Path(name)
     config = _json(folder / "config.json")
     classifies = any("ForImageClassification" in a for a in config.get("architectures") or ())
