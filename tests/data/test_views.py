@@ -159,7 +159,7 @@ def test_a_resized_crop_is_torchvisions_to_the_bit(seed: int, view: int) -> None
         torch.manual_seed(int(counter_hash(seed, ints(1), ints(view))))
         expected = theirs(data.pixels[1])
     assert torch.equal(views(ints(1), ints(view))[0], expected / 255)
-    assert views.description == f"{theirs}, seed {seed}"
+    assert views.description == f"{theirs}, seed {seed}; evaluation: {views.clean}"
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)

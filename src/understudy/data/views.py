@@ -231,7 +231,7 @@ class FileViews(Views):
         self.count = None
         shorter, squash = _transforms.clean_resize(size, native=source.size, augment=augment)
         self.evaluation = EvaluationView(shorter, size, squash=squash)
-        self.description = f"{self.transform}, seed {seed}"
+        self.description = f"{self.transform}, seed {seed}; evaluation: {self.clean}"
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]

@@ -45,8 +45,7 @@ def loading_lines(config: StudentConfig, folder: Path) -> LoadingLines:
         config: Content of its `config.json`.
         folder: Folder that holds it and the weights.
     """
-    precision = config.measured.get("precision", "fp32")
-    note = "" if precision == "fp32" else f"Its metrics were measured in {precision}, not in fp32."
+    note = _note(config)
     if config.timm:
         return _timm(config, folder, note)
     built = _built(config, folder)
@@ -54,6 +53,16 @@ def loading_lines(config: StudentConfig, folder: Path) -> LoadingLines:
         return _exported(config, folder, note)
     imports, lines = built
     return LoadingLines(_program(imports, lines, config, folder), note=note)
+
+
+def _note(config: StudentConfig) -> str:
+    notes = {
+        "detector": "It takes a list of pictures: network([transform(image)]).",
+        "huggingface": "Its logits are network(transform(image)[None]).logits.",
+    }
+    precision = config.measured.get("precision", "fp32")
+    measured = "" if precision == "fp32" else f"Its metrics were measured in {precision}."
+    return f"{notes.get(config.library, '')} {measured}".strip()
 
 
 def _timm(config: StudentConfig, folder: Path, note: str) -> LoadingLines:
@@ -234,7 +243,8 @@ def _transform(steps: Preprocessing) -> _Lines:
     parts: list[str] = []
     if steps.reduced is not None:
         parts += ["v2.PILToTensor()", f"v2.Lambda({_reducing(steps.reduced)})", "v2.ToPILImage()"]
-    to_floats = ["v2.PILToTensor()", "v2.ToDtype(torch.float32, scale=True)"]
+    # `ToDtype` would multiply by the rounded reciprocal of 255.
+    to_floats = ["v2.PILToTensor()", "v2.Lambda(lambda x: x / 255)"]
     side = f"({steps.resize}, {steps.resize})" if steps.squash else f"{steps.resize}"
     resizing = [] if steps.resize is None else [f"v2.Resize({side})"]
     resizing += [] if steps.crop is None else [f"v2.CenterCrop({steps.crop})"]
@@ -248,7 +258,8 @@ def _transform(steps: Preprocessing) -> _Lines:
     if steps.mean:
         parts.append(f"v2.Normalize({list(steps.mean)}, {list(steps.std)})")
     lines = ["transform = v2.Compose([", *(f"    {part}," for part in parts), "])"]
-    return ["import torch", "from torchvision.transforms import v2"], lines
+    grey = ["import torch"] if steps.channels == 1 else []
+    return [*grey, "from torchvision.transforms import v2"], lines
 
 
 _GREYING = "lambda x: (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)"
