@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import bank, export, predict, push, reproduce
+from understudy.cli import bank, export, predict, process, push, reproduce
 from understudy.cli.compare import compare_entry, demo_entry
 from understudy.cli.flags import Entry, choice, parse, whole_number
 from understudy.cli.output import console, print_lines, report_on
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Words after `understudy`; default: those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    process.print_every_character()
     try:
         _run(words)
     except (Exception, KeyboardInterrupt) as error:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"understudy: {sentence}", file=sys.stderr)
         sys.exit(status)
     finally:
-        _leave_process_group()
+        process.leave_group()
 
 
 def _sentence(error: BaseException) -> tuple[str, int]:
@@ -51,16 +52,6 @@ def _sentence(error: BaseException) -> tuple[str, int]:
     # A bug: mistakes of the user are all `UnderstudyError`s.
     words = " ".join(f"{type(error).__name__}: {error}".split())
     return f"Internal error, {words}. Add --debug for the traceback, and report it.", 1
-
-
-def _leave_process_group() -> None:
-    """Leave the group of processes, if torchrun started several."""
-    if "RANK" not in os.environ or "torch" not in sys.modules:
-        return
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _run(words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import get_origin
 
 from understudy.config.recipe import Training
 from understudy.errors import NameNotFound
@@ -31,6 +32,10 @@ def find(name: str, training: Training = DEFAULT) -> Task:
     (task,) = (
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Task) and value is not Task
+        # An alias such as `list[int]` counts as a type in Python 3.10.
+        if isinstance(value, type)
+        and get_origin(value) is None
+        and issubclass(value, Task)
+        and value is not Task
     )
     return task.of(training)
