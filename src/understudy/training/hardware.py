@@ -4,12 +4,13 @@ import ctypes
 import os
 import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
 import psutil
 import torch
+
+from understudy import __version__
 
 # Of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -24,7 +25,7 @@ def describe() -> dict[str, Any]:
         "machine": ", ".join([*gpus, f"{cores()} cores {_processor()}"]),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "understudy": version("understudy"),
+        "understudy": __version__,
         "command": sys.argv,
     }
 
