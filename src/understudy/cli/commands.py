@@ -1,6 +1,5 @@
 """The command line: one thin command per public function, without torch until it is needed."""
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence

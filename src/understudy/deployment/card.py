@@ -71,7 +71,7 @@ def write_card(folder: Path, config: StudentConfig, *, name: str = "", licence: 
             for part in _section(each[0], markdown(each[1]))
         ),
         *_section("Input", _input(config)),
-        *_section("How to load it", _loading(config)),
+        *_section("How to load it", _loading(config, folder)),
         *_section("Classes", _classes(config)),
         *_section("Licence", _licence(config)),
         *_section("Origin", _origin(config)),
@@ -251,10 +251,12 @@ def _measured_on(config: StudentConfig) -> str:
     return f"{text}. Numbers of other pictures than these are not known."
 
 
-def _loading(config: StudentConfig) -> str:
+def _loading(config: StudentConfig, folder: Path) -> str:
     """Return the lines that load the student, started in the folder of the card."""
-    lines = loading_lines(config, Path())
-    blocks = ["In this folder:", _python(lines.code)]
+    lines, name = loading_lines(config, Path()), "student.safetensors"
+    # `--to hub` alone writes the weights under the name that the hub expects.
+    stored = name if (folder / name).is_file() else "model.safetensors"
+    blocks = ["In this folder:", _python(lines.code.replace(name, stored))]
     if lines.before:
         blocks = ["In this folder, once, with Understudy:", _python(lines.before), *blocks]
     return "\n\n".join(filter(None, [*blocks, escaped(lines.note)]))
