@@ -23,9 +23,9 @@ from understudy.training.trainer import Trainer
 RECIPES = [("classification", 230)] * 7 + [("multilabel", 180), ("none", 150), ("detection", 60)]
 """Task and number of the recipes of each part; a step of a detector takes ten times as long."""
 CNN = f"{Path(__file__).parents[1] / 'support' / 'plain_cnn.py'}:factory"
-SHAPES = {"source": "drawn_shapes", "root": "3"}
+SHAPES = {"source": "drawn_shapes", "root": "3", "augment": "flip"}
 DETECTOR = {
-    "name": "fcos",
+    "name": "retinanet",
     "options": {"backbone": "timm:test_resnet", "channels": 32, "min_size": 64, "max_size": 64},
 }
 

@@ -1,9 +1,12 @@
 """Compare class names: class numbers must mean the same in the data and in a network."""
 
+import logging
 import re
 from collections.abc import Sequence
 
 from understudy.errors import DataError
+
+LOGGER = logging.getLogger("understudy")
 
 _MOSTLY = 0.9
 """Share of equal names above which two spellings of many classes are of the same classes."""
@@ -51,6 +54,20 @@ def nearest(classes: Sequence[str], spellings: Sequence[tuple[str, ...]]) -> tup
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def warn_of_alike(classes: Sequence[str]) -> None:
+    """Warn of classes of which the names differ in spelling alone."""
+    by_key: dict[str, list[str]] = {}
+    for name in classes:
+        by_key.setdefault(_plain(name), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in by_key.values() if len(names) > 1]
+    if alike:
+        LOGGER.warning(
+            f"The classes {alike[0]} differ only in case, spaces, hyphens or underscores"
+            f"{f' (and {len(alike) - 1} more)' if len(alike) > 1 else ''}: if they are one class, "
+            "give it one name."
+        )
 
 
 def comparable(classes: Sequence[str], others: Sequence[str]) -> bool:

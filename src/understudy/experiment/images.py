@@ -10,6 +10,7 @@ from understudy import data, tasks
 from understudy.config.recipe import Data, Recipe
 from understudy.data import DecodedSource, Source, subset
 from understudy.data.class_names import check as check_classes
+from understudy.data.class_names import warn_of_alike
 from understudy.data.source import Split
 from understudy.data.sources import NoSplit
 from understudy.data.subset import Subset
@@ -104,6 +105,7 @@ def read_images(recipe: Recipe, task: Task) -> Images:
     spec = recipe.data
     _check_choice(recipe)
     whole = train = _read(recipe, task, "train")
+    warn_of_alike(train.classes)
     validation: Source | None
     if spec.validation:
         train, validation = _split(recipe, task, train)

@@ -12,6 +12,7 @@ from understudy.errors import Diverged, NetworkError
 from understudy.features import Features
 from understudy.models.base import Wrapped
 from understudy.tasks import Outputs, Task
+from understudy.training.batch_norm import enough_values
 from understudy.training.finite import not_finite
 
 
@@ -37,17 +38,18 @@ def collect(
 
     Raises:
         Diverged: An output or a weight of the student is NaN or infinite.
-        NetworkError: One of the teacher is.
+        NetworkError: One of the teacher is, or a network normalises single values.
     """
     training = network.training
     network.eval()
     compute = replay or network.outputs
     in_parts = MemoryParts("evaluating")
-    parts = [
-        outputs
-        for batch in batches
-        for outputs in in_parts(batch, lambda part: _outputs(compute, part, accelerator, task))
-    ]
+    with enough_values(f"{role} {network.name}"):
+        parts = [
+            outputs
+            for batch in batches
+            for outputs in in_parts(batch, lambda part: _outputs(compute, part, accelerator, task))
+        ]
     network.train(training)
     every = task.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
     _check_finite(network, every, role)

@@ -1,10 +1,10 @@
-"""Batch normalisation of a single value: what to change in a recipe."""
+"""Normalisation of a single value: what to change in a recipe."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from understudy.distillation.distiller import SINGLE_VALUE
-from understudy.errors import RecipeError
+from understudy.errors import NetworkError, RecipeError
 
 
 @contextmanager
@@ -27,4 +27,28 @@ def enough_images(images: int) -> Iterator[None]:
             f"step of at most {images} {'image' if images == 1 else 'images'} had one: set "
             "training.batch higher, or training.accumulate lower; where maps shrink to one "
             "pixel, larger images (data.size) help as well."
+        ) from error
+
+
+@contextmanager
+def enough_values(network: str) -> Iterator[None]:
+    """Say what to change where a network normalises single values in evaluation.
+
+    So does a group normalisation with a group for each channel, on a map of one pixel.
+
+    Args:
+        network: Role and name of the network, for the error.
+
+    Raises:
+        NetworkError: It does.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if SINGLE_VALUE not in str(error):
+            raise
+        raise NetworkError(
+            f"The {network} normalises groups of a single value, where a map of one image shrinks "
+            "to one pixel: use larger images (data.size, for a detector the option min_size), or "
+            "more channels in a group."
         ) from error

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from understudy.data._image import SUFFIXES, is_turned
 from understudy.data.class_names import positions
+from understudy.data.sources._box_forms import ROUNDING, refuse_corners
 from understudy.data.sources._named_files import is_file
 from understudy.errors import DataError
 
@@ -30,8 +31,6 @@ Faulty = Literal["repair", "skip", "fail"]
 """Policy for faults: repair what can be repaired and leave out the rest, leave out every faulty
 image, or stop."""
 
-ROUNDING = 0.5
-"""Pixels by which a box may reach outside of its image without being a fault."""
 _MIN_SIDE = 0.01
 """Shorter sides of boxes count as zero: resized in float32 they could vanish, which detectors
 refuse."""
@@ -108,6 +107,7 @@ class Annotations:
         root: Folder of the data set; errors name files relative to it.
         classes: Class names of the training split, in the order of their labels.
         shares: True if boxes are in shares of the image's sides, not in pixels.
+        form: How the format writes boxes, one of `FORMS`; "" for two corners.
         paths: Image files, each with its number.
         stated_sides: Height and width that the annotation of each image states; 0 if none.
         rejected: Files and entries that cannot be used at all, each with the reason.
@@ -117,6 +117,7 @@ class Annotations:
     root: Path
     classes: Sequence[str] = ()
     shares: bool = False
+    form: str = ""
     paths: dict[Path, int] = field(default_factory=dict)
     stated_sides: list[tuple[int, int]] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
@@ -191,14 +192,20 @@ class Annotations:
 
         Args:
             sides: Height and width of every image; 0 × 0 for an unreadable one.
+
+        Raises:
+            DataError: The boxes are written in another form than the format says.
         """
         readable = sides.all(1)
         table = self._table()
         table = table[readable[table.image]]
         scale, unusable = self._scales(torch.tensor(self.stated_sides).view(-1, 2), sides)
         # Sides are (height, width), corners (x, y, x, y).
-        boxes = self._ordered(table) * scale.flip(1).repeat(1, 2)[table.image]
+        to_pixels = scale.flip(1).repeat(1, 2)[table.image]
         limits = sides.double().flip(1).repeat(1, 2)[table.image]
+        if self.form:
+            refuse_corners(table.boxes * to_pixels, limits, self.form, self.root)
+        boxes = self._ordered(table) * to_pixels
         unusable |= self._turned(table.image, boxes, limits)
         clipped = torch.minimum(boxes.clamp_min(0), limits)
         finite = boxes.isfinite().all(1)

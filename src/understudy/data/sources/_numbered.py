@@ -1,8 +1,12 @@
 """Class names and labels of a table whose labels are whole numbers."""
 
+import logging
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from understudy.batch import UNLABELLED
+
+LOGGER = logging.getLogger("understudy")
 
 DENSE = 1000
 """Numbers below this are class numbers, however few of them occur."""
@@ -18,6 +22,8 @@ def names_of(numbers: Iterable[int]) -> list[str]:
     ids = sorted(set(numbers) - {UNLABELLED})
     count = ids[-1] + 1 if ids else 0
     if count <= max(DENSE, 10 * len(ids)):
+        if len(ids) > 1 and ids == list(range(1, count)):
+            _warn_of_no_zero(count - 1)
         return [str(number) for number in range(count)]
     return [str(number) for number in ids]
 
@@ -26,3 +32,12 @@ def labels_of(numbers: Sequence[int], names: Sequence[str]) -> list[int]:
     """Return the class of each number, by the names of `names_of`."""
     positions = {int(name): i for i, name in enumerate(names)} | {UNLABELLED: UNLABELLED}
     return [positions[number] for number in numbers]
+
+
+@cache
+def _warn_of_no_zero(last: int) -> None:
+    """Warn once, not for every split of a data set."""
+    LOGGER.warning(
+        f"The labels run from 1 to {last}, so that class 0 has no image and a network has one "
+        "output too many: number them from 0."
+    )

@@ -86,7 +86,7 @@ def load(
         training = files.json_file("train")
         categories = (content if file == training else _read(training)).categories
         classes = tuple(categories.values())
-    annotations = Annotations(files.top, classes)
+    annotations = Annotations(files.top, classes, form="size")
     folder = image_folder(files, file, content.file_names)
     _add_images(annotations, content, folder)
     _reject_unlisted(annotations, content, folder, files)

@@ -55,7 +55,7 @@ def load(
     """
     described = read(root)
     images = described.images(split)
-    annotations = Annotations(described.top, described.classes, shares=True)
+    annotations = Annotations(described.top, described.classes, shares=True, form="centre")
     annotations.rejected.extend(images.skipped)
     labels = {path: _label_files(path, described.top) for path in images.paths}
     if not any(labels.values()):
@@ -65,13 +65,14 @@ def load(
             f"has a label file, such as {_candidates(first, described.top)[0]} for {first.name}; "
             "put the label files there."
         )
-    owners = dict[Path, Path]()
+    owners, used = dict[Path, Path](), set[object]()
     for path, files in labels.items():
         owner = owners.setdefault(files[0], path) if files else path
         if owner != path:
             annotations.reject(path, f"shares {files[0].name} with {owner.name}")
         else:
-            _add(annotations, path, files, described)
+            used |= _add(annotations, path, files, described)
+    _refuse_numbers_from_one(described, used)
     _reject_unused(annotations, images)
     source = annotated_source(
         annotations,
@@ -105,8 +106,9 @@ def _label_files(image: Path, top: Path) -> list[Path]:
 
 def _add(
     annotations: Annotations, image: Path, labels: Sequence[Path], described: YoloData
-) -> None:
-    """Add an image with the objects of its label file."""
+) -> set[object]:
+    """Add an image with the objects of its label file; return the numbers of their classes."""
+    used = set[object]()
     if not labels:
         annotations.add(image, (0, 0), ())
     for file in labels:
@@ -115,8 +117,19 @@ def _add(
         except (OSError, UnicodeDecodeError) as error:
             annotations.reject(image, f"has a label file that cannot be read ({error})")
             continue
-        objects = (_object(line.split(), described) for line in lines if line.strip())
-        annotations.add(image, (0, 0), objects)
+        rows = [line.split() for line in lines if line.strip()]
+        used |= {key(number(row[0])) for row in rows}
+        annotations.add(image, (0, 0), (_object(row, described) for row in rows))
+    return used
+
+
+def _refuse_numbers_from_one(described: YoloData, used: set[object]) -> None:
+    """Refuse label files that count classes from 1, of which all but the last would be another."""
+    if 0 not in used and len(described.classes) in used:
+        raise DataError(
+            f"The label files of {described.file} number {len(described.classes)} classes from 1: "
+            f"none has the class 0, and some have {len(described.classes)}. Number them from 0."
+        )
 
 
 def _object(values: Sequence[str], described: YoloData) -> AnnotatedObject:
