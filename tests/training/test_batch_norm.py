@@ -28,8 +28,8 @@ def test_other_errors_stay_as_they_are() -> None:
 
 def test_a_group_of_one_value_in_evaluation_is_said_with_the_cause() -> None:
     norm = nn.GroupNorm(4, 4).eval()
-    with pytest.raises(NetworkError, match="The student x normalises groups of a single value"):
-        with enough_values("student x"):
-            norm(torch.ones(1, 4, 1, 1))
+    sentence = "The student x normalises groups of a single value"
+    with pytest.raises(NetworkError, match=sentence), enough_values("student x"):
+        norm(torch.ones(1, 4, 1, 1))
     with pytest.raises(ValueError, match="other"), enough_values("student x"):
         raise ValueError("other")
