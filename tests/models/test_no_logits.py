@@ -166,3 +166,16 @@ def test_class_maps_weighted_by_attention_are_not_of_the_mean_map() -> None:
 
     with pytest.raises(NetworkError, match="returns 4 values, as many as the student has classes"):
         wire(network(seed=1), Attention(), {"pefd": 1}, example=IMAGES)
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_a_network_that_draws_random_numbers_in_evaluation_is_warned_of(
+    random: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dropping(Ends):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(nn.functional.dropout(x, 0.5, training=random))
+
+    Network(Dropping(torch.abs), input=as_given(3), example_size=(32, 32))
+    words = "gives other outputs for the same images"
+    assert [words in record.getMessage() for record in caplog.records] == [True] * random

@@ -35,11 +35,13 @@ class NetworkStructure:
         taps: Feature name → tap path.
         head: Classifier, and the vector that the logits are computed of.
         output: Where in what the network returns the logits are.
+        example: What it returns for the images of the dry pass; None if that was not needed.
     """
 
     taps: dict[str, str]
     head: Head
     output: Key = ()
+    example: Tensor | None = None
 
 
 def structure(
@@ -83,7 +85,7 @@ def discover(
         taps[DIST_PENULTIMATE] = head.dist_penultimate
     if head.dist:
         taps["dist_logits"] = head.dist
-    return NetworkStructure(taps, head, traced.key)
+    return NetworkStructure(taps, head, traced.key, traced.output)
 
 
 def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:

@@ -27,7 +27,7 @@ from understudy.models.classifier_layers import (
 from understudy.models.embedding import EmbeddedClassifier, layers_like
 from understudy.models.feature_discovery import structure
 from understudy.models.initialisation import initialise_like
-from understudy.models.outputs import ClassifierOutput, as_row, pick
+from understudy.models.outputs import ClassifierOutput, as_row, pick, warn_if_random
 from understudy.models.pooling import Pool, depends_only_on_mean, replace_pooling
 from understudy.models.preprocessing import ANY_INPUT, Input
 from understudy.models.taps import (
@@ -54,8 +54,7 @@ class Network(Wrapped):
     Args:
         module: Takes normalised images `(batch, 3, height, width)`.
         input: How images in [0, 1] are resized and normalised for it.
-        example_size: Height and width of the images of dry passes, for a network that takes
-            images of any size; default: `DEFAULT_SIZE`.
+        example_size: Height and width of dry passes, if it takes any; default: `DEFAULT_SIZE`.
         taps: Feature name → `module.path` (its output), `module.path:input` or, of several calls,
             `module.path:last input`; added to the taps found, or instead of those of that name.
         classifier: Path of the last layer, or of a module that holds it and computes the logits
@@ -106,7 +105,7 @@ class Network(Wrapped):
         self._embedded, self._reheaded = "", False
         self._classified = ClassifierOutput()
         self._handles: list[RemovableHandle] = []
-        self._attach_taps()
+        warn_if_random(self.name, self._structure.example, self._attach_taps())
 
     # ---- forward pass ---------------------------------------------------------------------------
 
@@ -370,7 +369,7 @@ class Network(Wrapped):
         self.taps |= dict.fromkeys(others, f"{path}.body")
         self._reheaded = True
 
-    def _attach_taps(self) -> None:
+    def _attach_taps(self) -> Tensor:
         self._detach_taps()
         with eval_mode(self.module):
             self._taps, shapes, output = build_taps(
@@ -387,6 +386,7 @@ class Network(Wrapped):
             shapes["penultimate"] = tuple(pool_to_vector(output).shape[1:])
         linear, why = self._head.is_output or bool(self._head.dist), self._head.no_logits
         self._shapes = Shapes(self.name, shapes, linear_classifier=linear, no_logits=why)
+        return output
 
     def _detach_taps(self) -> None:
         for handle in self._handles:

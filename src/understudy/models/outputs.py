@@ -1,12 +1,16 @@
 """Chooses the logits in what a network returns: a tensor, a tuple or a dictionary of tensors."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from understudy.errors import NetworkError
 from understudy.models.taps import first_tensor
+
+LOGGER = logging.getLogger("understudy")
 
 Key = tuple[Any, ...]
 """Keys and positions that lead to a tensor inside what a network returns; () for the first one."""
@@ -151,6 +155,24 @@ def _tensors(value: Any, key: Key = ()) -> Iterator[tuple[Key, Tensor]]:
     elif isinstance(value, list | tuple):
         for position, inner in enumerate(value):
             yield from _tensors(inner, (*key, position))
+
+
+def warn_if_random(name: str, first: Tensor | None, second: Tensor) -> None:
+    """Warn of a network that gives something else for the same images in evaluation mode.
+
+    Args:
+        name: Name of the network.
+        first: Its output; None if it is not known.
+        second: Its output in another pass over the same images.
+    """
+    if first is None or first.shape != second.shape or not bool(first.isfinite().all()):
+        return
+    if not torch.allclose(first, second.to(first), rtol=0, atol=0.01 * float(first.abs().max())):
+        LOGGER.warning(
+            f"{name} gives other outputs for the same images, also in evaluation mode: it draws "
+            "random numbers, as by a functional dropout without `training=self.training`, so that "
+            "neither a teacher nor a measured student has one answer."
+        )
 
 
 def as_row(logits: Tensor) -> Tensor:
