@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,20 @@ def test_what_cannot_be_read_stops_predict_and_not_stream(
     assert isinstance(missing, Failed)
     assert missing.to_dict() == {"name": missing.name, "error": missing.error}
     assert [first.name, last.name] == [str(tests[0]), str(tests[1])]
+
+
+def test_no_more_than_two_batches_are_read_ahead(predictor: Predictor) -> None:
+    asked: list[int] = []
+
+    def pictures() -> Iterator[Image.Image]:
+        for number in range(30):
+            asked.append(number)
+            yield Image.new("RGB", (40, 40))
+
+    stream = predictor.stream(pictures(), batch=3)
+    for number in range(30):
+        next(stream)
+        assert len(asked) <= number + 2 * 3
 
 
 def test_predictions_are_plain_data(predictor: Predictor, tests: list[Path]) -> None:
