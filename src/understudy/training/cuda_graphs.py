@@ -28,6 +28,9 @@ STEPS = 16
 _WARM_UP = 3
 """Steps before a capture, in which libraries choose their kernels; they are undone."""
 
+_CAPTURE_ERROR: type[RuntimeError] = getattr(torch, "AcceleratorError", RuntimeError)
+"""Error of CUDA, which had no class of its own before torch 2.8."""
+
 Losses = dict[str, Float[Tensor, ""]]
 
 
@@ -158,7 +161,7 @@ class CudaGraphs:
         """
         try:
             return self._capture(size, count)
-        except torch.AcceleratorError:
+        except _CAPTURE_ERROR:
             return None
 
     def _record(self, size: int, count: int) -> torch.cuda.CUDAGraph:
