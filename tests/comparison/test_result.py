@@ -76,6 +76,20 @@ def test_its_runs_are_runs(comparison: Comparison) -> None:
         Comparison(**comparison.to_dict()).runs("kd")
 
 
+def test_its_students_know_their_verdict(comparison: Comparison) -> None:
+    verdict = comparison.arms[1]["verdict"]
+    for run in comparison.runs("kd"):
+        config = run.config
+        assert config.verdict == verdict["sentence"]
+        assert config.control is not None
+        assert config.control["difference"] == verdict["difference"]
+        assert config.teacher is not None
+        assert config.teacher["digest"] == run.environment["digests"]["teacher"]
+        assert config.recipe == run.recipe.digest
+    assert all(run.config.verdict is None for run in comparison.runs("control"))
+    assert comparison.best == comparison.runs("kd")[0]
+
+
 def test_a_data_frame_has_a_row_for_every_run(comparison: Comparison) -> None:
     pytest.importorskip("pandas")
     frame = comparison.to_frame()
