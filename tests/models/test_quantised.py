@@ -96,14 +96,14 @@ def test_a_quantised_student_is_refused() -> None:
         )
 
 
-def test_in_a_recipe_its_function_loads_the_weights(tmp_path: Path) -> None:
+def test_in_a_recipe_its_function_loads_the_weights(tmp_path: Path, tree: Path) -> None:
     (tmp_path / "mine.py").write_text(FILE)
     content = {
-        "data": {"images": 20, "augment": "none"},
+        "data": {"source": "folder", "root": str(tree), "size": 32, "augment": "none"},
         "student": {"name": "resnet8"},
         "teacher": {"name": f"{tmp_path}/mine.py:factory", "weights": "own", "classifier": "fc"},
         "methods": {"kd": {}},
-        "training": {"epochs": 1, "batch": 20},
+        "training": {"epochs": 1, "batch": 6},
     }
     run = train(Recipe.from_dict(content), out=tmp_path / "run", device="cpu")
     assert run.environment["digests"]["teacher"]

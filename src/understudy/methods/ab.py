@@ -56,7 +56,8 @@ class AB(MapMethod):
         teacher: Shapes of the teacher; needs pre-activation maps.
         stages: Maps to compare; default: all pre-activations 'stage1/preact' and so on, matched
             from the deepest backwards. If the networks' names differ:
-            'stage2/preact:stage3/preact', the student's first.
+            'stage2/preact:stage3/preact', the student's first. Needed for a network whose stages
+            end in no activation, such as a MobileNet.
     """
 
     published_weight: ClassVar[float] = 1.0

@@ -79,8 +79,8 @@ class OFD(MapMethod):
         stages: Maps to compare; default: all pre-activations 'stage1/preact' and so on, matched
             from the deepest backwards. If the networks' names differ:
             'stage2/preact:stage3/preact', the student's first. A network without 'stage1/preact',
-            as one of timm or torchvision, is compared at its stages themselves; where these end in
-            a ReLU, the teacher has no negative responses and the margin is 0.
+            whose stages end in no activation that is a module, is compared at its stages; where
+            these end in a ReLU, the teacher has no negative responses and the margin is 0.
         margin: `measured` is the mean of the teacher's negative responses, `normal` that of a
             normal distribution with the measured moments.
     """

@@ -137,8 +137,8 @@ class ReviewKD(Method):
         student: Shapes of the student; needs maps, and `penultimate` unless that is False.
         teacher: Shapes of the teacher; needs maps, and `penultimate` unless that is False.
         stages: Maps to compare; default: all 'stage1:stage1/preact' and so on, the student's first,
-            matched from the deepest backwards. A teacher without 'stage1/preact', as one of timm or
-            torchvision, is compared at its stages themselves: 'stage1:stage1'.
+            matched from the deepest backwards. A teacher without 'stage1/preact', whose stages end
+            in no activation that is a module, is compared at its stages: 'stage1:stage1'.
         width: Channels of the fused levels; default: those of the student's deepest level, but at
             most 512.
         penultimate: Whether the penultimate feature is the deepest level; False for a detector,
