@@ -111,7 +111,7 @@ def test_the_metadata_say_what_is_needed(installed: Path) -> None:
     classifiers = metadata.get_all("Classifier") or []
     versions = re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(classifiers))
     assert versions == ["3.10", "3.11", "3.12", "3.13", "3.14"]
-    assert {"hf", "tensorboard"} <= set(metadata.get_all("Provides-Extra") or [])
+    assert {"export", "hf"} <= set(metadata.get_all("Provides-Extra") or [])
     licences = [
         path.name for path in installed.rglob("*.dist-info/licenses/**/*") if path.is_file()
     ]
