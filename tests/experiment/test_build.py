@@ -120,6 +120,6 @@ def test_jitter_is_part_of_the_views(tree: Path) -> None:
     assert isinstance(plain, FileViews)
     assert "ColorJitter" in coloured.description
     assert "ColorJitter" not in plain.description
-    assert plain.description == str(plain.transform) + ", seed 0"
+    assert plain.description == f"{plain.transform}, seed 0; evaluation: {plain.clean}"
     with pytest.raises(RecipeError, match=r"'data\.jitter' is -1\.0; it must be from 0 to 10"):
         wanted(tree, jitter=-1.0)
