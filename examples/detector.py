@@ -21,14 +21,15 @@ def detector(backbone: torch.nn.Module, channels: int) -> FasterRCNN:
     """Return a small Faster R-CNN on one map of stride 16, with anchors of three sizes."""
     backbone.out_channels = channels
     boxes = AnchorGenerator(((16, 28, 40),), ((1.0,),))
-    limits = {"rpn_post_nms_top_n_train": 40, "box_batch_size_per_image": 16}
+    limits = {f"rpn_post_nms_top_n_{when}": 40 for when in ("train", "test")}
+    limits["box_batch_size_per_image"] = 16
     return FasterRCNN(backbone, 7, rpn_anchor_generator=boxes, min_size=96, max_size=96, **limits)
 
 
 class Drawn(torch.utils.data.Dataset):
     """Images and targets for torchvision's detectors, which count labels from 1."""
 
-    source = drawn_shapes.load("48", "train")
+    source = drawn_shapes.load("24", "train")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -47,7 +48,7 @@ teacher = detector(torch.nn.Sequential(*[*resnet18().children()][:-3]), 256)
 student = detector(mobilenet_v2(width_mult=0.5).features[:14], 48)
 
 optimizer = AdamW(teacher.parameters(), lr=1e-3)
-for images, targets in [batch for _ in range(6) for batch in loader]:
+for images, targets in [batch for _ in range(3) for batch in loader]:
     optimizer.zero_grad()
     sum(teacher(images, targets).values()).backward()
     optimizer.step()

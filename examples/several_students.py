@@ -17,12 +17,12 @@ from understudy.data.sources import fashion
 
 torch.manual_seed(0)
 source = fashion.load("", "train")
-data = TensorDataset(source.pixels[:384] / 255, source.labels[:384])
+data = TensorDataset(source.pixels[:192] / 255, source.labels[:192])
 loader = DataLoader(data, batch_size=64, shuffle=True)
 
 network = resnet18(num_classes=10)
 optimizer = AdamW(network.parameters(), lr=1e-3)
-for images, labels in [batch for _ in range(3) for batch in loader]:
+for images, labels in [batch for _ in range(4) for batch in loader]:
     optimizer.zero_grad()
     F.cross_entropy(network(images), labels).backward()
     optimizer.step()
@@ -40,7 +40,7 @@ for name, distiller in distillers.items():
     distiller.replay = shared
     optimizers[name] = AdamW(distiller.trainable.parameters(), lr=1e-3)
 
-for epoch in range(1, 5):
+for epoch in range(1, 4):
     for images, labels in loader:
         totals = {}
         for name, distiller in distillers.items():

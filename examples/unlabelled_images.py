@@ -17,7 +17,8 @@ from understudy.data.sources import fashion
 
 def main(root: Path) -> None:
     """Train a teacher with labels, then a student without any."""
-    short = {"data.images": 600, "training.epochs": 5, "training.schedule": "cosine"}
+    short = {"data.images": 600, "data.size": 16, "student.size": 16}
+    short |= {"training.epochs": 5, "training.evaluate_every": 5, "training.schedule": "cosine"}
     teacher = understudy.train({"student": "resnet14"}, short, out=root / "teacher")
 
     folder = root / "images"
@@ -27,8 +28,8 @@ def main(root: Path) -> None:
 
     recipe = {
         "task": "none",
-        "data": {"source": "folder", "root": str(folder), "size": 32, "validation": 0.2},
-        "student": "resnet8",
+        "data": {"source": "folder", "root": str(folder), "size": 16, "validation": 0.2},
+        "student": {"name": "resnet8", "size": 16},
         "teacher": {"weights": str(teacher.path)},
         "methods": {"lshfm": {}, "kd": {}},
         "training": {"epochs": 5, "schedule": "cosine"},
