@@ -9,6 +9,9 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist workst
 FAST := tests/methods tests/metrics tests/config tests/test_every_method.py tests/test_functional.py \
 	tests/test_imports.py tests/test_design.py
 
+# Keep bytecode, whatever the environment says: each process would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test test-fast check bench docs results wheel clean
 
 setup: .venv/ready
