@@ -5,26 +5,29 @@ import os
 # The tensors of tests are small: a second thread would only wait for the first. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where a test asks for threads, those without work sleep: others need the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Read when `datasets` is first imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import logging
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import settings
-from PIL import Image
 
 # Says what processes that tests start have loaded already, before any test starts one.
 import tests.support.processes  # noqa: F401
 
-# Of the library, only types: a warning at import counts too (pytest_configure).
+# Of the library, only types: a warning at import counts too (pytest_configure). Nor torch and its
+# like: the process that hands tests to others runs none, and they wait for it.
 if TYPE_CHECKING:
+    from PIL import Image
+
     from understudy.config.recipe import Recipe
 
 # The machine that runs the tests may be busy: time per example says nothing here.
@@ -48,9 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"error:::understudy(\.|$)")
 
 
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Every test draws from the same seed, whichever tests ran before it."""
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -115,8 +126,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
-def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+def picture(seed: int, size: tuple[int, int]) -> "Image.Image":
     """A smooth picture, different for every seed, that survives JPEG."""
+    import numpy as np
+    from PIL import Image
+
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR)
 

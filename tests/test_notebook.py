@@ -1,13 +1,12 @@
 """The Python interface in a script and in a notebook, where results show as tables."""
 
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.processes import Fresh
 from tests.test_readme import ROOT, blocks
 
 SCRIPT = """
@@ -19,8 +18,8 @@ small = {**small, "teacher.weights": str(teacher.path), "data.labels": 40}
 run = understudy.distill("fashion/demo", small, out="runs/student", device="cpu", progress=True)
 again = understudy.distill(
     {
-        "data": {"images": 100, "validation": 0.02},
-        "student": "resnet8",
+        "data": {"images": 100, "validation": 0.02, "size": 16},
+        "student": {"name": "resnet8", "size": 16},
         "teacher": {"weights": "runs/teacher"},
         "methods": {"kd": {"weight": 0.5}},
         "training": {"epochs": 1, "batch": 32},
@@ -51,15 +50,8 @@ def check(printed: str) -> None:
 
 
 def test_in_a_script(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:understudy", "-c", own_loop() + SCRIPT],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    check(done.stdout)
+    strict = "import warnings\nwarnings.filterwarnings('error', '', UserWarning, 'understudy')\n"
+    check(Fresh("-c", strict + own_loop() + SCRIPT, folder=tmp_path).finish())
 
 
 MISSING = [name for name in ("nbclient", "nbformat", "ipykernel") if find_spec(name) is None]

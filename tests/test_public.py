@@ -212,15 +212,20 @@ def examples() -> str:
     )
 
 
-def mypy(script: Path, tmp_path: Path) -> str:
-    """What `mypy --strict` says of a script; empty if all is well."""
+def mypy(folder: Path) -> str:
+    """What `mypy --strict` says of the scripts in a folder, once: it takes long."""
     root = Path(understudy.__file__).parents[1]
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent"]
-    command += ["--config-file", "", "--cache-dir", str(tmp_path / "cache"), str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={"MYPYPATH": str(root)}
-    )
-    return "" if done.returncode == 0 else done.stdout + done.stderr
+    command += ["--config-file", "", "--cache-dir", str(folder / "cache")]
+    command += [path.name for path in sorted(folder.glob("*.py"))]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={"MYPYPATH": str(root)},
+    ).stdout
 
 
 @pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed: pip install mypy")
@@ -229,10 +234,11 @@ def test_a_script_of_a_user_is_typed(tmp_path: Path) -> None:
     assert not [name for name in FUNCTIONS + CLASSES if f"understudy.{name}" not in TYPED
                 and not re.search(rf"^from understudy import .*\b{name}\b", TYPED, re.MULTILINE)
                 and name != "train"]  # fmt: skip
-    script = tmp_path / "script.py"
-    script.write_text(TYPED + examples())
-    assert mypy(script, tmp_path) == ""
-    script.write_text(TYPED.replace("seeds=[0]", "seeds=0").replace("top1: float", "top1: str"))
-    wrong = mypy(script, tmp_path)
-    assert 'Argument "seeds" to "compare" has incompatible type' in wrong
-    assert "Incompatible types in assignment" in wrong
+    wrong = TYPED.replace("seeds=[0]", "seeds=0").replace("top1: float", "top1: str")
+    (tmp_path / "right.py").write_text(TYPED + examples())
+    (tmp_path / "wrong.py").write_text(wrong)
+    *errors, summary = mypy(tmp_path).splitlines()
+    assert [line for line in errors if not line.startswith("wrong.py:")] == []
+    assert 'Argument "seeds" to "compare" has incompatible type' in "\n".join(errors)
+    assert "Incompatible types in assignment" in "\n".join(errors)
+    assert summary.endswith("in 1 file (checked 2 source files)")

@@ -35,7 +35,7 @@ def test_the_student_is_the_same_to_the_bit_with_and_without_a_bank(
 def test_a_first_run_asks_the_teacher_for_new_views_only(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = banked(tiny, tmp_path / "bank", **{"training.batch": 10, "bank.dtype": "fp32"})
+    wanted = banked(tiny, tmp_path / "bank", **{"training.batch": 10, "data.images": 100})
     experiment = build.experiment(wanted)
     source = bank_attach.attach(experiment, wanted)
     assert source is not None

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
 from torch import nn
 
-from tests.support.processes import command_line, until
+from tests.support.processes import Fresh, command_line, until
 from tests.support.shipped_recipes import by_file
 from understudy import data, methods, models, tasks
 from understudy.cli import commands, listing
@@ -22,8 +23,9 @@ from understudy.cli.commands import COMMANDS, main
 from understudy.config.recipe import Recipe
 
 SMALL = [
-    *("--data.images", "200", "--data.validation", "0.05", "--training.epochs", "1"),
+    *("--data.images", "200", "--data.validation", "0.02", "--training.epochs", "1"),
     *("--training.batch", "32", "--student.name", "resnet8", "--device", "cpu"),
+    *("--student.options", "{widths: [4, 4, 6, 8]}"),
 ]
 
 
@@ -135,18 +137,21 @@ def test_evaluate_and_report(
     assert (tmp_path / "page.html").is_file()
 
 
-@pytest.mark.parametrize("kind", ["methods", "models", "data", "tasks", "recipes"])
+def named(capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The names in a printed list."""
+    return {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
+
+
+@pytest.mark.parametrize("kind", ["methods", "data", "tasks", "recipes"])
 def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     run("list", kind)
     known = {
         "methods": methods.names(),
-        "models": models.names(),
         "data": data.names(),
         "tasks": tasks.names(),
         "recipes": list(listing.tables.shipped()),
     }[kind]
-    said = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert set(known) <= set(said)
+    assert set(known) <= named(capsys)
 
 
 def test_a_list_of_recipes_loads_no_torch() -> None:
@@ -157,7 +162,9 @@ def test_a_list_of_recipes_loads_no_torch() -> None:
     assert "torch" not in loaded
 
 
-def test_a_list_of_models_builds_only_shipped_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_of_models_names_all_and_builds_only_shipped_networks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     built: set[str] = set()
     initialise = nn.Module.__init__
 
@@ -168,6 +175,7 @@ def test_a_list_of_models_builds_only_shipped_networks(monkeypatch: pytest.Monke
     monkeypatch.setattr(nn.Module, "__init__", spy)
     run("list", "models")
     assert built == {"torch", "understudy"}
+    assert set(models.names()) <= named(capsys)
 
 
 @pytest.mark.parametrize(
@@ -260,10 +268,10 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_debug_shows_the_traceback() -> None:
-    command = [sys.executable, "-m", "understudy", "show", "lshmf", "--debug"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "Traceback (most recent call last)" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("understudy.errors.NameNotFound: ")
+    process = command_line("show", "lshmf", "--debug")
+    assert process.wait() == 1
+    assert "Traceback (most recent call last)" in process.err
+    assert process.err.splitlines()[-1].startswith("understudy.errors.NameNotFound: ")
 
 
 def test_a_fault_of_ours_has_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -317,17 +325,20 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_a_terminal_sees_a_table_and_a_bar_that_leaves(tmp_path: Path) -> None:
-    seen = b""
-
-    def read(descriptor: int) -> bytes:
-        nonlocal seen
-        part = os.read(descriptor, 4096)
-        seen += part
-        return part
-
+    ours, theirs = pty.openpty()
     words = [*SMALL, "--training.epochs", "3", "--out", str(tmp_path)]
-    environment = ["env", "TERM=xterm-256color", "COLUMNS=100"]
-    status = pty.spawn([*environment, sys.executable, "-m", "understudy", "train", *words], read)
+    process = Fresh(
+        *("-m", "understudy", "train", *words),
+        environment={"TERM": "xterm-256color", "COLUMNS": "100"},
+        terminal=os.ttyname(theirs),
+    )
+    seen = b""
+    while process.poll() is None or select([ours], [], [], 0)[0]:
+        if select([ours], [], [], 0.01)[0]:
+            seen += os.read(ours, 4096)
+    status = process.wait()
+    os.close(ours)
+    os.close(theirs)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert status == 0
     assert "left" in text

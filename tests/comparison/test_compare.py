@@ -89,8 +89,9 @@ def test_images_are_loaded_once_for_all_arms_of_a_seed(
     load, splits = source.load, []
 
     def counted(root: str, split: Literal["train", "test"], **options: Any) -> Source:
-        splits.append(split)
-        return load(root, split, **options)
+        loaded = load(root, split, **options)
+        splits.append(split)  # there is no validation split
+        return loaded
 
     monkeypatch.setattr(source, "load", counted)
     compare(short, methods=["kd", "pefd"], seeds=[0, 1], out=tmp_path)

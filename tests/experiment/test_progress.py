@@ -34,7 +34,7 @@ def test_progress_prints_messages_and_rows_and_calls_the_callback(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "tiny: 2 epochs of 4 steps"
     assert lines[1].startswith("on cpu, fp32")
-    assert lines[2].startswith("Images: train 100 (fashion: train, part of its 10,000), validation")
+    assert lines[2].startswith("Images: train 100 (folder: train, part of its 600), validation")
     assert [re.match(r"  epoch (\d)/2  top1 ", line)[1] for line in lines[3:5]] == ["1", "2"]
     assert lines[-1].startswith("tiny: top1 ")
     assert epochs.numbers == [1, 2]

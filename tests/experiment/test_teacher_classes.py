@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetForImageClassification
 
 from understudy import models, tasks
 from understudy.config.recipe import Recipe
@@ -93,6 +92,8 @@ def test_a_run_teacher_is_put_in_order(
 
 
 def test_a_teacher_of_transformers_is_put_in_order(tmp_path: Path, data: Path) -> None:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
     order = ("dog", "owl", "cat")
     config = ResNetConfig(
         embedding_size=8,
@@ -114,6 +115,8 @@ def test_a_teacher_of_transformers_is_put_in_order(tmp_path: Path, data: Path) -
 
 
 def test_names_that_transformers_makes_up_are_none() -> None:
+    from transformers import ResNetConfig
+
     module = nn.Module()
     module.config = ResNetConfig(num_labels=3)
     assert huggingface.class_names(module) == ()

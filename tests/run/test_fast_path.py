@@ -1,7 +1,6 @@
 """What a run chooses by itself, what it does when memory runs out, and where its time goes."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -13,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from tests.support.processes import Fresh
 from tests.support.small_runs import TINY, outcome, trainer_of
 from understudy import models
 from understudy.batch import Batch
@@ -141,14 +141,8 @@ def test_a_step_without_memory_is_done_in_parts_and_so_are_all_after_it(tmp_path
     wanted = Recipe.load(TINY, SHORT | DELICATE | large)
     path = tmp_path / "wanted.yaml"
     path.write_text(wanted.to_yaml())
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path), str(tmp_path / "limited")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    *_, last = done.stdout.splitlines()
+    said = Fresh("-c", LIMITED, path, tmp_path / "limited").finish()
+    *_, last = said.splitlines()
     assert last.startswith("Memory ran out at ")
     parts = int(last.split("With training.accumulate ")[1].split()[0])
     assert parts > 1

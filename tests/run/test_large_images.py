@@ -32,8 +32,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wanted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     torch.manual_seed(0)
-    weights = tmp_path_factory.mktemp("teacher") / "resnet34.safetensors"
-    save_file(timm.create_model("resnet34", num_classes=2).state_dict(), weights)
+    weights = tmp_path_factory.mktemp("teacher") / "resnet18.safetensors"
+    save_file(timm.create_model("resnet18", num_classes=2).state_dict(), weights)
     return Recipe.from_dict(
         {
             "data": {
@@ -42,8 +42,8 @@ def wanted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Recip
                 "augment": "resized_crop",
                 "jitter": 0.4,
             },
-            "student": {"name": "timm:resnet18"},
-            "teacher": {"name": "timm:resnet34", "weights": str(weights)},
+            "student": {"name": "timm:test_resnet"},
+            "teacher": {"name": "timm:resnet18", "weights": str(weights)},
             "methods": {"lshfm": {"hashes": 512}, "kd": {}},
             "training": {"batch": IMAGES, "epochs": VIEWS},
         }

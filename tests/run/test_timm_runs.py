@@ -8,13 +8,14 @@ import pytest
 import timm
 import torch
 
+from tests.support.small_images import CLOTHES
 from understudy.config.recipe import Recipe
 from understudy.errors import ShapeError
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.train import train
 
 SMALL: dict[str, Any] = {
-    "data": {"images": 64},
+    "data": {"source": "folder", "root": CLOTHES, "images": 64},
     "training": {"epochs": 2, "batch": 32, "lr": 0.02, "schedule": "constant"},
 }
 RESNET = {"stem_width": 8, "channels": [8, 8, 16, 16]}

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.small_images import CLOTHES
 from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 
 SMALL: dict[str, Any] = {
-    "data": {"images": 64, "size": 16},
+    "data": {"source": "folder", "root": CLOTHES, "images": 64, "size": 16},
     "student": {"name": "resnet8", "size": 16, "options": {"widths": [4, 4, 6, 8]}},
     "training": {"epochs": 1, "batch": 32, "lr": 0.02, "schedule": "constant"},
 }

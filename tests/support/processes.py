@@ -14,9 +14,10 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch.distributed import TCPStore
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -44,6 +45,7 @@ class Fresh:
             code; then its arguments.
         folder: Where it runs; default: where the tests do.
         environment: Variables besides those of the tests.
+        terminal: Path of a terminal for its output, which `out` and `err` then do not hold.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Fresh:
         *words: str | Path,
         folder: Path | None = None,
         environment: Mapping[str, str] = {},
+        terminal: str = "",
     ) -> None:
         self._said = tempfile.TemporaryDirectory(prefix="fresh")
         self._process = FORKS.Process(
@@ -59,7 +62,7 @@ class Fresh:
                 [str(word) for word in words],
                 folder or Path.cwd(),
                 {**os.environ, **environment},
-                Path(self._said.name),
+                [terminal or f"{self._said.name}/{number}" for number in (1, 2)],
             ),
         )
         self._process.start()
@@ -121,12 +124,14 @@ def _end_all() -> None:
             process.kill()
 
 
-def _run(words: Sequence[str], folder: Path, environment: Mapping[str, str], said: Path) -> None:
+def _run(
+    words: Sequence[str], folder: Path, environment: Mapping[str, str], outputs: Sequence[str]
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
-        os.dup2(os.open(said / str(number), os.O_WRONLY | os.O_CREAT), number)
+    for stream, number, path in zip((sys.stdout, sys.stderr), (1, 2), outputs, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY), number)
         stream.reconfigure(line_buffering=True)
     if words[0] == "-W":
         warnings.simplefilter(words[1])  # type: ignore[arg-type]
@@ -149,6 +154,8 @@ def command_line(*words: str | Path) -> Fresh:
 
 def ranks(count: int, *words: str | Path) -> list[Fresh]:
     """Some processes that train together, as `torchrun` would start them."""
+    from torch.distributed import TCPStore
+
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     _STORES.append(store)
     return [
@@ -169,7 +176,7 @@ def ranks(count: int, *words: str | Path) -> list[Fresh]:
     ]
 
 
-_STORES: list[TCPStore] = []
+_STORES: list["TCPStore"] = []
 """Where processes meet: until the tests end."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.small_images import CLOTHES
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
 from understudy.experiment.build import Experiment
@@ -19,7 +20,7 @@ CNN = f"{Path(__file__).with_name('plain_cnn.py')}:factory"
 TINY: dict[str, Any] = {
     "name": "tiny",
     "trust": True,  # teachers are run directories, which name the file of their network
-    "data": {"images": 200},
+    "data": {"source": "folder", "root": CLOTHES, "images": 200},
     "student": {"name": CNN, "options": {"width": 8}},
     "training": {"epochs": 2, "batch": 32, "lr": 0.05, "schedule": "cosine"},
 }
