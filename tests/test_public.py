@@ -95,6 +95,9 @@ def main() -> None:
         labels: list[dict[str, Any]] = understudy.load(run.path).predict(["a.png"]).to_dict()
         comparison: understudy.Comparison = understudy.compare(recipe, seeds=[0], resume=True)
         text: str = comparison.table()
+        several: understudy.StudentComparison = understudy.compare_students(recipe, ["resnet8"])
+        folders: dict[str, str] = several.students
+        print(understudy.export(run, to="safetensors"), folders)
         table: understudy.Reproduction = understudy.reproduce("cifar100/kd", budget="10m")
         print(table.to_table())
         print(understudy.demo(progress=True).arms, names, network, top1, page, text, labels)

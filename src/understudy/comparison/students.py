@@ -132,6 +132,7 @@ def compare_students(
         UnderstudyError: As for `compare`.
 
     Example:
+        teacher = {"teacher.weights": "runs/teacher"}
         students = understudy.compare_students("fashion/demo", ["resnet8", "resnet14"], teacher)
         understudy.report(students)
     """
