@@ -105,7 +105,7 @@ class Int8:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON has it."""
-        return asdict(self) | {"drop": self.drop}
+        return asdict(self) | {"drop": self.drop, "sentence": self.sentence}
 
 
 def images_of(

@@ -15,6 +15,12 @@ from understudy.experiment.run_directory import Run, read_json
 
 FILE = "speed.json"
 _STUDENT = "student.safetensors"
+_SENTENCE: Form = {"sentence": str}
+_EXPORT: Form = {
+    "speeds": (SPEEDS, None),
+    "parity": {str: _SENTENCE},
+    "int8": (_SENTENCE, None),
+}
 
 
 def speeds_of(
@@ -48,9 +54,13 @@ def speeds_of(
 def exported_speeds(run: Run) -> Speeds | None:
     """Return the figures that the export of a run measured; None if it was not exported."""
     path = run.path / networks_to_time.EXPORT / EXPORTED
-    form: Form = {"speeds": (SPEEDS, None)}
-    content = read_json(path, form, optional=True, remedy="export again")
-    return Speeds.from_dict(content["speeds"]) if content.get("speeds") else None
+    content = read_json(path, _EXPORT, optional=True, remedy="export again")
+    if not content.get("speeds"):
+        return None
+    speeds = Speeds.from_dict(content["speeds"])
+    compared = {**content["parity"], **({"int8": content["int8"]} if content["int8"] else {})}
+    sentences = [f"{form}: {one['sentence']}" for form, one in compared.items()]
+    return replace(speeds, notes=[*sentences, *speeds.notes])
 
 
 def comparison_runs(folder: Path) -> dict[str, Run]:

@@ -19,6 +19,7 @@ from understudy.experiment import networks
 from understudy.experiment.run_directory import Run
 from understudy.experiment.student_config import StudentConfig
 from understudy.models.base import Wrapped
+from understudy.models.library_modules import as_library_modules
 from understudy.models.network import DEFAULT_SIZE, Network
 
 EXPORT = "export"
@@ -84,7 +85,9 @@ def _candidate_of_network(name: str, network: Wrapped) -> Candidate:
     if isinstance(network, Network):
         height, width = network.example_size
         image = _noise(network.input.channels, height, width)
-        return Candidate(name, network.name, network.plain(), image)
+        # In the form of an opened student: the same network is then known to be the same.
+        module = as_library_modules(network.plain(), height)
+        return Candidate(name, network.name, module, image)
     module = network.plain()
     transform: Any = module.get_submodule("transform")
     sides = getattr(transform, "fixed_size", None) or transform.min_size

@@ -72,7 +72,7 @@ class Parity:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON has it."""
-        return asdict(self) | {"allowed": self.allowed}
+        return asdict(self) | {"allowed": self.allowed, "sentence": self.sentence}
 
 
 @final

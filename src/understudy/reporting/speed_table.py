@@ -65,7 +65,8 @@ def _time(runtime: str, precision: str, batch: int) -> SpeedColumn:
         ms = row.ms(runtime, precision, batch)
         return "" if ms is None else f"{ms:.3g} ms"
 
-    title = f"{_RUNTIMES[runtime]}{'' if precision == 'fp32' else f' {precision}'}, {batch}"
+    kind = _RUNTIMES[runtime] + ("" if precision == "fp32" else f" {precision}")
+    title = f"{kind}, {batch} image{'s' * (batch > 1)}"
     images = "one image" if batch == 1 else f"a batch of {batch} images"
     meaning = f"median time of {images} by {_RUNTIMES[runtime]} in {precision}"
     return SpeedColumn(title, cell, meaning)

@@ -1,0 +1,37 @@
+"""The front: networks that no other one beats in time and metric."""
+
+import pytest
+
+from understudy.reporting.charts.pareto import Point, front, pareto
+from understudy.reporting.results import Arm
+
+ARM = Arm("kd", "method", "c0")
+POINTS = [("fast", 1.0, 60.0), ("best", 9.0, 80.0), ("slow", 10.0, 79.0), ("bad", 2.0, 59.0)]
+
+
+def points(rows: list[tuple[str, float, float]]) -> list[Point]:
+    return [Point(name, ARM, ms, value) for name, ms, value in rows]
+
+
+@pytest.mark.parametrize(
+    ("rows", "lower", "names"),
+    [
+        (POINTS, False, ["fast", "best"]),
+        (POINTS, True, ["fast", "bad"]),
+        ([("a", 1.0, 50.0), ("b", 1.0, 60.0)], False, ["b"]),
+        ([("a", 1.0, 60.0), ("b", 2.0, 60.0)], False, ["a"]),
+        ([], False, []),
+    ],
+)
+def test_the_front(rows: list[tuple[str, float, float]], lower: bool, names: list[str]) -> None:
+    assert [point.student for point in front(points(rows), lower=lower)] == names
+
+
+def test_the_chart_names_every_student() -> None:
+    chart = pareto(points(POINTS), "top1")
+    assert chart is not None
+    assert all(name in chart.svg for name, *_ in POINTS)
+
+
+def test_equally_fast_networks_have_no_chart() -> None:
+    assert pareto(points([("a", 1.0, 50.0), ("b", 1.0, 60.0)]), "top1") is None
