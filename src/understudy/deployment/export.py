@@ -205,6 +205,9 @@ def _with_graphs(done: Exported, subject: Subject, forms: Sequence[str]) -> Expo
         name, write = _WRITERS[form]
         run, parity = write(subject)
         done = replace(done, files={**done.files, form: name}, parity={**done.parity, form: parity})
+        if subject.is_detector and not parity.decisions:
+            note = f"{name}: nothing was detected in the images, so that no box was compared"
+            done = replace(done, notes=[*done.notes, note])
         if subject.takes_pictures and done.pipeline is None:
             done = replace(done, pipeline=subject.pipeline(run))
     return done
@@ -246,7 +249,7 @@ def _with_file(candidate: Candidate, path: Path, notes: list[str]) -> Candidate:
     """Return a network with an ONNX file of it; without one, and a note, where that fails."""
     try:
         if candidate.detector:
-            detector = Detections(candidate.module).eval()
+            detector = Detections(candidate.module, traced=True).eval()
             onnx_export.write_detector(detector, candidate.image, path)
         else:
             example = candidate.image.expand(2, -1, -1, -1).contiguous()

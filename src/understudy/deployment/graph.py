@@ -3,6 +3,9 @@
 Nothing of these modules stays in an exported file, which holds operations and weights alone.
 """
 
+import math
+from copy import deepcopy
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -15,6 +18,10 @@ from understudy.models.preprocessing import Input
 
 Preparation = Literal["outside", "inside", "inside-float"]
 """Where images are prepared: before the graph; in it, of uint8 pictures; or of pictures in 0–1."""
+
+
+LONGEST_SIDE = 8192
+"""Longest side in pixels of an image that an exported detector takes."""
 
 
 @final
@@ -126,16 +133,49 @@ class Detections(nn.Module):
 
     Args:
         detector: A detector of torchvision.
+        traced: For an exporter that traces: images of up to `LONGEST_SIDE` pixels are then resized
+            as without a trace. In one, torchvision computes their size in single precision, and
+            some become a pixel larger or smaller.
     """
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: nn.Module, *, traced: bool = False) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector = deepcopy(detector) if traced else detector
+        transform: Any = self.detector.get_submodule("transform")
+        if traced and transform.fixed_size is None:
+            limits = transform.min_size[-1], transform.max_size
+            transform.resize = partial(_resized, *map(_table, limits))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect objects; the label 0 is the background."""
         (detections,) = self.detector([image])
         return detections["boxes"], detections["labels"], detections["scores"]
+
+
+_UNIT = 2**40
+"""Scales are whole numbers of this share: the classic exporter has no double precision."""
+
+
+def _table(limit: int) -> Tensor:
+    """Return, by the length of a side that is to become `limit`, its size and the scale."""
+    scales = [limit / max(length, 1) for length in range(LONGEST_SIDE + 1)]
+    rows = [[int(n * scale), math.ceil(scale * _UNIT)] for n, scale in enumerate(scales)]
+    return torch.tensor(rows)
+
+
+def _resized(
+    of_shorter: Tensor, of_longer: Tensor, image: Tensor, target: Any = None
+) -> tuple[Tensor, Any]:
+    """Resize an image as `GeneralizedRCNNTransform` does, by the `_table` of each side."""
+    sides = torch._shape_as_tensor(image)[-2:]
+    shorter, longer = of_shorter[sides.min()], of_longer[sides.max()]
+    by_shorter = shorter[1] <= longer[1]
+    limiting = torch.where(by_shorter, sides.min(), sides.max())
+    length, scale = torch.where(by_shorter, shorter, longer).unbind()
+    scaled = torch.div(sides * scale, _UNIT, rounding_mode="floor")
+    size: Any = torch.where(sides == limiting, length, scaled)
+    resized = F.interpolate(image[None], [size[0], size[1]], mode="bilinear", align_corners=False)
+    return resized[0], target
 
 
 def single_tensor(output: object) -> Tensor:

@@ -78,7 +78,6 @@ def quantise(
                 activation_type=tools.QuantType.QUInt8,
                 weight_type=tools.QuantType.QInt8,
                 nodes_to_exclude=_nodes(layers(model), keep),
-                extra_options={"CalibMaxIntermediateOutputs": 8},
             )
         except NameNotFound:
             raise

@@ -132,7 +132,8 @@ def write_onnx(subject: Subject) -> tuple[Runner, Parity]:
     """
     path, options = subject.folder / ONNX, subject.options
     if subject.is_detector:
-        onnx_export.write_detector(subject.graph, subject.example, path, opset=options.opset)
+        traced = Detections(subject.saved.module, traced=True).eval()
+        onnx_export.write_detector(traced, subject.example, path, opset=options.opset)
     else:
         onnx_export.write_onnx(
             subject.graph,
