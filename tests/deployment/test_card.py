@@ -1,15 +1,20 @@
 """The card of an exported student is one that the hub reads, and guesses nothing."""
 
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 
+from understudy import models
 from understudy.config.recipe import Network
 from understudy.deployment.card import CARD, licensed, read_card, write_card
+from understudy.deployment.export import export
 from understudy.deployment.licences import licence_keys
 from understudy.errors import RunError
 from understudy.experiment.student_config import Preprocessing, StudentConfig
@@ -40,7 +45,8 @@ CONFIG = StudentConfig(
 
 
 def card(folder: Path, config: StudentConfig = CONFIG, **options: Any) -> tuple[Any, str]:
-    """Header and text of a card, as huggingface_hub reads the file."""
+    """Header and text of a card beside weights, as huggingface_hub reads the file."""
+    (folder / "model.safetensors").touch()
     loaded = ModelCard.load(write_card(folder, config, **options))
     return loaded.data, loaded.text
 
@@ -186,3 +192,59 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, content: str | None) -
         (tmp_path / CARD).write_text(content)
     with pytest.raises(RunError, match="cannot be read"):
         read_card(tmp_path)
+
+
+@pytest.mark.parametrize(("task", "key"), [("multilabel", "mAP"), ("detection", "AP")])
+def test_the_header_holds_the_headline_of_every_task(tmp_path: Path, task: Any, key: str) -> None:
+    header, _ = card(tmp_path, replace(CONFIG, task=task, metrics={key: 61.5}))
+    assert header.metrics == ["mean_average_precision"]
+    assert header.eval_results[0].metric_value == 61.5
+
+
+def test_without_a_control_the_card_says_so(tmp_path: Path) -> None:
+    _, text = card(tmp_path, replace(CONFIG, control=None, verdict=None))
+    assert "No control (the same student without its teacher) was trained" in text
+    _, text = card(tmp_path, replace(CONFIG, control=None, teacher=None))
+    assert "No control" not in text
+
+
+def test_the_lines_load_the_file_that_the_folder_holds(tmp_path: Path) -> None:
+    student = replace(
+        CONFIG, library="torchvision", network=Network("torchvision:alexnet"), timm={}
+    )
+    _, text = card(tmp_path, student)
+    assert 'load_file("model.safetensors")' in text
+    (tmp_path / "student.safetensors").touch()
+    _, text = card(tmp_path, student)
+    assert 'load_file("student.safetensors")' in text
+
+
+def test_a_folder_without_weights_says_how_to_get_them(tmp_path: Path) -> None:
+    text = write_card(tmp_path, CONFIG).read_text()
+    assert "`understudy export RUN --to hub` adds them" in text
+    assert "create_model" not in text
+
+
+def test_a_network_of_ones_own_is_exported_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = Path(__file__).parents[1] / "support" / "plain_cnn.py"
+    name = f"{code}:factory"
+    student, folder = tmp_path / "student", tmp_path / "exported"
+    student.mkdir()
+    network = models.find(name, num_classes=2, view_size=64)
+    save_file(network.plain().state_dict(), student / "student.safetensors")
+    factory = {"arguments": {"num_classes": 2}}
+    own = replace(CONFIG, library="file", network=Network(name), timm={}, factory=factory)
+    own.write(student)
+    exported = export(student, to="hub", out=folder, trust=True)
+    assert exported.files == {"hub": "model.safetensors", "network": "plain_cnn.py"}
+    lines = re.findall(r"```python\n(.*?)```", read_card(folder).text, re.DOTALL)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "plain_cnn", raising=False)
+    defined: dict[str, Any] = {}
+    exec(lines[-1], defined)
+    assert sys.modules["plain_cnn"].__file__ == str(folder / "plain_cnn.py")
+    for key, value in defined["network"].state_dict().items():
+        assert value.equal(network.plain().state_dict()[key])

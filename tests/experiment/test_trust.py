@@ -1,5 +1,6 @@
 """A run directory that somebody else made executes no file until the user says so."""
 
+import py_compile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 from understudy import models, tasks
 from understudy.comparison.compare import compare
 from understudy.config.recipe import Network, Recipe
-from understudy.errors import NetworkError
+from understudy.errors import NetworkError, UnderstudyError
 from understudy.experiment import build, networks
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.images import read_images
@@ -185,3 +186,12 @@ def test_options_that_would_run_code_are_refused(
         pytest.importorskip("transformers")
     with pytest.raises(NetworkError, match=words):
         models.find(name, options=options)
+
+
+def test_no_other_form_of_a_name_executes_a_file(received: Path) -> None:
+    compiled = received / "net.pyc"
+    py_compile.compile(str(received / "net.py"), cfile=str(compiled))
+    for name in (f"file:{compiled}:net", f"{compiled}:net", f"timm:{received / 'net.py'}:net"):
+        with pytest.raises(UnderstudyError, match="There is no"):
+            models.find(name, num_classes=3)
+    assert not executed(received)

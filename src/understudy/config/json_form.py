@@ -103,7 +103,7 @@ def _problem(content: Any, form: Form, place: str) -> str:
         if "" in problems:
             return ""
         # Of the alternatives, the one of the same kind as the value says more.
-        kinds = [type(_bare(one)) is type(content) for one in form]
+        kinds = [type(content) in (_bare(one), type(_bare(one))) for one in form]
         return problems[kinds.index(True)] if any(kinds) else _other(content, form, place)
     if isinstance(form, Mapping):
         return _group_problem(content, form, place)

@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from understudy import files
 from understudy.deployment.card_tables import tables_of
 from understudy.deployment.licences import licence_keys
+from understudy.deployment.saved_student import WEIGHTS
 from understudy.errors import RunError
 from understudy.experiment.loading_lines import loading_lines
 from understudy.experiment.plain_table import escaped, markdown
@@ -37,7 +38,7 @@ _DATASETS = {
 }
 """Data source → the data set on the hub."""
 
-_METRICS = {"top1": "accuracy", "map": "mean_average_precision", "ap": "mean_average_precision"}
+_METRICS = {"top1": "accuracy", "mAP": "mean_average_precision", "AP": "mean_average_precision"}
 """Metric → name of it on the hub."""
 
 _MOST_CLASSES = 200
@@ -234,7 +235,8 @@ def _beside(config: StudentConfig) -> str:
     control = config.control or {}
     values = [control.get("control"), control.get("student")]
     if None in values:
-        return ""
+        alone = "No control (the same student without its teacher) was trained beside this one: "
+        return f"{alone}what the teacher gave is not known." if config.teacher else ""
     without, with_teacher = (f"{value:.2f}" for value in values if value is not None)
     return (
         f"Over all seeds, students that were trained like this one have a {control['metric']} of "
@@ -253,10 +255,14 @@ def _measured_on(config: StudentConfig) -> str:
 
 def _loading(config: StudentConfig, folder: Path) -> str:
     """Return the lines that load the student, started in the folder of the card."""
-    lines, name = loading_lines(config, Path()), "student.safetensors"
-    # `--to hub` alone writes the weights under the name that the hub expects.
-    stored = name if (folder / name).is_file() else "model.safetensors"
-    blocks = ["In this folder:", _python(lines.code.replace(name, stored))]
+    weights = next((name for name in WEIGHTS if (folder / name).is_file()), "")
+    if not weights:
+        return (
+            "This folder holds no weights for torch: `understudy export RUN --to hub` adds them, "
+            "and the lines that load them."
+        )
+    lines = loading_lines(config, Path(), weights=weights)
+    blocks = ["In this folder:", _python(lines.code)]
     if lines.before:
         blocks = ["In this folder, once, with Understudy:", _python(lines.before), *blocks]
     return "\n\n".join(filter(None, [*blocks, escaped(lines.note)]))

@@ -50,7 +50,7 @@ def _speeds(speeds: Mapping[str, Any]) -> list[list[str]]:
     for each in networks:
         times = {(t["runtime"], t["precision"], t["batch"]): t["ms"] for t in each["times"]}
         macs = each["macs"]
-        sizes = ", ".join(f"{each['bytes'][key] / 1e6:.1f} {key}" for key in each["bytes"])
+        sizes = ", ".join(f"{each['bytes'][key] / 1e6:.3g} {key}" for key in each["bytes"])
         rows.append(
             [
                 ", ".join(each["names"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from understudy import files
+from understudy.config.trust import file_of
 from understudy.deployment import checking, networks_to_time, onnx_export
 from understudy.deployment.card import write_card
 from understudy.deployment.checking import Int8
@@ -214,13 +215,17 @@ def _with_graphs(done: Exported, subject: Subject, forms: Sequence[str]) -> Expo
 
 
 def _with_weights(done: Exported, saved: SavedStudent, forms: Sequence[str]) -> Exported:
-    """Write weights and `config.json`, which every exported folder holds."""
+    """Write weights, a network's own file, and `config.json`, which every exported folder holds."""
     names = {"safetensors": "student.safetensors", "hub": "model.safetensors"}
     for form in ("safetensors", "hub"):
         if form in forms:
             content = saved.path.read_bytes()
             files.write(done.folder / names[form], content, again="export again")
             done = replace(done, files={**done.files, form: names[form]})
+    factory = file_of(saved.config.network.name)
+    if factory is not None and names.keys() & set(forms):
+        files.write(done.folder / factory.name, factory.read_bytes(), again="export again")
+        done = replace(done, files={**done.files, "network": factory.name})
     saved.config.write(done.folder)
     return done
 

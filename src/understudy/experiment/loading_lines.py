@@ -7,12 +7,11 @@ logits that the run was measured by.
 
 import json
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 from understudy.experiment.student_config import FILE, Preprocessing, StudentConfig
-
-_WEIGHTS = "student.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,15 @@ class LoadingLines:
         return "\n".join(parts).rstrip()
 
 
-def loading_lines(config: StudentConfig, folder: Path) -> LoadingLines:
+def loading_lines(
+    config: StudentConfig, folder: Path, *, weights: str = "student.safetensors"
+) -> LoadingLines:
     """Return the lines that load a student.
 
     Args:
         config: Content of its `config.json`.
         folder: Folder that holds it and the weights.
+        weights: Name of the file of weights.
     """
     note = _note(config)
     if config.timm:
@@ -52,7 +54,7 @@ def loading_lines(config: StudentConfig, folder: Path) -> LoadingLines:
     if built is None:
         return _exported(config, folder, note)
     imports, lines = built
-    return LoadingLines(_program(imports, lines, config, folder), note=note)
+    return LoadingLines(_program(imports, lines, config, folder / weights), note=note)
 
 
 def _note(config: StudentConfig) -> str:
@@ -105,21 +107,32 @@ def _torchvision(config: StudentConfig, folder: Path) -> _Lines:
     return imports, [f"network = models.get_model({_text(name)}{_arguments(options)})"]
 
 
+_FACTORY = "factory"
+"""The function of a Python file whose name no statement `import` can hold."""
+
+
 def _file(config: StudentConfig, folder: Path) -> _Lines | None:
     factory = config.factory or {}
     if factory.get("needs_understudy"):
         return None
-    path, _, function = config.network.name.rpartition(":")
+    name, _, function = config.network.name.rpartition(":")
+    path = Path(name)
     arguments = _arguments(factory.get("arguments", {})).removeprefix(", ")
+    importing = f"from {path.stem} import {function}"
+    modules = ["import sys", "import torch"]
+    if not all(x.isidentifier() and not iskeyword(x) for x in (path.stem, function)):
+        modules.insert(0, "import runpy")
+        importing = f"{_FACTORY} = runpy.run_path({_text(path.as_posix())})[{_text(function)}]"
+        function = _FACTORY
     lines = [
-        f"sys.path.insert(0, {_text(Path(path).parent.as_posix())})",
-        f"from {Path(path).stem} import {function}",
+        f"sys.path.insert(0, {_text(path.parent.as_posix())})",
+        importing,
         "",
         f"network = {function}({arguments})",
     ]
     if factory.get("classifier"):
         lines.append(f"network.set_submodule({_text(factory['path'])}, {factory['classifier']})")
-    return ["import sys", "import torch"], lines
+    return modules, lines
 
 
 def _huggingface(config: StudentConfig, folder: Path) -> _Lines:
@@ -162,7 +175,7 @@ def _over_pyramid(
     """Return the lines of a detector over a feature pyramid of a backbone of torchvision."""
     options = config.network.options
     backbone = str(options.get("backbone", "resnet50")).rpartition(":")[2]
-    channels = options.get("channels", 256)
+    channels = repr(options.get("channels", 256))
     dense = kind != "FasterRCNN"
     extra = f", LastLevelP6P7({channels}, {channels})" if dense else ""
     own = {k: v for k, v in options.items() if k not in _OF_FAMILIES}
@@ -226,9 +239,9 @@ def _exported(config: StudentConfig, folder: Path, note: str) -> LoadingLines:
     return LoadingLines(code, before, f"{why} {note}".rstrip())
 
 
-def _program(imports: list[str], lines: list[str], config: StudentConfig, folder: Path) -> str:
+def _program(imports: list[str], lines: list[str], config: StudentConfig, weights: Path) -> str:
     """Return a program of imports, the lines that build the network, its weights and transform."""
-    file = _text((folder / _WEIGHTS).as_posix())
+    file = _text(weights.as_posix())
     frozen = (config.detector or {}).get("frozen_norms")
     # Frozen norms count no batches.
     strict = ", strict=False" if frozen else ""

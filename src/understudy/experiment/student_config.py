@@ -6,12 +6,14 @@ under `understudy`. For other students `architecture` is the name by which recip
 which timm refuses.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from understudy import files
-from understudy.config.json_form import Form, check_form, parse_json
+from understudy.config.json_form import Form, Such, check_form, parse_json
 from understudy.config.recipe import Network, TaskName
 from understudy.config.schema import build
 from understudy.errors import RecipeError, RunError
@@ -179,29 +181,75 @@ _TEACHER: Form = {
     "digest": (str, None),
     "license": (str, None),
 }
-_STEPS: Form = {
-    "resize": (int, None),
-    "crop": (int, None),
-    "squash": bool,
-    "rounded": bool,
-    "reduced": (int, None),
-    "interpolation": str,
-    "antialias": bool,
-    "network_size": (int, None),
-    "network_interpolation": str,
-    "mean": [float],
-    "std": [float],
-}
+_LAYER = re.compile(r"torch\.nn\.(Linear|Conv2d)\([\d, ]+, bias=(True|False)\)")
+"""The call that builds a classifier; the lines that load a student hold it as it is."""
+
+
+def _one_of(*choices: object) -> Form:
+    """Return the form of one of several values of a type."""
+    return Such(type(choices[0]), lambda x: "" if x in choices else repr(x))
+
+
+def _side_fault(side: int) -> str:
+    return "" if side > 0 else f"a side of {side} pixels"
+
+
+def _names_fault(options: Mapping[str, Any]) -> str:
+    """Return the first key that is no name of an argument: the loading lines hold it as it is."""
+    others = [key for key in options if not key.isidentifier()]
+    return f"the argument {others[0]!r}" if others else ""
+
+
+def _layer_fault(code: str) -> str:
+    return "" if not code or _LAYER.fullmatch(code) else f"{code!r}, which builds no classifier,"
+
+
+def _steps_fault(steps: Mapping[str, Any]) -> str:
+    mean, std = len(steps["mean"]), len(steps["std"])
+    alike = mean == std and mean in (0, 1, 3)
+    return "" if alike else f"{mean} channel means and {std} deviations"
+
+
+def _content_fault(content: Mapping[str, Any]) -> str:
+    own, count = content["understudy"], content["num_classes"]
+    if own["classes"] and count not in (None, len(own["classes"])):
+        return f"{len(own['classes'])} names of {count} classes"
+    if own["task"] != "detection" and not own["preprocessing"]["mean"]:
+        return "no channel means, which a classifier needs"
+    return ""
+
+
+_SIDE: Form = (Such(int, _side_fault), None)
+_RESIZING: Form = _one_of("nearest", "bilinear", "bicubic")
+_OPTIONS: Form = Such({str: object}, _names_fault)
+_STEPS: Form = Such(
+    {
+        "resize": _SIDE,
+        "crop": _SIDE,
+        "squash": bool,
+        "rounded": bool,
+        "reduced": _SIDE,
+        "interpolation": _RESIZING,
+        "antialias": bool,
+        "network_size": _SIDE,
+        "network_interpolation": _RESIZING,
+        "mean": [float],
+        "std": [float],
+    },
+    _steps_fault,
+)
+_DETECTOR: Form = {"features?": _one_of("", ".features"), "widths?": [int], "layers?": {str: str}}
+_FACTORY: Form = {"arguments?": _OPTIONS, "path?": str, "classifier?": Such(str, _layer_fault)}
 _UNDERSTUDY: Form = {
-    "format": int,
-    "task": str,
-    "library": str,
-    "network": {"name": str, "options": {str: object}},
+    "format": _one_of(_FORMAT),
+    "task": _one_of(*get_args(TaskName)),
+    "library": _one_of(*get_args(Library)),
+    "network": {"name": str, "options": _OPTIONS},
     "preprocessing": _STEPS,
     "classes": [str],
     "kept": {str: str},
-    "detector": ({str: object}, None),
-    "threshold": (float, None),
+    "detector": (_DETECTOR, None),
+    "threshold": (Such(float, lambda x: "" if 0 <= x <= 1 else f"{x:g}"), None),
     "initial": {str: (str, None)},
     "teacher": (_TEACHER, None),
     "recipe": str,
@@ -211,16 +259,19 @@ _UNDERSTUDY: Form = {
     "control": ({str: object}, None),
     "verdict": (str, None),
     "huggingface": ({str: object}, None),
-    "factory": ({str: object}, None),
+    "factory": (_FACTORY, None),
     "version": str,
 }
 _OWN = tuple(key for key in _UNDERSTUDY if key != "format")
 
-FORM: Form = {
-    "architecture": str,
-    "num_classes": (int, None),
-    "model_args?": {str: object},
-    "pretrained_cfg?": {str: object},
-    "understudy": _UNDERSTUDY,
-}
+FORM: Form = Such(
+    {
+        "architecture": str,
+        "num_classes": (int, None),
+        "model_args?": {str: object},
+        "pretrained_cfg?": {str: object},
+        "understudy": _UNDERSTUDY,
+    },
+    _content_fault,
+)
 """Form of `config.json`."""

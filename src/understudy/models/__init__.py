@@ -24,7 +24,7 @@ from understudy.models.pooling import TIMM, Pool
 from understudy.models.preprocessing import Input as Input
 from understudy.models.weights import count_classes, load, read_for
 
-_ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface", "file": "file"}
+_ADAPTERS = {"timm": "timm", "torchvision": "torchvision", "hf": "huggingface"}
 _HINT = (
     "Others: timm:NAME, hf-hub:OWNER/NAME, torchvision:NAME, hf:FOLDER, path/to/file.py:factory."
 )
@@ -137,10 +137,12 @@ def _build(
     kind, _, rest = name.partition(":")
     if kind == "hf-hub":
         kind, rest = "timm", name
+    module = _ADAPTERS.get(kind, "")
+    # Nothing else executes a file: `config.trust` asks for names of this form alone.
     if ".py:" in name:
-        kind, rest = "file", name
-    if kind in _ADAPTERS and rest:
-        adapter = import_module(f"{__name__}.adapters.{_ADAPTERS[kind]}")
+        module, rest = "file", name
+    if module and rest:
+        adapter = import_module(f"{__name__}.adapters.{module}")
         built: tuple[nn.Module, Input] = adapter.build(rest, num_classes, pretrained, options)
         return built
     if name not in cifar.models():
@@ -152,7 +154,7 @@ def _build(
         )
     factory = cifar.models()[name]
     try:
-        module = factory(num_classes=100 if num_classes is None else num_classes, **options)
+        plain = factory(num_classes=100 if num_classes is None else num_classes, **options)
     except TypeError as error:
         raise NetworkError(f"{name} does not take the options {dict(options)}: {error}.") from error
-    return module, cifar.INPUT
+    return plain, cifar.INPUT
