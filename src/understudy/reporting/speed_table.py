@@ -124,11 +124,12 @@ def markdown_section(speeds: Speeds) -> str:
 
 
 def terminal_speeds(speeds: Speeds) -> Table:
-    """Return the table for a terminal."""
-    header, *rows = speed_rows(speeds)
+    """Return the table for a terminal, with a column for every network."""
+    (_, *titles), *rows = speed_rows(speeds)
     grid = Table(box=SIMPLE_HEAD, show_edge=False)
-    for column, title in enumerate(header):
-        grid.add_column(title, justify="right" if column > 1 else "left")
-    for row in rows:
-        grid.add_row(*map(Text, row))
+    grid.add_column("network of")
+    for names, *_ in rows:
+        grid.add_column(Text(names), justify="right")
+    for title, *cells in zip(titles, *(row[1:] for row in rows), strict=True):
+        grid.add_row(title, *map(Text, cells))
     return grid
