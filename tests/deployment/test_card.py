@@ -17,7 +17,7 @@ from understudy.deployment.card import CARD, licensed, read_card, write_card
 from understudy.deployment.export import export
 from understudy.deployment.licences import licence_keys
 from understudy.errors import RunError
-from understudy.experiment.student_config import Preprocessing, StudentConfig
+from understudy.experiment.student_file.config import Preprocessing, StudentConfig
 
 TEACHER = {
     "name": "timm:resnet50.a1_in1k",

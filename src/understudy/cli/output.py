@@ -23,7 +23,7 @@ def console() -> "Console":
 
 def print_lines(run: "Run") -> None:
     """Print how the student of a finished run is loaded in another program."""
-    from understudy.experiment.student_config import FILE
+    from understudy.experiment.student_file.config import FILE
 
     if RANK == "0" and (run.path / FILE).is_file():  # runs of earlier versions have none
         console().print(str(run.loading_lines), soft_wrap=True, highlight=False, markup=False)

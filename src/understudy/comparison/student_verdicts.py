@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import Comparison
-from understudy.experiment.student_config import FILE, StudentConfig
+from understudy.experiment.student_file.config import FILE, StudentConfig
 
 
 def tell_students(comparison: Comparison) -> None:

@@ -19,9 +19,9 @@ from understudy.deployment.card_tables import tables_of
 from understudy.deployment.licences import licence_keys
 from understudy.deployment.saved_student import WEIGHTS
 from understudy.errors import RunError
-from understudy.experiment.loading_lines import loading_lines
 from understudy.experiment.plain_table import escaped, markdown
-from understudy.experiment.student_config import StudentConfig
+from understudy.experiment.student_file.config import StudentConfig
+from understudy.experiment.student_file.loading_lines import loading_lines
 
 CARD = "README.md"
 

@@ -13,9 +13,9 @@ from understudy.config.recipe import Network as NetworkKeys
 from understudy.deployment.predictor import Predictor, load
 from understudy.errors import NetworkError, RunError, UnderstudyError
 from understudy.experiment import build, networks
-from understudy.experiment.preprocess import Preprocess
 from understudy.experiment.run_directory import Run
-from understudy.experiment.student_config import Preprocessing, StudentConfig
+from understudy.experiment.student_file.config import Preprocessing, StudentConfig
+from understudy.experiment.student_file.preprocess import Preprocess
 from understudy.models.network import Network
 
 

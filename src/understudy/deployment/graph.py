@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import NetworkError
-from understudy.experiment.student_config import Preprocessing
+from understudy.experiment.student_file.config import Preprocessing
 from understudy.models.preprocessing import Input
 
 Preparation = Literal["outside", "inside", "inside-float"]

@@ -17,7 +17,7 @@ from understudy.deployment.speed import Candidate
 from understudy.errors import UnderstudyError
 from understudy.experiment import networks
 from understudy.experiment.run_directory import Run
-from understudy.experiment.student_config import StudentConfig
+from understudy.experiment.student_file.config import StudentConfig
 from understudy.models.base import Wrapped
 from understudy.models.library_modules import as_library_modules
 from understudy.models.network import DEFAULT_SIZE, Network

@@ -12,8 +12,8 @@ from understudy.config.recipe import Recipe
 from understudy.data import Source
 from understudy.data.subset import Subset
 from understudy.experiment.images import read_images, read_test_images
-from understudy.experiment.preprocess import Preprocess
 from understudy.experiment.run_directory import Run
+from understudy.experiment.student_file.preprocess import Preprocess
 from understudy.tasks import Task
 
 BATCH = 32

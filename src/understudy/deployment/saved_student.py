@@ -10,8 +10,8 @@ from understudy.config.recipe import Recipe
 from understudy.config.trust import file_of, is_own
 from understudy.errors import NetworkError, RunError
 from understudy.experiment import networks
-from understudy.experiment.preprocess import Preprocess
-from understudy.experiment.student_config import FILE, StudentConfig
+from understudy.experiment.student_file.config import FILE, StudentConfig
+from understudy.experiment.student_file.preprocess import Preprocess
 from understudy.models.library_modules import as_library_modules
 
 WEIGHTS = ("student.safetensors", "model.safetensors")

@@ -13,7 +13,7 @@ from understudy import files
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, RunError
 from understudy.experiment.run_directory import Run
-from understudy.experiment.student_config import FILE, StudentConfig
+from understudy.experiment.student_file.config import FILE, StudentConfig
 from understudy.models.base import Wrapped
 from understudy.tasks import Evaluation, Outcomes
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint

@@ -34,7 +34,6 @@ from understudy.config.json_form import Form, check_form, parse_json
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
 from understudy.experiment import plain_table
-from understudy.experiment.loading_lines import LoadingLines, loading_lines
 from understudy.experiment.run_forms import (
     BEGUN,
     DIAGNOSTICS,
@@ -44,7 +43,8 @@ from understudy.experiment.run_forms import (
     OUTCOMES,
     TRAINED,
 )
-from understudy.experiment.student_config import StudentConfig
+from understudy.experiment.student_file.config import StudentConfig
+from understudy.experiment.student_file.loading_lines import LoadingLines, loading_lines
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -14,12 +14,12 @@ from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted, NetworkError
 from understudy.experiment import splits
 from understudy.experiment.callback import Callback
-from understudy.experiment.describe_student import describe, measured
 from understudy.experiment.evaluate import Evaluator
 from understudy.experiment.images import Images
 from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
 from understudy.experiment.setup import Setup, set_up
+from understudy.experiment.student_file.describe import describe, measured
 from understudy.experiment.teacher_warning import teacher_warning
 from understudy.files import CONTINUE
 from understudy.models.cost import layers_cost, num_parameters

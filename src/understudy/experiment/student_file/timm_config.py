@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from understudy.config.recipe import Network
-from understudy.experiment.student_config import Preprocessing
+from understudy.experiment.student_file.config import Preprocessing
 from understudy.models.pooling import TIMM
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from understudy.config.recipe import Network
-from understudy.experiment.student_config import FILE, StudentConfig
+from understudy.experiment.student_file.config import FILE, StudentConfig
 
 
 def licence_of(network: Network, module: nn.Module) -> str | None:

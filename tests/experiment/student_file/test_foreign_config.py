@@ -10,8 +10,8 @@ from torch import nn
 
 from understudy.config.recipe import Network
 from understudy.errors import RunError
-from understudy.experiment.loading_lines import loading_lines
-from understudy.experiment.student_config import FILE, Preprocessing, StudentConfig
+from understudy.experiment.student_file.config import FILE, Preprocessing, StudentConfig
+from understudy.experiment.student_file.loading_lines import loading_lines
 
 THIRDS = (0.5, 0.5, 0.5)
 STEPS = Preprocessing(resize=36, crop=32, mean=THIRDS, std=THIRDS)

@@ -13,11 +13,11 @@ from torch import nn
 
 from understudy.config.recipe import Network
 from understudy.errors import DataError, RunError
-from understudy.experiment.licences import licence_of
-from understudy.experiment.loading_lines import loading_lines
-from understudy.experiment.preprocess import Preprocess
-from understudy.experiment.student_config import FILE, Preprocessing, StudentConfig
-from understudy.experiment.timm_config import crop_share
+from understudy.experiment.student_file.config import FILE, Preprocessing, StudentConfig
+from understudy.experiment.student_file.licences import licence_of
+from understudy.experiment.student_file.loading_lines import loading_lines
+from understudy.experiment.student_file.preprocess import Preprocess
+from understudy.experiment.student_file.timm_config import crop_share
 
 STATISTICS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CONFIG = StudentConfig(

@@ -10,7 +10,7 @@ from torch import Tensor
 from understudy.data._image import rgb_tensor
 from understudy.data.evaluation_view import EvaluationView
 from understudy.errors import DataError
-from understudy.experiment.student_config import Preprocessing
+from understudy.experiment.student_file.config import Preprocessing
 from understudy.models.preprocessing import Input
 
 Picture = Image.Image | Tensor

@@ -11,7 +11,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from understudy.experiment.student_config import FILE, Preprocessing, StudentConfig
+from understudy.experiment.student_file.config import FILE, Preprocessing, StudentConfig
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
 from understudy.experiment import networks
 from understudy.experiment.build import Experiment
-from understudy.experiment.licences import licence_of
-from understudy.experiment.student_config import Library, Preprocessing, StudentConfig
-from understudy.experiment.timm_config import timm_config
+from understudy.experiment.student_file.config import Library, Preprocessing, StudentConfig
+from understudy.experiment.student_file.licences import licence_of
+from understudy.experiment.student_file.timm_config import timm_config
 from understudy.layers.kd_layer import KDLayer, WithLayer
 from understudy.layers.reused_head import Translator
 from understudy.models.adapters import file
