@@ -31,7 +31,7 @@ PACKAGES = ["data", "methods", "models", "tasks"]
 NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 
 EXAMPLES_OF = {
-    "understudy.deployment.licences",
+    "understudy.deployment.hub.licences",
     "understudy.config.recipe",
     "understudy.distillation.wire",
     "understudy.reproduction.budget",

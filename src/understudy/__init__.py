@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from understudy.comparison.students import StudentComparison as StudentComparison
     from understudy.comparison.students import compare_students as compare_students
     from understudy.config.recipe import Recipe as Recipe
-    from understudy.deployment.export import export as export
-    from understudy.deployment.predictor import load as load
+    from understudy.deployment.export.export_student import export as export
+    from understudy.deployment.prediction.predictor import load as load
     from understudy.distillation.distiller import Distiller as Distiller
     from understudy.distillation.shared_teacher import Shared as Shared
     from understudy.distillation.wire import wire as wire
@@ -88,8 +88,8 @@ _HOMES = {
     "demo": "comparison.demo",
     "distill": "experiment.train",
     "evaluate": "experiment.evaluate",
-    "export": "deployment.export",
-    "load": "deployment.predictor",
+    "export": "deployment.export.export_student",
+    "load": "deployment.prediction.predictor",
     "report": "reporting",
     "reproduce": "reproduction.reproduce",
     "train": "experiment.train",

@@ -9,8 +9,8 @@ from PIL import Image
 
 import understudy
 from understudy.cli.commands import main
-from understudy.deployment.companions import companions
-from understudy.deployment.predictor import Classes
+from understudy.deployment.prediction.companions import companions
+from understudy.deployment.prediction.predictor import Classes
 from understudy.errors import DataError, RunError
 from understudy.reporting.beside import write_beside
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.cli.flags import Entry, choice, number, whole_number
 
 if TYPE_CHECKING:
-    from understudy.deployment.export import Exported
+    from understudy.deployment.export.export_student import Exported
 
 _FORMS = ("onnx", "torch-export", "safetensors", "hub")
 _ARGUMENTS = (
@@ -96,7 +96,7 @@ def entry() -> Entry:
 
 
 def _export(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.deployment.export import export
+    from understudy.deployment.export.export_student import export
     from understudy.experiment.progress import stdout_console
     from understudy.reporting.speed_table import facts, notes, terminal_speeds
 

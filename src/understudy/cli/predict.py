@@ -13,8 +13,8 @@ from understudy.cli.flags import Argument, Entry, number, whole_number
 from understudy.errors import RecipeError, Unfinished
 
 if TYPE_CHECKING:
-    from understudy.deployment.pictures import Item
-    from understudy.deployment.predictor import Prediction, Predictor
+    from understudy.deployment.prediction.pictures import Item
+    from understudy.deployment.prediction.predictor import Prediction, Predictor
 
 _ARGUMENTS: tuple[Argument, ...] = (
     (
@@ -87,8 +87,8 @@ def _predict(options: Namespace, overrides: dict[str, Any]) -> None:
     if options.beside:
         _write_page(options)
         return
-    from understudy.deployment.pictures import listed
-    from understudy.deployment.predictor import load
+    from understudy.deployment.prediction.pictures import listed
+    from understudy.deployment.prediction.predictor import load
 
     predictor = load(options.student, trust=options.trust, device=options.device)
     if options.draw and predictor.task != "detection":
@@ -109,8 +109,8 @@ def _write_all(
     predictor: "Predictor", items: "Sequence[Item]", options: Namespace
 ) -> "list[Prediction]":
     """Write the predictions of all pictures, and return those that failed."""
-    from understudy.deployment.drawing import Drawing
-    from understudy.deployment.predictor import Failed
+    from understudy.deployment.prediction.drawing import Drawing
+    from understudy.deployment.prediction.predictor import Failed
 
     choice = {"top": options.top, "threshold": options.threshold}
     answers = predictor.answers(items, batch=options.batch, **choice)

@@ -29,7 +29,7 @@ def entry() -> Entry:
 
 
 def _push(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.deployment.hub import push
+    from understudy.deployment.hub.push import push
 
     pushed = push(
         options.folder, options.repository, private=options.private, licence=options.license

@@ -10,9 +10,9 @@ from typing import Literal
 from PIL import Image
 from torch import Tensor
 
-from understudy.deployment.companions import Companion, companions
-from understudy.deployment.pictures import Item, Picture, listed
-from understudy.deployment.predictions import Boxes, Classes, LabelSet, Prediction
+from understudy.deployment.prediction.companions import Companion, companions
+from understudy.deployment.prediction.pictures import Item, Picture, listed
+from understudy.deployment.prediction.predictions import Boxes, Classes, LabelSet, Prediction
 from understudy.errors import DataError
 from understudy.files import write
 from understudy.models.cost import num_parameters

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from understudy.deployment.speed import Speeds
+from understudy.deployment.speed.latency import Speeds
 from understudy.experiment.run_directory import Run
 from understudy.experiment.splits import best_value
 

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from understudy.deployment.speed import BATCHES, Row, Speeds
+from understudy.deployment.speed.latency import BATCHES, Row, Speeds
 from understudy.experiment.plain_table import escaped, markdown
 from understudy.reporting.columns import count
 

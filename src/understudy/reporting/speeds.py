@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from understudy.comparison.students import StudentComparison
-from understudy.deployment.measured import comparison_runs, exported_speeds, speeds_of
-from understudy.deployment.speed import Speeds
+from understudy.deployment.speed.latency import Speeds
+from understudy.deployment.speed.stored import comparison_runs, exported_speeds, speeds_of
 from understudy.experiment.run_directory import Run
 from understudy.reporting.results import Results
 from understudy.reporting.students_page import network_name

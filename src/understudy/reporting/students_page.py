@@ -6,7 +6,7 @@ from statistics import mean
 
 from understudy.comparison.result import read_comparison
 from understudy.comparison.students import StudentComparison
-from understudy.deployment.speed import Speeds
+from understudy.deployment.speed.latency import Speeds
 from understudy.experiment.plain_table import difference, escaped, spread
 from understudy.experiment.plain_table import markdown as markdown_of_rows
 from understudy.reporting import speed_table

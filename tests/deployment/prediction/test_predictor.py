@@ -15,7 +15,7 @@ from PIL import Image
 import understudy
 from tests.support.trained_students import NAMES
 from understudy.data.sources._listing import list_images
-from understudy.deployment.predictor import (
+from understudy.deployment.prediction.predictor import (
     Boxes,
     Classes,
     Failed,

@@ -8,14 +8,11 @@ from typing import Any, Literal
 
 from understudy import files
 from understudy.config.trust import file_of
-from understudy.deployment import checking, networks_to_time, onnx_export
-from understudy.deployment.card import write_card
-from understudy.deployment.checking import Int8
-from understudy.deployment.graph import Detections, Graph, Preparation
-from understudy.deployment.parity import Parity
-from understudy.deployment.saved_student import SavedStudent, open_student
-from understudy.deployment.speed import Candidate, Speeds, measure
-from understudy.deployment.verified_files import (
+from understudy.deployment.export import checking, onnx_export
+from understudy.deployment.export.checking import Int8
+from understudy.deployment.export.graph import Detections, Graph, Preparation
+from understudy.deployment.export.parity import Parity
+from understudy.deployment.export.verified_files import (
     INT8,
     ONNX,
     PROGRAM,
@@ -25,6 +22,10 @@ from understudy.deployment.verified_files import (
     write_onnx,
     write_program,
 )
+from understudy.deployment.hub.card import write_card
+from understudy.deployment.saved_student import SavedStudent, open_student
+from understudy.deployment.speed import networks_to_time
+from understudy.deployment.speed.latency import Candidate, Speeds, measure
 from understudy.errors import RecipeError, UnderstudyError, suggestion
 from understudy.experiment.run_directory import Run
 

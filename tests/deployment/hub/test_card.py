@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from understudy import models
 from understudy.config.recipe import Network
-from understudy.deployment.card import CARD, licensed, read_card, write_card
-from understudy.deployment.export import export
-from understudy.deployment.licences import licence_keys
+from understudy.deployment.export.export_student import export
+from understudy.deployment.hub.card import CARD, licensed, read_card, write_card
+from understudy.deployment.hub.licences import licence_keys
 from understudy.errors import RunError
 from understudy.experiment.student_file.config import Preprocessing, StudentConfig
 
@@ -228,7 +228,7 @@ def test_a_folder_without_weights_says_how_to_get_them(tmp_path: Path) -> None:
 def test_a_network_of_ones_own_is_exported_with_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = Path(__file__).parents[1] / "support" / "plain_cnn.py"
+    code = Path(__file__).parents[2] / "support" / "plain_cnn.py"
     name = f"{code}:factory"
     student, folder = tmp_path / "student", tmp_path / "exported"
     student.mkdir()

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from understudy.comparison.result import FILE as COMPARISON
-from understudy.deployment.decisions import (
+from understudy.deployment.prediction.decisions import (
     Decision,
     Feature,
     MostProbable,
@@ -23,14 +23,14 @@ from understudy.deployment.decisions import (
     Present,
     ReadPicture,
 )
-from understudy.deployment.pictures import Item, Picture, listed
-from understudy.deployment.predictions import Boxes as Boxes
-from understudy.deployment.predictions import Classes as Classes
-from understudy.deployment.predictions import Failed as Failed
-from understudy.deployment.predictions import LabelSet as LabelSet
-from understudy.deployment.predictions import Prediction as Prediction
-from understudy.deployment.predictions import Predictions as Predictions
-from understudy.deployment.predictions import Vector as Vector
+from understudy.deployment.prediction.pictures import Item, Picture, listed
+from understudy.deployment.prediction.predictions import Boxes as Boxes
+from understudy.deployment.prediction.predictions import Classes as Classes
+from understudy.deployment.prediction.predictions import Failed as Failed
+from understudy.deployment.prediction.predictions import LabelSet as LabelSet
+from understudy.deployment.prediction.predictions import Prediction as Prediction
+from understudy.deployment.prediction.predictions import Predictions as Predictions
+from understudy.deployment.prediction.predictions import Vector as Vector
 from understudy.deployment.saved_student import SavedStudent, open_student
 from understudy.distillation.device_names import find_device
 from understudy.errors import DataError, RecipeError, RunError, memory_ran_out
@@ -175,7 +175,7 @@ class Predictor:
 
         Args:
             pictures: Paths of files or folders, patterns, PIL images, numpy arrays and tensors in
-                any mixture, or one of them: see `deployment.pictures`.
+                any mixture, or one of them: see `deployment.prediction.pictures`.
             batch: Pictures at once; default: 32, of a detector 4.
             top: Number of classes to name, where a picture has one; default: 5.
             threshold: Probability or score from which a class or an object is named; default: that

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.config.json_form import Form
-from understudy.deployment import onnx_export
+from understudy.deployment.export import onnx_export
 from understudy.errors import NetworkError
 from understudy.models.cost import count_macs, num_parameters
 from understudy.training import hardware

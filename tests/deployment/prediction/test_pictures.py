@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from understudy.data._image import decode
-from understudy.deployment.pictures import listed
+from understudy.deployment.prediction.pictures import listed
 from understudy.errors import DataError
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)

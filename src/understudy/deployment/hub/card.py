@@ -15,8 +15,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from understudy import files
-from understudy.deployment.card_tables import tables_of
-from understudy.deployment.licences import licence_keys
+from understudy.deployment.hub.card_tables import tables_of
+from understudy.deployment.hub.licences import licence_keys
 from understudy.deployment.saved_student import WEIGHTS
 from understudy.errors import RunError
 from understudy.experiment.plain_table import escaped, markdown

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from understudy.deployment.parity import Comparison, Decision
+from understudy.deployment.export.parity import Comparison, Decision
 from understudy.errors import NetworkError
 
 LOGITS = torch.tensor([[3.0, 1.0], [0.0, 2.0]])

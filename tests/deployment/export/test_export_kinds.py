@@ -9,10 +9,10 @@ import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import understudy
-from understudy.deployment import checking, torch_export
-from understudy.deployment.graph import _resized, _table
+from understudy.deployment.export import checking, torch_export
+from understudy.deployment.export.graph import _resized, _table
+from understudy.deployment.export.verified_files import Options, Subject, write_program
 from understudy.deployment.saved_student import open_student
-from understudy.deployment.verified_files import Options, Subject, write_program
 
 
 @pytest.fixture(scope="module")

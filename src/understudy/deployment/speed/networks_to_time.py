@@ -13,7 +13,7 @@ from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.config.recipe import Network as NetworkKeys
 from understudy.deployment.saved_student import SavedStudent, open_student
-from understudy.deployment.speed import Candidate
+from understudy.deployment.speed.latency import Candidate
 from understudy.errors import UnderstudyError
 from understudy.experiment import networks
 from understudy.experiment.run_directory import Run

@@ -10,7 +10,7 @@ from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
 from understudy.config.recipe import Network as NetworkKeys
-from understudy.deployment.predictor import Predictor, load
+from understudy.deployment.prediction.predictor import Predictor, load
 from understudy.errors import NetworkError, RunError, UnderstudyError
 from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run

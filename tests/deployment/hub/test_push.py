@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 import understudy
-from tests.deployment.test_card import CONFIG
+from tests.deployment.hub.test_card import CONFIG
 from tests.support.hub import OWNER, TOKEN, Hub, served
-from understudy.deployment.card import write_card
+from understudy.deployment.hub.card import write_card
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -105,7 +105,7 @@ def test_a_pushed_student_comes_back_as_a_teacher(
 
 
 def push(folder: Path, repository: str, licence: str = "") -> None:
-    from understudy.deployment.hub import push
+    from understudy.deployment.hub.push import push
 
     push(folder, repository, licence=licence)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy import files
-from understudy.deployment.onnx_export import Runner, exporting, free_dimensions
+from understudy.deployment.export.onnx_export import Runner, exporting, free_dimensions
 from understudy.errors import NetworkError
 
 

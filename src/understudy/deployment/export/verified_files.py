@@ -10,12 +10,13 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from understudy.deployment import checking, networks_to_time, onnx_export, quantise, torch_export
-from understudy.deployment.checking import Compared, Images, Int8
-from understudy.deployment.graph import Detections, Graph, Preparation, Prepared
-from understudy.deployment.onnx_export import Runner
-from understudy.deployment.parity import Parity
+from understudy.deployment.export import checking, onnx_export, quantise, torch_export
+from understudy.deployment.export.checking import Compared, Images, Int8
+from understudy.deployment.export.graph import Detections, Graph, Preparation, Prepared
+from understudy.deployment.export.onnx_export import Runner
+from understudy.deployment.export.parity import Parity
 from understudy.deployment.saved_student import SavedStudent
+from understudy.deployment.speed import networks_to_time
 from understudy.errors import NetworkError
 
 ONNX, INT8, PROGRAM = "student.onnx", "student_int8.onnx", "student.pt2"

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from understudy.deployment.card import CARD, licensed, read_card
+from understudy.deployment.hub.card import CARD, licensed, read_card
 from understudy.errors import RunError
 
 _PUSHED = {".safetensors", ".json", ".md", ".onnx", ".pt2", ".txt", ".data", ".py"}

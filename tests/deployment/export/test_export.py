@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import understudy
-from understudy.deployment import checking, onnx_export, quantise
-from understudy.deployment.export import Exported
+from understudy.deployment.export import checking, onnx_export, quantise
+from understudy.deployment.export.export_student import Exported
+from understudy.deployment.export.verified_files import Options, Subject, write_int8
 from understudy.deployment.saved_student import SavedStudent, open_student
-from understudy.deployment.verified_files import Options, Subject, write_int8
 from understudy.errors import NameNotFound, NetworkError, RecipeError
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: the extra `export`")

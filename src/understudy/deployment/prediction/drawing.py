@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torchvision.utils import draw_bounding_boxes
 
-from understudy.deployment.pictures import Item
-from understudy.deployment.predictions import Boxes
-from understudy.deployment.predictor import Answer
+from understudy.deployment.prediction.pictures import Item
+from understudy.deployment.prediction.predictions import Boxes
+from understudy.deployment.prediction.predictor import Answer
 from understudy.errors import RunError
 from understudy.files import write_error
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from understudy.deployment import run_images
-from understudy.deployment.graph import Preparation
-from understudy.deployment.networks_to_time import example_of
-from understudy.deployment.onnx_export import Runner
-from understudy.deployment.parity import Comparison, Decision, Parity
-from understudy.deployment.quantise import CALIBRATION_IMAGES
-from understudy.deployment.run_images import BATCH, RunImages
+from understudy.deployment.export import run_images
+from understudy.deployment.export.graph import Preparation
+from understudy.deployment.export.onnx_export import Runner
+from understudy.deployment.export.parity import Comparison, Decision, Parity
+from understudy.deployment.export.quantise import CALIBRATION_IMAGES
+from understudy.deployment.export.run_images import BATCH, RunImages
 from understudy.deployment.saved_student import SavedStudent
+from understudy.deployment.speed.networks_to_time import example_of
 from understudy.errors import NetworkError, UnderstudyError
 from understudy.experiment.run_directory import Run
 

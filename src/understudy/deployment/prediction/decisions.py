@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from understudy.deployment.predictions import (
+from understudy.deployment.prediction.predictions import (
     Boxes,
     Classes,
     Failed,

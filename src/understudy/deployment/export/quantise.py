@@ -13,7 +13,7 @@ from typing import Any, final
 from torch import Tensor
 
 from understudy import files
-from understudy.deployment.onnx_export import first_line, needed
+from understudy.deployment.export.onnx_export import first_line, needed
 from understudy.errors import NameNotFound, NetworkError
 
 CALIBRATION_IMAGES = 256

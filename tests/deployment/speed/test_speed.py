@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from understudy.deployment.speed import Candidate, Speeds, measure
+from understudy.deployment.speed.latency import Candidate, Speeds, measure
 from understudy.reporting.speed_table import facts, speed_rows
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from understudy import files
 from understudy.comparison.result import read_comparison
 from understudy.config.json_form import Form
-from understudy.deployment import networks_to_time
-from understudy.deployment.export import FILE as EXPORTED
-from understudy.deployment.speed import SPEEDS, Candidate, Speeds, measure
+from understudy.deployment.export.export_student import FILE as EXPORTED
+from understudy.deployment.speed import networks_to_time
+from understudy.deployment.speed.latency import SPEEDS, Candidate, Speeds, measure
 from understudy.errors import RunError, UnderstudyError
 from understudy.experiment.run_directory import Run, read_json
 

@@ -1,0 +1,1 @@
+"""Predictions of a trained student on pictures of any form."""

@@ -1,0 +1,1 @@
+"""Size, operations and latency of networks, timed in turn on this machine."""
