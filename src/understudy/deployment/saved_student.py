@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from understudy import tasks
+from understudy.comparison.result import FILE as COMPARISON
 from understudy.config.recipe import Recipe
 from understudy.config.trust import file_of, is_own
 from understudy.errors import NetworkError, RunError
@@ -77,6 +78,11 @@ def _weights_file(path: Path) -> Path:
         raise RunError(
             f"There is no student at {path}: name a run directory, an exported folder, or a file "
             f"of weights with {FILE} beside it."
+        )
+    if (path / COMPARISON).is_file():
+        raise RunError(
+            f"{path} is a comparison of several students: name a run of it, such as "
+            f"{path / 'ARM' / 'seed0'}."
         )
     for name in WEIGHTS:
         if (path / name).is_file():

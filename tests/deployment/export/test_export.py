@@ -12,7 +12,7 @@ from understudy.deployment.export import checking, onnx_export, quantise
 from understudy.deployment.export.export_student import Exported
 from understudy.deployment.export.verified_files import Options, Subject, write_int8
 from understudy.deployment.saved_student import SavedStudent, open_student
-from understudy.errors import NameNotFound, NetworkError, RecipeError
+from understudy.errors import NameNotFound, NetworkError, RecipeError, RunError
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: the extra `export`")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: the extra `export`")
@@ -166,6 +166,8 @@ def test_pictures_of_any_size_are_prepared_inside_of_the_graph(run: Path, tmp_pa
 def test_a_detector_is_exported_by_the_classic_exporter(
     saved_detector: Path, tmp_path: Path
 ) -> None:
+    with pytest.raises(RecipeError, match="leave torch-export out of --to"):
+        understudy.export(saved_detector, to=("onnx", "torch-export"), out=tmp_path)
     done = understudy.export(saved_detector, out=tmp_path)
     assert done.parity["onnx"].decisions > 0
     assert done.parity["onnx"].changed == 0
@@ -184,6 +186,11 @@ def test_options_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         understudy.export(run, **options)
+
+
+def test_a_comparison_is_no_student(saved_comparison: Path) -> None:
+    with pytest.raises(RunError, match="name a run of it"):
+        understudy.export(saved_comparison)
 
 
 def test_without_test_images_random_ones_are_taken_and_named(

@@ -182,6 +182,11 @@ def _check_options(
             "int8 is made of networks of whole images alone: quantise the ONNX file of a detector "
             "with the tools of the runtime that it is for."
         )
+    if detector and "torch-export" in forms:
+        raise RecipeError(
+            "torch.export cannot follow a detector, whose number of boxes depends on the picture: "
+            "leave torch-export out of --to, and use onnx, which torch's classic exporter writes."
+        )
     if detector and (options.preprocessing != "outside" or options.probabilities):
         raise RecipeError(
             "A detector resizes and normalises images itself and returns probabilities: leave "

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from understudy.comparison.result import FILE as COMPARISON
 from understudy.deployment.prediction.decisions import (
     Decision,
     Feature,
@@ -33,7 +32,7 @@ from understudy.deployment.prediction.predictions import Predictions as Predicti
 from understudy.deployment.prediction.predictions import Vector as Vector
 from understudy.deployment.saved_student import SavedStudent, open_student
 from understudy.distillation.device_names import find_device
-from understudy.errors import DataError, RecipeError, RunError, memory_ran_out
+from understudy.errors import DataError, RecipeError, memory_ran_out
 
 TOP = 5
 """Classes that are named for each picture, unless asked otherwise."""
@@ -72,13 +71,7 @@ def load(path: str | Path, *, trust: bool = False, device: str | None = None) ->
             print(prediction.name, prediction)
     """
     find_device(device)
-    file = Path(path)
-    if (file / COMPARISON).is_file():
-        raise RunError(
-            f"{file} is a comparison of several students: name a run of it, such as "
-            f"{file / 'ARM' / 'seed0'}."
-        )
-    student = open_student(file, trust=trust)
+    student = open_student(path, trust=trust)
     config = student.config
     return Predictor(
         student.module,
