@@ -31,3 +31,13 @@ def test_labels_of_another_kind_are_refused_rather_than_left_out(labels: Any) ->
 def test_of_no_images_none_are_labelled(shape: tuple[int, ...]) -> None:
     batch = Batch.of(torch.zeros(0, 3, 8, 8), torch.zeros(shape, dtype=torch.long))
     assert batch.labelled.shape == (0,)
+
+
+def test_parts_of_one_size_hold_every_image_once() -> None:
+    sizes = [(4, 6), (5, 5), (4, 6), (6, 4)]
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}
+    batch = Batch.of([torch.rand(3, *size) for size in sizes], [none] * 4)
+    parts = batch.by_size()
+    assert sorted(part.index.tolist() for part in parts) == [[0, 2], [1], [3]]
+    assert all(len(part.objects.sizes.unique(dim=0)) == 1 for part in parts if part.objects)
+    assert Batch.of(torch.rand(2, 3, 4, 4)).by_size()[0].index.tolist() == [0, 1]

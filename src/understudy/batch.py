@@ -193,6 +193,17 @@ class Batch:
         soft = None if self.soft is None else self.soft[rows]
         return Batch(images, labels, index, view, mixed, self.smoothing, objects, soft)
 
+    def by_size(self) -> "list[Batch]":
+        """Return parts in each of which all images have one size, so that none is padded.
+
+        Images without objects are of one size already.
+        """
+        if self.objects is None:
+            return [self]
+        sizes = [tuple(size) for size in self.objects.sizes.tolist()]
+        parts = {size: [i for i, other in enumerate(sizes) if other == size] for size in sizes}
+        return [self[torch.tensor(rows)] for rows in parts.values()]
+
     def __len__(self) -> int:
         return len(self.labels)
 

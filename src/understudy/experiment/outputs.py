@@ -47,7 +47,9 @@ def collect(
     with enough_values(f"{role} {network.name}"):
         parts = [
             outputs
-            for batch in batches
+            for every_size in batches
+            # What a detector finds in an image depends on the padding that a larger one brings.
+            for batch in every_size.by_size()
             for outputs in in_parts(batch, lambda part: _outputs(compute, part, accelerator, task))
         ]
     network.train(training)
