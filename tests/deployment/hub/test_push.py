@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 import understudy
 from tests.deployment.hub.test_card import CONFIG
 from tests.support.hub import OWNER, TOKEN, Hub, served
+from understudy.config.recipe import Network
 from understudy.deployment.hub.card import write_card
+from understudy.experiment.student_file.config import Preprocessing
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -36,17 +38,23 @@ def exported(tmp_path: Path) -> Path:
     folder.mkdir()
     torch.manual_seed(0)
     network = timm.create_model(NAME, num_classes=3)
-    content = {
-        "architecture": NAME,
-        "num_classes": 3,
-        "num_features": network.num_features,
-        "pretrained_cfg": {"input_size": [3, 32, 32], "num_classes": 3, "license": "mit"}
-        | {"mean": [0.5] * 3, "std": [0.5] * 3, "label_names": ["a", "b", "c"]}
-        | {"first_conv": "conv1.0", "classifier": "fc", "interpolation": "bilinear"},
+    pretrained = {
+        **{"input_size": [3, 32, 32], "num_classes": 3, "license": "mit"},
+        **{"mean": [0.5] * 3, "std": [0.5] * 3, "label_names": ["a", "b", "c"]},
+        **{"first_conv": "conv1.0", "classifier": "fc", "interpolation": "bilinear"},
     }
-    (folder / "config.json").write_text(json.dumps(content))
+    known = {"architecture": NAME, "num_features": network.num_features}
+    steps = Preprocessing(resize=36, crop=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    config = replace(
+        CONFIG,
+        **{"num_classes": 3, "classes": ("a", "b", "c"), "preprocessing": steps},
+        timm={**known, "pretrained_cfg": pretrained},
+        network=Network(name=f"timm:{NAME}"),
+        teacher={**(CONFIG.teacher or {}), "weights": "/home/me/runs/teacher"},
+    )
+    config.write(folder)
     save_file(network.state_dict(), folder / "model.safetensors")
-    write_card(folder, CONFIG)
+    write_card(folder, config)
     (folder / "notes.docx").write_bytes(b"mine")
     (folder / ".hidden.json").write_bytes(b"{}")
     return folder
@@ -92,8 +100,13 @@ def test_a_pushed_student_comes_back_as_a_teacher(
     assert hub.private == {f"{OWNER}/small"}
     pushed = hub.repositories[f"{OWNER}/small"]
     assert set(pushed) == {"README.md", "config.json", "model.safetensors"}
-    for name, content in pushed.items():
-        assert content == (exported / name).read_bytes()
+    for name in ("README.md", "model.safetensors"):
+        assert pushed[name] == (exported / name).read_bytes()
+    config = json.loads(pushed["config.json"])["understudy"]
+    assert config == json.loads((exported / "config.json").read_text())["understudy"] | {
+        key: config[key] for key in ("network", "teacher", "initial", "data")
+    }
+    assert "/" not in config["teacher"]["weights"] + config["initial"].get("weights", "")
     assert b"license: apache-2.0" in pushed["README.md"]
 
     pulled = command("-c", PULL, f"{OWNER}/small", str(tmp_path / "pulled.pth"))

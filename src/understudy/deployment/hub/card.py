@@ -8,7 +8,6 @@ not in the card.
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def write_card(folder: Path, config: StudentConfig, *, name: str = "", licence: 
     Raises:
         RunError: The disk is full, the folder cannot be written, or `export.json` is damaged.
     """
-    config = _without_folders(config)
+    config = config.without_folders()
     title = name or config.network.name.rpartition(":")[2] or "student"
     header = card_data(config, name=title, licence=licence)
     parts = [
@@ -125,20 +124,6 @@ def licensed(card: ModelCard, licence: str) -> ModelCard:
         for key, value in licence_keys(licence).items():
             card.data[key] = value
     return card
-
-
-def _without_folders(config: StudentConfig) -> StudentConfig:
-    """Return a configuration whose names of files lack the folders of this machine."""
-    network = replace(config.network, name=_file_name(config.network.name))
-    teacher = config.teacher and {**config.teacher, "name": _file_name(config.teacher["name"])}
-    weights = _file_name(str(config.initial.get("weights") or ""))
-    initial = {**config.initial, "weights": weights} if config.initial else config.initial
-    return replace(config, network=network, teacher=teacher, initial=initial)
-
-
-def _file_name(name: str) -> str:
-    on_disk = ".py:" in name or ((name.startswith("hf:") or ":" not in name) and "/" in name)
-    return Path(name).name if on_disk else name
 
 
 def _known_licence(config: StudentConfig) -> str:

@@ -17,11 +17,13 @@ from huggingface_hub.errors import (
 
 from understudy.deployment.hub.card import CARD, licensed, read_card
 from understudy.errors import RunError
+from understudy.experiment.student_file.config import FILE as CONFIG
+from understudy.experiment.student_file.config import StudentConfig
 
 _PUSHED = {".safetensors", ".json", ".md", ".onnx", ".pt2", ".txt", ".data", ".py"}
 """Suffixes of the files that an export writes."""
 
-_NEEDED = ("config.json", CARD)
+_NEEDED = (CONFIG, CARD)
 
 
 @final
@@ -73,10 +75,17 @@ def push(
         created = api.create_repo(repository, private=private or None, exist_ok=True)
         api.create_commit(
             created.repo_id,
-            [CommitOperationAdd(name, str(folder / name)) for name in files],
+            [CommitOperationAdd(name, _content(folder, name)) for name in files],
             commit_message="Push a student by Understudy",
         )
     return Pushed(str(created), files, left_out)
+
+
+def _content(folder: Path, name: str) -> str | bytes:
+    """Return the path of a file to push; of `config.json` the bytes, without folders of here."""
+    if name == CONFIG:
+        return StudentConfig.read(folder).without_folders().to_json().encode()
+    return str(folder / name)
 
 
 def _check_folder(folder: Path) -> None:

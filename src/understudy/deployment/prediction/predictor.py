@@ -33,6 +33,7 @@ from understudy.deployment.prediction.predictions import Vector as Vector
 from understudy.deployment.saved_student import SavedStudent, open_student
 from understudy.distillation.device_names import find_device
 from understudy.errors import DataError, RecipeError, memory_ran_out
+from understudy.training.batch_norm import enough_values
 
 TOP = 5
 """Classes that are named for each picture, unless asked otherwise."""
@@ -289,7 +290,8 @@ class Predictor:
     @torch.inference_mode()
     def _decided(self, pictures: Sequence[ReadPicture], decision: Decision) -> list[Prediction]:
         try:
-            return decision.decide(self.module, pictures, self.preprocess)
+            with enough_values(self.source or type(self.module).__name__):
+                return decision.decide(self.module, pictures, self.preprocess)
         except Exception as error:
             if not memory_ran_out(error):
                 raise

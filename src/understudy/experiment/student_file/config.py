@@ -8,7 +8,7 @@ which timm refuses.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -156,6 +156,24 @@ class StudentConfig:
         """
         files.write(folder / FILE, self.to_json())
 
+    def without_folders(self) -> "StudentConfig":
+        """Return the same for other machines: of files of this one the names alone."""
+        teacher, initial = (
+            {key: _file_name(x) if key in ("name", "weights") else x for key, x in each.items()}
+            for each in (self.teacher or {}, self.initial)
+        )
+        # A root that is no folder is a name on the hub.
+        data = {
+            key: Path(x).name if key == "root" and Path(x).exists() else x
+            for key, x in self.data.items()
+        }
+        network = replace(
+            self.network,
+            name=_file_name(self.network.name),
+            weights=_file_name(self.network.weights),
+        )
+        return replace(self, network=network, teacher=teacher or None, initial=initial, data=data)
+
     def to_json(self) -> str:
         """Return the content of the file."""
         return files.as_json(self.to_dict(), indent=1) + "\n"
@@ -171,6 +189,12 @@ class StudentConfig:
             **timm,
             "understudy": {"format": _FORMAT, **own},
         }
+
+
+def _file_name(name: str) -> str:
+    """Return the last part of a path; names of networks and of repositories unchanged."""
+    on_disk = ".py:" in name or ((name.startswith("hf:") or ":" not in name) and "/" in name)
+    return Path(name).name if on_disk else name
 
 
 _TIMM = ("architecture", "num_features", "model_args", "pretrained_cfg")
