@@ -18,7 +18,7 @@ from torch import nn
 from tests.support.processes import Fresh, command_line, until
 from tests.support.shipped_recipes import by_file
 from understudy import data, methods, models, tasks
-from understudy.cli import commands, listing
+from understudy.cli import listing
 from understudy.cli.commands import COMMANDS, main
 from understudy.config.recipe import Recipe
 
@@ -274,10 +274,13 @@ def test_debug_shows_the_traceback() -> None:
     assert process.err.splitlines()[-1].startswith("understudy.errors.NameNotFound: ")
 
 
-def test_a_fault_of_ours_has_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").mkdir()
-    broken = tmp_path / "metrics.jsonl"
-    broken.write_text('{"epoch": 1}\n')
+def test_a_fault_of_ours_has_status_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def faulty(*_: Any, **__: Any) -> None:
+        raise KeyError("a\nb")
+
+    monkeypatch.setattr("understudy.reporting.report", faulty)
     with pytest.raises(SystemExit) as stopped:
         run("report", tmp_path)
     assert stopped.value.code == 1
@@ -353,6 +356,6 @@ def test_a_terminal_sees_a_table_and_a_bar_that_leaves(tmp_path: Path) -> None:
 def test_processes_but_the_first_are_silent(
     teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "_RANK", "1")
+    monkeypatch.setattr("understudy.cli.output.RANK", "1")
     run("report", teacher)
     assert capsys.readouterr().out == ""

@@ -10,6 +10,7 @@ from understudy.cli.commands import main
 
 def test_characters_that_an_encoding_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
     main(["list", "recipes"])
     sys.stdout.flush()

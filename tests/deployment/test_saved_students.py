@@ -30,7 +30,7 @@ TRAINED = {"epochs": 1, "batch": 8, "lr": 0.02, "schedule": "constant"}
 SQUASHED = {"augment": "squash_flip", "size": SIDE}
 TINY_VIT = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 LETKD = {"letkd": {"words": 8, "subclasses": 2, "iterations": 2}}
-SMALL = {"min_size": 136, "max_size": 136, "channels": 32}
+SMALL = {"min_size": 136, "max_size": 136, "channels": 64}
 SHUFFLENET = {"backbone": "shufflenet_v2_x0_5"}
 
 CLASSIFIERS: dict[str, dict[str, Any]] = {

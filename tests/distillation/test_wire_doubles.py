@@ -12,7 +12,7 @@ from understudy.errors import ShapeError
 IMAGES, LABELS = images(8, 3, 32, 32), torch.arange(8) % 4
 
 
-REFUSED = {"ab", "deit", "frs"}
+REFUSED = {"deit", "frs"}
 """Methods for other networks: with named maps before the activation, with tokens, for detectors."""
 
 

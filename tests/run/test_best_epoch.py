@@ -145,7 +145,8 @@ def folder(paint: Paint, tmp_path: Path, names: Sequence[str], **data: Any) -> R
     for number, name in enumerate(names):
         for label in ("cat", "dog"):
             for i in range(1 if number else 6):
-                paint(f"{name}/{label}/{i}.png", seed=10 * number + i, size=(32, 32))
+                seed = 100 * number + 10 * len(label) * (label == "dog") + i
+                paint(f"{name}/{label}/{i}.png", seed=seed, size=(32, 32))
     spec = {"source": "folder", "root": str(tmp_path), "augment": "none"} | data
     return Recipe.from_dict({**SMALL, "data": spec})
 

@@ -17,7 +17,7 @@ from understudy.experiment.evaluate import evaluate
 from understudy.experiment.train import distill, train
 
 COUNTS = {"train": 6, "test": 3}
-SMALL = {"channels": 32, "min_size": 64, "max_size": 96}
+SMALL = {"channels": 64, "min_size": 64, "max_size": 96}
 OPTIONS: dict[str, dict[str, Any]] = {
     "fasterrcnn": SMALL | {"box_batch_size_per_image": 16, "rpn_post_nms_top_n_test": 30},
     "retinanet": SMALL,

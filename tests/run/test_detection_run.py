@@ -32,7 +32,7 @@ DRAWN = {"data.source": "drawn_shapes", "data.root": "6"}
 
 SMALL: dict[str, Any] = {
     "backbone": "timm:test_resnet",
-    "channels": 32,
+    "channels": 64,
     "min_size": 64,
     "max_size": 96,
 }

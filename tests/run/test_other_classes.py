@@ -74,5 +74,5 @@ def test_boxes_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert run.evaluation["teacher"]["metrics"] == {}
     assert run.evaluation["fidelity"] is None
     assert "AP50" in report(run.path).read_text(encoding="utf-8")
-    monkeypatch.setattr("understudy.experiment.build.read_test_images", lambda *_: scenes(3))
+    monkeypatch.setattr("understudy.experiment.build.read_test_images", lambda *_, **__: scenes(3))
     assert evaluate(run.path, {"trust": True}, device="cpu").fidelity is None

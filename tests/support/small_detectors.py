@@ -15,13 +15,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fasterrcnn": {
         "min_size": SIDE,
         "max_size": 96,
-        "channels": 32,
+        "channels": 64,
         "box_batch_size_per_image": 32,
         "rpn_pre_nms_top_n_train": 200,
         "rpn_pre_nms_top_n_test": 200,
     },
-    "fcos": {"min_size": SIDE, "max_size": 96, "channels": 32},
-    "retinanet": {"min_size": SIDE, "max_size": 96, "channels": 32},
+    "fcos": {"min_size": SIDE, "max_size": 96, "channels": 64},
+    "retinanet": {"min_size": SIDE, "max_size": 96, "channels": 64},
     "ssd": {"size": SIDE, "extra": [32, 32]},
     "ssdlite": {"size": SIDE, "extra": [32, 32]},
 }

@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
+from understudy import files
 from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import Comparison
 from understudy.experiment.student_file.config import FILE, StudentConfig
@@ -12,6 +13,8 @@ from understudy.experiment.student_file.config import FILE, StudentConfig
 
 def tell_students(comparison: Comparison) -> None:
     """Write control and verdict of every arm into the files of its students.
+
+    Nobody else may write the directory meanwhile.
 
     Args:
         comparison: A judged comparison, with its directory.
@@ -35,6 +38,7 @@ def tell_students(comparison: Comparison) -> None:
                 if (folder / FILE).is_file():  # runs of earlier versions have none
                     config = StudentConfig.read(folder)
                     judged = replace(config, control=control, verdict=arm["verdict"]["sentence"])
+                    files.sweep(folder)  # what a process left that was killed right here
                     judged.write(folder)
 
 

@@ -43,7 +43,9 @@ def kdsvd(
     vectors: Count = 1,
 ) -> Float[Tensor, " batch"]:
     """Sum the squared differences of the relations of each stage to the one before."""
-    aligned = [_aligned(s, t, vectors) for s, t in stages]
+    # A map has as many vectors as columns, and stages are related vector by vector.
+    count = min(vectors, *(x.shape[-1] for pair in stages for x in pair))
+    aligned = [_aligned(s, t, count) for s, t in stages]
     rows = [
         (relation(s, s_before) - relation(t, t_before)).square().sum((1, 2, 3))
         for (s_before, t_before), (s, t) in pairwise(aligned)
@@ -98,7 +100,7 @@ class KDSVD(MapMethod):
         teacher: Shapes of the teacher; needs maps.
         stages: Maps to compare, at least two; default: all stages, matched from the deepest
             backwards. If the networks' names differ: 'stage2:stage3', the student's first.
-        vectors: k, number of singular vectors of each stage.
+        vectors: k, number of singular vectors of each stage; at most the columns of each map.
     """
 
     published_weight: ClassVar[float] = 1.0
