@@ -1,21 +1,19 @@
 """Teacher and control of a trained student: what stands beside it on the same pictures."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
-from understudy import tasks
 from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
-from understudy.config.recipe import Network as NetworkKeys
 from understudy.deployment.prediction.predictor import Predictor, load
+from understudy.deployment.run_companions import teacher_of
 from understudy.errors import NetworkError, RunError, UnderstudyError
-from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
-from understudy.experiment.student_file.config import Preprocessing, StudentConfig
-from understudy.experiment.student_file.preprocess import Preprocess
+from understudy.experiment.student_file.config import StudentConfig
+from understudy.experiment.student_file.preprocess import Preprocess, ended_by
 from understudy.models.network import Network
 
 
@@ -134,17 +132,13 @@ def _loaded_teacher(folder: Path, *, trust: bool, device: str | None) -> Predict
     Raises:
         UnderstudyError: The recipe names none, or it cannot be built or loaded.
     """
-    run, config = Run(folder), StudentConfig.read(folder)
-    recipe = replace(run.recipe, trust=trust)
-    networks.check_trust(replace(recipe, student=NetworkKeys()), run.recipe, run.path)
-    task = tasks.find(recipe.task, recipe.training)
-    size = config.preprocessing.crop or build.LARGE
-    teacher = networks.teacher(recipe, config.classes, task, view_size=size)
+    teacher = teacher_of(Run(folder), trust=trust)
     if teacher is None:
         raise NetworkError("The recipe names no teacher.")
+    config = StudentConfig.read(folder)
     steps = config.preprocessing
     if isinstance(teacher, Network):
-        steps = _with_input(steps, teacher)
+        steps = ended_by(steps, teacher.input)
     return Predictor(
         teacher.plain(),
         Preprocess(steps),
@@ -154,16 +148,4 @@ def _loaded_teacher(folder: Path, *, trust: bool, device: str | None) -> Predict
         threshold=config.threshold,
         has_classifier=teacher.num_classes is not None,
         device=device,
-    )
-
-
-def _with_input(steps: Preprocessing, network: Network) -> Preprocessing:
-    """Return the preparation of a student's pictures, ended as another network takes them."""
-    contract = network.input
-    return replace(
-        steps,
-        network_size=contract.size,
-        network_interpolation=contract.interpolation,
-        mean=contract.mean,
-        std=contract.std,
     )

@@ -9,8 +9,8 @@ from understudy.comparison.result import read_comparison
 from understudy.config.json_form import Form
 from understudy.deployment.export.export_student import FILE as EXPORTED
 from understudy.deployment.speed import networks_to_time
-from understudy.deployment.speed.latency import SPEEDS, Candidate, Speeds, measure
-from understudy.errors import RunError, UnderstudyError
+from understudy.deployment.speed.latency import SPEEDS, Speeds, measure
+from understudy.errors import RunError
 from understudy.experiment.run_directory import Run, read_json
 
 FILE = "speed.json"
@@ -43,7 +43,9 @@ def speeds_of(
     kept = _kept(folder, list(ended.values()))
     if kept is not None and {x for row in kept.rows for x in row.names} >= set(ended):
         return kept
-    candidates, notes = _candidates(ended, trust=trust)
+    folders = {name: run.path for name, run in ended.items()}
+    first = next(iter(ended.values()))
+    candidates, notes = networks_to_time.candidates(first, folders, trust=trust)
     speeds = measure(candidates)
     speeds = replace(speeds, notes=notes)
     if candidates and folder is not None:
@@ -85,20 +87,3 @@ def _keep(folder: Path, speeds: Speeds) -> None:
         files.write(folder / FILE, files.as_json(speeds.to_dict(), indent=1))
     except RunError:
         return  # a directory that may only be read has a report elsewhere
-
-
-def _candidates(runs: Mapping[str, Run], *, trust: bool) -> tuple[list[Candidate], list[str]]:
-    """Return all networks that can be opened, the teacher first, and why others cannot."""
-    candidates, notes = list[Candidate](), list[str]()
-    first = next(iter(runs.values()))
-    try:
-        if teacher := networks_to_time.teacher_of(first, trust=trust):
-            candidates.append(teacher)
-    except UnderstudyError as error:
-        notes.append(f"teacher: {error}")
-    for name, run in runs.items():
-        try:
-            candidates.append(networks_to_time.student_of(name, run.path, trust=trust))
-        except UnderstudyError as error:
-            notes.append(f"{name}: {error}")
-    return candidates, notes

@@ -19,6 +19,7 @@ from understudy.experiment import networks
 from understudy.experiment.build import Experiment
 from understudy.experiment.student_file.config import Library, Preprocessing, StudentConfig
 from understudy.experiment.student_file.licences import licence_of
+from understudy.experiment.student_file.preprocess import ended_by
 from understudy.experiment.student_file.timm_config import timm_config
 from understudy.layers.kd_layer import KDLayer, WithLayer
 from understudy.layers.reused_head import Translator
@@ -108,17 +109,7 @@ def _preprocessing(recipe: Recipe, experiment: Experiment, student: Wrapped) -> 
         rounded=view.rounded,
         reduced=recipe.data.decoded_side,
     )
-    if not isinstance(student, Network):
-        return steps
-    contract = student.input
-    return replace(
-        steps,
-        network_size=None if contract.size == view.crop else contract.size,
-        network_interpolation=contract.interpolation,
-        mean=contract.mean,
-        # A single deviation stands for all channels.
-        std=contract.std if len(contract.std) > 1 else contract.std * contract.channels,
-    )
+    return ended_by(steps, student.input) if isinstance(student, Network) else steps
 
 
 def _initial(spec: recipes.Network, student: Wrapped) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Prepare a picture for a student exactly as its evaluation did."""
 
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -58,6 +59,18 @@ class Preprocess:
 
     def __repr__(self) -> str:
         return f"Preprocess({self.steps})"
+
+
+def ended_by(steps: Preprocessing, contract: Input) -> Preprocessing:
+    """Return the same steps, but resized and normalised in the end as a network takes images."""
+    return replace(
+        steps,
+        network_size=None if contract.size == steps.crop else contract.size,
+        network_interpolation=contract.interpolation,
+        mean=contract.mean,
+        # A single deviation stands for all channels.
+        std=contract.std if len(contract.std) > 1 else contract.std * contract.channels,
+    )
 
 
 def _pixels(picture: Picture) -> Tensor:

@@ -1,0 +1,40 @@
+"""Teacher and control of a run, as networks to be used beside its student."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from understudy import tasks
+from understudy.comparison.arms import CONTROL
+from understudy.config.recipe import Network
+from understudy.experiment import build, networks
+from understudy.experiment.run_directory import Run
+from understudy.experiment.student_file.config import StudentConfig
+from understudy.models.base import Wrapped
+
+
+def teacher_of(run: Run, *, trust: bool) -> Wrapped | None:
+    """Return the teacher of a run; None if it had none.
+
+    Args:
+        run: A finished run.
+        trust: Execute the Python file that the run names for its teacher, if it does.
+
+    Raises:
+        UnderstudyError: It cannot be built or loaded any more.
+    """
+    recipe = replace(run.recipe, trust=trust)
+    if not (recipe.teacher.name or recipe.teacher.weights):
+        return None
+    networks.check_trust(replace(recipe, student=Network()), run.recipe, run.path)
+    config = StudentConfig.read(run.path)
+    size = config.preprocessing.crop or build.LARGE
+    task = tasks.find(recipe.task, recipe.training)
+    return networks.teacher(recipe, config.classes, task, view_size=size)
+
+
+def control_of(run: Run) -> Path | None:
+    """Return the directory of the control of the same seed, if the run is part of a comparison."""
+    path = run.path.resolve()
+    control = path.parent.parent / CONTROL / path.name
+    is_control = path.parent.name == CONTROL
+    return None if is_control or not (control / "recipe.yaml").is_file() else control
