@@ -23,6 +23,7 @@ from tests.support.banked_runs import folder_of_images
 from tests.support.small_runs import CNN
 from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
+from understudy.deployment.export.export_student import export
 from understudy.errors import UnderstudyError
 from understudy.experiment import bank_build
 from understudy.experiment.run_directory import Run
@@ -119,6 +120,9 @@ def commands(root: Path) -> dict[str, Callable[[Path], object]]:
             seeds=[0],
             out=out / "all",
             device="cpu",
+        ),
+        "export": lambda out: export(
+            root / "teacher", to=("safetensors", "hub"), out=out / "export", images=1, trust=True
         ),
         "bank build": lambda out: bank_build.fill(recipe(root, measured, **stored(out))),
     }

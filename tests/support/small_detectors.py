@@ -15,7 +15,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fasterrcnn": {
         "min_size": SIDE,
         "max_size": 96,
-        "channels": 64,
+        "channels": 32,
         "box_batch_size_per_image": 32,
         "rpn_pre_nms_top_n_train": 200,
         "rpn_pre_nms_top_n_test": 200,

@@ -44,7 +44,10 @@ def test_maps_have_the_names_of_their_strides(family: str) -> None:
     first = 2 if family == "fasterrcnn" else 3
     assert names == [f"p{i}" for i in range(first, first + 5)]
     for name in names:
-        assert found.shapes[name] == (32, *[NOMINAL_SIZE >> int(name[1])] * 2)
+        assert found.shapes[name] == (
+            OPTIONS[family]["channels"],
+            *[NOMINAL_SIZE >> int(name[1])] * 2,
+        )
 
 
 def test_a_resnet_freezes_as_torchvisions_does() -> None:

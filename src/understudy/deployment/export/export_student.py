@@ -134,7 +134,7 @@ def export(
     options = Options(preprocessing, probabilities, any_size, opset)
     _check_options(saved, options, forms, int8=int8)
     folder = Path(out) if out else _own_folder(path) / networks_to_time.EXPORT
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     checked = checking.images_of(path, saved, overrides, count=images)
     subject = Subject(saved, options, checked, folder)
     done = Exported(folder, notes=[checked.reason] if checked.reason else [])
@@ -199,6 +199,15 @@ def _check_options(
         )
     if options.probabilities and checking.decision_of(saved) == "vector":
         raise RecipeError("The student returns vectors, of which there are no probabilities.")
+
+
+def _make(folder: Path) -> None:
+    """Make the folder to export to, without what an export left there that was killed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.write_error(error, folder, 0, again="export again") from error
+    files.sweep(folder)
 
 
 _WRITERS = {"onnx": (ONNX, write_onnx), "torch-export": (PROGRAM, write_program)}
