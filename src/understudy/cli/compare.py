@@ -72,13 +72,7 @@ def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
     comparison = compare(
         Recipe.load(options.recipe or {}, overrides),
         methods=options.methods or (),
-        seeds=options.seeds,
-        out=options.out,
-        resume=options.resume,
-        device=options.device,
-        jobs=options.jobs,
-        threads=options.threads,
-        progress=True,
+        **_shared(options),
     )
     _show_comparison(comparison)
 
@@ -92,16 +86,16 @@ def _compare_students(options: Namespace, overrides: dict[str, Any]) -> None:
         Recipe.load(options.recipe or {}, overrides),
         options.students,
         methods=options.methods or (),
-        seeds=options.seeds,
-        out=options.out,
-        resume=options.resume,
-        device=options.device,
-        jobs=options.jobs,
-        threads=options.threads,
-        progress=True,
+        **_shared(options),
     )
     report_on([Path(result)])
     _refuse_failed(result.failed)
+
+
+def _shared(options: Namespace) -> dict[str, Any]:
+    """Return the arguments that all comparisons take."""
+    names = ("seeds", "out", "resume", "device", "jobs", "threads")
+    return {name: getattr(options, name) for name in names} | {"progress": True}
 
 
 def _refuse_failed(failed: Mapping[str, str]) -> None:
@@ -142,12 +136,6 @@ def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
 
     comparison = demo(
         task=options.task,
-        out=options.out,
-        seeds=options.seeds,
-        resume=options.resume,
-        device=options.device,
-        jobs=options.jobs,
-        threads=options.threads,
-        progress=True,
+        **_shared(options),
     )
     _show_comparison(comparison)

@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from understudy.cli.flags import Entry, choice, number, whole_number
+from understudy.cli.output import console
 
 if TYPE_CHECKING:
     from understudy.deployment.export.export_student import Exported
@@ -97,7 +98,6 @@ def entry() -> Entry:
 
 def _export(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.deployment.export.export_student import export
-    from understudy.experiment.progress import stdout_console
     from understudy.reporting.speed_table import facts, notes, terminal_speeds
 
     trust = bool(overrides.pop("trust", False))  # the recipe's key is the flag
@@ -119,7 +119,7 @@ def _export(options: Namespace, overrides: dict[str, Any]) -> None:
     for line in _lines(exported):
         print(line)
     if exported.speeds:
-        stdout_console().print(terminal_speeds(exported.speeds))
+        console().print(terminal_speeds(exported.speeds))
         print(facts(exported.speeds))
         for note in notes(exported.speeds):
             print(note)

@@ -89,12 +89,12 @@ def _judged(arm: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
     verdict = arm["verdict"]
     if verdict is None or verdict["word"] in ("diverged", "failed"):
         return True
-    values, control = (_values(one, content["metric"]) for one in (arm, content["arms"][0]))
+    values, control = (values_of(one, content["metric"]) for one in (arm, content["arms"][0]))
     complete = None not in (*values, *control, verdict["difference"])
     return complete and 0 < len(values) == len(control)
 
 
-def _values(arm: Mapping[str, Any], metric: str) -> list[float | None]:
+def values_of(arm: Mapping[str, Any], metric: str) -> list[float | None]:
     """Return the metric over the seeds, of the task or of fidelity."""
     values: list[float | None] = {**arm["metrics"], **(arm["fidelity"] or {})}.get(metric) or []
     return values

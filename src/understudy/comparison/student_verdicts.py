@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy import files
 from understudy.comparison.arms import CONTROL
-from understudy.comparison.result import Comparison
+from understudy.comparison.result import Comparison, values_of
 from understudy.experiment.student_file.config import FILE, StudentConfig
 
 
@@ -43,6 +43,5 @@ def tell_students(comparison: Comparison) -> None:
 
 
 def _mean(arm: Mapping[str, Any], metric: str) -> float | None:
-    values = (arm["metrics"] | arm["fidelity"]).get(metric, [])
-    known = [value for value in values if value is not None]
+    known = [value for value in values_of(arm, metric) if value is not None]
     return mean(known) if known else None

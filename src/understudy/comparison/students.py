@@ -13,6 +13,7 @@ from typing import Any, final
 from understudy import files
 from understudy.comparison.arms import SIZE, check_seeds
 from understudy.comparison.compare import compare
+from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
 from understudy.config.json_form import Form
 from understudy.config.recipe import Recipe
@@ -191,7 +192,7 @@ def _folders(students: Sequence[str]) -> dict[str, str]:
 
 def _check_place(root: Path, folders: Mapping[str, str], *, resume: bool) -> None:
     """Refuse a directory of something else, or to continue what never began."""
-    if (root / "comparison.json").is_file():
+    if (root / COMPARISON).is_file():
         raise RunError(
             f"{root} holds the comparison of a single student; choose another --out for several."
         )

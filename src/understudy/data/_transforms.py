@@ -37,10 +37,7 @@ def clean(size: int, *, native: int | None, augment: Augment = "none") -> v2.Tra
             cropped.
         augment: Augmentation in training; with `squash_flip`, evaluation squashes too.
     """
-    shorter, squash = clean_resize(size, native=native, augment=augment)
-    if squash:
-        return PillowResize((shorter, shorter))
-    return v2.Compose([PillowResize(shorter), v2.CenterCrop(size)])
+    return _whole(PillowResize, size, native=native, augment=augment)
 
 
 def clean_resize(size: int, *, native: int | None, augment: Augment) -> tuple[int, bool]:
@@ -53,12 +50,14 @@ def clean_resize(size: int, *, native: int | None, augment: Augment) -> tuple[in
     return size if native == size else round(size * _MARGIN), False
 
 
-def _training_resize(size: int, *, native: int | None, augment: Augment) -> v2.Transform:
-    """Return the transform of evaluation, resized by torch, which is faster."""
+def _whole(
+    resize: type[v2.Resize], size: int, *, native: int | None, augment: Augment
+) -> v2.Transform:
+    """Return the transform of evaluation, with a resize of this class."""
     shorter, squash = clean_resize(size, native=native, augment=augment)
     if squash:
-        return v2.Resize((shorter, shorter), antialias=True)
-    return v2.Compose([v2.Resize(shorter, antialias=True), v2.CenterCrop(size)])
+        return resize((shorter, shorter), antialias=True)
+    return v2.Compose([resize(shorter, antialias=True), v2.CenterCrop(size)])
 
 
 def augmented(
@@ -75,7 +74,8 @@ def augmented(
     Raises:
         DataError: The jitter is negative, or the augmentation is only for images with boxes.
     """
-    whole = _training_resize(size, native=native, augment=augment)
+    # By torch, which is faster than Pillow.
+    whole = _whole(v2.Resize, size, native=native, augment=augment)
     mirror = v2.RandomHorizontalFlip()
     steps: dict[Augment, list[v2.Transform]] = {
         "none": [whole],

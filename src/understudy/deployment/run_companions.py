@@ -8,7 +8,6 @@ from understudy.comparison.arms import CONTROL
 from understudy.config.recipe import Network
 from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
-from understudy.experiment.student_file.config import StudentConfig
 from understudy.models.base import Wrapped
 
 
@@ -26,7 +25,7 @@ def teacher_of(run: Run, *, trust: bool) -> Wrapped | None:
     if not (recipe.teacher.name or recipe.teacher.weights):
         return None
     networks.check_trust(replace(recipe, student=Network()), run.recipe, run.path)
-    config = StudentConfig.read(run.path)
+    config = run.config
     size = config.preprocessing.crop or build.LARGE
     task = tasks.find(recipe.task, recipe.training)
     return networks.teacher(recipe, config.classes, task, view_size=size)

@@ -10,7 +10,7 @@ from understudy.comparison.result import FILE as COMPARISON
 from understudy.config.recipe import Recipe
 from understudy.config.trust import file_of, is_own
 from understudy.errors import NetworkError, RunError
-from understudy.experiment import networks
+from understudy.experiment import build, networks
 from understudy.experiment.student_file.config import FILE, StudentConfig
 from understudy.experiment.student_file.preprocess import Preprocess
 from understudy.models.library_modules import as_library_modules
@@ -97,6 +97,6 @@ def _built(config: StudentConfig, file: Path) -> nn.Module:
     spec = replace(config.network, weights=str(file))
     recipe = Recipe(task=config.task, teacher=spec, methods={})
     size = config.preprocessing.size
-    student = networks.teacher(recipe, (), tasks.find(config.task), view_size=size or 224)
+    student = networks.teacher(recipe, (), tasks.find(config.task), view_size=size or build.LARGE)
     assert student is not None  # the recipe names one
     return student.plain()

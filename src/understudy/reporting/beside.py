@@ -16,7 +16,7 @@ from understudy.deployment.prediction.predictions import Boxes, Classes, LabelSe
 from understudy.errors import DataError
 from understudy.files import write
 from understudy.models.cost import num_parameters
-from understudy.reporting.charts.samples import Box, NamePosition, name_position
+from understudy.reporting.charts.samples import Box, NamePositions
 from understudy.reporting.charts.style import INKS
 from understudy.reporting.html import environment
 
@@ -273,13 +273,10 @@ def _present(prediction: LabelSet, known: set[str] | None) -> Iterator[Line]:
 
 
 def _boxes(prediction: Boxes) -> Iterator[Box]:
-    taken: list[NamePosition] = []
+    names = NamePositions(prediction.width, prediction.height)
     for label, score, (left, top, right, bottom), number in zip(
         prediction.labels, prediction.scores, prediction.boxes, prediction.numbers, strict=True
     ):
-        position = name_position(prediction.width, prediction.height, left, top, right)
-        free = not any(position.overlaps(other) for other in taken)
-        taken += [position] if free else []
         yield Box(
             left,
             top,
@@ -287,7 +284,7 @@ def _boxes(prediction: Boxes) -> Iterator[Box]:
             round(bottom - top, 1),
             _INKS[number % len(_INKS)],
             f"{label} {score:.2f}",
-            position if free else None,
+            names.place(left, top, right),
             ignored=False,
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from understudy.deployment.export.graph import Preparation
 from understudy.deployment.export.onnx_export import Runner
 from understudy.deployment.export.parity import Comparison, Decision, Parity
 from understudy.deployment.export.quantise import CALIBRATION_IMAGES
-from understudy.deployment.export.run_images import BATCH, RunImages
+from understudy.deployment.export.run_images import RunImages
 from understudy.deployment.saved_student import SavedStudent
 from understudy.deployment.speed.networks_to_time import example_of
 from understudy.errors import NetworkError, UnderstudyError
 from understudy.experiment.run_directory import Run
 
+BATCH = 32
+"""Images that are computed at once."""
 _RANDOM = 64
 """Random images, where there are no others."""
 
@@ -46,7 +49,7 @@ class Images:
     def inputs(self, preparation: Preparation) -> Iterator[Tensor]:
         """Yield what a graph takes: batches, and single pictures where it prepares them itself."""
         if preparation == "outside":
-            yield from self.real.prepared() if self.real else self._random_batches()
+            yield from self._batches()
             return
         for picture in self.pictures():
             yield picture[None] if preparation == "inside" else picture[None].float() / 255
@@ -60,10 +63,11 @@ class Images:
         for seed in range(_RANDOM):
             yield (smooth(3, side + seed, side, seed) * 255).byte()
 
-    def _random_batches(self) -> Iterator[Tensor]:
-        images = [self.saved.preprocess(picture) for picture in self.pictures()]
-        for start in range(0, len(images), BATCH):
-            yield torch.stack(images[start : start + BATCH])
+    def _batches(self) -> Iterator[Tensor]:
+        """Yield batches of images as the network takes them."""
+        images = map(self.saved.preprocess, self.pictures())
+        while batch := list(islice(images, BATCH)):
+            yield torch.stack(batch)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def images_of(
     if not (path / "recipe.yaml").is_file():
         return Images(saved, None, f"{path} is no run directory, which would name test images")
     try:
-        real = run_images.test_images(Run(path), overrides, saved.preprocess, count=count)
+        real = run_images.test_images(Run(path), overrides, count=count)
     except UnderstudyError as error:
         if overrides:
             raise
@@ -138,9 +142,7 @@ def calibration(path: Path, saved: SavedStudent, overrides: Mapping[str, Any] | 
             f"int8 is calibrated on training images, and {path} is no run directory, which would "
             "name them: export the run itself."
         )
-    real = run_images.training_images(
-        Run(path), overrides, saved.preprocess, count=CALIBRATION_IMAGES
-    )
+    real = run_images.training_images(Run(path), overrides, count=CALIBRATION_IMAGES)
     return Images(saved, real)
 
 

@@ -203,15 +203,9 @@ def exporting(form: str) -> Iterator[None]:
     Raises:
         NetworkError: Any error, with the first cause.
     """
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # torch logs whole graphs
     try:
-        with (
-            torch.no_grad(),
-            warnings.catch_warnings(),
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-        ):
+        # torch logs whole graphs.
+        with torch.no_grad(), warnings.catch_warnings(), silenced(logging.CRITICAL):
             warnings.simplefilter("ignore")
             yield
     except UnderstudyError:
@@ -224,5 +218,19 @@ def exporting(form: str) -> Iterator[None]:
             f"torch cannot export this network to {form}: {type(cause).__name__}: "
             f"{first_line(cause)}"
         ) from error
+
+
+@contextmanager
+def silenced(level: int) -> Iterator[None]:
+    """Silence what a library prints and logs; failures are raised.
+
+    Args:
+        level: Of messages of the log, up to which none is written.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(disabled)

@@ -1,11 +1,9 @@
 """Quantise an ONNX file to int8 by ONNX Runtime, with ranges measured on training images."""
 
-import io
 import logging
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, final
@@ -13,7 +11,7 @@ from typing import Any, final
 from torch import Tensor
 
 from understudy import files
-from understudy.deployment.export.onnx_export import first_line, needed
+from understudy.deployment.export.onnx_export import first_line, needed, silenced
 from understudy.errors import NameNotFound, NetworkError
 
 CALIBRATION_IMAGES = 256
@@ -63,7 +61,7 @@ def quantise(
     """
     onnx, tools = needed("onnx"), needed("onnxruntime.quantization")
     shapes = needed("onnxruntime.quantization.shape_inference")
-    with tempfile.TemporaryDirectory(prefix="understudy") as folder, _quietly():
+    with tempfile.TemporaryDirectory(prefix="understudy") as folder, silenced(logging.WARNING):
         prepared, written = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
             shapes.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -124,7 +122,7 @@ def worst_layers(source: Path, target: Path, batches: Iterable[Tensor]) -> list[
     """
     debug, onnx = needed("onnxruntime.quantization.qdq_loss_debug"), needed("onnx")
     images, outputs = list(batches), []
-    with tempfile.TemporaryDirectory(prefix="understudy") as folder, _quietly():
+    with tempfile.TemporaryDirectory(prefix="understudy") as folder, silenced(logging.WARNING):
         for number, path in enumerate((source, target)):
             augmented = Path(folder) / f"{number}.onnx"
             debug.modify_model_output_intermediate_tensors(str(path), str(augmented))
@@ -167,15 +165,3 @@ def _by_layer(model: Any, ratios: Mapping[str, float]) -> dict[str, float]:
             if current and ratios.get(tensor, math.inf) < lowest.get(current, math.inf):
                 lowest[current] = ratios[tensor]
     return lowest
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the messages of ONNX Runtime's tools; failures are raised."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)

@@ -13,11 +13,7 @@ from understudy.data import Source
 from understudy.data.subset import Subset
 from understudy.experiment.images import read_images, read_test_images
 from understudy.experiment.run_directory import Run
-from understudy.experiment.student_file.preprocess import Preprocess
 from understudy.tasks import Task
-
-BATCH = 32
-"""Images that are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +24,11 @@ class RunImages:
         task: Task of the run.
         source: The images.
         split: What they are, such as `test images`.
-        preprocess: What happens to each before the network gets it.
     """
 
     task: Task
     source: Source
     split: str
-    preprocess: Preprocess
 
     def __len__(self) -> int:
         return len(self.source.labels)
@@ -43,17 +37,6 @@ class RunImages:
         """Yield whole images of uint8 `(3, height, width)`, one after the other."""
         return (self.source.image(i) for i in range(len(self)))
 
-    def prepared(self) -> Iterator[Tensor]:
-        """Yield batches of images as the network takes them."""
-        images: list[Tensor] = []
-        for picture in self.pictures():
-            images.append(self.preprocess(picture))
-            if len(images) == BATCH:
-                yield torch.stack(images)
-                images = []
-        if images:
-            yield torch.stack(images)
-
     def metric(self, outputs: Tensor) -> float | None:
         """Return the metric that ranks students, of the logits for all images; None without one."""
         rows = {"index": torch.arange(len(outputs)), "labels": self.source.labels}
@@ -61,15 +44,12 @@ class RunImages:
         return metrics.get(self.task.headline)
 
 
-def test_images(
-    run: Run, overrides: Mapping[str, Any] | None, preprocess: Preprocess, *, count: int | None
-) -> RunImages:
+def test_images(run: Run, overrides: Mapping[str, Any] | None, *, count: int | None) -> RunImages:
     """Read the test images of a run.
 
     Args:
         run: The run.
         overrides: Keys of its recipe to replace, such as `{"data.root": "elsewhere"}`.
-        preprocess: Test transform of the student.
         count: Number of images to choose; None for all.
 
     Raises:
@@ -77,12 +57,10 @@ def test_images(
     """
     recipe, task = _recipe(run, overrides)
     images = read_test_images(recipe, task)
-    return RunImages(task, spread(images.test, count), f"{images.measured} images", preprocess)
+    return RunImages(task, spread(images.test, count), f"{images.measured} images")
 
 
-def training_images(
-    run: Run, overrides: Mapping[str, Any] | None, preprocess: Preprocess, *, count: int
-) -> RunImages:
+def training_images(run: Run, overrides: Mapping[str, Any] | None, *, count: int) -> RunImages:
     """Read training images of a run; the arguments are those of `test_images`.
 
     Raises:
@@ -90,7 +68,7 @@ def training_images(
     """
     recipe, task = _recipe(run, overrides)
     train = read_images(recipe, task).train
-    return RunImages(task, spread(train, count), "training images", preprocess)
+    return RunImages(task, spread(train, count), "training images")
 
 
 def _recipe(run: Run, overrides: Mapping[str, Any] | None) -> tuple[Recipe, Task]:

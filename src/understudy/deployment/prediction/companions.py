@@ -12,7 +12,6 @@ from understudy.deployment.prediction.predictor import Predictor, load
 from understudy.deployment.run_companions import teacher_of
 from understudy.errors import NetworkError, RunError, UnderstudyError
 from understudy.experiment.run_directory import Run
-from understudy.experiment.student_file.config import StudentConfig
 from understudy.experiment.student_file.preprocess import Preprocess, ended_by
 from understudy.models.network import Network
 
@@ -132,10 +131,11 @@ def _loaded_teacher(folder: Path, *, trust: bool, device: str | None) -> Predict
     Raises:
         UnderstudyError: The recipe names none, or it cannot be built or loaded.
     """
-    teacher = teacher_of(Run(folder), trust=trust)
+    run = Run(folder)
+    teacher = teacher_of(run, trust=trust)
     if teacher is None:
         raise NetworkError("The recipe names no teacher.")
-    config = StudentConfig.read(folder)
+    config = run.config
     steps = config.preprocessing
     if isinstance(teacher, Network):
         steps = ended_by(steps, teacher.input)

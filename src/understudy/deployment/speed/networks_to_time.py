@@ -19,7 +19,6 @@ from understudy.models.network import DEFAULT_SIZE, Network
 
 EXPORT = "export"
 """Folder of a run that an export goes to, where none is named."""
-_FILES = {"fp32": "student.onnx", "int8": "student_int8.onnx"}
 
 
 def candidate_of(
@@ -92,8 +91,3 @@ def candidates(
         except UnderstudyError as error:
             notes.append(f"{name} not measured: {error}")
     return opened, notes
-
-
-def files_of(folder: Path) -> dict[str, Path]:
-    """Return precision → ONNX file of an exported folder; empty where there is none."""
-    return {name: folder / file for name, file in _FILES.items() if (folder / file).is_file()}

@@ -162,17 +162,12 @@ class StudentConfig:
             {key: _file_name(x) if key in ("name", "weights") else x for key, x in each.items()}
             for each in (self.teacher or {}, self.initial)
         )
-        # A root that is no folder is a name on the hub.
-        data = {
-            key: Path(x).name if key == "root" and Path(x).exists() else x
-            for key, x in self.data.items()
-        }
         network = replace(
             self.network,
             name=_file_name(self.network.name),
             weights=_file_name(self.network.weights),
         )
-        return replace(self, network=network, teacher=teacher or None, initial=initial, data=data)
+        return replace(self, network=network, teacher=teacher or None, initial=initial)
 
     def to_json(self) -> str:
         """Return the content of the file."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from understudy.reporting.results import METHOD_INKS, Arm, Results
 
@@ -169,12 +169,9 @@ def _tile(
 
 
 def _boxes(legend: _Legend, image: dict[str, Any], rows: list[Row] | None) -> Iterator[Box]:
-    taken: list[NamePosition] = []
+    names = NamePositions(image["width"], image["height"])
     for left, top, right, bottom, c, score in image["truth"] if rows is None else rows:
         text = legend.name(int(c))
-        position = name_position(image["width"], image["height"], left, top, right)
-        free = not any(position.overlaps(other) for other in taken)
-        taken += [position] if free else []
         yield Box(
             left,
             top,
@@ -182,25 +179,42 @@ def _boxes(legend: _Legend, image: dict[str, Any], rows: list[Row] | None) -> It
             round(bottom - top, 1),
             legend.ink(int(c)),
             text if rows is None else f"{text} {score:.2f}",
-            position if free else None,
+            names.place(left, top, right),
             ignored=rows is None and not score,
         )
 
 
-def name_position(width: int, height: int, left: float, top: float, right: float) -> NamePosition:
-    """Return a position at the box's side with more room, so that the image cuts no name off.
+@final
+class NamePositions:
+    """Positions for the names of the boxes in one image, so that none covers another.
 
     Args:
         width: Width of the image in pixels.
         height: Height of the image in pixels.
-        left: Left side of the box in pixels.
-        top: Top of the box in pixels.
-        right: Right side of the box in pixels.
     """
-    ends = 100 * left / width, 100 - 100 * right / width
-    down = round(100 * top / height, 1)
-    side: Literal["left", "right"] = "left" if ends[0] <= ends[1] else "right"
-    return NamePosition(side, round(max(min(ends), 0), 1), down, above=down >= NAME_SIZE[1])
+
+    def __init__(self, width: int, height: int) -> None:
+        self._width, self._height = width, height
+        self._taken: list[NamePosition] = []
+
+    def place(self, left: float, top: float, right: float) -> NamePosition | None:
+        """Return the next name's position; None where it would cover another.
+
+        It is at the box's side with more room, so that the image cuts no name off.
+
+        Args:
+            left: Left side of the box in pixels.
+            top: Top of the box in pixels.
+            right: Right side of the box in pixels.
+        """
+        ends = 100 * left / self._width, 100 - 100 * right / self._width
+        down = round(100 * top / self._height, 1)
+        side: Literal["left", "right"] = "left" if ends[0] <= ends[1] else "right"
+        position = NamePosition(side, round(max(min(ends), 0), 1), down, above=down >= NAME_SIZE[1])
+        if any(position.overlaps(other) for other in self._taken):
+            return None
+        self._taken.append(position)
+        return position
 
 
 def _image_class(legend: _Legend, c: int, probability: float, truth: list[int]) -> ImageClass:
