@@ -93,8 +93,9 @@ def facts(speeds: Speeds) -> str:
 
 
 def notes(speeds: Speeds) -> Sequence[str]:
-    """Return what was not measured, and why."""
-    return [f"{', '.join(row.names)}: {note}" for row in speeds.rows for note in row.notes]
+    """Return what was not measured, and why; of an export also how its files were verified."""
+    of_rows = [f"{', '.join(row.names)}: {note}" for row in speeds.rows for note in row.notes]
+    return [*speeds.notes, *of_rows]
 
 
 @dataclass(frozen=True)

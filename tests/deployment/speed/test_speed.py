@@ -1,10 +1,12 @@
 """Size and latency: networks of the same layers share a row, whatever their weights."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from understudy.deployment.speed.latency import Candidate, Speeds, measure
-from understudy.reporting.speed_table import facts, speed_rows
+from understudy.reporting.speed_table import facts, markdown_section, notes, speed_rows
 
 
 def network(width: int) -> nn.Module:
@@ -43,3 +45,12 @@ def test_the_table_has_a_row_for_every_network() -> None:
     assert header[5:] == ["torch, 1 image", "torch, 32 images"]
     assert teacher[:3] == ["teacher", "width 8", "802"]
     assert "images of 8 × 8 pixels" in facts(speeds)
+
+
+def test_what_was_not_measured_is_said_beside_the_table() -> None:
+    speeds = measure([candidate("student", 2)])
+    missing = "teacher not measured: there is no file t.pth"
+    row = replace(speeds.rows[0], notes=["a batch of 32 takes over 2 s and was not timed"])
+    speeds = replace(speeds, notes=[missing], rows=[row])
+    assert notes(speeds) == [missing, f"student: {row.notes[0]}"]
+    assert missing in markdown_section(speeds)
