@@ -17,6 +17,7 @@ LEVELS = (
     ("reproduction",),
     ("deployment",),
     ("comparison",),
+    ("checks",),
     ("experiment",),
     ("diagnostics",),
     ("training",),

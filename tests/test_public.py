@@ -18,11 +18,19 @@ import understudy
 from tests.support.processes import Fresh
 
 FUNCTIONS = [
-    *("compare", "compare_students", "demo", "distill", "evaluate", "export", "load"),
+    *("compare", "compare_students", "demo", "distill", "doctor", "evaluate", "export", "load"),
     *("report", "reproduce", "train", "wire"),
 ]
 CLASSES = [
-    *("Callback", "Comparison", "Recipe", "Reproduction", "Run", "StudentComparison"),
+    *(
+        "Callback",
+        "Comparison",
+        "Examination",
+        "Recipe",
+        "Reproduction",
+        "Run",
+        "StudentComparison",
+    ),
     *("Distiller", "Input", "Network", "Shared"),
     *("Batch", "Method", "Mixed", "Shapes"),
     "UnderstudyError",
@@ -31,6 +39,7 @@ PACKAGES = ["data", "methods", "models", "tasks"]
 NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 
 EXAMPLES_OF = {
+    "understudy.checks.finding",
     "understudy.deployment.hub.licences",
     "understudy.config.recipe",
     "understudy.distillation.wire",
@@ -88,6 +97,8 @@ def main() -> None:
         *understudy.data.names(), *understudy.tasks.names(),
     ]
     try:
+        examination: understudy.Examination = understudy.doctor(recipe, short=True)
+        print(examination.findings)
         run: understudy.Run = understudy.distill(recipe, out="runs/student", callback=Losses())
         network: nn.Module = run.student()
         top1: float = understudy.evaluate(run).metrics["top1"]

@@ -10,6 +10,7 @@
 | use a trained student | `load` → a predictor: classes, label sets or boxes of pictures |
 | add losses to a training loop of your own | `wire` → `Distiller`; `Shared` for several students |
 | export a trained student, verified and measured | `export` |
+| examine a recipe before training | `doctor` → `Examination` |
 | describe an experiment | `Recipe` |
 | find methods, networks, data sources and tasks | `methods`, `models`, `data`, `tasks` |
 | write a method | `Method`, `Batch`, `Mixed`, `Features`, `Shapes`, `batch_mean` |
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from understudy import tasks as tasks
     from understudy.batch import Batch as Batch
     from understudy.batch import Mixed as Mixed
+    from understudy.checks.examine import Examination as Examination
+    from understudy.checks.examine import doctor as doctor
     from understudy.comparison.compare import compare as compare
     from understudy.comparison.demo import demo as demo
     from understudy.comparison.result import Comparison as Comparison
@@ -70,6 +73,7 @@ _HOMES = {
     "Callback": "experiment.callback",
     "Comparison": "comparison.result",
     "Distiller": "distillation.distiller",
+    "Examination": "checks.examine",
     "Features": "features",
     "Input": "models",
     "Method": "methods",
@@ -87,6 +91,7 @@ _HOMES = {
     "compare_students": "comparison.students",
     "demo": "comparison.demo",
     "distill": "experiment.train",
+    "doctor": "checks.examine",
     "evaluate": "experiment.evaluate",
     "export": "deployment.export.export_student",
     "load": "deployment.prediction.predictor",

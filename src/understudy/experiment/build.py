@@ -18,6 +18,7 @@ from understudy.config.recipe import Recipe
 from understudy.data import Loader, ObjectViews, Source, Views, views
 from understudy.data.class_names import check as check_classes
 from understudy.data.mixup import Mixing
+from understudy.data.subset import Subset
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
 from understudy.errors import RecipeError
@@ -172,6 +173,21 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
         classes=student.class_names,
         digests=loaded.digests,
     )
+
+
+def sampled(recipe: Recipe, built: Experiment, source: Source, count: int) -> Loader:
+    """Return a loader of images that are drawn evenly from a source, in its order.
+
+    Args:
+        recipe: Says how images are prepared.
+        built: The experiment of the recipe.
+        source: Images of one of its splits.
+        count: How many images to draw, at most.
+    """
+    # Evenly, since the images of a folder lie class by class.
+    index = torch.arange(min(count, len(source))) * len(source) // min(count, len(source))
+    part = Subset(source, index, source.labels[index])
+    return _Loaders(recipe, built.task, built.train.views.size, rank=0, world=1).test(part)
 
 
 @dataclass(frozen=True)

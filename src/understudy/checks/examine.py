@@ -1,0 +1,196 @@
+"""Examine a recipe before training: run its checks, the shortest first, in the time allowed."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from understudy import checks, files
+from understudy.checks.examined import Examined
+from understudy.checks.finding import Finding, Level
+from understudy.config.recipe import Recipe
+from understudy.distillation.device_names import find_device
+from understudy.errors import UnderstudyError
+from understudy.functional import seeded
+from understudy.training.threads import restored
+
+FILE = "doctor.json"
+"""File of an examination, in the directory of the run or the comparison that it precedes."""
+
+_LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Result of examining a recipe.
+
+    Attributes:
+        findings: Errors, then warnings, then notes.
+        checks: Names of the checks that were made.
+        not_run: Name of a check that was not made or did not end → the reason.
+        seconds: Time of the examination.
+        short: True if these were the checks of the short form.
+    """
+
+    findings: tuple[Finding, ...]
+    checks: tuple[str, ...]
+    not_run: Mapping[str, str]
+    seconds: float
+    short: bool
+
+    def of(self, level: Level) -> tuple[Finding, ...]:
+        """Return the findings of one level."""
+        return tuple(finding for finding in self.findings if finding.level == level)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `doctor.json`."""
+        content = asdict(self)
+        for finding, written in zip(self.findings, content["findings"], strict=True):
+            written["flags"] = finding.flags
+        return content
+
+    def write(self, folder: Path) -> None:
+        """Write `doctor.json` to the directory of a run or a comparison."""
+        files.write(folder / FILE, files.as_json(self.to_dict(), indent=1))
+
+    @property
+    def headline(self) -> str:
+        """Return how many errors and warnings there are, as one line."""
+        counts = {level: len(self.of(level)) for level in _LEVELS}
+        parts = [_counted(counts[level], level) for level in _LEVELS[:2] if counts[level]]
+        made = f"{_counted(len(self.checks), 'check')} in {self.seconds:.0f} s"
+        not_made = f", {len(self.not_run)} not made" if self.not_run else ""
+        return f"doctor: {', '.join(parts) or 'no warning'}, {made}{not_made}"
+
+    def lines(self) -> Iterator[str]:
+        """Yield the headline, one line for each finding, and one for each check not made."""
+        yield self.headline
+        yield from map(str, self.findings)
+        for name, reason in self.not_run.items():
+            yield f"not made: {name}: {reason}"
+
+
+def doctor(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    short: bool = False,
+    device: str | None = None,
+) -> Examination:
+    """Examine a recipe before training; write nothing.
+
+    Args:
+        recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
+        overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
+            `Recipe.load`.
+        short: Make only the checks that the command line makes before every `distill` and
+            `compare`, in at most 20 seconds on two cores; all checks take at most 60.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
+
+    Returns:
+        The findings. A recipe that cannot be built is an error among them.
+
+    Raises:
+        RecipeError: The recipe is wrong, or there is no such device.
+
+    Example:
+        examination = understudy.doctor("fashion/demo", {"teacher.weights": "runs/teacher"})
+        for finding in examination.findings:
+            print(finding)
+    """
+    loaded = Recipe.load(recipe, overrides)
+    find_device(device)
+    return examine(Examined(loaded, short=short, device=device))
+
+
+def examine(examined: Examined, *others: Examined) -> Examination:
+    """Run the checks of a recipe.
+
+    The random state and the threads of this process are as before in the end.
+
+    Args:
+        examined: The recipe.
+        others: Further arms of a comparison, which differ from it in their methods alone: of
+            these, the checks that depend on methods are run.
+    """
+    began = time.monotonic()
+    log = _Log()
+    with restored(), seeded(examined.recipe.seed, find_device(examined.device)):
+        log.examine(examined, checks.names())
+        for other in others:
+            log.examine(other, [name for name in checks.names() if checks.find(name).OF_METHODS])
+    return Examination(
+        findings=tuple(sorted(log.findings, key=lambda f: _LEVELS.index(f.level))),
+        checks=tuple(log.made),
+        not_run=log.not_run,
+        seconds=time.monotonic() - began,
+        short=examined.short,
+    )
+
+
+@final
+class _Log:
+    """Collects what the checks of one or several recipes found."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.made: dict[str, None] = {}
+        self.not_run: dict[str, str] = {}
+        self._failures: set[str] = set()
+
+    def examine(self, examined: Examined, names: Sequence[str]) -> None:
+        """Build what a recipe names, then run some checks, the shortest first."""
+        self._try("images", examined, lambda: examined.images)
+        self._try("networks", examined, lambda: examined.experiment)
+        for name in sorted(names, key=lambda name: (checks.find(name).SECONDS, name)):
+            if examined.short and not checks.find(name).SHORT:
+                continue
+            label = " ".join(filter(None, [examined.name, name]))
+            if examined.seconds_left() <= 0:
+                self.not_run[label] = f"the {examined.seconds:.0f} seconds were over"
+            elif self._try(label, examined, partial(self._check, name, examined)):
+                self.made[name] = None
+        # Also what was said while checks computed what they need.
+        said = (Finding("messages", "warning", sentence) for sentence in examined.warnings)
+        self._add(examined, said)
+
+    def _check(self, name: str, examined: Examined) -> None:
+        self._add(examined, checks.find(name).check(examined))
+
+    def _add(self, examined: Examined, findings: Iterable[Finding]) -> None:
+        """Keep findings; those of a further arm begin with its name, unless they are known."""
+        known = {str(finding) for finding in self.findings}
+        for finding in findings:
+            if str(finding) not in known:
+                named = f"{examined.name}: {finding.message}" if examined.name else finding.message
+                self.findings.append(replace(finding, message=named))
+
+    def _try(self, name: str, examined: Examined, step: Callable[[], object]) -> bool:
+        """Make a step; return False if it could not be made, and note why."""
+        try:
+            step()
+        except UnderstudyError as error:
+            self._fail(name, examined, error)
+        except Exception as error:  # a bug of one check, which the others do not have
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            self.not_run[name] = f"internal error, {words}; please report it"
+        else:
+            return True
+        return False
+
+    def _fail(self, name: str, examined: Examined, error: UnderstudyError) -> None:
+        """Note an error: as a finding where it would end the run too, and once."""
+        sentence = str(error)
+        if sentence in self._failures:
+            self.not_run[name] = "it needs what cannot be had; see the error"
+        elif error in examined.failures:
+            self._failures.add(sentence)
+            self._add(examined, [Finding(name.rpartition(" ")[2], "error", sentence)])
+        else:
+            self.not_run[name] = sentence
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

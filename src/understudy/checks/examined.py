@@ -1,0 +1,250 @@
+"""The recipe that is examined, and what several checks look at: each fact is computed once."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Literal, final
+
+from accelerate import Accelerator
+
+from understudy import tasks
+from understudy.batch import Batch
+from understudy.checks.messages import kept
+from understudy.checks.trial import Trial, trial
+from understudy.config.recipe import Recipe
+from understudy.data import Loader
+from understudy.errors import UnderstudyError
+from understudy.experiment import build
+from understudy.experiment.build import Experiment, Loaded
+from understudy.experiment.images import Images, read_images
+from understudy.experiment.outputs import collect
+from understudy.tasks import Outputs, Task
+from understudy.training.devices import ComputeSettings, accelerator, resolve
+from understudy.training.threads import choose
+
+SplitName = Literal["train", "validation", "test"]
+
+LONG_SECONDS, SHORT_SECONDS = 60.0, 20.0
+"""Time of the long and the short form, on two cores."""
+
+_MEASURED_IMAGES = 1024
+"""Training images on which methods measure the teacher; in a run they measure it on all."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An experiment on its device, without a bank.
+
+    Attributes:
+        experiment: Everything the recipe names.
+        accelerator: Device and precision.
+        settings: Resolved compute settings.
+    """
+
+    experiment: Experiment
+    accelerator: Accelerator
+    settings: ComputeSettings
+
+
+@final
+class Examined:
+    """What the checks of one recipe look at, computed when first asked for.
+
+    Nothing is written, neither a bank nor what methods keep in folders. Checks leave the state of
+    the networks as it is; one that trains does so by `trial`, or on a copy.
+
+    Args:
+        recipe: The recipe.
+        images: Its images, if they are read already.
+        loaded: Its images and teacher, if another recipe of the same data and teacher has them.
+        device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
+        short: Only the checks of the short form are made.
+        seconds: Time for all checks; default: that of the form.
+        name: Name of the arm, if the recipe is a further one of a comparison.
+
+    Attributes:
+        warnings: Sentences that the library said while it read the images and built the networks.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        images: Images | None = None,
+        loaded: Loaded | None = None,
+        device: str | None = None,
+        short: bool = False,
+        seconds: float | None = None,
+        name: str = "",
+    ) -> None:
+        self.recipe, self.device, self.short, self.name = recipe, device, short, name
+        self.warnings: list[str] = []
+        self.began = time.monotonic()
+        self.seconds = seconds or (SHORT_SECONDS if short else LONG_SECONDS)
+        self._images, self._loaded = images or (loaded.images if loaded else None), loaded
+        self._failures: dict[str, UnderstudyError] = {}
+        self._outputs: dict[tuple[str, SplitName, int], Outputs] = {}
+        self._samples: dict[tuple[SplitName, int], Loader] = {}
+        self._batches: list[Batch] = []
+
+    def seconds_left(self) -> float:
+        """Return the seconds that are left for all checks; negative if none are."""
+        return self.seconds - (time.monotonic() - self.began)
+
+    @property
+    def failures(self) -> tuple[UnderstudyError, ...]:
+        """Errors because of which the images or the networks of the recipe cannot be had."""
+        return tuple(self._failures.values())
+
+    @property
+    def task(self) -> Task:
+        """The supervised task."""
+        return tasks.find(self.recipe.task, self.recipe.training)
+
+    @cached_property
+    def images(self) -> Images:
+        """Training, validation and test images."""
+        with self._needed("images", silent=False):
+            return self._images or read_images(self.recipe, self.task)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """Images and teacher, for another recipe that has the same."""
+        images = self.images
+        with self._needed("networks"):
+            return self._loaded or build.load(self.recipe, images)
+
+    @cached_property
+    def placed(self) -> Placed:
+        """The experiment on its device: student, teacher, methods and loaders.
+
+        Methods have not measured the teacher yet; see `prepared`.
+        """
+        loaded = self.loaded
+        with self._needed("networks"):
+            return self._place(loaded)
+
+    def _place(self, loaded: Loaded) -> Placed:
+        experiment = build.assemble(_unkept(self.recipe), loaded)
+        distiller, training = experiment.distiller, self.recipe.training
+        devices = accelerator(training, self.device, student=distiller.student)
+        on_cpu = devices.device.type == "cpu"
+        count = choose(None, distiller.student) if on_cpu else None
+        settings = resolve(training, distiller, devices.device, threads=count)
+        settings.apply(distiller)
+        return Placed(experiment, devices, settings)
+
+    @property
+    def experiment(self) -> Experiment:
+        """Everything the recipe names, built and on its device."""
+        return self.placed.experiment
+
+    @cached_property
+    def prepared(self) -> Experiment:
+        """The experiment, whose methods have measured the teacher on a sample of the images."""
+        experiment = self.experiment
+        if experiment.distiller.teacher is None:
+            return experiment
+        loader = self.sample("train", _MEASURED_IMAGES)
+        with self._needed("methods"):
+            experiment.distiller.measure(
+                lambda augmented: loader.single_pass(augmented=augmented),
+                num_images=len(experiment.images.train),
+            )
+        return experiment
+
+    def batches(self, count: int) -> list[Batch]:
+        """Return the first augmented training batches of the run, on its device.
+
+        With `training.accumulate`, the parts of a step are batches of their own.
+        """
+        if len(self._batches) < count:
+            parts = (part for step in self.experiment.train.epoch(0) for part in step)
+            device, form = self.placed.accelerator.device, self.placed.settings.memory_format
+            self._batches = [part.to(device, form) for part in islice(parts, count)]
+        return self._batches[:count]
+
+    def sample(self, split: SplitName, count: int) -> Loader:
+        """Return a loader of clean views of images that are drawn evenly from a split.
+
+        Raises:
+            KeyError: The recipe has no validation images.
+        """
+        key = split, count
+        if key not in self._samples:
+            sources = {"train": self.images.train, "test": self.images.test}
+            if self.images.validation is not None:
+                sources["validation"] = self.images.validation
+            self._samples[key] = build.sampled(self.recipe, self.experiment, sources[split], count)
+        return self._samples[key]
+
+    def teacher_outputs(self, split: SplitName, count: int) -> Outputs:
+        """Return the teacher's outputs on the images of `sample`, as the task collects them.
+
+        For whole images: `logits`, `penultimate`, `labels` and `index`; `task.evaluate` takes them.
+
+        Raises:
+            NetworkError: An output is not finite.
+        """
+        teacher = self.experiment.distiller.teacher
+        assert teacher is not None
+        key = "teacher", split, count
+        if key not in self._outputs:
+            self._outputs[key] = collect(
+                teacher.network,
+                self.sample(split, count).single_pass(augmented=False),
+                self.placed.accelerator,
+                self.task,
+                role="teacher",
+                replay=teacher.outputs,
+            )
+        return self._outputs[key]
+
+    def student_outputs(self, split: SplitName, count: int) -> Outputs:
+        """Return the outputs of the student before training, as `teacher_outputs`.
+
+        Raises:
+            Diverged: An output is not finite.
+        """
+        key = "student", split, count
+        if key not in self._outputs:
+            self._outputs[key] = collect(
+                self.experiment.distiller.student,
+                self.sample(split, count).single_pass(augmented=False),
+                self.placed.accelerator,
+                self.task,
+            )
+        return self._outputs[key]
+
+    @cached_property
+    def trial(self) -> Trial:
+        """Some optimizer steps of the run, made on a student of their own: losses and times."""
+        state = self.prepared.distiller.trainable.state_dict()
+        with self._needed("trial"):
+            placed = self._place(self.loaded)
+            placed.experiment.distiller.trainable.load_state_dict(state)
+            return trial(self.recipe, placed.experiment, placed.accelerator, placed.settings)
+
+    @contextmanager
+    def _needed(self, name: str, *, silent: bool = True) -> Iterator[None]:
+        """Keep warnings, and remember an error that prevents the checks that need a fact."""
+        if name in self._failures:
+            raise self._failures[name]
+        try:
+            with kept(self.warnings, silent=silent):
+                yield
+        except UnderstudyError as error:
+            self._failures[name] = error
+            raise
+
+
+def _unkept(recipe: Recipe) -> Recipe:
+    """Return a recipe whose methods keep nothing of the sample that they measure."""
+    methods = {
+        label: {key: value for key, value in method.items() if key != "keep"}
+        for label, method in recipe.methods.items()
+    }
+    return replace(recipe, methods=methods)
