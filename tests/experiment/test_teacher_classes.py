@@ -91,6 +91,32 @@ def test_a_run_teacher_is_put_in_order(
     assert torch.equal(weight, module.get_submodule("fc").weight[rows])
 
 
+@pytest.mark.parametrize("recorded", [(), ("cat", "dog", "owl")])
+def test_names_in_the_recipe_come_before_those_of_the_weights(
+    tmp_path: Path, data: Path, recorded: tuple[str, ...]
+) -> None:
+    module = saved(tmp_path / "teacher.safetensors", recorded, classes=3)
+    named = {**weights(tmp_path), "classes": ["owl", "cat", "dog"]}
+    teacher = build.experiment(recipe(data, named)).teacher
+    assert teacher is not None
+    with torch.no_grad():
+        actual = teacher.eval()(IMAGES)
+    expected = logits(module, teacher._normalise(IMAGES))[:, [1, 2, 0]]  # type: ignore[operator]
+    assert torch.allclose(actual, expected, atol=1e-5)
+
+
+def test_names_in_the_recipe_are_one_for_each_logit_of_a_trained_network(
+    tmp_path: Path, data: Path
+) -> None:
+    saved(tmp_path / "teacher.safetensors", NAMES)
+    few = recipe(data, {**weights(tmp_path), "classes": ["owl", "cat"]})
+    with pytest.raises(NetworkError, match="names 2 classes of resnet8, which has 3: give one"):
+        build.experiment(few)
+    fresh = Recipe.load(recipe(data, weights(tmp_path)), {"student.classes": ["owl"]})
+    with pytest.raises(RecipeError, match="a student takes those of the data"):
+        build.experiment(fresh)
+
+
 def test_a_teacher_of_transformers_is_put_in_order(tmp_path: Path, data: Path) -> None:
     from transformers import ResNetConfig, ResNetForImageClassification
 

@@ -1,12 +1,13 @@
 """Keys that a run is too short for are named when it begins."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from understudy.config.recipe import Recipe, Training
-from understudy.distillation.weights import Weight
+from understudy.distillation.weights import Weight, as_weight
 from understudy.experiment.train import train
 from understudy.training.too_short import unreached
 
@@ -27,9 +28,13 @@ EVEN = Weight(1.0)
     ],
 )
 def test_each_key_has_its_sentence(keys: dict[str, Any], weight: Weight, sentence: str) -> None:
-    said = list(unreached(Training(**keys), {"kd": weight}, 25))
-    assert len(said) == 1
-    assert any(part in said[0] for part in sentence.split("|"))
+    (said,) = unreached(Training(**keys), {"kd": weight}, 25)
+    assert any(part in said.message for part in sentence.split("|"))
+    recipe = Recipe.load(
+        {"training": keys, "methods": {"kd": {"weight": asdict(weight)}}}, said.fix
+    )
+    mended = as_weight("", recipe.methods["kd"]["weight"])
+    assert not list(unreached(recipe.training, {"kd": mended}, 25))
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,9 @@ class Network:
     classifier: str = ""
     """Path of the layer or module that computes the logits of the penultimate feature; default:
     found automatically; `none`: the network has none, and its output is the feature."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in the order of its logits, of a network that is trained already;
+    default: those that its weights name, or else the order of the data."""
     size: Pixels | None = None
     """Side in pixels of the images this network takes; default: what it was trained with."""
     mean: tuple[float, ...] | None = None

@@ -110,7 +110,13 @@ def student(
 
     Raises:
         NetworkError: It cannot be built.
+        RecipeError: The recipe names its classes.
     """
+    if spec.classes and not keep_classifier:
+        raise RecipeError(
+            "student.classes names the classes of a network that is trained already, and a student "
+            "takes those of the data: leave it out."
+        )
     network = _network(
         spec,
         num_classes,
@@ -261,6 +267,6 @@ def _with_keys_of(spec: recipe.Network, stored: recipe.Network) -> recipe.Networ
     overrides = {
         field.name: getattr(spec, field.name)
         for field in fields(recipe.Network)
-        if getattr(spec, field.name) not in ("", None, {})
+        if getattr(spec, field.name) not in ("", None, {}, ())
     }
     return replace(stored, **overrides)

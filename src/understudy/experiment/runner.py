@@ -184,8 +184,8 @@ class Runner:
         LOGGER.info(str(self._setup.settings))
         LOGGER.info(splits.sentence(self.experiment.images.counts(), self._chosen_on))
         weights, steps = self.experiment.distiller.weights, len(self.trainer.loader)
-        for sentence in unreached(self.recipe.training, weights, steps):
-            LOGGER.warning(sentence)
+        for key in unreached(self.recipe.training, weights, steps):
+            LOGGER.warning(key.message)
         if skipped := self.experiment.skipped:
             LOGGER.warning(
                 f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in "

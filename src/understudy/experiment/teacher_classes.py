@@ -35,10 +35,24 @@ def names_of(
         recorded: Class names in the file of its weights.
         task: Says whether it is a detector.
         classes: Class names of the data, by which one of several spellings is chosen.
+
+    Raises:
+        NetworkError: The recipe names another number of classes than the network has.
     """
+    if spec.classes:
+        return _named(network, spec.classes)
     spellings = [tuple(recorded)] if recorded else _published(network, spec, task)
     known = [names for names in spellings if names and len(names) == network.num_classes]
     return class_names.nearest(classes, known)
+
+
+def _named(network: Wrapped, classes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(classes) != network.num_classes:
+        raise NetworkError(
+            f"The recipe names {len(classes)} classes of {network.name}, which has "
+            f"{network.num_classes or 'none'}: give one name for each logit, in their order."
+        )
+    return classes
 
 
 def _published(network: Wrapped, spec: recipe.Network, task: Task) -> list[tuple[str, ...]]:
