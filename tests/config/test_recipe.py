@@ -55,6 +55,7 @@ SEVERAL: dict[str, Any] = {
     "features": ["logits"],
     "trackers": ["tensorboard"],
     "only": ["fc.*"],
+    "classes": ["cat", "dog"],
 }
 """Values of the keys that hold several."""
 
