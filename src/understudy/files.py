@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from understudy.errors import Busy, RecipeError, RunError
+from understudy.errors import Busy, RecipeError, RunError, UnderstudyError, suggestion
 
 LOGGER = logging.getLogger("understudy")
 
@@ -136,6 +137,32 @@ def modules_in(*folders: str) -> Iterator[None]:
     finally:
         for folder in added:
             sys.path.remove(folder)
+
+
+def import_function(path: Path, function: str, *, raising: type[UnderstudyError]) -> Any:
+    """Import a user's Python file, which executes it, and return one of its functions.
+
+    Args:
+        path: The file.
+        function: Name of the function.
+        raising: Class of the errors.
+
+    Raises:
+        UnderstudyError: There is no such file or function, or the file cannot be imported.
+    """
+    name = f"{path}:{function}"
+    spec = spec_from_file_location(path.stem, path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise raising(f"There is no Python file {str(path)!r}, asked for by {name!r}.")
+    module = module_from_spec(spec)
+    try:
+        with modules_in("", str(path.parent)):
+            spec.loader.exec_module(module)
+    except Exception as error:
+        raise raising(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, function, None)):
+        raise raising(f"{path} has no function {function!r}{suggestion(function, vars(module))}.")
+    return getattr(module, function)
 
 
 def refuse_address(path: str | Path, key: str) -> None:

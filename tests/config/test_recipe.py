@@ -56,6 +56,7 @@ SEVERAL: dict[str, Any] = {
     "trackers": ["tensorboard"],
     "only": ["fc.*"],
     "classes": ["cat", "dog"],
+    "transforms": ["RandAugment"],
 }
 """Values of the keys that hold several."""
 

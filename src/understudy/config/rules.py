@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from understudy.errors import RecipeError
 
 if TYPE_CHECKING:
-    from understudy.config.recipe import Recipe, Training
+    from understudy.config.recipe import Data, Recipe, Training
 
 
 def check(recipe: "Recipe") -> None:
@@ -16,6 +16,7 @@ def check(recipe: "Recipe") -> None:
     """
     _check_nesterov(recipe.training)
     _check_milestones(recipe.training)
+    _check_transforms(recipe.data)
 
 
 def _check_nesterov(training: "Training") -> None:
@@ -40,3 +41,18 @@ def _check_milestones(training: "Training") -> None:
             f"'training.milestones' is {list(training.milestones)}; epochs must ascend, each once: "
             f"{ascending}."
         )
+
+
+def _check_transforms(data: "Data") -> None:
+    for place, entry in enumerate(data.transforms):
+        name = entry if isinstance(entry, str) else entry.get("name")
+        if not isinstance(name, str) or not name:
+            raise RecipeError(
+                f"'data.transforms[{place}]' is {entry!r}, which names no transform: write "
+                "RandAugment, or {name: RandAugment, num_ops: 2}."
+            )
+        before = False if isinstance(entry, str) else entry.get("before", False)
+        if not isinstance(before, bool):
+            raise RecipeError(
+                f"'data.transforms[{place}].before' is {before!r}; it must be true or false."
+            )

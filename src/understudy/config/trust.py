@@ -1,16 +1,16 @@
-"""Which Python files of networks may be executed without asking. Imports no torch.
+"""Which Python files of networks and transforms may be executed without asking. Imports no torch.
 
-A network may be a function in a Python file, which building it executes. What the user names is
-executed: a flag, or an argument in Python. So is a file of the working folder, which is the
-user's, by whatever it is named, unless it came with the run directory that names it. Everything
-else needs `trust`.
+A network or a transform may be a function in a Python file, which building it executes. What the
+user names is executed: a flag, or an argument in Python. So is a file of the working folder, which
+is the user's, by whatever it is named, unless it came with the run directory that names it.
+Everything else needs `trust`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.errors import NetworkError
+from understudy.errors import NetworkError, RecipeError
 
 
 def file_of(name: str) -> Path | None:
@@ -42,6 +42,7 @@ def check_recipe_file(
 
     Raises:
         NetworkError: It names such a file, which the user neither names nor trusts.
+        RecipeError: Likewise, for a transform.
     """
     if overrides.get("trust", content.get("trust") and is_own(Path(recipe))):
         return
@@ -55,4 +56,32 @@ def check_recipe_file(
                 f"The recipe {str(recipe)!r} builds its {role} by the file {str(file)!r}, which "
                 "would be executed and lies outside the working folder: if you know this file, "
                 f"name it yourself by --{role}.name {name}, or give --trust true."
+            )
+    group = content.get("data")
+    entries = group.get("transforms") if isinstance(group, Mapping) else None
+    _check_transforms(recipe, () if "data.transforms" in overrides else entries)
+
+
+def transform_names(entries: Any) -> Iterator[str]:
+    """Yield the names of the transforms of a recipe, and of those inside of them.
+
+    Args:
+        entries: `data.transforms`, perhaps of a file that is not checked yet.
+    """
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        if isinstance(entry, str):
+            yield entry
+        elif isinstance(entry, Mapping):
+            yield str(entry.get("name", ""))
+            yield from transform_names(entry.get("transforms"))
+
+
+def _check_transforms(recipe: str | Path, entries: Any) -> None:
+    for name in transform_names(entries):
+        file = file_of(name)
+        if file is not None and not is_own(file):
+            raise RecipeError(
+                f"The recipe {str(recipe)!r} transforms images by the file {str(file)!r}, which "
+                "would be executed and lies outside the working folder: if you know this file, "
+                "name it yourself by --data.transforms, or give --trust true."
             )

@@ -4,7 +4,7 @@ The names and attributes of the classes here are part of `Views.description`, wh
 outputs are compared by.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -163,9 +163,38 @@ class ScaleJitter(v2.Transform):  # type: ignore[misc]
         steps = [
             v2.ScaleJitter((width, height), (least, most)),
             v2.RandomCrop((height, width), pad_if_needed=True, fill=_GREY),
-            v2.SanitizeBoundingBoxes(labels_getter=_columns),
+            _sanitised(),
         ]
         return transform_pair(v2.Compose(steps), image, target)
+
+
+@final
+class MovedTogether:
+    """Transforms that move an image and its boxes, in order; objects that leave it are dropped.
+
+    Args:
+        steps: Transforms of an image and its target.
+    """
+
+    def __init__(self, steps: Sequence[Callable[..., Any]]) -> None:
+        self.steps = list(steps)
+
+    def __call__(self, image: tv_tensors.Image, target: dict[str, Any]) -> Any:
+        """Return the transformed image and its target."""
+        return transform_pair(self._moved, image, target) if self.steps else (image, target)
+
+    def _moved(self, image: tv_tensors.Image, target: dict[str, Any]) -> Any:
+        before = target["boxes"]
+        for step in self.steps:
+            image, target = step(image, target)
+        if before.shape == target["boxes"].shape and torch.equal(before, target["boxes"]):
+            return image, target
+        return v2.Compose([v2.ClampBoundingBoxes(), _sanitised()])(image, target)
+
+
+def _sanitised() -> v2.Transform:
+    """Return the transform that drops objects of which less than a pixel is left."""
+    return v2.SanitizeBoundingBoxes(labels_getter=_columns)
 
 
 def _columns(pair: tuple[Any, dict[str, Any]]) -> list[Tensor]:
@@ -173,7 +202,7 @@ def _columns(pair: tuple[Any, dict[str, Any]]) -> list[Tensor]:
     return [value for name, value in pair[1].items() if name != "boxes"]
 
 
-def transform_pair(transform: v2.Transform, image: Tensor, target: dict[str, Any]) -> Any:
+def transform_pair(transform: Callable[..., Any], image: Tensor, target: dict[str, Any]) -> Any:
     """Transform an image and its target; areas of objects scale with the areas of their boxes.
 
     Cropping is assumed to remove the same share of an object and of its box.

@@ -10,8 +10,16 @@ from torchvision.transforms import v2
 
 from understudy.batch import Objects, padded
 from understudy.data._random import counter_hash
-from understudy.data._transforms import Augment, ScaleJitter, colour_jitter, select
+from understudy.data._transforms import (
+    Augment,
+    MovedTogether,
+    ScaleJitter,
+    colour_jitter,
+    select,
+)
+from understudy.data._transforms_check import check_with_boxes
 from understudy.data.evaluation_view import WHOLE_IMAGE
+from understudy.data.named_transforms import NONE, NamedTransforms
 from understudy.data.source import Source
 from understudy.data.views import CLEAN, Views
 from understudy.functional import seeded
@@ -30,16 +38,30 @@ class ObjectViews(Views):
     count = None
     evaluation = WHOLE_IMAGE
 
-    def __init__(self, source: Source, *, augment: Augment, seed: int, jitter: float) -> None:
-        """Build the transform.
+    def __init__(
+        self,
+        source: Source,
+        *,
+        augment: Augment,
+        seed: int,
+        jitter: float,
+        named: NamedTransforms = NONE,
+    ) -> None:
+        """Build the transforms, and try those that are `named` on an image of noise.
 
         Raises:
             DataError: The jitter is negative, or the augmentation would change images without their
                 boxes.
+            RecipeError: A named transform moves no boxes, or returns no image.
         """
         self.source, self.seed = source, seed
         self.transform = v2.Compose(_transforms(augment, jitter))
+        self._first, self._last = MovedTogether(named.first), MovedTogether(named.last)
         self.description = f"{self.transform}, seed {seed}"
+        if named:
+            self.description += f"; transforms: {named.description}"
+            check_with_boxes(self._first)
+            check_with_boxes(self._last)
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
@@ -60,8 +82,9 @@ class ObjectViews(Views):
             for i, v, s in zip(index.tolist(), view.tolist(), seeds, strict=True)
         ]
         sizes = torch.tensor([image.shape[1:] for image, _ in pairs])
-        images = padded([image for image, _ in pairs]) / _WHITE
-        return images, _objects(sizes, [target for _, target in pairs])
+        return _stacked([image for image, _ in pairs]), _objects(
+            sizes, [target for _, target in pairs]
+        )
 
     def show(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
@@ -73,7 +96,8 @@ class ObjectViews(Views):
         image, target = tv_tensors.Image(self.source.image(i)), self.source.target(i)
         if view != CLEAN:
             with seeded(seed):
-                image, target = self.transform(image, target)
+                for transform in (self._first, self.transform, self._last):
+                    image, target = transform(image, target)
         return image.as_subclass(Tensor), target
 
 
@@ -85,6 +109,13 @@ def _transforms(augment: Augment, jitter: float) -> list[v2.Transform]:
     }
     # Compose refuses an empty list.
     return select(steps, augment) + colour_jitter(jitter) or [v2.Identity()]
+
+
+def _stacked(images: list[Tensor]) -> Float[Tensor, "batch 3 height width"]:
+    """Return images as a batch of floats; named transforms may have made some floats already."""
+    if all(image.dtype == torch.uint8 for image in images):
+        return padded(images) / _WHITE
+    return padded([x / _WHITE if x.dtype == torch.uint8 else x.float() for x in images])
 
 
 def _objects(sizes: Int64[Tensor, "batch 2"], targets: list[dict[str, Any]]) -> Objects:

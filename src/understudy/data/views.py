@@ -26,7 +26,9 @@ from understudy.data._random import counter_hash as counter_hash
 from understudy.data._random import uniform
 from understudy.data._transforms import PAD
 from understudy.data._transforms import Augment as Augment
+from understudy.data._transforms_check import check_on_view, check_on_whole_image
 from understudy.data.evaluation_view import EvaluationView
+from understudy.data.named_transforms import NONE, NamedTransforms
 from understudy.data.source import Source
 from understudy.errors import DataError
 from understudy.functional import seeded
@@ -219,19 +221,32 @@ class FileViews(Views):
         jitter: float = 0.0,
         channels_last: bool = False,
         transform: Callable[..., Any] | None = None,
+        named: NamedTransforms = NONE,
     ) -> None:
+        """Build the transforms, and try those that are `named` on an image of noise.
+
+        Raises:
+            RecipeError: A named transform returns no view of this size, or not the same for one
+                seed.
+        """
+        check_on_whole_image(named.first)
+        check_on_view(named.last, size)
         self.source, self.size, self.seed = source, size, seed
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.clean = _transforms.clean(size, native=source.size, augment=augment)
         steps = _transforms.augmented(augment, size, native=source.size, jitter=jitter)
         self.transform = transform or v2.Compose(steps)
+        self._named = named
         # A random resized crop reads no more of an image than the crop: see RandomResizedCrop.of.
-        reads_crop = transform is None and isinstance(steps[0], _transforms.RandomResizedCrop)
+        whole = transform is not None or bool(named.first)
+        reads_crop = not whole and isinstance(steps[0], _transforms.RandomResizedCrop)
         self._crop, self._after_crop = steps[0] if reads_crop else None, steps[1:]
         self.count = None
         shorter, squash = _transforms.clean_resize(size, native=source.size, augment=augment)
         self.evaluation = EvaluationView(shorter, size, squash=squash)
         self.description = f"{self.transform}, seed {seed}; evaluation: {self.clean}"
+        if named:
+            self.description += f"; transforms: {named.description}"
 
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
@@ -266,11 +281,11 @@ class FileViews(Views):
         """
         pairs = []
         for i, v, s in self._rows(index, view):
-            transform = self.clean if v == CLEAN else self.transform
+            named = [] if v == CLEAN else [*self._named.first, self.transform, *self._named.last]
+            image, target = tv_tensors.Image(self.source.image(i)), self.source.target(i)
             with seeded(s):
-                image, target = transform(
-                    tv_tensors.Image(self.source.image(i)), self.source.target(i)
-                )
+                for transform in named or [self.clean]:
+                    image, target = transform(image, target)
             pairs.append((_floats(image.as_subclass(Tensor)), target))
         return pairs
 
@@ -283,9 +298,11 @@ class FileViews(Views):
         if view == CLEAN:
             return self.clean(self.source.image(i))
         if self._crop is None:
-            return self.transform(self.source.image(i))
-        image = self._crop.of(self.source, i)
-        for transform in self._after_crop:
+            image = self.source.image(i)
+            steps = [*self._named.first, self.transform]
+        else:
+            image, steps = self._crop.of(self.source, i), [*self._after_crop]
+        for transform in [*steps, *self._named.last]:
             image = transform(image)
         return image
 
@@ -298,11 +315,12 @@ def make_views(
     seed: int,
     jitter: float = 0.0,
     channels_last: bool = False,
+    named: NamedTransforms = NONE,
 ) -> Views:
     """Return the views of a source: of whole batches if that is possible, else image by image.
 
     Whole batches need pixels in memory and an augmentation with finitely many views; random resized
-    crops and colour jitter are done image by image.
+    crops, colour jitter and named transforms are done image by image.
 
     Args:
         source: Images to augment.
@@ -311,11 +329,13 @@ def make_views(
         seed: With image and view number, all that a view depends on.
         jitter: Strength of torchvision's `ColorJitter` in brightness, contrast and saturation.
         channels_last: Memory layout of the batches: channels last instead of planes.
+        named: Further transforms.
 
     Raises:
         DataError: The jitter is negative, or the augmentation is only for images with boxes.
+        RecipeError: A named transform returns no view, or not the same for one seed.
     """
-    if source.pixels is not None and augment in get_args(Finite) and not jitter:
+    if source.pixels is not None and augment in get_args(Finite) and not jitter and not named:
         return MemoryViews(
             source.pixels,
             augment=cast(Finite, augment),
@@ -324,7 +344,13 @@ def make_views(
             channels_last=channels_last,
         )
     return FileViews(
-        source, augment=augment, size=size, seed=seed, jitter=jitter, channels_last=channels_last
+        source,
+        augment=augment,
+        size=size,
+        seed=seed,
+        jitter=jitter,
+        channels_last=channels_last,
+        named=named,
     )
 
 

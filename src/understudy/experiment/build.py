@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from understudy import tasks
-from understudy.batch import UNLABELLED
 from understudy.config.recipe import Recipe
-from understudy.data import Loader, ObjectViews, Source, Views, views
+from understudy.data import Loader, Source
 from understudy.data.class_names import check as check_classes
-from understudy.data.mixup import Mixing
+from understudy.data.named_transforms import digests as digests_of_files
 from understudy.data.subset import Subset
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
 from understudy.errors import RecipeError
 from understudy.experiment import networks, teacher_classes
-from understudy.experiment.images import Images, data_seed, read_images, read_test_images
+from understudy.experiment.images import Images, read_images, read_test_images
+from understudy.experiment.loaders import Loaders
 from understudy.experiment.view_sizes import say_resized
 from understudy.functional import seeded
 from understudy.methods import Method
@@ -32,7 +31,6 @@ from understudy.models.network import Network
 from understudy.models.weights import class_names, digest
 from understudy.tasks import Task
 
-EVALUATION_BATCH = 256
 LARGE = 224
 """Side of the views in pixels where neither the images nor the networks have one of their own."""
 
@@ -131,6 +129,8 @@ def load(recipe: Recipe, images: Images | None = None) -> Loaded:
         digests["validation images"] = images.validation.digest
     if teacher is not None:
         digests["teacher"] = digest(teacher.module)[:16]
+    if files := digests_of_files(recipe.data.transforms):
+        digests["files of data.transforms"] = files
     return Loaded(task, images, teacher, digests)
 
 
@@ -157,7 +157,7 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
     view_size = _view_size(recipe, train, student)
     say_resized(recipe, view_size, "student", student)
     say_resized(recipe, view_size, "teacher", teacher)
-    loaders = _Loaders(recipe, task, view_size, rank, world)
+    loaders = Loaders(recipe, task, view_size, rank, world)
     images, test = loaded.images, loaders.test(loaded.images.test)
     validation = test if images.validation is images.test else None
     if images.validation is not None and validation is None:
@@ -187,7 +187,7 @@ def sampled(recipe: Recipe, built: Experiment, source: Source, count: int) -> Lo
     # Evenly, since the images of a folder lie class by class.
     index = torch.arange(min(count, len(source))) * len(source) // min(count, len(source))
     part = Subset(source, index, source.labels[index])
-    return _Loaders(recipe, built.task, built.train.views.size, rank=0, world=1).test(part)
+    return Loaders(recipe, built.task, built.train.views.size, rank=0, world=1).test(part)
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _to_measure(
     recipe: Recipe, task: Task, images: Images, student: Wrapped, teacher: Wrapped | None
 ) -> TrainedStudent:
     test, split = images.test, images.measured
-    loaders = _Loaders(recipe, task, _view_size(recipe, test, student), rank=0, world=1)
+    loaders = Loaders(recipe, task, _view_size(recipe, test, student), rank=0, world=1)
     return TrainedStudent(
         student, teacher, task, loaders.test(test), split, images.origins.get(split, "")
     )
@@ -306,84 +306,3 @@ def _view_size(recipe: Recipe, source: Source, student: Wrapped) -> int:
 def _expected_view_size(recipe: Recipe, source: Source) -> int:
     """Return the side of the views in pixels, as far as it is known without the student."""
     return recipe.data.size or source.size or recipe.student.size or LARGE
-
-
-@dataclass(frozen=True)
-class _Loaders:
-    """Makes the loaders of one recipe, for process `rank` of `world`."""
-
-    recipe: Recipe
-    task: Task
-    view_size: int
-    rank: int
-    world: int
-
-    def training(self, source: Source) -> Loader:
-        """Return training images, shuffled and augmented, this process's share."""
-        data, training = self.recipe.data, self.recipe.training
-        boxes = self.task.truth == "objects"
-        share = data.labelled_share
-        control = self.task.uses_labels and not boxes and not self.recipe.methods
-        if control and not source.labelled.all():
-            share = 1.0  # A control has no use for an image without a label.
-        return Loader(
-            self._views(source),
-            self._labels(source),
-            batch=training.batch,
-            seed=self.recipe.seed,
-            shuffle=True,
-            portrait=_portrait(source) if boxes else None,
-            labelled_share=share,
-            mixing=Mixing(data.mixup, data.cutmix),
-            smoothing=training.label_smoothing,
-            drop_last=training.drop_last,
-            accumulate=training.accumulate,
-            rank=self.rank,
-            world=self.world,
-            workers=data.workers,
-        )
-
-    def everything(self, source: Source) -> Loader:
-        """Return all training images in order, the same in every process."""
-        return self._ordered(source, self._labels(source), rank=0, world=1)
-
-    def test(self, source: Source) -> Loader:
-        """Return test images in order, this process's share."""
-        return self._ordered(source, source.labels, rank=self.rank, world=self.world)
-
-    def _ordered(self, source: Source, labels: Tensor, *, rank: int, world: int) -> Loader:
-        boxes = self.task.truth == "objects"
-        return Loader(
-            self._views(source),
-            labels,
-            batch=self.recipe.training.batch if boxes else EVALUATION_BATCH,
-            seed=self.recipe.seed,
-            shuffle=False,
-            rank=rank,
-            world=world,
-            workers=self.recipe.data.workers,
-        )
-
-    def _views(self, source: Source) -> Views:
-        data, seed = self.recipe.data, data_seed(self.recipe)
-        if self.task.truth == "objects":
-            return ObjectViews(source, augment=data.augment, seed=seed, jitter=data.jitter)
-        return views.make_views(
-            source,
-            augment=data.augment,
-            size=self.view_size,
-            seed=seed,
-            jitter=data.jitter,
-            channels_last=bool(self.recipe.training.channels_last),
-        )
-
-    def _labels(self, source: Source) -> Tensor:
-        """Return the labels for training; all unknown where the task uses none."""
-        unlabelled = torch.full((len(source),), UNLABELLED)
-        return source.labels if self.task.uses_labels else unlabelled
-
-
-def _portrait(source: Source) -> Tensor:
-    """Return which images are higher than wide."""
-    height, width = source.sides().unbind(1)
-    return height > width

@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Mapping
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from understudy.errors import NetworkError, suggestion
-from understudy.files import modules_in
+from understudy.errors import NetworkError
+from understudy.files import import_function, modules_in
 from understudy.models.network import Network
 from understudy.models.preprocessing import ANY_INPUT, Input
 
@@ -26,7 +25,7 @@ def build(
         NetworkError: No such file or function, it fails, or it returns no module.
     """
     path, _, factory_name = name.rpartition(":")
-    factory = _function(Path(path), factory_name, name)
+    factory = import_function(Path(path), factory_name, raising=NetworkError)
     parameters = inspect.signature(factory).parameters
     if pretrained and "pretrained" not in parameters:
         raise NetworkError(f"{name} has no parameter `pretrained`; name a file of weights instead.")
@@ -44,24 +43,6 @@ def build(
     return module, ANY_INPUT
 
 
-def _function(path: Path, factory: str, name: str) -> Any:
-    """Import a file and return its function."""
-    spec = spec_from_file_location(path.stem, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise NetworkError(f"There is no Python file {str(path)!r}, asked for by {name!r}.")
-    module = module_from_spec(spec)
-    try:
-        with modules_in("", str(path.parent)):
-            spec.loader.exec_module(module)
-    except Exception as error:
-        raise NetworkError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, factory, None)):
-        raise NetworkError(
-            f"{path} has no function {factory!r}{suggestion(factory, vars(module))}."
-        )
-    return getattr(module, factory)
-
-
 def takes_classes(name: str) -> bool:
     """Return True if a function of a Python file has the parameter `num_classes`.
 
@@ -69,4 +50,7 @@ def takes_classes(name: str) -> bool:
         NetworkError: As for `build`.
     """
     path, _, factory = name.rpartition(":")
-    return "num_classes" in inspect.signature(_function(Path(path), factory, name)).parameters
+    return (
+        "num_classes"
+        in inspect.signature(import_function(Path(path), factory, raising=NetworkError)).parameters
+    )
