@@ -40,6 +40,8 @@ NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 
 EXAMPLES_OF = {
     "understudy.checks.finding",
+    "understudy.cli.list_flags",
+    "understudy.config.naming",
     "understudy.deployment.hub.licences",
     "understudy.config.recipe",
     "understudy.distillation.wire",

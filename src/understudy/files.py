@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
@@ -23,7 +24,7 @@ from understudy.errors import Busy, RecipeError, RunError, UnderstudyError, sugg
 LOGGER = logging.getLogger("understudy")
 
 CONTINUE = "continue with --resume"
-"""Advice about a run that stopped; `reproduce`, which has no such flag, puts it in other words."""
+"""Advice about what stopped, where its directory is not known."""
 
 _LOCK, _OWNER = ".lock", ".lock.json"
 """Empty file that is locked, and file that says which process locked it."""
@@ -64,6 +65,24 @@ def write(path: Path, content: str | bytes, *, key: str = "--out", again: str = 
     except OSError as error:
         _remove(partial)
         raise write_error(error, path, len(data), key=key, again=again) from error
+
+
+def to_continue(folder: Path) -> str:
+    """Return the advice to continue what stopped in a directory, with the command that does it."""
+    return f"continue with `understudy --resume {shlex.quote(str(folder))}`"
+
+
+def continued_by(message: str, folder: Path) -> str:
+    """Return a message with its advice about a single run put in terms of a directory of several.
+
+    >>> continued_by(f"Stopped: {to_continue(Path('runs/a/kd/seed0'))}.", Path("runs/a"))
+    'Stopped: continue with `understudy --resume runs/a`.'
+    """
+    return re.sub(
+        f"{CONTINUE}|continue with `understudy --resume [^`]*`",
+        lambda _: to_continue(folder),
+        message,
+    )
 
 
 def write_at(file: int, content: memoryview, offset: int) -> None:

@@ -11,7 +11,6 @@ import pytest
 from tests.test_imports import FILES, ROOT
 from understudy import files
 from understudy.cli.commands import COMMANDS
-from understudy.reproduction.reproduce import _advice
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]*(?:\.[a-z_*{}]+)*)")
 COMMAND = re.compile(r"understudy ([a-z]+)((?: [^`']*)?)")
@@ -20,8 +19,9 @@ OTHERS = {"version", "shm-size"}
 """Flags without a command, and of other programs."""
 
 PLACES: dict[str, tuple[str, ...]] = {
-    "files.py": ("train", "distill", "compare", "demo"),  # `reproduce` puts it in other words
+    "files.py": ("train", "distill", "compare", "demo", "reproduce"),
     "experiment/train.py": ("distill",),
+    "experiment/taken.py": ("train", "distill", "compare", "demo"),
     "experiment/recorder.py": ("train", "distill", "compare", "demo"),
     "experiment/runner.py": ("train", "distill", "compare", "demo"),
     "comparison/compare.py": ("compare",),
@@ -86,8 +86,13 @@ def test_every_flag_that_is_advised_exists(path: str) -> None:
                 assert set(places) <= set(having), f"{set(places) - set(having)}: {text}"
 
 
-def test_reproduce_says_how_it_goes_on() -> None:
-    assert "resume" not in FLAGS["reproduce"]
+def test_a_full_disk_says_how_it_goes_on() -> None:
     error = files.write_error(OSError(errno.ENOSPC, "full"), Path("runs/x"), 10**6)
     assert str(error).endswith("Free some space and continue with --resume.")
-    assert _advice(error).endswith(" and give the same command again, which goes on.")
+
+
+def test_advice_on_one_run_becomes_that_on_all() -> None:
+    message = f"Stopped; {files.to_continue(Path('runs/my own/kd/seed0'))}."
+    assert files.continued_by(message, Path("runs/my own")) == (
+        "Stopped; continue with `understudy --resume 'runs/my own'`."
+    )

@@ -231,7 +231,7 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --teacher resnet8", "no flag --teacher (did you mean '--teacher.name'?)"),
         ("train --training.epochs x", "'training.epochs' is 'x'; it must be a whole number."),
         ("train --data.augment crop_flop", "(did you mean 'crop_flip'?)"),
-        ("train --student.mean 3", "'student.mean' is 3; it must be a list."),
+        ("train --student.mean x", "'student.mean[0]' is 'x'; it must be a number."),
         ("train --student.options {width:3}", "it must be a group of keys."),
         ("train a b", "Unrecognized arguments: b"),
         ("train nothing", "There is no recipe 'nothing'"),
@@ -249,6 +249,10 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("compare --teacher.name a --methods kdd", "There is no method 'kdd' (did you mean 'kd'"),
         ("evaluate", "Only a trained network can be evaluated: give a run directory, or --student"),
         ("evaluate nowhere", "nowhere is no run directory"),
+        ("--resume", "--resume needs the directory to continue"),
+        ("--resume nowhere", "There is nothing in nowhere to continue: it does not exist."),
+        ("distill --resume nowhere", "There is nothing in nowhere to continue"),
+        ("reproduce", "There is no table to reproduce"),
         ("report nowhere", "There is no run at nowhere"),
         ("list method", "'method' is not in the list (did you mean 'methods'?)."),
         ("show lshmf", "(did you mean 'lshfm'?)"),
@@ -296,7 +300,7 @@ def test_sigint_in_training_is_one_sentence_and_saved(tmp_path: Path) -> None:
     assert process.wait() == 130
     assert process.err.count("\n") == 1
     assert "Stopped by SIGINT" in process.err
-    assert "continue with --resume" in process.err
+    assert f"continue with `understudy --resume {tmp_path}`" in process.err
     assert (tmp_path / "last" / "state.ckpt").is_file()
 
 

@@ -112,7 +112,7 @@ def test_an_interrupted_comparison_is_resumed(
         understudy.compare(tiny, SHORT, methods=["kd"], seeds=[0], out=tmp_path, resume=True)
     assert not list(tmp_path.iterdir())
     stop = Stop(2, signal.SIGTERM)
-    with pytest.raises(Interrupted, match="continue with --resume"):
+    with pytest.raises(Interrupted, match=rf"continue with `understudy --resume {tmp_path}`"):
         understudy.compare(
             tiny, SHORT, methods=["kd"], seeds=[0, 1], out=tmp_path, device="cpu", callback=stop
         )

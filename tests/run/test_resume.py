@@ -35,7 +35,7 @@ def test_a_signal_saves_and_resume_is_exact(
 ) -> None:
     wanted = Recipe.load(tiny, changes)
     whole = train(wanted, out=tmp_path / "whole")
-    with pytest.raises(Interrupted, match="continue with --resume"):
+    with pytest.raises(Interrupted, match=r"continue with `understudy --resume \S+cut`"):
         train(wanted, out=tmp_path / "cut", callback=Stop(10, number))
     resumed = train(wanted, out=tmp_path / "cut", resume=True)
     assert outcome(resumed) == outcome(whole)

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from understudy.cli.flags import Argument, Entry, choice
+from understudy.cli.flags import Argument, Entry, OneOf
 from understudy.config.recipe import Recipe
 
 _ACTION = (
     "action",
     {
-        "type": choice("plan", "build", "verify"),
+        "type": OneOf("plan", "build", "verify"),
         "help": "plan (size and time), build (fill) or verify (compute records again).",
     },
 )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import bank, export, predict, process, push, reproduce
+from understudy.cli import bank, completion, export, predict, process, push, reproduce
 from understudy.cli.compare import compare_entry, demo_entry
-from understudy.cli.flags import Entry, choice, parse, whole_number
+from understudy.cli.flags import Entry, OneOf, parse, whole_number
 from understudy.cli.output import console, print_lines, report_on
+from understudy.cli.resume import RESUME, command_of, recipe_in, take_directory
+from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, suggestion
 
@@ -60,6 +62,8 @@ def _run(words: list[str]) -> None:
     if words[0] == "--version":
         print(__version__)
         return
+    if words[0].partition("=")[0] == "--resume":
+        words = _with_command(words)
     if words[0] not in COMMANDS:
         raise RecipeError(
             f"There is no command {words[0]!r}{suggestion(words[0], COMMANDS)}. "
@@ -67,6 +71,19 @@ def _run(words: list[str]) -> None:
         )
     name, *rest = words
     COMMANDS[name].command(*parse(COMMANDS[name], name, rest))
+
+
+def _with_command(words: Sequence[str]) -> list[str]:
+    """Return the words with the command that continues the directory behind `--resume` before them.
+
+    Raises:
+        RecipeError: There is no directory behind it.
+    """
+    _, _, folder = words[0].partition("=")
+    folder = folder or next(iter(words[1:]), "")
+    if not folder or folder.startswith("--"):
+        raise RecipeError("--resume needs the directory to continue, such as --resume runs/demo.")
+    return [command_of(Path(folder)), *words]
 
 
 def _overview() -> str:
@@ -81,6 +98,7 @@ def _overview() -> str:
             *lines,
             "",
             "For the options of a command: understudy COMMAND --help. Start with: understudy demo",
+            "Continue what was interrupted: understudy --resume DIRECTORY",
         ]
     )
 
@@ -93,11 +111,13 @@ def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
 def _train(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.train import train
 
-    loaded = _recipe(options, overrides)
+    folder = take_directory(options, "train")
+    loaded = recipe_in(folder, overrides) if folder else _recipe(options, overrides)
     if loaded.methods:
         raise RecipeError(
-            f"The recipe '{loaded.name}' has the methods {', '.join(loaded.methods)}, and `train` "
-            "trains alone: use `understudy distill`, or `understudy compare` for a control too."
+            f"The recipe {named(loaded).name!r} has the methods {', '.join(loaded.methods)}, and "
+            "`train` trains alone: use `understudy distill`, or `understudy compare` for a control "
+            "too."
         )
     _execute(train, loaded, options)
 
@@ -105,7 +125,8 @@ def _train(options: Namespace, overrides: dict[str, Any]) -> None:
 def _distill(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.train import distill
 
-    loaded = _recipe(options, overrides)
+    folder = take_directory(options, "distill")
+    loaded = recipe_in(folder, overrides) if folder else _recipe(options, overrides)
     methods: dict[str, dict[str, Any]] = {
         name: {} for name in options.method or ()
     } | loaded.methods
@@ -166,10 +187,6 @@ _PROFILE = (
     "--profile",
     {"action": "store_true", "help": "Measure the time of each part of some steps."},
 )
-_RESUME = (
-    "--resume",
-    {"action": "store_true", "help": "Continue an interrupted run or comparison exactly."},
-)
 _JOBS = (
     "--jobs",
     {
@@ -201,27 +218,26 @@ _SEEDS = (
     {
         "type": whole_number("--seeds"),
         "nargs": "+",
-        "default": [0, 1, 2],
         "metavar": "N",
         "help": "One run of every arm per seed; default: 0 1 2.",
     },
 )
 
-COMMANDS = {
-    "demo": demo_entry(_OUT, _SEEDS, _RESUME, _DEVICE, _JOBS, _THREADS),
+COMMANDS: dict[str, Entry] = {
+    "demo": demo_entry(_OUT, _SEEDS, RESUME, _DEVICE, _JOBS, _THREADS),
     "distill": Entry(
         "Train a student by mimicking a teacher.",
         _distill,
-        (_RECIPE, _METHOD, _OUT, _RESUME, _DEVICE, _THREADS, _PROFILE),
+        (_RECIPE, _METHOD, _OUT, RESUME, _DEVICE, _THREADS, _PROFILE),
         takes_recipe_keys=True,
     ),
     "train": Entry(
         "Train a network alone: a teacher, or a control.",
         _train,
-        (_RECIPE, _OUT, _RESUME, _DEVICE, _THREADS, _PROFILE),
+        (_RECIPE, _OUT, RESUME, _DEVICE, _THREADS, _PROFILE),
         takes_recipe_keys=True,
     ),
-    "compare": compare_entry(_RECIPE, _SEEDS, _OUT, _RESUME, _DEVICE, _JOBS, _THREADS),
+    "compare": compare_entry(_RECIPE, _SEEDS, _OUT, RESUME, _DEVICE, _JOBS, _THREADS),
     "reproduce": reproduce.entry(_SEEDS, _DEVICE),
     "bank": bank.entry(_RECIPE, _DEVICE),
     "push": push.entry(),
@@ -264,7 +280,7 @@ COMMANDS = {
             (
                 "what",
                 {
-                    "type": choice("methods", "models", "data", "recipes", "tasks"),
+                    "type": OneOf("methods", "models", "data", "recipes", "tasks"),
                     "help": "methods, models, data, recipes or tasks.",
                 },
             ),
@@ -276,3 +292,4 @@ COMMANDS = {
         (("name", {"help": "Its name."}),),
     ),
 }
+COMMANDS["completion"] = completion.entry(COMMANDS)

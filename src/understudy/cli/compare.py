@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.cli.flags import Argument, Entry, choice
-from understudy.cli.output import RANK, console, print_lines, report_on
+from understudy.cli.flags import Argument, Entry, OneOf
+from understudy.cli.output import RANK, SEEDS, console, print_lines, report_on
+from understudy.cli.resume import recipe_in, recorded, take_directory
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, Unfinished
 
@@ -34,11 +35,10 @@ _STUDENTS = (
 _TASK = (
     "--task",
     {
-        "type": choice("classification", "multilabel", "detection"),
-        "default": "classification",
+        "type": OneOf("classification", "multilabel", "detection"),
         "metavar": "NAME",
         "help": "Task to demonstrate: classification (Fashion-MNIST), multilabel or detection "
-        "(synthetic shapes).",
+        "(synthetic shapes); default: classification.",
     },
 )
 
@@ -63,27 +63,35 @@ def demo_entry(*shared: Argument) -> Entry:
 
 
 def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
+    folder = take_directory(options, "compare")
+    recipe = (
+        recipe_in(folder, overrides) if folder else Recipe.load(options.recipe or {}, overrides)
+    )
+    options.methods = options.methods or recorded(folder, "methods")
+    options.students = options.students or recorded(folder, "students")
+    _take_recorded(options, folder)
     _load_ahead(options)
     if options.students:
-        _compare_students(options, overrides)
+        _compare_students(options, recipe, overrides)
         return
     from understudy.comparison.compare import compare
 
     comparison = compare(
-        Recipe.load(options.recipe or {}, overrides),
+        recipe,
         methods=options.methods or (),
+        bank=recorded(folder, "bank"),
         **_shared(options),
     )
     _show_comparison(comparison)
 
 
-def _compare_students(options: Namespace, overrides: dict[str, Any]) -> None:
+def _compare_students(options: Namespace, recipe: Recipe, overrides: dict[str, Any]) -> None:
     from understudy.comparison.students import compare_students
 
     if "student.name" in overrides:
         raise RecipeError("--students names the students: leave --student.name out.")
     result = compare_students(
-        Recipe.load(options.recipe or {}, overrides),
+        recipe,
         options.students,
         methods=options.methods or (),
         **_shared(options),
@@ -94,8 +102,16 @@ def _compare_students(options: Namespace, overrides: dict[str, Any]) -> None:
 
 def _shared(options: Namespace) -> dict[str, Any]:
     """Return the arguments that all comparisons take."""
-    names = ("seeds", "out", "resume", "device", "jobs", "threads")
-    return {name: getattr(options, name) for name in names} | {"progress": True}
+    names = ("out", "resume", "device", "jobs", "threads")
+    shared = {name: getattr(options, name) for name in names}
+    return shared | {"seeds": options.seeds or SEEDS, "progress": True}
+
+
+def _take_recorded(options: Namespace, folder: Path | None) -> None:
+    """Take what decides the result from the directory that is continued, unless a flag gives it."""
+    for name in ("seeds", "threads"):
+        if getattr(options, name) is None:
+            setattr(options, name, recorded(folder, name))
 
 
 def _refuse_failed(failed: Mapping[str, str]) -> None:
@@ -131,6 +147,9 @@ def _show_comparison(comparison: "Comparison") -> None:
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
+    folder = take_directory(options, "demo")
+    options.task = options.task or recorded(folder, "task") or "classification"
+    _take_recorded(options, folder)
     _load_ahead(options)
     from understudy.comparison.demo import demo
 

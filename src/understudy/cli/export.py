@@ -3,7 +3,7 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from understudy.cli.flags import Entry, choice, number, whole_number
+from understudy.cli.flags import Entry, OneOf, number, whole_number
 from understudy.cli.output import console
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _ARGUMENTS = (
         "--to",
         {
             "nargs": "+",
-            "type": choice(*_FORMS),
+            "type": OneOf(*_FORMS),
             "default": ["onnx"],
             "metavar": "FORM",
             "help": f"Forms to write: {', '.join(_FORMS)}; default: onnx.",
@@ -26,7 +26,7 @@ _ARGUMENTS = (
     (
         "--preprocessing",
         {
-            "type": choice("outside", "inside", "inside-float"),
+            "type": OneOf("outside", "inside", "inside-float"),
             "default": "outside",
             "metavar": "WHERE",
             "help": "Where images are resized and normalised: outside the graph, inside (it takes "

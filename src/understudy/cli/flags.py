@@ -7,6 +7,7 @@ from typing import Any, Literal, NoReturn, final, get_args, get_origin
 
 import yaml
 
+from understudy.cli.list_flags import as_text, bracketed, is_list
 from understudy.config.recipe import Recipe
 from understudy.config.schema import bare, convert, documentation, leaves, limits
 from understudy.config.yaml_text import from_yaml
@@ -56,11 +57,15 @@ class Entry:
             allow_abbrev=False,
             exit_on_error=False,
         )
-        for flag, options in (*self.arguments, _DEBUG):
-            parser.add_argument(flag, **options)
-        if self.takes_recipe_keys:
-            _add_recipe_keys(parser)
+        self.fill(parser)
         return parser
+
+    def fill(self, parser: ArgumentParser, description: Callable[[str], str] = str) -> None:
+        """Add the arguments of this command to a parser, their help as `description` returns it."""
+        for flag, options in (*self.arguments, _DEBUG):
+            parser.add_argument(flag, **options | {"help": description(options["help"])})
+        if self.takes_recipe_keys:
+            _add_recipe_keys(parser, description)
 
 
 def parse(command: Entry, name: str, words: Sequence[str]) -> tuple[Namespace, dict[str, Any]]:
@@ -73,7 +78,9 @@ def parse(command: Entry, name: str, words: Sequence[str]) -> tuple[Namespace, d
         RecipeError: A flag does not exist or does not take its value.
     """
     parser = command.parser(f"understudy {name}")
-    rest, entries = _split_entries(words) if command.takes_recipe_keys else (list(words), {})
+    rest, entries = (
+        _split_entries(bracketed(words)) if command.takes_recipe_keys else (list(words), {})
+    )
     try:
         options, unknown = parser.parse_known_args(rest)
     except ArgumentError as error:
@@ -85,16 +92,24 @@ def parse(command: Entry, name: str, words: Sequence[str]) -> tuple[Namespace, d
     return options, {key: x for key, x in vars(options).items() if key in keys} | entries
 
 
-def choice(*names: str) -> Callable[[str], str]:
-    """Return a type for `add_argument` that takes one of some names."""
+@final
+class OneOf:
+    """Type for `add_argument` that takes one of some names."""
 
-    def read(text: str) -> str:
-        if text not in names:
-            near = suggestion(text, names)
-            raise RecipeError(f"{text!r} is not in the list{near}. There are: {', '.join(names)}.")
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __call__(self, text: str) -> str:
+        """Return the name.
+
+        Raises:
+            RecipeError: It is none of them.
+        """
+        if text not in self.names:
+            known = ", ".join(self.names)
+            near = suggestion(text, self.names)
+            raise RecipeError(f"{text!r} is not in the list{near}. There are: {known}.")
         return text
-
-    return read
 
 
 def whole_number(flag: str) -> Callable[[str], int]:
@@ -137,7 +152,7 @@ def _positional(name: str, options: Mapping[str, Any]) -> str:
     return forms.get(options.get("nargs", ""), name.upper())
 
 
-def _add_recipe_keys(parser: ArgumentParser) -> None:
+def _add_recipe_keys(parser: ArgumentParser, description: Callable[[str], str]) -> None:
     help_of, groups = documentation(Recipe), {}
     for path, hint, default in leaves(Recipe):
         section = path.rpartition(".")[0]
@@ -147,14 +162,14 @@ def _add_recipe_keys(parser: ArgumentParser) -> None:
         if path == "methods":
             groups[section].description = "--methods.LABEL.KEY VALUE: see `understudy show METHOD`."
             continue
-        value = list(default) if isinstance(default, tuple) else default
-        notes = [limits(hint), "" if value in (None, "", [], {}) else f"default: {value}"]
+        value = as_text(default) if isinstance(default, tuple) else default
+        notes = [limits(hint), "" if value in (None, "", {}) else f"default: {value}"]
         suffix = f" ({'; '.join(filter(None, notes))})" if any(notes) else ""
         groups[section].add_argument(
             f"--{path}",
             type=_recipe_value(path, hint),
             default=SUPPRESS,
-            help=f"{help_of[path]}{suffix}".replace("%", "%%"),
+            help=description(f"{help_of[path]}{suffix}".replace("%", "%%")),
             metavar=_metavar(path, hint),
         )
 
@@ -183,7 +198,7 @@ def _from_yaml(text: str) -> Any:
 def _metavar(path: str, hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"{{{','.join(get_args(hint))}}}"
-    return path.rpartition(".")[2].upper()
+    return f"{path.rpartition('.')[2].upper()}{' ...' * is_list(hint)}"
 
 
 def _split_entries(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 RANK = os.environ.get("RANK", "0")
 """Number of this process, if torchrun started several; only the first prints."""
 
+SEEDS = (0, 1, 2)
+"""Seeds of a comparison unless a flag gives others."""
+
 
 def console() -> "Console":
     """Return the console of the standard output."""

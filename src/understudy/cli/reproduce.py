@@ -4,9 +4,18 @@ from argparse import Namespace
 from typing import Any
 
 from understudy.cli.flags import Argument, Entry, number, whole_number
+from understudy.cli.output import SEEDS
+from understudy.cli.resume import RESUME, recorded, take_directory
+from understudy.errors import RecipeError
 
 _TABLE = (
-    ("table", {"help": "Name of a shipped table, such as cifar100/kd, or a YAML file with rows."}),
+    (
+        "table",
+        {
+            "nargs": "?",
+            "help": "Name of a shipped table, such as cifar100/kd, or a YAML file with rows.",
+        },
+    ),
     (
         "--rows",
         {
@@ -24,6 +33,7 @@ _TABLE = (
         },
     ),
     ("--out", {"help": "Directory of all tables; default: runs/reproduce. The same goes on."}),
+    RESUME,
 )
 _JOBS = (
     "--jobs",
@@ -46,7 +56,6 @@ _SHORTER = (
         "--epochs-scale",
         {
             "type": number("--epochs-scale"),
-            "default": 1.0,
             "metavar": "SHARE",
             "help": "Share of the published epochs to train, such as 0.25; default: 1.",
         },
@@ -70,13 +79,16 @@ def _reproduce(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.reporting.reproduction_page import terminal_table
     from understudy.reproduction.reproduce import reproduce
 
+    overrides = _take_recorded(options, overrides)
+    if not options.table:
+        raise RecipeError("There is no table to reproduce: name one, such as cifar100/kd.")
     result = reproduce(
         options.table,
         overrides,
         rows=options.rows or (),
-        seeds=options.seeds,
+        seeds=options.seeds or SEEDS,
         budget=options.budget,
-        epochs_scale=options.epochs_scale,
+        epochs_scale=1.0 if options.epochs_scale is None else options.epochs_scale,
         teachers=options.teachers,
         out=options.out,
         jobs=options.jobs,
@@ -85,3 +97,16 @@ def _reproduce(options: Namespace, overrides: dict[str, Any]) -> None:
     )
     stdout_console().print(terminal_table(result))
     print(f"report: {report(result)}")
+
+
+def _take_recorded(options: Namespace, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Take what flags do not give from the directory that is continued; return the recipe keys."""
+    folder = take_directory(options, "reproduce")
+    if folder is None:
+        return overrides
+    for name in ("table", "rows", "seeds", "epochs_scale", "teachers"):
+        if getattr(options, name) is None:
+            setattr(options, name, recorded(folder, name))
+    # The directory of all tables, in which that of the table lies.
+    options.out = recorded(folder, "out")
+    return (recorded(folder, "overrides") or {}) | overrides

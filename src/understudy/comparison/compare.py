@@ -15,7 +15,8 @@ view, and read by all others, unless the recipe names a bank of its own.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ from understudy.comparison.arms import (
     Job,
     check_seeds,
     checked,
-    named,
     seeded,
 )
+from understudy.comparison.arms import named as arms_named
 from understudy.comparison.jobs import count as job_count
 from understudy.comparison.jobs import forking
 from understudy.comparison.jobs.agenda import Agenda, in_turn
@@ -40,13 +41,16 @@ from understudy.comparison.jobs.workers import train_at_once
 from understudy.comparison.judged_runs import judge
 from understudy.comparison.result import FILE, Comparison, read_comparison
 from understudy.comparison.student_verdicts import tell_students
+from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
-from understudy.errors import Busy, RecipeError, RunError, Unfinished
+from understudy.errors import Busy, Interrupted, RecipeError, RunError, Unfinished
+from understudy.experiment.call import Call, call_of
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
+from understudy.experiment.taken import difference_of, free_beside
 from understudy.tasks import Task
 from understudy.training import hardware
 
@@ -82,8 +86,9 @@ def compare(
         methods: Arms: a method's name or label, or several joined by `+`; default: the recipe's
             methods, each by itself.
         seeds: One run of every arm per seed; three or more give an interval.
-        out: Comparison directory; default `runs/<recipe.name>`. Finished runs in it are kept and
-            interrupted ones continued, with or without `resume`.
+        out: Comparison directory; default `runs/<recipe.name>`, or of a recipe without a name
+            `runs/<student>_from_<teacher>_compared`. Finished runs in it are kept and interrupted
+            ones continued, with or without `resume`.
         bank: Folder of the bank that the arms share; default: `bank` in the comparison directory.
         resume: Continue an interrupted comparison; refuse if there is none in `out`.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
@@ -114,15 +119,16 @@ def compare(
         comparison = understudy.compare("fashion/demo", teacher, methods=["kd", "lshfm", "kd+nd"])
         print(comparison.table())
     """
-    recipe = Recipe.load(recipe, overrides)
+    recipe = named(Recipe.load(recipe, overrides), "comparison")
     task = tasks.find(recipe.task, recipe.training)
     _check_complete(recipe, task)
     check_seeds(seeds)
     find_device(device)
     root = Path(out) if out else Path("runs") / recipe.name
     _check_place(root, resume=resume)
-    arms = named(recipe, methods)
+    arms = arms_named(recipe, methods)
     _claim(root, recipe)
+    _call(recipe, methods, seeds, bank, threads).write(root)
     if jobs != 1 and not hardware.is_grouped():
         forking.load_ahead()
     images = ImagesOfRecipes()
@@ -139,12 +145,22 @@ def compare(
         [Job(name, seed, seeded(arms[name], name, seed), run) for (name, seed), run in runs.items()]
     )
     setup = WorkerSetup(device, threads or "auto")
-    if count.jobs == 1:
-        _train_in_turn(agenda, count, setup, images, progress=progress, callback=callback)
-    else:
-        del images  # every worker reads its own
-        _train_at_once(agenda, count, setup, progress=progress, callback=callback)
+    with _advising(root):
+        if count.jobs == 1:
+            _train_in_turn(agenda, count, setup, images, progress=progress, callback=callback)
+        else:
+            del images  # every worker reads its own
+            _train_at_once(agenda, count, setup, progress=progress, callback=callback)
     return _concluded(recipe, arms, agenda, seeds, root, metric=task.headline)
+
+
+@contextmanager
+def _advising(root: Path) -> Iterator[None]:
+    """Let an error say how the comparison is continued, not the single run."""
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(files.continued_by(str(error), root)) from error
 
 
 def _check_complete(recipe: Recipe, task: Task) -> None:
@@ -166,13 +182,39 @@ def _check_place(root: Path, *, resume: bool) -> None:
 
 def _claim(root: Path, recipe: Recipe) -> None:
     """Refuse to mix two comparisons in one directory."""
-    file = root / FILE
-    digest = read_comparison(root)["recipe_digest"] if file.is_file() else recipe.digest
+    call, file = call_of(root), root / FILE
+    before = Recipe.from_dict(call.arguments["recipe"]) if call and _compares(call) else None
+    digest = before.digest if before else recipe.digest
+    digest = read_comparison(root)["recipe_digest"] if file.is_file() else digest
     if digest != recipe.digest:
+        what = difference_of(before, recipe) if before else ""
         raise RunError(
-            f"{root} holds a comparison by another recipe (digest {digest} there, {recipe.digest} "
-            "here); choose another --out."
+            f"{root} holds a comparison by another recipe "
+            f"({what or f'digest {digest} there, {recipe.digest} here'}); choose another --out, "
+            f"such as --out {free_beside(root)}."
         )
+
+
+def _compares(call: Call) -> bool:
+    return call.function == "compare" and isinstance(call.arguments.get("recipe"), dict)
+
+
+def _call(
+    recipe: Recipe,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    bank: str | Path | None,
+    threads: int | None,
+) -> Call:
+    """Return what `--resume` repeats; recipes of a directory may be executed, as this one is."""
+    arguments = {
+        "recipe": recipe.to_dict(),
+        "methods": list(methods),
+        "seeds": list(seeds),
+        "bank": None if bank is None else str(bank),
+        "threads": threads,
+    }
+    return Call("compare", arguments)
 
 
 def _finished(root: Path, arm: str, seeds: Sequence[int]) -> bool:

@@ -9,7 +9,8 @@ from understudy.comparison.compare import compare
 from understudy.comparison.result import Comparison
 from understudy.config.recipe import Recipe
 from understudy.errors import NameNotFound, RunError
-from understudy.experiment.callback import Callback
+from understudy.experiment.call import Call, WrittenAtStart
+from understudy.experiment.callback import Callback, Callbacks
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 
@@ -70,6 +71,8 @@ def demo(
     teacher, (teacher_recipe, student_recipe) = Run(root / "teacher"), RECIPES[task]
     if resume and not teacher.begun:
         raise RunError(f"There is no demonstration in {root} to continue; start without --resume.")
+    call = Call("demo", {"task": task, "seeds": list(seeds), "threads": threads})
+    beside = [callback] if callback else []
     train(
         teacher_recipe,
         out=teacher.path,
@@ -77,7 +80,7 @@ def demo(
         device=device,
         threads=threads or "auto",
         progress=progress,
-        callback=callback,
+        callback=Callbacks(WrittenAtStart(call, root), *beside),
     )
     taught = Recipe.load(student_recipe, {"teacher.weights": str(teacher.path)})
     return compare(

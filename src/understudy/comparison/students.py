@@ -16,8 +16,10 @@ from understudy.comparison.compare import compare
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
 from understudy.config.json_form import Form
+from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, RunError
+from understudy.experiment.call import Call
 from understudy.experiment.callback import Callback
 from understudy.experiment.run_directory import read_json
 
@@ -137,13 +139,15 @@ def compare_students(
         students = understudy.compare_students("fashion/demo", ["resnet8", "resnet14"], teacher)
         understudy.report(students)
     """
-    recipe = Recipe.load(recipe, overrides)
+    recipe = named(Recipe.load(recipe, overrides), "comparison")
     check_seeds(seeds)
     root = Path(out) if out else Path("runs") / recipe.name
     files.refuse_address(root, "--out")
     folders = _folders(students)
     _check_place(root, folders, resume=resume)
     bank = root / "bank" / SIZE
+    arguments = {"recipe": recipe.to_dict(), "students": list(students), "methods": list(methods)}
+    Call("compare_students", arguments | {"seeds": list(seeds), "threads": threads}).write(root)
     done = {}
     for student, folder in folders.items():
         done[student] = compare(

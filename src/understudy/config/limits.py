@@ -88,6 +88,7 @@ class AsPath:
 
     Attributes:
         below: It must stay below the folder that it is put in: neither absolute nor with `..`.
+            Nothing at all stands for a name that is made.
     """
 
     below: bool = False
@@ -113,7 +114,8 @@ class AsPath:
                 f"'{path}' is {short(value)}, too long to name a file: at most {_LONGEST_NAME} "
                 f"bytes between two slashes and {_LONGEST_PATH} in all."
             )
-        if self.below and (not parts or PurePath(value).is_absolute() or ".." in parts):
+        upward = PurePath(value).is_absolute() or ".." in parts
+        if self.below and value and (not parts or upward):
             raise RecipeError(
                 f"'{path}' is {short(value)}, which names no folder below `runs`: give a name, "
                 "such as 'mine' or 'digits/mine'."

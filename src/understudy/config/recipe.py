@@ -41,8 +41,9 @@ several runs.
 class Recipe:
     """One experiment: student, teacher, methods, data, training."""
 
-    name: RunName = "recipe"
-    """Name of the experiment; the default run directory is `runs/<name>`."""
+    name: RunName = ""
+    """Name of the experiment; the default run directory is `runs/<name>`. Default: what it is, such
+    as `resnet18_from_resnet50_lshfm`."""
     task: TaskName = "classification"
     """`multilabel`: several classes per image; `none`: no labels, the teacher alone."""
     data: Data = field(default_factory=Data)

@@ -116,7 +116,7 @@ def rows(table: str | Path) -> tuple[str, ...]:
         RecipeError: Not YAML, or a recipe without rows.
     """
     path = _file(str(table))
-    content = _content(path).get("rows")
+    content = content_of(path).get("rows")
     if not isinstance(content, dict) or not content:
         raise RecipeError(
             f"{_called((path, ''))} is a single recipe, no table of several: name a table, such as "
@@ -168,7 +168,7 @@ def _place(name: str, row: str = "", beside: Path = Path()) -> _Place:
     convert(PathText, name, "recipe")
     for path, named in places:
         if path.is_file():
-            return path, named if "rows" in _content(path) else ""
+            return path, named if "rows" in content_of(path) else ""
     raise NameNotFound("recipe", name, tables(), "A recipe may also be a file.")
 
 
@@ -177,7 +177,7 @@ def _resolved(place: _Place, above: tuple[_Place, ...] = ()) -> dict[str, Any]:
     if place in above:
         raise RecipeError(f"The recipe {_called(place)} is its own base; name another one.")
     path, row = place
-    content = dict(_content(path))
+    content = dict(content_of(path))
     differing, base = _row(content.pop("rows", {}), place), content.pop("base", "")
     base = convert(PathText, differing.pop("base", base), "base")
     below = _resolved(_place(base, row, path.parent), (*above, place)) if base else {}
@@ -240,7 +240,12 @@ def _figure(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _content(path: Path) -> dict[str, Any]:
+def content_of(path: Path) -> dict[str, Any]:
+    """Return what the file of a recipe holds, with `base`, `rows` and `about`.
+
+    Raises:
+        RecipeError: It is not YAML, or holds no keys.
+    """
     return _shipped(path) if path.is_relative_to(ROOT) else _parsed(path)
 
 

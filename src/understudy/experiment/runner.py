@@ -21,7 +21,7 @@ from understudy.experiment.run_directory import Run
 from understudy.experiment.setup import Setup, set_up
 from understudy.experiment.student_file.describe import describe, measured
 from understudy.experiment.teacher_warning import teacher_warning
-from understudy.files import CONTINUE
+from understudy.files import to_continue
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
 from understudy.profiling import Profile
@@ -287,7 +287,7 @@ class Runner:
             raise Interrupted(
                 f"Stopped by {received[0] if received else 'another process'} in epoch "
                 f"{self.trainer.position.epoch + 1}, step {self.trainer.position.step}; "
-                f"everything is saved in {self._recorder.path}: {CONTINUE}."
+                f"everything is saved in {self._recorder.path}: {to_continue(self._recorder.path)}."
             )
 
     def _set_in_any_process(self, *flags: bool) -> list[bool]:

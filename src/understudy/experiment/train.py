@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from understudy import tasks
-from understudy.config.recipe import NOT_IN_DIGEST, Recipe
+from understudy.config.naming import named
+from understudy.config.recipe import Recipe
 from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
 from understudy.distillation.wire import check_methods
@@ -17,6 +17,7 @@ from understudy.experiment.images import Images
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
+from understudy.experiment.taken import claim
 from understudy.files import refuse_address, sole_writer
 from understudy.training import hardware
 from understudy.training.missing_operations import missing_operations_explained
@@ -41,7 +42,8 @@ def distill(
         recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
         overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
             `Recipe.load`.
-        out: Run directory; default `runs/<recipe.name>`.
+        out: Run directory; default `runs/<recipe.name>`; a recipe without a name is called after
+            what it is, such as `resnet18_from_resnet50_lshfm`.
         resume: Continue an interrupted run exactly where it was saved.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
@@ -104,7 +106,8 @@ def train(
         recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
         overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
             `Recipe.load`.
-        out: Run directory; default `runs/<recipe.name>`.
+        out: Run directory; default `runs/<recipe.name>`; a recipe without a name is called after
+            what it is, such as `resnet18_from_resnet50_lshfm`.
         resume: Continue an interrupted run exactly where it was saved. A finished run is returned.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
@@ -134,14 +137,14 @@ def train(
         run = understudy.train({"student": "resnet8", "training": {"epochs": 2}}, out="runs/small")
         print(run.evaluation["metrics"])
     """
-    loaded = Recipe.load(recipe, overrides)
+    loaded = named(Recipe.load(recipe, overrides))
     check_methods(loaded)
     find_device(device)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
     _check_place(run, resume=resume)
     explained, known = lost_workers_explained(), missing_operations_explained()
     with _writing(run), restored(), explained, known, displayed(progress, callback) as listener:
-        _claim(run, loaded, resume=resume)
+        claim(run, loaded, resume=resume)
         if resume and run.finished:
             if listener:
                 listener.end(loaded.name, tasks.find(loaded.task).headline, run.evaluation)
@@ -176,28 +179,3 @@ def _writing(run: Run) -> AbstractContextManager[None]:
     if run.finished or not hardware.is_first_process():
         return nullcontext()
     return sole_writer(run.path)
-
-
-def _claim(run: Run, recipe: Recipe, *, resume: bool) -> None:
-    """Refuse to mix two runs in one directory."""
-    if not run.begun:
-        return
-    if not resume:
-        raise RunError(
-            f"{run.path} already holds a run: continue it with --resume, or choose another --out."
-        )
-    if run.recipe.digest != recipe.digest:
-        raise RunError(
-            f"{run.path} was made by another recipe ({_difference(run.recipe, recipe)}); "
-            "choose another --out."
-        )
-
-
-def _difference(old: Recipe, new: Recipe) -> str:
-    before, after = old.flat(), new.flat()
-    return ", ".join(
-        f"{key}: {before.get(key)} there, {after.get(key)} here"
-        for key in before | after
-        if before.get(key) != after.get(key)
-        and not any(fnmatchcase(key, pattern) for pattern in NOT_IN_DIGEST)
-    )

@@ -29,7 +29,9 @@ from understudy.comparison.jobs.forecast import Forecast, in_words
 from understudy.comparison.jobs.table import JobsTable
 from understudy.comparison.jobs.worker_program import WorkerSetup
 from understudy.comparison.jobs.workers import train_at_once
-from understudy.errors import Interrupted, RecipeError, RunError, UnderstudyError
+from understudy.config.schema import plain
+from understudy.errors import Interrupted, RecipeError, RunError
+from understudy.experiment.call import Call
 from understudy.experiment.callback import Callback, Callbacks
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.progress import displayed
@@ -45,6 +47,7 @@ from understudy.reproduction.summary import result_of
 LOGGER = logging.getLogger("understudy")
 
 _AGAIN = "give the same command again, which goes on"
+"""Advice where the disk is full: what was written last may be missing."""
 
 
 def reproduce(
@@ -120,9 +123,11 @@ def reproduce(
     )
     chosen = rows_of(str(table), rows, settings)
     images = ImagesOfRecipes()
-    with files.sole_writer(folder_of(str(table), root)):
+    folder = folder_of(str(table), root)
+    with files.sole_writer(folder):
         order = Order(chosen, seeds, Costs(images, device))
         _check_same(order)
+        _call(str(table), settings, rows, seeds).write(folder)
         work = _Work(str(table), settings, seeds, order, watch)
         try:
             if jobs == 1:
@@ -133,16 +138,26 @@ def reproduce(
             else:
                 work.at_once(jobs, images, device, progress=progress, callback=callback)
         except Interrupted as error:
+            advice = files.continued_by(str(error), folder)
             if not watch.stopped:
-                raise Interrupted(_advice(error)) from error
-            LOGGER.info(f"The budget is spent. {error}")
+                raise Interrupted(advice) from error
+            LOGGER.info(f"The budget is spent. {advice}")
         work.say_what_is_left()
         return work.write()
 
 
-def _advice(error: UnderstudyError) -> str:
-    """Return the message of a single training in words that fit this command: it has no flag."""
-    return str(error).replace(files.CONTINUE, _AGAIN)
+def _call(table: str, settings: Settings, rows: Sequence[str], seeds: Sequence[int]) -> Call:
+    """Return what `--resume` repeats; the budget is spent anew by every call."""
+    arguments = {
+        "table": table,
+        "overrides": plain(dict(settings.overrides)),
+        "rows": list(rows),
+        "seeds": list(seeds),
+        "epochs_scale": settings.share,
+        "teachers": None if settings.teachers is None else str(settings.teachers),
+        "out": str(settings.root),
+    }
+    return Call("reproduce", arguments)
 
 
 def _check_same(order: Order) -> None:

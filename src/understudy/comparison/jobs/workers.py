@@ -11,6 +11,7 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import final
 
+from understudy import files
 from understudy.comparison.arms import Job
 from understudy.comparison.jobs import forking
 from understudy.comparison.jobs.agenda import Failure, Outcome, Schedule
@@ -42,9 +43,7 @@ def train_at_once(agenda: Schedule, setups: Sequence[WorkerSetup], table: JobsTa
     if pool.fatal:
         raise pool.fatal
     if received:
-        raise Interrupted(
-            f"Stopped by {received[0]}; every run is saved: the same command continues them."
-        )
+        raise Interrupted(f"Stopped by {received[0]}; every run is saved: {files.CONTINUE}.")
 
 
 @final

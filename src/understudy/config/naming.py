@@ -1,0 +1,68 @@
+"""Names of experiments after what they are, such as `resnet18_from_resnet50_lshfm`. No torch."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from understudy.config.recipe import Network, Recipe
+from understudy.config.yaml_text import from_yaml
+
+_LONGEST = 120
+"""Characters of a name that nobody chose."""
+
+_ENDINGS: dict[str, str] = {"run": "", "comparison": "_compared", "search": "_tuned"}
+"""What a name ends in, so that no two commands take the same default directory."""
+
+
+def named(recipe: Recipe, kind: Literal["run", "comparison", "search"] = "run") -> Recipe:
+    """Return a recipe with a name: its own, or one of its student, teacher and methods.
+
+    Args:
+        recipe: Any recipe.
+        kind: What is done with it. Only a run has its methods in its name: a comparison or a search
+            may be extended by others.
+
+    >>> named(Recipe(student=Network("resnet8"), name="mine")).name
+    'mine'
+    >>> both = {"student": Network("timm:resnet18.a1_in1k"), "teacher": Network("resnet50")}
+    >>> named(Recipe(**both, methods={"kd": {}, "lshfm": {}})).name
+    'resnet18_from_resnet50_kd+lshfm'
+    >>> named(Recipe(**both), "comparison").name
+    'resnet18_from_resnet50_compared'
+    """
+    if recipe.name:
+        return recipe
+    name, methods = _plain_name(recipe.student) or "student", kind == "run" and recipe.methods
+    # A control may name a teacher, and learns nothing from it.
+    if (recipe.teacher.name or recipe.teacher.weights) and (methods or kind != "run"):
+        name += f"_from_{_plain_name(recipe.teacher) or 'teacher'}"
+    if methods:
+        name += f"_{'+'.join(_letters(label) for label in methods)}"
+    return replace(recipe, name=f"{name[:_LONGEST]}{_ENDINGS[kind]}")
+
+
+def _plain_name(network: Network) -> str:
+    """Return the name of a network without library, owner, folder, suffix and tag of weights."""
+    name = str(network.options.get("backbone", "") or network.name)
+    if not name and network.weights:
+        name = _student_of(Path(network.weights)) or Path(network.weights).stem
+    file, _, factory = name.rpartition(":")
+    name = factory if file.endswith(".py") else name.rpartition(":")[2].rpartition("/")[2]
+    return _letters(name.partition(".")[0])
+
+
+def _student_of(run: Path) -> str:
+    """Return the name of the student that a run trained; empty if the folder holds none."""
+    try:
+        content = from_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
+        return str(content["student"]["name"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return ""
+
+
+def _letters(text: str) -> str:
+    """Return a text with nothing but what every file system takes in a name."""
+    return re.sub(r"[^\w+-]+", "-", text).strip("-")
