@@ -57,6 +57,7 @@ SEVERAL: dict[str, Any] = {
     "only": ["fc.*"],
     "classes": ["cat", "dog"],
     "transforms": ["RandAugment"],
+    "class_weights": [1.0, 2.0],
 }
 """Values of the keys that hold several."""
 

@@ -17,6 +17,7 @@ from understudy.config.limits import (
     Positive,
     Range,
     Seed,
+    Share,
     ShareBelowAll,
 )
 
@@ -49,6 +50,9 @@ class Data:
     all."""
     labelled_share: Annotated[float, Range(above=0, most=1)] | None = None
     """Share of every batch that is drawn from labelled images, where other images have no label."""
+    balance: Share = 0.0
+    """Class-balanced sampling: 1 shows every class equally often, 0.5 by the square root of its
+    number of images, 0 every image once. Images of rare classes repeat, in other views."""
     unreadable: Literal["skip", "fail"] = "skip"
     """For a file that is not an image: skip and count it, or stop."""
     faulty: Literal["repair", "skip", "fail"] = "repair"
@@ -163,6 +167,9 @@ class Training:
     2021)."""
     asymmetry: tuple[NonNegative, NonNegative, ShareBelowAll] = (0.0, 4.0, 0.05)
     """Asymmetric loss: focusing of present classes, focusing of absent classes, clip."""
+    class_weights: Literal["none", "balanced"] | tuple[NonNegative, ...] = "none"
+    """Weights of the classes in the loss on labels: `balanced`, by how rare they are, or a list in
+    the order of the classes. Their mean over the training labels is 1."""
     label_smoothing: ShareBelowAll = 0.0
     """Share of every label that is distributed over all classes."""
     only: tuple[str, ...] = ()

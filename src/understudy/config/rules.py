@@ -17,6 +17,7 @@ def check(recipe: "Recipe") -> None:
     _check_nesterov(recipe.training)
     _check_milestones(recipe.training)
     _check_transforms(recipe.data)
+    _check_balance(recipe)
 
 
 def _check_nesterov(training: "Training") -> None:
@@ -56,3 +57,18 @@ def _check_transforms(data: "Data") -> None:
             raise RecipeError(
                 f"'data.transforms[{place}].before' is {before!r}; it must be true or false."
             )
+
+
+def _check_balance(recipe: "Recipe") -> None:
+    balance, weights = recipe.data.balance, recipe.training.class_weights
+    if balance and recipe.task == "none":
+        raise RecipeError(
+            "data.balance goes by the classes of images, which the task none does not use: leave "
+            "it out."
+        )
+    if balance and weights == "balanced":
+        raise RecipeError(
+            f"data.balance={balance:g} shows images of rare classes more often, and "
+            "training.class_weights=balanced would count them once more: choose one of the two, or "
+            "give the weights as a list."
+        )

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from understudy.batch import labelled
-from understudy.data._random import counter_hash
+from understudy.data._balance import Pools
+from understudy.data._random import permutation
 from understudy.errors import DataError
 
 Pairs = tuple[Int64[Tensor, " images"], Int64[Tensor, " images"]]
@@ -22,8 +23,39 @@ def shuffled_order(images: int, *, seed: int, epoch: int) -> Pairs:
     return permutation(images, seed, epoch, _ALL_IMAGES), torch.full((images,), epoch)
 
 
-def grouped_order(portrait: Bool[Tensor, " images"], *, batch: int, seed: int, epoch: int) -> Pairs:
-    """Return every image once, in random batches of one orientation, to save padding.
+def balanced_order(
+    labels: Int64[Tensor, "images ..."], *, balance: float, seed: int, epoch: int
+) -> Pairs:
+    """Return as many images as there are, in random order, classes balanced as in `_balance`.
+
+    An image without a label comes once, in view number `epoch`.
+
+    Args:
+        labels: Labels of every image; -1 (`UNLABELLED`) where a label is not known.
+        balance: From 0, each class as often as it has images, to 1, every class equally often.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+    """
+    known = labelled(labels)
+    unlabelled = (~known).nonzero().flatten()
+    pairs = unlabelled, torch.full_like(unlabelled, epoch)
+    if known.any():
+        pools = Pools(labels, balance=balance, total=int(known.sum()))
+        drawn = pools.drawn(seed=seed, epoch=epoch)
+        pairs = torch.cat([drawn[0], pairs[0]]), torch.cat([drawn[1], pairs[1]])
+    order = permutation(len(labels), seed, epoch, _ALL_IMAGES)
+    return pairs[0][order], pairs[1][order]
+
+
+def grouped_order(
+    portrait: Bool[Tensor, " images"],
+    *,
+    batch: int,
+    seed: int,
+    epoch: int,
+    order: Pairs | None = None,
+) -> Pairs:
+    """Return images in random batches of one orientation, to save padding.
 
     The images left over when the batches of both orientations are full come last, so that at most
     one batch holds both.
@@ -32,13 +64,16 @@ def grouped_order(portrait: Bool[Tensor, " images"], *, batch: int, seed: int, e
         portrait: True for every image that is higher than wide.
         batch: Images per batch.
         seed: Seed of the order.
-        epoch: Number of the epoch, which is also the number of the views.
+        epoch: Number of the epoch.
+        order: Images and views to group; default: every image once, in view number `epoch`.
     """
-    order, view = shuffled_order(len(portrait), seed=seed, epoch=epoch)
-    groups = [order[portrait[order]], order[~portrait[order]]]
+    index, view = order or shuffled_order(len(portrait), seed=seed, epoch=epoch)
+    rows = torch.arange(len(index))
+    groups = [rows[portrait[index]], rows[~portrait[index]]]
     full = torch.cat([x[: len(x) // batch * batch].view(-1, batch) for x in groups])
     rest = [x[len(x) // batch * batch :] for x in groups]
-    return torch.cat([full[permutation(len(full), seed, epoch, _BATCHES)].flatten(), *rest]), view
+    grouped = torch.cat([full[permutation(len(full), seed, epoch, _BATCHES)].flatten(), *rest])
+    return index[grouped], view[grouped]
 
 
 def labelled_share_order(
@@ -49,6 +84,7 @@ def labelled_share_order(
     steps: int,
     seed: int,
     epoch: int,
+    balance: float = 0.0,
 ) -> Pairs:
     """Return `steps` batches, each with the same share of labelled images at random rows.
 
@@ -59,6 +95,7 @@ def labelled_share_order(
         steps: Batches per epoch.
         seed: Seed of the order.
         epoch: Number of the epoch.
+        balance: Balance of the classes among the labelled images, as for `balanced_order`.
 
     Raises:
         DataError: A batch needs labelled or unlabelled images, and the data have none.
@@ -72,6 +109,11 @@ def labelled_share_order(
         _repeated(pool.nonzero().flatten(), count, steps=steps, seed=seed, epoch=epoch, use=use)
         for pool, count, use in pools
     ]
+    if balance and count:
+        pairs = Pools(labels, balance=balance, total=steps * count).drawn(seed=seed, epoch=epoch)
+        order = permutation(steps * count, seed, epoch, _LABELLED)
+        index, view = (x[order].view(steps, count) for x in pairs)
+        parts[0] = index, view
     index, view = (torch.cat(rows, dim=1) for rows in zip(*parts, strict=True))
     # Processes and micro-batches take fixed rows of a batch: each should get its part of both.
     rows = torch.stack(
@@ -98,9 +140,3 @@ def _repeated(
         torch.cat([torch.empty(0, dtype=torch.int64), *x])[: steps * count] for x in (rounds, views)
     )
     return index.view(steps, count), view.view(steps, count)
-
-
-def permutation(n: int, *counters: int) -> Int64[Tensor, " n"]:
-    """Return a random permutation of 0 … n - 1 that depends on the counters alone."""
-    generator = torch.Generator().manual_seed(int(counter_hash(*counters)))
-    return torch.randperm(n, generator=generator)

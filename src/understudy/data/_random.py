@@ -30,3 +30,9 @@ def uniform(below: int, *counters: int | Int64[Tensor, " batch"]) -> Int64[Tenso
 def _shift(x: Int64[Tensor, " batch"], bits: int) -> Int64[Tensor, " batch"]:
     """Shift right logically: torch's own shift copies the sign bit in from the left."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def permutation(n: int, *counters: int) -> Int64[Tensor, " n"]:
+    """Return a random permutation of 0 … n - 1 that depends on the counters alone."""
+    generator = torch.Generator().manual_seed(int(counter_hash(*counters)))
+    return torch.randperm(n, generator=generator)

@@ -10,8 +10,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from understudy.batch import Batch, Mixed, Objects
-from understudy.data._order import Pairs, grouped_order, labelled_share_order, shuffled_order
+from understudy.batch import Batch, Mixed, Objects, labelled
+from understudy.data._balance import Pools
+from understudy.data._order import (
+    Pairs,
+    balanced_order,
+    grouped_order,
+    labelled_share_order,
+    shuffled_order,
+)
 from understudy.data._workers import (
     Sent,
     lost_workers_explained,
@@ -53,6 +60,7 @@ class Loader:
         shuffle: bool,
         portrait: Bool[Tensor, " images"] | None = None,
         labelled_share: float | None = None,
+        balance: float = 0.0,
         mixing: Mixing | None = None,
         smoothing: float = 0.0,
         drop_last: bool = False,
@@ -75,6 +83,8 @@ class Loader:
                 images of one orientation. None ignores orientation.
             labelled_share: Share of labelled images in every batch, which are repeated within an
                 epoch as often as needed; None shows every image once.
+            balance: Exponent of class-balanced sampling: 0 shows every image equally often, 1 every
+                class; see `_balance`.
             mixing: Mixup and cutmix; None or false mixes nothing.
             smoothing: Share of every label that is spread over all classes.
             drop_last: Leave out the last batch if it is smaller than the others, as some of the
@@ -91,7 +101,7 @@ class Loader:
         self.views, self.labels = views, labels
         self.batch, self.seed, self.shuffle, self.portrait = batch, seed, shuffle, portrait
         self.labelled_share, self.mixing, self.smoothing = labelled_share, mixing, smoothing
-        self.drop_last = drop_last
+        self.balance, self.drop_last = balance, drop_last
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
         self._upcoming = _NO_PAIRS
         if drop_last and len(labels) < batch:
@@ -148,6 +158,18 @@ class Loader:
         count = min(len(index), len(self) * self.batch)
         return index[:count], self.views.number(index[:count], view[:count])
 
+    def draws(self) -> dict[int, tuple[int, int]]:
+        """Return class → its images, and how many an epoch shows where classes are balanced.
+
+        Images that have a label and none of several classes are the class -1.
+        """
+        count = int(labelled(self.labels).sum())
+        if self.labelled_share is not None:
+            count = round(self.labelled_share * self.batch) * len(self)
+        pools = Pools(self.labels, balance=self.balance, total=count)
+        sizes = [len(images) for images in pools.images]
+        return dict(zip(pools.classes, zip(sizes, pools.draws, strict=True), strict=True))
+
     def upcoming(self) -> Pairs:
         """Return the views of this process after the last step of `epoch`: `(index, number)`.
 
@@ -192,9 +214,12 @@ class Loader:
             index = torch.arange(len(self.labels))
             return index, torch.full_like(index, epoch)
         if self.labelled_share is None:
-            if self.portrait is not None:
-                return grouped_order(self.portrait, batch=self.batch, seed=self.seed, epoch=epoch)
-            return shuffled_order(len(self.labels), seed=self.seed, epoch=epoch)
+            order = self._whole_order(epoch)
+            if self.portrait is None:
+                return order
+            return grouped_order(
+                self.portrait, batch=self.batch, seed=self.seed, epoch=epoch, order=order
+            )
         return labelled_share_order(
             self.labels,
             share=self.labelled_share,
@@ -202,7 +227,14 @@ class Loader:
             steps=len(self),
             seed=self.seed,
             epoch=epoch,
+            balance=self.balance,
         )
+
+    def _whole_order(self, epoch: int) -> Pairs:
+        """Return as many images as there are, each once or by the balance of the classes."""
+        if not self.balance:
+            return shuffled_order(len(self.labels), seed=self.seed, epoch=epoch)
+        return balanced_order(self.labels, balance=self.balance, seed=self.seed, epoch=epoch)
 
     def _share(self, x: Int64[Tensor, " images"], b: int) -> Int64[Tensor, " share"]:
         """Return this process's rows of batch `b`."""

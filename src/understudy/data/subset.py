@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
-from understudy.data._order import permutation
+from understudy.data._random import permutation
 from understudy.data.source import ChooseCrop, Source, short_digest
 from understudy.errors import DataError
 

@@ -39,6 +39,9 @@ class Trainable(nn.Module):
         self.student = student
         self.methods = nn.ModuleDict(methods)
         self.task = task
+        # A buffer, so that it moves with the networks; the images tell it, and no state holds it.
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", task.class_weights, persistent=False)
 
     @property
     def reads(self) -> set[str]:
@@ -73,7 +76,7 @@ class Trainable(nn.Module):
                 if self.methods
                 else self.student.observe_for_task(batch)
             )
-        task_loss = self.task.loss(student.features, batch)
+        task_loss = self.task.loss(student.features, batch, self.class_weights)
         losses = dict(student.losses) if task_loss is None else {"task": task_loss}
         if isinstance(teacher, Teacher) and student.locations is not None:
             with span("forward/teacher"):

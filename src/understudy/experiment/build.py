@@ -21,6 +21,7 @@ from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
 from understudy.errors import RecipeError
 from understudy.experiment import networks, teacher_classes
+from understudy.experiment.class_balance import say_balanced
 from understudy.experiment.images import Images, read_images, read_test_images
 from understudy.experiment.loaders import Loaders
 from understudy.experiment.view_sizes import say_resized
@@ -123,6 +124,8 @@ def load(recipe: Recipe, images: Images | None = None) -> Loaded:
     networks.check_trust(recipe)
     task = tasks.find(recipe.task, recipe.training)
     images = images or read_images(recipe, task)
+    train = images.train
+    task = task.weighted(recipe.training.class_weights, train.labels, train.classes)
     teacher = _teacher(recipe, images.train, task)
     digests = {"training images": images.train.digest, "test images": images.test.digest}
     if images.validation is not None and images.measured == "test":
@@ -159,6 +162,8 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
     say_resized(recipe, view_size, "teacher", teacher)
     loaders = Loaders(recipe, task, view_size, rank, world)
     images, test = loaded.images, loaders.test(loaded.images.test)
+    training = loaders.training(train)
+    say_balanced(recipe, training, train.classes, task)
     validation = test if images.validation is images.test else None
     if images.validation is not None and validation is None:
         validation = loaders.test(images.validation)
@@ -166,7 +171,7 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
         distiller=wired,
         task=task,
         images=loaded.images,
-        train=loaders.training(train),
+        train=training,
         everything=loaders.everything(train),
         test=test,
         validation=validation,

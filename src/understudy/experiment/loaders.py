@@ -42,6 +42,7 @@ class Loaders:
             shuffle=True,
             portrait=_portrait(source) if boxes else None,
             labelled_share=share,
+            balance=data.balance,
             mixing=Mixing(data.mixup, data.cutmix),
             smoothing=training.label_smoothing,
             drop_last=training.drop_last,

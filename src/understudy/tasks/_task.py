@@ -2,19 +2,24 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from understudy.batch import Batch
 from understudy.config.recipe import Training
+from understudy.errors import RecipeError
 from understudy.features import Features
 
 Outputs = dict[str, Tensor]
 """Network outputs for a set of images that metrics are computed from, on the CPU."""
+
+ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
+"""Values of `training.class_weights`."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,59 @@ class Task(ABC):
     headline: ClassVar[str]
     """Name of the metric, of the task or of fidelity, that ranks students; higher is better."""
 
+    class_weights: Tensor | None = None
+    """Weights of the classes in the loss on training labels; None weighs all alike."""
+
     @classmethod
     def of(cls, training: Training) -> "Task":
         """Build the task with the loss that `training` selects; most tasks have one loss only."""
         return cls()
 
+    def weighted(
+        self, setting: ClassWeights, labels: Int[Tensor, "images ..."], names: Sequence[str]
+    ) -> "Task":
+        """Return the task with weights of the classes, as `training.class_weights` says.
+
+        Args:
+            setting: Value of that key.
+            labels: Labels of the training images.
+            names: Names of the classes.
+
+        Raises:
+            RecipeError: There are not as many weights as classes, or the task has no loss that
+                could have them.
+        """
+        if setting == "none":
+            return self
+        task = copy(self)
+        listed = None if setting == "balanced" else setting
+        task.class_weights = self._weights_of(labels, names, listed)
+        return task
+
+    def _weights_of(
+        self,
+        labels: Int[Tensor, "images ..."],
+        names: Sequence[str],
+        listed: Sequence[float] | None,
+    ) -> Tensor:
+        """Return the weights of the classes; `RecipeError` if the task has no use for them."""
+        raise RecipeError(
+            "training.class_weights is for the loss on labels of the tasks classification and "
+            "multilabel: leave it out (data.balance shows images of rare classes more often)."
+        )
+
     @abstractmethod
-    def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""] | None:
+    def loss(
+        self, student: Features, batch: Batch, class_weights: Tensor | None = None
+    ) -> Float[Tensor, ""] | None:
         """Return the mean loss over the labelled images of the global batch.
 
         None if the task has no loss, or if the student computes its own.
+
+        Args:
+            student: Features of the student.
+            batch: Images and labels.
+            class_weights: The attribute of that name, on the device of the batch.
         """
 
     @abstractmethod

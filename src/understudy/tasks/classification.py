@@ -1,5 +1,6 @@
 """Single-label classification: softmax cross-entropy, top-1 and top-5 accuracy."""
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from understudy.features import Features
 from understudy.functional import batch_mean
 from understudy.metrics import classification
 from understudy.tasks import _image_outputs
+from understudy.tasks._class_weights import of_one_class
 from understudy.tasks._task import Evaluation, Outcomes, Outputs, Task
 
 
@@ -20,21 +22,30 @@ class Classification(Task):
 
     headline: ClassVar[str] = "top1"
 
-    def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""]:
+    def loss(
+        self, student: Features, batch: Batch, class_weights: Tensor | None = None
+    ) -> Float[Tensor, ""]:
         """Return the cross-entropy averaged over the labelled images; 0 if no image has a label.
 
         For mixed images, the cross-entropies of both labels are weighted by the images' shares; an
-        unknown label contributes 0. Soft labels weight the logarithms of all classes.
+        unknown label contributes 0. Soft labels weight the logarithms of all classes. With weights
+        of the classes each image counts by that of its label; the sum is still divided by the
+        number of images, not by that of their weights, so that parts of a batch add up.
         """
         logits, mixed = student["logits"].float(), batch.mixed
         if batch.soft is not None:
             return batch_mean(F.cross_entropy(logits, batch.soft, reduction="none"))
-        own = _cross_entropy(logits, batch.labels, batch.smoothing)
+        own = _cross_entropy(logits, batch.labels, batch.smoothing, class_weights)
         if mixed is None:
             return batch_mean(own, batch.labelled)
-        other = _cross_entropy(logits, mixed.labels, batch.smoothing)
+        other = _cross_entropy(logits, mixed.labels, batch.smoothing, class_weights)
         labelled = batch.labelled | (mixed.labels != UNLABELLED)
         return batch_mean(mixed.share * own + (1 - mixed.share) * other, labelled)
+
+    def _weights_of(
+        self, labels: Tensor, names: Sequence[str], listed: Sequence[float] | None
+    ) -> Tensor:
+        return of_one_class(labels, names, listed)
 
     def collect(self, features: Features, batch: Batch) -> Outputs:
         """Select index, labels, logits and penultimate features."""
@@ -71,9 +82,17 @@ class Classification(Task):
 
 
 def _cross_entropy(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], smoothing: float
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    smoothing: float,
+    weights: Float[Tensor, " classes"] | None,
 ) -> Float[Tensor, " batch"]:
     """Compute the cross-entropy of each image; 0 if it has no label."""
     return F.cross_entropy(
-        logits, labels, ignore_index=UNLABELLED, reduction="none", label_smoothing=smoothing
+        logits,
+        labels,
+        weights,
+        ignore_index=UNLABELLED,
+        reduction="none",
+        label_smoothing=smoothing,
     )

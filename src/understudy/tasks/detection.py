@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal, final
 
 import torch
+from torch import Tensor
 
 from understudy.batch import Batch
 from understudy.features import Features
@@ -25,7 +26,7 @@ class Detection(Task):
     truth: ClassVar[Literal["objects"]] = "objects"
     headline: ClassVar[str] = "AP50"
 
-    def loss(self, student: Features, batch: Batch) -> None:
+    def loss(self, student: Features, batch: Batch, class_weights: Tensor | None = None) -> None:
         """Return None: a detector computes its own losses."""
 
     def collect(self, features: Features, batch: Batch) -> Outputs:

@@ -10,6 +10,7 @@ absent classes with a low probability, the clip m drops those with p ≤ m. With
 equals BCE.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, Literal, final
 
@@ -25,6 +26,7 @@ from understudy.features import Features
 from understudy.functional import EPS, batch_mean
 from understudy.metrics import classification
 from understudy.tasks import _image_outputs
+from understudy.tasks._class_weights import of_presence
 from understudy.tasks._task import Evaluation, Outcomes, Outputs, Task
 
 
@@ -89,9 +91,19 @@ class MultiLabel(Task):
         """Build the task with the loss that `training` selects."""
         return cls(loss=training.multilabel_loss, asymmetry=training.asymmetry)
 
-    def loss(self, student: Features, batch: Batch) -> Float[Tensor, ""]:
-        """Return the loss averaged over all known labels; 0 if none is known."""
-        return self._mean_loss(student["logits"], batch.labels)
+    def loss(
+        self, student: Features, batch: Batch, class_weights: Tensor | None = None
+    ) -> Float[Tensor, ""]:
+        """Return the loss averaged over all known labels; 0 if none is known.
+
+        With weights of the classes a label counts by that of its class, absent or present.
+        """
+        return self._mean_loss(student["logits"], batch.labels, class_weights)
+
+    def _weights_of(
+        self, labels: Tensor, names: Sequence[str], listed: Sequence[float] | None
+    ) -> Tensor:
+        return of_presence(labels, names, listed)
 
     def collect(self, features: Features, batch: Batch) -> Outputs:
         """Select index, labels, logits and penultimate features."""
@@ -119,8 +131,12 @@ class MultiLabel(Task):
         resampled = classification.resampled_voc_ap(student["logits"].float(), _voc_targets(labels))
         return Outcomes(self.headline, len(labels), resampled=resampled)
 
-    def _mean_loss(self, logits: Tensor, labels: Tensor) -> Float[Tensor, ""]:
+    def _mean_loss(
+        self, logits: Tensor, labels: Tensor, weights: Float[Tensor, "2 classes"] | None = None
+    ) -> Float[Tensor, ""]:
         losses = self._loss(logits.float(), labels == 1)
+        if weights is not None:
+            losses = losses * torch.where(labels == 1, weights[1], weights[0])
         return batch_mean(losses.flatten(), (labels != UNLABELLED).flatten())
 
 

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, final
 
+from torch import Tensor
+
 from understudy.batch import Batch
 from understudy.features import Features
 from understudy.tasks import _image_outputs
@@ -15,7 +17,7 @@ class Unlabelled(Task):
     uses_labels: ClassVar[bool] = False
     headline: ClassVar[str] = "cka"
 
-    def loss(self, student: Features, batch: Batch) -> None:
+    def loss(self, student: Features, batch: Batch, class_weights: Tensor | None = None) -> None:
         """Return None: this task has no loss."""
 
     def collect(self, features: Features, batch: Batch) -> Outputs:
