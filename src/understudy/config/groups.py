@@ -30,6 +30,9 @@ class Data:
     """Name of a data source: see `understudy list data`."""
     root: PathText = ""
     """Folder or file of the source; sources shipped with Understudy need none."""
+    unlabelled: PathText = ""
+    """Folder of images without labels that join the training images; default: a folder
+    `unlabelled` beside `train` of the source `folder`. `none`: no such images."""
     size: Pixels | None = None
     """Side of the square training view in pixels; default: the source's own size, or 224."""
     augment: Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"] = (

@@ -27,7 +27,7 @@ TaskName = Literal["classification", "multilabel", "detection", "none"]
 """Tasks by name; see `understudy list tasks`."""
 
 NOT_IN_DIGEST = (
-    *("name", "trust", "data.root", "data.workers", "data.decoded"),
+    *("name", "trust", "data.root", "data.unlabelled", "data.workers", "data.decoded"),
     *("bank.path", "bank.views", "bank.codes", "methods.*.keep"),
 )
 """Keys that do not change the result: names, folders, and what makes a run faster.

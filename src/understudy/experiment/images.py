@@ -16,6 +16,7 @@ from understudy.data.sources import NoSplit
 from understudy.data.subset import Subset
 from understudy.errors import DataError, RecipeError
 from understudy.experiment.shared_images import warn_of_shared
+from understudy.experiment.unlabelled import unlabelled_folder, with_unlabelled
 from understudy.tasks import Task
 
 _TRUTHS = {
@@ -122,6 +123,10 @@ def read_images(recipe: Recipe, task: Task) -> Images:
             "class, or train without labels by --task none."
         )
     origins = _origins(recipe, whole, train, validation, test)
+    labelled, train = train, with_unlabelled(recipe, task, train)
+    if train is not labelled:
+        more = len(train) - len(labelled)
+        origins["train"] += f", and {more:,} without labels in {unlabelled_folder(recipe)}"
     for name, note in warn_of_shared(train, validation, test, spec.source).items():
         origins[name] += f", {note}"
     return Images(train, test, validation, origins)
@@ -153,7 +158,7 @@ def read_test_images(recipe: Recipe, task: Task, *, trained_on: str = "") -> Ima
             raise
     if recipe.data.validation:
         train, held_out = _split(recipe, task, whole)
-        same = not trained_on or _reduced(recipe, train).digest == trained_on
+        same = not trained_on or trained_on == _trained(recipe, task, train).digest
         if same or whole.split_name:
             origins = _origins(recipe, whole, train, held_out, held_out)
             return Images(held_out, held_out, held_out, origins)
@@ -168,6 +173,11 @@ def _reduced(recipe: Recipe, train: Source) -> Source:
     return subset.class_balanced(
         train, images=spec.images, labels=spec.labels, seed=data_seed(recipe)
     )
+
+
+def _trained(recipe: Recipe, task: Task, train: Source) -> Source:
+    """Return the images that the student of a recipe is trained on, of its part of the source."""
+    return with_unlabelled(recipe, task, _reduced(recipe, train))
 
 
 def _check_choice(recipe: Recipe) -> None:

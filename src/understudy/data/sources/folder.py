@@ -3,8 +3,9 @@
 The test split may also be called `val`, `valid` or `validation`; beside `test`, such a folder is
 the validation split. Class folders in alphabetical order are the labels, as in torchvision's
 ImageFolder. Images in a folder `unlabelled` beside class folders, directly in `train`, or in the
-root itself, are unlabelled. Links to folders are followed. Hidden files and folders, and files
-without the suffix of an image, are ignored.
+root itself, are unlabelled. Those of a folder `unlabelled` beside `train` are training images
+without labels, whatever folders they lie in there. Links to folders are followed. Hidden files and
+folders, and files without the suffix of an image, are ignored.
 
 Folders that look like splits where classes are expected (`Train` and `Test`, or `CLASS/train` and
 `CLASS/test`) are refused: test images would be trained on.
@@ -53,6 +54,34 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     )
     source.split_name = folder.name if folder != top else ""
     return source
+
+
+def unlabelled_beside(root: str) -> Path | None:
+    """Return the folder of images without labels beside the splits; None if there is none."""
+    if not root or not (Path(root) / "train").is_dir():
+        return None
+    folders = (Path(root) / name for name in _folders(Path(root)) if _is_unlabelled(name))
+    return next(folders, None)
+
+
+def load_unlabelled(top: Path, *, unreadable: Unreadable = "skip") -> Source:
+    """Load all images in a folder and below it, sorted by path, without labels.
+
+    Raises:
+        DataError: The folder is missing or has no images, or a file cannot be read and
+            `unreadable` is `fail`.
+    """
+    if not top.is_dir():
+        raise DataError(
+            f"There is no folder {str(top)!r}; set data.unlabelled to a folder of images."
+        )
+    listing = list_images(top, deep=True)
+    if not listing.images:
+        raise _no_images(f"{top} holds no images", listing)
+    labels = torch.full((len(listing.images),), UNLABELLED)
+    return from_files(
+        listing.images, labels, [], root=top, unreadable=unreadable, skipped=listing.skipped
+    )
 
 
 def _train_folder(top: Path) -> Path:
