@@ -94,6 +94,10 @@ def outcome(wish: Wish, base: dict[str, Any], folder: Path) -> str:
         next(trainer.steps())
         trainer.state_dict()
         recipe.to_yaml()
+    except SystemExit as asked:  # a value `--help` is the flag of that name
+        if asked.code:
+            raise
+        return "refused"
     except UnderstudyError as error:
         sentence = str(error)
         assert sentence.strip()
