@@ -68,6 +68,10 @@ class Examination:
         """Yield the headline, one line for each finding, and one for each check not made."""
         yield self.headline
         yield from map(str, self.findings)
+        yield from self.not_made()
+
+    def not_made(self) -> Iterator[str]:
+        """Yield a line for every check that was not made."""
         for name, reason in self.not_run.items():
             yield f"not made: {name}: {reason}"
 

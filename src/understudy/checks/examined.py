@@ -59,7 +59,7 @@ class Examined:
     Args:
         recipe: The recipe.
         images: Its images, if they are read already.
-        loaded: Its images and teacher, if another recipe of the same data and teacher has them.
+        like: Another recipe of the same data and teacher, with which it shares both, and the time.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         short: Only the checks of the short form are made.
         seconds: Time for all checks; default: that of the form.
@@ -74,7 +74,7 @@ class Examined:
         recipe: Recipe,
         *,
         images: Images | None = None,
-        loaded: Loaded | None = None,
+        like: "Examined | None" = None,
         device: str | None = None,
         short: bool = False,
         seconds: float | None = None,
@@ -82,9 +82,9 @@ class Examined:
     ) -> None:
         self.recipe, self.device, self.short, self.name = recipe, device, short, name
         self.warnings: list[str] = []
-        self.began = time.monotonic()
+        self.began: float = like.began if like else time.monotonic()
         self.seconds = seconds or (SHORT_SECONDS if short else LONG_SECONDS)
-        self._images, self._loaded = images or (loaded.images if loaded else None), loaded
+        self._images, self._like = images, like
         self._failures: dict[str, UnderstudyError] = {}
         self._outputs: dict[tuple[str, SplitName, int], Outputs] = {}
         self._samples: dict[tuple[SplitName, int], Loader] = {}
@@ -107,15 +107,19 @@ class Examined:
     @cached_property
     def images(self) -> Images:
         """Training, validation and test images."""
+        if self._like:
+            return self._like.images
         with self._needed("images", silent=False):
             return self._images or read_images(self.recipe, self.task)
 
     @cached_property
     def loaded(self) -> Loaded:
         """Images and teacher, for another recipe that has the same."""
+        if self._like:
+            return self._like.loaded
         images = self.images
         with self._needed("networks"):
-            return self._loaded or build.load(self.recipe, images)
+            return build.load(self.recipe, images)
 
     @cached_property
     def placed(self) -> Placed:
@@ -136,6 +140,14 @@ class Examined:
         settings = resolve(training, distiller, devices.device, threads=count)
         settings.apply(distiller)
         return Placed(experiment, devices, settings)
+
+    def need(self) -> None:
+        """Build what the recipe names.
+
+        Raises:
+            UnderstudyError: It cannot be built, which the run would refuse as well.
+        """
+        assert self.experiment
 
     @property
     def experiment(self) -> Experiment:

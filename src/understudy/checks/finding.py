@@ -38,10 +38,14 @@ class Finding:
         """
         return " ".join(f"--{key} {_word(value)}" for key, value in self.fix.items())
 
+    @property
+    def remedy(self) -> str:
+        """Return the advice and the flags that mend it; empty without both."""
+        return " ".join(filter(None, [self.advice, f"Fix: {self.flags}" if self.fix else ""]))
+
     def __str__(self) -> str:
-        remedy = f" Fix: {self.flags}" if self.fix else ""
-        advice = f" {self.advice}" if self.advice else ""
-        return f"{self.level}: {self.message}{advice}{remedy} [{self.check}]"
+        words = (f"{self.level}:", self.message, self.remedy, f"[{self.check}]")
+        return " ".join(filter(None, words))
 
 
 def _word(value: Any) -> str:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged
 from understudy.experiment.build import Experiment
 from understudy.training.devices import ComputeSettings
+from understudy.training.hardware import PeakMemory
 from understudy.training.trainer import Trainer
 
 STEPS = 12
@@ -30,12 +32,16 @@ class Trial:
         losses: Loss by name of every step, unweighted, and their weighted `total`.
         step_seconds: Time of one step, its images included; None if there was one step alone.
         input_seconds: Time in which one batch of images is made; None as above.
+        memory_mb: Peak memory of the steps; None where the system does not tell.
+        state_bytes: Size of a saved state: what is trained, and the state of the optimizer.
         diverged: Why the trial ended early, if a loss or a weight was not finite; else empty.
     """
 
     losses: tuple[dict[str, float], ...]
     step_seconds: float | None
     input_seconds: float | None
+    memory_mb: float | None
+    state_bytes: int
     diverged: str = ""
 
 
@@ -57,6 +63,7 @@ def trial(
         accelerator: Device and precision.
         settings: Resolved compute settings.
     """
+    memory = PeakMemory(accelerator.device)
     training = replace(recipe.training, compile=False, warmup_epochs=0.0)
     trainer = Trainer(
         experiment.distiller,
@@ -75,7 +82,24 @@ def trial(
         pass
     except Diverged as error:
         reason = str(error)
-    return Trial(tuple(steps.losses), _mean_step(steps.ends), _input_seconds(experiment), reason)
+    peak = memory.mb  # before further batches are made
+    return Trial(
+        losses=tuple(steps.losses),
+        step_seconds=_mean_step(steps.ends),
+        input_seconds=_input_seconds(experiment),
+        memory_mb=peak,
+        state_bytes=_state_bytes(trainer),
+        diverged=reason,
+    )
+
+
+def _state_bytes(trainer: Trainer) -> int:
+    """Return the bytes of the tensors that a saved state of a run holds."""
+    trained = [*trainer.distiller.trainable.state_dict().values()]
+    moments = [x for state in trainer.optimizer.state.values() for x in state.values()]
+    average = [*trainer.ema.state_dict().values()] if trainer.ema else []
+    tensors = (x for x in (*trained, *moments, *average) if isinstance(x, Tensor))
+    return sum(x.nbytes for x in tensors)
 
 
 class _Steps:

@@ -3,12 +3,13 @@
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import bank, completion, export, predict, process, push, reproduce
+from understudy.cli import bank, completion, doctor, export, predict, process, push, reproduce
 from understudy.cli.compare import compare_entry, demo_entry
 from understudy.cli.flags import Entry, OneOf, parse, whole_number
 from understudy.cli.output import console, print_lines, report_on
@@ -127,10 +128,10 @@ def _distill(options: Namespace, overrides: dict[str, Any]) -> None:
 
     folder = take_directory(options, "distill")
     loaded = recipe_in(folder, overrides) if folder else _recipe(options, overrides)
-    methods: dict[str, dict[str, Any]] = {
-        name: {} for name in options.method or ()
-    } | loaded.methods
-    _execute(distill, replace(loaded, methods=methods), options)
+    recipe = named(doctor.with_methods(loaded, options.method or ()))
+    folder = Path(options.out or Path("runs") / recipe.name)
+    with doctor.before_run(recipe, options, folder) as images:
+        _execute(partial(distill, images=images), recipe, options)
 
 
 def _execute(function: "Callable[..., Run]", recipe: Recipe, options: Namespace) -> None:
@@ -228,7 +229,7 @@ COMMANDS: dict[str, Entry] = {
     "distill": Entry(
         "Train a student by mimicking a teacher.",
         _distill,
-        (_RECIPE, _METHOD, _OUT, RESUME, _DEVICE, _THREADS, _PROFILE),
+        (_RECIPE, _METHOD, _OUT, RESUME, _DEVICE, _THREADS, _PROFILE, doctor.NO_DOCTOR),
         takes_recipe_keys=True,
     ),
     "train": Entry(
@@ -237,6 +238,7 @@ COMMANDS: dict[str, Entry] = {
         (_RECIPE, _OUT, RESUME, _DEVICE, _THREADS, _PROFILE),
         takes_recipe_keys=True,
     ),
+    "doctor": doctor.entry(_RECIPE, _METHOD, _DEVICE),
     "compare": compare_entry(_RECIPE, _SEEDS, _OUT, RESUME, _DEVICE, _JOBS, _THREADS),
     "reproduce": reproduce.entry(_SEEDS, _DEVICE),
     "bank": bank.entry(_RECIPE, _DEVICE),

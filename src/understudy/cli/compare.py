@@ -2,18 +2,23 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.cli.doctor import NO_DOCTOR, before_comparison
 from understudy.cli.flags import Argument, Entry, OneOf
 from understudy.cli.output import RANK, SEEDS, console, print_lines, report_on
 from understudy.cli.resume import recipe_in, recorded, take_directory
+from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, Unfinished
 
 if TYPE_CHECKING:
     from understudy.comparison.result import Comparison
+    from understudy.experiment.images import ImagesOfRecipes
 
 _METHODS = (
     "--methods",
@@ -48,7 +53,7 @@ def compare_entry(recipe: Argument, *shared: Argument) -> Entry:
     return Entry(
         "Compare methods with a control over several seeds, with a verdict on each.",
         _compare,
-        (recipe, _METHODS, _STUDENTS, *shared),
+        (recipe, _METHODS, _STUDENTS, *shared, NO_DOCTOR),
         takes_recipe_keys=True,
     )
 
@@ -76,26 +81,56 @@ def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
         return
     from understudy.comparison.compare import compare
 
-    comparison = compare(
-        recipe,
-        methods=options.methods or (),
-        bank=recorded(folder, "bank"),
-        **_shared(options),
-    )
+    with _examined(options, recipe, [recipe]) as images:
+        comparison = compare(
+            recipe,
+            methods=options.methods or (),
+            bank=recorded(folder, "bank"),
+            images=images,
+            **_shared(options),
+        )
     _show_comparison(comparison)
 
 
+def _examined(
+    options: Namespace, recipe: Recipe, recipes: Sequence[Recipe]
+) -> "AbstractContextManager[ImagesOfRecipes | None]":
+    """Examine the arms of some comparisons before they begin; yield the images that were read.
+
+    Args:
+        options: Those of the command.
+        recipe: The recipe, after which the directory is named.
+        recipes: It, or one for each student.
+    """
+    from understudy.comparison.arms import CONTROL, check_seeds
+    from understudy.comparison.arms import named as arms_of
+
+    seeds = options.seeds or SEEDS
+    check_seeds(seeds)
+    arms = [
+        replace(arm, name=f"{one.name} {name}" if len(recipes) > 1 else name, seed=seeds[0])
+        for one in recipes
+        for name, arm in arms_of(one, options.methods or ()).items()
+        if name != CONTROL
+    ]
+    folder = Path(options.out or Path("runs") / named(recipe, "comparison").name)
+    return before_comparison(arms, options, folder)
+
+
 def _compare_students(options: Namespace, recipe: Recipe, overrides: dict[str, Any]) -> None:
-    from understudy.comparison.students import compare_students
+    from understudy.comparison.students import compare_students, of_student
 
     if "student.name" in overrides:
         raise RecipeError("--students names the students: leave --student.name out.")
-    result = compare_students(
-        recipe,
-        options.students,
-        methods=options.methods or (),
-        **_shared(options),
-    )
+    whole = named(recipe, "comparison")
+    recipes = [of_student(whole, student) for student in options.students]
+    with _examined(options, recipe, recipes):
+        result = compare_students(
+            recipe,
+            options.students,
+            methods=options.methods or (),
+            **_shared(options),
+        )
     report_on([Path(result)])
     _refuse_failed(result.failed)
 

@@ -71,6 +71,7 @@ def compare(
     threads: int | None = None,
     progress: bool = False,
     callback: Callback | None = None,
+    images: ImagesOfRecipes | None = None,
 ) -> Comparison:
     """Run a control and every arm over every seed, and judge each arm against the control.
 
@@ -100,6 +101,7 @@ def compare(
             one for every core, unless `OMP_NUM_THREADS` is set.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
+        images: Has read images of the recipe already; used where one process trains.
 
     Returns:
         The measurements and verdicts, which `comparison.json` in the directory holds too. Runs that
@@ -131,7 +133,7 @@ def compare(
     _call(recipe, methods, seeds, bank, threads).write(root)
     if jobs != 1 and not hardware.is_grouped():
         forking.load_ahead()
-    images = ImagesOfRecipes()
+    images = images or ImagesOfRecipes()
     runs = {(name, seed): _run(root, name, seed) for seed in seeds for name in arms}
     count = JobCount(1, [], "")
     if unfinished := {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}:

@@ -151,7 +151,7 @@ def compare_students(
     done = {}
     for student, folder in folders.items():
         done[student] = compare(
-            _of_student(recipe, student),
+            of_student(recipe, student),
             methods=methods,
             seeds=seeds,
             out=root / folder,
@@ -169,7 +169,7 @@ def compare_students(
     return result
 
 
-def _of_student(recipe: Recipe, student: str) -> Recipe:
+def of_student(recipe: Recipe, student: str) -> Recipe:
     """Return the recipe with another student of the same settings."""
     return replace(
         recipe, name=f"{recipe.name} {student}", student=replace(recipe.student, name=student)

@@ -100,7 +100,7 @@ def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
     few_views = experiment.train.views.count is not None
     return Plan(
         contract=contract,
-        seconds=_seconds_per_image(experiment, teacher) * contract.records,
+        seconds=seconds_per_image(experiment, teacher) * contract.records,
         free_bytes=files.free_bytes(Path(recipe.bank.path)),
         memory_bytes=hardware.available_memory(),
         hot_bytes=contract.bytes if few_views else contract.bytes // contract.num_views,
@@ -279,7 +279,7 @@ def _batches(index: Tensor, number: Tensor) -> list[RecordKeys]:
     return [part for part in parts if len(part[0])]
 
 
-def _seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
+def seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     """Return the time of the teacher's forward pass for an image, from the second of two batches.
 
     The first one includes what is done once, such as the choice of algorithms.

@@ -1,6 +1,6 @@
 """Training, validation and test images of a recipe: read, split and reduced as `data` says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
@@ -74,6 +74,13 @@ class Images:
         }
 
 
+def skipped_sentence(skipped: Sequence[str]) -> str:
+    """Return how many images were left out or repaired, with the first one as an example."""
+    return (
+        f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in environment.json)"
+    )
+
+
 @final
 class ImagesOfRecipes:
     """Images of the recipe that asked last, for all that use the same; read when asked for."""
@@ -84,13 +91,20 @@ class ImagesOfRecipes:
 
     def __call__(self, recipe: Recipe) -> Images:
         """Return the images of a recipe; let go of those of another one."""
+        if self._images is None or self._key_of(recipe) != self._key:
+            images = read_images(recipe, tasks.find(recipe.task, recipe.training))
+            self.keep(recipe, images)
+            return images
+        return self._images
+
+    def keep(self, recipe: Recipe, images: Images) -> None:
+        """Keep images that were read already for a recipe."""
+        self._key, self._images = self._key_of(recipe), images
+
+    def _key_of(self, recipe: Recipe) -> object:
         data = recipe.data
         drawn = bool(data.images or data.labels or data.validation)
-        key = data, recipe.task, recipe.training.best, data_seed(recipe) if drawn else None
-        if self._images is None or key != self._key:
-            self._images = read_images(recipe, tasks.find(recipe.task, recipe.training))
-            self._key = key
-        return self._images
+        return data, recipe.task, recipe.training.best, data_seed(recipe) if drawn else None
 
 
 def read_images(recipe: Recipe, task: Task) -> Images:

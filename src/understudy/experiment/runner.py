@@ -15,7 +15,7 @@ from understudy.errors import Diverged, Interrupted, NetworkError
 from understudy.experiment import splits
 from understudy.experiment.callback import Callback
 from understudy.experiment.evaluate import Evaluator
-from understudy.experiment.images import Images
+from understudy.experiment.images import Images, skipped_sentence
 from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
 from understudy.experiment.setup import Setup, set_up
@@ -187,10 +187,7 @@ class Runner:
         for key in unreached(self.recipe.training, weights, steps):
             LOGGER.warning(key.message)
         if skipped := self.experiment.skipped:
-            LOGGER.warning(
-                f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in "
-                "environment.json)"
-            )
+            LOGGER.warning(skipped_sentence(skipped))
 
     def _conclude(self, summary: dict[str, Any]) -> None:
         self._write_configs(summary)

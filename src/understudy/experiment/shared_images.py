@@ -30,17 +30,9 @@ def warn_of_shared(
     Returns:
         Split → how many of its images are in a split before it, in words; empty where none are.
     """
-    pairs = [("training", train, "test", test)]
-    if validation is test:
-        pairs = [("training", train, "validation", test)]
-    elif validation is not None:
-        pairs += [
-            ("training", train, "validation", validation),
-            ("validation", validation, "test", test),
-        ]
     notes = dict[str, str]()
-    for first_name, first, second_name, second in pairs:
-        if shared := _shared(first, second):
+    for first_name, first, second_name, second in split_pairs(train, validation, test):
+        if shared := shared_images(first, second):
             LOGGER.warning(_sentence(shared, first_name, second_name, second, source))
             how_many = "all" if len(shared) == len(second) else f"{len(shared):,}"
             note = f"{how_many} of them {first_name} images too"
@@ -48,7 +40,22 @@ def warn_of_shared(
     return notes
 
 
-def _shared(first: Source, second: Source) -> list[int]:
+def split_pairs(
+    train: Source, validation: Source | None, test: Source
+) -> list[tuple[str, Source, str, Source]]:
+    """Return the pairs of splits of which no image may be in both, each with its name."""
+    if validation is test:
+        return [("training", train, "validation", test)]
+    pairs = [("training", train, "test", test)]
+    if validation is not None:
+        pairs += [
+            ("training", train, "validation", validation),
+            ("validation", validation, "test", test),
+        ]
+    return pairs
+
+
+def shared_images(first: Source, second: Source) -> list[int]:
     """Return the numbers of the images of the second source that are in the first one."""
     if first.pixels is not None and second.pixels is not None:
         return _common(_digests(first.pixels), _digests(second.pixels))

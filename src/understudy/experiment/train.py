@@ -35,6 +35,7 @@ def distill(
     callback: Callback | None = None,
     profile: bool = False,
     threads: ThreadChoice = None,
+    images: Images | None = None,
 ) -> Run:
     """Train a student by the methods of a recipe.
 
@@ -50,6 +51,7 @@ def distill(
         callback: Called with the progress.
         profile: Measure the time of each part of some steps; see `train`.
         threads: Threads of the CPU; see `train`.
+        images: Training and test images of the recipe, if they are loaded already.
 
     Returns:
         The finished run: `run.evaluation` holds the metrics, `run.student()` the network.
@@ -84,6 +86,7 @@ def distill(
         callback=callback,
         profile=profile,
         threads=threads,
+        images=images,
     )
 
 

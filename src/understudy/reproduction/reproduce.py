@@ -25,7 +25,7 @@ from understudy import files, tasks
 from understudy.comparison.arms import Needs, check_seeds
 from understudy.comparison.jobs import count as job_count
 from understudy.comparison.jobs.agenda import in_turn
-from understudy.comparison.jobs.forecast import Forecast, in_words
+from understudy.comparison.jobs.forecast import Forecast
 from understudy.comparison.jobs.table import JobsTable
 from understudy.comparison.jobs.worker_program import WorkerSetup
 from understudy.comparison.jobs.workers import train_at_once
@@ -35,6 +35,7 @@ from understudy.experiment.call import Call
 from understudy.experiment.callback import Callback, Callbacks
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.progress import displayed
+from understudy.experiment.run_time import in_words
 from understudy.reproduction.agenda import RowsAgenda
 from understudy.reproduction.budget import Budget, seconds_of
 from understudy.reproduction.order import Order

@@ -14,6 +14,7 @@ from understudy.config.recipe import Network, Recipe
 from understudy.experiment import networks
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import Images, ImagesOfRecipes
+from understudy.experiment.run_time import FORWARD_AND_BACKWARD, measured_images
 from understudy.experiment.train import train
 from understudy.models.cost import macs
 from understudy.reproduction.rows import Stage
@@ -25,9 +26,6 @@ LOGGER = logging.getLogger("understudy")
 
 _PROBE_SECONDS = 3.0
 """Training time of a probe, after its first step, which includes what is done once."""
-
-_FORWARD_AND_BACKWARD = 3.0
-"""Cost of a training step of a network, in forward passes."""
 
 _NOMINAL_SIZE = 224
 """Side of the views in pixels where neither the images nor the recipe have one."""
@@ -66,10 +64,9 @@ class Costs:
             student = self._of(recipe.student, recipe, images)
             taught = recipe.methods and (recipe.teacher.name or recipe.teacher.weights)
             teacher = self._of(recipe.teacher, recipe, images) if taught else 0.0
-            step = _FORWARD_AND_BACKWARD * student + teacher
-            epochs, every = recipe.training.epochs, recipe.training.evaluate_every
-            tested = -(-epochs // every) * len(images.test)
-            self._works[key] = epochs * len(images.train) * step + tested * student
+            step = FORWARD_AND_BACKWARD * student + teacher
+            trained = recipe.training.epochs * len(images.train)
+            self._works[key] = trained * step + measured_images(recipe, images) * student
         return self._works[key]
 
     def end(self, stage: Stage, seconds: float) -> None:
@@ -113,7 +110,7 @@ class Costs:
         with tempfile.TemporaryDirectory() as folder, suppress(_Enough):
             images = self._images(recipe)
             train(alone, out=folder, device=self._device, callback=watch, images=images)
-        work = _FORWARD_AND_BACKWARD * self._of(recipe.student, recipe, self._images(recipe))
+        work = FORWARD_AND_BACKWARD * self._of(recipe.student, recipe, self._images(recipe))
         return watch.seconds_per_image / work
 
 

@@ -7,8 +7,8 @@ from statistics import mean
 from typing import Any
 
 from understudy import tasks
-from understudy.comparison.jobs.forecast import in_words
 from understudy.experiment.run_directory import Run
+from understudy.experiment.run_time import in_words
 from understudy.experiment.splits import best_value
 from understudy.reproduction.order import Entry, Order
 from understudy.reproduction.published import Published, changes, judged, other_protocol, protocol

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from understudy.comparison.arms import Job
 from understudy.experiment.callback import Callback
+from understudy.experiment.run_time import in_words
 
 if TYPE_CHECKING:
     from understudy.training.trainer import Trainer
@@ -121,13 +122,6 @@ def share_done(trainer: "Trainer") -> float:
     """Return the share of the steps of a run that are done."""
     position, steps = trainer.position, len(trainer.loader)
     return (position.epoch + position.step / steps) / trainer.training.epochs
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration as words, such as `3 min`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def clock(seconds: float | None) -> str:

@@ -1,0 +1,80 @@
+"""What a run will cost: its time, peak memory, and what it writes to disk."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from understudy import files
+from understudy.checks.examined import Examined
+from understudy.checks.finding import Finding
+from understudy.checks.trial import STEPS
+from understudy.experiment import bank_attach
+from understudy.experiment.run_time import in_words, run_seconds
+from understudy.experiment.run_time import size_in_words as _size
+
+SHORT, OF_METHODS, SECONDS = True, True, 6.0
+
+_STATES, _STUDENTS = 2, 2
+"""Saved states and students of a run directory: the last ones, and those before or the best."""
+
+
+def check(examined: Examined) -> Iterator[Finding]:
+    """Predict the time of a run from some steps of it, and the bytes it writes."""
+    recipe, trial = examined.recipe, examined.trial
+    student = examined.experiment.distiller.student
+    weights = sum(parameter.nbytes for parameter in student.parameters())
+    written = _STATES * trial.state_bytes + _STUDENTS * weights
+    facts = [f"its directory {_size(written)}"]
+    if trial.memory_mb is not None:
+        facts.insert(0, f"{_size(int(1e6 * trial.memory_mb))} of memory at its peak")
+    if trial.step_seconds is not None:
+        steps = len(examined.experiment.train)
+        images = examined.images
+        seconds = run_seconds(recipe, images, steps=steps, step_seconds=trial.step_seconds)
+        facts.insert(
+            0,
+            f"about {in_words(seconds)} ({recipe.training.epochs:,} epochs of {steps:,} steps of "
+            f"{1e3 * trial.step_seconds:,.0f} ms)",
+        )
+    text = ", ".join(facts)
+    yield Finding("costs", "note", f"A run takes {text}, as far as its first {STEPS} steps tell.")
+    yield from _disk("runs", written, "--out", examined)
+    yield from _bank(examined)
+
+
+def _disk(folder: str, needed: int, key: str, examined: Examined) -> Iterator[Finding]:
+    free = files.free_bytes(Path(folder))
+    if needed > free:
+        yield Finding(
+            "costs",
+            "error",
+            f"The directory of a run needs {_size(needed)}, and {folder!r} has {_size(free)} free.",
+            advice=f"Name a folder on another disk by {key}.",
+        )
+
+
+def _bank(examined: Examined) -> Iterator[Finding]:
+    """Compare the size of the bank of a recipe with the space on its disk."""
+    recipe, experiment = examined.recipe, examined.experiment
+    teacher = experiment.distiller.teacher
+    if not recipe.bank.path or teacher is None or not bank_attach.serves(experiment, recipe):
+        return
+    needed = bank_attach.contract(experiment, teacher, recipe).bytes
+    free = files.free_bytes(Path(recipe.bank.path))
+    yield Finding(
+        "costs",
+        "note",
+        f"The bank {recipe.bank.path} takes up to {_size(needed)}; {_size(free)} are free there.",
+    )
+    if needed <= free or (Path(recipe.bank.path)).is_dir():
+        return
+    smaller = replace(recipe, bank=replace(recipe.bank, dtype="fp16"))
+    fits = recipe.bank.dtype == "fp32" and (
+        bank_attach.contract(experiment, teacher, smaller).bytes <= free
+    )
+    yield Finding(
+        "costs",
+        "error",
+        f"The bank needs {_size(needed)}, and {recipe.bank.path} has {_size(free)} free.",
+        fix={"bank.dtype": "fp16"} if fits else {"bank.path": ""},
+    )
