@@ -47,6 +47,7 @@ EXAMPLES_OF = {
     "understudy.distillation.wire",
     "understudy.reproduction.budget",
     "understudy.experiment.callback",
+    "understudy.experiment.run_time",
     "understudy.experiment.plain_table",
     "understudy.files",
     "understudy.functional",

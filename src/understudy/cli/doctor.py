@@ -141,8 +141,10 @@ def _examine(arms: "Sequence[Examined]", folder: Path) -> set[str]:
         RecipeError: There is an error.
     """
     from understudy.checks.examine import examine
+    from understudy.distillation.wire import check_methods
 
     for arm in arms:
+        check_methods(arm.recipe)
         arm.need()  # what the run would refuse is refused in the same words
     examination = examine(*arms)
     grave = [*examination.of("error"), *examination.of("warning")]
