@@ -154,6 +154,21 @@ def global_sum(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return total
 
 
+def rows_of_all_processes(rows: Tensor) -> Tensor:
+    """Gather the rows of all processes, which may hold different numbers of rows."""
+    if not is_distributed():
+        return rows
+    lengths = torch.zeros(dist.get_world_size(), dtype=torch.long, device=rows.device)
+    lengths[dist.get_rank()] = len(rows)
+    dist.all_reduce(lengths)
+    # `all_gather` needs tensors of one size in all processes.
+    padded = rows.new_zeros(int(lengths.max()), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(gathered, padded)
+    return torch.cat([each[:n] for each, n in zip(gathered, lengths.tolist(), strict=True)])
+
+
 def kl_divergence(
     student: Float[Tensor, "rows classes"],
     teacher: Float[Tensor, "rows classes"],

@@ -25,7 +25,7 @@ def folder(config: pytest.Config) -> Path:
 def collect(root: Path) -> list[tuple[str, Case]]:
     """(family, case) of every file."""
     found = []
-    for path in sorted(root.glob("*.npz")):
+    for path in sorted(root.rglob("*.npz")):
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         family = path.stem.split("_")[0]
@@ -61,5 +61,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("golden vectors")
     for (family, kind), cases in sorted(ran.items()):
-        terminalreporter.write_line(f"{family:6} {kind:20} {cases:4} cases")
+        terminalreporter.write_line(f"{family:10} {kind:28} {cases:4} cases")
     terminalreporter.write_line(f"ran: {ran.total()} cases")

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 
-from tests.vectors import letkd, logit, lshfm, nd, pefd, zoo
+from tests.vectors import foundation, letkd, logit, lshfm, nd, pefd, zoo
 from tests.vectors.archive import Case, Fields
 
-FAMILIES = {"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd}
+FAMILIES = {
+    **{"logit": logit, "lshfm": lshfm, "nd": nd, "pefd": pefd, "zoo": zoo, "letkd": letkd},
+    "foundation": foundation,
+}
 
 
 def cases(family: str, archive: Fields) -> Iterator[Case]:

@@ -11,6 +11,7 @@ from understudy.features import Features, Shapes
 from understudy.functional import unit
 from understudy.methods._method import Method
 from understudy.methods._projectors import as_map, map_shape
+from understudy.methods._tokens import patch_maps
 
 Pairs = tuple[tuple[str, str], ...]
 """Names (student's, teacher's) of the features that are compared, first to last."""
@@ -71,6 +72,11 @@ def match_maps(
         map_shape(student, s_name)
         map_shape(teacher, t_name)
     return tuple(matched)
+
+
+def last_maps(student: Shapes, teacher: Shapes, names: Iterable[str] = ()) -> Pairs:
+    """Return the maps named as for `match_maps`; by default the patches of both, a single pair."""
+    return match_maps(student, teacher, names or (":".join(patch_maps(student, teacher, "")),))
 
 
 def paired_maps(

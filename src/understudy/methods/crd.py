@@ -36,7 +36,13 @@ from understudy.batch import UNLABELLED, Batch
 from understudy.config.limits import Count, Positive, Share
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
-from understudy.functional import batch_mean, is_distributed, linear_no_grad, unit
+from understudy.functional import (
+    batch_mean,
+    is_distributed,
+    linear_no_grad,
+    rows_of_all_processes,
+    unit,
+)
 from understudy.methods._method import Method
 
 EPS = 1e-7
@@ -208,7 +214,7 @@ class CRD(Method):
     @torch.no_grad()
     def _remember(self, index: Tensor, s: Tensor, t: Tensor) -> None:
         """Move the memory of these images towards their embeddings."""
-        index, s, t = (_of_all_processes(x) for x in (index, s, t))
+        index, s, t = (rows_of_all_processes(x) for x in (index, s, t))
         for memory, v in ((self.student_memory, s), (self.teacher_memory, t)):
             memory[index] = unit(self.momentum * memory[index] + (1 - self.momentum) * v)
 
@@ -259,18 +265,3 @@ def _global_mean(rows: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
         dist.all_reduce(mean)
         mean = mean / dist.get_world_size()
     return mean
-
-
-def _of_all_processes(rows: Tensor) -> Tensor:
-    """Gather the rows of all processes, which may hold different numbers of rows."""
-    if not is_distributed():
-        return rows
-    lengths = torch.zeros(dist.get_world_size(), dtype=torch.long, device=rows.device)
-    lengths[dist.get_rank()] = len(rows)
-    dist.all_reduce(lengths)
-    # `all_gather` needs tensors of one size in all processes.
-    padded = rows.new_zeros(int(lengths.max()), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    gathered = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(gathered, padded)
-    return torch.cat([each[:n] for each, n in zip(gathered, lengths.tolist(), strict=True)])

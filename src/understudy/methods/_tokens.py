@@ -1,0 +1,144 @@
+"""Summary and patches of a network: which of its features they are, and heads that predict them.
+
+The teacher's *summary* is its class token `cls` if it names one, else `penultimate`; its *patches*
+are the map `patches` if it names one, else its last stage that is a map or a grid of tokens. The
+rule is the same for the student. Student maps are resized to the teacher's, bilinearly, without
+aligned corners and without antialiasing, as the code of all these methods does.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from understudy.errors import ShapeError
+from understudy.features import Features, Shapes
+from understudy.functional import cosine
+from understudy.methods._projectors import as_map, map_shape
+
+INITIAL_STD = 0.02
+"""Standard deviation of the initial weights of a head, as published."""
+
+
+def summary(shapes: Shapes, name: str = "") -> str:
+    """Return the name of a network's summary vector, by default by the rule above.
+
+    Raises:
+        ShapeError: The network has no such feature, or it is no vector.
+    """
+    name = name or ("cls" if "cls" in shapes else "penultimate")
+    shapes.vector(name)
+    return name
+
+
+def patches(shapes: Shapes, name: str = "") -> str:
+    """Return the name of a network's patches, by default by the rule above.
+
+    Raises:
+        ShapeError: The network has no such feature, or it is no map and no grid of tokens.
+    """
+    if not name and "patches" in shapes:
+        name = "patches"
+    if not name:
+        dense = [stage for stage in shapes.stages if shapes.kind(stage) != "vector"]
+        if not dense:
+            raise ShapeError(
+                f"No stage of {shapes.owner} is a map or a grid of tokens; it has: "
+                f"{', '.join(shapes)}. Name the feature to compare in the method's 'patches'."
+            )
+        name = dense[-1]
+    map_shape(shapes, name)
+    return name
+
+
+def pair_of(name: str) -> tuple[str, str]:
+    """Return the student's and the teacher's name of a feature written 'a' or 'a:b'."""
+    student, _, teacher = name.partition(":")
+    return student, teacher or student
+
+
+def summaries(student: Shapes, teacher: Shapes, name: str) -> tuple[str, str]:
+    """Return the names of both summaries; `name` is 'a', 'a:b' or empty for the rule above."""
+    s, t = pair_of(name)
+    return summary(student, s), summary(teacher, t)
+
+
+def patch_maps(student: Shapes, teacher: Shapes, name: str) -> tuple[str, str]:
+    """Return the names of both patches; `name` is 'a', 'a:b' or empty for the rule above."""
+    s, t = pair_of(name)
+    return patches(student, s), patches(teacher, t)
+
+
+def resize(
+    x: Float[Tensor, "batch channels h w"], size: Sequence[int]
+) -> Float[Tensor, "batch channels height width"]:
+    """Resize a map bilinearly to a height and width; return it unchanged if it has them."""
+    if x.shape[2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, list(size), mode="bilinear", align_corners=False)
+
+
+def tokens(x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch positions channels"]:
+    """Return the positions of a map as tokens, row by row."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def grid(features: Features, name: str) -> Float[Tensor, "batch channels h w"]:
+    """Return a feature as a map; tokens are reshaped to their grid."""
+    return as_map(features[name])
+
+
+def head(
+    inputs: int, outputs: int, *, layers: int = 1, hidden: int = 2048, zero_bias: bool = False
+) -> nn.Sequential:
+    """Build a head on vectors or tokens: linear layers, LayerNorm and GELU behind all but the last.
+
+    Weights are drawn from N(0, 0.02²).
+
+    Args:
+        inputs: Width of the student's feature.
+        outputs: Width of the teacher's.
+        layers: Linear layers; 1 for a linear head.
+        hidden: Width between them.
+        zero_bias: Whether biases start at 0; else as torch draws them.
+    """
+    parts: list[nn.Module] = []
+    for number in range(layers):
+        last = number == layers - 1
+        linear = nn.Linear(inputs, outputs if last else hidden)
+        nn.init.trunc_normal_(linear.weight, std=INITIAL_STD)
+        if zero_bias:
+            nn.init.zeros_(linear.bias)
+        parts += [linear] if last else [linear, nn.LayerNorm(hidden), nn.GELU()]
+        inputs = hidden
+    return nn.Sequential(*parts)
+
+
+def per_position(
+    module: nn.Module, x: Float[Tensor, "batch channels h w"]
+) -> Float[Tensor, "batch outputs h w"]:
+    """Apply a head on vectors to every position of a map."""
+    y: Tensor = module(x.permute(0, 2, 3, 1))
+    return y.permute(0, 3, 1, 2)
+
+
+def one_minus_cosine(
+    student: Float[Tensor, "*rows dim"], teacher: Float[Tensor, "*rows dim"]
+) -> Float[Tensor, "*rows"]:
+    """Compute 1 − cos of the angle between rows; 1 with gradient zero where either row is zero."""
+    return 1 - cosine(student, teacher)
+
+
+def smooth_l1(
+    student: Float[Tensor, "*rows dim"], teacher: Float[Tensor, "*rows dim"], beta: float = 1.0
+) -> Float[Tensor, "*rows"]:
+    """Average over each row d² / 2β where |d| < β, else |d| − β/2, for d = student − teacher."""
+    return F.smooth_l1_loss(student, teacher, beta=beta, reduction="none").mean(-1)
+
+
+def aligners(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[str, str]]) -> nn.ModuleList:
+    """Build for each pair of maps a 1×1 convolution to the teacher's width, if it differs."""
+    widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in pairs]
+    return nn.ModuleList(nn.Identity() if s == t else nn.Conv2d(s, t, 1) for s, t in widths)
