@@ -228,10 +228,12 @@ def test_the_selective_form_of_lshfm_is_refused() -> None:
 
 
 PARTS = {
-    **dict.fromkeys(("crd", "deit", "dist", "dkd", "letkd"), "refused"),
+    **dict.fromkeys(("crd", "deit", "dino", "dist", "dkd", "letkd"), "refused"),
     **dict.fromkeys(("kd", "nd"), "of its own"),
     **dict.fromkeys(("ab", "at", "cc", "fitnet", "frs", "fsp", "ft"), "features"),
     **dict.fromkeys(("kdsvd", "lshfm", "nst", "ofd", "pefd", "pkt", "reviewkd"), "features"),
+    **dict.fromkeys(("cwd", "dense_mse", "gram", "mgd", "pkd", "proteus"), "features"),
+    **dict.fromkeys(("queue_kl", "radio", "theia", "unic"), "features"),
     **dict.fromkeys(("rkd", "semckd", "simkd", "sp", "vid"), "features"),
     "srrl": "features and logits as numbers",
 }

@@ -211,7 +211,7 @@ class LSHFM(Method):
         hash_seed: Seed of the hash directions; default: drawn with the run's seed. Set it to reuse
             stored bits for every seed of a run.
         selective: Use only images that the teacher classifies correctly. Requires one class per
-            image, and a teacher of the same classes as the labels.
+            image, and a teacher of the same classes as the labels; off by default without labels.
         embed: Add the embedding layer `always`, or only if the dimensions differ (`auto`).
         products: Data type of the student's two matrix products with the hashes; `bf16` is faster
             and changes training slightly. The teacher's bits are always computed in fp32.
@@ -220,6 +220,7 @@ class LSHFM(Method):
     published_weight: ClassVar[float] = 6.0
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "multilabel": {"weight": 0.5, "hashes_per_dim": 4, "selective": False},
+        "none": {"selective": False},
         "detection": {"weight": 7.0, "hashes": 4096, "offset": "zero", "selective": False},
     }
     code_buffers: ClassVar[tuple[str, ...]] = ("hash_weight", "hash_bias")

@@ -28,7 +28,7 @@ class Nearest(NamedTuple):
     """Nearest neighbours of each row, the nearest first."""
 
     cosine: Float[Tensor, "rows k"]
-    index: Int[Tensor, "rows k"]
+    rows: Int[Tensor, "rows k"]
 
 
 def nearest(
@@ -50,7 +50,7 @@ def nearest(
     parts = [Nearest(*part) for part in _parts(queries, stored, max(k, 0), leave_out_self)]
     if not parts:
         return Nearest(queries.new_zeros(0, max(k, 0)), torch.zeros(0, max(k, 0), dtype=torch.long))
-    return Nearest(torch.cat([p.cosine for p in parts]), torch.cat([p.index for p in parts]))
+    return Nearest(torch.cat([p.cosine for p in parts]), torch.cat([p.rows for p in parts]))
 
 
 def _parts(
@@ -81,10 +81,10 @@ def knn_scores(
     Caron et al., 2021, arXiv 2104.14294. A class without any neighbour has 0. If there are fewer
     than k rows to choose from, all of them vote; the published code fails then.
     """
-    cosine, index = (x[:, :k] for x in neighbours)
+    cosine, near = (x[:, :k] for x in neighbours)
     votes = (cosine / temperature).exp()
     scores = votes.new_zeros(len(votes), classes)
-    return scores.scatter_add_(1, labels.to(index.device)[index], votes)
+    return scores.scatter_add_(1, labels.to(near.device)[near], votes)
 
 
 def knn_accuracy(
@@ -106,8 +106,8 @@ def purity(neighbours: Nearest, labels: Int[Tensor, " rows"], k: int) -> float:
         labels: Class of each row.
         k: Number of neighbours.
     """
-    near = labels.to(neighbours.index.device)
-    return _mean((near[neighbours.index[:, :k]] == near.unsqueeze(1)).double().mean(1))
+    near = labels.to(neighbours.rows.device)
+    return _mean((near[neighbours.rows[:, :k]] == near.unsqueeze(1)).double().mean(1))
 
 
 def overlap(student: Nearest, teacher: Nearest) -> float:
@@ -115,7 +115,7 @@ def overlap(student: Nearest, teacher: Nearest) -> float:
 
     Chance is k / (rows − 1).
     """
-    same = student.index.unsqueeze(2) == teacher.index.unsqueeze(1)
+    same = student.rows.unsqueeze(2) == teacher.rows.unsqueeze(1)
     return _mean(same.any(2).double().mean(1)) if same.numel() else 0.0
 
 

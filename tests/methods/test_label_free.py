@@ -1,0 +1,185 @@
+"""Label-free methods in plain loops, and what they do beyond the authors' code."""
+
+from itertools import product
+from math import exp, log, sqrt
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.forms import random, shapes
+from tests.test_every_method import TEACHER, network
+from tests.vectors.build import batch
+from understudy import tasks
+from understudy.config.recipe import Recipe
+from understudy.distillation.wire import distiller
+from understudy.methods.cwd import CWD, cwd
+from understudy.methods.dense_mse import DenseMSE, dense_mse
+from understudy.methods.dino import dino, sinkhorn
+from understudy.methods.gram import gram
+from understudy.methods.mgd import MGD, mgd
+from understudy.methods.pkd import PKD, normalised, pkd
+from understudy.methods.proteus import Proteus, feature, token
+from understudy.methods.radio import cosine_l1
+from understudy.methods.theia import theia
+from understudy.methods.unic import UNIC, combined, kept, unic
+
+
+def drawn(*size: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(*size).double(), torch.randn(*size).double()
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    lengths = (sqrt(sum(x * x for x in each)) for each in (a, b))
+    total = sum(x * y for x, y in zip(a, b, strict=True))
+    for length in lengths:
+        total /= length
+    return total
+
+
+def smooth(a: list[float], b: list[float]) -> float:
+    distances = [abs(x - y) for x, y in zip(a, b, strict=True)]
+    return sum(d * d / 2 if d < 1 else d - 0.5 for d in distances) / len(distances)
+
+
+def squares(a: list[float], b: list[float]) -> float:
+    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / len(a)
+
+
+def rows(s: Tensor, t: Tensor) -> list[tuple[list[float], list[float]]]:
+    return list(zip(s.tolist(), t.tolist(), strict=True))
+
+
+def test_token_losses_equal_plain_loops() -> None:
+    (s, t), (p, q) = drawn(2, 3), drawn(2, 4, 3)
+    for i in range(2):
+        of_tokens = rows(p[i], q[i])
+        a, b = s[i].tolist(), t[i].tolist()
+        each = sum(squares(*pair) for pair in of_tokens) / 4
+        assert dense_mse(p, q)[i].item() == pytest.approx(each)
+        each = sum(0.9 * (1 - cosine(*pair)) + 0.1 * smooth(*pair) for pair in of_tokens) / 4
+        assert cosine_l1(p, q)[i].item() == pytest.approx(each)
+        each = sum((1 - cosine(*pair) + smooth(*pair)) / 2 for pair in of_tokens) / 4
+        whole = ((1 - cosine(a, b) + smooth(a, b)) / 2 + each) / 2
+        assert unic((s, t), (p, q))[i].item() == pytest.approx(whole)
+        assert token(s, t)[i].item() == pytest.approx(squares(a, b))
+        each = (squares(a, b) + sum(squares(*pair) for pair in of_tokens)) / 5
+        assert feature((s, t), (p, q))[i].item() == pytest.approx(each)
+        flat = p[i].flatten().tolist(), q[i].flatten().tolist()
+        expected = 0.9 * (1 - cosine(*flat)) + 0.1 * smooth(*flat)
+        assert theia(p, q)[i].item() == pytest.approx(expected)
+        cosines = [
+            cosine(p[i, m].tolist(), p[i, n].tolist()) - cosine(q[i, m].tolist(), q[i, n].tolist())
+            for m, n in product(range(4), repeat=2)
+        ]
+        assert gram(p, q)[i].item() == pytest.approx(sum(c * c for c in cosines) / 16)
+
+
+def test_map_losses_equal_plain_loops() -> None:
+    s, t = drawn(2, 3, 2, 2)
+    for i in range(2):
+        total = 0.0
+        for a, b in rows(s[i].flatten(1), t[i].flatten(1)):
+            q, p = ([exp(v / 2) for v in each] for each in (a, b))
+            q, p = ([v / sum(each) for v in each] for each in (q, p))
+            total += 4 * sum(x * log(x / y) for x, y in zip(p, q, strict=True)) / 3
+        assert cwd(s, t, 2.0)[i].item() == pytest.approx(total)
+        expected = 12 * squares(s[i].flatten().tolist(), t[i].flatten().tolist())
+        assert mgd(s, t)[i].item() == pytest.approx(expected)
+    n = 2 * 2 * 2
+    channels = [
+        torch.stack([s[:, c].flatten(), t[:, c].flatten()]).corrcoef()[0, 1] for c in range(3)
+    ]
+    expected = (1 - sum(channels).item() / 3) * (n - 1) / n
+    assert pkd(s, t).mean().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_constant_channel_of_pkd_has_no_gradient() -> None:
+    s, t = drawn(2, 3, 4, 4)
+    s[:, 1] = 0.1
+    s.requires_grad_()
+    pkd(s, t).mean().backward()
+    assert not s.grad[:, 1].any()
+    assert not normalised(torch.ones(1, 2, 1, 1)).any()
+
+
+def test_maps_that_differ_in_width_alone_are_resized() -> None:
+    sizes = {"stage1": (3, 4, 6)}, {"stage1": (5, 4, 3)}
+    ours, theirs = (shapes(name, **each) for name, each in zip("st", sizes, strict=True))
+    for kind in (CWD, PKD, MGD, DenseMSE):
+        method = kind(ours, theirs).double()
+        assert method(random(2, **sizes[0]), random(2, **sizes[1]), batch(2)).isfinite()
+
+
+def test_negative_cosines() -> None:
+    a, e = (torch.tensor(x).double()[None] for x in ([[1.0, 0], [-1, 0]], [[1.0, 0], [0, 1]]))
+    assert gram(a, e).item() == pytest.approx(2 / 4)
+    assert gram(a, e, "both").item() == 0
+    # The teacher's cosine is 0, not negative, so that the student's −1 stays.
+    assert gram(a, e, "teacher").item() == gram(a, e).item()
+    assert gram(a, a, "teacher").item() == 0
+    assert gram(a, a, "teacher_published").item() == pytest.approx(2 / 4)
+
+
+def test_mgd_masks_its_share_in_training_alone() -> None:
+    one = shapes("net", stage1=(8, 6, 6))
+    x = torch.ones(50, 8, 6, 6)
+    for masked, size in (("channels", (50, 8, 1, 1)), ("positions", (50, 1, 6, 6))):
+        method = MGD(one, one, masked=masked, share=0.4)
+        mask = method.mask(x)
+        assert mask.shape == size
+        assert mask.mean().item() == pytest.approx(0.6, abs=0.1)
+        assert method.eval().mask(x).all()
+
+
+def test_prototypes_are_used_equally_often_whatever_the_scale() -> None:
+    p = sinkhorn(torch.randn(40, 5).double(), 0.5, 200)
+    torch.testing.assert_close(p.sum(0), torch.full((5,), 8.0).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(p.sum(1), torch.ones(40).double())
+    assert sinkhorn(1e4 * torch.randn(6, 5)).isfinite().all()
+    assert sinkhorn(torch.zeros(0, 5)).shape == (0, 5)
+    views = torch.randn(1, 4, 5)
+    assert not dino(views, p[None, :4].float(), other_views=True).any()
+
+
+def test_unic_counts_every_image_alike_unless_published() -> None:
+    losses = torch.tensor([[1.0, 4.0], [3.0, 2.0]])
+    keep = torch.tensor([[True, True], [True, False]])
+    assert combined(losses, keep).item() == pytest.approx((2 + 4) / 2)
+    assert combined(losses, keep, "published").item() == pytest.approx((1 + 3 + 4) / 3)
+    drawn_often = torch.stack([kept(losses, 0.5) for _ in range(400)]).float().mean(0)
+    assert drawn_often[[1, 0], [0, 1]].tolist() == [1, 1]
+    assert drawn_often[[0, 1], [0, 1]].tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_unic_learns_from_several_teachers_of_one_network() -> None:
+    ours = {"penultimate": 4, "stage1": (3, 4, 4), "stage2": (4, 2, 2)}
+    theirs = {"a/cls": 5, "a/patches": (5, 3, 3), "b/cls": 6, "b/patches": (6, 2, 2)}
+    method = UNIC(
+        shapes("s", **ours),
+        shapes("t", **theirs),
+        teachers=("a", "b"),
+        hidden=8,
+        last_hidden=8,
+        momentum_steps=4,
+    )
+    assert method.reads == tuple(theirs)
+    student, teacher = random(6, **ours), random(6, **theirs)
+    first = method.double()(student, teacher, batch(6))
+    assert first.isfinite()
+    assert all(each.step == 1 for each in method.standardisers)
+    method.eval()
+    assert torch.equal(method(student, teacher, batch(6)), method(student, teacher, batch(6)))
+
+
+def test_a_teacher_of_text_is_compared_by_its_summary() -> None:
+    method = Proteus(shapes("s", penultimate=3), shapes("t", penultimate=4), feature_weight=0)
+    assert method.reads == ("penultimate",)
+    assert method(random(2, penultimate=3), random(2, penultimate=4), batch(2)) > 0
+
+
+def test_lshfm_is_not_selective_without_labels() -> None:
+    for task, reads in (("none", ("penultimate",)), ("classification", ("penultimate", "logits"))):
+        recipe = Recipe(task=task, methods={"lshfm": {"hashes": 8}})
+        wired = distiller(recipe, network(TEACHER), network(TEACHER), tasks.find(task))
+        assert wired.trainable.methods["lshfm"].reads == reads
