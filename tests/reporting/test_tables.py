@@ -9,9 +9,10 @@ from rich.console import Console
 
 from tests.support.report_directories import write_comparison, write_json
 from understudy.comparison.statistics import verdict
+from understudy.experiment.plain_table import count
 from understudy.reporting import evaluation_table, report, terminal_table
 from understudy.reporting.collect import read
-from understudy.reporting.columns import columns, count
+from understudy.reporting.columns import columns
 from understudy.reporting.tables import table
 
 

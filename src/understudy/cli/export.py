@@ -98,7 +98,8 @@ def entry() -> Entry:
 
 def _export(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.deployment.export.export_student import export
-    from understudy.reporting.speed_table import facts, notes, terminal_speeds
+    from understudy.deployment.speed.speed_table import facts, notes
+    from understudy.reporting.speed_section import terminal_speeds
 
     trust = bool(overrides.pop("trust", False))  # the recipe's key is the flag
     exported = export(

@@ -105,3 +105,10 @@ def signed(value: float, digits: int = 2) -> str:
 def percent(share: float | None) -> str:
     """Return a share in percent with a typographic minus; empty for None."""
     return "" if share is None else f"{100 * share:.1f} %".replace("-", "−")
+
+
+def count(number: int) -> str:
+    """Return a count with three digits, such as `1.23 M`."""
+    if number < 1000:
+        return str(number)
+    return f"{number / 1e6:.3g} M" if number >= 999_500 else f"{number / 1e3:.3g} k"

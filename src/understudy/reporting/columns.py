@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import mean
 
-from understudy.experiment.plain_table import difference, percent, spread
+from understudy.experiment.plain_table import count, difference, percent, spread
 from understudy.reporting.results import Arm, Results, duration
 
 
@@ -220,10 +220,3 @@ def _kept_layers(arm: Arm) -> str:
     costs = [evaluation["layers"] for evaluation in finished if evaluation.get("layers")]
     each = [[cost["student"][key] / cost["plain"][key] for key in LAYERS] for cost in costs]
     return ", ".join(f"× {mean(ratios):.3g}" for ratios in zip(*each, strict=True))
-
-
-def count(number: int) -> str:
-    """Return a count with three digits, such as `1.23 M`."""
-    if number < 1000:
-        return str(number)
-    return f"{number / 1e6:.3g} M" if number >= 999_500 else f"{number / 1e3:.3g} k"

@@ -19,7 +19,7 @@ from understudy.reporting.columns import METRICS, columns
 from understudy.reporting.headline import VERDICTS, headline
 from understudy.reporting.html import environment
 from understudy.reporting.results import Results
-from understudy.reporting.speed_table import markdown_section, section
+from understudy.reporting.speed_section import markdown_section, section
 from understudy.reporting.tables import markdown_table, table
 
 LISTED = 200

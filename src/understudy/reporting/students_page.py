@@ -7,13 +7,13 @@ from statistics import mean
 from understudy.comparison.result import read_comparison
 from understudy.comparison.students import StudentComparison
 from understudy.deployment.speed.latency import Speeds
-from understudy.experiment.plain_table import difference, escaped, spread
+from understudy.experiment.plain_table import count, difference, escaped, spread
 from understudy.experiment.plain_table import markdown as markdown_of_rows
-from understudy.reporting import speed_table
+from understudy.reporting import speed_section
 from understudy.reporting.charts.pareto import Point, front, pareto
 from understudy.reporting.charts.style import INKS
 from understudy.reporting.collect import of_comparison
-from understudy.reporting.columns import count, name
+from understudy.reporting.columns import name
 from understudy.reporting.headline import VERDICTS
 from understudy.reporting.html import environment
 from understudy.reporting.results import Arm, Results
@@ -95,7 +95,7 @@ def network_name(student: str, arm: str) -> str:
 def page(content: Overview) -> str:
     """Return the page as HTML that loads nothing else."""
     header, *rows = table(content)
-    speeds = speed_table.section(content.speeds)
+    speeds = speed_section.section(content.speeds)
     return (
         environment()
         .get_template("students.html.j2")
@@ -173,6 +173,6 @@ def markdown(content: Overview) -> str:
         f"# {escaped(content.students.name)}",
         f"**{escaped(title(content))}**",
         markdown_of_rows([header, *cells]),
-        speed_table.markdown_section(content.speeds),
+        speed_section.markdown_section(content.speeds),
     ]
     return "\n\n".join(parts) + "\n"

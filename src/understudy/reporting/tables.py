@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from understudy.comparison.result import read_comparison
-from understudy.experiment.plain_table import escaped, markdown
+from understudy.experiment.plain_table import count, escaped, markdown
 from understudy.experiment.splits import count as count_of_split
 from understudy.reporting.collect import of_comparison
-from understudy.reporting.columns import LAYERS, columns, count, name
+from understudy.reporting.columns import LAYERS, columns, name
 from understudy.reporting.results import Arm, Results, duration
 
 if TYPE_CHECKING:

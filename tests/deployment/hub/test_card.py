@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 
 from understudy import models
 from understudy.config.recipe import Network
-from understudy.deployment.export.export_student import export
+from understudy.deployment.export.export_student import Exported, export
+from understudy.deployment.export.parity import Parity
 from understudy.deployment.hub.card import CARD, licensed, read_card, write_card
 from understudy.deployment.hub.licences import licence_keys
+from understudy.deployment.speed.latency import Row, Speeds, Time
 from understudy.errors import RunError
 from understudy.experiment.student_file.config import Preprocessing, StudentConfig
 
@@ -123,21 +125,28 @@ def test_other_tasks(tmp_path: Path, task: Any, pipeline: str, words: str) -> No
     assert words in text
 
 
-def test_sizes_times_and_differences_are_tables(tmp_path: Path) -> None:
-    time = {"runtime": "onnxruntime", "precision": "int8", "batch": 1, "ms": 1.234}
-    network = {"names": ["student"], "parameters": 1_500_000, "macs": None, "times": [time]}
-    parity = {"images": 2000, "difference": 1.2e-6, "changed": 0, "decisions": 2000}
-    content = {
-        "files": {"onnx": "student.onnx"},
-        "parity": {"onnx": parity},
-        "speeds": {"machine": "a CPU", "rows": [{**network, "bytes": {"fp32": 6_100_000}}]},
-    }
-    (tmp_path / "export.json").write_text(json.dumps(content))
+def test_sizes_times_and_differences_are_tables_as_in_a_report(tmp_path: Path) -> None:
+    row = Row(
+        names=["student"],
+        network="resnet8",
+        parameters=1_500_000,
+        bytes={"fp32": 6_100_000},
+        macs=None,
+        image=[3, 64, 64],
+        times=[Time("onnxruntime", "int8", 1, 1.234)],
+    )
+    exported = Exported(
+        tmp_path,
+        files={"onnx": "student.onnx"},
+        parity={"onnx": Parity("test images", 2000, 1.2e-6, 12.5, 2000, 0)},
+        speeds=Speeds("a CPU", 1, [row]),
+    )
+    (tmp_path / "export.json").write_text(json.dumps(exported.to_dict()))
     _, text = card(tmp_path)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "| student.onnx | 2,000 | 1.2e-06 | 0 of 2,000 |" in lines
-    assert "## Size and latency on a CPU" in lines
-    assert "| student | 1,500,000 | – | 6.1 fp32 | 1.23 |" in lines
+    assert "| student | resnet8 | 1.5 M | 6.1 MB | 1.23 ms |" in lines
+    assert "all networks in turn, on a CPU with 1 thread; images of 64 × 64 pixels" in text
 
 
 def test_a_file_of_ones_own_is_named_without_its_folder(tmp_path: Path) -> None:

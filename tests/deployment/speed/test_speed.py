@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from understudy.deployment.speed.latency import Candidate, Speeds, measure
-from understudy.reporting.speed_table import facts, markdown_section, notes, speed_rows
+from understudy.deployment.speed.speed_table import facts, notes, speed_rows
+from understudy.reporting.speed_section import markdown_section
 
 
 def network(width: int) -> nn.Module:

@@ -148,7 +148,7 @@ def calibration(path: Path, saved: SavedStudent, overrides: Mapping[str, Any] | 
 
 def decision_of(saved: SavedStudent) -> Decision:
     """Return what a student decides of an image."""
-    if saved.config.detector is not None:
+    if saved.config.is_detector:
         return "objects"
     if saved.config.num_classes is None:
         return "vector"

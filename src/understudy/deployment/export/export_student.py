@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from understudy import files
 from understudy.config.trust import file_of
+from understudy.deployment import exported_folder
 from understudy.deployment.export import checking, onnx_export
 from understudy.deployment.export.checking import Int8
 from understudy.deployment.export.graph import Detections, Graph, Preparation
@@ -32,8 +33,6 @@ from understudy.experiment.run_directory import Run
 Form = Literal["onnx", "torch-export", "safetensors", "hub"]
 """What a student is exported to."""
 FORMS: tuple[Form, ...] = ("onnx", "torch-export", "safetensors", "hub")
-FILE = "export.json"
-"""File of an exported folder that holds what was verified and measured."""
 IMAGES = 2000
 """Test images on which an export is checked, if a run has more."""
 
@@ -133,7 +132,7 @@ def export(
     saved = open_student(path, trust=trust)
     options = Options(preprocessing, probabilities, any_size, opset)
     _check_options(saved, options, forms, int8=int8)
-    folder = Path(out) if out else _own_folder(path) / networks_to_time.EXPORT
+    folder = Path(out) if out else _own_folder(path) / exported_folder.FOLDER
     _make(folder)
     checked = checking.images_of(path, saved, overrides, count=images)
     subject = Subject(saved, options, checked, folder)
@@ -145,7 +144,9 @@ def export(
         done = replace(done, files={**done.files, "int8": INT8}, int8=judged)
     done = _with_weights(done, saved, forms)
     done = replace(done, speeds=_speeds(done, path, subject, trust=trust))
-    files.write(folder / FILE, files.as_json(done.to_dict(), indent=1), again="export again")
+    files.write(
+        folder / exported_folder.FILE, files.as_json(done.to_dict(), indent=1), again="export again"
+    )
     write_card(folder, saved.config)
     return done
 
@@ -174,7 +175,7 @@ def _check_options(
     Raises:
         RecipeError: They do not.
     """
-    detector = saved.config.detector is not None
+    detector = saved.config.is_detector
     if int8 and "onnx" not in forms:
         raise RecipeError("int8 is a form of the ONNX file: add onnx to --to.")
     if int8 and detector:

@@ -53,7 +53,7 @@ class Subject:
     @property
     def is_detector(self) -> bool:
         """True for a detector."""
-        return self.saved.config.detector is not None
+        return self.saved.config.is_detector
 
     @property
     def takes_pictures(self) -> bool:

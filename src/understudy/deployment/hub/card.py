@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from understudy import files
-from understudy.deployment.hub.card_tables import tables_of
+from understudy.deployment.hub.card_tables import sections_of
 from understudy.deployment.hub.licences import licence_keys
 from understudy.deployment.saved_student import WEIGHTS
 from understudy.errors import RunError
@@ -67,8 +67,8 @@ def write_card(folder: Path, config: StudentConfig, *, name: str = "", licence: 
         *_section("Results", _results(config)),
         *(
             part
-            for each in tables_of(folder).items()
-            for part in _section(each[0], markdown(each[1]))
+            for heading, text in sections_of(folder).items()
+            for part in _section(heading, text)
         ),
         *_section("Input", _input(config)),
         *_section("How to load it", _loading(config, folder)),

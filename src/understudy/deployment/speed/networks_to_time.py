@@ -17,9 +17,6 @@ from understudy.models.base import Wrapped
 from understudy.models.library_modules import as_library_modules
 from understudy.models.network import DEFAULT_SIZE, Network
 
-EXPORT = "export"
-"""Folder of a run that an export goes to, where none is named."""
-
 
 def candidate_of(
     name: str, saved: SavedStudent, files: Mapping[str, Path] | None = None
@@ -31,7 +28,7 @@ def candidate_of(
         saved.module,
         example_of(saved),
         files or {},
-        detector=saved.config.detector is not None,
+        detector=saved.config.is_detector,
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from understudy import files
 from understudy.comparison.result import read_comparison
-from understudy.config.json_form import Form
-from understudy.deployment.export.export_student import FILE as EXPORTED
+from understudy.deployment import exported_folder
+from understudy.deployment.exported_folder import read_export
 from understudy.deployment.speed import networks_to_time
 from understudy.deployment.speed.latency import SPEEDS, Speeds, measure
 from understudy.errors import RunError
@@ -15,12 +15,6 @@ from understudy.experiment.run_directory import Run, read_json
 
 FILE = "speed.json"
 _STUDENT = "student.safetensors"
-_SENTENCE: Form = {"sentence": str}
-_EXPORT: Form = {
-    "speeds": (SPEEDS, None),
-    "parity": {str: _SENTENCE},
-    "int8": (_SENTENCE, None),
-}
 
 
 def speeds_of(
@@ -55,8 +49,7 @@ def speeds_of(
 
 def exported_speeds(run: Run) -> Speeds | None:
     """Return the figures that the export of a run measured; None if it was not exported."""
-    path = run.path / networks_to_time.EXPORT / EXPORTED
-    content = read_json(path, _EXPORT, optional=True, remedy="export again")
+    content = read_export(run.path / exported_folder.FOLDER)
     if not content.get("speeds"):
         return None
     speeds = Speeds.from_dict(content["speeds"])

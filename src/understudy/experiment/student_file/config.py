@@ -121,6 +121,11 @@ class StudentConfig:
     factory: dict[str, Any] | None = None
     version: str = ""
 
+    @property
+    def is_detector(self) -> bool:
+        """True for a detector, which takes a list of pictures and finds boxes."""
+        return self.detector is not None
+
     @classmethod
     def read(cls, folder: Path) -> "StudentConfig":
         """Read the file in a folder.

@@ -3,13 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
 from understudy.deployment.speed.latency import BATCHES, Row, Speeds
-from understudy.experiment.plain_table import escaped, markdown
-from understudy.reporting.columns import count
+from understudy.experiment.plain_table import count
 
 _RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
 
@@ -96,41 +91,3 @@ def notes(speeds: Speeds) -> Sequence[str]:
     """Return what was not measured, and why; of an export also how its files were verified."""
     of_rows = [f"{', '.join(row.names)}: {note}" for row in speeds.rows for note in row.notes]
     return [*speeds.notes, *of_rows]
-
-
-@dataclass(frozen=True)
-class SpeedSection:
-    """Part of a page: one table of size and latency."""
-
-    title: str
-    facts: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: Sequence[str]
-    meanings: dict[str, str]
-
-
-def section(speeds: Speeds, title: str = "Size and latency") -> SpeedSection:
-    """Return the part of a page on some networks."""
-    header, *rows = speed_rows(speeds)
-    meanings = {column.title: column.meaning for column in speed_columns(speeds)}
-    return SpeedSection(title, facts(speeds), header, rows, notes(speeds), meanings)
-
-
-def markdown_section(speeds: Speeds) -> str:
-    """Return the table with its facts and notes in Markdown."""
-    rows = [[escaped(cell) for cell in row] for row in speed_rows(speeds)]
-    lines = "\n".join(f"- {escaped(note)}" for note in notes(speeds))
-    return "\n\n".join(filter(None, [escaped(facts(speeds)), markdown(rows), lines]))
-
-
-def terminal_speeds(speeds: Speeds) -> Table:
-    """Return the table for a terminal, with a column for every network."""
-    (_, *titles), *rows = speed_rows(speeds)
-    grid = Table(box=SIMPLE_HEAD, show_edge=False)
-    grid.add_column("network of")
-    for names, *_ in rows:
-        grid.add_column(Text(names), justify="right")
-    for title, *cells in zip(titles, *(row[1:] for row in rows), strict=True):
-        grid.add_row(title, *map(Text, cells))
-    return grid

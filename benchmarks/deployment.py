@@ -1,0 +1,352 @@
+"""From two networks' names to a student that runs elsewhere: `python -m benchmarks.deployment`.
+
+    python -m benchmarks.deployment DATA OUT [CASE ...]
+
+Every case trains a teacher, distils a student, predicts a folder of pictures, exports, reads the
+card of the exported folder, and executes its lines in a process that cannot import Understudy. OUT
+receives the runs, `CASE.json` and, of all cases there are, `deployment.md`. DATA holds the folders:
+
+- `fruits` and `bccd`: photographs with boxes, as COCO and as VOC;
+- `fruit_classes`: the same photographs in `train/CLASS` and `test/CLASS`, by their names;
+- `unseen`: any other images in such folders;
+- `coco128`: photographs with `photos.csv`, a column for every class.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from understudy.data import Source
+from understudy.deployment.export.run_images import RunImages, test_images
+from understudy.deployment.hub.card import read_card
+from understudy.experiment.run_directory import Run
+from understudy.metrics import detection
+from understudy.metrics.detection import Detections, GroundTruth
+
+SANE = [
+    *("--training.optimizer", "adamw", "--training.lr", "0.001", "--training.weight_decay", "0.01"),
+    *("--training.schedule", "cosine", "--training.warmup_epochs", "1", "--training.clip", "5"),
+    *("--training.evaluate_every", "100"),
+]
+"""A budget that trains any network a little: AdamW, cosine, one epoch of warm-up."""
+OWN = '''"""A network of one's own."""
+
+from torch import nn
+
+
+def factory(num_classes: int) -> nn.Module:
+    layers = []
+    for before, width in ((3, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(before, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
+'''
+ELSEWHERE = """
+import json, sys
+sys.modules["understudy"] = None  # importing it fails
+import torch
+from PIL import Image, ImageOps
+
+torch.set_num_threads(1)
+code, files, is_detector, target = json.load(open(sys.argv[1]))
+defined = {}
+exec(code, defined)
+network, transform = defined["network"], defined["transform"]
+outputs = []
+for file in files:
+    image = transform(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    with torch.no_grad():
+        output = network([image]) if is_detector else network(image[None])
+    output = output[1] if isinstance(output, tuple) else output
+    outputs.append(output[0])
+torch.save(outputs, target)
+"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images of several cases: flags that name them, flags of their size, and pictures to predict.
+
+    Attributes:
+        named: Task, source and place.
+        size: Size of the images.
+        epochs: Epochs of a training.
+        batch: Images per step.
+        pictures: Folder of pictures, below that of all data.
+    """
+
+    named: list[str]
+    size: list[str]
+    epochs: int
+    batch: int
+    pictures: str
+
+    def flags(self, data: Path) -> list[str]:
+        """Return the flags of a training."""
+        source = [word.replace("DATA", str(data)) for word in self.named]
+        budget = ["--training.epochs", str(self.epochs), "--training.batch", str(self.batch)]
+        return [*source, *self.size, *budget, *SANE]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair of networks.
+
+    Attributes:
+        data: Name of the images.
+        teacher: Flags that name the teacher, with `--student`.
+        student: Flags that name the student.
+        method: Names of methods, and flags of theirs.
+    """
+
+    data: str
+    teacher: str
+    student: str
+    method: str = "kd"
+
+
+_SMALL = "channels: 64, min_size: 128, max_size: 192"
+DATA = {
+    "fruit classes": Data(
+        ["--data.source", "folder", "--data.root", "DATA/fruit_classes"],
+        ["--data.size", "96", "--data.augment", "resized_crop"],
+        10,
+        16,
+        "fruit_classes/test",
+    ),
+    "unseen": Data(
+        ["--data.source", "folder", "--data.root", "DATA/unseen"], [], 10, 32, "unseen/test"
+    ),
+    "fruits, several": Data(
+        ["--task", "multilabel", "--data.source", "coco", "--data.root", "DATA/fruits"],
+        ["--data.size", "96", "--data.augment", "squash_flip"],
+        10,
+        16,
+        "fruits/test",
+    ),
+    "photographs, several": Data(
+        ["--task", "multilabel", "--data.source", "csv", "--data.root", "DATA/coco128/photos.csv"],
+        ["--data.size", "96", "--data.augment", "squash_flip"],
+        10,
+        16,
+        "coco128",
+    ),
+    "fruits": Data(
+        ["--task", "detection", "--data.source", "coco", "--data.root", "DATA/fruits"],
+        [
+            "--data.augment",
+            "flip",
+            "--data.decoded",
+            "decoded/fruits",
+            "--data.decoded_side",
+            "128",
+        ],
+        8,
+        8,
+        "fruits/test",
+    ),
+    "bccd": Data(
+        ["--task", "detection", "--data.source", "voc", "--data.root", "DATA/bccd"],
+        ["--data.augment", "flip", "--data.decoded", "decoded/bccd", "--data.decoded_side", "128"],
+        8,
+        8,
+        "bccd/JPEGImages",
+    ),
+}
+_RESNET, _RESNET_32 = "timm:resnet18 --student.size 96", "timm:resnet18 --student.size 32"
+_VIT = "timm:vit_tiny_patch16_224 --student.options {img_size:_96}"
+CASES = {
+    "cnn_vit": Case("fruit classes", _RESNET, _VIT),
+    "vit_cnn": Case("fruit classes", _VIT, "timm:resnet10t --student.size 96"),
+    "cnn_mobilenetv4": Case("unseen", _RESNET_32, "timm:mobilenetv4_conv_small --student.size 64"),
+    "convnext_efficientnet": Case(
+        "unseen",
+        "timm:convnext_atto --student.size 32",
+        "timm:efficientnet_b0 --student.size 32",
+    ),
+    "own_module": Case("unseen", _RESNET_32, "own.py:factory"),
+    "lshfm_folded": Case(
+        "unseen", _RESNET_32, "torchvision:shufflenet_v2_x1_0 --student.size 32", "lshfm"
+    ),
+    "letkd_kept": Case("unseen", _RESNET_32, "timm:resnet10t --student.size 32", "letkd"),
+    "multilabel": Case("fruits, several", _RESNET, "timm:resnet10t --student.size 96"),
+    "photographs": Case(
+        "photographs, several", _RESNET, "timm:mobilenetv3_small_100 --student.size 96"
+    ),
+    **{
+        family: Case(
+            data,
+            f"{family} --student.options {{backbone:_resnet18,_{options.replace(' ', '_')}}}",
+            f"{family} --student.options {{backbone:_mobilenet_v2,_{options.replace(' ', '_')}}}",
+            "lshfm --methods.lshfm.hashes 256",
+        )
+        for family, data, options in (
+            ("fasterrcnn", "fruits", _SMALL),
+            ("retinanet", "fruits", f"{_SMALL}, anchors: [16, 24, 32, 64, 96]"),
+            ("fcos", "bccd", _SMALL),
+            ("ssdlite", "bccd", "size: 128"),
+        )
+    },
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run some cases, and write the table of all that have a result."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("cases", nargs="*", default=list(CASES))
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "own.py").write_text(OWN, encoding="utf-8")
+    for name in options.cases:
+        result = measure(name, options.data.resolve(), options.out.resolve())
+        (options.out / f"{name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        print(json.dumps(result), flush=True)
+    (options.out / "deployment.md").write_text(table(options.out), encoding="utf-8")
+
+
+def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
+    """Go all the way with one case, and return what came of it with the seconds of each step."""
+    case = CASES[name]
+    images, seconds = DATA[case.data], dict[str, float]()
+    words = [*images.flags(data), "--student.name"]
+    teacher = Path("teachers") / re.sub(r"\W+", "_", f"{case.data} {case.teacher}")
+    if not (out / teacher / "evaluation.json").is_file():
+        command = ["train", *words, *_split(case.teacher), "--out", str(teacher)]
+        seconds["teacher"] = _understudy(command, out)
+    run = out / name
+    method, *more = _split(case.method)
+    student = ["--method", method, *more, "--teacher.weights", str(teacher), "--out", name]
+    if not (run / "evaluation.json").is_file():
+        command = ["distill", *words, *_split(case.student), *student]
+        seconds["distill"] = _understudy(command, out)
+    predictions = f"{name}/predictions.jsonl"
+    command = ["predict", name, str(data / images.pictures), "--out", predictions]
+    seconds["predict"] = _understudy(command, out)
+    boxes = "detection" in images.named
+    forms = ["onnx", "hub"] if boxes else ["onnx", "torch-export", "hub"]
+    command = ["export", name, "--images", "0", "--to", *forms]
+    seconds["export"] = _understudy(command, out)
+    started = time.monotonic()
+    measured = elsewhere(Run.open(run), run / "export")
+    seconds["elsewhere"] = time.monotonic() - started
+    exported = json.loads((run / "export" / "export.json").read_text(encoding="utf-8"))
+    reported = Run.open(run).evaluation
+    task = test_images(Run.open(run), None, count=1).task
+    teacher_metrics = Run.open(out / teacher).evaluation["metrics"]
+    return {
+        "case": name,
+        "data": case.data,
+        "teacher": case.teacher.partition(" ")[0],
+        "student": case.student.partition(" ")[0],
+        "methods": method,
+        "metric": task.headline,
+        "teacher_metric": teacher_metrics[task.headline],
+        "reported": reported["metrics"][task.headline],
+        "elsewhere": measured,
+        "images": reported["images"],
+        "predictions": len((out / predictions).read_text(encoding="utf-8").splitlines()),
+        "parity": exported["parity"],
+        "card": str(read_card(run / "export").data),
+        "seconds": {key: round(value, 1) for key, value in seconds.items()},
+    }
+
+
+def _split(flags: str) -> list[str]:
+    """Return the words of flags; underscores stand for spaces in a mapping."""
+    return [w.replace(":_", ": ").replace(",_", ", ") if "{" in w else w for w in flags.split()]
+
+
+def _understudy(words: Sequence[str], folder: Path) -> float:
+    """Run a command in a folder, and return its seconds; its output goes to `log.txt` there."""
+    started = time.monotonic()
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(f"$ understudy {' '.join(words)}\n")
+        log.flush()
+        command = [sys.executable, "-m", "understudy", *words]
+        subprocess.run(command, cwd=folder, stdout=log, stderr=log, check=True)
+    return time.monotonic() - started
+
+
+def elsewhere(run: Run, folder: Path) -> float | None:
+    """Return the metric of an exported folder that is loaded by the lines of its card.
+
+    The lines are executed where Understudy cannot be imported, on the files of the test images.
+    """
+    test = test_images(run, None, count=None)
+    files, boxes = (
+        [str(path.resolve()) for path in test.source.paths],
+        run.recipe.task == "detection",
+    )
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.S)
+    for before in blocks[:-1]:
+        subprocess.run([sys.executable, "-c", before], cwd=folder, check=True)
+    job = folder / "elsewhere.json"
+    job.write_text(json.dumps([blocks[-1], files, boxes, "outputs.pt"]), encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", "-c", ELSEWHERE, job.name]
+    subprocess.run(command, cwd=folder, check=True)
+    outputs = torch.load(folder / "outputs.pt")
+    return average_precision(test, outputs) if boxes else test.metric(torch.stack(outputs))
+
+
+def average_precision(test: RunImages, outputs: Sequence[dict[str, Tensor]]) -> float | None:
+    """Return COCO's AP50 of the boxes found in test images, in percent."""
+    numbers = torch.arange(len(outputs))
+    counts = torch.tensor([len(each["scores"]) for each in outputs])
+    boxes, labels, scores = (
+        torch.cat([each[key] for each in outputs]) for key in ("boxes", "labels", "scores")
+    )
+    found = Detections(numbers.repeat_interleave(counts), boxes, labels - 1, scores)
+    return detection.coco(found, _truth(test.source), len(test.source.classes)).metrics["AP50"]
+
+
+def _truth(source: Source) -> GroundTruth:
+    objects = [source.target(number) for number in range(len(source))]
+    counts = torch.tensor([len(each["boxes"]) for each in objects])
+    keys = ("boxes", "labels", "difficult", "crowd", "areas")
+    columns = (torch.cat([torch.as_tensor(each[key]) for each in objects]) for key in keys)
+    return GroundTruth(torch.arange(len(objects)).repeat_interleave(counts), *columns)
+
+
+def table(out: Path) -> str:
+    """Return a row for every case that has a result, in Markdown."""
+    titles = (
+        *("pair", "method", "data", "teacher", "student, reported", "loaded elsewhere"),
+        *("ONNX: difference / largest output", "decisions changed"),
+        "seconds: teacher, distill, predict, export, elsewhere",
+    )
+    rows = [titles, ("---",) * len(titles)]
+    for name in CASES:
+        if (out / f"{name}.json").is_file():
+            rows.append(_row(json.loads((out / f"{name}.json").read_text(encoding="utf-8"))))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _row(result: dict[str, Any]) -> tuple[str, ...]:
+    onnx, seconds = result["parity"]["onnx"], result["seconds"]
+    steps = ("teacher", "distill", "predict", "export", "elsewhere")
+    return (
+        f"{result['teacher']} → {result['student']}",
+        result["methods"],
+        f"{result['data']} ({result['images']})",
+        f"{result['teacher_metric']:.2f}",
+        f"{result['metric']} {result['reported']!r}",
+        repr(result["elsewhere"]),
+        f"{onnx['difference']:.1e} / {onnx['largest']:.3g}",
+        f"{onnx['changed']:,} of {onnx['decisions']:,}",
+        ", ".join(f"{seconds[step]:.0f}" if step in seconds else "–" for step in steps),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The folder of an exported student: its name in a run, and what `export.json` in it holds."""
+
+from pathlib import Path
+from typing import Any
+
+from understudy.config.json_form import Form
+from understudy.deployment.speed.latency import SPEEDS
+from understudy.experiment.run_directory import read_json
+
+FOLDER = "export"
+"""Folder of a run that an export goes to, where none is named."""
+FILE = "export.json"
+"""File of an exported folder that holds what was verified and measured."""
+_PARITY: Form = {
+    "images": int,
+    "difference": float,
+    "decisions": int,
+    "changed": int,
+    "sentence": str,
+}
+_FORM: Form = {
+    "files": {str: str},
+    "parity": {str: _PARITY},
+    "int8": ({"sentence": str}, None),
+    "speeds": (SPEEDS, None),
+}
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """Return the content of the `export.json` of a folder; empty without one.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    return read_json(folder / FILE, _FORM, optional=True, remedy="export again")
