@@ -32,6 +32,9 @@ _LOCK, _OWNER = ".lock", ".lock.json"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Errors of a file system that has no locks."""
 
+PARTIAL = ".partial"
+"""End of the names of files and folders that are not whole yet, which `sweep` removes."""
+
 _WRITTEN = 600.0
 """Seconds without a change after which nobody writes a partial file any more."""
 
@@ -54,7 +57,7 @@ def write(path: Path, content: str | bytes, *, key: str = "--out", again: str = 
     data = content.encode() if isinstance(content, str) else content
     # In the same folder: a file can be renamed in one step only within a disk. Of this process:
     # two reports on one directory may be written at once.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -324,12 +327,15 @@ def _sign(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed in the middle of `write` have left in a folder.
+    """Remove the partial files and folders that processes which were killed have left in a folder.
 
     Nobody else may write there meanwhile.
     """
-    for partial in folder.glob(".*.partial"):
-        _remove(partial)
+    for partial in folder.glob(f".*{PARTIAL}"):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            _remove(partial)
 
 
 def remove_abandoned(folder: Path, pattern: str) -> None:

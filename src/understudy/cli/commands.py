@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     process.print_every_character()
+    process.end_at_once()
     try:
         _run(words)
     except (Exception, KeyboardInterrupt) as error:

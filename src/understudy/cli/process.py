@@ -1,5 +1,7 @@
-"""What the command line does to its process: its output, and the group that torchrun makes."""
+"""What the command line does to its process: output, end, and the group that torchrun makes."""
 
+import atexit
+import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -10,6 +12,15 @@ def print_every_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
+
+
+def end_at_once() -> None:
+    """Let this process end without the last search for objects that refer to each other.
+
+    Over all that torch has loaded it takes 1.4 seconds of the processor after the last word was
+    printed, and on a machine with much else to do a minute.
+    """
+    atexit.register(gc.freeze)
 
 
 def leave_group() -> None:

@@ -1,6 +1,10 @@
 """Exported students compute what they computed in torch; int8 that loses too much is refused."""
 
 import json
+import os
+import shutil
+import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,8 @@ import torch
 from torch import Tensor
 
 import understudy
-from understudy.deployment.export import checking, onnx_export, quantise
+from understudy import files
+from understudy.deployment.export import checking, onnx_export, quantise, verified_files
 from understudy.deployment.export.export_student import Exported
 from understudy.deployment.export.verified_files import Options, Subject, write_int8
 from understudy.deployment.saved_student import SavedStudent, open_student
@@ -112,6 +117,30 @@ def test_export_json_holds_what_was_measured(exported: Exported) -> None:
     }
     assert content["parity"]["onnx"]["difference"] == exported.parity["onnx"].difference
     assert content["int8"]["drop"] == exported.int8.drop
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not available")
+def test_a_killed_export_leaves_no_file_that_was_not_verified(
+    exported: Exported, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(exported.folder, tmp_path / "exported"))
+    monkeypatch.setattr(
+        verified_files, "_verified", lambda *subject: os.kill(os.getpid(), signal.SIGKILL)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that the copy lacks
+        child = os.fork()
+    if not child:
+        understudy.export(run, out=folder)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    for name in exported.files.values():
+        assert (folder / name).read_bytes() == (exported.folder / name).read_bytes()
+    assert not (folder / "export.json").exists()
+    (hidden,) = folder.glob(".*")
+    assert (hidden / "student.onnx").is_file()
+    files.sweep(folder)
+    assert not hidden.exists()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from understudy import models
-from understudy.config.recipe import Network
+from understudy.config.recipe import Network, Recipe
 from understudy.deployment.export.export_student import Exported, export
 from understudy.deployment.export.parity import Parity
 from understudy.deployment.hub.card import CARD, licensed, read_card, write_card
@@ -20,6 +20,7 @@ from understudy.deployment.hub.licences import licence_keys
 from understudy.deployment.speed.latency import Row, Speeds, Time
 from understudy.errors import RunError
 from understudy.experiment.student_file.config import Preprocessing, StudentConfig
+from understudy.experiment.student_file.describe import data_of
 
 TEACHER = {
     "name": "timm:resnet50.a1_in1k",
@@ -101,6 +102,19 @@ def test_nothing_is_guessed(tmp_path: Path) -> None:
     assert header.base_model is None
     assert not header.eval_results
     assert "## Results" not in text
+
+
+def test_a_data_set_of_the_hub_is_named_and_a_folder_is_not(tmp_path: Path) -> None:
+    on_hub = Recipe.from_dict({"data": {"source": "hf", "root": "ylecun/mnist"}})
+    data = data_of(on_hub, {"train": 3})
+    assert data == {"source": "hf", "name": "ylecun/mnist", "splits": {"train": 3}}
+    header, text = card(tmp_path, replace(CONFIG, data=data))
+    assert header.datasets == ["ylecun/mnist"]
+    assert "- data: `hf ylecun/mnist`" in text
+    saved = Recipe.from_dict({"data": {"source": "hf", "root": str(tmp_path)}})
+    header, text = card(tmp_path, replace(CONFIG, data=data_of(saved, {})))
+    assert header.datasets is None
+    assert "- data: `hf`\n" in text
 
 
 def test_a_student_without_a_teacher(tmp_path: Path) -> None:

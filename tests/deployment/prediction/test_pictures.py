@@ -1,5 +1,6 @@
 """Pictures in every form are read alike, and forms that could mean two things are refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ def test_folders_and_patterns_hold_many(file: Path) -> None:
         ("a.pdf", "cannot be read as an image: its content is none of JPEG"),
         ("cut.png", "cannot be read as an image: "),
         ("s3://bucket/a.png", "an address"),
+        pytest.param(
+            "pipe.png",
+            "is a pipe, socket or device, from which no picture is read",
+            marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes"),
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said_of_its_name(name: str, sentence: str, file: Path) -> None:
@@ -126,6 +132,8 @@ def test_what_cannot_be_read_is_said_of_its_name(name: str, sentence: str, file:
     (folder / "raw" / "a.nef").write_bytes(b"x")
     (folder / "a.pdf").write_bytes(b"%PDF-1.7\n")
     (folder / "cut.png").write_bytes(file.read_bytes()[:-30])
+    if name == "pipe.png":
+        os.mkfifo(folder / name)
     (item,) = listed(name if "://" in name else str(folder / name))
     with pytest.raises(DataError) as raised:
         item.read()

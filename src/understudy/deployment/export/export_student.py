@@ -209,6 +209,8 @@ def _make(folder: Path) -> None:
     except OSError as error:
         raise files.write_error(error, folder, 0, again="export again") from error
     files.sweep(folder)
+    # An export that is killed leaves no figures of an earlier one beside files of its own.
+    (folder / exported_folder.FILE).unlink(missing_ok=True)
 
 
 _WRITERS = {"onnx": (ONNX, write_onnx), "torch-export": (PROGRAM, write_program)}

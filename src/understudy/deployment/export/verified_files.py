@@ -1,6 +1,8 @@
 """Write the graph of a student as ONNX, int8 or a program of torch, and verify each file."""
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -10,6 +12,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from understudy import files
 from understudy.deployment.export import checking, onnx_export, quantise, torch_export
 from understudy.deployment.export.checking import Compared, Images, Int8
 from understudy.deployment.export.graph import Detections, Graph, Preparation, Prepared
@@ -18,6 +21,7 @@ from understudy.deployment.export.parity import Parity
 from understudy.deployment.saved_student import SavedStudent
 from understudy.deployment.speed import networks_to_time
 from understudy.errors import NetworkError
+from understudy.files import PARTIAL
 
 ONNX, INT8, PROGRAM = "student.onnx", "student_int8.onnx", "student.pt2"
 """Names of the files."""
@@ -131,21 +135,22 @@ def write_onnx(subject: Subject) -> tuple[Runner, Parity]:
     Raises:
         NetworkError: The exporter fails, or the file does not compute what the student computes.
     """
-    path, options = subject.folder / ONNX, subject.options
-    if subject.is_detector:
-        traced = Detections(subject.saved.module, traced=True).eval()
-        onnx_export.write_detector(traced, subject.example, path, opset=options.opset)
-    else:
-        onnx_export.write_onnx(
-            subject.graph,
-            subject.example,
-            path,
-            opset=options.opset,
-            any_size=options.any_size or subject.takes_pictures,
-            output="probabilities" if options.probabilities else "output",
-        )
-    run = onnx_export.runner(path)
-    return run, _verified(subject, run, path)
+    options = subject.options
+    with _named_once_verified(subject.folder / ONNX) as path:
+        if subject.is_detector:
+            traced = Detections(subject.saved.module, traced=True).eval()
+            onnx_export.write_detector(traced, subject.example, path, opset=options.opset)
+        else:
+            onnx_export.write_onnx(
+                subject.graph,
+                subject.example,
+                path,
+                opset=options.opset,
+                any_size=options.any_size or subject.takes_pictures,
+                output="probabilities" if options.probabilities else "output",
+            )
+        run = onnx_export.runner(path)
+        return run, _verified(subject, run, path)
 
 
 def write_program(subject: Subject) -> tuple[Runner, Parity]:
@@ -154,21 +159,42 @@ def write_program(subject: Subject) -> tuple[Runner, Parity]:
     Raises:
         NetworkError: As for `write_onnx`.
     """
-    path = subject.folder / PROGRAM
     any_size = subject.options.any_size or subject.takes_pictures
-    torch_export.write_program(subject.graph, subject.example, path, any_size=any_size)
-    run = torch_export.runner(path)
-    return run, _verified(subject, run, path)
+    with _named_once_verified(subject.folder / PROGRAM) as path:
+        torch_export.write_program(subject.graph, subject.example, path, any_size=any_size)
+        run = torch_export.runner(path)
+        return run, _verified(subject, run, path)
+
+
+@contextmanager
+def _named_once_verified(path: Path) -> Iterator[Path]:
+    """Yield a hidden file to write and verify, which then gets the name `path`.
+
+    Whoever kills an export finds no file of that name that was not verified; after an error there
+    is none, not even that of an earlier export.
+    """
+    try:
+        hidden = tempfile.TemporaryDirectory(prefix=".", suffix=PARTIAL, dir=path.parent)
+    except OSError as error:
+        raise files.write_error(error, path, 0, again="export again") from error
+    with hidden:
+        file = Path(hidden.name) / path.name
+        try:
+            yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        file.replace(path)
 
 
 def _verified(subject: Subject, run: Runner, path: Path) -> Parity:
-    """Return the difference of a file to the student; remove it and raise if it is too large."""
+    """Return the difference of a file to the student.
+
+    Raises:
+        NetworkError: It is too large.
+    """
     parity = subject.compare(run).parity
-    try:
-        parity.check(path.name)
-    except NetworkError:
-        path.unlink(missing_ok=True)
-        raise
+    parity.check(path.name)
     return parity
 
 
@@ -186,18 +212,17 @@ def write_int8(
     Raises:
         NetworkError: It loses more, or cannot be made.
     """
-    source, target = subject.folder / ONNX, subject.folder / INT8
-    preparation = subject.options.preprocessing
-    quantise.quantise(source, target, training.inputs(preparation), keep=keep)
-    fp32 = onnx_export.runner(source)
-    compared = subject.compare(onnx_export.runner(target), lambda images: fp32(images)[0])
-    count = len(training.real) if training.real else 0
-    judged = checking.judged(compared, subject.images, count=count, kept=list(keep))
-    if not judged.drop <= max_drop:
-        images = islice(training.inputs(preparation), 1)
-        worst = quantise.worst_layers(source, target, images)
-        target.unlink(missing_ok=True)
-        raise NetworkError(_too_much(judged, max_drop, worst))
+    source, preparation = subject.folder / ONNX, subject.options.preprocessing
+    with _named_once_verified(subject.folder / INT8) as target:
+        quantise.quantise(source, target, training.inputs(preparation), keep=keep)
+        fp32 = onnx_export.runner(source)
+        compared = subject.compare(onnx_export.runner(target), lambda images: fp32(images)[0])
+        count = len(training.real) if training.real else 0
+        judged = checking.judged(compared, subject.images, count=count, kept=list(keep))
+        if not judged.drop <= max_drop:
+            images = islice(training.inputs(preparation), 1)
+            worst = quantise.worst_layers(source, target, images)
+            raise NetworkError(_too_much(judged, max_drop, worst))
     return judged
 
 

@@ -142,9 +142,9 @@ def _task_tags(config: StudentConfig) -> list[str]:
 
 
 def _data_set(config: StudentConfig) -> str:
-    source, root = str(config.data.get("source", "")), str(config.data.get("root", ""))
-    on_hub = source == "hf" and re.fullmatch(r"[\w.-]+/[\w.-]+", root) and not Path(root).exists()
-    return root if on_hub else _DATASETS.get(source, "")
+    """Return the name of the data set on the hub; empty if it is not there."""
+    source, name = str(config.data.get("source", "")), str(config.data.get("name", ""))
+    return name if source == "hf" else _DATASETS.get(source, "")
 
 
 def _base_models(config: StudentConfig) -> list[str]:
@@ -316,7 +316,7 @@ def _origin(config: StudentConfig) -> str:
     teacher = config.teacher or {}
     source = str(config.data.get("source") or "")
     facts = {
-        "data": source if source != "hf" else f"hf {config.data.get('root', '')}",
+        "data": f"{source} {config.data.get('name', '')}".strip(),
         "teacher": str(teacher.get("name") or ""),
         "digest of the teacher": str(teacher.get("digest") or ""),
         "digest of the recipe": config.recipe,

@@ -127,8 +127,14 @@ def _of_path(text: str) -> Iterator[Item]:
     path = Path(text)
     if path.is_dir():
         yield from _in_folder(path)
-    elif path.exists():
+    elif path.is_file():
         yield Item(text, path)
+    elif path.exists():
+        yield Item(
+            text,
+            problem=f"{text} is a pipe, socket or device, from which no picture is read: save the "
+            "picture in a file, or give understudy.load(…).predict the opened PIL image.",
+        )
     elif has_magic(text):
         names = sorted(glob(text, recursive=True))  # noqa: PTH207 - pathlib's is of one folder
         if not names:

@@ -68,11 +68,25 @@ def describe(recipe: Recipe, experiment: Experiment, student: Wrapped) -> Studen
         initial=_initial(recipe.student, student),
         teacher=_teacher(recipe, experiment),
         recipe=recipe.digest,
-        data={"source": recipe.data.source, "splits": experiment.images.counts()},
+        data=data_of(recipe, experiment.images.counts()),
         huggingface=_huggingface(plain, student) if library == "huggingface" else None,
         factory=_factory(spec, plain, student) if library == "file" else None,
         version=__version__,
     )
+
+
+def data_of(recipe: Recipe, splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of the data of a run: the source, images by split, a name on the hub.
+
+    Folders of this machine are not part of it.
+
+    Args:
+        recipe: The recipe of the run.
+        splits: Split → number of its images.
+    """
+    source, root = recipe.data.source, recipe.data.root
+    name = {"name": root} if source == "hf" and not Path(root).exists() else {}
+    return {"source": source, **name, "splits": dict(splits)}
 
 
 def library_of(name: str) -> Library:
