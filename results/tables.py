@@ -75,7 +75,8 @@ def listed(content: dict[str, Any]) -> tuple[str, str]:
     """Return a table of the rows that the measurement itself lists."""
     lines = [content["columns"], ["---"] * len(content["columns"]), *content["rows"]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-    return table, f"{content['machine']}, {content['created']}. {content['origin']}"
+    timed = f" {content['timed']}" if "timed" in content else ""
+    return table, f"{content['machine']}, {content['created']}.{timed} {content['origin']}"
 
 
 def ratios(content: dict[str, Any]) -> tuple[str, str]:

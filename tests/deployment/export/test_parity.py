@@ -1,5 +1,7 @@
 """Differences of two networks: the largest one, and decisions that change."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -57,3 +59,31 @@ def test_detections_are_compared_with_the_nearest_of_their_class() -> None:
     comparison.add_detections(BOXES, {name: x[:1] for name, x in BOXES.items()})
     parity = comparison.result("test images")
     assert (parity.images, parity.decisions, parity.changed) == (3, 6, 2)
+
+
+def detections(*rows: tuple[float, float]) -> dict[str, Any]:
+    """Boxes of ten pixels that begin at so many pixels, with their scores."""
+    boxes = torch.tensor([[x, 0.0, x + 10, 10.0] for x, _ in rows])
+    scores = torch.tensor([score for _, score in rows])
+    return {"boxes": boxes, "labels": torch.ones(len(rows), dtype=torch.long), "scores": scores}
+
+
+@pytest.mark.parametrize(
+    ("other", "changed", "tied"),
+    [
+        (detections((0, 0.9), (33, 0.5 + 5e-8), (60, 0.3)), 1, 1),  # the other one of two equals
+        (detections((0, 0.9), (33, 0.4), (60, 0.3)), 1, 0),
+        (detections((0, 0.9), (80, 0.5), (60, 0.3)), 1, 0),  # equal, but elsewhere
+        (detections((0, 0.9), (30, 0.5), (80, 0.3)), 1, 1),  # the last of which there is room
+        (detections((0, 0.9), (60, 0.3)), 1, 0),  # missing
+        (detections((0, 0.9), (30, 0.5)), 1, 0),
+    ],
+)
+def test_what_rounding_decides_is_told_from_what_it_does_not(
+    other: dict[str, Any], changed: int, tied: int
+) -> None:
+    comparison = Comparison("objects")
+    comparison.add_detections(detections((0, 0.9), (30, 0.5), (60, 0.3)), other)
+    parity = comparison.result("test images")
+    assert (parity.decisions, parity.changed, parity.tied) == (3, changed, tied)
+    assert ("equal up to rounding" in parity.sentence) == bool(tied)

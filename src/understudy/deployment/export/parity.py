@@ -6,6 +6,7 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from understudy.errors import NetworkError
 
@@ -13,6 +14,10 @@ TOLERANCE = 1e-4
 """Largest difference that is allowed, relative to the largest output where that is above 1."""
 _NEAR = 1.0
 """Pixels by which the sides of two boxes may differ that are taken for the same detection."""
+_TIE = 1e-6
+"""Difference of two scores that rounding alone makes: which of them is larger is chance."""
+_RIVALS = 0.3
+"""Overlap from which one of two boxes may suppress the other."""
 
 Decision = Literal["class", "classes", "objects", "vector"]
 """What is decided of an image; nothing where the network gives vectors."""
@@ -29,6 +34,8 @@ class Parity:
         largest: Largest absolute output.
         decisions: Number of decisions: images, labels of images, or detections.
         changed: How many of them differ.
+        tied: How many of those are detections that rounding decides: their score equals, up to
+            1e-6, that of a box they overlap, or of the last that is kept.
     """
 
     on: str
@@ -37,6 +44,7 @@ class Parity:
     largest: float
     decisions: int
     changed: int
+    tied: int = 0
 
     @property
     def allowed(self) -> float:
@@ -49,6 +57,8 @@ class Parity:
         equal = (
             f"; {self.changed:,} of {self.decisions:,} decisions differ" if self.decisions else ""
         )
+        if self.tied:
+            equal += f" ({self.tied:,} between scores that are equal up to rounding)"
         return (
             f"largest difference {self.difference:.1e} (outputs up to {self.largest:.3g}) on "
             f"{self.images:,} {self.on}{equal}"
@@ -86,7 +96,7 @@ class Comparison:
 
     def __init__(self, decision: Decision, *, threshold: float = 0.0) -> None:
         self._decision, self._threshold = decision, threshold
-        self._images = self._decisions = self._changed = 0
+        self._images = self._decisions = self._changed = self._tied = 0
         self._difference = self._largest = 0.0
 
     def add(self, reference: Tensor, other: Tensor) -> None:
@@ -113,14 +123,27 @@ class Comparison:
         for mine, its in partners:
             for key, unit in (("scores", 1.0), ("boxes", largest)):
                 self._see(reference[key][mine] / unit, other[key][its] / unit)
-        counts = len(reference["boxes"]), len(other["boxes"])
-        self._decisions += max(counts)
-        self._changed += max(counts) - len(partners)
+        several = (reference, other)
+        alone = [
+            [row for row in range(len(one["boxes"])) if row not in matched]
+            for one, matched in zip(several, _columns(partners), strict=True)
+        ]
+        # The side with more of them: one that changed its place is not counted twice.
+        side = int(len(alone[1]) > len(alone[0]))
+        self._decisions += max(len(one["boxes"]) for one in several)
+        self._changed += len(alone[side])
+        self._tied += _ties(several[side], alone[side], several[1 - side], alone[1 - side])
 
     def result(self, on: str) -> Parity:
         """Return the comparison of all batches."""
         return Parity(
-            on, self._images, self._difference, self._largest, self._decisions, self._changed
+            on,
+            self._images,
+            self._difference,
+            self._largest,
+            self._decisions,
+            self._changed,
+            self._tied,
         )
 
     def _see(self, reference: Tensor, other: Tensor) -> None:
@@ -157,3 +180,35 @@ def _partners(
             pairs.append((mine, its))
             distance[:, its] = torch.inf
     return pairs
+
+
+def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[set[int], set[int]]:
+    """Return the first numbers of all pairs, and the second ones."""
+    return {first for first, _ in pairs}, {second for _, second in pairs}
+
+
+def _ties(
+    mine: Mapping[str, Tensor],
+    alone: Sequence[int],
+    its: Mapping[str, Tensor],
+    rivals: Sequence[int],
+) -> int:
+    """Return how many detections without a partner are so by rounding.
+
+    Args:
+        mine: Detections of one network.
+        alone: Those without a partner.
+        its: Detections of the other network.
+        rivals: Those without a partner.
+    """
+    if not alone or not len(its["scores"]):
+        return 0
+    scores = mine["scores"][list(alone)]
+    tied = (scores - its["scores"].min()).abs() <= _TIE  # as good as the last that is kept
+    if rivals:
+        rows, columns = list(alone), list(rivals)
+        close = (scores[:, None] - its["scores"][columns][None]).abs() <= _TIE
+        alike = mine["labels"][rows][:, None] == its["labels"][columns][None]
+        overlap = box_iou(mine["boxes"][rows], its["boxes"][columns]) >= _RIVALS
+        tied |= (close & alike & overlap).any(1)
+    return int(tied.sum())
