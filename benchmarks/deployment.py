@@ -18,7 +18,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from understudy.cli.commands import main as command_line
 from understudy.data import Source
 from understudy.deployment.export.run_images import RunImages, test_images
 from understudy.deployment.hub.card import read_card
@@ -208,12 +211,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("cases", nargs="*", default=list(CASES))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "own.py").write_text(OWN, encoding="utf-8")
+    data, out = options.data.resolve(), options.out.resolve()
+    os.chdir(out)  # a file of one's own is executed where it lies in the working folder
+    (out / "own.py").write_text(OWN, encoding="utf-8")
     for name in options.cases:
-        result = measure(name, options.data.resolve(), options.out.resolve())
-        (options.out / f"{name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-        print(json.dumps(result), flush=True)
-    (options.out / "deployment.md").write_text(table(options.out), encoding="utf-8")
+        try:
+            result = measure(name, data, out)
+        except (SystemExit, subprocess.CalledProcessError) as error:
+            print(f"{name} failed ({error}): see log.txt", flush=True)
+            continue
+        (out / f"{name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        (out / "deployment.md").write_text(table(out), encoding="utf-8")
+        print(_row(result), flush=True)
 
 
 def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
@@ -224,20 +233,20 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     teacher = Path("teachers") / re.sub(r"\W+", "_", f"{case.data} {case.teacher}")
     if not (out / teacher / "evaluation.json").is_file():
         command = ["train", *words, *_split(case.teacher), "--out", str(teacher)]
-        seconds["teacher"] = _understudy(command, out)
+        seconds["teacher"] = _understudy(command)
     run = out / name
     method, *more = _split(case.method)
     student = ["--method", method, *more, "--teacher.weights", str(teacher), "--out", name]
     if not (run / "evaluation.json").is_file():
         command = ["distill", *words, *_split(case.student), *student]
-        seconds["distill"] = _understudy(command, out)
+        seconds["distill"] = _understudy(command)
     predictions = f"{name}/predictions.jsonl"
     command = ["predict", name, str(data / images.pictures), "--out", predictions]
-    seconds["predict"] = _understudy(command, out)
+    seconds["predict"] = _understudy(command)
     boxes = "detection" in images.named
     forms = ["onnx", "hub"] if boxes else ["onnx", "torch-export", "hub"]
     command = ["export", name, "--images", "0", "--to", *forms]
-    seconds["export"] = _understudy(command, out)
+    seconds["export"] = _understudy(command)
     started = _seconds_of_children()
     measured = elsewhere(Run.open(run), run / "export")
     seconds["elsewhere"] = _seconds_of_children() - started
@@ -268,22 +277,21 @@ def _split(flags: str) -> list[str]:
     return [w.replace(":_", ": ").replace(",_", ", ") if "{" in w else w for w in flags.split()]
 
 
-def _understudy(words: Sequence[str], folder: Path) -> float:
-    """Run a command in a folder, and return the seconds of the processor that it took.
+def _understudy(words: Sequence[str]) -> float:
+    """Run a command as the command line does, and return the seconds of the processor it took.
 
-    Its output goes to `log.txt` there.
+    What it prints goes to `log.txt` of the present folder.
     """
-    started = _seconds_of_children()
-    with (folder / "log.txt").open("a", encoding="utf-8") as log:
-        log.write(f"$ understudy {' '.join(words)}\n")
-        log.flush()
-        command = [sys.executable, "-m", "understudy", *words]
-        subprocess.run(command, cwd=folder, stdout=log, stderr=log, check=True)
-    return _seconds_of_children() - started
+    started = time.process_time()
+    with Path("log.txt").open("a", encoding="utf-8") as log:
+        print(f"$ understudy {' '.join(words)}", file=log, flush=True)
+        with redirect_stdout(log), redirect_stderr(log):
+            command_line(words)
+    return time.process_time() - started
 
 
 def _seconds_of_children() -> float:
-    """Return the time of the processor in all processes that were waited for."""
+    """Return the seconds of the processor in all processes that were waited for."""
     times = os.times()
     return times.children_user + times.children_system
 
