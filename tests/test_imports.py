@@ -14,6 +14,7 @@ LEVELS = (
     ("__main__",),
     ("cli",),
     ("reporting",),
+    ("tuning",),
     ("reproduction",),
     ("deployment",),
     ("comparison",),

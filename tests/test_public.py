@@ -19,7 +19,7 @@ from tests.support.processes import Fresh
 
 FUNCTIONS = [
     *("compare", "compare_students", "demo", "distill", "doctor", "evaluate", "export", "load"),
-    *("report", "reproduce", "train", "wire"),
+    *("report", "reproduce", "train", "tune", "wire"),
 ]
 CLASSES = [
     *(
@@ -30,6 +30,7 @@ CLASSES = [
         "Reproduction",
         "Run",
         "StudentComparison",
+        "Tuning",
     ),
     *("Distiller", "Input", "Network", "Shared"),
     *("Batch", "Method", "Mixed", "Shapes"),
@@ -42,6 +43,7 @@ EXAMPLES_OF = {
     "understudy.checks.finding",
     "understudy.cli.list_flags",
     "understudy.config.naming",
+    "understudy.tuning.rungs",
     "understudy.deployment.hub.licences",
     "understudy.config.recipe",
     "understudy.distillation.wire",
@@ -114,6 +116,8 @@ def main() -> None:
         print(understudy.export(run, to="safetensors"), folders)
         table: understudy.Reproduction = understudy.reproduce("cifar100/kd", budget="10m")
         print(table.to_table())
+        tuning: understudy.Tuning = understudy.tune(recipe, methods=["kd"], trials=3, budget="1h")
+        print(tuning.headline(), tuning.flags)
         print(understudy.demo(progress=True).arms, names, network, top1, page, text, labels)
     except understudy.UnderstudyError as error:
         print(error)

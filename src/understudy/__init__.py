@@ -6,6 +6,7 @@
 | compare methods with a control over seeds | `compare`, `demo` → `Comparison` |
 | compare several students, accuracy over latency | `compare_students` → `StudentComparison` |
 | reproduce a published table | `reproduce` → `Reproduction` |
+| search method, weight and hyper-parameters | `tune` → `Tuning` |
 | measure a trained student, write the page | `evaluate`, `report` |
 | use a trained student | `load` → a predictor: classes, label sets or boxes of pictures |
 | add losses to a training loop of your own | `wire` → `Distiller`; `Shared` for several students |
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from understudy.reporting import report as report
     from understudy.reproduction.reproduce import reproduce as reproduce
     from understudy.reproduction.result import Reproduction as Reproduction
+    from understudy.tuning.result import Tuning as Tuning
+    from understudy.tuning.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -85,6 +88,7 @@ _HOMES = {
     "Shapes": "features",
     "Shared": "distillation.shared_teacher",
     "StudentComparison": "comparison.students",
+    "Tuning": "tuning.result",
     "UnderstudyError": "errors",
     "batch_mean": "functional",
     "compare": "comparison.compare",
@@ -98,6 +102,7 @@ _HOMES = {
     "report": "reporting",
     "reproduce": "reproduction.reproduce",
     "train": "experiment.train",
+    "tune": "tuning.tune",
     "wire": "distillation.wire",
 }
 _PACKAGES = ("data", "methods", "models", "tasks")

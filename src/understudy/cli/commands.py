@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
-from understudy.cli import bank, completion, doctor, export, predict, process, push, reproduce
+from understudy.cli import (
+    bank,
+    completion,
+    doctor,
+    export,
+    predict,
+    process,
+    push,
+    reproduce,
+    tune,
+)
 from understudy.cli.compare import compare_entry, demo_entry
 from understudy.cli.flags import Entry, OneOf, parse, whole_number
 from understudy.cli.output import console, print_lines, report_on
@@ -241,6 +251,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "doctor": doctor.entry(_RECIPE, _METHOD, _DEVICE),
     "compare": compare_entry(_RECIPE, _SEEDS, _OUT, RESUME, _DEVICE, _JOBS, _THREADS),
+    "tune": tune.entry(_RECIPE, _OUT, RESUME, _DEVICE, _JOBS, _THREADS),
     "reproduce": reproduce.entry(_SEEDS, _DEVICE),
     "bank": bank.entry(_RECIPE, _DEVICE),
     "push": push.entry(),

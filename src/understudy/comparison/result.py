@@ -215,7 +215,7 @@ class Comparison:
         verdict corrects for the number of methods (Holm), so that it may be `no gain` where the
         interval of one method alone excludes 0.
         """
-        header, *rows = self._rows()
+        header, *rows = self.cells()
         named = [[plain_table.escaped(name), *cells] for name, *cells in rows]
         return plain_table.markdown([header, *named])
 
@@ -240,9 +240,10 @@ class Comparison:
         return f"<Comparison {self.name!r} by {self.metric}: {names}>"
 
     def _repr_html_(self) -> str:
-        return plain_table.html(self._rows(), caption=self.name)
+        return plain_table.html(self.cells(), caption=self.name)
 
-    def _rows(self) -> list[list[str]]:
+    def cells(self) -> list[list[str]]:
+        """Return the cells of `table` as text, the header first."""
         digits = 4 if self.metric in UNITLESS else 2
         header = ["arm", self.metric, "difference [95 %]", "gap closed", "verdict"]
         reached = (self.teacher.get("metrics") or {}).get(self.metric)

@@ -8,12 +8,13 @@ from pathlib import Path
 from understudy.comparison.students import FILE as STUDENTS
 from understudy.comparison.students import StudentComparison
 from understudy.files import write
-from understudy.reporting import reproduction_page, students_page
+from understudy.reporting import reproduction_page, students_page, tuning_page
 from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
 from understudy.reporting.speeds import speeds_of_students, with_speeds
 from understudy.reporting.tables import evaluation_table, terminal_table
 from understudy.reproduction import result as reproduction
+from understudy.tuning import result as tuning
 
 __all__ = ["evaluation_table", "report", "terminal_table"]
 
@@ -61,10 +62,20 @@ def _rendered(folders: Sequence[Path], *, trust: bool) -> tuple[str, str]:
     if len(folders) == 1 and (folders[0] / reproduction.FILE).is_file():
         reproduced = reproduction.Reproduction.load(folders[0])
         return reproduction_page.page(reproduced), reproduced.markdown()
+    if len(folders) == 1 and (folders[0] / tuning.FILE).is_file():
+        return _of_search(folders[0], trust=trust)
     if len(folders) == 1 and (folders[0] / STUDENTS).is_file():
         return _of_students(folders[0], trust=trust)
     results = with_speeds(read(folders), folders, trust=trust)
     return page(results), markdown(results)
+
+
+def _of_search(folder: Path, *, trust: bool) -> tuple[str, str]:
+    """Return the page and the Markdown of a search; write the report of what judges it."""
+    searched = tuning.Tuning.load(folder)
+    if searched.comparison:
+        report(folder / tuning.JUDGED, trust=trust)
+    return tuning_page.page(searched), searched.markdown()
 
 
 def _of_students(folder: Path, *, trust: bool) -> tuple[str, str]:

@@ -1,0 +1,83 @@
+"""The command `understudy tune`: its flags, and what it prints."""
+
+import shlex
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from understudy.cli.flags import Argument, Entry, whole_number
+from understudy.cli.output import console, report_on
+from understudy.cli.resume import recipe_in, recorded, take_directory
+from understudy.config.recipe import Recipe
+
+_METHODS: Argument = (
+    "--methods",
+    {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "Methods to choose from, such as: kd lshfm kd+nd; default: each of the recipe.",
+    },
+)
+_TRIALS: Argument = (
+    "--trials",
+    {"type": whole_number("--trials"), "metavar": "N", "help": "Settings to try; default: 20."},
+)
+_BUDGET: Argument = (
+    "--budget",
+    {
+        "metavar": "TIME",
+        "help": "Time to spend on trials and judgement, such as 10m or 1.5h; default: no limit.",
+    },
+)
+_SEEDS: Argument = (
+    "--seeds",
+    {
+        "type": whole_number("--seeds"),
+        "nargs": "+",
+        "metavar": "N",
+        "help": "Fresh seeds that judge the winner; default: the three after that of the recipe.",
+    },
+)
+
+
+def entry(recipe: Argument, *shared: Argument) -> Entry:
+    """Return the command, with arguments that it shares with others."""
+    return Entry(
+        "Search for method, weight and hyper-parameters, and judge the winner on fresh seeds.",
+        _tune,
+        (recipe, _METHODS, _TRIALS, _BUDGET, _SEEDS, *shared),
+        takes_recipe_keys=True,
+    )
+
+
+def _tune(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.reporting.tuning_page import terminal_table
+    from understudy.tuning.result import TUNED
+    from understudy.tuning.tune import tune
+
+    folder = take_directory(options, "tune")
+    recipe = (
+        recipe_in(folder, overrides) if folder else Recipe.load(options.recipe or {}, overrides)
+    )
+    for name in ("methods", "trials", "seeds", "threads"):
+        if getattr(options, name) is None:
+            setattr(options, name, recorded(folder, name))
+    tuning = tune(
+        recipe,
+        methods=options.methods or (),
+        trials=20 if options.trials is None else options.trials,
+        budget=options.budget,
+        seeds=options.seeds or (),
+        out=options.out,
+        resume=options.resume,
+        device=options.device,
+        jobs=options.jobs,
+        threads=options.threads,
+        progress=True,
+    )
+    console().print(terminal_table(tuning))
+    console().print(tuning.headline(), soft_wrap=True, highlight=False, markup=False)
+    tuned = Path(tuning) / TUNED
+    if tuned.is_file():
+        print(f"To use it: understudy distill {shlex.quote(str(tuned))}")
+    report_on([Path(tuning)])

@@ -1,0 +1,97 @@
+"""Render a search as an HTML page, and as a table for the terminal."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from understudy.experiment.progress import number_text
+from understudy.reporting.charts.style import INKS
+from understudy.reporting.columns import name
+from understudy.reporting.html import environment
+from understudy.tuning.result import JUDGED, Tuning
+
+_SHOWN_IN_TERMINAL = 10
+"""Trials in the table of the terminal; the page has all."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the chart; all positions are in percent of its width.
+
+    Attributes:
+        name: What the trial tries.
+        dots: Place and epoch of the score at every rung that it reached.
+        chosen: Whether the search chose it.
+        text: The scores in words.
+    """
+
+    name: str
+    dots: list[tuple[float, int]]
+    chosen: bool
+    text: str
+
+
+def page(result: Tuning) -> str:
+    """Return the page as HTML that loads nothing else."""
+    comparison = result.comparison
+    return (
+        environment()
+        .get_template("tuning.html.j2")
+        .render(
+            result=result,
+            metric=name(result.metric),
+            inks=INKS,
+            lines=lines(result),
+            judged=comparison.cells() if comparison else [],
+            verdicts=_verdicts(result),
+            folder=JUDGED,
+        )
+    )
+
+
+def _verdicts(result: Tuning) -> list[str]:
+    comparison = result.comparison
+    arms = comparison.arms if comparison else []
+    return [arm["verdict"]["sentence"] for arm in arms if arm["verdict"]]
+
+
+def lines(result: Tuning) -> list[Line]:
+    """Return the chart of the trials, the best first, of those that have a score."""
+    scored = [trial for trial in result.ranked() if _scores(trial)]
+    values = [score for trial in scored for score in _scores(trial).values()]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    span = (high - low) or 1.0
+    return [
+        Line(
+            name=trial["text"],
+            dots=[
+                (round(2 + 96 * (score - low) / span, 2), epoch)
+                for epoch, score in _scores(trial).items()
+            ],
+            chosen=trial["number"] == result.winner,
+            text=", ".join(
+                f"{number_text(score)} after epoch {epoch}"
+                for epoch, score in _scores(trial).items()
+            ),
+        )
+        for trial in scored
+    ]
+
+
+def _scores(trial: dict[str, Any]) -> dict[int, float]:
+    return {int(epoch): x for epoch, x in trial["scores"].items() if x is not None}
+
+
+def terminal_table(result: Tuning) -> Table:
+    """Return the table of the best trials."""
+    header, *rows = result.cells()
+    grid = Table(title=result.name, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    for place, title in enumerate(header):
+        grid.add_column(title, justify="left" if place == 1 else "right", no_wrap=place != 1)
+    for row in rows[:_SHOWN_IN_TERMINAL]:
+        grid.add_row(*row)
+    left = len(rows) - _SHOWN_IN_TERMINAL
+    grid.caption = f"and {left} more trials, in the report" if left > 0 else None
+    return grid

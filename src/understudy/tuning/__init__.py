@@ -1,0 +1,1 @@
+"""Tuning: a search over methods and their hyper-parameters, and its verdict on fresh seeds."""
