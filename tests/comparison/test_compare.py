@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 
 from tests.support.processes import ranks
 from tests.support.small_runs import CNN
@@ -218,11 +219,23 @@ def test_seeds_that_repeat_are_no_evidence(short: Recipe, tmp_path: Path) -> Non
         compare(short, seeds=[0, 0, 0], out=tmp_path)
 
 
-def test_a_comparison_without_labels_says_why_it_has_no_control(
-    short: Recipe, tmp_path: Path
+def test_without_labels_the_control_is_the_student_as_it_begins(
+    short: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(RecipeError, match="'none' has no labels, from which a control would learn"):
-        compare(replace(short, task="none"), methods=["fitnet"], out=tmp_path)
+    with caplog.at_level("INFO", logger="understudy"):
+        result = compare(replace(short, task="none"), methods=["pkt"], seeds=[0], out=tmp_path)
+    assert "the student is measured with random weights" in caplog.text
+    control, pkt = result.arms
+    assert result.metric == "knn"
+    assert set(control["metrics"]) == set(pkt["metrics"]) == {"knn", "linear"}
+    assert result.teacher["metrics"]["knn"] > 0
+    assert {"cka", "cosine", "knn_agreement"} <= set(control["fidelity"])
+    assert control["cost"]["seconds"][0] < pkt["cost"]["seconds"][0]
+    runs = [Run(tmp_path / name / "seed0") for name in ("control", "pkt")]
+    assert [len(run.history) for run in runs] == [0, short.training.epochs]
+    assert all(run.outcomes["metric"] == "knn" and run.outcomes["correct"] for run in runs)
+    begun, trained = (run.student().state_dict() for run in runs)
+    assert any(not torch.equal(begun[name], trained[name]) for name in begun)
 
 
 def test_two_processes_compare_as_one(short: Recipe, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def compare(
     """
     recipe = named(Recipe.load(recipe, overrides), "comparison")
     task = tasks.find(recipe.task, recipe.training)
-    _check_complete(recipe, task)
+    _check_complete(recipe)
     check_seeds(seeds)
     find_device(device)
     root = Path(out) if out else Path("runs") / recipe.name
@@ -153,7 +153,7 @@ def compare(
         else:
             del images  # every worker reads its own
             _train_at_once(agenda, count, setup, progress=progress, callback=callback)
-    return _concluded(recipe, arms, agenda, seeds, root, metric=task.headline)
+    return _concluded(recipe, arms, agenda, seeds, root, task=task)
 
 
 @contextmanager
@@ -165,14 +165,9 @@ def _advising(root: Path) -> Iterator[None]:
         raise Interrupted(files.continued_by(str(error), root)) from error
 
 
-def _check_complete(recipe: Recipe, task: Task) -> None:
+def _check_complete(recipe: Recipe) -> None:
     if not (recipe.teacher.name or recipe.teacher.weights):
         raise RecipeError("A comparison needs a teacher: give --teacher.name or a recipe with one.")
-    if not task.uses_labels:
-        raise RecipeError(
-            f"The task {recipe.task!r} has no labels, from which a control would learn: train each "
-            "method by `understudy distill`, and put the runs side by side by `understudy report`."
-        )
 
 
 def _check_place(root: Path, *, resume: bool) -> None:
@@ -284,7 +279,7 @@ def _concluded(
     seeds: Sequence[int],
     root: Path,
     *,
-    metric: str,
+    task: Task,
 ) -> Comparison:
     """Judge the runs, and write the result.
 
@@ -300,7 +295,9 @@ def _concluded(
                 f"The control failed with seed {seed}, and without it no arm can be judged: "
                 f"{reason} What is finished is kept; the same command continues the rest."
             )
-    result = judge(recipe, arms, agenda.ended(), failures, seeds=seeds, root=root, metric=metric)
+    runs = agenda.ended()
+    metric = task.judged_by(runs[CONTROL][0].evaluation["metrics"])
+    result = judge(recipe, arms, runs, failures, seeds=seeds, root=root, metric=metric)
     if hardware.is_first_process():
         _write(root, result)
     return result

@@ -35,7 +35,7 @@ SEEDS = 3
 SAME = 1e-9
 """Differences smaller than this are rounding."""
 
-UNITLESS = frozenset({"agreement", "cosine", "cka"})
+UNITLESS = frozenset({"agreement", "cosine", "cka", "knn_agreement"})
 """Metrics from 0 to 1; the others that should be high are in percent and differ by points."""
 
 Word = Literal["gain", "no gain", "loss", "too few seeds", "diverged", "failed"]

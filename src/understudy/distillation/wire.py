@@ -98,6 +98,11 @@ def wire(
         for label, entry in methods.items()
     }
     resolved = tasks.find(task)
+    if not entries and not resolved.uses_labels:
+        raise RecipeError(
+            "Without labels there is nothing to learn from but a method: name one, such as "
+            "{'lshfm': 1}."
+        )
     check_roles(taps=taps, classifier=classifier)
     ours = wrap(
         student,
@@ -151,11 +156,6 @@ def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: T
         check_apart(student.module, teacher.module)
         check_finite(teacher)
     built = _build(specs, student, teacher, task, recipe.seed) if teacher is not None else {}
-    if not built and not task.uses_labels:
-        raise RecipeError(
-            "Without labels there is nothing to learn from but a method: name one, such as "
-            "--method lshfm."
-        )
     return Distiller(student, teacher, built, task, weights)
 
 

@@ -70,17 +70,26 @@ class Evaluator:
             broadcast(list(self._student.buffers()))
         return collect(self._student, images.single_pass(augmented=False), self._accelerator, task)
 
-    def evaluate(self, student: Outputs) -> Evaluation:
-        """Return metrics of outputs from `collect`, and their fidelity to the teacher's."""
+    def evaluate(self, student: Outputs, *, finished: bool = False) -> Evaluation:
+        """Return metrics of outputs from `collect`, and their fidelity to the teacher's.
+
+        Args:
+            student: Outputs of the student.
+            finished: Compute what takes too long for every epoch, too.
+        """
         task = self._experiment.task
-        teacher = self._experiment.teacher
-        compared = comparable(task, self._student, teacher, self._teacher_outputs)
+        measure = task.evaluate_finished if finished else task.evaluate
         return replace(
-            task.evaluate(student, compared),
+            measure(student, self._compared),
             split=self.split,
             images=len(self._loader.labels),
             origin=self._experiment.images.origins.get(self.split, ""),
         )
+
+    @property
+    def _compared(self) -> Outputs | None:
+        experiment = self._experiment
+        return comparable(experiment.task, self._student, experiment.teacher, self._teacher_outputs)
 
     def measure(self) -> Evaluation:
         """Return metrics of the present student, and their fidelity to the teacher's."""
@@ -100,7 +109,7 @@ class Evaluator:
 
     def outcomes(self, student: Outputs) -> Outcomes | None:
         """Return what single images contribute to the headline metric."""
-        return self._experiment.task.outcomes(student)
+        return self._experiment.task.outcomes(student, self._compared)
 
     def teacher_summary(self) -> dict[str, Any] | None:
         """Return name, size and own metrics of the teacher; no metrics if its classes differ."""
@@ -108,8 +117,9 @@ class Evaluator:
         if self._teacher_outputs is None or teacher is None:
             return None
         evaluation = Evaluation({}, [], None)
-        if self._student.same_classes(teacher):
-            evaluation = self._experiment.task.evaluate(self._teacher_outputs, None)
+        task = self._experiment.task
+        if self._student.same_classes(teacher) or not task.uses_labels:
+            evaluation = task.evaluate_finished(self._teacher_outputs, None)
         return {
             "name": teacher.name,
             "metrics": evaluation.metrics,
@@ -172,7 +182,7 @@ def evaluate(
     ]
     of_teacher = outputs[1] if trained.teacher else None
     compared = comparable(trained.task, trained.student, trained.teacher, of_teacher)
-    evaluation = trained.task.evaluate(outputs[0], compared)
+    evaluation = trained.task.evaluate_finished(outputs[0], compared)
     return replace(
         evaluation, split=trained.split, images=len(trained.test.labels), origin=trained.origin
     )

@@ -79,6 +79,10 @@ class Recorder:
         self.records.append(record)
         self._write("metrics.jsonl", "".join(files.as_json(r) + "\n" for r in self.records))
 
+    def write_no_epochs(self) -> None:
+        """Write an empty `metrics.jsonl`, of a student that is measured without being trained."""
+        self._write("metrics.jsonl", "")
+
     def is_best(self, evaluation: Evaluation, headline: str) -> bool:
         """Return True if no recorded epoch has a higher headline metric than an evaluation."""
         measured = [record for record in self.records if record["metrics"] is not None]

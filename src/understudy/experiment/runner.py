@@ -174,11 +174,22 @@ class Runner:
             self.callback.start(self.trainer, self.recipe.name)
         if self.accelerator.is_main_process:
             self._log_start()
+        if not (self.experiment.task.uses_labels or self.recipe.methods):
+            self._keep_untrained()
+            return
         with self._profile or nullcontext(), stop_signals() as received:
             for epoch in self.trainer.fit(lambda: self._after_step(received)):
                 self._record(epoch)
         for tracker in self.accelerator.trackers:
             tracker.finish()
+
+    def _keep_untrained(self) -> None:
+        """Write the student as it begins: the control of a comparison without labels."""
+        weights = "its own" if self.recipe.student.weights else "random"
+        LOGGER.info(f"Without labels and methods the student is measured with {weights} weights.")
+        self._evaluate_last()
+        self._recorder.write_no_epochs()
+        self._recorder.write_student(self.trainer.student, self.experiment.classes, best=False)
 
     def _log_start(self) -> None:
         LOGGER.info(str(self._setup.settings))
@@ -255,7 +266,7 @@ class Runner:
         if self.accelerator.is_main_process:
             self._recorder.write_diagnostics(self._final.diagnostics(outputs))
             self._recorder.write_outcomes(self._final.outcomes(outputs))
-        self._latest = self._final.evaluate(outputs)
+        self._latest = self._final.evaluate(outputs, finished=True)
         return self._latest
 
     def _final_of(self, evaluation: Evaluation | None) -> Evaluation | None:

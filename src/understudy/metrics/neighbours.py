@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.batch import UNLABELLED
 from understudy.functional import unit
 
 CHUNK = 2**24
@@ -63,9 +62,22 @@ def _parts(
         if leave_out_self:
             own = torch.arange(len(cosines), device=cosines.device)
             cosines[own, start + own] = -torch.inf
-        # `topk` leaves the order of equal values open.
-        order = cosines.sort(dim=1, descending=True, stable=True)
-        yield order.values[:, :k], order.indices[:, :k]
+        yield _largest(cosines, k)
+
+
+def _largest(cosines: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row and their columns; of equal ones, the first columns."""
+    # `topk` takes a tenth of the time of `sort`, but leaves open which of equal ones it takes.
+    values, columns = cosines.topk(k, dim=1)
+    if k:
+        least = values[:, -1:]
+        tied = (cosines == least).sum(1) > (values == least).sum(1)
+        if tied.any():
+            every = cosines[tied].sort(dim=1, descending=True, stable=True)
+            values[tied], columns[tied] = every.values[:, :k], every.indices[:, :k]
+    columns, order = columns.sort(dim=1)
+    values, by_value = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, by_value)
 
 
 def knn_scores(
@@ -110,18 +122,13 @@ def purity(neighbours: Nearest, labels: Int[Tensor, " rows"], k: int) -> float:
     return _mean((near[neighbours.rows[:, :k]] == near.unsqueeze(1)).double().mean(1))
 
 
-def overlap(student: Nearest, teacher: Nearest) -> float:
-    """Compute the mean share of neighbours that each row has in both networks.
+def overlap(student: Nearest, teacher: Nearest) -> Float[Tensor, " rows"]:
+    """Compute the share of neighbours that each row has in both networks; by chance k / (rows − 1).
 
-    Chance is k / (rows − 1).
+    Empty if no row has a neighbour.
     """
     same = student.rows.unsqueeze(2) == teacher.rows.unsqueeze(1)
-    return _mean(same.any(2).double().mean(1)) if same.numel() else 0.0
-
-
-def labelled_rows(labels: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
-    """Return which rows have a class."""
-    return labels != UNLABELLED
+    return same.any(2).double().mean(1) if same.numel() else torch.zeros(0, dtype=torch.float64)
 
 
 def _mean(values: Tensor) -> float:

@@ -20,6 +20,20 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "top1": Metric("top-1", "share of images whose class has the highest score, in percent"),
     "top5": Metric("top-5"),
+    "knn": Metric(
+        "k-NN",
+        "accuracy of weighted k-NN on penultimate features, each test image by its 20 nearest "
+        "others, in percent",
+    ),
+    "linear": Metric(
+        "linear probe",
+        "accuracy of a linear classifier on penultimate features, of each fifth of the test images "
+        "by the others, in percent",
+    ),
+    "knn_agreement": Metric(
+        "k-NN agreement",
+        "share of the 20 nearest others of a test image that are the same for student and teacher",
+    ),
     "mAP": Metric(
         "mAP",
         "mean over the classes of VOC's average precision over all points, in percent",
@@ -62,9 +76,9 @@ METRICS: Mapping[str, Metric] = {
     "image_ms": Metric("time per image"),
 }
 """Metrics that are not written as their key, or that have a column."""
-BESIDE = ("AP", "voc_AP50", "mAP_coco", "CF1", "OF1")
+BESIDE = ("linear", "AP", "voc_AP50", "mAP_coco", "CF1", "OF1")
 """Metrics of the task with a column of their own, next to the one that ranks students."""
-FIDELITY = ("agreement", "overlap", "cosine", "norm_ratio", "cka", "kl")
+FIDELITY = ("agreement", "overlap", "knn_agreement", "cosine", "norm_ratio", "cka", "kl")
 
 LAYERS: Mapping[str, Callable[[float], str]] = {
     "parameters": lambda number: count(int(number)),

@@ -1,10 +1,10 @@
 """`Task`: the abstract base class of loss on labels, metrics and fidelity."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -135,8 +135,16 @@ class Task(ABC):
     def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
         """Compute metrics of a student's outputs, and their fidelity to its teacher's."""
 
-    def outcomes(self, student: Outputs) -> Outcomes | None:
-        """Return what single images contribute; None if the headline metric has no such form."""
+    def evaluate_finished(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
+        """Compute the same as `evaluate`, and what takes too long to be computed every epoch."""
+        return self.evaluate(student, teacher)
+
+    def judged_by(self, measured: Mapping[str, Any]) -> str:
+        """Return the metric by which finished students are judged, of those of the control."""
+        return self.headline
+
+    def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
+        """Return what single images contribute; None if the metric of verdicts has no such form."""
         return None
 
     def concatenate(self, batches: Sequence[Outputs]) -> Outputs:

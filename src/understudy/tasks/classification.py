@@ -71,7 +71,7 @@ class Classification(Task):
         }
         return Evaluation(metrics, [None if x is None else 100 * x for x in by_class], fidelity)
 
-    def outcomes(self, student: Outputs) -> Outcomes | None:
+    def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
         """Return which labelled images are classified correctly; None without any."""
         labelled = student["labels"] != UNLABELLED
         if "logits" not in student or not labelled.any():

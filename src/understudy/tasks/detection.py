@@ -66,7 +66,7 @@ class Detection(Task):
         fidelity = detection.fidelity(detections, detections_in(teacher)) if teacher else None
         return Evaluation(metrics, coco.ap50, fidelity)
 
-    def outcomes(self, student: Outputs) -> Outcomes | None:
+    def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
         """Return VOC's mean AP50 on resampled test sets; None without objects.
 
         COCO's AP50, the headline, differs from VOC's by how the recall is sampled, which changes

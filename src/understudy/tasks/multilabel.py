@@ -123,7 +123,7 @@ class MultiLabel(Task):
         metrics["loss"] = float(self._mean_loss(student["logits"], labels))
         return Evaluation(metrics, by_class, fidelity)
 
-    def outcomes(self, student: Outputs) -> Outcomes | None:
+    def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
         """Return VOC's mean average precision on resampled test sets; None without positives."""
         labels = student["labels"]
         if "logits" not in student or not (labels == 1).any():

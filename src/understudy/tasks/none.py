@@ -1,13 +1,27 @@
-"""No labels: the student learns only from the teacher, and is ranked by fidelity to it."""
+"""No labels: the student learns only from the teacher, and is ranked by fidelity to it.
 
-from typing import ClassVar, final
+Labels of test images, where there are any, are used to measure the finished student, and nothing
+else: `knn` classifies each image by its 20 nearest others (weights exp(cosine / 0.07), as DINO) and
+`linear` by a linear probe on the four other fifths of the images, both on penultimate features and
+in percent. `understudy probe` measures both in the published form, from training to test images.
+Without labels, `knn_agreement` is the share of an image's 20 nearest others that it has in both
+networks.
+"""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.batch import Batch
+from understudy.batch import UNLABELLED, Batch
 from understudy.features import Features
+from understudy.metrics import linear_probe, neighbours, resampling
 from understudy.tasks import _image_outputs
-from understudy.tasks._task import Evaluation, Outputs, Task
+from understudy.tasks._task import Evaluation, Outcomes, Outputs, Task
+
+FEATURE = "penultimate"
 
 
 @final
@@ -28,3 +42,65 @@ class Unlabelled(Task):
         """Compute fidelity only, as in classification."""
         fidelity = _image_outputs.fidelity(student, teacher, _image_outputs.SINGLE_LABEL)
         return Evaluation({}, [], fidelity)
+
+    def evaluate_finished(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
+        """Compute fidelity with `knn_agreement` and, of images with labels, `knn` and `linear`."""
+        evaluation, metrics = self.evaluate(student, teacher), {}
+        if (correct := _knn_correct(student)) is not None:
+            metrics = {"knn": _percent(correct), "linear": _percent(_linear_correct(student))}
+        if teacher and evaluation.fidelity is not None:
+            shares = _shared_neighbours(student, teacher)
+            evaluation.fidelity["knn_agreement"] = float(shares.mean()) if len(shares) else None
+        return replace(evaluation, metrics=metrics)
+
+    def judged_by(self, measured: Mapping[str, Any]) -> str:
+        """Return `knn` if it was measured, else `knn_agreement`."""
+        return "knn" if "knn" in measured else "knn_agreement"
+
+    def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
+        """Return which labelled images `knn` classifies correctly, or else resampled agreement."""
+        if (correct := _knn_correct(student)) is not None:
+            text = "".join("1" if hit else "0" for hit in correct.tolist())
+            return Outcomes("knn", len(text), correct=text)
+        if not teacher or not len(shares := _shared_neighbours(student, teacher)):
+            return None
+        counts = resampling.image_counts(len(shares)).double()
+        resampled = (counts @ shares / len(shares)).tolist()
+        return Outcomes("knn_agreement", len(shares), resampled=resampled)
+
+
+def _labelled(outputs: Outputs) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, " rows"], int]:
+    """Return features, classes and the number of classes of the images that have a label."""
+    labels = outputs["labels"]
+    if labels.dim() != 1:
+        return outputs[FEATURE][:0], labels.new_zeros(0), 0
+    known = labels != UNLABELLED
+    labels = labels[known]
+    return outputs[FEATURE][known], labels, int(labels.max()) + 1 if len(labels) else 0
+
+
+def _knn_correct(outputs: Outputs) -> Tensor | None:
+    """Return which labelled images their neighbours classify correctly; None for one class."""
+    features, labels, classes = _labelled(outputs)
+    if not len(labels) or (labels == labels[0]).all():
+        return None
+    near = neighbours.nearest(features, features, neighbours.NEIGHBOURS, leave_out_self=True)
+    return neighbours.knn_scores(near, labels, classes).argmax(1) == labels
+
+
+def _linear_correct(outputs: Outputs) -> Tensor:
+    features, labels, classes = _labelled(outputs)
+    return linear_probe.predicted_by_folds(features, labels, classes) == labels
+
+
+def _shared_neighbours(student: Outputs, teacher: Outputs) -> Float[Tensor, " images"]:
+    """Return the share of each image's neighbours that it has in both networks."""
+    near = [
+        neighbours.nearest(x[FEATURE], x[FEATURE], neighbours.NEIGHBOURS, leave_out_self=True)
+        for x in (student, teacher)
+    ]
+    return neighbours.overlap(*near)
+
+
+def _percent(correct: Tensor) -> float:
+    return 100 * float(correct.double().mean()) if len(correct) else 0.0
