@@ -1,0 +1,207 @@
+"""Judge a teacher by its outputs: against chance and a probe, by other inputs and class orders."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, takewhile
+from typing import cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from understudy.batch import Batch, labelled
+from understudy.checks import _class_orders, _input_trials
+from understudy.checks._input_trials import Clock, Preparation
+from understudy.checks._probe import looks_initialised, probe
+from understudy.checks._scores import (
+    above,
+    chance,
+    far_better,
+    labelled_outputs,
+    measured_split,
+    scores,
+)
+from understudy.checks.examined import Examined, SplitName
+from understudy.models.network import Network
+
+_IMAGES = {True: 256, False: 1024}
+_TRIAL_IMAGES = {True: 128, False: 256}
+_TRIAL_SECONDS = {True: 3.0, False: 15.0}
+"""By whether the form is the short one."""
+
+_GOOD = 0.95
+"""Mean score from which on nothing can be far better."""
+
+_OF_PROBE = 0.75
+"""Least score of a variant, as a share of that of a linear probe.
+
+A classifier of random weights has a best order and a best input as well, which are above chance.
+"""
+
+_ROUNDS = 2
+"""Things in which the recipe may be wrong at once, besides the order of the classes."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A teacher with another preparation or class order.
+
+    Attributes:
+        preparation: How images are prepared.
+        scores: Score of every image.
+        order: Class of the data of each logit; None for the recipe's.
+        order_name: Name of the order.
+        before: Mean score of the same images by the recipe's preparation and order.
+    """
+
+    preparation: Preparation
+    scores: Tensor
+    order: _class_orders.Order | None = None
+    order_name: str = ""
+    before: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a teacher's own outputs say of it.
+
+    Attributes:
+        split: Split that was measured.
+        images: Number of its labelled images that were.
+        value: The headline metric, in percent.
+        score: Mean score of an image, in percent; see `_scores.scores`.
+        chance: The same for outputs of other images.
+        probe: The same of a linear probe of the penultimate feature.
+        at_chance: True if the score is not above chance.
+        better: A variant that is far better; None if there is none, or nothing to gain.
+        untrained: True if the teacher is at chance, and its classifier's weights as initialised.
+    """
+
+    split: SplitName
+    images: int
+    value: float
+    score: float
+    chance: float
+    probe: float
+    at_chance: bool
+    better: Variant | None
+    untrained: bool
+
+
+_JUDGEMENTS: WeakKeyDictionary[Examined, Judgement | None] = WeakKeyDictionary()
+
+
+def judgement(examined: Examined) -> Judgement | None:
+    """Return the judgement on the teacher, made once; None if it cannot be measured.
+
+    It can if it is a network of whole images, with the classes of the data, and these have labels.
+    """
+    if examined not in _JUDGEMENTS:
+        _JUDGEMENTS[examined] = _judged(examined)
+    return _JUDGEMENTS[examined]
+
+
+def _judged(examined: Examined) -> Judgement | None:
+    teacher, classes = examined.experiment.teacher, len(examined.images.train.classes)
+    if not isinstance(teacher, Network) or not examined.task.uses_labels or not classes:
+        return None
+    if teacher.num_classes != classes:
+        return None
+    split = measured_split(examined)
+    outputs = examined.teacher_outputs(split, _IMAGES[examined.short])
+    logits, labels = labelled_outputs(outputs)
+    if len(labels) < 2:
+        return None
+    own, random = scores(logits, labels), chance(logits, labels)
+    features = outputs["penultimate"][labelled(outputs["labels"])].float()
+    probed = scores(probe(features, labels, classes), labels)
+    at_chance = not above(own, random)
+    better = None
+    if float(own.mean()) < _GOOD:
+        better = _better(examined, teacher, split, float(probed.mean()))
+    return Judgement(
+        split=split,
+        images=len(labels),
+        value=examined.task.evaluate(outputs, None).metrics[examined.task.headline],
+        score=100 * float(own.mean()),
+        chance=100 * float(random.mean()),
+        probe=100 * float(probed.mean()),
+        at_chance=at_chance,
+        better=better,
+        untrained=at_chance and better is None and looks_initialised(teacher),
+    )
+
+
+def _better(
+    examined: Examined, teacher: Network, split: SplitName, probed: float
+) -> Variant | None:
+    """Return the best preparation and class order, if it is far better than the recipe's."""
+    loader = examined.sample(split, _TRIAL_IMAGES[examined.short])
+    device = examined.placed.accelerator.device
+    batches = [
+        batch.to(device, torch.contiguous_format) for batch in loader.single_pass(augmented=False)
+    ]
+    trials = _Trials(examined, teacher, batches)
+    clock = Clock(min(_TRIAL_SECONDS[examined.short], examined.seconds_left() / 2))
+    own = Preparation.of(teacher)
+    start = best = cast(Variant, trials.variant(own))
+    for _ in range(_ROUNDS):
+        others = (trials.variant(p) for p in _others(best.preparation, loader.views.size, clock))
+        top = max(
+            (variant for variant in others if variant is not None),
+            key=lambda variant: float(variant.scores.mean()),
+            default=best,
+        )
+        if not far_better(top.scores, best.scores):
+            break
+        best = top
+    plain = trials.plain
+    good = float(best.scores.mean()) >= _OF_PROBE * probed
+    if (best is start and start.order is None) or not good or not far_better(best.scores, plain):
+        return None
+    return replace(best, before=float(plain.mean()))
+
+
+def _others(preparation: Preparation, view_size: int, clock: Clock) -> Iterator[Preparation]:
+    """Yield preparations that differ in one thing, as long as there is time."""
+    every = chain(preparation.normalised(), preparation.swapped(), preparation.resized(view_size))
+    return takewhile(lambda _: clock.allows_another(), every)
+
+
+class _Trials:
+    """Measures a teacher on some images in other preparations, each in its best class order."""
+
+    def __init__(self, examined: Examined, teacher: Network, batches: Sequence[Batch]) -> None:
+        self._teacher, self._batches = teacher, batches
+        distiller = examined.experiment.distiller
+        assert distiller.teacher is not None
+        self._outputs = distiller.teacher.outputs
+        self._classes = examined.images.train.classes
+        self._labels = torch.cat([batch.labels for batch in batches]).cpu()
+        self.plain = torch.zeros(0)
+        """Scores of the preparation that was measured first, in the order of the recipe."""
+
+    def variant(self, preparation: Preparation) -> Variant | None:
+        """Return the teacher in a preparation; None if it does not take its size."""
+        logits = _input_trials.logits(self._teacher, preparation, self._batches, self._outputs)
+        if logits is None:
+            return None
+        logits, labels = labelled_outputs({"logits": logits, "labels": self._labels})
+        plain = scores(logits, labels)
+        self.plain = self.plain if len(self.plain) else plain
+        return self._ordered(preparation, logits, labels, plain)
+
+    def _ordered(
+        self, preparation: Preparation, logits: Tensor, labels: Tensor, plain: Tensor
+    ) -> Variant:
+        """Return the variant in the class order that is far better than the recipe's, if any is."""
+        best = Variant(preparation, plain)
+        for name, order in _class_orders.named_orders(self._classes):
+            ordered = scores(_class_orders.in_order(logits, order), labels)
+            if far_better(ordered, plain) and ordered.mean() > best.scores.mean():
+                best = Variant(preparation, ordered, order, name)
+        fitted = scores(_class_orders.cross_assigned(logits, labels), labels)
+        if far_better(fitted, plain) and far_better(fitted, best.scores):
+            order = _class_orders.assigned_order(_class_orders.relation(logits, labels))
+            return Variant(preparation, fitted, order, "that fits these images best")
+        return best

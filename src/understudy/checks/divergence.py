@@ -1,0 +1,81 @@
+"""NaN or divergence in the first steps at the recipe's rate and precision, and a rate that works.
+
+The steps are made on a student of their own, at the full rate: a warm-up only delays what a rate
+does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from understudy.checks.examined import Examined
+from understudy.checks.finding import Finding
+from understudy.checks.trial import Trial
+
+SHORT, OF_METHODS, SECONDS = True, True, 10.0
+
+CHECK = "divergence"
+
+_GROWTH = 20.0
+"""Largest of the last losses, as a multiple of the first, from which on training diverges."""
+
+_TRIES = 8
+
+_FACTOR = 4.0
+"""Factor by which the rate is lowered until the loss does not grow."""
+
+
+def check(examined: Examined) -> Iterator[Finding]:
+    """Find losses that are not finite, or grow, in the first steps; look for a rate that works."""
+    trial = examined.trial
+    words = _diverges(trial)
+    if not words:
+        return
+    training = examined.recipe.training
+    lr = _working_rate(examined)
+    said = f"With training.lr {training.lr:g} in {examined.placed.settings.precision}, {words}"
+    if lr is None:
+        yield Finding(
+            CHECK,
+            "error",
+            f"{said}, and no smaller rate that was tried mends it.",
+            advice="Check the weights of the methods, the labels and the precision.",
+        )
+    else:
+        yield Finding(
+            CHECK,
+            "error",
+            f"{said}; with training.lr {lr:g} the loss does not grow.",
+            {"training.lr": lr},
+        )
+
+
+def _diverges(trial: Trial) -> str:
+    """Return how a trial diverged, as a clause; empty if it did not."""
+    steps = len(trial.losses)
+    if trial.diverged or not steps:
+        return f"a loss or a weight is not finite in step {steps + 1}"
+    first, last = trial.losses[0]["total"], _last(trial)
+    if steps > 1 and last > _GROWTH * max(first, 1e-9):
+        return f"the loss grows from {first:.3g} to {last:.3g} in {steps} steps"
+    return ""
+
+
+def _last(trial: Trial) -> float:
+    """Return the smallest loss of the last third of the steps."""
+    third = max(1, len(trial.losses) // 3)
+    return min(losses["total"] for losses in trial.losses[-third:])
+
+
+def _working_rate(examined: Examined) -> float | None:
+    """Return the largest tried rate, rounded, with which the loss does not grow."""
+    training = examined.recipe.training
+    for power in range(1, _TRIES + 1):
+        lr = float(f"{training.lr / _FACTOR**power:.1g}")
+        if examined.seconds_left() <= 0:
+            return None
+        recipe = replace(examined.recipe, training=replace(training, lr=lr))
+        other = Examined(recipe, like=examined, device=examined.device, short=examined.short)
+        trial = other.trial
+        if not trial.diverged and _last(trial) <= trial.losses[0]["total"]:
+            return lr
+    return None

@@ -1,0 +1,110 @@
+"""Size of every loss, and of its gradient beside that of the loss on labels, before training.
+
+The ratio is taken on the parameters that both losses reach, and times the weights. Of the published
+weights, on pairs of healthy networks, it lies between 0.02 and 40 (docs/doctor.md lists it): a term
+far below that changes nothing, one far above lets the labels change nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from understudy.checks.examined import Examined
+from understudy.checks.finding import Finding
+from understudy.config.recipe import Recipe
+from understudy.distillation.loss_scales import TASK, LossScale, loss_scales
+from understudy.distillation.weights import Weight
+
+SHORT, OF_METHODS, SECONDS = True, True, 4.0
+
+CHECK = "losses"
+
+_BATCHES = {True: 2, False: 8}
+"""Batches that are measured, by whether the form is the short one."""
+
+_IGNORED, _OVERWHELMING = 1e-3, 1e3
+"""Weighted ratios of gradients below and above which one of two terms has no effect."""
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check(examined: Examined) -> Iterator[Finding]:
+    """Compare the terms of the loss, and find those that take no part."""
+    if not examined.recipe.methods:
+        return
+    distiller = examined.prepared.distiller
+    batches = examined.batches(_BATCHES[examined.short])
+    precision = _DTYPES.get(examined.placed.settings.precision)
+    scales = loss_scales(distiller, batches, precision=precision)
+    weights = distiller.weights
+    yield Finding(CHECK, "note", _table(scales, weights))
+    for label, scale in scales.items():
+        if label != TASK:
+            yield from _findings(examined.recipe, label, scale, weights)
+
+
+def _table(scales: Mapping[str, LossScale], weights: Mapping[str, Weight]) -> str:
+    rows = []
+    for label, scale in scales.items():
+        ratio = _weighted(label, scale, weights)
+        beside = f", gradient {ratio:.2g} of the task's" if label != TASK and ratio else ""
+        rows.append(f"{weights[label].value:g} × {label} {scale.loss:.3g}{beside}")
+    return f"Losses before training: {'; '.join(rows)}."
+
+
+def _weighted(label: str, scale: LossScale, weights: Mapping[str, Weight]) -> float | None:
+    """Return the weighted ratio of gradients; None without a loss on labels."""
+    of_task = weights[TASK].value
+    if scale.ratio is None or not of_task:
+        return None
+    return scale.ratio * weights[label].value / of_task
+
+
+def _findings(
+    recipe: Recipe, label: str, scale: LossScale, weights: Mapping[str, Weight]
+) -> Iterator[Finding]:
+    weight, ratio = weights[label].value, _weighted(label, scale, weights)
+    if not weight:
+        yield Finding(
+            CHECK,
+            "warning",
+            f"The weight of {label} is 0: its loss is computed and changes nothing.",
+            _reweighted(recipe, label, _suggested(scale, weights)),
+        )
+    elif scale.gradient_norm == 0:
+        yield Finding(
+            CHECK,
+            "warning",
+            f"The loss of {label} is {scale.loss:.3g} and has no gradient on the student: it is "
+            "constant.",
+            advice=f"Leave {label} out, or check what the recipe lets train (training.only).",
+        )
+    elif ratio is not None and ratio < _IGNORED:
+        yield Finding(
+            CHECK,
+            "warning",
+            f"With its weight of {weight:g}, the gradient of {label} is {ratio:.2g} of that of "
+            "the loss on labels: it changes next to nothing.",
+            _reweighted(recipe, label, _suggested(scale, weights)),
+        )
+    elif ratio is not None and ratio > _OVERWHELMING:
+        yield Finding(
+            CHECK,
+            "warning",
+            f"With its weight of {weight:g}, the gradient of {label} is {ratio:,.0f} times that "
+            "of the loss on labels, which changes next to nothing.",
+            _reweighted(recipe, label, _suggested(scale, weights)),
+        )
+
+
+def _suggested(scale: LossScale, weights: Mapping[str, Weight]) -> float:
+    """Return the weight with which both gradients are equally large, to two digits."""
+    of_task = weights[TASK].value or 1.0
+    return float(f"{of_task / scale.ratio:.2g}") if scale.ratio else 1.0
+
+
+def _reweighted(recipe: Recipe, label: str, value: float) -> dict[str, Any]:
+    entry = recipe.methods[label].get("weight")
+    weight = {**entry, "value": value} if isinstance(entry, Mapping) else value
+    return {f"methods.{label}.weight": weight}

@@ -1,0 +1,43 @@
+"""A teacher whose classifier was never trained: pretrained weights, built for other classes.
+
+timm and torchvision give a network of another number of classes a new classifier, and a file that
+is saved then looks like any other. Its features are good and its logits noise.
+"""
+
+from collections.abc import Iterator
+
+from understudy.checks._teacher_judgement import judgement
+from understudy.checks.examined import Examined
+from understudy.checks.finding import Finding
+
+SHORT, OF_METHODS, SECONDS = True, True, 6.0
+
+CHECK = "reset_head"
+
+
+def check(examined: Examined) -> Iterator[Finding]:
+    """Find a teacher at chance whose classifier's weights are as initialised."""
+    judged = judgement(examined)
+    if judged is None or not judged.untrained:
+        return
+    said = (
+        "The teacher's classifier looks as if no training had changed it: its score on "
+        f"{judged.images} {judged.split} images is {judged.score:.1f} (chance "
+        f"{judged.chance:.1f}), that of a linear probe on its features {judged.probe:.1f}"
+    )
+    methods = examined.experiment.distiller.trainable.methods.items()
+    readers = [label for label, method in methods if getattr(method, "compares_classes", False)]
+    if not readers:
+        yield Finding(CHECK, "note", f"{said}. The methods of this recipe do not read its logits.")
+        return
+    name = examined.recipe.teacher.name or "NAME"
+    yield Finding(
+        CHECK,
+        "error",
+        f"{said}, and {', '.join(readers)} {'reads' if len(readers) == 1 else 'read'} its logits.",
+        advice=(
+            f"Train it on these classes first, understudy train --student.name {name} "
+            f"--student.weights {examined.recipe.teacher.weights or 'FILE'} …, and give that run "
+            "as --teacher.weights."
+        ),
+    )

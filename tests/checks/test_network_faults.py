@@ -1,0 +1,363 @@
+"""Faults of networks, losses and training, each in two data sets or tasks: found and mended."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.planted_faults import (
+    SMALL,
+    Fault,
+    assert_found_and_mended,
+    findings,
+    recipe_of,
+)
+from tests.support.planted_teachers import (
+    MEAN,
+    STD,
+    DataSetMaker,
+    clothes,
+    distillation,
+    marks,
+    signs,
+    spoiled,
+)
+from tests.support.small_runs import CNN
+from understudy.checks.examine import examine
+from understudy.checks.examined import Examined
+from understudy.config.recipe import Recipe
+from understudy.experiment.train import train
+
+
+def taught(dataset: DataSetMaker, kind: str = "none", **keys: Any) -> Callable[[Path], Any]:
+    """A distillation from a teacher with a fault, or with faulty keys."""
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        made = distillation(dataset, spoiled(dataset, folder, kind))
+        return made | {key.replace("__", "."): value for key, value in keys.items()}
+
+    return make
+
+
+ZERO, ONE = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+BYTES = {"mean": [255 * x for x in MEAN], "std": [255 * x for x in STD]}
+REVERSED = {data: [*reversed(data().classes)] for data in (clothes, signs, marks)}
+FITTED = {
+    clothes: None,
+    signs: ["blue disc", "red disc", "green bar", "blue bar", "green disc", "red bar"],
+    marks: ["blue", "disc", "red", "bar", "green"],
+}
+"""Class of each logit that `spoiled` shuffles."""
+
+TEACHERS = [
+    *(
+        Fault(
+            f"no normalisation, {data.__name__}",
+            "teacher_accuracy",
+            taught(data, teacher__mean=ZERO, teacher__std=ONE),
+            ["with ImageNet's normalisation"],
+            {"teacher.mean": MEAN, "teacher.std": STD},
+            level="error",
+        )
+        for data in (clothes, signs, marks)
+    ),
+    *(
+        Fault(
+            f"images of {size} pixels, {data.__name__}",
+            "teacher_accuracy",
+            taught(data, teacher__size=size),
+            ["with images of 32 pixels"],
+            {"teacher.size": 32},
+        )
+        for data, size in ((clothes, 64), (signs, 128))
+    ),
+    *(
+        Fault(
+            f"reversed classes, {data.__name__}",
+            "teacher_accuracy",
+            taught(data, "reversed"),
+            ["with its classes in another order (reversed)"],
+            {"teacher.classes": REVERSED[data]},
+            level=level,
+        )
+        for data, level in ((clothes, "error"), (signs, "error"), (marks, "warning"))
+    ),
+    *(
+        Fault(
+            f"shuffled classes, {data.__name__}",
+            "teacher_accuracy",
+            taught(data, "shuffled"),
+            ["with its classes in another order (that fits these images best)"],
+            {"teacher.classes": FITTED[data]},
+            level=level,
+        )
+        for data, level in ((signs, "error"), (marks, "warning"))
+    ),
+    *(
+        Fault(
+            f"blue before red, {data.__name__}",
+            "teacher_accuracy",
+            taught(data, "bgr"),
+            ["with channels in the order BGR"],
+            level="error",
+        )
+        for data in (signs, marks)
+    ),
+    *(
+        Fault(
+            f"new classifier, {data.__name__}",
+            "reset_head",
+            taught(data, "head"),
+            ["looks as if no training had changed it", "and kd reads its logits"],
+            level="error",
+        )
+        for data in (clothes, signs, marks)
+    ),
+    *(
+        Fault(
+            f"statistics of bytes, {data.__name__}",
+            "network_inputs",
+            taught(data, student__mean=BYTES["mean"], student__std=BYTES["std"]),
+            ["the images of the student have the mean", "is for values from 0 to 255"],
+            {"student.mean": MEAN, "student.std": STD},
+        )
+        for data in (clothes, marks)
+    ),
+    *(
+        Fault(
+            f"larger than asked for, {data.__name__}",
+            "network_inputs",
+            taught(data, student={"name": "timm:test_resnet"}),
+            ["The student enlarges the images of 32 pixels to 160", "25 times as much"],
+            {"student.size": 32},
+        )
+        for data in (clothes, marks)
+    ),
+]
+
+NORMED = {"name": CNN, "options": {"norm": True}}
+"""A student with batch normalisation."""
+
+
+def trained(dataset: DataSetMaker, **training: Any) -> Callable[[Path], Any]:
+    """A distillation with keys of training."""
+    keys = {f"training.{key}": value for key, value in training.items()}
+    return lambda folder: {
+        **distillation(dataset, spoiled(dataset, folder, "none")),
+        "student": NORMED,
+        **keys,
+    }
+
+
+def weighted(dataset: DataSetMaker, methods: dict[str, Any], **keys: Any) -> Callable[[Path], Any]:
+    """A distillation by methods with weights."""
+    return lambda folder: {
+        **distillation(dataset, spoiled(dataset, folder, "none")),
+        "methods": methods,
+        **keys,
+    }
+
+
+STEPS = [
+    *(
+        Fault(
+            f"schedule of 240 epochs, {data.__name__}",
+            "schedule",
+            trained(data, schedule="step"),
+            ["The learning rate never falls: the milestones 150, 180, 210"],
+            {"training.schedule": "cosine"},
+        )
+        for data in (clothes, marks)
+    ),
+    *(
+        Fault(
+            f"warm-up of 5 epochs, {data.__name__}",
+            "schedule",
+            trained(data, warmup_epochs=5.0),
+            ["rises over 5 epochs, but there are 4"],
+            {"training.warmup_epochs": 0.4},
+        )
+        for data in (clothes, marks)
+    ),
+    *(
+        Fault(
+            f"batches of 4, {data.__name__}",
+            "tiny_batches",
+            trained(data, batch=4),
+            ["normalises over 4 images", "below 8"],
+            {"training.batch": 8},
+        )
+        for data in (clothes, marks)
+    ),
+    *(
+        Fault(
+            f"16 parts of a step, {data.__name__}",
+            "tiny_batches",
+            trained(data, batch=32, accumulate=16),
+            ["normalises over 2 images (batches of 32, each in 16 parts)"],
+            {"training.accumulate": 4},
+        )
+        for data in (clothes, marks)
+    ),
+    *(
+        Fault(
+            f"last batch of {last}, {data.__name__}",
+            "tiny_batches",
+            trained(data, batch=batch),
+            [f"The last batch of an epoch has {last} images"],
+            {"training.drop_last": True},
+        )
+        for data, batch, last in ((clothes, 46, 2), (marks, 79, 3))
+    ),
+]
+
+MEASURED = [
+    *(
+        Fault(
+            f"weight of {weight:g}, {data.__name__}",
+            "losses",
+            weighted(data, {"pefd": {"weight": weight}}),
+            [words],
+            {"methods.pefd.weight": ...},
+        )
+        for data in (clothes, marks)
+        for weight, words in (
+            (0.0, "The weight of pefd is 0"),
+            (1e-7, "With its weight of 1e-07, the gradient of pefd is"),
+            (1e7, "the loss on labels, which changes next to nothing"),
+        )
+    ),
+    *(
+        Fault(
+            f"rate of 1000, {data.__name__}",
+            "divergence",
+            trained(data, lr=1000.0),
+            ["With training.lr 1000 in fp32", "is not finite in step", "the loss does not grow"],
+            {"training.lr": ...},
+            level="error",
+        )
+        for data in (clothes, marks)
+    ),
+    Fault(
+        "rate of 1000, pefd",
+        "divergence",
+        weighted(signs, {"pefd": {}}, **{"training.lr": 1000.0}),
+        ["With training.lr 1000 in fp32"],
+        {"training.lr": ...},
+        level="error",
+    ),
+]
+"""Faults of which the value that mends them is measured, and differs between machines."""
+
+ADVISED = [
+    *(
+        Fault(
+            f"only the classifier trained, {data.__name__}",
+            "losses",
+            weighted(data, {"pefd": {}}, **{"training.only": ["fc.*"]}),
+            ["The loss of pefd is", "no gradient on the student: it is constant"],
+        )
+        for data in (clothes, marks)
+    ),
+    *(
+        Fault(
+            f"untrained features, {data.__name__}",
+            "teacher_features",
+            taught(data, "features", methods={"pefd": {}}),
+            ["A linear probe", "tells no more of these classes than that of an untrained"],
+        )
+        for data in (clothes, marks)
+    ),
+]
+"""Faults that no flag mends."""
+
+
+@pytest.mark.parametrize("fault", [*TEACHERS, *STEPS, *ADVISED], ids=str)
+def test_a_planted_fault_is_found_with_the_fix_that_mends_it(fault: Fault, tmp_path: Path) -> None:
+    assert_found_and_mended(fault, tmp_path)
+
+
+@pytest.mark.parametrize("fault", MEASURED, ids=str)
+def test_a_fault_is_mended_by_a_value_that_is_measured(fault: Fault, tmp_path: Path) -> None:
+    recipe = recipe_of(fault, tmp_path)
+    (finding,) = findings(recipe, fault.check)
+    assert finding.level == fault.level
+    assert all(words in finding.message for words in fault.says)
+    assert finding.fix.keys() == fault.fix.keys()
+    assert not findings(Recipe.load(recipe, finding.fix), fault.check)
+
+
+FLIPPED = """
+from tests.support.plain_cnn import PlainCNN
+from torch import nn
+from understudy.models import weights
+
+class Flipped(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images.flip(1))
+
+def factory(num_classes):
+    network = PlainCNN(num_classes, 16, 0.0, True, 0)
+    weights.load(network, "{file}")
+    return Flipped(network)
+"""
+
+
+@pytest.mark.parametrize("data", [signs, marks])
+def test_a_function_that_reverses_the_channels_mends_them(
+    data: DataSetMaker, tmp_path: Path
+) -> None:
+    recipe = Recipe.load(SMALL, taught(data, "bgr")(tmp_path))
+    assert "`images.flip(1)`" in findings(recipe, "teacher_accuracy")[0].advice
+    (tmp_path / "flipped.py").write_text(FLIPPED.format(file=recipe.teacher.weights))
+    keys = {"name": f"{tmp_path}/flipped.py:factory", "weights": "own", "options": {}}
+    mended = {f"teacher.{key}": value for key, value in keys.items()}
+    assert not findings(Recipe.load(recipe, mended), "teacher_accuracy")
+
+
+@pytest.mark.parametrize("data", [signs, marks])
+def test_training_a_new_classifier_mends_it(data: DataSetMaker, tmp_path: Path) -> None:
+    recipe = Recipe.load(SMALL, taught(data, "head")(tmp_path))
+    (finding,) = findings(recipe, "reset_head")
+    assert f"understudy train --student.name {CNN} --student.weights" in finding.advice
+    teacher = Recipe.load(recipe, {"methods": {}, "student": recipe.to_dict()["teacher"]})
+    run = train(Recipe.load(teacher, {"teacher": "", "training.lr": 0.1}), out=tmp_path / "run")
+    mended = Recipe.load(recipe, {"teacher.weights": str(run.path)})
+    assert not findings(mended, "reset_head")
+
+
+ENDS_IN = """
+from tests.support.plain_cnn import PlainCNN
+
+class Ending(PlainCNN):
+    def forward(self, images):
+        return super().forward(images){end}
+
+def factory(num_classes):
+    return Ending(num_classes, 8, 0.0, False, 0)
+"""
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+@pytest.mark.parametrize(
+    ("data", "end", "name"),
+    [(signs, ".softmax(1)", "softmax"), (marks, ".sigmoid()", "sigmoid")],
+    ids=["softmax", "sigmoid"],
+)
+def test_probabilities_are_found_and_gone_without_their_function(
+    data: DataSetMaker, end: str, name: str, role: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "ending.py"
+    file.write_text(ENDS_IN.format(end=end))
+    keys = {role: {"name": f"{file}:factory", "weights": "own" if role == "teacher" else ""}}
+    made = distillation(data, spoiled(data, tmp_path, "none"))
+    recipe = Recipe.load(SMALL, {k: v for k, v in made.items() if not k.startswith(role)} | keys)
+    (error,) = examine(Examined(recipe, device="cpu", short=True)).of("error")
+    assert f"The network ends in a {name}" in error.message
+    file.write_text(ENDS_IN.format(end=""))
+    assert Examined(recipe, device="cpu").experiment
