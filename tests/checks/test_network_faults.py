@@ -24,6 +24,7 @@ from tests.support.planted_teachers import (
     spoiled,
 )
 from tests.support.small_runs import CNN
+from understudy import checks
 from understudy.checks.examine import examine
 from understudy.checks.examined import Examined
 from understudy.config.recipe import Recipe
@@ -361,3 +362,34 @@ def test_probabilities_are_found_and_gone_without_their_function(
     assert f"The network ends in a {name}" in error.message
     file.write_text(ENDS_IN.format(end=""))
     assert Examined(recipe, device="cpu").experiment
+
+
+HEALTHY: dict[str, Any] = {
+    "kd": {"kd": {}},
+    "pefd": {"pefd": {}},
+    "lshfm": {"lshfm": {"hashes": 64}},
+    "nd": {"nd": {}},
+}
+OWN = (
+    *("teacher_accuracy", "reset_head", "teacher_features", "network_inputs", "schedule"),
+    *("tiny_batches", "losses", "divergence"),
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "methods"),
+    [
+        *((data, methods) for data in (clothes, signs, marks) for methods in HEALTHY.values()),
+        (signs, {"kd": {}, "crd": {"negatives": 64}}),
+        (signs, {"dist": {}, "at": {}}),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "+".join(value),
+)
+def test_a_healthy_recipe_has_no_warning(
+    data: DataSetMaker, methods: dict[str, Any], tmp_path: Path
+) -> None:
+    made = {**trained(data)(tmp_path), "methods": methods}
+    examined = Examined(Recipe.load(SMALL, made), device="cpu")
+    every = [finding for name in OWN for finding in checks.find(name).check(examined)]
+    assert not [str(finding) for finding in every if finding.level != "note"]
+    assert {finding.check for finding in every} >= {"teacher_accuracy", "losses", "network_inputs"}

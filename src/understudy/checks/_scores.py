@@ -1,5 +1,8 @@
 """Score of each image by a network's outputs, and when one network's scores are far better."""
 
+import time
+from weakref import WeakKeyDictionary
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -16,12 +19,31 @@ _ERRORS = 3.0
 
 _SHUFFLES = 16
 
+_FEW = 16
+"""Images by whose time more are chosen."""
+
+_BUDGETS = {True: (3.0, 256), False: (10.0, 1024)}
+"""Seconds for the outputs of a teacher, and most images, by whether the form is the short one."""
+
+_SECONDS: WeakKeyDictionary[Examined, float] = WeakKeyDictionary()
+"""Seconds in which the few were measured."""
+
 
 def measured_split(examined: Examined) -> SplitName:
     """Return the split on which networks are measured: validation, else test, else training."""
     if examined.images.validation is not None:
         return "validation"
     return "test" if len(examined.images.test) else "train"
+
+
+def affordable_images(examined: Examined, split: SplitName) -> int:
+    """Return how many images of a split the teacher can be measured on in the time allowed."""
+    seconds, most = _BUDGETS[examined.short]
+    began = time.monotonic()
+    examined.teacher_outputs(split, _FEW)
+    if examined not in _SECONDS:  # the outputs are computed once
+        _SECONDS[examined] = max(time.monotonic() - began, 1e-6)
+    return int(min(max(_FEW * seconds / _SECONDS[examined], 2 * _FEW), most))
 
 
 def labelled_outputs(outputs: Outputs) -> tuple[Tensor, Tensor]:

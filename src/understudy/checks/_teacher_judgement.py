@@ -1,7 +1,8 @@
 """Judge a teacher by its outputs: against chance and a probe, by other inputs and class orders."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, takewhile
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -15,6 +16,7 @@ from understudy.checks._input_trials import Clock, Preparation
 from understudy.checks._probe import looks_initialised, probe
 from understudy.checks._scores import (
     above,
+    affordable_images,
     chance,
     far_better,
     labelled_outputs,
@@ -24,10 +26,14 @@ from understudy.checks._scores import (
 from understudy.checks.examined import Examined, SplitName
 from understudy.models.network import Network
 
-_IMAGES = {True: 256, False: 1024}
-_TRIAL_IMAGES = {True: 128, False: 256}
+_TRIAL_IMAGES = 32, 256
+"""Least and most images on which a variant is measured: a quarter of those of the teacher."""
+
 _TRIAL_SECONDS = {True: 3.0, False: 15.0}
-"""By whether the form is the short one."""
+"""Seconds for variants, by whether the form is the short one."""
+
+_AT_CHANCE = 2.0
+"""Factor of this time for a teacher that is at chance."""
 
 _GOOD = 0.95
 """Mean score from which on nothing can be far better."""
@@ -73,6 +79,7 @@ class Judgement:
         chance: The same for outputs of other images.
         probe: The same of a linear probe of the penultimate feature.
         at_chance: True if the score is not above chance.
+        tried: Number of other preparations that were tried, each in several class orders.
         better: A variant that is far better; None if there is none, or nothing to gain.
         untrained: True if the teacher is at chance, and its classifier's weights as initialised.
     """
@@ -84,6 +91,7 @@ class Judgement:
     chance: float
     probe: float
     at_chance: bool
+    tried: int
     better: Variant | None
     untrained: bool
 
@@ -108,7 +116,8 @@ def _judged(examined: Examined) -> Judgement | None:
     if teacher.num_classes != classes:
         return None
     split = measured_split(examined)
-    outputs = examined.teacher_outputs(split, _IMAGES[examined.short])
+    count = affordable_images(examined, split)
+    outputs = examined.teacher_outputs(split, count)
     logits, labels = labelled_outputs(outputs)
     if len(labels) < 2:
         return None
@@ -116,9 +125,11 @@ def _judged(examined: Examined) -> Judgement | None:
     features = outputs["penultimate"][labelled(outputs["labels"])].float()
     probed = scores(probe(features, labels, classes), labels)
     at_chance = not above(own, random)
+    trials = _Trials(examined, teacher, split, count)
     better = None
     if float(own.mean()) < _GOOD:
-        better = _better(examined, teacher, split, float(probed.mean()))
+        seconds = _TRIAL_SECONDS[examined.short] * (_AT_CHANCE if at_chance else 1.0)
+        better = trials.best(seconds, float(probed.mean()))
     return Judgement(
         split=split,
         images=len(labels),
@@ -127,68 +138,75 @@ def _judged(examined: Examined) -> Judgement | None:
         chance=100 * float(random.mean()),
         probe=100 * float(probed.mean()),
         at_chance=at_chance,
+        tried=trials.tried,
         better=better,
         untrained=at_chance and better is None and looks_initialised(teacher),
     )
 
 
-def _better(
-    examined: Examined, teacher: Network, split: SplitName, probed: float
-) -> Variant | None:
-    """Return the best preparation and class order, if it is far better than the recipe's."""
-    loader = examined.sample(split, _TRIAL_IMAGES[examined.short])
-    device = examined.placed.accelerator.device
-    batches = [
-        batch.to(device, torch.contiguous_format) for batch in loader.single_pass(augmented=False)
-    ]
-    trials = _Trials(examined, teacher, batches)
-    clock = Clock(min(_TRIAL_SECONDS[examined.short], examined.seconds_left() / 2))
-    own = Preparation.of(teacher)
-    start = best = cast(Variant, trials.variant(own))
-    for _ in range(_ROUNDS):
-        others = (trials.variant(p) for p in _others(best.preparation, loader.views.size, clock))
-        top = max(
-            (variant for variant in others if variant is not None),
-            key=lambda variant: float(variant.scores.mean()),
-            default=best,
-        )
-        if not far_better(top.scores, best.scores):
-            break
-        best = top
-    plain = trials.plain
-    good = float(best.scores.mean()) >= _OF_PROBE * probed
-    if (best is start and start.order is None) or not good or not far_better(best.scores, plain):
-        return None
-    return replace(best, before=float(plain.mean()))
-
-
-def _others(preparation: Preparation, view_size: int, clock: Clock) -> Iterator[Preparation]:
-    """Yield preparations that differ in one thing, as long as there is time."""
-    every = chain(preparation.normalised(), preparation.swapped(), preparation.resized(view_size))
-    return takewhile(lambda _: clock.allows_another(), every)
-
-
 class _Trials:
     """Measures a teacher on some images in other preparations, each in its best class order."""
 
-    def __init__(self, examined: Examined, teacher: Network, batches: Sequence[Batch]) -> None:
-        self._teacher, self._batches = teacher, batches
+    def __init__(
+        self, examined: Examined, teacher: Network, split: SplitName, measured: int
+    ) -> None:
         distiller = examined.experiment.distiller
         assert distiller.teacher is not None
-        self._outputs = distiller.teacher.outputs
+        self._examined, self._teacher, self._outputs = examined, teacher, distiller.teacher.outputs
+        least, most = _TRIAL_IMAGES
+        self._loader = examined.sample(split, min(max(measured // 4, least), most))
         self._classes = examined.images.train.classes
-        self._labels = torch.cat([batch.labels for batch in batches]).cpu()
-        self.plain = torch.zeros(0)
-        """Scores of the preparation that was measured first, in the order of the recipe."""
+        self._plain = torch.zeros(0)
+        self.tried = 0
+        """Number of preparations that were measured, besides the recipe's."""
 
-    def variant(self, preparation: Preparation) -> Variant | None:
+    def best(self, seconds: float, probed: float) -> Variant | None:
+        """Return the best preparation and class order, if it is far better than the recipe's.
+
+        Args:
+            seconds: Time to look for it.
+            probed: Mean score of a linear probe, which a teacher that is prepared well gets near.
+        """
+        clock = Clock(min(seconds, self._examined.seconds_left() / 2))
+        start = best = cast(Variant, self._variant(Preparation.of(self._teacher)))
+        self.tried = 0
+        for _ in range(_ROUNDS):
+            top = max(
+                (v for v in map(self._variant, self._others(best, clock)) if v is not None),
+                key=lambda variant: float(variant.scores.mean()),
+                default=best,
+            )
+            if not far_better(top.scores, best.scores):
+                break
+            best = top
+        good = float(best.scores.mean()) >= _OF_PROBE * probed
+        changed = best is not start or start.order is not None
+        if not (good and changed and far_better(best.scores, self._plain)):
+            return None
+        return replace(best, before=float(self._plain.mean()))
+
+    def _others(self, variant: Variant, clock: Clock) -> Iterator[Preparation]:
+        """Yield preparations that differ in one thing, as long as there is time."""
+        now = variant.preparation
+        every = chain(now.normalised(), now.swapped(), now.resized(self._loader.views.size))
+        return takewhile(lambda _: clock.allows_another(), every)
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        device = self._examined.placed.accelerator.device
+        images = self._loader.single_pass(augmented=False)
+        return [batch.to(device, torch.contiguous_format) for batch in images]
+
+    def _variant(self, preparation: Preparation) -> Variant | None:
         """Return the teacher in a preparation; None if it does not take its size."""
         logits = _input_trials.logits(self._teacher, preparation, self._batches, self._outputs)
         if logits is None:
             return None
-        logits, labels = labelled_outputs({"logits": logits, "labels": self._labels})
+        self.tried += 1
+        every = {"logits": logits, "labels": torch.cat([b.labels for b in self._batches]).cpu()}
+        logits, labels = labelled_outputs(every)
         plain = scores(logits, labels)
-        self.plain = self.plain if len(self.plain) else plain
+        self._plain = self._plain if len(self._plain) else plain
         return self._ordered(preparation, logits, labels, plain)
 
     def _ordered(

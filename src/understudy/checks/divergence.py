@@ -11,7 +11,7 @@ from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.trial import Trial
 
-SHORT, OF_METHODS, SECONDS = True, True, 10.0
+SHORT, OF_METHODS, SECONDS = True, True, 6.0
 
 CHECK = "divergence"
 

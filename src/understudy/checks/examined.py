@@ -168,13 +168,25 @@ class Examined:
             )
         return experiment
 
+    @cached_property
+    def training_batches(self) -> Loader:
+        """Loader of the training images of the run.
+
+        With a method that stores something for every image, of those on which it measured.
+        """
+        methods = self.experiment.distiller.trainable.methods.values()
+        if not any(getattr(method, "requires_image_index", False) for method in methods):
+            return self.experiment.train
+        images = self.images.train
+        return build.sampled(self.recipe, self.experiment, images, _MEASURED_IMAGES, training=True)
+
     def batches(self, count: int) -> list[Batch]:
         """Return the first augmented training batches of the run, on its device.
 
         With `training.accumulate`, the parts of a step are batches of their own.
         """
         if len(self._batches) < count:
-            parts = (part for step in self.experiment.train.epoch(0) for part in step)
+            parts = (part for step in self.training_batches.epoch(0) for part in step)
             device, form = self.placed.accelerator.device, self.placed.settings.memory_format
             self._batches = [part.to(device, form) for part in islice(parts, count)]
         return self._batches[:count]
@@ -238,7 +250,8 @@ class Examined:
         with self._needed("trial"):
             placed = self._place(self.loaded)
             placed.experiment.distiller.trainable.load_state_dict(state)
-            return trial(self.recipe, placed.experiment, placed.accelerator, placed.settings)
+            experiment = replace(placed.experiment, train=self.training_batches)
+            return trial(self.recipe, experiment, placed.accelerator, placed.settings)
 
     @contextmanager
     def _needed(self, name: str, *, silent: bool = True) -> Iterator[None]:

@@ -10,7 +10,7 @@ from understudy.checks._teacher_judgement import judgement
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 
-SHORT, OF_METHODS, SECONDS = True, True, 6.0
+SHORT, OF_METHODS, SECONDS = True, True, 2.5
 
 CHECK = "reset_head"
 

@@ -15,7 +15,7 @@ from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding, Level
 from understudy.models.network import Network
 
-SHORT, OF_METHODS, SECONDS = True, False, 6.0
+SHORT, OF_METHODS, SECONDS = True, False, 2.5
 
 CHECK = "teacher_accuracy"
 
@@ -52,9 +52,9 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             CHECK,
             "error",
-            f"{said}, no better than chance ({judged.chance:.1f}), and neither other "
-            "normalisations and sizes nor other orders of its classes change that; a linear probe "
-            f"on its features scores {judged.probe:.1f}.",
+            f"{said}, no better than chance ({judged.chance:.1f}), and none of {judged.tried} "
+            "other normalisations and sizes, nor another order of its classes, changes that; a "
+            f"linear probe on its features scores {judged.probe:.1f}.",
             advice="Check teacher.weights, and measure it by `understudy evaluate`.",
         )
     elif not judged.at_chance:

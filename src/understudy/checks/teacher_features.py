@@ -12,7 +12,7 @@ from torch import Tensor
 
 from understudy.batch import labelled
 from understudy.checks._probe import probe
-from understudy.checks._scores import measured_split, scores
+from understudy.checks._scores import affordable_images, measured_split, scores
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.functional import linear_cka
@@ -22,8 +22,6 @@ from understudy.tasks import Outputs
 SHORT, OF_METHODS, SECONDS = False, False, 12.0
 
 CHECK = "teacher_features"
-
-_IMAGES = 1024
 
 _LEAST_GAIN = 0.05
 """Least gain in the probe's score that a teacher may give, from 0 to 1."""
@@ -39,8 +37,8 @@ def check(examined: Examined) -> Iterator[Finding]:
     if not isinstance(teacher, Network) or not isinstance(student, Network):
         return
     split = measured_split(examined)
-    theirs = examined.teacher_outputs(split, _IMAGES)
-    ours = examined.student_outputs(split, _IMAGES)
+    count = affordable_images(examined, split)
+    theirs, ours = examined.teacher_outputs(split, count), examined.student_outputs(split, count)
     if len(theirs["index"]) < _LEAST_IMAGES:
         return
     cka = linear_cka(ours["penultimate"], theirs["penultimate"])

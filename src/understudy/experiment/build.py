@@ -180,7 +180,9 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
     )
 
 
-def sampled(recipe: Recipe, built: Experiment, source: Source, count: int) -> Loader:
+def sampled(
+    recipe: Recipe, built: Experiment, source: Source, count: int, *, training: bool = False
+) -> Loader:
     """Return a loader of images that are drawn evenly from a source, in its order.
 
     Args:
@@ -188,11 +190,13 @@ def sampled(recipe: Recipe, built: Experiment, source: Source, count: int) -> Lo
         built: The experiment of the recipe.
         source: Images of one of its splits.
         count: How many images to draw, at most.
+        training: Shuffle and augment them in batches of training; they keep the same numbers.
     """
     # Evenly, since the images of a folder lie class by class.
     index = torch.arange(min(count, len(source))) * len(source) // min(count, len(source))
     part = Subset(source, index, source.labels[index])
-    return Loaders(recipe, built.task, built.train.views.size, rank=0, world=1).test(part)
+    loaders = Loaders(recipe, built.task, built.train.views.size, rank=0, world=1)
+    return loaders.training(part) if training else loaders.test(part)
 
 
 @dataclass(frozen=True)
