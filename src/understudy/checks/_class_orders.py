@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from understudy.config import groups as recipe
+from understudy.data import class_names
+from understudy.models import weights
 
 Order = list[int]
 """Class of the data that each logit of a network stands for."""
@@ -43,6 +48,24 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
         for part in re.split(r"(\d+)", name)
         if part
     ]
+
+
+def renamed(teacher: recipe.Network, classes: Sequence[str], order: Order) -> list[str]:
+    """Return the names of a teacher's logits, as `teacher.classes` takes them.
+
+    Args:
+        teacher: Names its weights, and perhaps its classes.
+        classes: Class names of the data.
+        order: Class of the data that each logit stands for, of the logits as they are compared:
+            in the order of the data by the names known so far.
+    """
+    known = list(teacher.classes or weights.class_names(Path(teacher.weights)) or classes)
+    places = class_names.positions(classes, known)
+    if places is None:
+        known, places = list(classes), list(range(len(classes)))
+    for place, k in zip(places, order, strict=True):
+        known[place] = classes[k]
+    return known
 
 
 def assigned_order(relation: Float[Tensor, "logits classes"]) -> Order:

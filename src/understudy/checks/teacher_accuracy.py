@@ -6,9 +6,10 @@ the same images are compared: another preparation counts if it is better by five
 standard errors.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
+from understudy.checks import _class_orders
 from understudy.checks._input_trials import Preparation
 from understudy.checks._teacher_judgement import Variant, judgement
 from understudy.checks.examined import Examined
@@ -47,7 +48,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     )
     if judged.better is not None:
         level: Level = "error" if judged.at_chance else "warning"
-        yield _mended(judged.better, level, said, classes, teacher, _MEASURES[examined.task.truth])
+        yield _mended(examined, judged.better, level, said)
     elif judged.at_chance and not judged.untrained:  # of which `reset_head` tells
         yield Finding(
             CHECK,
@@ -63,22 +64,21 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding(CHECK, "note", f"{said} (chance: {judged.chance:.1f}).")
 
 
-def _mended(
-    better: Variant, level: Level, said: str, classes: Sequence[str], teacher: Network, measure: str
-) -> Finding:
+def _mended(examined: Examined, better: Variant, level: Level, said: str) -> Finding:
     """Return the finding that a teacher would be far better in another way."""
+    spec, classes = examined.recipe.teacher, examined.images.train.classes
     fix: dict[str, Any] = {}
     words = list(better.preparation.words)
-    own = Preparation.of(teacher)
+    own = Preparation.of(cast(Network, examined.experiment.teacher))
     if (better.preparation.mean, better.preparation.std) != (own.mean, own.std):
         fix["teacher.mean"] = [round(x, 6) for x in better.preparation.mean]
         fix["teacher.std"] = [round(x, 6) for x in better.preparation.std]
     if better.preparation.size != own.size:
         fix["teacher.size"] = better.preparation.size
     if better.order is not None:
-        fix["teacher.classes"] = [classes[k] for k in better.order]
+        fix["teacher.classes"] = _class_orders.renamed(spec, classes, better.order)
         words.append(f"its classes in another order ({better.order_name})")
-    advice = ""
+    advice, measure = "", _MEASURES[examined.task.truth]
     if better.preparation.reversed:
         advice = (
             "Name as teacher a function of a Python file (file.py:factory) that builds it behind "
