@@ -24,6 +24,7 @@ from understudy.checks._scores import (
     scores,
 )
 from understudy.checks.examined import Examined, SplitName
+from understudy.checks.finding import Level
 from understudy.models.network import Network
 
 _TRIAL_IMAGES = 32, 256
@@ -43,6 +44,9 @@ _OF_PROBE = 0.75
 
 A classifier of random weights has a best order and a best input as well, which are above chance.
 """
+
+_SURE = 50
+"""Images from which on a teacher at chance is an error, which stops a run, and no warning."""
 
 _ROUNDS = 2
 """Things in which the recipe may be wrong at once, besides the order of the classes."""
@@ -94,6 +98,11 @@ class Judgement:
     tried: int
     better: Variant | None
     untrained: bool
+
+    @property
+    def level(self) -> Level:
+        """Level of a finding about it: an error for a teacher that is surely at chance."""
+        return "error" if self.at_chance and self.images >= _SURE else "warning"
 
 
 _JUDGEMENTS: WeakKeyDictionary[Examined, Judgement | None] = WeakKeyDictionary()

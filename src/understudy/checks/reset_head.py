@@ -33,7 +33,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     name = examined.recipe.teacher.name or "NAME"
     yield Finding(
         CHECK,
-        "error",
+        judged.level,
         f"{said}, and {', '.join(readers)} {'reads' if len(readers) == 1 else 'read'} its logits.",
         advice=(
             f"Train it on these classes first, understudy train --student.name {name} "

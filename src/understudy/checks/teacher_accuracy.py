@@ -47,12 +47,11 @@ def check(examined: Examined) -> Iterator[Finding]:
         f"The teacher's own {metric} on {judged.images} {judged.split} images is {judged.value:.1f}"
     )
     if judged.better is not None:
-        level: Level = "error" if judged.at_chance else "warning"
-        yield _mended(examined, judged.better, level, said)
+        yield _mended(examined, judged.better, judged.level, said)
     elif judged.at_chance and not judged.untrained:  # of which `reset_head` tells
         yield Finding(
             CHECK,
-            "error",
+            judged.level,
             f"{said}, no better than chance ({judged.chance:.1f}), and none of {judged.tried} "
             "other normalisations and sizes, nor another order of its classes, changes that; a "
             f"linear probe on its features scores {judged.probe:.1f}.",
