@@ -127,6 +127,7 @@ def test_killed_workers_and_parents_continue_as_if_nothing_had_happened(
     root, path = tmp_path / "parts", tmp_path / "recipe.yaml"
     path.write_text(wanted.to_yaml())
     words = ["compare", path, "--seeds", "0", "--out", root, "--device", "cpu", "--jobs", "2"]
+    words += ["--no-doctor"]  # which would stop for this teacher
     kd = Run(root / "kd" / "seed0")
 
     # The parent: its workers notice, save and end.
@@ -174,6 +175,7 @@ def test_two_starts_on_one_directory_share_its_runs(tiny: Recipe, tmp_path: Path
     path, root = tmp_path / "recipe.yaml", tmp_path / "shared"
     path.write_text(wanted.to_yaml())
     words = ["compare", path, "--seeds", "0", "1", "--out", root, "--device", "cpu", "--jobs", "1"]
+    words += ["--no-doctor"]  # which would stop for this teacher
     other = command_line(*words)
     until((root / "control" / "seed0" / "metrics.jsonl").exists, other)
     mine = compare(wanted, seeds=[0, 1], out=root, device="cpu")

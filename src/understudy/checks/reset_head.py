@@ -30,14 +30,14 @@ def check(examined: Examined) -> Iterator[Finding]:
     if not readers:
         yield Finding(CHECK, "note", f"{said}. The methods of this recipe do not read its logits.")
         return
-    name = examined.recipe.teacher.name or "NAME"
+    spec = examined.recipe.teacher
+    named = f"--student.name {spec.name} " if spec.name else ""
     yield Finding(
         CHECK,
         judged.level,
         f"{said}, and {', '.join(readers)} {'reads' if len(readers) == 1 else 'read'} its logits.",
         advice=(
-            f"Train it on these classes first, understudy train --student.name {name} "
-            f"--student.weights {examined.recipe.teacher.weights or 'FILE'} …, and give that run "
-            "as --teacher.weights."
+            f"Train it on these classes first, understudy train {named}--student.weights "
+            f"{spec.weights or 'FILE'} …, and give that run as --teacher.weights."
         ),
     )
