@@ -113,22 +113,26 @@ ROOTS: dict[str, Callable[[Path], str]] = {
 }
 
 
+NAMES = sorted(ROOTS)
+"""All sources but `python`, whose data a program gives: tests/data/test_own_data.py."""
+
+
 def test_every_source_is_tried_here() -> None:
-    assert data.names() == sorted(ROOTS)
+    assert data.names() == sorted([*ROOTS, "python"])
 
 
-@pytest.mark.parametrize("name", data.names())
+@pytest.mark.parametrize("name", [*NAMES, "python"])
 def test_module_describes_itself(name: str) -> None:
     module = data.find(name)
     first = (module.__doc__ or "").splitlines()[0]
     assert 20 < len(first) <= 100
-    more = ["faulty", "difficult"] if name in FILES else []
+    more = ["faulty", "difficult"] if name in (*FILES, "python") else []
     more += ["classes"] if name in LEARNT else []
     assert list(signature(module.load).parameters) == ["root", "split", "unreadable", *more]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("name", data.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_source_keeps_the_contract(name: str, split: str, tmp_path: Path) -> None:
     root = ROOTS[name](tmp_path)
     source = data.find(name).load(root, split)  # type: ignore[arg-type]
@@ -163,7 +167,7 @@ def test_known_classes_spare_the_training_files(name: str, tmp_path: Path) -> No
         load(str(root), "test")
 
 
-@pytest.mark.parametrize("name", data.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_source_feeds_a_loader(name: str, tmp_path: Path) -> None:
     source = data.find(name).load(ROOTS[name](tmp_path), "train")
     views = make_views(source, augment="crop_flip", size=32, seed=0)
@@ -173,7 +177,7 @@ def test_source_feeds_a_loader(name: str, tmp_path: Path) -> None:
     assert torch.equal(batch.labels, source.labels[batch.index])
 
 
-@pytest.mark.parametrize("name", [n for n in data.names() if n not in NOWHERE])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NOWHERE])
 def test_missing_root_is_one_sentence(name: str) -> None:
     with pytest.raises(DataError, match=r"set data\.root"):
         data.find(name).load("", "train")

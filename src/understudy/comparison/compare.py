@@ -48,6 +48,7 @@ from understudy.errors import Busy, Interrupted, RecipeError, RunError, Unfinish
 from understudy.experiment.call import Call, call_of
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import ImagesOfRecipes
+from understudy.experiment.own_images import given
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.taken import difference_of, free_beside
@@ -61,6 +62,7 @@ def compare(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
     *,
+    data: Any = None,
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
     out: str | Path | None = None,
@@ -84,6 +86,7 @@ def compare(
             hyper-parameters of its methods are used wherever an arm names them.
         overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
             `Recipe.load`.
+        data: Images of a program, as for `train`; the runs are then trained in turn.
         methods: Arms: a method's name or label, or several joined by `+`; default: the recipe's
             methods, each by itself.
         seeds: One run of every arm per seed; three or more give an interval.
@@ -121,6 +124,21 @@ def compare(
         comparison = understudy.compare("fashion/demo", teacher, methods=["kd", "lshfm", "kd+nd"])
         print(comparison.table())
     """
+    if data is not None:
+        _check_in_turn(jobs)
+        with given(Recipe.load(recipe, overrides), data) as prepared:
+            return compare(
+                prepared,
+                methods=methods,
+                seeds=seeds,
+                out=out,
+                bank=bank,
+                resume=resume,
+                device=device,
+                threads=threads,
+                progress=progress,
+                callback=callback,
+            )
     recipe = named(Recipe.load(recipe, overrides), "comparison")
     task = tasks.find(recipe.task, recipe.training)
     _check_complete(recipe)
@@ -163,6 +181,15 @@ def _advising(root: Path) -> Iterator[None]:
         yield
     except Interrupted as error:
         raise Interrupted(files.continued_by(str(error), root)) from error
+
+
+def _check_in_turn(jobs: int | None) -> None:
+    """Refuse several runs at once on images that only this process has."""
+    if jobs not in (None, 1):
+        raise RecipeError(
+            f"The images of data= are in this process alone, so that its runs are trained in turn: "
+            f"leave jobs={jobs} out, or write the images into folders for data.source=folder."
+        )
 
 
 def _check_complete(recipe: Recipe) -> None:

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -25,6 +25,7 @@ from understudy.distillation.distiller import Teacher
 from understudy.distillation.memory_parts import MemoryParts
 from understudy.errors import BankError, RecipeError, UnderstudyError
 from understudy.experiment import bank_attach, build
+from understudy.experiment.own_images import given
 from understudy.features import Features
 from understudy.methods import Method
 from understudy.training import hardware
@@ -83,14 +84,19 @@ class Verified:
     tolerance: float
 
 
-def plan(recipe: Recipe, *, device: str | None = None) -> Plan:
+def plan(recipe: Recipe, *, data: Any = None, device: str | None = None) -> Plan:
     """Estimate the cost of a recipe's bank; write nothing.
+
+    Args:
+        recipe: Names the bank, the teacher and the images.
+        data: Images of a program, as for `train`.
+        device: As for `train`.
 
     Raises:
         UnderstudyError: The recipe cannot be built, or names no teacher.
     """
     files.refuse_address(recipe.bank.path, "bank.path")
-    experiment, teacher = _built(recipe, device)
+    experiment, teacher = _built(recipe, device, data)
     contract = bank_attach.contract(experiment, teacher, recipe)
     shapes = dict(teacher.network.shapes)
     reads, unfit = _reads(experiment, recipe)
@@ -151,6 +157,7 @@ def _reads(
 def fill(
     recipe: Recipe,
     *,
+    data: Any = None,
     device: str | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bank:
@@ -160,13 +167,14 @@ def fill(
 
     Args:
         recipe: Names the bank, the teacher and the images.
+        data: Images of a program, as for `train`.
         device: As for `train`.
         watch: Called after each batch with the number of stored records and of all records.
 
     Raises:
         BankError: The disk is too small, or the directory holds another bank.
     """
-    replay, loader = _open(recipe, device, create=True)
+    replay, loader = _open(recipe, device, data, create=True)
     bank, total = replay.bank, replay.bank.contract.records
     done = bank.filled()
     _check_room(bank, total - done)
@@ -181,11 +189,14 @@ def fill(
 
 @lost_workers_explained()
 @missing_operations_explained()
-def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> Verified:
+def verify(
+    recipe: Recipe, *, data: Any = None, records: int = 512, device: str | None = None
+) -> Verified:
     """Compute random stored records again, and compare.
 
     Args:
         recipe: Names the bank, the teacher and the images.
+        data: Images of a program, as for `train`.
         records: How many records to compute again, at most.
         device: As for `train`.
 
@@ -193,7 +204,7 @@ def verify(recipe: Recipe, *, records: int = 512, device: str | None = None) -> 
         BankError: There is no bank, or it is empty, a byte was flipped, or the teacher gives
             something else.
     """
-    replay, loader = _open(recipe, device, create=False)
+    replay, loader = _open(recipe, device, data, create=False)
     bank = replay.bank
     tolerance, sample = _TOLERANCE[bank.contract.dtype], bank.sample(records)
     keys = _batches(*sample)
@@ -227,9 +238,10 @@ def _difference(stored: Tensor, computed: Tensor) -> float:
     return float(relative.nan_to_num(nan=inf, posinf=inf).max())
 
 
-def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teacher]:
+def _built(recipe: Recipe, device: str | None, data: Any) -> tuple[build.Experiment, Teacher]:
     find_device(device)
-    experiment = build.experiment(recipe)
+    with given(recipe, data) as prepared:
+        experiment = build.experiment(prepared)
     teacher = experiment.distiller.teacher
     if teacher is None:
         raise RecipeError("A bank stores what a teacher gives: give --teacher.name.")
@@ -239,10 +251,10 @@ def _built(recipe: Recipe, device: str | None) -> tuple[build.Experiment, Teache
     return experiment, teacher
 
 
-def _open(recipe: Recipe, device: str | None, *, create: bool) -> tuple[Replay, Loader]:
+def _open(recipe: Recipe, device: str | None, data: Any, *, create: bool) -> tuple[Replay, Loader]:
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
-    experiment, teacher = _built(recipe, device)
+    experiment, teacher = _built(recipe, device, data)
     with PartialState().main_process_first():  # which makes the bank, if there is none
         replay = bank_attach.open_replay(experiment, teacher, recipe, create=create)
     return replay, experiment.train

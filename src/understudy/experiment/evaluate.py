@@ -18,6 +18,7 @@ from understudy.errors import RunError
 from understudy.experiment import build, networks
 from understudy.experiment.build import Experiment
 from understudy.experiment.outputs import collect, comparable
+from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import Run
 from understudy.models.base import Wrapped
 from understudy.models.cost import num_parameters
@@ -134,6 +135,7 @@ def evaluate(
     run: str | Path | Run | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
+    data: Any = None,
     device: str | None = None,
 ) -> Evaluation:
     """Measure the trained student of a run, on its own test images or on others.
@@ -146,6 +148,8 @@ def evaluate(
         run: Run, or its directory; None for a network of weights from elsewhere.
         overrides: Keys of the recipe to replace, such as `{"data.root": "other_images"}`; see
             `Recipe.load`. A folder of class folders without splits is measured as a whole.
+        data: Test images of a program, in place of those that the recipe names: a dataset, a pair
+            of arrays, or the tuple that `train` takes.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
 
     Returns:
@@ -164,10 +168,10 @@ def evaluate(
     """
     find_device(device)
     if run is None:
-        recipe = Recipe.load({}, overrides)
-        trained = build.trained_network(recipe)
+        with given(Recipe.load({}, overrides), data, alone="test") as recipe:
+            trained = build.trained_network(recipe)
     else:
-        recipe, trained = _trained_in(Run(Path(run)), overrides)
+        recipe, trained = _trained_in(Run(Path(run)), overrides, data)
     devices = accelerator(recipe.training, device, student=trained.student)
     outputs = [
         collect(
@@ -189,7 +193,7 @@ def evaluate(
 
 
 def _trained_in(
-    run: Run, overrides: Mapping[str, Any] | None
+    run: Run, overrides: Mapping[str, Any] | None, data: Any
 ) -> tuple[Recipe, build.TrainedStudent]:
     """Return the recipe of a run, with some keys replaced, and what it takes to measure it."""
     if run.path.is_file():
@@ -203,8 +207,10 @@ def _trained_in(
     networks.check_trust(recipe, stored, run.path)
     begun = (run.path / "environment.json").is_file()
     trained_on = run.environment["digests"].get("training images", "") if begun else ""
+    classes = run.environment.get("classes") or () if begun else ()
     weights = _student_file(run.path)
-    return recipe, build.trained_student(recipe, weights, trained_on=trained_on)
+    with given(recipe, data, alone="test", classes=classes) as measured:
+        return measured, build.trained_student(measured, weights, trained_on=trained_on)
 
 
 def load_student(run: Run, *, trust: bool = False) -> nn.Module:

@@ -14,6 +14,7 @@ from understudy.distillation.wire import check_methods
 from understudy.errors import Diverged, RecipeError, RunError
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import Images
+from understudy.experiment.own_images import given
 from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
@@ -28,6 +29,7 @@ def distill(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
     *,
+    data: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -43,6 +45,9 @@ def distill(
         recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
         overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
             `Recipe.load`.
+        data: Images of a program, in place of those that the recipe names: a dataset of `(image,
+            label)`, a pair of arrays, or a tuple of the training, test and validation images; see
+            `data.own_data`. A run is continued with the same data.
         out: Run directory; default `runs/<recipe.name>`; a recipe without a name is called after
             what it is, such as `resnet18_from_resnet50_lshfm`.
         resume: Continue an interrupted run exactly where it was saved.
@@ -79,6 +84,7 @@ def distill(
         )
     return train(
         loaded,
+        data=data,
         out=out,
         resume=resume,
         device=device,
@@ -94,6 +100,7 @@ def train(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
     *,
+    data: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -109,6 +116,9 @@ def train(
         recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
         overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
             `Recipe.load`.
+        data: Images of a program, in place of those that the recipe names: a dataset of `(image,
+            label)`, a pair of arrays, or a tuple of the training, test and validation images; see
+            `data.own_data`. A run is continued with the same data.
         out: Run directory; default `runs/<recipe.name>`; a recipe without a name is called after
             what it is, such as `resnet18_from_resnet50_lshfm`.
         resume: Continue an interrupted run exactly where it was saved. A finished run is returned.
@@ -139,7 +149,20 @@ def train(
     Example:
         run = understudy.train({"student": "resnet8", "training": {"epochs": 2}}, out="runs/small")
         print(run.evaluation["metrics"])
+        run = understudy.train({"student": "resnet8"}, data=(train_set, test_set))
     """
+    if data is not None:
+        with given(Recipe.load(recipe, overrides), data) as prepared:
+            return train(
+                prepared,
+                out=out,
+                resume=resume,
+                device=device,
+                progress=progress,
+                callback=callback,
+                profile=profile,
+                threads=threads,
+            )
     loaded = named(Recipe.load(recipe, overrides))
     check_methods(loaded)
     find_device(device)

@@ -18,7 +18,8 @@ from understudy.files import remove_abandoned
 
 SMALL = 64
 """Largest side in pixels of images that are kept in memory."""
-_MAX_BYTES = 2**30
+MAX_BYTES = 2**30
+"""Largest size of all images of a split that are kept in memory."""
 
 
 def from_files(
@@ -68,7 +69,7 @@ def in_memory_if_small(source: Source) -> Source:
 
 def _is_small(source: Source) -> bool:
     size = source.size
-    return size is not None and size <= SMALL and len(source) * 3 * size**2 <= _MAX_BYTES
+    return size is not None and size <= SMALL and len(source) * 3 * size**2 <= MAX_BYTES
 
 
 def _with_cache(source: FileSource) -> MemorySource:

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from understudy.data._image import SUFFIXES, decode, frames_in, rgb_tensor, why_not_read
+from understudy.data._given_images import as_rgb
+from understudy.data._image import SUFFIXES, decode, frames_in, why_not_read
 from understudy.data.sources._listing import list_images
 from understudy.errors import DataError, RecipeError
 from understudy.files import refuse_address
@@ -37,10 +37,6 @@ Picture = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 
 _SINGLE = (str, PathLike, Image.Image, np.ndarray, Tensor)
 """The classes of `Picture`."""
-_CHANNELS = (1, 3, 4)
-"""Numbers of channels of grey, RGB, and RGB with transparency."""
-_OVERSHOT = 1e-6
-"""Floats may be this much below 0 or above 1, by rounding."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +61,15 @@ class Item:
         """
         if isinstance(self.content, Path):
             return self._read_file(self.content)
-        if isinstance(self.content, Image.Image):
-            return _of_pil(self.content, self.name), ""
         if self.content is None:
             raise DataError(self.problem)
-        return _of_pil(Image.fromarray(_eight_bits(self.content, self.name)), self.name), ""
+        return as_rgb(self.content, self.name), ""
 
     def _read_file(self, file: Path) -> tuple[UInt8[Tensor, "3 height width"], str]:
         if reason := why_not_read(file.name):
             raise DataError(f"{self.name} {reason}")
         pixels, frames = decode(file, name=self.name), frames_in(file)
         return pixels, f"the first of {frames} pictures in the file" if frames > 1 else ""
-
-
-def _of_pil(image: Image.Image, name: str) -> UInt8[Tensor, "3 height width"]:
-    try:
-        return rgb_tensor(image)
-    # Pixels are often decoded only when they are asked for, by which nearly anything is raised.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f"{name} cannot be read as an image: {reason}") from error
 
 
 def listed(pictures: Picture | Iterable[Picture]) -> Iterator[Item]:
@@ -154,68 +139,3 @@ def _in_folder(folder: Path) -> Iterator[Item]:
     if not listing.images and not listing.skipped:
         suffixes = ", ".join(sorted(SUFFIXES))
         yield Item(str(folder), problem=f"The folder {folder} holds no picture: {suffixes}.")
-
-
-def _eight_bits(
-    values: np.ndarray[Any, Any] | Tensor, name: str
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return an array or tensor as uint8, with its channels last, or without if it is grey.
-
-    Raises:
-        DataError: Its form or its values do not say which picture it is.
-    """
-    array = _channels_last(values, name)
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind != "f":
-        raise DataError(
-            f"{name} is of {array.dtype}, and its white is not known: give uint8 from 0 to 255, "
-            "or floats from 0 to 1."
-        )
-    low, high = float(array.min()), float(array.max())
-    if not (low >= -_OVERSHOT and high <= 1 + _OVERSHOT):  # also true of NaN
-        raise DataError(
-            f"The floats of {name} run from {low:g} to {high:g}, but must from 0 to 1: divide "
-            "those up to 255 by 255, and give pictures before they are normalised."
-        )
-    return np.asarray((array.clip(0, 1) * 255).round(), dtype=np.uint8)
-
-
-def _channels_last(values: np.ndarray[Any, Any] | Tensor, name: str) -> np.ndarray[Any, Any]:
-    """Return `(height, width)` or `(height, width, 3 or 4)`.
-
-    Raises:
-        DataError: The shape is none of a picture, or could be two.
-    """
-    is_array = isinstance(values, np.ndarray)
-    _check_shape(tuple(values.shape), name, "array" if is_array else "tensor")
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values
-        array: np.ndarray[Any, Any] = values.numpy()
-        array = array if array.ndim == 2 else array.transpose(1, 2, 0)
-    else:
-        array = values
-    single = array.ndim == 3 and array.shape[2] == 1
-    return np.ascontiguousarray(array[:, :, 0] if single else array)
-
-
-def _check_shape(shape: tuple[int, ...], name: str, kind: str) -> None:
-    last = kind == "array"
-    expected = "(height, width, 3)" if last else "(3, height, width)"
-    if len(shape) not in (2, 3) or not all(shape):
-        raise DataError(f"{name} has the shape {shape}, which is no picture: give {expected}.")
-    if len(shape) == 2:
-        return
-    ends = (shape[2] in _CHANNELS, shape[0] in _CHANNELS)
-    at_its_place, turned = ends if last else ends[::-1]
-    what = f"{name} is {'an' if last else 'a'} {kind} of shape {shape}"
-    if at_its_place and turned:
-        raise DataError(
-            f"{what}, in which the first or the last axis could be that of the channels: give "
-            "PIL.Image.fromarray(array), with the channels last."
-        )
-    if not at_its_place:
-        call = ".transpose(1, 2, 0)" if last else ".permute(2, 0, 1)"
-        advice = f"give {kind}{call}" if turned else f"give {expected}"
-        raise DataError(f"{what}, not {expected}: {advice}.")
