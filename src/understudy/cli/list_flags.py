@@ -34,6 +34,10 @@ def bracketed(words: Sequence[str]) -> list[str]:
     ['--training.milestones=[150, 180]', 'fashion/demo']
     >>> bracketed(["--bank.features", "penultimate,logits", "--seed", "1"])
     ['--bank.features=["penultimate", "logits"]', '--seed', '1']
+    >>> bracketed(["--data.transforms", "RandAugment", "{name: RandomErasing, p: 0.1}"])
+    ['--data.transforms=["RandAugment", {name: RandomErasing, p: 0.1}]']
+    >>> bracketed(["--training.class_weights", "balanced", "fashion/demo"])
+    ['--training.class_weights=balanced', 'fashion/demo']
     """
     hints = {f"--{path}": hint for path, hint, _ in leaves(Recipe) if is_list(hint)}
     result: list[str] = []
@@ -45,10 +49,10 @@ def bracketed(words: Sequence[str]) -> list[str]:
             if flag.startswith("--methods.") and not equals and _number(next(iter(queue), "")):
                 result.append(_joined_numbers(queue))
             continue
-        items = _items(hints[flag])
-        taken = [first] if equals else list(_taken(queue, items))
+        items, alone = _items(hints[flag]), (*_EMPTY, *_choices(hints[flag]))
+        taken = [first] if equals else list(_taken(queue, items, alone))
         # Without a value it stays a flag alone, which the parser refuses.
-        result.append(f"{flag}={_one_word(taken, items)}" if taken else flag)
+        result.append(f"{flag}={_one_word(taken, items, alone)}" if taken else flag)
     return result
 
 
@@ -62,6 +66,14 @@ def _items(hint: Any) -> Any:
     return options[0] if origin is tuple else None
 
 
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that may stand in place of a list, such as `balanced`."""
+    if get_origin(hint) not in (UnionType, Union):
+        return ()
+    literals = (option for option in get_args(hint) if get_origin(option) is Literal)
+    return tuple(word for literal in literals for word in get_args(literal))
+
+
 def _joined_numbers(queue: list[str]) -> str:
     """Take the numbers at the head of the queue: one as it is, several as a list."""
     numbers = [queue.pop(0)]
@@ -70,13 +82,13 @@ def _joined_numbers(queue: list[str]) -> str:
     return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
 
 
-def _taken(queue: list[str], items: Any) -> Iterator[str]:
+def _taken(queue: list[str], items: Any, alone: Sequence[str]) -> Iterator[str]:
     """Take the words of a list from the head of the queue; the first one whatever it is."""
     if not queue or queue[0].startswith("--"):
         return
     word = queue.pop(0)
     yield word
-    if word in _EMPTY:
+    if word in alone:
         return
     if word.startswith("["):
         # In brackets a shell may have cut it at its spaces.
@@ -96,21 +108,30 @@ def _belongs(word: str, items: Any) -> bool:
     return all(part in choices if choices else _number(part) for part in _parts(word))
 
 
-def _one_word(words: Sequence[str], items: Any) -> str:
+def _one_word(words: Sequence[str], items: Any, alone: Sequence[str]) -> str:
     """Return the words of a list as YAML; what is in brackets or no list as it is."""
-    if words[0].startswith("[") or words[0] in _EMPTY:
+    if words[0].startswith("[") or words[0] in alone:
         return " ".join(words)
     parts = [part for word in words for part in _parts(word)]
     quoted = _is_text(items) or get_origin(items) is Literal
-    inner = ", ".join(json.dumps(part, ensure_ascii=False) if quoted else part for part in parts)
+    inner = ", ".join(_quoted(part) if quoted else part for part in parts)
     return f"[{inner}]"
 
 
+def _quoted(part: str) -> str:
+    """Return a text as YAML writes it; a group of keys, such as a transform, as it is."""
+    return part if part.startswith("{") else json.dumps(part, ensure_ascii=False)
+
+
 def _parts(word: str) -> list[str]:
+    if word.startswith("{"):
+        return [word]
     return [part.strip() for part in word.split(",") if part.strip()]
 
 
 def _is_text(items: Any) -> bool:
+    if get_origin(items) in (UnionType, Union):
+        return str in get_args(items)
     return items is str or (get_origin(items) is Annotated and _is_text(get_args(items)[0]))
 
 

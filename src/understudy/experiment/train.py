@@ -149,7 +149,6 @@ def train(
     Example:
         run = understudy.train({"student": "resnet8", "training": {"epochs": 2}}, out="runs/small")
         print(run.evaluation["metrics"])
-        run = understudy.train({"student": "resnet8"}, data=(train_set, test_set))
     """
     if data is not None:
         with given(Recipe.load(recipe, overrides), data) as prepared:
