@@ -13,6 +13,7 @@ from tests.vectors.build import batch
 from understudy import tasks
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import distiller
+from understudy.errors import ShapeError
 from understudy.methods.cwd import CWD, cwd
 from understudy.methods.dense_mse import DenseMSE, dense_mse
 from understudy.methods.dino import dino, sinkhorn
@@ -183,3 +184,14 @@ def test_lshfm_is_not_selective_without_labels() -> None:
         recipe = Recipe(task=task, methods={"lshfm": {"hashes": 8}})
         wired = distiller(recipe, network(TEACHER), network(TEACHER), tasks.find(task))
         assert wired.trainable.methods["lshfm"].reads == reads
+
+
+def test_summaries_of_locations_are_not_added_to_whole_maps() -> None:
+    sizes = {"penultimate": 3, "p5": (4, 2, 2)}
+    net = shapes("detector", **sizes)
+    method = Proteus(net, net, patches="p5").double()
+    features = random(2, **sizes) | random(7, penultimate=3)
+    with pytest.raises(
+        ShapeError, match="7 summaries, of locations in a detector, and 2 maps: set"
+    ):
+        method(features, features, batch(7))

@@ -15,6 +15,7 @@ from understudy.cli import (
     doctor,
     export,
     predict,
+    probe,
     process,
     push,
     reproduce,
@@ -271,6 +272,7 @@ COMMANDS: dict[str, Entry] = {
         ),
         takes_recipe_keys=True,
     ),
+    "probe": probe.entry(_DEVICE),
     "export": export.entry(),
     "predict": predict.entry(_DEVICE),
     "report": Entry(

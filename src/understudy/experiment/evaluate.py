@@ -222,6 +222,11 @@ def load_student(run: Run, *, trust: bool = False) -> nn.Module:
         RunError: There is no run or no student in the directory.
         NetworkError: The network cannot be built, or the weights do not fit.
     """
+    return student_of(run, trust=trust).plain()
+
+
+def student_of(run: Run, *, trust: bool = False) -> Wrapped:
+    """Return the same with its features by name; see `load_student`."""
     recipe = replace(run.recipe, trust=trust)
     networks.check_trust(replace(recipe, teacher=Network()), run.recipe, run.path)
     # Built as a teacher, which takes the classes that its weights are of.
@@ -233,7 +238,7 @@ def load_student(run: Run, *, trust: bool = False) -> nn.Module:
         view_size=run.environment.get("view_size") or recipe.data.size or build.LARGE,
     )
     assert student is not None
-    return student.plain()
+    return student
 
 
 def _student_file(path: Path) -> Path:

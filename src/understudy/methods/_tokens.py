@@ -71,6 +71,21 @@ def patch_maps(student: Shapes, teacher: Shapes, name: str) -> tuple[str, str]:
     return patches(student, s), patches(teacher, t)
 
 
+def check_same_images(
+    method: str, summary: Float[Tensor, "rows dim"], patches: Float[Tensor, "images ..."], fix: str
+) -> None:
+    """Refuse to add losses of locations, as a detector's summaries are, to those of whole maps.
+
+    Raises:
+        ShapeError: There is not one summary for each map.
+    """
+    if len(summary) != len(patches):
+        raise ShapeError(
+            f"{method} compares one summary and one map of each image, but there are "
+            f"{len(summary)} summaries, of locations in a detector, and {len(patches)} maps: {fix}."
+        )
+
+
 def resize(
     x: Float[Tensor, "batch channels h w"], size: Sequence[int]
 ) -> Float[Tensor, "batch channels height width"]:

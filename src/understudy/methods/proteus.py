@@ -28,7 +28,14 @@ from understudy.config.limits import NonNegative
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
-from understudy.methods._tokens import grid, patch_maps, resize, summaries, tokens
+from understudy.methods._tokens import (
+    check_same_images,
+    grid,
+    patch_maps,
+    resize,
+    summaries,
+    tokens,
+)
 
 
 def token(
@@ -122,6 +129,7 @@ class Proteus(Method):
         rows = self.token_weight * token(s, t)
         if self.patches:
             q = grid(teacher, self.patches[1])
+            check_same_images("proteus", s, q, "set feature_weight to 0")
             p = self.feature_head(tokens(resize(grid(student, self.patches[0]), q.shape[2:])))
             rows = rows + self.feature_weight * feature((s, t), (p, tokens(q)))
         return batch_mean(rows)

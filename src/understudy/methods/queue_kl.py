@@ -41,7 +41,15 @@ from understudy.errors import RecipeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean, kl_divergence, rows_of_all_processes, unit
 from understudy.methods._method import Method
-from understudy.methods._tokens import grid, head, patch_maps, per_position, resize, summaries
+from understudy.methods._tokens import (
+    check_same_images,
+    grid,
+    head,
+    patch_maps,
+    per_position,
+    resize,
+    summaries,
+)
 from understudy.methods._tokens import tokens as tokens_of
 
 LOGGER = logging.getLogger("understudy")
@@ -177,6 +185,7 @@ class QueueKL(Method):
         s, t = unit(self.head(student[self.summary[0]])), unit(teacher[self.summary[1]])
         rows = queue_kl(s, t, self._with(t), self.temperature)
         if self.patches:
+            check_same_images("queue_kl", s, teacher[self.patches[1]], "set affinity_weight to 0")
             rows = rows + self.affinity_weight * self._affinity(student, teacher, self.patches)
         return batch_mean(rows)
 

@@ -31,6 +31,7 @@ from understudy.functional import batch_mean
 from understudy.methods._method import Method
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
+    check_same_images,
     grid,
     head,
     one_minus_cosine,
@@ -147,6 +148,7 @@ class RADIO(Method):
         """Return the unweighted loss; labels are not used."""
         s = self.summary_adaptor(student[self.summary[0]])
         t = grid(teacher, self.patches[1])
+        check_same_images("radio", s, t, "use theia or dense_mse, which compare maps alone")
         p = self.patch_adaptor(tokens(resize(grid(student, self.patches[0]), t.shape[2:])))
         angles = one_minus_cosine(s, teacher[self.summary[1]])
         y = self.standardiser(tokens(t))

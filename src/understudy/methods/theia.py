@@ -28,6 +28,7 @@ from understudy.functional import batch_mean
 from understudy.methods._method import Method
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
+    check_same_images,
     grid,
     one_minus_cosine,
     patch_maps,
@@ -137,6 +138,7 @@ class Theia(Method):
         losses = [theia(tokens(p), by_name[self.patches[1]](tokens(q)), *self.weights)]
         if self.summary:
             s, t = self.summary
+            check_same_images("theia", teacher[t], q, "set summaries to false")
             losses.append(
                 theia(self.summary_head(student[s]), by_name[t](teacher[t]), *self.weights)
             )

@@ -40,6 +40,7 @@ from understudy.methods._method import Method
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     INITIAL_STD,
+    check_same_images,
     grid,
     one_minus_cosine,
     patches,
@@ -218,6 +219,7 @@ class UNIC(Method):
         """Return ℓ of each image for teacher `number`."""
         of_summary, of_patches = self.targets[number]
         t, q = teacher[of_summary], grid(teacher, of_patches)
+        check_same_images("unic", t, q, "use theia or dense_mse, which compare maps alone")
         at_grid = [tokens(resize(x, q.shape[2:])) for x in maps]
         s, p = (self.ladders[2 * number + part](x) for part, x in enumerate((vectors, at_grid)))
         t, q = (self.standardisers[2 * number + i](x) for i, x in enumerate((t, tokens(q))))

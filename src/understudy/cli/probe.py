@@ -1,0 +1,35 @@
+"""The command `understudy probe`: its flags, and what it prints."""
+
+from argparse import Namespace
+from typing import Any
+
+from rich.table import Table
+
+from understudy.cli.flags import Argument, Entry
+from understudy.cli.output import console
+
+
+def entry(device: Argument) -> Entry:
+    """Return the command, with an argument that it shares with others."""
+    return Entry(
+        "Measure a student's features by k-NN and a linear probe, on any images with labels.",
+        _probe,
+        (("run", {"help": "Run directory."}), device),
+        takes_recipe_keys=True,
+    )
+
+
+def _probe(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.experiment.probe import probe
+
+    probed = probe(options.run, overrides, device=options.device)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(("", *probed.accuracies["student"])):
+        table.add_column(heading, justify="right" if number else "left")
+    for role, values in probed.accuracies.items():
+        table.add_row(role, *(f"{value:.2f}" for value in values.values()))
+    console().print(table)
+    print(
+        f"Accuracy in percent on {probed.images:,} images of {probed.classes} classes: "
+        f"{probed.protocol} ({probed.stored:,} with labels)."
+    )
