@@ -191,7 +191,5 @@ def test_summaries_of_locations_are_not_added_to_whole_maps() -> None:
     net = shapes("detector", **sizes)
     method = Proteus(net, net, patches="p5").double()
     features = random(2, **sizes) | random(7, penultimate=3)
-    with pytest.raises(
-        ShapeError, match="7 summaries, of locations in a detector, and 2 maps: set"
-    ):
+    with pytest.raises(ShapeError, match="7 summaries, of locations in a detector, and 2 maps"):
         method(features, features, batch(7))

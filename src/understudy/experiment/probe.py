@@ -132,7 +132,7 @@ def _accuracies(
     stored, their_labels = features(images.train) if by_train else (queries, labels)
     classes = int(max(labels.max(), their_labels.max())) + 1
     near = nearest(queries, stored, max(KS), leave_out_self=not by_train)
-    found = {
+    accuracies = {
         f"k-NN {k}": 100 * knn_accuracy(knn_scores(near, their_labels, classes, k=k), labels)
         for k in KS
         if k <= len(stored) - (not by_train)
@@ -141,7 +141,7 @@ def _accuracies(
         predicted = linear_probe.fit(stored, their_labels, classes).scores(queries).argmax(1)
     else:
         predicted = linear_probe.predicted_by_folds(queries, labels, classes)
-    return found | {"linear": 100 * float((predicted == labels).double().mean())}
+    return accuracies | {"linear": 100 * float((predicted == labels).double().mean())}
 
 
 def _known(outputs: Outputs) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, " rows"]]:
