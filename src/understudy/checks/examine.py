@@ -10,14 +10,27 @@ from typing import Any, final
 from understudy import checks, files
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding, Level
+from understudy.config.json_form import Form
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import UnderstudyError
+from understudy.experiment.run_directory import read_json
 from understudy.functional import seeded
 from understudy.training.threads import restored
 
 FILE = "doctor.json"
 """File of an examination, in the directory of the run or the comparison that it precedes."""
+
+_FINDING: Form = {"check": str, "level": str, "message": str, "fix": {str: object}, "advice": str}
+
+_FORM: Form = {
+    "findings": [_FINDING],
+    "checks": [str],
+    "not_run": {str: str},
+    "seconds": float,
+    "short": bool,
+}
+"""Form of `doctor.json`."""
 
 _LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
@@ -50,6 +63,31 @@ class Examination:
         for finding, written in zip(self.findings, content["findings"], strict=True):
             written["flags"] = finding.flags
         return content
+
+    @classmethod
+    def read(cls, folder: Path) -> "Examination | None":
+        """Read the examination that preceded the run or comparison in a directory.
+
+        Returns:
+            The examination; None if there was none.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        content = read_json(folder / FILE, _FORM, optional=True, remedy="remove that file")
+        if not content:
+            return None
+        findings = tuple(
+            Finding(*(finding[key] for key in ("check", "level", "message", "fix", "advice")))
+            for finding in content["findings"]
+        )
+        return cls(
+            findings=findings,
+            checks=tuple(content["checks"]),
+            not_run=content["not_run"],
+            seconds=content["seconds"],
+            short=content["short"],
+        )
 
     def write(self, folder: Path) -> None:
         """Write `doctor.json` to the directory of a run or a comparison."""

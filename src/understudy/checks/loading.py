@@ -23,6 +23,9 @@ _WORTH_SECONDS = 300.0
 _GAIN = 1.3
 """How many times faster a run must become for a warning."""
 
+_WAITS = 0.9
+"""Share of a step in which its images are made, from which it waits for workers."""
+
 _MOST_WORKERS = 16
 
 _DECODED = 16
@@ -51,9 +54,10 @@ class Speed:
 
     @property
     def compute(self) -> float:
-        """Seconds of a step without its images."""
+        """Seconds of a step without its images, at least: a step that waits for them hides it."""
+        waits = self.images > _WAITS * self.step
         # With workers, images are made meanwhile.
-        return self.step if self.workers else max(self.step - self.images, 0.0)
+        return self.step if self.workers and not waits else max(self.step - self.images, 0.0)
 
     @property
     def making(self) -> float:

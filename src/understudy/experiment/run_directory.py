@@ -18,6 +18,7 @@ A run directory holds
     outcomes.json         what single test images contribute to the headline metric
     diverged.txt          instead of the three above, if a loss became NaN or infinite: which
     profile.json          written by `--profile`: a trace of some steps, in Chrome's format
+    doctor.json           what the command line found before training; see `checks.examine`
     report.html           written by `understudy report`
 
 Every file is replaced in one step, so a crash leaves the old or the new one, never half of it.

@@ -9,6 +9,7 @@ from understudy.comparison.students import FILE as STUDENTS
 from understudy.comparison.students import StudentComparison
 from understudy.files import write
 from understudy.reporting import reproduction_page, students_page, tuning_page
+from understudy.reporting.before_training import with_examinations
 from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
 from understudy.reporting.speeds import speeds_of_students, with_speeds
@@ -66,7 +67,8 @@ def _rendered(folders: Sequence[Path], *, trust: bool) -> tuple[str, str]:
         return _of_search(folders[0], trust=trust)
     if len(folders) == 1 and (folders[0] / STUDENTS).is_file():
         return _of_students(folders[0], trust=trust)
-    results = with_speeds(read(folders), folders, trust=trust)
+    results = with_examinations(read(folders), folders)
+    results = with_speeds(results, folders, trust=trust)
     return page(results), markdown(results)
 
 

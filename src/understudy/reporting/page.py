@@ -8,6 +8,8 @@ import yaml
 from understudy.experiment.plain_table import escaped, signed
 from understudy.experiment.run_directory import read_json
 from understudy.experiment.run_forms import ENVIRONMENT
+from understudy.reporting import before_training
+from understudy.reporting.before_training import made
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometry
@@ -56,6 +58,8 @@ def page(results: Results) -> str:
         confusions=confusions(results),
         skipped=skipped(results),
         listed=LISTED,
+        examinations=results.examinations,
+        made=made,
         recipes=recipes(results),
     )
 
@@ -111,6 +115,7 @@ def markdown(results: Results) -> str:
         markdown_table(results),
         "\n".join(sentences),
         *(f"**{title}**\n\n{markdown_section(one)}" for title, one in results.speeds.items()),
+        *(before_training.markdown_section(title, x) for title, x in results.examinations.items()),
         "\n".join(f"- {name}: {escaped(fact)}" for name, fact in results.facts.items()),
         _skipped_lines(skipped(results)),
     ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from understudy.checks.examine import Examination
 from understudy.deployment.speed.latency import Speeds
 from understudy.experiment.run_directory import Run
 from understudy.experiment.splits import best_value
@@ -73,6 +74,8 @@ class Results:
     """Facts about the runs, in the order of the page: task, digest, machine, …"""
     speeds: dict[str, Speeds] = field(default_factory=dict)
     """Title → size and latency of networks, for the tables of the report."""
+    examinations: dict[str, Examination] = field(default_factory=dict)
+    """Title → findings of the doctor before training, as far as they were kept."""
 
     @property
     def teacher(self) -> Arm | None:
