@@ -114,7 +114,20 @@ def high_pictures(root: Path) -> Mapping[str, Any]:
 
 
 FAULTS = [
-    Fault("rare class", "classes", uneven, ["10 times as many", "120 and 12", "dog"]),
+    Fault(
+        "rare class",
+        "classes",
+        uneven,
+        ["10 times as many", "120 and 12", "dog"],
+        {"data.balance": 0.5},
+    ),
+    Fault(
+        "rare class among few labels",
+        "classes",
+        lambda root: {"data": {**uneven(root)["data"], "labelled_share": 0.5}},
+        ["10 times as many", "120 and 12", "dog"],
+        {"training.class_weights": "balanced"},
+    ),
     Fault("few pictures", "classes", few, ["1 of 2 classes have fewer than 10", "dog (3)"]),
     Fault(
         "few labels of clothes",

@@ -48,7 +48,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     yield from _rare(examined, counts)
     yield from _not_measured(images, counts)
     if images.train.labels.ndim == 1:
-        yield from _uneven(images.train, counts)
+        yield from _uneven(examined, counts)
 
 
 def class_counts(source: Source) -> Int64[Tensor, " classes"]:
@@ -127,7 +127,10 @@ def _not_measured(images: Images, counts: Tensor) -> Iterator[Finding]:
         )
 
 
-def _uneven(train: Source, counts: Tensor) -> Iterator[Finding]:
+def _uneven(examined: Examined, counts: Tensor) -> Iterator[Finding]:
+    recipe, train = examined.recipe, examined.images.train
+    if recipe.data.balance or recipe.training.class_weights != "none":
+        return
     present = counts[counts > 0]
     most, fewest = int(present.max()), int(present.min())
     if most < _UNEVEN * fewest:
@@ -140,7 +143,10 @@ def _uneven(train: Source, counts: Tensor) -> Iterator[Finding]:
         f"{most / fewest:.0f} times as many training images as the rarest ({most:,} and "
         f"{fewest:,}); {len(rare)} of {len(counts)} classes have at most a tenth: "
         f"{_listed(train, rare, counts)}. Accuracy over all images hardly shows the rare ones.",
-        advice="Look at the accuracy of each class in the report, or add images of the rare ones.",
+        # Batches that are drawn by their labels have a balance of their own.
+        fix={"training.class_weights": "balanced"}
+        if recipe.data.labelled_share is not None
+        else {"data.balance": 0.5},
     )
 
 
