@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from tests.data.test_box_views import Squares
 from tests.data.test_views import source
+from understudy.cli.resume import recipe_in
 from understudy.config.recipe import Recipe
 from understudy.data import CLEAN, FileViews, Loader, MemorySource, ObjectViews
 from understudy.data._random import counter_hash
@@ -200,6 +201,21 @@ def test_only_files_of_the_working_folder_are_executed_unasked(
     assert Recipe.load(file, {"trust": True})
     monkeypatch.chdir(tmp_path)
     assert Recipe.load(file)
+
+
+def test_a_received_run_that_is_continued_executes_no_file_of_its_own(
+    own: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = tmp_path / "received"
+    run.mkdir()
+    own = own.rename(run / "own.py")
+    recipe = Recipe.from_dict({"trust": True, "data": {"transforms": [f"{own}:shifted"]}})
+    (run / "recipe.yaml").write_text(recipe.to_yaml())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="lies outside the working folder or in the run itself"):
+        recipe_in(run, {})
+    assert recipe_in(run, {"trust": True}).data.transforms == recipe.data.transforms
+    assert recipe_in(run, {"data.transforms": ["RGB"]})
 
 
 def boxed(*entries: Entry) -> ObjectViews:

@@ -10,6 +10,7 @@ from typing import Any
 from understudy.cli.flags import Argument
 from understudy.config.recipe import Recipe
 from understudy.config.tables import read
+from understudy.config.trust import check_transforms_of_run
 from understudy.errors import RecipeError, RunError, UnderstudyError
 from understudy.experiment.call import FILE, Call, call_of
 from understudy.experiment.run_directory import Run
@@ -88,6 +89,7 @@ def recipe_in(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
 
     Raises:
         NetworkError: It names a Python file that is not trusted.
+        RecipeError: Likewise, for a transform.
         RunError: The directory records no recipe.
     """
     from understudy.experiment import networks
@@ -97,6 +99,8 @@ def recipe_in(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
     # What was trusted when it began, perhaps by somebody else, says nothing now.
     recipe = Recipe.load(replace(stored, trust=False), overrides)
     networks.check_trust(recipe, stored, folder)
+    if not recipe.trust and recipe.data.transforms == stored.data.transforms:
+        check_transforms_of_run(stored.data.transforms, folder)
     return recipe
 
 

@@ -76,6 +76,26 @@ def transform_names(entries: Any) -> Iterator[str]:
             yield from transform_names(entry.get("transforms"))
 
 
+def check_transforms_of_run(entries: Any, folder: Path) -> None:
+    """Refuse to continue a run that names a Python file for a transform, unless it is the user's.
+
+    Args:
+        entries: `data.transforms` of the run.
+        folder: Its directory, which somebody else may have made.
+
+    Raises:
+        RecipeError: It names such a file.
+    """
+    for name in transform_names(entries):
+        file = file_of(name)
+        if file is not None and not is_own(file, received=folder):
+            raise RecipeError(
+                f"The run {str(folder)!r} transforms images by the file {str(file)!r}, which would "
+                "be executed, but lies outside the working folder or in the run itself: if you "
+                "know this file, give --trust true."
+            )
+
+
 def _check_transforms(recipe: str | Path, entries: Any) -> None:
     for name in transform_names(entries):
         file = file_of(name)
