@@ -10,6 +10,7 @@ import pytest
 import understudy
 from understudy.config.recipe import Recipe
 from understudy.experiment.callback import Callback
+from understudy.experiment.live_details import LiveDetails
 from understudy.experiment.progress import Terminal, displayed
 
 LOGGER = logging.getLogger("understudy")
@@ -17,13 +18,15 @@ SHORT = {"training.epochs": 2, "data.images": 100}
 
 
 class Epochs(Callback):
-    """Keeps the numbers of the epochs it is called with."""
+    """Keeps the numbers of the epochs it is called with, and their records."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.records: list[dict[str, Any]] = []
 
     def epoch(self, record: dict[str, Any]) -> None:
         self.numbers.append(record["epoch"])
+        self.records.append(record)
 
 
 def test_progress_prints_messages_and_rows_and_calls_the_callback(
@@ -36,6 +39,8 @@ def test_progress_prints_messages_and_rows_and_calls_the_callback(
     assert lines[1].startswith("on cpu, fp32")
     assert lines[2].startswith("Images: train 100 (folder: train, part of its 600), validation")
     assert [re.match(r"  epoch (\d)/2  top1 ", line)[1] for line in lines[3:5]] == ["1", "2"]
+    assert re.search(r"images/s  0:\d\d:\d\d left$", lines[3])
+    assert lines[4].endswith("images/s")
     assert lines[-1].startswith("tiny: top1 ")
     assert epochs.numbers == [1, 2]
     assert not LOGGER.handlers
@@ -52,14 +57,45 @@ def test_without_progress_nothing_is_printed(
 def test_a_comparison_prints_one_row_per_run(
     tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    understudy.compare(
-        tiny, SHORT, methods=["kd"], seeds=[0], out=tmp_path, device="cpu", progress=True
+    epochs = Epochs()
+    comparison = understudy.compare(
+        tiny,
+        SHORT,
+        methods=["kd"],
+        seeds=[0],
+        out=tmp_path,
+        device="cpu",
+        progress=True,
+        callback=epochs,
     )
     printed = capsys.readouterr().out
     assert re.findall(r"^(\S+) seed 0 +\[(\d)/2\]", printed, re.MULTILINE) == [
         ("control", "1"), ("kd", "2"),
     ]  # fmt: skip
     assert printed.count("on cpu, fp32") == 1, "a message of every run is printed once"
+    of_control, of_kd = epochs.records[:2], epochs.records[2:]
+    assert [record["control"] for record in of_kd] == [x["metrics"]["top1"] for x in of_control]
+    assert not any("control" in record for record in of_control)
+    teacher = comparison.teacher["metrics"]["top1"]
+    assert {record.get("teacher") for record in epochs.records} == {teacher}
+    assert "control" not in (tmp_path / "kd" / "seed0" / "metrics.jsonl").read_text()
+
+
+def test_the_lines_below_the_bar_show_losses_and_the_metric_beside_others() -> None:
+    details = LiveDetails()
+    assert details.__rich__().plain == ""
+    record = {
+        "epoch": 2, "split": "validation", "losses": {"total": 3.0, "task": 1.0, "kd": 2.0},
+        "metrics": {"top1": 71.234}, "fidelity": None, "teacher": 83.0, "control": 70.5,
+    }  # fmt: skip
+    details.take(record | {"metrics": {"top1": 75.0}, "epoch": 1}, "top1")
+    details.take(record, "top1")
+    assert details.__rich__().plain.splitlines() == [
+        "  losses  task 1.0000  kd 2.0000  total 3.0000",
+        "  top1  71.23 (validation images, epoch 2)   best 75.00   teacher 83.00   control 70.50",
+    ]
+    details.clear()
+    assert details.__rich__().plain == ""
 
 
 def test_an_error_leaves_no_handler(tiny: Recipe, tmp_path: Path) -> None:

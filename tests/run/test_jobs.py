@@ -160,7 +160,7 @@ def test_killed_workers_and_parents_continue_as_if_nothing_had_happened(
     until(lambda: writer(kd) != 0 and len(kd.history) == 3, third)
     third.signal(signal.SIGTERM)
     assert third.wait() == 130, third.err
-    assert "every run is saved: the same command continues them" in third.err
+    assert f"every run is saved: continue with `understudy --resume {root}`" in third.err
     assert not kd.finished
 
     done = compare(wanted, seeds=[0], out=root, device="cpu", jobs=2, resume=True)

@@ -38,7 +38,11 @@ class Callback(Protocol):
         return
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Called after every epoch with its line of `metrics.jsonl`."""
+        """Called after every epoch with its line of `metrics.jsonl`.
+
+        If they are known, `teacher` is the metric that ranks students of the teacher, and `control`
+        that of the control of a comparison after the same epoch, both on the same images.
+        """
         return
 
     def end(self, name: str, metric: str, evaluation: dict[str, Any]) -> None:

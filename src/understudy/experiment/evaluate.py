@@ -52,6 +52,7 @@ class Evaluator:
         self._loader = experiment.test if validation is None else validation
         self._accelerator, self._replay = accelerator, replay
         self._teacher_outputs: Outputs | None = None
+        self._teacher_score: dict[str, float] | None = None
 
     def collect(self) -> Outputs:
         """Return the present student's outputs on the images of all processes."""
@@ -111,6 +112,13 @@ class Evaluator:
     def outcomes(self, student: Outputs) -> Outcomes | None:
         """Return what single images contribute to the headline metric."""
         return self._experiment.task.outcomes(student, self._compared)
+
+    def teacher_score(self, metric: str) -> dict[str, float]:
+        """Return a metric of the teacher under `teacher`; nothing where it is not known."""
+        if self._teacher_score is None and self._teacher_outputs is not None:
+            value = ((self.teacher_summary() or {})["metrics"] or {}).get(metric)
+            self._teacher_score = {} if value is None else {"teacher": value}
+        return self._teacher_score or {}
 
     def teacher_summary(self) -> dict[str, Any] | None:
         """Return name, size and own metrics of the teacher; no metrics if its classes differ."""

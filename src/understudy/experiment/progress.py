@@ -10,11 +10,13 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from understudy.experiment import splits
 from understudy.experiment.callback import Callback, Callbacks
+from understudy.experiment.live_details import LiveDetails
 
 if TYPE_CHECKING:
     from understudy.training.trainer import Trainer
@@ -53,8 +55,12 @@ def displayed(progress: bool, callback: Callback | None) -> Iterator[Callback | 
 class Terminal(Callback):
     """Prints a run with one row per epoch, or a series of runs with one row per run.
 
+    On a terminal there are three lines below, which change: epoch, images per second and the time
+    left; every loss; and the metric that ranks students, beside the teacher's and the control's as
+    far as they are known.
+
     Inside its `with` block it also prints the messages of the logger `understudy` from INFO on. The
-    end of the block removes the bar and the log handler, however training ends.
+    end of the block removes these lines and the log handler, however training ends.
 
     Args:
         console: Console to print to; default: the standard output.
@@ -69,19 +75,24 @@ class Terminal(Callback):
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self.console,
+            expand=True,
+        )
+        self._details = LiveDetails()
+        self._live = Live(
+            Group(self._bar, self._details),
+            console=self.console,
             refresh_per_second=4,
             transient=True,
-            expand=True,
         )
         self._task = self._bar.add_task("", start=False, visible=False, rate="0")
         self._runs, self._ended = 1, 0
         self._headings: list[str] = []
-        self._moved = 0.0
+        self._moved, self._began = 0.0, (0.0, 0.0)
         self._messages: AbstractContextManager[None] = nullcontext()
 
     def __enter__(self) -> "Terminal":
         if self.console.is_terminal:
-            self._bar.start()
+            self._live.start()
         self._messages = printed_messages(self._print)
         self._messages.__enter__()
         return self
@@ -94,12 +105,13 @@ class Terminal(Callback):
     ) -> None:
         self._messages.__exit__(kind, error, trace)
         if self.console.is_terminal:
-            self._bar.stop()
+            self._live.stop()
 
     def series(self, runs: int) -> None:
         """Begin a series of runs that belong together."""
         self._runs, self._ended = runs, 0
         self._bar.reset(self._task, start=False, visible=False)
+        self._details.clear()
 
     def start(self, trainer: "Trainer", name: str) -> None:
         """Begin the rows and the bar of a run."""
@@ -109,6 +121,8 @@ class Terminal(Callback):
         self._metric = trainer.distiller.trainable.task.headline
         fidelity = ["agreement"] if trainer.distiller.teacher else []
         self._metrics = [self._metric, *fidelity]
+        self._details.clear()
+        self._began = time.monotonic(), float(trainer.position.epoch)
         # Reset, not updated: the speed is that of this run, not of runs finished before.
         self._bar.reset(
             self._task,
@@ -133,6 +147,9 @@ class Terminal(Callback):
             description=self._description(position.epoch),
             rate=rate_text(position.images / max(position.seconds, 1e-9)),
         )
+        # Of several processes, the sums over all are known at the end of an epoch alone.
+        if self.console.is_terminal and trainer.accelerator.num_processes == 1:
+            self._details.losses = trainer.mean_losses()
         self._moved = time.monotonic()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
@@ -140,6 +157,7 @@ class Terminal(Callback):
 
         A series of runs has no rows for epochs.
         """
+        self._details.take(record, self._metric)
         if self._runs > 1:
             return
         if not self.console.is_terminal:
@@ -176,7 +194,15 @@ class Terminal(Callback):
 
     def _line(self, record: Mapping[str, Any]) -> str:
         number = f"{record['epoch']:>{len(str(self._epochs))}}/{self._epochs}"
-        return f"  epoch {number}  {epoch_text(record, self._metric)}"
+        left = self._seconds_left(record["epoch"])
+        remaining = "" if left is None else f"  {timedelta(seconds=round(left))} left"
+        return f"  epoch {number}  {epoch_text(record, self._metric)}{remaining}"
+
+    def _seconds_left(self, epoch: int) -> float | None:
+        """Return the seconds of all later epochs, by those since the start; None at the end."""
+        began, first = self._began
+        gained, later = epoch - first, self._epochs - epoch
+        return (time.monotonic() - began) / gained * later if gained > 0 and later else None
 
     def _cells(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Heading → cell, as many as fit into the width of the terminal."""

@@ -252,7 +252,7 @@ class Runner:
         self._save()
         self.accelerator.log(_flat_numbers(record), step=epoch.step)
         if self.callback:
-            self.callback.epoch(record)
+            self.callback.epoch(record | self._each_epoch.teacher_score(headline))
 
     def _evaluate_epoch(self, *, last: bool) -> Evaluation:
         """Evaluate the student on the images of every epoch; after the last, on all."""

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, final
 
 from understudy import errors, files
 from understudy.comparison.arms import CONTROL, Job
+from understudy.comparison.jobs.beside_control import BesideControl
 from understudy.comparison.jobs.forecast import Forecast, Timed
 from understudy.errors import (
     Busy,
@@ -274,7 +275,7 @@ def in_turn(
         if job is None:
             time.sleep(_LOOK_AGAIN / 4)
             continue
-        listener = callback
+        listener: Callback | None = BesideControl(job, callback) if callback else None
         if forecast:
-            listener = Callbacks(Timed(forecast, job), *([callback] if callback else []))
+            listener = Callbacks(Timed(forecast, job), *([listener] if listener else []))
         agenda.end(job, attempt(job, images, device=device, threads=threads, callback=listener))

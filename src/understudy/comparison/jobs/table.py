@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from understudy.comparison.arms import Job
+from understudy.comparison.jobs.beside_control import with_control
 from understudy.comparison.jobs.forecast import Forecast, clock
 from understudy.experiment.callback import Callback
 from understudy.experiment.progress import (
@@ -84,6 +85,7 @@ class _Row:
     epoch: int | None = None
     images_per_second: float = 0.0
     score: float | None = None
+    control: float | None = None
     share: float = 0.0
     first_share: float = 0.0
     began: float = field(default_factory=time.monotonic)
@@ -126,6 +128,7 @@ class JobsTable:
         self._rows: dict[str, _Row] = {}
         self._over: set[str] = set()
         self._live: Live | None = None
+        self._teacher: float | None = None
         self._drawn = 0.0
 
     @contextmanager
@@ -192,8 +195,10 @@ class JobsTable:
             number = f"{record['epoch']:>{len(str(epochs))}}/{epochs}"
             self._print(f"{job.name:<24} epoch {number}  {epoch_text(record, self._metric)}")
         self._forecast.epoch(job, record["epoch"])
+        beside = with_control(dict(record), job, self._metric)
+        row.control, self._teacher = beside.get("control"), beside.get("teacher", self._teacher)
         if self._callback:
-            self._callback.epoch({**record, "run": job.name})
+            self._callback.epoch({**beside, "run": job.name})
 
     def _ended(self, job: Job, event: Ended) -> None:
         self._over.add(job.name)
@@ -208,8 +213,12 @@ class JobsTable:
     def _table(self) -> Table:
         left = clock(self._forecast.seconds_left())
         caption = f"{len(self._over)} of {len(self._jobs)} runs done, {left} left"
+        if self._teacher is not None:
+            caption += f"; teacher {self._metric} {number_text(self._teacher)}"
         table = Table(box=SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left")
-        for place, title in enumerate(("run", "epoch", "images/s", self._metric, "left")):
+        for place, title in enumerate(
+            ("run", "epoch", "images/s", self._metric, "control", "left")
+        ):
             table.add_column(title, justify="right" if place else "left", no_wrap=True)
         for name, row in self._rows.items():
             epochs = row.job.recipe.training.epochs
@@ -218,6 +227,7 @@ class JobsTable:
                 "starts" if row.epoch is None else f"{min(row.epoch + 1, epochs)}/{epochs}",
                 rate_text(row.images_per_second),
                 number_text(row.score),
+                number_text(row.control),
                 clock(row.seconds_left),
             )
         return table
