@@ -12,7 +12,7 @@ from tests.support.shipped_recipes import by_file
 from understudy import data, models, tasks
 from understudy.config import recipe, tables
 from understudy.config.recipe import NOT_IN_DIGEST, Recipe
-from understudy.config.schema import bare, documentation, leaves
+from understudy.config.schema import bare, documentation, leaves, may_be_auto
 from understudy.config.yaml_text import from_yaml
 from understudy.distillation.wire import check_methods
 from understudy.errors import NameNotFound, RecipeError
@@ -47,6 +47,7 @@ def test_every_key_is_written_out() -> None:
 SEVERAL: dict[str, Any] = {
     "methods": {"kd": {}},
     "options": {"width": 2},
+    "optimizer_options": {"eps": 1e-6},
     "taps": {"neck": "fc"},
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
@@ -67,6 +68,7 @@ def another(path: str, hint: Any, default: Any) -> Any:
     name = path.rpartition(".")[2]
     if name in SEVERAL:
         return SEVERAL[name]
+    hint = bare(hint) if may_be_auto(hint) else hint
     if get_origin(hint) is Literal:
         return next(option for option in get_args(hint) if option != default)
     kinds = {bare(kind) for kind in (hint, *get_args(hint))}
@@ -160,7 +162,7 @@ def test_nothing_behind_a_method_means_its_defaults() -> None:
 
 
 def test_a_network_may_be_just_its_name() -> None:
-    assert Recipe.from_dict({"student": "resnet8"}).student == recipe.Network(name="resnet8")
+    assert Recipe.from_dict({"student": "resnet8"}).student == recipe.Student(name="resnet8")
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_overrides_change_their_keys_and_no_others(overrides: dict[str, Any]) ->
 
 def test_a_network_as_a_string_replaces_all_its_keys() -> None:
     other = Recipe.load(FULL, {"student": "resnet8"})
-    assert other.student == recipe.Network("resnet8")
+    assert other.student == recipe.Student("resnet8")
     assert Recipe.load({"student": "resnet8"}, {"student.size": 8}).student.size == 8
 
 

@@ -73,7 +73,7 @@ def test_a_network_may_be_just_its_name_in_a_base(tmp_path: Path) -> None:
     path = tmp_path / "above.yaml"
     path.write_text("base: below.yaml\nstudent: {size: 16}\nteacher: resnet32")
     made = Recipe.load(path)
-    assert made.student == recipe.Network("resnet8", size=16)
+    assert made.student == recipe.Student("resnet8", size=16)
     assert made.teacher == recipe.Network("resnet32")
 
 

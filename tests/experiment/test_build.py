@@ -60,7 +60,7 @@ def test_a_reduced_side_without_a_store_is_refused(tree: Path) -> None:
 
 
 def test_images_in_memory_need_no_store(tmp_path: Path) -> None:
-    small = Recipe.from_dict({"data": {"decoded": str(tmp_path / "kept")}})
+    small = Recipe.from_dict({"data": {"decoded": str(tmp_path / "kept"), "validation": 0.0}})
     assert isinstance(images(small).train, MemorySource)
     assert not (tmp_path / "kept").exists()
     reduced = Recipe.from_dict({"data": {"decoded": str(tmp_path), "decoded_side": 16}})

@@ -31,7 +31,7 @@ def messages(
 def test_a_size_that_a_network_changes_is_a_warning(
     tree: Path, log: pytest.LogCaptureFixture, name: str, change: str
 ) -> None:
-    ((level, sentence),) = messages(tree, log, {"name": name}, size=64)
+    ((level, sentence),) = messages(tree, log, {"name": name, "size": None}, size=64)
     assert level == logging.WARNING
     assert change in sentence
     assert "set student.size to 64" in sentence

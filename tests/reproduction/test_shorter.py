@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.papers import over_papers
 from understudy import methods
 from understudy.config.recipe import Recipe
 from understudy.config.schema import hints_of, leaves
@@ -60,5 +61,6 @@ def test_at_least_one_epoch_is_left(
 
 
 def test_a_label_is_no_name_of_a_method() -> None:
-    recipe = Recipe.load({"methods": {"mine": {"method": "ft", "paraphraser_epochs": 10}}})
+    methods = {"mine": {"method": "ft", "paraphraser_epochs": 10}}
+    recipe = Recipe.load(over_papers({"methods": methods}))
     assert shortened(recipe, 0.5).methods["mine"] == {"method": "ft", "paraphraser_epochs": 5}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.papers import over_papers
 from tests.support.small_images import CLOTHES
 from understudy.config import recipe
 from understudy.config.recipe import Recipe
@@ -17,13 +18,15 @@ from understudy.training.trainer import Trainer
 
 CNN = f"{Path(__file__).with_name('plain_cnn.py')}:factory"
 
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "trust": True,  # teachers are run directories, which name the file of their network
-    "data": {"source": "folder", "root": CLOTHES, "images": 200},
-    "student": {"name": CNN, "options": {"width": 8}},
-    "training": {"epochs": 2, "batch": 32, "lr": 0.05, "schedule": "cosine"},
-}
+TINY: dict[str, Any] = over_papers(
+    {
+        "name": "tiny",
+        "trust": True,  # teachers are run directories, which name the file of their network
+        "data": {"source": "folder", "root": CLOTHES, "images": 200},
+        "student": {"name": CNN, "options": {"width": 8}},
+        "training": {"epochs": 2, "batch": 32, "lr": 0.05, "schedule": "cosine"},
+    }
+)
 
 
 def teacher(path: Path) -> Path:

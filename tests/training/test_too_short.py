@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from understudy.config.recipe import Recipe, Training
+from tests.support.papers import as_in_papers, over_papers
+from understudy.config.recipe import Recipe
 from understudy.distillation.weights import Weight, as_weight
 from understudy.experiment.train import train
 from understudy.training.too_short import unreached
@@ -28,10 +29,10 @@ EVEN = Weight(1.0)
     ],
 )
 def test_each_key_has_its_sentence(keys: dict[str, Any], weight: Weight, sentence: str) -> None:
-    (said,) = unreached(Training(**keys), {"kd": weight}, 25)
+    (said,) = unreached(as_in_papers(**keys), {"kd": weight}, 25)
     assert any(part in said.message for part in sentence.split("|"))
     recipe = Recipe.load(
-        {"training": keys, "methods": {"kd": {"weight": asdict(weight)}}}, said.fix
+        over_papers({"training": keys, "methods": {"kd": {"weight": asdict(weight)}}}), said.fix
     )
     mended = as_weight("", recipe.methods["kd"]["weight"])
     assert not list(unreached(recipe.training, {"kd": mended}, 25))
@@ -51,11 +52,11 @@ def test_each_key_has_its_sentence(keys: dict[str, Any], weight: Weight, sentenc
     ],
 )
 def test_what_is_reached_is_not_mentioned(keys: dict[str, Any], weight: Weight) -> None:
-    assert not list(unreached(Training(**keys), {"kd": weight}, 25))
+    assert not list(unreached(as_in_papers(**keys), {"kd": weight}, 25))
 
 
 def test_a_run_of_one_step_has_no_average_to_be_too_short_for() -> None:
-    assert not list(unreached(Training(epochs=1, schedule="cosine"), {"kd": EVEN}, 1))
+    assert not list(unreached(as_in_papers(epochs=1, schedule="cosine"), {"kd": EVEN}, 1))
 
 
 def test_a_run_says_it_when_it_begins(
@@ -68,5 +69,5 @@ def test_a_run_says_it_when_it_begins(
 
 def test_one_step_without_an_average_has_none() -> None:
     keys: dict[str, Any] = {"epochs": 1, "schedule": "cosine"}
-    assert not list(unreached(Training(**keys), {}, 1))
-    assert not list(unreached(Training(**keys, ema=0.0), {}, 1))
+    assert not list(unreached(as_in_papers(**keys), {}, 1))
+    assert not list(unreached(as_in_papers(**keys, ema=0.0), {}, 1))

@@ -2,6 +2,7 @@
 
 import torch
 
+from tests.support.papers import as_in_papers
 from tests.vectors.archive import Check, Fields, close, tensor
 from understudy.config.recipe import Training
 from understudy.metrics import classification
@@ -38,7 +39,7 @@ def check_batch_pr(fields: Fields) -> None:
 def check_lr_cifar(fields: Fields) -> None:
     epochs = int(fields["epochs"])
     at = tuple(int(e) for e in fields["decay_epochs"])
-    training = Training(
+    training = as_in_papers(
         lr=float(fields["base_lr"]), epochs=epochs, schedule="step", milestones=at, gamma=0.1
     )
     steps = 7
@@ -53,11 +54,11 @@ def check_lr_imagenet(fields: Fields) -> None:
     epochs, steps = int(fields["epochs"]), int(fields["iters_per_epoch"])
     schedule = {"schedule": "step", "cos": "cosine", "linear": "linear"}[str(fields["mode"])]
     every_30 = tuple(range(30, epochs, 30))
-    check_rates(fields, Training(epochs=epochs, schedule=schedule, milestones=every_30), steps)
+    check_rates(fields, as_in_papers(epochs=epochs, schedule=schedule, milestones=every_30), steps)
 
 
 def check_lr_multilabel_cos(fields: Fields) -> None:
-    training = Training(epochs=int(fields["epochs"]), schedule="cosine")
+    training = as_in_papers(epochs=int(fields["epochs"]), schedule="cosine")
     check_rates(fields, training, int(fields["iters_per_epoch"]))
 
 

@@ -17,7 +17,7 @@ _SHARE = 0.1
 
 def check(examined: Examined) -> Iterator[Finding]:
     """Compare the time of the teacher's forward passes with that of the run."""
-    recipe, experiment, trial = examined.recipe, examined.experiment, examined.trial
+    recipe, experiment, trial = examined.resolved, examined.experiment, examined.trial
     teacher = experiment.distiller.teacher
     if recipe.bank.path or teacher is None or trial.step_seconds is None or not recipe.methods:
         return

@@ -20,7 +20,7 @@ _STATES, _STUDENTS = 2, 2
 
 def check(examined: Examined) -> Iterator[Finding]:
     """Predict the time of a run from some steps of it, and the bytes it writes."""
-    recipe, trial = examined.recipe, examined.trial
+    recipe, trial = examined.resolved, examined.trial
     student = examined.experiment.distiller.student
     weights = sum(parameter.nbytes for parameter in student.parameters())
     written = _STATES * trial.state_bytes + _STUDENTS * weights
@@ -55,7 +55,7 @@ def _disk(folder: str, needed: int, key: str, examined: Examined) -> Iterator[Fi
 
 def _bank(examined: Examined) -> Iterator[Finding]:
     """Compare the size of the bank of a recipe with the space on its disk."""
-    recipe, experiment = examined.recipe, examined.experiment
+    recipe, experiment = examined.resolved, examined.experiment
     teacher = experiment.distiller.teacher
     if not recipe.bank.path or teacher is None or not bank_attach.serves(experiment, recipe):
         return

@@ -30,7 +30,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     words = _diverges(trial)
     if not words:
         return
-    training = examined.recipe.training
+    training = examined.resolved.training
     lr = _working_rate(examined)
     said = f"With training.lr {training.lr:g} in {examined.placed.settings.precision}, {words}"
     if lr is None:
@@ -68,12 +68,12 @@ def _last(trial: Trial) -> float:
 
 def _working_rate(examined: Examined) -> float | None:
     """Return the largest tried rate, rounded, with which the loss does not grow."""
-    training = examined.recipe.training
+    training = examined.resolved.training
     for power in range(1, _TRIES + 1):
         lr = float(f"{training.lr / _FACTOR**power:.1g}")
         if examined.seconds_left() <= 0:
             return None
-        recipe = replace(examined.recipe, training=replace(training, lr=lr))
+        recipe = replace(examined.resolved, training=replace(training, lr=lr))
         other = Examined(recipe, like=examined, device=examined.device, short=examined.short)
         trial = other.trial
         if not trial.diverged and _last(trial) <= trial.losses[0]["total"]:

@@ -17,7 +17,7 @@ from understudy.checks.trial import Trial, trial
 from understudy.config.recipe import Recipe
 from understudy.data import Loader
 from understudy.errors import UnderstudyError
-from understudy.experiment import build
+from understudy.experiment import build, defaults
 from understudy.experiment.build import Experiment, Loaded
 from understudy.experiment.images import Images, read_images
 from understudy.experiment.outputs import collect
@@ -133,7 +133,7 @@ class Examined:
 
     def _place(self, loaded: Loaded) -> Placed:
         experiment = build.assemble(_unkept(self.recipe), loaded)
-        distiller, training = experiment.distiller, self.recipe.training
+        distiller, training = experiment.distiller, experiment.recipe.training
         devices = accelerator(training, self.device, student=distiller.student)
         on_cpu = devices.device.type == "cpu"
         count = choose(None, distiller.student) if on_cpu else None
@@ -148,6 +148,11 @@ class Examined:
             UnderstudyError: It cannot be built, which the run would refuse as well.
         """
         assert self.experiment
+
+    @property
+    def resolved(self) -> Recipe:
+        """The recipe with all that is `auto` in it chosen, as its run will have it."""
+        return defaults.adopted(self.recipe, self.experiment.recipe)
 
     @property
     def experiment(self) -> Experiment:
@@ -178,7 +183,7 @@ class Examined:
         if not any(getattr(method, "requires_image_index", False) for method in methods):
             return self.experiment.train
         images = self.images.train
-        return build.sampled(self.recipe, self.experiment, images, _MEASURED_IMAGES, training=True)
+        return build.sampled(self.resolved, self.experiment, images, _MEASURED_IMAGES, training=True)
 
     def batches(self, count: int) -> list[Batch]:
         """Return the first augmented training batches of the run, on its device.
@@ -202,7 +207,9 @@ class Examined:
             sources = {"train": self.images.train, "test": self.images.test}
             if self.images.validation is not None:
                 sources["validation"] = self.images.validation
-            self._samples[key] = build.sampled(self.recipe, self.experiment, sources[split], count)
+            self._samples[key] = build.sampled(
+                self.experiment.recipe, self.experiment, sources[split], count
+            )
         return self._samples[key]
 
     def teacher_outputs(self, split: SplitName, count: int) -> Outputs:
@@ -251,7 +258,7 @@ class Examined:
             placed = self._place(self.loaded)
             placed.experiment.distiller.trainable.load_state_dict(state)
             experiment = replace(placed.experiment, train=self.training_batches)
-            return trial(self.recipe, experiment, placed.accelerator, placed.settings)
+            return trial(experiment.recipe, experiment, placed.accelerator, placed.settings)
 
     @contextmanager
     def _needed(self, name: str, *, silent: bool = True) -> Iterator[None]:

@@ -26,7 +26,7 @@ drawings on white, and white ones on black, stay inside as well.
 
 def check(examined: Examined) -> Iterator[Finding]:
     """Say what both networks see; find a student that enlarges its images, and wrong statistics."""
-    experiment, recipe = examined.experiment, examined.recipe
+    experiment, recipe = examined.experiment, examined.resolved
     view_size = experiment.train.views.size
     roles: tuple[tuple[Literal["student", "teacher"], Any], ...] = (
         ("student", experiment.distiller.student),

@@ -46,7 +46,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     )
     yield from _enlarged(examined, views, median)
     long = float((longer > _LONG * shorter).double().mean())
-    if long > _LONG_SHARE and examined.recipe.data.augment not in ("none", "squash_flip"):
+    if long > _LONG_SHARE and examined.resolved.data.augment not in ("none", "squash_flip"):
         yield Finding(
             "picture_sizes",
             "warning",
@@ -73,7 +73,7 @@ def _enlarged(examined: Examined, views: int, median: int) -> Iterator[Finding]:
 
 def _asked(examined: Examined, smaller: int) -> bool:
     """Return True if a network has a size of its own, which views of another one do not change."""
-    recipe, train, task = examined.recipe, examined.images.train, examined.task
+    recipe, train, task = examined.resolved, examined.images.train, examined.task
     classes = examined.experiment.distiller.student.num_classes
     built = (
         networks.student(recipe.student, classes, task, view_size=smaller),

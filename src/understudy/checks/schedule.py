@@ -15,5 +15,5 @@ def check(examined: Examined) -> Iterator[Finding]:
     """Find keys whose effect the run does not reach."""
     experiment = examined.experiment
     weights, steps = experiment.distiller.weights, len(experiment.train)
-    for key in unreached(examined.recipe.training, weights, steps):
+    for key in unreached(examined.resolved.training, weights, steps):
         yield Finding(CHECK, "warning", key.message, key.fix)

@@ -22,7 +22,7 @@ from understudy.cli import (
     tune,
 )
 from understudy.cli.compare import compare_entry, demo_entry
-from understudy.cli.flags import Entry, OneOf, parse, whole_number
+from understudy.cli.flags import Argument, Entry, OneOf, parse, whole_number
 from understudy.cli.output import console, print_lines, report_on
 from understudy.cli.resume import RESUME, command_of, recipe_in, take_directory
 from understudy.config.naming import named
@@ -151,6 +151,7 @@ def _execute(function: "Callable[..., Run]", recipe: Recipe, options: Namespace)
         recipe,
         out=options.out,
         resume=options.resume,
+        extend=options.extend,
         device=options.device,
         progress=True,
         profile=options.profile,
@@ -209,6 +210,15 @@ _JOBS = (
         "student is small. The result does not depend on it.",
     },
 )
+_EXTEND: Argument = (
+    "--extend",
+    {
+        "metavar": "EPOCHS",
+        "type": whole_number("--extend"),
+        "help": "Train a finished run so many epochs longer: its schedule becomes that of all its "
+        "epochs, read from where it stands.",
+    },
+)
 _THREADS = (
     "--threads",
     {
@@ -241,13 +251,13 @@ COMMANDS: dict[str, Entry] = {
     "distill": Entry(
         "Train a student by mimicking a teacher.",
         _distill,
-        (_RECIPE, _METHOD, _OUT, RESUME, _DEVICE, _THREADS, _PROFILE, doctor.NO_DOCTOR),
+        (_RECIPE, _METHOD, _OUT, RESUME, _EXTEND, _DEVICE, _THREADS, _PROFILE, doctor.NO_DOCTOR),
         takes_recipe_keys=True,
     ),
     "train": Entry(
         "Train a network alone: a teacher, or a control.",
         _train,
-        (_RECIPE, _OUT, RESUME, _DEVICE, _THREADS, _PROFILE),
+        (_RECIPE, _OUT, RESUME, _EXTEND, _DEVICE, _THREADS, _PROFILE),
         takes_recipe_keys=True,
     ),
     "doctor": doctor.entry(_RECIPE, _METHOD, _DEVICE),

@@ -8,8 +8,9 @@ from typing import Any, Literal, NoReturn, final, get_args, get_origin
 import yaml
 
 from understudy.cli.list_flags import as_text, bracketed, is_list
+from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe
-from understudy.config.schema import bare, convert, documentation, leaves, limits
+from understudy.config.schema import bare, convert, documentation, leaves, limits, may_be_auto
 from understudy.config.yaml_text import from_yaml
 from understudy.errors import RecipeError, suggestion
 
@@ -176,7 +177,7 @@ def _add_recipe_keys(parser: ArgumentParser, description: Callable[[str], str]) 
 
 def _recipe_value(path: str, hint: Any) -> Callable[[str], Any]:
     """Return a type for `add_argument` that reads a recipe key: text as it is, the rest as YAML."""
-    is_text = bare(hint) is str or get_origin(hint) is Literal
+    is_text = bare(hint) is str or get_origin(bare(hint)) is Literal
 
     def read(text: str) -> Any:
         return convert(hint, text if is_text else _from_yaml(text), path)
@@ -196,8 +197,9 @@ def _from_yaml(text: str) -> Any:
 
 
 def _metavar(path: str, hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"{{{','.join(get_args(hint))}}}"
+    if get_origin(bare(hint)) is Literal:
+        names = [AUTO] * may_be_auto(hint) + list(get_args(bare(hint)))
+        return f"{{{','.join(names)}}}"
     return f"{path.rpartition('.')[2].upper()}{' ...' * is_list(hint)}"
 
 

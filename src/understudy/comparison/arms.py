@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import final
 
 from understudy import files
-from understudy.config.limits import PathText, Seed
+from understudy.config.limits import AUTO, PathText, Seed
 from understudy.config.recipe import Bank, Recipe, without_methods
 from understudy.config.schema import convert
 from understudy.distillation.wire import check_methods
 from understudy.errors import RecipeError
-from understudy.experiment import bank_attach, build, networks
+from understudy.experiment import bank_attach, build, defaults, networks
+from understudy.experiment.balance import balanced
 from understudy.experiment.build import Experiment
 from understudy.experiment.images import Images
 from understudy.experiment.run_directory import Run
 from understudy.models.cost import macs
+from understudy.training.devices import processes
 
 CONTROL = "control"
 _TAKEN = {
@@ -102,10 +104,35 @@ class Needs:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What was learnt of the arms by building each of them once.
+
+    Attributes:
+        arms: Their recipes, in which nothing is `auto` any more, with the bank of the comparison.
+        reasons: Key that was `auto` → why it has its value.
+        needs: What a run of any of them needs.
+    """
+
+    arms: dict[str, Recipe]
+    reasons: dict[str, str]
+    needs: Needs
+
+
+def _with_weights(
+    arm: Recipe, experiment: Experiment, device: str | None
+) -> tuple[Recipe, dict[str, str]]:
+    """Find the weights of an arm with `weights: auto`: by its first seed, for all of them."""
+    if arm.weights == AUTO and arm.methods:
+        experiment.distiller.to(device=processes(device).device)
+        experiment.prepare()
+    return balanced(arm, experiment)
+
+
 def checked(
-    arms: Mapping[str, Recipe], bank: Path, *, seed: int, images: Images
-) -> tuple[dict[str, Recipe], Needs]:
-    """Build every arm once to find mistakes early; return each with the bank of the comparison.
+    arms: Mapping[str, Recipe], bank: Path, *, seed: int, images: Images, device: str | None
+) -> Checked:
+    """Build every arm once, to find mistakes early and to resolve what is `auto`.
 
     The teacher is loaded once for all arms.
 
@@ -114,20 +141,23 @@ def checked(
         bank: Folder of the bank that they share.
         seed: Seed to build them with.
         images: Images of that seed.
-
-    Returns:
-        The arms, and what a run of any of them needs.
+        device: Where weights of methods are found, if they have to be.
 
     Raises:
         UnderstudyError: An arm cannot be built.
     """
-    recipes = {name: replace(arm, seed=seed) for name, arm in arms.items()}
-    loaded = build.load(next(iter(recipes.values())), images)
+    first, *_ = (replace(arm, seed=seed) for arm in arms.values())
+    loaded = build.load(first, images)
     banked: dict[str, Recipe] = {}
-    for name, recipe in recipes.items():
-        experiment = build.assemble(recipe, loaded)
-        banked[name] = with_bank_in(arms[name], experiment, bank)
-    return banked, _needs(experiment)
+    reasons: dict[str, str] = {}
+    for name, arm in arms.items():
+        # All arms have the values of the first, whatever their methods add to the student.
+        experiment = build.assemble(defaults.adopted(replace(arm, seed=seed), first), loaded)
+        first, reasons = experiment.recipe, reasons | dict(experiment.reasons)
+        complete, measured = _with_weights(defaults.adopted(arm, first), experiment, device)
+        reasons |= {f"{name}: {key}": reason for key, reason in measured.items()}
+        banked[name] = with_bank_in(complete, experiment, bank)
+    return Checked(banked, reasons, _needs(experiment))
 
 
 def _needs(experiment: Experiment) -> Needs:

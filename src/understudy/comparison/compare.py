@@ -1,10 +1,11 @@
 """Compare methods with a control under one budget over several seeds, with a verdict for each.
 
-A comparison directory holds `comparison.json`, whose form is `Comparison`, and a run directory
-`<arm>/seed<n>` for every arm and seed. It may be interrupted and continued: finished runs are kept.
-An arm that diverges is not trained with later seeds, and its verdict says so. Delete the run that
-diverged to train it again. An arm of which a run fails has no verdict either; the same command
-continues that run, and the others go on meanwhile.
+A comparison directory holds `comparison.json`, whose form is `Comparison`, a run directory
+`<arm>/seed<n>` for every arm and seed, and `reasons.json`: why keys that were `auto` have their
+values, which are the same for all arms and seeds. It may be interrupted and continued: finished
+runs are kept. An arm that diverges is not trained with later seeds, and its verdict says so. Delete
+the run that diverged to train it again. An arm of which a run fails has no verdict either; the same
+command continues that run, and the others go on meanwhile.
 
 Several runs may be trained at once, by workers of this process (`jobs`) or by further processes, of
 this and other machines, that are started by the same command on the same directory: a run that
@@ -45,6 +46,8 @@ from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import Busy, Interrupted, RecipeError, RunError, Unfinished
+from understudy.experiment import defaults
+from understudy.experiment.balance import adopted_weights
 from understudy.experiment.call import Call, call_of
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import ImagesOfRecipes
@@ -56,6 +59,9 @@ from understudy.tasks import Task
 from understudy.training import hardware
 
 LOGGER = logging.getLogger("understudy")
+
+REASONS = "reasons.json"
+"""File of a comparison directory: key of the recipe that was `auto` → why it has its value."""
 
 
 def compare(
@@ -146,31 +152,39 @@ def compare(
     find_device(device)
     root = Path(out) if out else Path("runs") / recipe.name
     _check_place(root, resume=resume)
-    arms = arms_named(recipe, methods)
-    _claim(root, recipe)
+    if (begun := _begun(root)) is not None:
+        recipe = defaults.adopted(recipe, begun)
+    arms = {name: _known(root, name, arm) for name, arm in arms_named(recipe, methods).items()}
+    _claim(root, recipe, begun)
     _call(recipe, methods, seeds, bank, threads).write(root)
     if jobs != 1 and not hardware.is_grouped():
         forking.load_ahead()
     images = images or ImagesOfRecipes()
     runs = {(name, seed): _run(root, name, seed) for seed in seeds for name in arms}
-    count = JobCount(1, [], "")
+    count, chosen = JobCount(1, [], ""), list[str]()
     if unfinished := {name: arm for name, arm in arms.items() if not _finished(root, name, seeds)}:
         of_first = images(replace(recipe, seed=seeds[0]))
         folder = Path(bank) if bank else root / "bank"
-        banked, needs = checked(unfinished, folder, seed=seeds[0], images=of_first)
+        built = checked(unfinished, folder, seed=seeds[0], images=of_first, device=device)
         del of_first
-        arms |= banked
-        count = job_count.choose(jobs, threads, needs, device=device, runs=list(runs.values()))
+        arms |= built.arms
+        recipe = defaults.adopted(recipe, next(iter(built.arms.values())))
+        chosen = _kept_reasons(root, built.reasons, recipe, built.arms)
+        count = job_count.choose(
+            jobs, threads, built.needs, device=device, runs=list(runs.values())
+        )
     agenda = Agenda(
         [Job(name, seed, seeded(arms[name], name, seed), run) for (name, seed), run in runs.items()]
     )
     setup = WorkerSetup(device, threads or "auto")
     with _advising(root):
         if count.jobs == 1:
-            _train_in_turn(agenda, count, setup, images, progress=progress, callback=callback)
+            _train_in_turn(
+                agenda, count, setup, images, chosen, progress=progress, callback=callback
+            )
         else:
             del images  # every worker reads its own
-            _train_at_once(agenda, count, setup, progress=progress, callback=callback)
+            _train_at_once(agenda, count, setup, chosen, progress=progress, callback=callback)
     return _concluded(recipe, arms, agenda, seeds, root, task=task)
 
 
@@ -204,10 +218,12 @@ def _check_place(root: Path, *, resume: bool) -> None:
         raise RunError(f"There is no comparison in {root} to continue; start without --resume.")
 
 
-def _claim(root: Path, recipe: Recipe) -> None:
+def _claim(root: Path, recipe: Recipe, begun: Recipe | None) -> None:
     """Refuse to mix two comparisons in one directory."""
     call, file = call_of(root), root / FILE
     before = Recipe.from_dict(call.arguments["recipe"]) if call and _compares(call) else None
+    if before and begun:
+        before = defaults.adopted(before, begun)
     digest = before.digest if before else recipe.digest
     digest = read_comparison(root)["recipe_digest"] if file.is_file() else digest
     if digest != recipe.digest:
@@ -241,6 +257,31 @@ def _call(
     return Call("compare", arguments)
 
 
+def _begun(root: Path) -> Recipe | None:
+    """Return the recipe of a run of the comparison; None if none began."""
+    runs = map(Run, sorted(root.glob("*/seed*")))
+    return next((run.recipe for run in runs if run.begun), None)
+
+
+def _known(root: Path, name: str, arm: Recipe) -> Recipe:
+    """Return an arm with the weights that one of its runs began with, if they had to be found."""
+    for run in map(Run, sorted((root / name).glob("seed*"))):
+        if run.begun:
+            arm = adopted_weights(arm, run.recipe)
+    return arm
+
+
+def _kept_reasons(
+    root: Path, reasons: Mapping[str, str], recipe: Recipe, arms: Mapping[str, Recipe]
+) -> list[str]:
+    """Write why keys that were `auto` have their values; return it in lines."""
+    if reasons and hardware.is_first_process():
+        files.write(root / REASONS, files.as_json(reasons, indent=1))
+    # A weight of a method is a value of one arm: `kd+nd: methods.kd.weight`.
+    values = recipe.flat() | {f"{arm}: {k}": x for arm in arms for k, x in arms[arm].flat().items()}
+    return defaults.say(reasons, values)
+
+
 def _finished(root: Path, arm: str, seeds: Sequence[int]) -> bool:
     return all(_run(root, arm, seed).finished for seed in seeds)
 
@@ -254,13 +295,14 @@ def _train_in_turn(
     count: JobCount,
     setup: WorkerSetup,
     images: ImagesOfRecipes,
+    chosen: Sequence[str],
     *,
     progress: bool,
     callback: Callback | None,
 ) -> None:
     forecast = Forecast(agenda.jobs, 1)
     with displayed(progress, callback) as listener:
-        _announce(agenda, count, forecast, listener)
+        _announce(agenda, count, forecast, chosen, listener)
         in_turn(
             agenda,
             images,
@@ -275,6 +317,7 @@ def _train_at_once(
     agenda: Agenda,
     count: JobCount,
     setup: WorkerSetup,
+    chosen: Sequence[str],
     *,
     progress: bool,
     callback: Callback | None,
@@ -284,16 +327,22 @@ def _train_at_once(
     printing = progress and hardware.is_first_process()
     table = JobsTable(agenda.jobs, forecast, metric=metric, progress=printing, callback=callback)
     with table.shown():
-        _announce(agenda, count, forecast, callback)
+        _announce(agenda, count, forecast, chosen, callback)
         train_at_once(agenda, setup.of_workers(count.jobs, count.gpus), table)
 
 
 def _announce(
-    agenda: Agenda, count: JobCount, forecast: Forecast, callback: Callback | None
+    agenda: Agenda,
+    count: JobCount,
+    forecast: Forecast,
+    chosen: Sequence[str],
+    callback: Callback | None,
 ) -> None:
-    """Say what is about to be trained, and how long it takes."""
+    """Say what is about to be trained, what was chosen for it, and how long it takes."""
     if callback:
         callback.series(len(agenda.jobs))
+    for line in chosen:
+        LOGGER.info(line)
     if count.reason:
         LOGGER.info(count.reason)
         forecast.say_before()

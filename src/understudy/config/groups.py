@@ -1,17 +1,20 @@
 """Groups of keys of a recipe: data, networks, bank and training. Imports no torch.
 
-The string under each field is its help.
+The string under each field is its help. What may be `auto` is chosen by `experiment.defaults` for
+the images and networks at hand; the papers' recipes state all of it (`recipes/_papers.yaml`).
 """
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from understudy.config.limits import (
+    AUTO,
     Count,
     Epochs,
     InEpochs,
     MixingShape,
     NonNegative,
+    OrAuto,
     PathText,
     Pixels,
     Positive,
@@ -35,17 +38,19 @@ class Data:
     `unlabelled` beside `train` of the source `folder`. `none`: no such images."""
     size: Pixels | None = None
     """Side of the square training view in pixels; default: the source's own size, or 224."""
-    augment: Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"] = (
-        "crop_flip"
-    )
+    augment: Annotated[
+        Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"],
+        OrAuto(),
+    ] = AUTO
     """`crop_flip`: pad 4, crop, mirror (small images); `resized_crop`: as on ImageNet;
     `squash_flip`: the whole image as a square; `scale_jitter`: enlarged or reduced, with boxes."""
     seed: Seed | None = None
     """Seed of the views and of the images left out; default: the recipe's. Runs that share a bank
     need the same."""
-    validation: ShareBelowAll = 0.0
+    validation: Annotated[ShareBelowAll, OrAuto()] = AUTO
     """Share of the training images held out as the validation split, which chooses the best epoch;
-    0: the source's own validation split, if it has one. The test split stays what it is."""
+    0: the source's own validation split, if it has one, which `auto` uses too. The test split stays
+    what it is."""
     images: Count | None = None
     """Number of training images to use, the same number of every class; default: all."""
     labels: Count | None = None
@@ -116,6 +121,15 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Student(Network):
+    """The network to train."""
+
+    size: Annotated[Pixels | None, OrAuto()] = AUTO
+    """Side in pixels of the images this network takes; `auto`: that of `data.size`, if it is set,
+    else what it was built for."""
+
+
+@dataclass(frozen=True)
 class Bank:
     """Stored outputs of the teacher; without a path the teacher runs in every step."""
 
@@ -137,32 +151,41 @@ class Bank:
 class Training:
     """Optimizer, schedule, precision and evaluation."""
 
-    epochs: Epochs = 240
-    """Passes over the training images."""
+    epochs: Annotated[Epochs, OrAuto()] = AUTO
+    """Passes over the training images; `auto`: by their number."""
     batch: Count = 64
     """Images per optimizer step, over all processes."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller than the others."""
     accumulate: Count = 1
     """Forward passes per optimizer step; more need less memory."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Optimizer of the student and of the methods' parameters."""
-    lr: NonNegative = 0.05
-    """Learning rate at its peak."""
+    optimizer: Annotated[str, OrAuto()] = AUTO
+    """Optimizer of the student and of the methods' parameters: `sgd` and `adamw` are those of
+    torch, `timm:NAME` is any of timm, such as `timm:lion`. `auto`: by the student's family."""
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimizer, such as `betas`."""
+    lr: Annotated[NonNegative, OrAuto()] = AUTO
+    """Learning rate at its peak; `auto`: by the optimizer, the student's family and the batch."""
     momentum: ShareBelowAll = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD, and of optimizers of timm that have one."""
     nesterov: bool = False
     """Use Nesterov momentum."""
-    weight_decay: NonNegative = 5e-4
-    """Weight decay, on every trained parameter as in the papers."""
-    schedule: Literal["constant", "step", "cosine", "linear"] = "step"
-    """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` decay to 0."""
+    weight_decay: Annotated[NonNegative, OrAuto()] = AUTO
+    """Weight decay; `auto`: by the optimizer."""
+    decay_norms: Annotated[bool, OrAuto()] = AUTO
+    """Weight decay on norms and biases too, as in most papers; `auto`: for SGD alone."""
+    layer_decay: Annotated[float, Range(above=0, most=1)] | None = None
+    """Factor of the learning rate from each layer of the student to the one below it, for networks
+    of timm that start from weights; default: one rate for all."""
+    schedule: Annotated[Literal["constant", "step", "cosine", "linear"], OrAuto()] = AUTO
+    """`step` multiplies by `gamma` at each milestone; `cosine` and `linear` decay to 0. `auto`:
+    `cosine`, unless there are milestones."""
     milestones: tuple[Epochs, ...] = (150, 180, 210)
     """Epochs after which the step schedule multiplies by `gamma`."""
     gamma: Annotated[float, Range(above=0, most=1)] = 0.1
     """Factor of the step schedule."""
-    warmup_epochs: Annotated[float, Range(least=0), InEpochs(whole=False)] = 0.0
-    """Linear rise of the learning rate from 0 at the start."""
+    warmup_epochs: Annotated[float, Range(least=0), InEpochs(whole=False), OrAuto()] = AUTO
+    """Linear rise of the learning rate from 0 at the start; `auto`: a twentieth of the epochs."""
     clip: Positive | None = None
     """Largest norm of the gradient; default: no limit, or 10 for the hash losses of detectors."""
     multilabel_loss: Literal["bce", "asymmetric"] = "bce"
@@ -195,6 +218,9 @@ class Training:
     best: Literal["validation", "test", "none"] = "validation"
     """Images that choose the epoch kept in `best/`: none is kept without a validation split. `test`
     is what many papers report, and flatters that epoch."""
+    patience: Count | None = None
+    """Evaluations on validation images without a better one, after which training ends; default:
+    all epochs are trained."""
     checkpoint_minutes: NonNegative = 10.0
     """Minutes between saves within an epoch; the end of an epoch is always saved."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()

@@ -17,6 +17,9 @@ from typing import Annotated, Any, Protocol, final
 
 from understudy.errors import RecipeError
 
+AUTO: Any = "auto"
+"""Word in place of a value that depends on the images and networks; see `OrAuto`."""
+
 LARGEST = 1e38
 """Largest number of any key: networks and losses compute in 32 bits, whose largest is 3.4e38."""
 
@@ -140,6 +143,22 @@ class InEpochs:
 
     def check(self, value: Any, path: str) -> None:
         """Accept every number; what is allowed is said by the limits beside it."""
+
+
+@final
+@dataclass(frozen=True)
+class OrAuto:
+    """Permission to write `auto` for a value, which `experiment.defaults` then chooses.
+
+    A type with this limit is the one that a chosen value has: whatever trains, evaluates or reads
+    images gets recipes in which nothing is `auto` any more.
+    """
+
+    def __str__(self) -> str:
+        return ""
+
+    def check(self, value: Any, path: str) -> None:
+        """Accept every value; what is allowed is said by the limits beside it."""
 
 
 NonNegative = Annotated[float, Range(least=0)]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,11 @@ from understudy.config import rules, trust
 from understudy.config.groups import Bank as Bank
 from understudy.config.groups import Data as Data
 from understudy.config.groups import Network as Network
+from understudy.config.groups import Student as Student
 from understudy.config.groups import Training as Training
 from understudy.config.limits import NonNegative, RunName, Seed
 from understudy.config.schema import build, check_plain, leaves, plain
-from understudy.config.tables import name_of, put, read
+from understudy.config.tables import PAPERS, name_of, put, read
 
 TaskName = Literal["classification", "multilabel", "detection", "none"]
 """Tasks by name; see `understudy list tasks`."""
@@ -48,7 +50,7 @@ class Recipe:
     """`multilabel`: several classes per image; `none`: no labels, the teacher alone."""
     data: Data = field(default_factory=Data)
     """Source of the images, and how they are augmented."""
-    student: Network = field(default_factory=Network)
+    student: Student = field(default_factory=Student)
     """Network to train."""
     teacher: Network = field(default_factory=Network)
     """Frozen network to learn from; not needed without methods."""
@@ -58,6 +60,10 @@ class Recipe:
     """Stored outputs of the teacher."""
     task_weight: NonNegative = 1.0
     """Weight of the loss on labels."""
+    weights: Literal["published", "auto"] = "published"
+    """Weights of the methods: `published`, or those of the recipe where it states them; `auto`:
+    found before training, so that the gradients of all methods together equal that of the labels.
+    """
     training: Training = field(default_factory=Training)
     """Optimizer, schedule, precision and evaluation."""
     seed: Seed = 0
@@ -168,8 +174,9 @@ class Recipe:
         """Twelve hex digits that change with any key but those in `NOT_IN_DIGEST`.
 
         Keys at their default do not count, so adding a key to `Recipe` changes no earlier digest.
+        For what is `auto` by default that is the value of `recipes/_papers.yaml`.
         """
-        default = Recipe().flat()
+        default = _of_papers().flat()
         content = {
             key: value
             for key, value in self.flat().items()
@@ -197,6 +204,11 @@ def _flatten(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+@cache
+def _of_papers() -> Recipe:
+    return Recipe.read(PAPERS)
 
 
 def without_methods(recipe: Recipe) -> Recipe:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from understudy.config.limits import AUTO
 from understudy.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def check(recipe: "Recipe") -> None:
 def _check_nesterov(training: "Training") -> None:
     if not training.nesterov:
         return
-    if training.optimizer != "sgd":
+    if training.optimizer not in ("sgd", AUTO):
         raise RecipeError(
             f"training.nesterov is for the optimizer sgd, and training.optimizer is "
             f"{training.optimizer}: leave training.nesterov out."

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from docstring_parser import parse_from_object
 
-from understudy.config.limits import LARGEST, LARGEST_WHOLE, short
+from understudy.config.limits import AUTO, LARGEST, LARGEST_WHOLE, OrAuto, short
 from understudy.errors import RecipeError, suggestion
 
 _T = TypeVar("_T")
@@ -119,6 +119,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     """
     origin, options = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        if isinstance(value, str) and value == AUTO and may_be_auto(hint):
+            return AUTO
         converted = convert(options[0], value, path)
         for limit in options[1:]:
             limit.check(converted, path)
@@ -149,6 +151,12 @@ def limits(hint: Any) -> str:
         return " and ".join(filter(None, map(str, get_args(hint)[1:])))
     inner = [limits(option) for option in get_args(hint) if get_origin(hint) is not Literal]
     return next(filter(None, inner), "")
+
+
+def may_be_auto(hint: Any) -> bool:
+    """Return True if a key of this type may be `auto`."""
+    limits_of = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return any(isinstance(limit, OrAuto) for limit in limits_of)
 
 
 def bare(hint: Any) -> Any:
@@ -293,7 +301,9 @@ def documentation(cls: type, prefix: str = "") -> dict[str, str]:
     """Return dotted path → docstring of the field."""
     hints = hints_of(cls)
     docs: dict[str, str] = {}
-    for parameter in parse_from_object(cls).params:
+    # Of a class that extends another, the fields of both.
+    described = [each for each in reversed(cls.__mro__) if is_dataclass(each)]
+    for parameter in (each for one in described for each in parse_from_object(one).params):
         name = parameter.arg_name
         docs[f"{prefix}{name}"] = parameter.description or ""
         if is_dataclass(hints[name]):

@@ -5,7 +5,8 @@ A file below `understudy/recipes` is the recipe `<folder>/<file>`, without `.yam
 experiment; your own files may have them too:
 
 - `base` names a recipe or a file whose keys hold unless this file sets them. If the base is a
-  table, the row of the same name is meant.
+  table, the row of the same name is meant. A table without one has `_papers`, in which nothing is
+  left to be chosen: its rows are protocols.
 - `rows` maps the name of each row to the keys that differ, by dotted paths. A row that is only a
   number is the published result.
 - `about` tells what is known of the experiment: see `About`.
@@ -27,6 +28,8 @@ from understudy.config.yaml_text import from_yaml
 from understudy.errors import NameNotFound, RecipeError, suggestion
 
 ROOT = Path(__file__).parents[1] / "recipes"
+PAPERS = "_papers"
+"""Recipe with the values that papers' recipes have where they say nothing: the base of tables."""
 
 _Place = tuple[Path, str]
 """A file, and the name of a row in it; empty if the file is not a table."""
@@ -71,7 +74,8 @@ def shipped() -> dict[str, Path]:
 
 def tables() -> dict[str, Path]:
     """Return name → path of every shipped recipe file; a table counts once."""
-    return {p.relative_to(ROOT).with_suffix("").as_posix(): p for p in sorted(ROOT.rglob("*.yaml"))}
+    files = (path for path in sorted(ROOT.rglob("*.yaml")) if not path.name.startswith("_"))
+    return {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in files}
 
 
 def name_of(name_or_path: str | Path) -> str:
@@ -179,7 +183,7 @@ def _resolved(place: _Place, above: tuple[_Place, ...] = ()) -> dict[str, Any]:
     path, row = place
     content = dict(content_of(path))
     differing, base = _row(content.pop("rows", {}), place), content.pop("base", "")
-    base = convert(PathText, differing.pop("base", base), "base")
+    base = convert(PathText, differing.pop("base", base), "base") or (PAPERS if row else "")
     below = _resolved(_place(base, row, path.parent), (*above, place)) if base else {}
     below.pop("name", None)
     result = _merged(below, content)

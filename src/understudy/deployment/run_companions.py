@@ -5,7 +5,7 @@ from pathlib import Path
 
 from understudy import tasks
 from understudy.comparison.arms import CONTROL
-from understudy.config.recipe import Network
+from understudy.config.recipe import Student
 from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
 from understudy.models.base import Wrapped
@@ -24,7 +24,7 @@ def teacher_of(run: Run, *, trust: bool) -> Wrapped | None:
     recipe = replace(run.recipe, trust=trust)
     if not (recipe.teacher.name or recipe.teacher.weights):
         return None
-    networks.check_trust(replace(recipe, student=Network()), run.recipe, run.path)
+    networks.check_trust(replace(recipe, student=Student()), run.recipe, run.path)
     config = run.config
     size = config.preprocessing.crop or build.LARGE
     task = tasks.find(recipe.task, recipe.training)

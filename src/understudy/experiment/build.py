@@ -4,14 +4,15 @@
 student, the methods and the loaders. `experiment` does both.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import torch
 
 from understudy import tasks
+from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe
 from understudy.data import Loader, Source
 from understudy.data.class_names import check as check_classes
@@ -20,12 +21,12 @@ from understudy.data.subset import Subset
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
 from understudy.errors import RecipeError
-from understudy.experiment import networks, teacher_classes
+from understudy.experiment import defaults, networks, teacher_classes
 from understudy.experiment.class_balance import say_balanced
 from understudy.experiment.images import Images, read_images, read_test_images
 from understudy.experiment.loaders import Loaders
+from understudy.experiment.student_size import built_student
 from understudy.experiment.view_sizes import say_resized
-from understudy.functional import seeded
 from understudy.methods import Method
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
@@ -58,6 +59,7 @@ class Experiment:
     """Everything a recipe names, built.
 
     Attributes:
+        recipe: The recipe, in which nothing is `auto` any more: see `defaults`.
         distiller: Student, teacher and methods.
         task: The supervised task.
         images: Training, validation and test images.
@@ -67,8 +69,10 @@ class Experiment:
         validation: Validation images likewise; None without any, `test` if they stand in for it.
         classes: Names of the student's classes; empty if they are not known.
         digests: Digests of the images of each split, and of the teacher.
+        reasons: Key that was `auto` → why it has its value.
     """
 
+    recipe: Recipe
     distiller: Distiller
     task: Task
     images: Images
@@ -78,6 +82,7 @@ class Experiment:
     validation: Loader | None
     classes: tuple[str, ...]
     digests: dict[str, str]
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def teacher(self) -> Wrapped | None:
@@ -144,13 +149,13 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
         UnderstudyError: As for `experiment`.
     """
     task, train, teacher = loaded.task, loaded.images.train, loaded.teacher
-    with seeded(recipe.seed):
-        student = networks.student(
-            recipe.student,
-            _num_classes(train, teacher, task),
-            task,
-            view_size=_expected_view_size(recipe, train),
-        )
+    student, recipe, reasons = built_student(
+        recipe,
+        _num_classes(train, teacher, task),
+        task,
+        view_size=_expected_view_size(recipe, train),
+    )
+    recipe, others = defaults.resolve(recipe, loaded.images, student)
     student.class_names = _class_names(train, student, teacher)
     wired = distiller(recipe, student, teacher, task)
     if task.uses_labels:
@@ -168,6 +173,7 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
     if images.validation is not None and validation is None:
         validation = loaders.test(images.validation)
     return Experiment(
+        recipe=recipe,
         distiller=wired,
         task=task,
         images=loaded.images,
@@ -177,6 +183,7 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
         validation=validation,
         classes=student.class_names,
         digests=loaded.digests,
+        reasons=reasons | others,
     )
 
 
@@ -233,7 +240,7 @@ def trained_student(recipe: Recipe, weights: Path, *, trained_on: str = "") -> T
     """
     task = tasks.find(recipe.task, recipe.training)
     images = read_test_images(recipe, task, trained_on=trained_on)
-    test = images.test
+    recipe, test = _to_evaluate(recipe, images), images.test
     check_classes(test.classes, class_names(weights), of="student")
     teacher = _teacher(recipe, test, task)
     student = networks.student(
@@ -266,7 +273,7 @@ def trained_network(recipe: Recipe) -> TrainedStudent:
     networks.check_trust(recipe)
     task = tasks.find(recipe.task, recipe.training)
     images = read_test_images(recipe, task)
-    test = images.test
+    recipe, test = _to_evaluate(recipe, images), images.test
     teacher = _teacher(recipe, test, task)
     size = _expected_view_size(recipe, test)
     student = networks.trained(recipe, test.classes, task, role="student", view_size=size)
@@ -274,6 +281,13 @@ def trained_network(recipe: Recipe) -> TrainedStudent:
         teacher_classes.check_number(test.classes, student)
         check_classes(test.classes, student.class_names, of="network")
     return _to_measure(recipe, task, images, student, teacher)
+
+
+def _to_evaluate(recipe: Recipe, images: Images) -> Recipe:
+    """Return a recipe with what is `auto` of images and networks as a trained network needs it."""
+    size = None if recipe.student.size == AUTO else recipe.student.size
+    resized = replace(recipe, student=replace(recipe.student, size=size))
+    return defaults.for_images(resized, images)[0]
 
 
 def _to_measure(
@@ -314,4 +328,5 @@ def _view_size(recipe: Recipe, source: Source, student: Wrapped) -> int:
 
 def _expected_view_size(recipe: Recipe, source: Source) -> int:
     """Return the side of the views in pixels, as far as it is known without the student."""
-    return recipe.data.size or source.size or recipe.student.size or LARGE
+    own = None if recipe.student.size == AUTO else recipe.student.size
+    return recipe.data.size or source.size or own or LARGE

@@ -1,12 +1,13 @@
 """Training, validation and test images of a recipe: read, split and reduced as `data` says."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, final
 
 from understudy import data, tasks
+from understudy.config.limits import AUTO
 from understudy.config.recipe import Data, Recipe
 from understudy.data import DecodedSource, Source, subset
 from understudy.data.class_names import check as check_classes
@@ -15,6 +16,7 @@ from understudy.data.source import Split
 from understudy.data.sources import NoSplit
 from understudy.data.subset import Subset
 from understudy.errors import DataError, RecipeError
+from understudy.experiment.defaults import Choice, held_out
 from understudy.experiment.shared_images import warn_of_shared
 from understudy.experiment.unlabelled import unlabelled_folder, with_unlabelled
 from understudy.tasks import Task
@@ -44,12 +46,15 @@ class Images:
             no test split.
         validation: Images that choose the best epoch; None without any.
         origins: Split → where its images come from, for messages.
+        held_out: Share of the training images that became the validation split, where the recipe
+            left it open.
     """
 
     train: Source
     test: Source
     validation: Source | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+    held_out: Choice | None = None
 
     @property
     def measured(self) -> Literal["validation", "test"]:
@@ -99,10 +104,15 @@ class ImagesOfRecipes:
 
     def keep(self, recipe: Recipe, images: Images) -> None:
         """Keep images that were read already for a recipe."""
+        # A share that was chosen for it is what the runs that follow ask for.
+        share = recipe.data.validation if images.held_out is None else images.held_out.value
+        recipe = replace(recipe, data=replace(recipe.data, validation=share))
         self._key, self._images = self._key_of(recipe), images
 
-    def _key_of(self, recipe: Recipe) -> object:
-        data = recipe.data
+    @staticmethod
+    def _key_of(recipe: Recipe) -> object:
+        """Return what decides which images are read; augmentation and sides of views do not."""
+        data = replace(recipe.data, augment=AUTO, size=None)
         drawn = bool(data.images or data.labels or data.validation)
         return data, recipe.task, recipe.training.best, data_seed(recipe) if drawn else None
 
@@ -117,16 +127,18 @@ def read_images(recipe: Recipe, task: Task) -> Images:
         DataError: They cannot be used, lack what the task needs, or have no label at all.
         RecipeError: A key of `data` does not go with the source or the task.
     """
-    spec = recipe.data
     _check_choice(recipe)
     whole = train = _read(recipe, task, "train")
     warn_of_alike(train.classes)
-    validation: Source | None
+    validation = None
+    if recipe.data.validation in (0.0, AUTO):
+        validation = _validation(recipe, task, train.classes)
+    own_test = _test(recipe, task, train.classes)
+    recipe, chosen = _with_share(recipe, whole, validation, own_test)
+    spec = recipe.data
     if spec.validation:
         train, validation = _split(recipe, task, train)
-    else:
-        validation = _validation(recipe, task, train.classes)
-    test = _test(recipe, task, train.classes, validation)
+    test = _stood_in(own_test, validation)
     for other in (test, validation):
         if other is not None:
             check_classes(other.classes, train.classes, of="training split")
@@ -143,7 +155,23 @@ def read_images(recipe: Recipe, task: Task) -> Images:
         origins["train"] += f", and {more:,} without labels in {unlabelled_folder(recipe)}"
     for name, note in warn_of_shared(train, validation, test, spec.source).items():
         origins[name] += f", {note}"
-    return Images(train, test, validation, origins)
+    return Images(train, test, validation, origins, chosen)
+
+
+def _with_share(
+    recipe: Recipe, train: Source, validation: Source | None, test: Source | NoSplit
+) -> tuple[Recipe, Choice | None]:
+    """Return the recipe with the share that is held out, and what was chosen where it was open."""
+    if recipe.data.validation != AUTO:
+        return recipe, None
+    chosen = held_out(
+        recipe,
+        len(train),
+        len(train.classes),
+        validation=validation is not None,
+        test=not isinstance(test, NoSplit),
+    )
+    return replace(recipe, data=replace(recipe.data, validation=chosen.value)), chosen
 
 
 def read_test_images(recipe: Recipe, task: Task, *, trained_on: str = "") -> Images:
@@ -163,6 +191,8 @@ def read_test_images(recipe: Recipe, task: Task, *, trained_on: str = "") -> Ima
     Raises:
         UnderstudyError: As for `read_images`.
     """
+    if recipe.data.validation == AUTO:
+        recipe = replace(recipe, data=replace(recipe.data, validation=0.0))
     try:
         test = _read(recipe, task, "test")
         return Images(test, test, origins=_origins(recipe, test, test, None, test))
@@ -213,16 +243,21 @@ def _validation(recipe: Recipe, task: Task, classes: tuple[str, ...]) -> Source 
         return None
 
 
-def _test(
-    recipe: Recipe, task: Task, classes: tuple[str, ...], validation: Source | None
-) -> Source:
-    """Read the test split; the validation images stand in where the source has none."""
+def _test(recipe: Recipe, task: Task, classes: tuple[str, ...]) -> Source | NoSplit:
+    """Read the test split; return the error where the source has none."""
     try:
         return _read(recipe, task, "test", classes=classes)
-    except NoSplit:
-        if validation is None:
-            raise
-        return validation
+    except NoSplit as missing:
+        return missing
+
+
+def _stood_in(test: Source | NoSplit, validation: Source | None) -> Source:
+    """Return the test images, for which the validation images stand in where there are none."""
+    if not isinstance(test, NoSplit):
+        return test
+    if validation is None:
+        raise test
+    return validation
 
 
 def _origins(

@@ -106,6 +106,8 @@ ENVIRONMENT: Form = {
     "classes?": [str],
     "skipped?": [str],
     "view_size?": (int, [int], None),
+    "reasons?": {str: str},
+    "extended?": [{"from": int, "by": int}],
     "prepare_seconds?": float,
     "teacher_seconds?": (float, None),
     "threads?": (int, None),

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +12,17 @@ import torch
 
 from understudy.config.recipe import Recipe
 from understudy.errors import Diverged, Interrupted, NetworkError
-from understudy.experiment import splits
+from understudy.experiment import defaults, splits
+from understudy.experiment.balance import balanced
 from understudy.experiment.callback import Callback
+from understudy.experiment.epoch_records import (
+    best_epoch,
+    flat_numbers,
+    measures,
+    total_teacher_seconds,
+)
 from understudy.experiment.evaluate import Evaluator
+from understudy.experiment.extension import check_patience, out_of_patience
 from understudy.experiment.images import Images, skipped_sentence
 from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
@@ -106,11 +114,12 @@ class Runner:
         setup = set_up(
             recipe, device, folder=path, images=images, threads=threads, threads_before=before
         )
-        main = setup.accelerator.is_main_process
+        recipe, main = setup.experiment.recipe, setup.accelerator.is_main_process
+        check_patience(recipe, setup.experiment.images)
         recorder = Recorder(path, setup.accelerator)
         state = recorder.saved_state() if resume else None
         if state is None:
-            _begin(recipe, setup, recorder)
+            recipe = _begin(recipe, setup, recorder)
         else:
             recorder.check_same(setup.experiment.digests)
         trainer = Trainer(
@@ -178,7 +187,8 @@ class Runner:
             self._keep_untrained()
             return
         with self._profile or nullcontext(), stop_signals() as received:
-            for epoch in self.trainer.fit(lambda: self._after_step(received)):
+            epochs = self.trainer.fit(lambda: self._after_step(received))
+            while not self._ended() and (epoch := next(epochs, None)):
                 self._record(epoch)
         for tracker in self.accelerator.trackers:
             tracker.finish()
@@ -190,6 +200,20 @@ class Runner:
         self._evaluate_last()
         self._recorder.write_no_epochs()
         self._recorder.write_student(self.trainer.student, self.experiment.classes, best=False)
+
+    def _ended(self) -> bool:
+        """Return True, and say so, if validation images have seen no progress for too long."""
+        headline = self.experiment.task.headline
+        if not out_of_patience(self.recipe, self._recorder.records, headline):
+            return False
+        training, done = self.recipe.training, self.trainer.position.epoch
+        if self.accelerator.is_main_process and done < training.epochs:
+            LOGGER.info(
+                f"Ended after {done} of {training.epochs} epochs: none of the last "
+                f"{training.patience} evaluations on validation images (training.patience) was "
+                "better than the best before; best/ has that student."
+            )
+        return True
 
     def _log_start(self) -> None:
         LOGGER.info(str(self._setup.settings))
@@ -240,9 +264,9 @@ class Runner:
         record = asdict(epoch) | {
             "epoch": epoch.number,
             "split": self._each_epoch.split,
-            **_measures(evaluation),
+            **measures(evaluation),
             "best": best,
-            **_measures(self._final_of(evaluation) if best else None, "final_"),
+            **measures(self._final_of(evaluation) if best else None, "final_"),
             "teacher_seconds": self._setup.take_teacher_seconds(),
         }
         del record["number"]
@@ -250,7 +274,7 @@ class Runner:
         if evaluation:
             self._recorder.write_student(self.trainer.student, self.experiment.classes, best=best)
         self._save()
-        self.accelerator.log(_flat_numbers(record), step=epoch.step)
+        self.accelerator.log(flat_numbers(record), step=epoch.step)
         if self.callback:
             self.callback.epoch(record | self._each_epoch.teacher_score(headline))
 
@@ -314,10 +338,10 @@ class Runner:
         environment, records = self._recorder.environment, self._recorder.records
         student = self.trainer.student
         return asdict(evaluation) | {
-            "best": _best(records, self._chosen_on, self._final.split),
+            "best": best_epoch(records, self._chosen_on, self._final.split),
             "teacher": self._final.teacher_summary(),
             "prepare_seconds": environment["prepare_seconds"],
-            "teacher_seconds": _total_teacher_seconds(environment, *records),
+            "teacher_seconds": total_teacher_seconds(environment, *records),
             "classes": self.experiment.classes,
             "parameters": num_parameters(student.plain()),
             "train_parameters": num_parameters(self.experiment.distiller.trainable),
@@ -327,18 +351,31 @@ class Runner:
         }
 
 
-def _begin(recipe: Recipe, setup: Setup, recorder: Recorder) -> None:
-    """Write what the run begins with, and let the methods measure the teacher."""
+def _begin(recipe: Recipe, setup: Setup, recorder: Recorder) -> Recipe:
+    """Write what the run begins with, and let the methods measure the teacher.
+
+    Returns:
+        The recipe, with the weights of methods if they had to be found.
+    """
     recorder.write_recipe(recipe)
     started = time.monotonic()
     setup.experiment.prepare()
+    complete, of_methods = balanced(recipe, setup.experiment, setup.settings)
+    if complete != recipe:
+        recorder.write_recipe(complete)
+    reasons = {**setup.experiment.reasons, **of_methods}
+    if setup.accelerator.is_main_process:
+        for line in defaults.say(reasons, complete.flat()):
+            LOGGER.info(line)
     recorder.write_environment(
         setup.environment()
         | {
+            "reasons": reasons,
             "prepare_seconds": time.monotonic() - started,
             "teacher_seconds": setup.take_teacher_seconds(),
         }
     )
+    return complete
 
 
 def _evaluators(recipe: Recipe, setup: Setup, trainer: Trainer) -> tuple[Evaluator, Evaluator]:
@@ -353,44 +390,3 @@ def _evaluators(recipe: Recipe, setup: Setup, trainer: Trainer) -> tuple[Evaluat
     final = on(images.measured)
     own = images.validation is None or images.measured == "validation"
     return final, final if own else on("validation")
-
-
-def _measures(evaluation: Evaluation | None, prefix: str = "") -> dict[str, Any]:
-    """Return metrics and fidelity as entries of an epoch's record; None where not measured."""
-    return {
-        f"{prefix}metrics": evaluation.metrics if evaluation else None,
-        f"{prefix}fidelity": evaluation.fidelity if evaluation else None,
-    }
-
-
-def _best(
-    records: Sequence[Mapping[str, Any]], chosen_on: str | None, split: str
-) -> dict[str, Any] | None:
-    """Return the best epoch: what chose it, and its measures on the split of the final ones."""
-    chosen = [record for record in records if record.get("best")]
-    if not chosen or chosen_on is None:
-        return None
-    record = chosen[-1]
-    return {
-        "epoch": record["epoch"],
-        "chosen_on": chosen_on,
-        "split": split,
-        "metrics": record["final_metrics"],
-        "fidelity": record["final_fidelity"],
-    }
-
-
-def _total_teacher_seconds(*parts: Mapping[str, Any]) -> float | None:
-    """Return the seconds that filling the bank took in all parts of a run; None without a bank."""
-    seconds: list[Any] = [part.get("teacher_seconds") for part in parts]
-    return None if None in seconds else float(sum(seconds))
-
-
-def _flat_numbers(record: dict[str, Any]) -> dict[str, float]:
-    """Return name → number of a record, nested names joined by a slash, as trackers take them."""
-    flat: dict[str, float] = {}
-    for key, value in record.items():
-        inner = value if isinstance(value, dict) else {"": value}
-        numbers = {k: v for k, v in inner.items() if isinstance(v, int | float)}
-        flat |= {f"{key}/{k}".rstrip("/"): v for k, v in numbers.items()}
-    return flat

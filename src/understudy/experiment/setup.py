@@ -108,7 +108,7 @@ def set_up(
     experiment = build.experiment(
         recipe, rank=process.process_index, world=process.num_processes, images=images
     )
-    distiller = experiment.distiller
+    recipe, distiller = experiment.recipe, experiment.distiller
     devices = accelerator(
         training, device, student=distiller.student, trackers=training.trackers, folder=folder
     )

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from understudy import tasks
+from understudy.config.limits import Count
 from understudy.config.naming import named
 from understudy.config.recipe import Recipe
+from understudy.config.schema import convert
 from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
 from understudy.distillation.wire import check_methods
 from understudy.errors import Diverged, RecipeError, RunError
+from understudy.experiment import defaults
+from understudy.experiment.balance import adopted_weights
 from understudy.experiment.callback import Callback
+from understudy.experiment.extension import extended
 from understudy.experiment.images import Images
 from understudy.experiment.own_images import given
 from understudy.experiment.progress import displayed
@@ -32,6 +37,7 @@ def distill(
     data: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
+    extend: int | None = None,
     device: str | None = None,
     progress: bool = False,
     callback: Callback | None = None,
@@ -51,6 +57,7 @@ def distill(
         out: Run directory; default `runs/<recipe.name>`; a recipe without a name is called after
             what it is, such as `resnet18_from_resnet50_lshfm`.
         resume: Continue an interrupted run exactly where it was saved.
+        extend: As for `train`.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress.
@@ -87,6 +94,7 @@ def distill(
         data=data,
         out=out,
         resume=resume,
+        extend=extend,
         device=device,
         progress=progress,
         callback=callback,
@@ -103,6 +111,7 @@ def train(
     data: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
+    extend: int | None = None,
     device: str | None = None,
     progress: bool = False,
     callback: Callback | None = None,
@@ -122,6 +131,8 @@ def train(
         out: Run directory; default `runs/<recipe.name>`; a recipe without a name is called after
             what it is, such as `resnet18_from_resnet50_lshfm`.
         resume: Continue an interrupted run exactly where it was saved. A finished run is returned.
+        extend: Train a finished run so many epochs longer, on the schedule of all its epochs; see
+            `understudy.experiment.extension`.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress.
@@ -166,10 +177,17 @@ def train(
     check_methods(loaded)
     find_device(device)
     run = Run(Path(out) if out else Path("runs") / loaded.name)
+    if extend is not None:
+        resume, extend = True, convert(Count, extend, "--extend")
     _check_place(run, resume=resume)
     explained, known = lost_workers_explained(), missing_operations_explained()
-    with _writing(run), restored(), explained, known, displayed(progress, callback) as listener:
+    writing, shown = _writing(run, extend), displayed(progress, callback)
+    with writing, restored(), explained, known, shown as listener:
+        if resume and run.begun:
+            loaded = adopted_weights(defaults.adopted(loaded, run.recipe), run.recipe)
         claim(run, loaded, resume=resume)
+        if extend is not None:
+            loaded = extended(run, extend)
         if resume and run.finished:
             if listener:
                 listener.end(loaded.name, tasks.find(loaded.task).headline, run.evaluation)
@@ -199,8 +217,8 @@ def _check_place(run: Run, *, resume: bool) -> None:
         raise RunError(f"There is no run in {run.path} to continue; start without --resume.")
 
 
-def _writing(run: Run) -> AbstractContextManager[None]:
-    """Keep other processes from writing a run that is not finished, for the first process."""
-    if run.finished or not hardware.is_first_process():
+def _writing(run: Run, extend: int | None) -> AbstractContextManager[None]:
+    """Keep other processes from writing a run that is to be trained, for the first process."""
+    if (run.finished and extend is None) or not hardware.is_first_process():
         return nullcontext()
     return sole_writer(run.path)

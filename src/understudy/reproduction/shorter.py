@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from understudy import methods
-from understudy.config.limits import InEpochs
+from understudy.config.limits import AUTO, InEpochs
 from understudy.config.recipe import Recipe
 from understudy.config.schema import hints_of, leaves
 from understudy.config.tables import put
 from understudy.distillation.weights import Weight
+from understudy.errors import RecipeError
 
 
 def shortened(recipe: Recipe, share: float) -> Recipe:
@@ -29,9 +30,15 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
 
     Raises:
         NameNotFound: It names a method that does not exist.
+        RecipeError: Its number of epochs is `auto`.
     """
     if share == 1:
         return recipe
+    if recipe.training.epochs == AUTO:
+        raise RecipeError(
+            f"The epochs of {recipe.name} are chosen by the number of images, so that there is "
+            "nothing to take a share of: set training.epochs, or `base: _papers` in its file."
+        )
     epochs = max(1, round(recipe.training.epochs * share))
     share = epochs / recipe.training.epochs
     content, values = recipe.to_dict(), recipe.flat()

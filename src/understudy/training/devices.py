@@ -56,6 +56,11 @@ class ComputeSettings:
         return _DTYPES.get(self.teacher_precision)
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """Dtype of the student's forward pass; None for that of its weights."""
+        return _DTYPES.get(self.precision)
+
+    @property
     def memory_format(self) -> torch.memory_format:
         """Memory format of images and convolutions."""
         return torch.channels_last if self.channels_last else torch.contiguous_format

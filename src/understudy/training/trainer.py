@@ -33,8 +33,9 @@ from understudy.training.cuda_graphs import CudaGraphs
 from understudy.training.devices import ComputeSettings, share_measured
 from understudy.training.finite import check_weights
 from understudy.training.lr_schedule import learning_rate
+from understudy.training.optimizers import fits_a_graph, make_optimizer, set_rate
 from understudy.training.out_of_memory import StepSplitter
-from understudy.training.update import Update, clip_norm, make_optimizer
+from understudy.training.update import Update, clip_norm
 
 LOGGER = logging.getLogger("understudy")
 
@@ -146,6 +147,7 @@ class Trainer:
             and isinstance(self.loader.views, MemoryViews)
             and self.accelerator.num_processes == 1
             and self.training.accumulate == 1
+            and fits_a_graph(self.optimizer)
             and not (draws or self.ema or self.accelerator.scaler)
             and not self.loader.mixing
         )
@@ -255,25 +257,23 @@ class Trainer:
         self._check_finite()
         # No loss has seen the weights after the last step yet.
         check_weights(self.distiller.student, self.ema, position.epoch, self.accelerator)
+        number, steps = position.epoch + 1, (position.epoch + 1) * len(self.loader)
         record = Epoch(
-            number=position.epoch + 1,
-            step=(position.epoch + 1) * len(self.loader),
+            number,
+            steps,
             seconds=position.seconds,
             images_per_second=position.images / max(position.seconds, 1e-9),
-            lr=float(self.optimizer.param_groups[0]["lr"]),
+            lr=learning_rate(self.training, steps - 1, len(self.loader)),
             losses=self.mean_losses(),
         )
-        self.position = Position(epoch=position.epoch + 1)
+        self.position = Position(epoch=number)
         # Without names there are no sums: a state saved between epochs starts the next one from 0.
         self._loss_names = []
         return record
 
     def _step(self, parts: list[Batch]) -> None:
-        position, steps_per_epoch = self.position, len(self.loader)
-        step = position.epoch * steps_per_epoch + position.step
-        lr = learning_rate(self.training, step, steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        step = self.position.epoch * len(self.loader) + self.position.step
+        set_rate(self.optimizer, learning_rate(self.training, step, len(self.loader)))
         # Ends: `double` raises an error when the parts cannot become smaller.
         while not self._add_gradients(self.splitter.split(parts)):
             LOGGER.warning(self.splitter.double(parts))

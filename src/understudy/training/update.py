@@ -6,7 +6,7 @@ from typing import final
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from understudy.config.recipe import Training
@@ -69,25 +69,3 @@ def clip_norm(training: Training, trainable: Trainable, *, log: bool) -> float |
     if log:
         LOGGER.warning(f"Clipping gradients to norm {CLIP:g}: the hash loss alone is unbounded.")
     return CLIP
-
-
-def make_optimizer(trainable: nn.Module, training: Training) -> Optimizer:
-    """Return the recipe's optimizer of all parameters that are not frozen."""
-    parameters = [p for p in trainable.parameters() if p.requires_grad]
-    if training.optimizer == "adamw":
-        return AdamW(
-            parameters,
-            lr=training.lr,
-            weight_decay=training.weight_decay,
-            fused=True,
-            # Counts steps on the device, as a CUDA graph needs.
-            capturable=parameters[0].is_cuda,
-        )
-    return SGD(
-        parameters,
-        lr=training.lr,
-        momentum=training.momentum,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.papers import as_in_papers
 from understudy.comparison.arms import Job
 from understudy.comparison.jobs.forecast import Forecast, in_words
-from understudy.config.recipe import Recipe, Training
+from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
 
-RECIPE = Recipe(training=Training(epochs=4))
+RECIPE = Recipe(training=as_in_papers(epochs=4))
 
 
 @pytest.fixture
