@@ -156,7 +156,6 @@ def compare(
         recipe = defaults.adopted(recipe, begun)
     arms = {name: _known(root, name, arm) for name, arm in arms_named(recipe, methods).items()}
     _claim(root, recipe, begun)
-    _call(recipe, methods, seeds, bank, threads).write(root)
     if jobs != 1 and not hardware.is_grouped():
         forking.load_ahead()
     images = images or ImagesOfRecipes()
@@ -173,6 +172,7 @@ def compare(
         count = job_count.choose(
             jobs, threads, built.needs, device=device, runs=list(runs.values())
         )
+    _call(recipe, methods, seeds, bank, threads).write(root)
     agenda = Agenda(
         [Job(name, seed, seeded(arms[name], name, seed), run) for (name, seed), run in runs.items()]
     )

@@ -1,0 +1,186 @@
+"""Compare `weights: auto` with published weights: two data sets, three pairs, three seeds.
+
+    python -m benchmarks.weights_auto --cifar100 DIR --teacher resnet32_cifar100.pth --out DIR
+
+Run from the root of the repository, whose `examples/foreign_network.py` has the networks of
+CIFAR-100. `--cifar100` is a folder with `train/` and `test/`, `--teacher` the weights of its
+ResNet-32; without them Fashion-MNIST alone is measured. Every pair is one comparison with published
+weights and one with those that are found, on the same images, behind one bank. The same command
+continues; after `--minutes` no further comparison is begun. `weights_auto.json` holds all numbers,
+those of arms that lose too, and the table is printed.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import understudy
+
+SEEDS = (0, 1, 2)
+ARMS = ("kd", "lshfm", "fitnet", "pefd", "at", "kd+lshfm")
+TRAINING = {
+    **{"batch": 64, "lr": 0.05, "nesterov": True, "schedule": "cosine", "clip": 5.0},
+    **{"precision": "auto", "channels_last": True},
+}
+FOREIGN = "examples/foreign_network.py"
+NORMALISED = {"mean": [0.507, 0.487, 0.441], "std": [0.267, 0.256, 0.276], "size": 32}
+FASHION = {"source": "fashion", "size": 16, "augment": "crop_flip", "images": 3000, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison: its name, and what its recipe has beside the keys that all share."""
+
+    name: str
+    keys: Mapping[str, Any]
+
+
+def pairs(options: argparse.Namespace) -> Iterator[Pair]:
+    """Yield the pairs of every data set that is there."""
+    for teacher, student in ((64, 64), (64, 32), (32, 64)):
+        widths, narrow = [16, 16, 32, teacher], [8, 8, 16, student]
+        weights = _fashion_teacher(options.out, widths)
+        yield Pair(
+            f"fashion_{teacher}_{student}",
+            {
+                "data": FASHION,
+                "student": {"name": "resnet8x4", "options": {"widths": narrow}, "size": 16},
+                "teacher": {"weights": str(weights)},
+                "training": {"epochs": options.epochs, **TRAINING},
+            },
+        )
+    if not (options.cifar100 and options.teacher):
+        return
+    data = {"source": "cifar100", "root": options.cifar100, "augment": "crop_flip"}
+    for student in (
+        {"name": f"{FOREIGN}:resnet8", **NORMALISED},
+        {"name": "resnet8", "options": {"widths": [8, 8, 16, 32]}, "size": 32},
+        {"name": "resnet8x4", "options": {"widths": [8, 16, 32, 64]}, "size": 32},
+    ):
+        name = str(student["name"]).rpartition(":")[2]
+        yield Pair(
+            f"cifar100_foreign_{name}" if ":" in str(student["name"]) else f"cifar100_{name}",
+            {
+                "data": {**data, "images": 3000, "seed": 0},
+                "student": student,
+                "teacher": {
+                    "name": f"{FOREIGN}:resnet32",
+                    "weights": options.teacher,
+                    **NORMALISED,
+                },
+                "training": {"epochs": options.epochs, **TRAINING},
+            },
+        )
+
+
+def _fashion_teacher(out: Path, widths: list[int]) -> Path:
+    path = out / f"fashion_teacher_{widths[-1]}"
+    keys = {"student.options": {"widths": widths}, "training.epochs": 6}
+    resume = (path / "recipe.yaml").is_file()
+    return understudy.train("fashion/teacher", keys, out=path, resume=resume).path
+
+
+def measured(pair: Pair, weights: str, out: Path) -> understudy.Comparison:
+    """Run the comparison of a pair with published weights or with found ones; continue it."""
+    recipe = _over_papers({"name": pair.name, "weights": weights, **pair.keys})
+    return understudy.compare(
+        recipe,
+        methods=ARMS,
+        seeds=SEEDS,
+        out=out / pair.name / weights,
+        bank=out / pair.name / "bank",
+        progress=True,
+    )
+
+
+def _over_papers(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe in which nothing is left to be chosen but the weights."""
+    return {
+        **keys,
+        "data": {"validation": 0.0, **keys["data"]},
+        "methods": {"fitnet": {}, "at": {}, "lshfm": {"hashes": 1024}},
+        "training": {
+            **{"optimizer": "sgd", "weight_decay": 5e-4, "decay_norms": True, "warmup_epochs": 0.0},
+            "evaluate_every": keys["training"]["epochs"],
+            **keys["training"],
+        },
+    }
+
+
+def row(pair: str, both: Mapping[str, understudy.Comparison]) -> list[dict[str, Any]]:
+    """Return for every arm: points over the control, published and found, and their difference."""
+    values = {
+        weights: {arm["name"]: arm["metrics"].get("top1") or [] for arm in comparison.arms}
+        for weights, comparison in both.items()
+    }
+    rows = []
+    for arm in ARMS:
+        control = values["published"]["control"]
+        gains = {
+            weights: [a - c for a, c in zip(values[weights][arm], control, strict=False)]
+            for weights in both
+        }
+        apart = [a - p for a, p in zip(values["auto"][arm], values["published"][arm], strict=False)]
+        weights = {arm["name"]: arm["methods"] for arm in both["auto"].arms}[arm]
+        rows.append(
+            {
+                "pair": pair,
+                "arm": arm,
+                "control": control,
+                **gains,
+                "auto - published": apart,
+                "weights": {label: keys.get("weight") for label, keys in weights.items()},
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows in Markdown: means over the seeds in points, and the spread of the last."""
+    lines = ["| pair | arm | published | auto | auto − published | weights found |"]
+    lines.append("|---|---|---|---|---|---|")
+    for each in rows:
+        cells = [_mean(each[key]) for key in ("published", "auto", "auto - published")]
+        found = ", ".join(f"{label} {weight:g}" for label, weight in each["weights"].items())
+        lines.append(f"| {each['pair']} | {each['arm']} | {' | '.join(cells)} | {found} |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return "diverged"
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):+.2f}{spread}"
+
+
+def main() -> None:
+    """Measure, print the table, and write the numbers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.weights_auto", description=__doc__)
+    parser.add_argument("--cifar100", default="")
+    parser.add_argument("--teacher", default="")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    options = parser.parse_args()
+    until, rows = time.monotonic() + 60 * options.minutes, list[dict[str, Any]]()
+    for pair in pairs(options):
+        both = {}
+        for weights in ("published", "auto"):
+            if time.monotonic() > until:
+                print(f"The time is over before {pair.name} {weights}: the same command goes on.")
+                break
+            both[weights] = measured(pair, weights, options.out)
+        else:
+            rows += row(pair.name, both)
+            content = {"seeds": SEEDS, "epochs": options.epochs, "rows": rows}
+            (options.out / "weights_auto.json").write_text(json.dumps(content, indent=1))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
