@@ -24,11 +24,12 @@ from typing import Any, Literal
 from understudy import files, tasks
 from understudy.comparison.arms import check_seeds, checked, named
 from understudy.comparison.compare import compare
+from understudy.config.limits import AUTO
 from understudy.config.naming import named as with_name
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, without_methods
 from understudy.distillation.device_names import find_device
 from understudy.errors import Interrupted, RecipeError, RunError
-from understudy.experiment import splits
+from understudy.experiment import build, defaults, splits
 from understudy.experiment.call import Call, call_of
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import ImagesOfRecipes
@@ -118,10 +119,12 @@ def tune(
         _call(recipe, names, trials, seeds, threads).write(root)
         with displayed(progress, callback):
             images = ImagesOfRecipes()
-            recipe = _with_validation(recipe, images)
+            recipe = _resolved(_with_validation(recipe, images), images)
             arms = {name: _searched(recipe, arms[name]) for name in names}
-            banked, _ = checked(arms, root / "bank", seed=recipe.seed, images=images(recipe))
-            plan = _plan(root, recipe, banked, trials=trials, seeds=seeds, device=device)
+            built = checked(
+                arms, root / "bank", seed=recipe.seed, images=images(recipe), device=device
+            )
+            plan = _plan(root, recipe, built.arms, trials=trials, seeds=seeds, device=device)
             split = splits.count(images(recipe).counts()["validation"])
             summary = Summary(plan, asked, seeds, split)
             _announce(plan, summary)
@@ -197,6 +200,8 @@ def _check(recipe: Recipe, trials: int, seeds: Sequence[int]) -> None:
         )
     if not (recipe.teacher.name or recipe.teacher.weights):
         raise RecipeError("A search needs a teacher: give --teacher.name or a recipe with one.")
+    if recipe.weights == AUTO:
+        raise RecipeError("`tune` searches for weights itself: leave `weights: auto` out.")
     if not tasks.find(recipe.task, recipe.training).uses_labels:
         raise RecipeError(
             f"The task {recipe.task!r} has no labels, by which trials could be ranked and judged."
@@ -249,13 +254,26 @@ def _with_validation(recipe: Recipe, images: ImagesOfRecipes) -> Recipe:
     seed = recipe.seed if recipe.data.seed is None else recipe.data.seed
     recipe = replace(recipe, data=replace(recipe.data, seed=seed))
     chosen = replace(recipe, training=replace(recipe.training, best="validation"))
-    if recipe.data.validation or images(chosen).validation is not None:
+    if recipe.data.validation == AUTO and (held_out := images(chosen).held_out):
+        chosen = replace(chosen, data=replace(chosen.data, validation=held_out.value))
+    if chosen.data.validation or images(chosen).validation is not None:
         return chosen
     LOGGER.info(
         f"There are no validation images: {_HELD_OUT:.0%} of the training images are held out to "
         "choose by, in all runs (data.validation)."
     )
     return replace(chosen, data=replace(chosen.data, validation=_HELD_OUT))
+
+
+def _resolved(recipe: Recipe, images: ImagesOfRecipes) -> Recipe:
+    """Return the recipe with all that is `auto` chosen, and say it."""
+    if not defaults.unresolved(recipe):
+        return recipe
+    control = build.experiment(without_methods(recipe), images=images(recipe))
+    recipe = defaults.adopted(recipe, control.recipe)
+    for line in defaults.say(control.reasons, recipe.flat()):
+        LOGGER.info(line)
+    return recipe
 
 
 def _searched(recipe: Recipe, arm: Recipe) -> Recipe:
