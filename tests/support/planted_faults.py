@@ -12,17 +12,20 @@ from typing import Any
 import torch
 from PIL import Image
 
+from tests.support.papers import over_papers
 from tests.support.small_runs import CNN
 from understudy import checks
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.config.recipe import Recipe
 
-SMALL: dict[str, Any] = {
-    "trust": True,
-    "student": {"name": CNN},
-    "training": {"epochs": 4, "batch": 16, "lr": 0.02, "schedule": "cosine"},
-}
+SMALL: dict[str, Any] = over_papers(
+    {
+        "trust": True,
+        "student": {"name": CNN},
+        "training": {"epochs": 4, "batch": 16, "lr": 0.02, "schedule": "cosine"},
+    }
+)
 """A recipe without a teacher, whose student is so small that it costs nothing."""
 
 Make = Callable[[Path], Mapping[str, Any]]
