@@ -181,8 +181,8 @@ def train(
         resume, extend = True, convert(Count, extend, "--extend")
     _check_place(run, resume=resume)
     explained, known = lost_workers_explained(), missing_operations_explained()
-    writing, shown = _writing(run, extend), displayed(progress, callback)
-    with writing, restored(), explained, known, shown as listener:
+    writing, display = _writing(run, extend), displayed(progress, callback)
+    with writing, restored(), explained, known, display as listener:
         if resume and run.begun:
             loaded = adopted_weights(defaults.adopted(loaded, run.recipe), run.recipe)
         claim(run, loaded, resume=resume)
