@@ -183,7 +183,9 @@ class Examined:
         if not any(getattr(method, "requires_image_index", False) for method in methods):
             return self.experiment.train
         images = self.images.train
-        return build.sampled(self.resolved, self.experiment, images, _MEASURED_IMAGES, training=True)
+        return build.sampled(
+            self.resolved, self.experiment, images, _MEASURED_IMAGES, training=True
+        )
 
     def batches(self, count: int) -> list[Batch]:
         """Return the first augmented training batches of the run, on its device.
