@@ -10,7 +10,9 @@ from torch.multiprocessing import start_processes
 
 from tests.support.forms import shapes
 from tests.vectors.build import batch
+from understudy.methods._standardise import Standardiser
 from understudy.methods.lshfm import LSHFM
+from understudy.methods.queue_kl import QueueKL
 
 FLAT = shapes("net", penultimate=4, logits=3)
 SHARES = (slice(0, 5), slice(5, 8))
@@ -31,18 +33,39 @@ def gradient(part: slice) -> tuple[Tensor, Tensor]:
     return loss.detach(), s.grad
 
 
+def queue(part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, gradient, queue and moving mean of one process, from its part of eight images."""
+    torch.manual_seed(0)
+    method = QueueKL(FLAT, FLAT, queue=10, affinity_weight=0)
+    averages = Standardiser("ema", 4, momentum=0.5)
+    student, target = torch.randn(8, 4), torch.randn(8, 4)
+    s = student[part].requires_grad_()
+    loss = method({"penultimate": s}, {"penultimate": target[part]}, batch(len(s)))
+    loss.backward()
+    averages(target[part])
+    assert s.grad is not None
+    return loss.detach(), s.grad, method.queue, torch.cat([averages.mean, averages.scale])
+
+
 def work(rank: int, folder: str) -> None:
     where = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=where, rank=rank, world_size=len(SHARES))
     torch.save(gradient(SHARES[rank]), f"{folder}/{rank}.pt")
+    torch.save(queue(SHARES[rank]), f"{folder}/queue{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this build of PyTorch has no distributed part")
-def test_mean_is_over_the_correct_images_of_all_processes(tmp_path: Path) -> None:
+def test_means_and_queues_are_of_the_images_of_all_processes(tmp_path: Path) -> None:
     loss, grad = gradient(slice(0, 8))
     start_processes(work, (str(tmp_path),), nprocs=len(SHARES), start_method="forkserver")
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(SHARES))]
     # What DistributedDataParallel does with losses and gradients: average over processes.
     torch.testing.assert_close(sum(p[0] for p in parts) / len(parts), loss)
     torch.testing.assert_close(torch.cat([p[1] for p in parts]) / len(parts), grad)
+    loss, grad, *state = queue(slice(0, 8))
+    parts = [torch.load(tmp_path / f"queue{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(sum(p[0] for p in parts) / len(parts), loss)
+    torch.testing.assert_close(torch.cat([p[1] for p in parts]) / len(parts), grad)
+    for part in parts:
+        torch.testing.assert_close(part[2:], tuple(state))
