@@ -1,11 +1,15 @@
 """Faults of networks, losses and training, each in two data sets or tasks: found and mended."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from tests.support.object_directories import detected
 from tests.support.planted_faults import (
     SMALL,
     Fault,
@@ -24,10 +28,12 @@ from tests.support.planted_teachers import (
     spoiled,
 )
 from tests.support.small_runs import CNN
-from understudy import checks
+from understudy import checks, tasks
+from understudy.checks import detector_accuracy
 from understudy.checks.examine import examine
 from understudy.checks.examined import Examined
 from understudy.config.recipe import Recipe
+from understudy.data.sources import drawn_shapes
 from understudy.experiment.train import train
 
 
@@ -393,3 +399,30 @@ def test_a_healthy_recipe_has_no_warning(
     every = [finding for name in OWN for finding in checks.find(name).check(examined)]
     assert not [str(finding) for finding in every if finding.level != "note"]
     assert {finding.check for finding in every} >= {"teacher_accuracy", "losses", "network_inputs"}
+
+
+@pytest.mark.parametrize("data", [clothes, marks])
+def test_names_in_the_weights_that_are_wrong_are_replaced(
+    data: DataSetMaker, tmp_path: Path
+) -> None:
+    classes = data().classes
+    wrong = {"classes": json.dumps(classes[::-1])}
+    save_file(load_file(spoiled(data, tmp_path, "none")), tmp_path / "wrong.safetensors", wrong)
+    recipe = Recipe.load(SMALL, distillation(data, tmp_path / "wrong.safetensors"))
+    (finding,) = findings(recipe, "teacher_accuracy")
+    assert finding.fix == {"teacher.classes": list(classes)}
+    assert not findings(Recipe.load(recipe, finding.fix), "teacher_accuracy")
+
+
+def test_a_detector_with_its_classes_in_another_order_is_noticed() -> None:
+    task, answers = tasks.find("detection"), detected(0.1, 0)
+    measured = detector_accuracy.classes_of_objects(answers, task)
+    assert detector_accuracy.better_order(measured, drawn_shapes.CLASSES) is None
+    order = [3, 0, 4, 1, 5, 2]
+    mixed = answers | {"classes": torch.tensor(order).argsort()[answers["classes"]]}
+    measured = detector_accuracy.classes_of_objects(mixed, task)
+    assert measured.hits().mean() < 0.3 < 0.8 < measured.hits(order).mean()
+    assert detector_accuracy.better_order(measured, drawn_shapes.CLASSES) == (
+        "that fits these objects best",
+        order,
+    )

@@ -22,6 +22,7 @@ from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding, Level
 from understudy.experiment import networks
 from understudy.models.detection import Detector
+from understudy.tasks import Outputs, Task
 from understudy.tasks.detection import detections_in, ground_truth_in
 
 SHORT, OF_METHODS, SECONDS = False, False, 20.0
@@ -87,7 +88,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     count = sum(map(len, batches))
     said = f"The teacher's own AP50 on {count} {split} images is {own.value:.1f}"
     level: Level = "error" if own.value < _LEAST else "warning"
-    if (order := _order(own, classes)) is not None:
+    if (order := better_order(own, classes)) is not None:
         names = _class_orders.renamed(examined.recipe.teacher, classes, order[1])
         yield _reordered(own, order, names, level, said)
         return
@@ -154,21 +155,26 @@ class _Measure:
             for part in batch.by_size()
         ]
         every = {name: x.cpu() for name, x in self._task.concatenate(parts).items()}
-        value = self._task.evaluate(every, None).metrics.get("AP50", 0.0)
-        detections, truth = detections_in(every), ground_truth_in(every)
-        truth = truth[truth.required]
-        named = torch.full_like(truth.classes, _NONE)
-        for image in sorted(set(truth.image.tolist())):
-            boxes, objects = detections.image == image, truth.image == image
-            if bool(boxes.any()):
-                overlaps = box_iou(truth.boxes[objects], detections.boxes[boxes])
-                sure = detections.scores[boxes].where(overlaps >= _COVERED, -1.0)
-                best = detections.classes[boxes][sure.argmax(1)]
-                named[objects] = best.where(sure.amax(1) >= 0, _NONE)
-        return _Measured(value, named, truth.classes)
+        return classes_of_objects(every, self._task)
 
 
-def _order(own: _Measured, classes: Sequence[str]) -> _NamedOrder | None:
+def classes_of_objects(outputs: Outputs, task: Task) -> _Measured:
+    """Return the precision of a detector, and the class of the best box over each object."""
+    value = task.evaluate(outputs, None).metrics.get("AP50", 0.0)
+    detections, truth = detections_in(outputs), ground_truth_in(outputs)
+    truth = truth[truth.required]
+    named = torch.full_like(truth.classes, _NONE)
+    for image in sorted(set(truth.image.tolist())):
+        boxes, objects = detections.image == image, truth.image == image
+        if bool(boxes.any()):
+            overlaps = box_iou(truth.boxes[objects], detections.boxes[boxes])
+            sure = detections.scores[boxes].where(overlaps >= _COVERED, -1.0)
+            best = detections.classes[boxes][sure.argmax(1)]
+            named[objects] = best.where(sure.amax(1) >= 0, _NONE)
+    return _Measured(value, named, truth.classes)
+
+
+def better_order(own: _Measured, classes: Sequence[str]) -> _NamedOrder | None:
     """Return the class order in which far more objects are named rightly; None if there is none."""
     orders = list(_class_orders.named_orders(classes))
     best = max(orders, key=lambda each: float(own.hits(each[1]).mean()), default=None)
