@@ -108,6 +108,8 @@ def check_unic(fields: Fields) -> None:
 
 def ladder(fields: Fields, kind: str) -> Ladder:
     blocks = [int(b) for b in fields["which_blocks"]]
+    if f"{kind}_b{blocks[-1]}_W0" not in fields:  # Layers are counted, not called by their block.
+        blocks = list(range(len(blocks)))
     firsts = [fields[f"{kind}_b{b}_W0"] for b in blocks]
     outputs = len(fields[f"{kind}_b{blocks[0]}_W1"])
     built = Ladder(
