@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder
 
 from tests.support.small_images import CLOTHES
 from tests.support.small_runs import CNN, Stop, outcome
-from understudy import compare, distill, evaluate, train
+from understudy import compare, distill, doctor, evaluate, train
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, DataError, Interrupted, RecipeError, RunError
 from understudy.experiment import bank_build
@@ -81,6 +81,12 @@ def test_a_bank_is_of_these_images(trained: Path, tmp_path: Path) -> None:
     assert bank_build.verify(Recipe.from_dict(recipe), data=data()).records
     with pytest.raises(BankError, match="images"):
         bank_build.verify(Recipe.from_dict(recipe), data=(folder("test"), folder("test")))
+
+
+def test_the_doctor_examines_them() -> None:
+    examination = doctor(TINY, {"training.epochs": 1}, data=data(), short=True)
+    text = " ".join(f"{finding.message} {finding.advice}" for finding in examination.findings)
+    assert "came from a program" not in text
 
 
 def test_a_comparison_trains_its_runs_in_turn(trained: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from understudy.config.json_form import Form
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import UnderstudyError
+from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import read_json
 from understudy.functional import seeded
 from understudy.training.threads import restored
@@ -118,6 +119,7 @@ def doctor(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
     *,
+    data: Any = None,
     short: bool = False,
     device: str | None = None,
 ) -> Examination:
@@ -127,6 +129,7 @@ def doctor(
         recipe: Name of a shipped recipe, path of a YAML file, dictionary, or `Recipe`.
         overrides: Keys of the recipe to replace, such as `{"training.epochs": 1}`; see
             `Recipe.load`.
+        data: Images of a program, as for `train`.
         short: Make only the checks that the command line makes before every `distill` and
             `compare`, in at most 20 seconds on two cores; all checks take at most 60.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
@@ -142,9 +145,9 @@ def doctor(
         for finding in examination.findings:
             print(finding)
     """
-    loaded = Recipe.load(recipe, overrides)
     find_device(device)
-    return examine(Examined(loaded, short=short, device=device))
+    with given(Recipe.load(recipe, overrides), data) as loaded:
+        return examine(Examined(loaded, short=short, device=device))
 
 
 def examine(examined: Examined, *others: Examined) -> Examination:

@@ -131,7 +131,7 @@ def compare(
         print(comparison.table())
     """
     if data is not None:
-        _check_in_turn(jobs)
+        check_in_turn(jobs)
         with given(Recipe.load(recipe, overrides), data) as prepared:
             return compare(
                 prepared,
@@ -197,8 +197,12 @@ def _advising(root: Path) -> Iterator[None]:
         raise Interrupted(files.continued_by(str(error), root)) from error
 
 
-def _check_in_turn(jobs: int | None) -> None:
-    """Refuse several runs at once on images that only this process has."""
+def check_in_turn(jobs: int | None) -> None:
+    """Refuse several runs at once on images that only this process has.
+
+    Raises:
+        RecipeError: As above.
+    """
     if jobs not in (None, 1):
         raise RecipeError(
             f"The images of data= are in this process alone, so that its runs are trained in turn: "

@@ -12,7 +12,7 @@ from typing import Any, final
 
 from understudy import files
 from understudy.comparison.arms import SIZE, check_seeds
-from understudy.comparison.compare import compare
+from understudy.comparison.compare import check_in_turn, compare
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
 from understudy.config.json_form import Form
@@ -21,6 +21,7 @@ from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, RunError
 from understudy.experiment.call import Call
 from understudy.experiment.callback import Callback
+from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import read_json
 
 FILE = "students.json"
@@ -98,6 +99,7 @@ def compare_students(
     students: Sequence[str],
     overrides: Mapping[str, Any] | None = None,
     *,
+    data: Any = None,
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
     out: str | Path | None = None,
@@ -117,6 +119,7 @@ def compare_students(
         recipe: As for `compare`; its student gives all but the name.
         students: Names of networks, such as `resnet8` or `timm:mobilenetv3_small_100`.
         overrides: Keys of the recipe to replace; see `Recipe.load`.
+        data: Images of a program; see `compare`.
         methods: Arms of every student; see `compare`.
         seeds: One run of every arm per seed.
         out: Directory; default `runs/<recipe.name>`. Finished runs in it are kept.
@@ -139,6 +142,21 @@ def compare_students(
         students = understudy.compare_students("fashion/demo", ["resnet8", "resnet14"], teacher)
         understudy.report(students)
     """
+    if data is not None:
+        check_in_turn(jobs)
+        with given(Recipe.load(recipe, overrides), data) as prepared:
+            return compare_students(
+                prepared,
+                students,
+                methods=methods,
+                seeds=seeds,
+                out=out,
+                resume=resume,
+                device=device,
+                threads=threads,
+                progress=progress,
+                callback=callback,
+            )
     recipe = named(Recipe.load(recipe, overrides), "comparison")
     check_seeds(seeds)
     root = Path(out) if out else Path("runs") / recipe.name
