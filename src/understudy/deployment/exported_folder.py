@@ -14,6 +14,7 @@ FILE = "export.json"
 _PARITY: Form = {
     "images": int,
     "difference": float,
+    "largest": float,
     "decisions": int,
     "changed": int,
     "sentence": str,

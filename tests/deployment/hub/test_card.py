@@ -89,6 +89,8 @@ def test_the_text_says_what_the_student_is(tmp_path: Path) -> None:
     ):
         assert words in text
     assert "unknown" not in text
+    assert "`top1` and `top5` are percent of the pictures." in text
+    assert "`AP`" not in text
 
 
 def test_nothing_is_guessed(tmp_path: Path) -> None:
@@ -101,6 +103,7 @@ def test_nothing_is_guessed(tmp_path: Path) -> None:
     header, text = card(tmp_path, replace(CONFIG, teacher=own, metrics={}, measured={}))
     assert header.base_model is None
     assert not header.eval_results
+    assert "whoever trained this student: they know which one holds" in text
     assert "## Results" not in text
 
 
@@ -139,6 +142,14 @@ def test_other_tasks(tmp_path: Path, task: Any, pipeline: str, words: str) -> No
     assert words in text
 
 
+def test_a_detector_is_named_with_its_backbone(tmp_path: Path) -> None:
+    network = Network("fcos", options={"backbone": "mobilenet_v2"})
+    detector = {"widths": [32, 96], "layers": {"6": "0", "13": "1"}}
+    found = replace(CONFIG, task="detection", library="timm", network=network, detector=detector)
+    _, text = card(tmp_path, found)
+    assert "A network `fcos` over `mobilenet_v2` that finds objects of 2 classes" in text
+
+
 def test_sizes_times_and_differences_are_tables_as_in_a_report(tmp_path: Path) -> None:
     row = Row(
         names=["student"],
@@ -158,7 +169,7 @@ def test_sizes_times_and_differences_are_tables_as_in_a_report(tmp_path: Path) -
     (tmp_path / "export.json").write_text(json.dumps(exported.to_dict()))
     _, text = card(tmp_path)
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "| student.onnx | 2,000 | 1.2e-06 | 0 of 2,000 |" in lines
+    assert "| student.onnx | 2,000 | 12.5 | 1.2e-06 | 0 of 2,000 |" in lines
     assert "| student | resnet8 | 1.5 M | 6.1 MB | 1.23 ms |" in lines
     assert "all networks in turn, on a CPU with 1 thread; images of 64 × 64 pixels" in text
 
@@ -221,6 +232,7 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, content: str | None) -
 def test_the_header_holds_the_headline_of_every_task(tmp_path: Path, task: Any, key: str) -> None:
     header, _ = card(tmp_path, replace(CONFIG, task=task, metrics={key: 61.5}))
     assert header.metrics == ["mean_average_precision"]
+    assert header.eval_results[0].dataset_name == "zalando-datasets/fashion_mnist"
     assert header.eval_results[0].metric_value == 61.5
 
 

@@ -40,6 +40,16 @@ _DATASETS = {
 _METRICS = {"top1": "accuracy", "mAP": "mean_average_precision", "AP": "mean_average_precision"}
 """Metric → name of it on the hub."""
 
+_MEANINGS = {
+    "top1": "`top1` and `top5` are percent of the pictures.",
+    "mAP": "`mAP` is the mean average precision over the classes, in percent.",
+    "AP": "`AP` and its like are COCO's average precisions, in percent.",
+    "agreement": "`agreement` is the share of decisions that the student has in common with its "
+    "teacher.",
+    "kl": "`kl` and `cka` compare its outputs and features with those of the teacher.",
+}
+"""Metric → what it and those beside it are."""
+
 _MOST_CLASSES = 200
 """Classes that the card lists; more stand in config.json alone."""
 
@@ -172,7 +182,7 @@ def _evaluated(config: StudentConfig, name: str) -> dict[str, Any]:
         EvalResult(
             task_type=_PIPELINES.get(config.task, "image-classification"),
             dataset_type=_data_set(config) or "images",
-            dataset_name=str(config.data.get("source") or "images"),
+            dataset_name=_data_set(config) or f"own images ({config.data.get('source')})",
             dataset_split=str(config.measured.get("split") or "test"),
             metric_type=_METRICS[key],
             metric_name=key,
@@ -200,8 +210,10 @@ def _summary(config: StudentConfig) -> str:
     made = "trained alone"
     if config.teacher:
         made = f"trained to imitate {_code(config.teacher['name'])}"
+    backbone = config.network.options.get("backbone") if config.is_detector else None
+    over = f" over {_code(backbone)}" if backbone else ""
     lines = [
-        f"A network {_code(config.network.name)} that {doing}, {made} by Understudy "
+        f"A network {_code(config.network.name)}{over} that {doing}, {made} by Understudy "
         f"{config.version}.".replace(" .", ".")
     ]
     return " ".join([*lines, escaped(config.verdict or "")]).strip()
@@ -235,7 +247,8 @@ def _measured_on(config: StudentConfig) -> str:
         return ""
     images = f"{measured['images']:,} images of the " if measured.get("images") else "the "
     text = f"Measured on {images}split {_code(str(measured['split']))}"
-    return f"{text}. Numbers of other pictures than these are not known."
+    meanings = [words for key, words in _MEANINGS.items() if config.metrics.get(key) is not None]
+    return " ".join([f"{text}. Numbers of other pictures than these are not known.", *meanings])
 
 
 def _loading(config: StudentConfig, folder: Path) -> str:
@@ -301,6 +314,11 @@ def _of_teacher(config: StudentConfig) -> str:
     name, licence = _code(config.teacher["name"]), config.teacher.get("license")
     if licence:
         return f"The teacher {name} is under the licence {_code(licence)}."
+    if config.teacher.get("weights") != "pretrained":
+        return (
+            f"No licence of the teacher {name} was recorded, whose weights are of a file or run of "
+            "whoever trained this student: they know which one holds."
+        )
     return f"Under which licence the teacher {name} is was not recorded: look it up."
 
 

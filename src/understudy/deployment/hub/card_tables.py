@@ -28,9 +28,10 @@ def sections_of(folder: Path) -> dict[str, str]:
 
 def _parity(files: Mapping[str, str], parity: Mapping[str, Any]) -> str:
     """Return a table with a row for every file that was compared with the network of torch."""
-    rows = [["file", "images", "largest difference", "changed decisions"]]
+    rows = [["file", "images", "largest output", "largest difference", "changed decisions"]]
     for form, measured in parity.items():
-        cells = [f"{measured['images']:,}", f"{measured['difference']:.1e}"]
+        cells = [f"{measured['images']:,}", f"{measured['largest']:.3g}"]
+        cells.append(f"{measured['difference']:.1e}")
         changed = f"{measured['changed']:,} of {measured['decisions']:,}"
         rows.append([files.get(form, form), *cells, changed if measured["decisions"] else "–"])
     return markdown(rows)
