@@ -128,7 +128,7 @@ DATA = {
         "fruit_classes/test",
     ),
     "unseen": Data(
-        ["--data.source", "folder", "--data.root", "DATA/unseen"], [], 10, 32, "unseen/test"
+        ["--data.source", "folder", "--data.root", "DATA/unseen"], [], 6, 32, "unseen/test"
     ),
     "fruits, several": Data(
         ["--task", "multilabel", "--data.source", "coco", "--data.root", "DATA/fruits"],
@@ -161,7 +161,7 @@ DATA = {
     "bccd": Data(
         ["--task", "detection", "--data.source", "voc", "--data.root", "DATA/bccd"],
         ["--data.augment", "flip", "--data.decoded", "decoded/bccd", "--data.decoded_side", "128"],
-        6,
+        4,
         8,
         "bccd/JPEGImages",
     ),
@@ -191,12 +191,12 @@ CASES = {
             data,
             f"{family} --student.options {{backbone:_{teacher},_{options.replace(' ', '_')}}}",
             f"{family} --student.options {{backbone:_{student},_{options.replace(' ', '_')}}}",
-            "lshfm --methods.lshfm.hashes 256",
+            "lshfm --methods.lshfm.hashes 64",
         )
         for family, data, teacher, student, options in (
             ("fasterrcnn", "fruits", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5", _SMALL),
             ("retinanet", "fruits", "resnet18", "mobilenet_v2", f"{_SMALL}, {_ANCHORS}"),
-            ("fcos", "bccd", "resnet18", "mobilenet_v2", _SMALL),
+            ("fcos", "bccd", "resnet18", "shufflenet_v2_x0_5", _SMALL),
             ("ssdlite", "bccd", "shufflenet_v2_x1_0", "shufflenet_v2_x0_5", "size: 128"),
         )
     },
