@@ -232,13 +232,13 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     words = [*images.flags(data), "--student.name"]
     teacher = Path("teachers") / re.sub(r"\W+", "_", f"{case.data} {case.teacher}")
     if not (out / teacher / "evaluation.json").is_file():
-        command = ["train", *words, *_split(case.teacher), "--out", str(teacher)]
+        command = ["train", *words, *split(case.teacher), "--out", str(teacher)]
         seconds["teacher"] = _understudy(command)
     run = out / name
-    method, *more = _split(case.method)
+    method, *more = split(case.method)
     student = ["--method", method, *more, "--teacher.weights", str(teacher), "--out", name]
     if not (run / "evaluation.json").is_file():
-        command = ["distill", *words, *_split(case.student), *student]
+        command = ["distill", *words, *split(case.student), *student]
         seconds["distill"] = _understudy(command)
     predictions = f"{name}/predictions.jsonl"
     command = ["predict", name, str(data / images.pictures), "--out", predictions]
@@ -272,7 +272,7 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def _split(flags: str) -> list[str]:
+def split(flags: str) -> list[str]:
     """Return the words of flags; underscores stand for spaces in a mapping."""
     return [w.replace(":_", ": ").replace(",_", ", ") if "{" in w else w for w in flags.split()]
 

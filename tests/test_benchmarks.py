@@ -14,7 +14,19 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import clock, detection, fidelity, first, pairs, peers, reading, run, steps  # noqa: E402
+from benchmarks import (  # noqa: E402
+    clock,
+    deployment,
+    detection,
+    fidelity,
+    first,
+    int8_latency,
+    pairs,
+    peers,
+    reading,
+    run,
+    steps,
+)
 
 PEER = """
 import torch
@@ -179,3 +191,43 @@ def test_every_measurement_has_a_table() -> None:
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     measured = {path.stem for path in (ROOT / "results").glob("*.json")}
     assert {match[1] for match in tables["BLOCK"].finditer(page)} == measured
+
+
+def test_measured_times_replace_those_of_their_networks_alone() -> None:
+    columns = ["student", "top-1 fp32", *int8_latency.COLUMNS]
+    content = {"columns": columns, "rows": [["ResNet-8 of the demo", "79.80", "1", "2", "3"]]}
+    measured = {"ResNet-8": dict.fromkeys(int8_latency.COLUMNS, "0.5 / 4 ms"), "ResNet-32": {}}
+    (row,) = int8_latency.fill(content, measured)["rows"]
+    assert row == ["ResNet-8 of the demo", "79.80", *["0.5 / 4 ms"] * 3]
+    assert int8_latency.fill(content, {})["rows"] == content["rows"]
+    stored = json.loads((ROOT / "results" / "int8.json").read_text())
+    named = {row[0].partition(" ")[0] for row in stored["rows"]}
+    assert named == set(int8_latency.networks())
+
+
+def test_every_pair_is_named_by_flags_of_the_command_line() -> None:
+    from understudy.cli.commands import COMMANDS
+    from understudy.cli.flags import parse
+
+    for case in deployment.CASES.values():
+        words = deployment.DATA[case.data].flags(Path("data"))
+        for network in (case.teacher, case.student):
+            _, keys = parse(
+                COMMANDS["train"], "train", [*words, "--student.name", *deployment.split(network)]
+            )
+            assert keys["training.epochs"] == deployment.DATA[case.data].epochs
+            assert keys["student.name"] == network.partition(" ")[0]
+
+
+def test_the_table_of_deployment_has_a_row_for_every_result(tmp_path: Path) -> None:
+    parity = {"difference": 3.2e-5, "largest": 12.9, "changed": 0, "decisions": 600}
+    result = {
+        **{"teacher": "timm:a", "student": "timm:b", "methods": "kd", "data": "unseen"},
+        **{"images": 600, "teacher_metric": 78.17, "metric": "top1", "reported": 63.5},
+        **{"elsewhere": 63.5, "parity": {"onnx": parity}, "seconds": {"distill": 45.2}},
+    }
+    (tmp_path / "own_module.json").write_text(json.dumps(result))
+    *_, row = deployment.table(tmp_path).splitlines()
+    assert (
+        "| timm:a → timm:b | kd | unseen (600) | 78.17 | top1 63.5 | 63.5 | 3.2e-05 / 12.9 |" in row
+    )
