@@ -12,7 +12,7 @@ FAST := tests/methods tests/metrics tests/config tests/test_every_method.py test
 # Keep bytecode, whatever the environment says: each process would compile every module anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-fast check bench docs results wheel clean
+.PHONY: setup demo test test-fast check bench docs site results wheel clean
 
 setup: .venv/ready
 
@@ -43,6 +43,10 @@ bench: setup
 docs: setup
 	$(BIN)/python docs/tree.py --write
 
+# The pages of docs/ as a site, in ./site: open site/index.html.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 results: docs
 	$(BIN)/python results/tables.py
 	$(BIN)/python results/pictures.py
@@ -52,4 +56,4 @@ wheel: setup
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:
-	rm -rf .venv runs dist
+	rm -rf .venv runs dist site

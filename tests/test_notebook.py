@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.site.page_blocks import blocks
 from tests.support.processes import Fresh
-from tests.test_readme import ROOT, blocks
 
 SCRIPT = """
 import understudy
@@ -36,7 +36,7 @@ print("methods", *run.recipe.methods, "then", *again.recipe.methods)
 
 def own_loop() -> str:
     """The README's training loop of one's own."""
-    (code,) = [code for code in blocks(ROOT / "README.md", "python") if "understudy.wire(" in code]
+    (code,) = [block.code for block in blocks("README.md") if "understudy.wire(" in block.code]
     return code
 
 

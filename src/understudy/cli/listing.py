@@ -59,7 +59,8 @@ def show(name: str) -> RenderableType:
     raise NameNotFound("method, model, data source, task or recipe", name, known)
 
 
-def _method_page(method: Any) -> Group:
+def hyper_parameter_rows(method: Any) -> Iterator[Row]:
+    """Yield key, default and meaning of the weight and the hyper-parameters of a method."""
     from understudy.methods import hyper_parameters
 
     hints = hints_of(method.__init__)
@@ -70,18 +71,21 @@ def _method_page(method: Any) -> Group:
         limit = limits(hints.get(key))
         text = help_of.get(key, "")
         keys.append((key, str(default), f"{text.rstrip('.')} ({limit})" if limit else text))
-    about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
     keys += [
         (task, ", ".join(f"{key}: {value}" for key, value in other.items()), "for this task")
         for task, other in method.published.items()
     ]
-    rows = ((key, default, " ".join(text.split())) for key, default, text in keys)
+    yield from ((key, default, " ".join(text.split())) for key, default, text in keys)
+
+
+def _method_page(method: Any) -> Group:
+    about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
     return Group(
         _prose(import_module(method.__module__)),
         "",
         _flowing(about),
         "",
-        _table(("key", "default", "meaning"), rows),
+        _table(("key", "default", "meaning"), hyper_parameter_rows(method)),
     )
 
 

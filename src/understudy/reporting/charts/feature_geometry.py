@@ -18,41 +18,48 @@ from understudy.reporting.results import TEACHER, Arm, Results
 RIDGES = {
     "norm": (
         "Feature norm",
-        "Distribution of the norm of the penultimate feature over the test images, each row scaled "
-        "to its peak; look for rows to the left or right of the dashed outline, the teacher.",
+        "How long the features of the test images are, each row scaled to its peak. Good: the row "
+        "lies over the dashed outline, the teacher. Left of it the student is less sure than the "
+        "teacher; terms on the norm (nd, lshfm) change that.",
     ),
     "to_teacher": (
         "Direction: cosine to the teacher",
-        "Cosine between the features of student and teacher for the same image; look for rows "
-        "close to 1, and for a tail of images that point elsewhere.",
+        "Cosine of the angle between the features of student and teacher for the same image: 1 is "
+        "the same direction, 0 a right angle. Good: close to 1. A tail to the left are images that "
+        "the student sees differently.",
     ),
     "to_class_mean": (
         "Direction: cosine to the class mean",
-        "Cosine between a feature and the teacher's mean feature of its class; look for rows as "
-        "narrow and as far to the right as the teacher's own.",
+        "Cosine between a feature and the teacher's mean feature of its class. Good: as narrow and "
+        "as far to the right as the teacher's own row. A second peak to the left are images that "
+        "point to another class.",
     ),
 }
 """Entry of diagnostics.json → title and caption of its distributions."""
 BETWEEN_CLASSES = (
     "Between-class similarity",
-    "Mean cosine between the mean features of two classes; the dashed line is the teacher. In arms "
-    "to the right of it, classes are closer together.",
+    "Mean cosine between the mean features of two classes: how alike classes look to a network. "
+    "The dashed line is the teacher. Good: not far right of the control, since classes that are "
+    "closer together are harder to tell apart.",
 )
 ZEROS = (
     "Sparsity",
-    "Share of the values of a feature that are exactly zero; the dashed line is the teacher. Where "
-    "there is a projector, hollow dots are before it and filled dots behind it.",
+    "Share of the numbers of a feature that are exactly zero; the dashed line is the teacher. "
+    "Close to it, both are equally sparse; many zeros behind a projector (a layer that is dropped "
+    "after training) mean that it cannot follow the teacher. Hollow: before it, filled: behind it.",
 )
 PROJECTED = {
     "cka": (
         "Projector: CKA, {}",
-        "Similarity to the teacher without the projector (hollow) and behind it (filled); a long "
-        "bar means that the projector and not the student resembles the teacher.",
+        "CKA, the similarity of two feature spaces from 0 to 1, to the teacher: without the "
+        "projector (hollow), a layer that is dropped after training, and behind it (filled). A "
+        "long bar means that the projector and not the student resembles the teacher.",
     ),
     "cosine": (
         "Projector: cosine, {}",
-        "Mean cosine to the teacher without the projector (hollow) and behind it (filled); a long "
-        "bar means that only the projector turns towards the teacher.",
+        "Mean cosine to the teacher without the projector (hollow), a layer that is dropped after "
+        "training, and behind it (filled); a long bar means that only the projector turns towards "
+        "the teacher.",
     ),
 }
 """Measure → title and caption of its chart, for each projected feature."""

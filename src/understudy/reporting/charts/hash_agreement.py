@@ -9,9 +9,10 @@ from understudy.reporting.results import Arm
 
 TITLE = "Hash agreement by angle"
 CAPTION = (
-    "Share of hash bits that are equal for student and teacher, with a dot at the mean angle of "
-    "each arm. Random hashes follow the dashed line 1 − θ/π; look for arms that leave it, as those "
-    "with lshfm do."
+    "lshfm compares features by hash bits: on which side of many random planes each lies. Share of "
+    "equal bits of student and teacher over the angle between their features, with a dot at the "
+    "mean of each arm. Good: dots far up and left. Random planes follow the dashed line 1 − θ/π; "
+    "the planes of lshfm lie in the middle of the data, and its arms below the line."
 )
 DEGREES = 2
 """Width of the bins in which the seeds are joined."""

@@ -77,13 +77,17 @@ def template_maps(arms: Sequence[Arm]) -> Iterator[TemplateMap]:
 
 
 def _caption(best: dict[str, Any]) -> str:
-    hint = "look for colours that stay on one part of the object."
+    hint = (
+        "Good: colours that stay on one part of the object. Colours scattered over the background "
+        "mean that templates were not learned: train longer, or use fewer words."
+    )
+    what = "A template is a pattern that the layer of letkd looks for."
     if best["teacher"] is None:
-        return f"The student's best-scoring template at each location, one colour each; {hint}"
+        return f"{what} Drawn: the student's best-scoring one at each location, by colour. {hint}"
     return (
-        "Middle row: the student's best-scoring template at each location. Bottom row: the "
+        f"{what} Middle row: the student's best-scoring one at each location. Bottom row: the "
         "teacher's most likely one. Equal colours are equal templates, as at "
-        f"{100 * best['agreement']:.0f} % of the locations; {hint}"
+        f"{100 * best['agreement']:.0f} % of the locations. {hint}"
     )
 
 

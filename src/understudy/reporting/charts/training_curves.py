@@ -14,6 +14,16 @@ from understudy.reporting.charts.style import INKS, REFERENCE, Chart, chart, lin
 from understudy.reporting.columns import name
 from understudy.reporting.results import Arm, Results
 
+COSINE = (
+    "Do the student's features point where the teacher's do? 1: same direction. Arms that do not "
+    "compare features, such as the control, stay lower."
+)
+NORM_RATIO = "Length of the student's features over the teacher's. 1: the same length."
+LOSS = (
+    "It should fall and flatten. Not comparable between arms: each adds other terms. Where it "
+    "jumps or rises, lower the learning rate."
+)
+
 
 @dataclass(frozen=True)
 class _Band:
@@ -31,7 +41,8 @@ def training_curves(results: Results) -> list[Chart]:
     metric = name(results.metric)
     teacher = results.teacher.values(results.metric) if results.teacher else []
     group = "fidelity" if results.judges_fidelity else "metrics"
-    better = f"{'lower' if lower else 'higher'} is better"
+    better = f"{'lower' if lower else 'higher'} is better; dashed: the teacher"
+    plain = better.partition(";")[0]
     measured = {
         e.get("split", "test") for arm in results.arms for run in arm.runs for e in run.history
     }
@@ -39,10 +50,10 @@ def training_curves(results: Results) -> list[Chart]:
     own = teacher[0] if teacher and "validation" not in measured else None
     title = f"{' and '.join(sorted(measured)).capitalize()} {metric}"
     charts = [
-        (title, better, group, results.metric, own),
-        ("Cosine to the teacher", "1: same direction", "fidelity", "cosine", None),
-        ("Norm ratio", "1: norm of the teacher", "fidelity", "norm_ratio", 1.0),
-        ("Total training loss", "not comparable between arms", "losses", "total", None),
+        (title, plain if own is None else better, group, results.metric, own),
+        ("Cosine to the teacher", COSINE, "fidelity", "cosine", None),
+        ("Norm ratio", NORM_RATIO, "fidelity", "norm_ratio", 1.0),
+        ("Total training loss", LOSS, "losses", "total", None),
     ]
     drawn = []
     for title, caption, group, key, level in charts:

@@ -1,0 +1,63 @@
+"""What MkDocs calls while it builds the site: pages that exist nowhere as files, and their links.
+
+The home page is README.md. Pages of the repository's root and files that pages link to become
+pages of the site, the card of each method comes from its file, the command line from its help,
+tables from results/*.json, and notebooks are executed and rendered.
+"""
+
+import re
+from pathlib import Path
+
+import method_cards
+import notebook_pages
+import option_tables
+import outside_files
+import result_tables
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+TABLE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+INCLUDE = re.compile(r"^<!-- include: (\S+): (.+) -->$", re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+TABLES = {"methods_measured": result_tables.methods_measured}
+"""Name in a page, `<!-- generated: NAME -->` → what writes the table that takes its place."""
+
+
+def _code_of_section(match: re.Match[str]) -> str:
+    """Return the first fenced block of a section of another page."""
+    _, _, rest = (ROOT / match[1]).read_text(encoding="utf-8").partition(f"\n## {match[2]}\n")
+    fence = FENCE.search(rest.partition("\n## ")[0])
+    if fence is None:
+        raise PluginError(f"{match[1]} has no code in a section {match[2]!r}.")
+    return fence[0]
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the card of every method in the navigation, behind the page of all."""
+    (methods,) = (entry for entry in config.nav or [] if "Methods" in entry)
+    methods["Methods"] = ["methods/index.md", *(f"methods/{x}.md" for x in method_cards.names())]
+    return config
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    notebooks = [file for file in files if file.src_uri.endswith(".ipynb")]
+    paths = tuple(Path(file.abs_src_path or "") for file in notebooks)
+    for file, page in zip(notebooks, notebook_pages.rendered(paths), strict=True):
+        files.remove(file)
+        uri = file.src_uri.replace(".ipynb", ".md")
+        files.append(File.generated(config, uri, content=page))
+    pages = {**method_cards.pages(), "command_line.md": option_tables.page()}
+    for uri, content in {**pages, **outside_files.pages(ROOT)}.items():
+        files.append(File.generated(config, uri, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill the tables of a page, and lead its links to pages of the site."""
+    text = TABLE.sub(lambda match: TABLES[match[1]](), markdown)
+    text = INCLUDE.sub(_code_of_section, text)
+    return outside_files.relinked(text, page.file.src_uri, ROOT)
