@@ -45,8 +45,8 @@ class Material:
 
 AFTER = "docs/own_folder.md"
 SHAPES = {"DIR": "shapes"}
-PAPER = {"DIR": "cifar100", "RUN_OR_FILE": "runs/teacher"}
-TEACHER = "understudy train cifar100/teachers/resnet56 --data.root cifar100 --out runs/teacher"
+PAPER = {"DIR": "cifar100", "RUN_OR_FILE": "runs/teacher", "vgg13_vgg8": "resnet110_resnet20"}
+TEACHER = "understudy train cifar100/teachers/{} --data.root cifar100 --out runs/teacher"
 
 MATERIALS = {
     "docs/bank.md": Material(files={"recipe.yaml": RECIPE}, after=AFTER),
@@ -56,8 +56,8 @@ MATERIALS = {
     "docs/faq.md": Material(after=AFTER),
     "docs/scale.md": Material(after=AFTER),
     "docs/detection.md": Material(words=SHAPES),
-    "docs/letkd.md": Material(first=TEACHER, words=PAPER, papers=True),
-    "docs/recipes.md": Material(first=TEACHER, words=PAPER, papers=True),
+    "docs/letkd.md": Material(first=TEACHER.format("resnet56"), words=PAPER, papers=True),
+    "docs/recipes.md": Material(first=TEACHER.format("resnet32x4"), words=PAPER, papers=True),
     "docs/multilabel.md": Material(words={**SHAPES, "RUN_OR_FILE": "runs/teacher"}),
 }
 """Page → what it presupposes; all others begin with `folder`."""

@@ -22,16 +22,8 @@ from understudy.deployment.speed import latency
 
 IMAGES = 40
 """Training images of a run on those that come with Understudy; other folders are small anyway."""
-TINY = {
-    "resnet56": "resnet14",
-    "resnet32x4": "resnet14",
-    "vgg13": "resnet14",
-    "resnet110": "resnet14",
-    "resnet20": "resnet8",
-    "vgg8": "resnet8",
-    "resnet8x4": "resnet8",
-}
-"""Network of the papers → a smaller one."""
+THIN = {"widths": [4, 4, 6, 8]}
+"""Options of the networks of the papers, which keep their name and depth."""
 FEW = {"lshfm": {"hashes": 64}, "letkd": {"words": 16, "subclasses": 1, "dims": 8}}
 """Method → hyper-parameters of a moment."""
 
@@ -81,7 +73,7 @@ def tiny(network: Network) -> Network:
         options = {**options, "backbone": "resnet18", "min_size": 64, "max_size": 96}
         options.pop("backbone_weights", None)
         options |= {"rpn_post_nms_top_n_test": 50, "box_batch_size_per_image": 16}
-    return replace(network, name=TINY.get(name, name), options=options)
+    return replace(network, options={**THIN, **options} if name.startswith("resnet") else options)
 
 
 def recipe_detects(name: str) -> bool:

@@ -46,7 +46,7 @@ def calls(page: str) -> list[list[str]]:
 
 def check(words: list[str]) -> None:
     """Fail unless the command and all its flags exist and their values can be read."""
-    if words and words[0] not in ("--help", "--version"):
+    if words and words[0] not in ("--help", "--version", "--resume"):
         assert words[0] in COMMANDS, f"there is no command {words[0]!r}"
         if "--help" not in words:
             parse(COMMANDS[words[0]], words[0], words[1:])
