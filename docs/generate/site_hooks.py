@@ -23,6 +23,8 @@ TABLE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 SHIM = "https://unpkg.com/iframe-worker/shim"
 INCLUDE = re.compile(r"^<!-- include: (\S+): (.+) -->$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LIST = re.compile(r"(?m)^(?![-|#> ])(\S.*)\n(?=- )")
+"""A line of a paragraph before a list, which Markdown wants apart."""
 TABLES = {"methods_measured": result_tables.methods_measured}
 """Name in a page, `<!-- generated: NAME -->` → what writes the table that takes its place."""
 
@@ -61,6 +63,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Fill the tables of a page, and lead its links to pages of the site."""
     text = TABLE.sub(lambda match: TABLES[match[1]](), markdown)
     text = INCLUDE.sub(_code_of_section, text)
+    parts = re.split(f"({FENCE.pattern})", text, flags=FENCE.flags)
+    text = "".join(LIST.sub(r"\1\n\n", x) if number % 2 == 0 else x for number, x in enumerate(parts))
     return outside_files.relinked(text, page.file.src_uri, ROOT)
 
 

@@ -19,6 +19,11 @@ methods: {kd: {}}
 training: {epochs: 1}
 bank: {views: 1}
 """
+PLAIN = """
+data: {source: folder, root: my_images, size: 32}
+student: {name: timm:test_efficientnet, size: 32}
+training: {epochs: 1}
+"""
 XML = """<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>"""
 OBJECT = """<object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax>
@@ -50,6 +55,10 @@ TEACHER = "understudy train cifar100/teachers/{} --data.root cifar100 --out runs
 
 MATERIALS = {
     "docs/bank.md": Material(files={"recipe.yaml": RECIPE}, after=AFTER),
+    "docs/data.md": Material(
+        files={"recipe.yaml": PLAIN}, after=AFTER, words={"more_images": "photos"}
+    ),
+    "docs/doctor.md": Material(first="understudy train fashion/teacher --out runs/teacher"),
     "docs/deploy.md": Material(
         after=AFTER, detector=True, words={"w.pth": "runs/teacher/student.safetensors"}
     ),
