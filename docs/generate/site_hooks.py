@@ -64,8 +64,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     text = TABLE.sub(lambda match: TABLES[match[1]](), markdown)
     text = INCLUDE.sub(_code_of_section, text)
     parts = re.split(f"({FENCE.pattern})", text, flags=FENCE.flags)
-    text = "".join(LIST.sub(r"\1\n\n", x) if number % 2 == 0 else x for number, x in enumerate(parts))
-    return outside_files.relinked(text, page.file.src_uri, ROOT)
+    parts[::2] = [LIST.sub(r"\1\n\n", part) for part in parts[::2]]  # not within code
+    return outside_files.relinked("".join(parts), page.file.src_uri, ROOT)
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
