@@ -35,12 +35,12 @@ def shortened(recipe: Recipe) -> Recipe:
         training,
         epochs=1,
         drop_last=False,
-        batch=min(training.batch, 20),
+        batch=20,
         warmup_epochs=0.0,
         milestones=(),
         lr=0.01,
     )
-    data = replace(recipe.data, workers=0, size=recipe.data.size and min(recipe.data.size, 48))
+    data = replace(recipe.data, workers=0, size=capped(recipe.data.size))
     if recipe.data.source == "fashion":
         data = replace(data, images=IMAGES, labels=data.labels and IMAGES // 2)
     methods = {
@@ -64,7 +64,7 @@ def tiny(network: Network) -> Network:
         return network
     if library in ("timm", "torchvision") and not name.startswith("test_"):
         small = "test_resnet" if name in ("resnet50", "resnet101") else "test_efficientnet"
-        name, size = f"timm:{small}", network.size and min(network.size, 48)
+        name, size = f"timm:{small}", capped(network.size)
         return replace(network, name=name, size=size, weights=stored(network.weights, small))
     if library:
         return network
@@ -74,6 +74,11 @@ def tiny(network: Network) -> Network:
         options.pop("backbone_weights", None)
         options |= {"rpn_post_nms_top_n_test": 50, "box_batch_size_per_image": 16}
     return replace(network, options={**THIN, **options} if name.startswith("resnet") else options)
+
+
+def capped(size: Any) -> Any:
+    """Return a side of at most 48 pixels; `auto` and nothing as they are."""
+    return min(size, 48) if isinstance(size, int) else size
 
 
 def recipe_detects(name: str) -> bool:
