@@ -101,22 +101,48 @@ def resolve(
         threads: Threads of the CPU; None for those of this process.
 
     Raises:
-        RecipeError: The recipe asks a CPU for fp16.
+        RecipeError: The recipe asks a CPU for fp16, or for channels last of layers whose gradients
+            are computed outside their memory.
     """
     cpu = device.type == "cpu"
     precision = _precision(training, distiller.student, cpu=cpu)
     # Channels last gains nothing in fp32 on a GPU; on a CPU a tenth, and a quarter in bf16.
     faster = cpu or precision != "fp32"
     has_convolutions = any(isinstance(module, nn.Conv2d) for module in distiller.modules())
+    damaged = cpu and any(_damages_memory(module) for module in distiller.modules())
     channels_last = training.channels_last
+    if damaged and channels_last:
+        raise RecipeError(
+            "On a CPU, torch writes outside its memory when it computes the gradient of a 1×1 "
+            "convolution with stride 2 and fewer than 16 input channels in channels last, and the "
+            "student has one: leave training.channels_last out, or set it to false."
+        )
     return ComputeSettings(
         device=str(device),
         precision=precision,
         teacher_precision=_teacher_precision(training, distiller, cpu=cpu),
-        channels_last=faster and has_convolutions if channels_last is None else channels_last,
+        channels_last=(
+            faster and has_convolutions and not damaged if channels_last is None else channels_last
+        ),
         compile=training.compile,
         graphs=training.graphs and device.type == "cuda",
         threads=threads or torch.get_num_threads(),
+    )
+
+
+def _damages_memory(module: nn.Module) -> bool:
+    """Return True for a layer whose gradient a CPU computes outside its memory in channels last.
+
+    Seen with torch 2.14.1: runs ended by SIGSEGV or SIGABRT, or with damaged values. Fewer than 16
+    channels, stride 2 and one group are needed, and a gradient of the weight.
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.weight.requires_grad
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels < 16
+        and module.groups == 1
     )
 
 
