@@ -9,11 +9,15 @@ from understudy.errors import RecipeError
 from understudy.experiment.setup import set_up
 
 
-def thin(channels: int, channels_last: bool | None) -> Recipe:
+def thin(channels: int, channels_last: bool | None, size: int = 48) -> Recipe:
     """A student whose shortcut is a 1×1 convolution with stride 2 of so many channels."""
     return Recipe.load(
         {
-            "student": {"name": "resnet8", "options": {"widths": [16, 16, channels, 8]}},
+            "student": {
+                "name": "resnet8",
+                "size": size,
+                "options": {"widths": [16, 16, channels, 8]},
+            },
             "data": {"source": "fashion", "images": 20},
             "training": {"epochs": 1, "batch": 20, "channels_last": channels_last},
         }
@@ -24,6 +28,8 @@ def thin(channels: int, channels_last: bool | None) -> Recipe:
 def test_thin_strided_shortcuts_compute_in_channels_first(
     tmp_path: Path, channels: int, channels_last: bool
 ) -> None:
+    small = set_up(thin(channels, None, size=16), "cpu", folder=tmp_path).settings
+    assert small.channels_last
     settings = set_up(thin(channels, None), "cpu", folder=tmp_path).settings
     assert settings.channels_last == channels_last
 

@@ -18,6 +18,8 @@ from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Distiller, Trainable
 from understudy.errors import RecipeError
 from understudy.methods import Method
+from understudy.models import Network
+from understudy.models.base import Wrapped
 from understudy.models.detection import Detector
 from understudy.training import hardware
 from understudy.training.threads import in_words
@@ -109,13 +111,13 @@ def resolve(
     # Channels last gains nothing in fp32 on a GPU; on a CPU a tenth, and a quarter in bf16.
     faster = cpu or precision != "fp32"
     has_convolutions = any(isinstance(module, nn.Conv2d) for module in distiller.modules())
-    damaged = cpu and any(_damages_memory(module) for module in distiller.modules())
+    damaged = cpu and _damages_memory(distiller.student)
     channels_last = training.channels_last
     if damaged and channels_last:
         raise RecipeError(
             "On a CPU, torch writes outside its memory when it computes the gradient of a 1×1 "
             "convolution with stride 2 and fewer than 16 input channels in channels last, and the "
-            "student has one: leave training.channels_last out, or set it to false."
+            "student has one for large maps: leave training.channels_last out, or set it to false."
         )
     return ComputeSettings(
         device=str(device),
@@ -130,19 +132,27 @@ def resolve(
     )
 
 
-def _damages_memory(module: nn.Module) -> bool:
-    """Return True for a layer whose gradient a CPU computes outside its memory in channels last.
+_SAFE_SIDE = 40
+"""Side in pixels of images of which no map is so large that torch computes outside its memory."""
 
-    Seen with torch 2.14.1: runs ended by SIGSEGV or SIGABRT, or with damaged values. Fewer than 16
-    channels, stride 2 and one group are needed, and a gradient of the weight.
+
+def _damages_memory(student: Wrapped) -> bool:
+    """Return True for a student of which a CPU computes a gradient outside its memory.
+
+    It is that of a dense 1×1 convolution with stride 2 and fewer than 16 input channels, in
+    channels last, for maps of 46 pixels and more. Seen with torch 2.14.1: runs were ended by
+    SIGSEGV or SIGABRT.
     """
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.weight.requires_grad
-        and module.kernel_size == (1, 1)
-        and max(module.stride) > 1
-        and module.in_channels < 16
-        and module.groups == 1
+    if isinstance(student, Network) and max(student.example_size) <= _SAFE_SIDE:
+        return False
+    return any(
+        isinstance(layer, nn.Conv2d)
+        and layer.weight.requires_grad
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels < 16
+        and layer.groups == 1
+        for layer in student.modules()
     )
 
 
