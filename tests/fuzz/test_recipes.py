@@ -86,7 +86,7 @@ def outcome(wish: Wish, base: dict[str, Any], folder: Path) -> str:
         trainer = Trainer(
             setup.experiment.distiller,
             setup.experiment.train,
-            recipe.training,
+            setup.experiment.recipe.training,
             settings=setup.settings,
             seed=recipe.seed,
             accelerator=setup.accelerator,

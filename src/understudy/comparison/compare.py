@@ -262,9 +262,12 @@ def _call(
 
 
 def _begun(root: Path) -> Recipe | None:
-    """Return the recipe of a run of the comparison; None if none began."""
+    """Return the recipe of a run of the comparison, or else of its call; None if none began."""
     runs = map(Run, sorted(root.glob("*/seed*")))
-    return next((run.recipe for run in runs if run.begun), None)
+    if (of_run := next((run.recipe for run in runs if run.begun), None)) is not None:
+        return of_run
+    call = call_of(root)
+    return Recipe.from_dict(call.arguments["recipe"]) if call and _compares(call) else None
 
 
 def _known(root: Path, name: str, arm: Recipe) -> Recipe:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.config.limits import NonNegative
+from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
@@ -107,6 +108,7 @@ class Proteus(Method):
         self.patches: tuple[str, str] | None = None
         if feature_weight:
             self.patches = patch_maps(student, teacher, patches)
+            _check_widths(teacher, self.summary[1], self.patches[1])
             self.feature_head = normed_head(*_widths(student, teacher, self.patches))
 
     @property
@@ -133,6 +135,21 @@ class Proteus(Method):
             p = self.feature_head(tokens(resize(grid(student, self.patches[0]), q.shape[2:])))
             rows = rows + self.feature_weight * feature((s, t), (p, tokens(q)))
         return batch_mean(rows)
+
+
+def _check_widths(teacher: Shapes, summary: str, patches: str) -> None:
+    """Refuse a teacher whose summary is no row beside its patches.
+
+    Raises:
+        ShapeError: As above.
+    """
+    widths = teacher.width(summary), teacher.width(patches)
+    if widths[0] != widths[1]:
+        raise ShapeError(
+            f"proteus compares the summary and the patches of the teacher as rows of one matrix, "
+            f"but {summary!r} of {teacher.owner} has {widths[0]} values and {patches!r} has "
+            f"{widths[1]} channels: name others by summary and patches, or set feature_weight to 0."
+        )
 
 
 def _widths(student: Shapes, teacher: Shapes, names: tuple[str, str]) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from understudy.comparison.jobs.worker_program import WorkerSetup
 from understudy.comparison.jobs.workers import train_at_once
 from understudy.config.schema import plain
 from understudy.errors import Interrupted, RecipeError, RunError
-from understudy.experiment.call import Call
+from understudy.experiment.call import Call, WrittenAtStart
 from understudy.experiment.callback import Callback, Callbacks
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.progress import displayed
@@ -128,15 +128,17 @@ def reproduce(
     with files.sole_writer(folder):
         order = Order(chosen, seeds, Costs(images, device))
         _check_same(order)
-        _call(str(table), settings, rows, seeds).write(folder)
+        call = _call(str(table), settings, rows, seeds)
         work = _Work(str(table), settings, seeds, order, watch)
         try:
             if jobs == 1:
                 with displayed(progress, callback) as listener:
                     work.announce()
                     listeners = [listener] if listener else []
-                    work.in_turn(images, device, Callbacks(watch, *listeners))
+                    watching = Callbacks(watch, WrittenAtStart(call, folder), *listeners)
+                    work.in_turn(images, device, watching)
             else:
+                call.write(folder)
                 work.at_once(jobs, images, device, progress=progress, callback=callback)
         except Interrupted as error:
             advice = files.continued_by(str(error), folder)

@@ -199,7 +199,8 @@ def test_a_detector_is_exported_by_the_classic_exporter(
         understudy.export(saved_detector, to=("onnx", "torch-export"), out=tmp_path)
     done = understudy.export(saved_detector, out=tmp_path)
     assert done.parity["onnx"].decisions > 0
-    assert done.parity["onnx"].changed == 0
+    # Scores of an untrained network are equal up to rounding.
+    assert done.parity["onnx"].changed <= done.parity["onnx"].tied
 
 
 @pytest.mark.parametrize(
