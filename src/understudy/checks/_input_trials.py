@@ -85,14 +85,16 @@ def logits(
     """
     with _prepared(network, preparation):
         try:
-            rows = [outputs(_swapped(batch, preparation))["logits"] for batch in batches]
+            prepared = [swapped(batch) if preparation.reversed else batch for batch in batches]
+            rows = [outputs(batch)["logits"] for batch in prepared]
         except (RuntimeError, AssertionError, ValueError):  # a transformer of one size, for one
             return None
     return torch.cat(rows).float().cpu()
 
 
-def _swapped(batch: Batch, preparation: Preparation) -> Batch:
-    return replace(batch, images=batch.images.flip(1)) if preparation.reversed else batch
+def swapped(batch: Batch) -> Batch:
+    """Return images with the channels in the other order: blue, green, red."""
+    return replace(batch, images=batch.images.flip(1))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ another normalisation or channel order covers few.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 
 from understudy.batch import Batch
 from understudy.checks import _class_orders
-from understudy.checks._input_trials import NORMALISATIONS, Clock
+from understudy.checks._input_trials import NORMALISATIONS, Clock, swapped
 from understudy.checks._scores import far_better, measured_split
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding, Level
@@ -220,23 +220,19 @@ def _preparations(teacher: Detector) -> Iterator[tuple[str, Any, dict[str, Any]]
         if max(abs(a - b) for a, b in zip(mean, transform.image_mean, strict=True)) > 0.05:
             options = {"image_mean": list(mean), "image_std": [round(x, 6) for x in std]}
             yield name, _normalising(transform, options), options
-    yield "channels in the order BGR", _normalising(transform, {}, swapped=True), {}
+    yield "channels in the order BGR", _normalising(transform, {}, reverse=True), {}
 
 
 @contextmanager
 def _normalising(
-    transform: Any, options: Mapping[str, Any], *, swapped: bool = False
+    transform: Any, options: Mapping[str, Any], *, reverse: bool = False
 ) -> Iterator[Callable[[Batch], Batch]]:
     """Let a detector normalise images in another way for a while; yield what changes a batch."""
     before = {key: getattr(transform, key) for key in ("image_mean", "image_std")}
     for key, value in options.items():
         setattr(transform, key, value)
     try:
-        yield _swapped if swapped else lambda batch: batch
+        yield swapped if reverse else lambda batch: batch
     finally:
         for key, value in before.items():
             setattr(transform, key, value)
-
-
-def _swapped(batch: Batch) -> Batch:
-    return replace(batch, images=batch.images.flip(1))

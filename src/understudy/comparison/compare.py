@@ -224,8 +224,7 @@ def _check_place(root: Path, *, resume: bool) -> None:
 
 def _claim(root: Path, recipe: Recipe, begun: Recipe | None) -> None:
     """Refuse to mix two comparisons in one directory."""
-    call, file = call_of(root), root / FILE
-    before = Recipe.from_dict(call.arguments["recipe"]) if call and _compares(call) else None
+    before, file = _called(root), root / FILE
     if before and begun:
         before = defaults.adopted(before, begun)
     digest = before.digest if before else recipe.digest
@@ -239,8 +238,13 @@ def _claim(root: Path, recipe: Recipe, begun: Recipe | None) -> None:
         )
 
 
-def _compares(call: Call) -> bool:
-    return call.function == "compare" and isinstance(call.arguments.get("recipe"), dict)
+def _called(root: Path) -> Recipe | None:
+    """Return the recipe that the comparison of a directory was called with; None without one."""
+    call = call_of(root)
+    if call is None or call.function != "compare":
+        return None
+    recipe = call.arguments.get("recipe")
+    return Recipe.from_dict(recipe) if isinstance(recipe, dict) else None
 
 
 def _call(
@@ -264,10 +268,7 @@ def _call(
 def _begun(root: Path) -> Recipe | None:
     """Return the recipe of a run of the comparison, or else of its call; None if none began."""
     runs = map(Run, sorted(root.glob("*/seed*")))
-    if (of_run := next((run.recipe for run in runs if run.begun), None)) is not None:
-        return of_run
-    call = call_of(root)
-    return Recipe.from_dict(call.arguments["recipe"]) if call and _compares(call) else None
+    return next((run.recipe for run in runs if run.begun), None) or _called(root)
 
 
 def _known(root: Path, name: str, arm: Recipe) -> Recipe:

@@ -153,6 +153,18 @@ def smooth_l1(
     return F.smooth_l1_loss(student, teacher, beta=beta, reduction="none").mean(-1)
 
 
+def cosine_and_l1(
+    student: Float[Tensor, "*rows dim"],
+    teacher: Float[Tensor, "*rows dim"],
+    cosine_weight: float,
+    l1_weight: float,
+    beta: float = 1.0,
+) -> Float[Tensor, "*rows"]:
+    """Add up 1 − cos and the smooth L1 distance of each row by their weights."""
+    angles, distances = one_minus_cosine(student, teacher), smooth_l1(student, teacher, beta)
+    return cosine_weight * angles + l1_weight * distances
+
+
 def aligners(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[str, str]]) -> nn.ModuleList:
     """Build for each pair of maps a 1×1 convolution to the teacher's width, if it differs."""
     widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in pairs]

@@ -32,12 +32,12 @@ from understudy.methods._method import Method
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     check_same_images,
+    cosine_and_l1,
     grid,
     head,
     one_minus_cosine,
     patch_maps,
     resize,
-    smooth_l1,
     summaries,
     tokens,
 )
@@ -54,8 +54,7 @@ def cosine_l1(
     threshold: Positive = 1.0,
 ) -> Float[Tensor, " batch"]:
     """Compute α (1 − cos) + β SL1 of each token, averaged over an image's tokens."""
-    angles, distances = one_minus_cosine(student, teacher), smooth_l1(student, teacher, threshold)
-    return (alpha * angles + beta * distances).mean(1)
+    return cosine_and_l1(student, teacher, alpha, beta, threshold).mean(1)
 
 
 def radio(

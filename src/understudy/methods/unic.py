@@ -41,27 +41,15 @@ from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     INITIAL_STD,
     check_same_images,
+    cosine_and_l1,
     grid,
-    one_minus_cosine,
     patches,
     resize,
-    smooth_l1,
     summary,
     tokens,
 )
 
 Weighting = Literal["image", "published"]
-
-
-def distance(
-    student: Float[Tensor, "*rows dim"],
-    teacher: Float[Tensor, "*rows dim"],
-    cosine_weight: NonNegative = 0.5,
-    l1_weight: NonNegative = 0.5,
-) -> Float[Tensor, "*rows"]:
-    """Compute d of each row."""
-    angles, distances = one_minus_cosine(student, teacher), smooth_l1(student, teacher)
-    return cosine_weight * angles + l1_weight * distances
 
 
 def unic(
@@ -71,8 +59,8 @@ def unic(
     l1_weight: NonNegative = 0.5,
 ) -> Float[Tensor, " batch"]:
     """Compute ℓ of each image for one teacher, from pairs of student and teacher."""
-    of_summary = distance(*summaries, cosine_weight, l1_weight)
-    return (of_summary + distance(*patches, cosine_weight, l1_weight).mean(1)) / 2
+    of_summary = cosine_and_l1(*summaries, cosine_weight, l1_weight)
+    return (of_summary + cosine_and_l1(*patches, cosine_weight, l1_weight).mean(1)) / 2
 
 
 def kept(
