@@ -80,10 +80,11 @@ def check(examined: Examined) -> Iterator[Finding]:
     if train.pixels is not None or trial.step_seconds is None or trial.input_seconds is None:
         return
     recipe, settings = examined.recipe, examined.placed.settings
+    decoding, decoded_bytes = _decoded(train)
     speed = Speed(
         step=trial.step_seconds,
         images=trial.input_seconds,
-        decoding=recipe.training.batch * _decoding_seconds(train),
+        decoding=recipe.training.batch * decoding,
         workers=recipe.data.workers,
         cores=hardware.cores(),
         threads=settings.threads if settings.device == "cpu" else 0,
@@ -96,7 +97,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     )
     steps = len(examined.experiment.train)
     whole = run_seconds(recipe, examined.images, steps=steps, step_seconds=speed.step)
-    space = _decoded_bytes(train) < files.free_bytes(Path("runs")) / 2
+    space = decoded_bytes < files.free_bytes(Path("runs")) / 2
     fix, step = faster(speed, can_decode=space and not recipe.data.decoded)
     if fix and whole > _WORTH_SECONDS:
         yield Finding(
@@ -137,17 +138,11 @@ def _makers(speed: Speed) -> str:
     return f"{speed.workers} worker process{'es' * (speed.workers != 1)}"
 
 
-def _decoding_seconds(source: Source) -> float:
-    """Return the seconds in which one image is decoded."""
-    count = min(_DECODED, len(source))
-    began = time.perf_counter()
-    for i in (torch.arange(count) * len(source) // count).tolist():
-        source.image(i)
-    return (time.perf_counter() - began) / count
-
-
-def _decoded_bytes(source: Source) -> int:
-    """Return the bytes of all images of a source once they are decoded, from some of them."""
+def _decoded(source: Source) -> tuple[float, int]:
+    """Return the seconds in which one image is decoded, and the bytes of all; from some of them."""
     count = min(_DECODED, len(source))
     sample = (torch.arange(count) * len(source) // count).tolist()
-    return sum(source.image(i).numel() for i in sample) * len(source) // count
+    began = time.perf_counter()
+    images = [source.image(i) for i in sample]
+    seconds = (time.perf_counter() - began) / count
+    return seconds, sum(image.numel() for image in images) * len(source) // count

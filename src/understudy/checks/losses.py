@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.config.recipe import Recipe
@@ -32,8 +30,6 @@ _FEW = 8
 _IGNORED, _OVERWHELMING = 1e-3, 1e4
 """Weighted ratios of gradients below and above which one of two terms has no effect."""
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def check(examined: Examined) -> Iterator[Finding]:
     """Compare the terms of the loss, and find those that take no part."""
@@ -51,7 +47,7 @@ def check(examined: Examined) -> Iterator[Finding]:
 def _measured(examined: Examined) -> tuple[dict[str, LossScale], int]:
     """Return the scales, and on how many images: as many as there is time for."""
     distiller, batches = examined.prepared.distiller, examined.batches(_BATCHES[examined.short])
-    precision = _DTYPES.get(examined.placed.settings.precision)
+    precision = examined.placed.settings.dtype
     few, began = batches[0][:_FEW], time.monotonic()
     scales = loss_scales(distiller, [few], precision=precision)
     seconds = max(time.monotonic() - began, 1e-6)

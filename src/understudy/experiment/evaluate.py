@@ -115,6 +115,8 @@ class Evaluator:
 
     def teacher_score(self, metric: str) -> dict[str, float]:
         """Return a metric of the teacher under `teacher`; nothing where it is not known."""
+        if not self._experiment.task.uses_labels:
+            return {}  # fidelity to the teacher ranks: nothing that it has itself
         if self._teacher_score is None and self._teacher_outputs is not None:
             value = ((self.teacher_summary() or {})["metrics"] or {}).get(metric)
             self._teacher_score = {} if value is None else {"teacher": value}

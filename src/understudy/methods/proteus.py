@@ -33,6 +33,7 @@ from understudy.methods._tokens import (
     check_same_images,
     grid,
     patch_maps,
+    per_position,
     resize,
     summaries,
     tokens,
@@ -120,9 +121,8 @@ class Proteus(Method):
         """Return the outputs of the heads."""
         result = {self.summary[1]: self.token_head(student[self.summary[0]])}
         if self.patches:
-            x = grid(student, self.patches[0])
-            p = self.feature_head(tokens(x))
-            result[self.patches[1]] = p.mT.reshape(len(x), -1, *x.shape[2:])
+            patches = grid(student, self.patches[0])
+            result[self.patches[1]] = per_position(self.feature_head, patches)
         return result
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:

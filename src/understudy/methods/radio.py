@@ -37,6 +37,7 @@ from understudy.methods._tokens import (
     head,
     one_minus_cosine,
     patch_maps,
+    per_position,
     resize,
     summaries,
     tokens,
@@ -131,11 +132,10 @@ class RADIO(Method):
 
     def projected(self, student: Features) -> Features:
         """Return the outputs of the adaptors, in the teacher's own scale."""
-        p = self.patch_adaptor(tokens(grid(student, self.patches[0])))
-        height, width = grid(student, self.patches[0]).shape[2:]
+        p = per_position(self.patch_adaptor, grid(student, self.patches[0]))
         return {
             self.summary[1]: self.summary_adaptor(student[self.summary[0]]),
-            self.patches[1]: self.standardiser.restore(p).mT.reshape(len(p), -1, height, width),
+            self.patches[1]: self.standardiser.restore(tokens(p)).mT.reshape_as(p),
         }
 
     def prepare(self, teacher: TeacherOutputs) -> None:

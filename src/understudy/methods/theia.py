@@ -32,6 +32,7 @@ from understudy.methods._tokens import (
     grid,
     one_minus_cosine,
     patch_maps,
+    per_position,
     resize,
     smooth_l1,
     summaries,
@@ -145,7 +146,7 @@ class Theia(Method):
         return batch_mean(torch.stack(losses).mean(0))
 
     def _translated(self, x: Tensor) -> Float[Tensor, "batch dim h w"]:
-        y: Tensor = self.translator(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        y: Tensor = self.translator(per_position(self.norm, x))
         return y
 
     def _by_name(self) -> dict[str, Standardiser]:

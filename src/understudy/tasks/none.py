@@ -15,7 +15,7 @@ from typing import Any, ClassVar, final
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.batch import UNLABELLED, Batch
+from understudy.batch import Batch, labelled
 from understudy.features import Features
 from understudy.metrics import linear_probe, neighbours, resampling
 from understudy.tasks import _image_outputs
@@ -74,7 +74,7 @@ def _labelled(outputs: Outputs) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, 
     labels = outputs["labels"]
     if labels.dim() != 1:
         return outputs[FEATURE][:0], labels.new_zeros(0), 0
-    known = labels != UNLABELLED
+    known = labelled(labels)
     labels = labels[known]
     return outputs[FEATURE][known], labels, int(labels.max()) + 1 if len(labels) else 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy.comparison.result import FILE as COMPARISON
-from understudy.comparison.result import Comparison
+from understudy.comparison.result import Comparison, values_of
 from understudy.config.json_form import Form
 from understudy.errors import RunError
 from understudy.experiment import plain_table
@@ -196,7 +196,7 @@ class Tuning:
         means = {
             arm["name"]: sum(values) / len(values)
             for arm in comparison.arms
-            if (values := [x for x in arm["metrics"].get(self.metric, []) if x is not None])
+            if (values := [x for x in values_of(arm, self.metric) if x is not None])
         }
         tuned = next((x for name, x in means.items() if name.startswith("tuned")), None)
         published = next((x for name, x in means.items() if name.startswith("published")), None)
