@@ -69,6 +69,13 @@ def test_a_run_continues_exactly_and_on_the_same_data_alone(trained: Path, tmp_p
     assert outcome(continued) == outcome(Run.open(trained))
 
 
+def test_a_finished_run_on_given_data_is_extended(tmp_path: Path) -> None:
+    run = train(TINY, {"training.epochs": 1}, data=data(), out=tmp_path / "run")
+    extended = train(TINY, {"training.epochs": 1}, data=data(), out=run.path, extend=1)
+    assert extended.recipe.training.epochs == 2
+    assert len(extended.history) == 2
+
+
 def test_a_bank_is_of_these_images(trained: Path, tmp_path: Path) -> None:
     recipe = TINY | {
         "teacher": {"weights": str(trained)},

@@ -172,6 +172,8 @@ def train(
                 callback=callback,
                 profile=profile,
                 threads=threads,
+                images=images,
+                extend=extend,
             )
     loaded = named(Recipe.load(recipe, overrides))
     check_methods(loaded)
