@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from understudy.experiment.plain_table import signed
+
 RESULTS = Path(__file__).parents[2] / "results"
 GROUPS = {
     "One class per image": {
@@ -98,10 +100,6 @@ def _arms(file: str, name: str) -> Iterator[Measured]:
         if not verdict or not arm["methods"]:
             continue
         named = tuple(x.get("method", label) for label, x in arm["methods"].items())
-        between = f"[{_signed(verdict['low'])}, {_signed(verdict['high'])}]"
-        text = f"{_signed(verdict['difference'])} {between}".replace(" ", "\u00a0")
+        between = f"[{signed(verdict['low'], 1)}, {signed(verdict['high'], 1)}]"
+        text = f"{signed(verdict['difference'], 1)} {between}".replace(" ", "\u00a0")
         yield Measured(name, arm["name"], named, about, text, verdict["word"])
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")

@@ -124,11 +124,12 @@ def _compare_students(options: Namespace, recipe: Recipe, overrides: dict[str, A
         raise RecipeError("--students names the students: leave --student.name out.")
     whole = named(recipe, "comparison")
     recipes = [of_student(whole, student) for student in options.students]
-    with _examined(options, recipe, recipes):
+    with _examined(options, recipe, recipes) as images:
         result = compare_students(
             recipe,
             options.students,
             methods=options.methods or (),
+            images=images,
             **_shared(options),
         )
     report_on([Path(result)])

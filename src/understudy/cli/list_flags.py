@@ -1,13 +1,12 @@
 """Lists as flags: `--training.milestones 150 180 210`, also with commas or in brackets."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from understudy.config.recipe import Recipe
-from understudy.config.schema import leaves
+from understudy.config.schema import is_number, leaves
 
 _EMPTY = ("", "null", "~")
 """Values that are no list, and are left as they are."""
@@ -46,7 +45,7 @@ def bracketed(words: Sequence[str]) -> list[str]:
         flag, equals, first = queue.pop(0).partition("=")
         if flag not in hints:
             result.append(f"{flag}{equals}{first}")
-            if flag.startswith("--methods.") and not equals and _number(next(iter(queue), "")):
+            if flag.startswith("--methods.") and not equals and is_number(next(iter(queue), "")):
                 result.append(_joined_numbers(queue))
             continue
         items, alone = _items(hints[flag]), (*_EMPTY, *_choices(hints[flag]))
@@ -77,7 +76,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 def _joined_numbers(queue: list[str]) -> str:
     """Take the numbers at the head of the queue: one as it is, several as a list."""
     numbers = [queue.pop(0)]
-    while queue and _number(queue[0]):
+    while queue and is_number(queue[0]):
         numbers.append(queue.pop(0))
     return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
 
@@ -105,7 +104,7 @@ def _belongs(word: str, items: Any) -> bool:
     if _is_text(items):
         return True
     choices = get_args(items) if get_origin(items) is Literal else None
-    return all(part in choices if choices else _number(part) for part in _parts(word))
+    return all(part in choices if choices else is_number(part) for part in _parts(word))
 
 
 def _one_word(words: Sequence[str], items: Any, alone: Sequence[str]) -> str:
@@ -133,10 +132,3 @@ def _is_text(items: Any) -> bool:
     if get_origin(items) in (UnionType, Union):
         return str in get_args(items)
     return items is str or (get_origin(items) is Annotated and _is_text(get_args(items)[0]))
-
-
-def _number(word: str) -> bool:
-    try:
-        return math.isfinite(float(word))
-    except ValueError:
-        return False

@@ -42,6 +42,7 @@ from understudy.comparison.jobs.workers import train_at_once
 from understudy.comparison.judged_runs import judge
 from understudy.comparison.result import FILE, Comparison, read_comparison
 from understudy.comparison.student_verdicts import tell_students
+from understudy.config.limits import AUTO
 from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
@@ -144,6 +145,7 @@ def compare(
                 threads=threads,
                 progress=progress,
                 callback=callback,
+                images=images,
             )
     recipe = named(Recipe.load(recipe, overrides), "comparison")
     task = tasks.find(recipe.task, recipe.training)
@@ -183,7 +185,7 @@ def compare(
                 agenda, count, setup, images, chosen, progress=progress, callback=callback
             )
         else:
-            del images  # every worker reads its own
+            images.forget()  # every worker reads its own, and callers keep this object
             _train_at_once(agenda, count, setup, chosen, progress=progress, callback=callback)
     return _concluded(recipe, arms, agenda, seeds, root, task=task)
 
@@ -241,9 +243,7 @@ def _claim(root: Path, recipe: Recipe, begun: Recipe | None) -> None:
 def _called(root: Path) -> Recipe | None:
     """Return the recipe that the comparison of a directory was called with; None without one."""
     call = call_of(root)
-    if call is None or call.function != "compare":
-        return None
-    recipe = call.arguments.get("recipe")
+    recipe = call.arguments.get("recipe") if call and call.function == "compare" else None
     return Recipe.from_dict(recipe) if isinstance(recipe, dict) else None
 
 
@@ -274,6 +274,8 @@ def _begun(root: Path) -> Recipe | None:
 def _known(root: Path, name: str, arm: Recipe) -> Recipe:
     """Return an arm with the weights that one of its runs began with, if they had to be found."""
     for run in map(Run, sorted((root / name).glob("seed*"))):
+        if arm.weights != AUTO:
+            return arm
         if run.begun:
             arm = adopted_weights(arm, run.recipe)
     return arm

@@ -21,6 +21,7 @@ from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, RunError
 from understudy.experiment.call import Call
 from understudy.experiment.callback import Callback
+from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import read_json
 
@@ -109,6 +110,7 @@ def compare_students(
     threads: int | None = None,
     progress: bool = False,
     callback: Callback | None = None,
+    images: ImagesOfRecipes | None = None,
 ) -> StudentComparison:
     """Compare methods with a control for each of several students, behind one bank.
 
@@ -129,6 +131,7 @@ def compare_students(
         threads: Threads of the CPU for each run; see `compare`.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
+        images: As for `compare`.
 
     Returns:
         The comparisons, one for each student.
@@ -156,6 +159,7 @@ def compare_students(
                 threads=threads,
                 progress=progress,
                 callback=callback,
+                images=images,
             )
     recipe = named(Recipe.load(recipe, overrides), "comparison")
     check_seeds(seeds)
@@ -166,7 +170,7 @@ def compare_students(
     bank = root / "bank" / SIZE
     arguments = {"recipe": recipe.to_dict(), "students": list(students), "methods": list(methods)}
     Call("compare_students", arguments | {"seeds": list(seeds), "threads": threads}).write(root)
-    done = {}
+    images, done = images or ImagesOfRecipes(), {}
     for student, folder in folders.items():
         done[student] = compare(
             of_student(recipe, student),
@@ -179,6 +183,7 @@ def compare_students(
             threads=threads,
             progress=progress,
             callback=callback,
+            images=images,
         )
     metric = next(iter(done.values())).metric
     result = StudentComparison(recipe.name, metric, folders, root)

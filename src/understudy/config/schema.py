@@ -282,14 +282,15 @@ def _wrong(hint: Any, value: Any, path: str) -> RecipeError:
     kind = get_origin(hint) or hint
     words = _WORDS.get(kind) or f"of type {getattr(kind, '__name__', kind)}"
     fix = ""
-    if isinstance(value, str) and kind in (int, float) and _is_number(value):
+    if isinstance(value, str) and kind in (int, float) and is_number(value):
         fix = f"; write it as {float(value):g}, without quotes"
     elif kind is str and isinstance(value, Real):
         fix = "; write it in quotes"
     return RecipeError(f"'{path}' is {short(value)}; it must be {words}{fix}.")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Return True for a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -10,6 +10,7 @@ arrays, tensors or lists. An item of a dataset is `(image, label)`, a mapping wi
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -63,17 +64,18 @@ class OwnData:
         for name, dataset in self._splits.items():
             if name not in self._read:
                 self._read[name] = read(dataset, f"data= ({name})", unreadable, self._workers)
-        images = {name: self._read[name] for name in self._splits}
-        names = class_names_of(
-            [class_list for dataset in self._splits.values() if (class_list := _classes(dataset))],
-            [each.targets for each in images.values()],
-            self._classes,
-        )
-        own = images[split]
-        targets = read_targets(own.targets, names, own.sides, faulty, of=f"data= ({split})")
-        source = own.source(targets, names)
+        own = self._read[split]
+        targets = read_targets(own.targets, self._names, own.sides, faulty, of=f"data= ({split})")
+        source = own.source(targets, self._names)
         source.split_name = f"{split}, {type(self._splits[split]).__name__}"
         return source
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """Class names, of the datasets or of their targets; all splits have been read."""
+        known = [names for dataset in self._splits.values() if (names := _classes(dataset))]
+        targets = [self._read[name].targets for name in self._splits]
+        return class_names_of(known, targets, self._classes)
 
 
 def _splits(data: Any, alone: Split) -> dict[Split, Any]:

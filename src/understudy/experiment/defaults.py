@@ -96,9 +96,7 @@ def resolve(recipe: Recipe, images: "Images", student: Wrapped) -> tuple[Recipe,
         RecipeError: Nothing is known of the optimizer that the recipe names.
     """
     recipe, reasons = for_images(recipe, images)
-    size = Choice(None, "no side is asked for by data.size")
-    choices = {"student.size": size} | _for_training(recipe, len(images.train), student)
-    recipe, others = _filled(recipe, choices)
+    recipe, others = _filled(recipe, _for_training(recipe, len(images.train), student))
     return recipe, reasons | others
 
 

@@ -52,7 +52,7 @@ class Evaluator:
         self._loader = experiment.test if validation is None else validation
         self._accelerator, self._replay = accelerator, replay
         self._teacher_outputs: Outputs | None = None
-        self._teacher_score: dict[str, float] | None = None
+        self._teacher_summary: dict[str, Any] | None = None
 
     def collect(self) -> Outputs:
         """Return the present student's outputs on the images of all processes."""
@@ -117,26 +117,28 @@ class Evaluator:
         """Return a metric of the teacher under `teacher`; nothing where it is not known."""
         if not self._experiment.task.uses_labels:
             return {}  # fidelity to the teacher ranks: nothing that it has itself
-        if self._teacher_score is None and self._teacher_outputs is not None:
-            value = ((self.teacher_summary() or {})["metrics"] or {}).get(metric)
-            self._teacher_score = {} if value is None else {"teacher": value}
-        return self._teacher_score or {}
+        summary = self.teacher_summary()
+        value = summary["metrics"].get(metric) if summary else None
+        return {} if value is None else {"teacher": value}
 
     def teacher_summary(self) -> dict[str, Any] | None:
         """Return name, size and own metrics of the teacher; no metrics if its classes differ."""
         teacher = self._experiment.teacher
         if self._teacher_outputs is None or teacher is None:
             return None
+        if self._teacher_summary is not None:
+            return self._teacher_summary
         evaluation = Evaluation({}, [], None)
         task = self._experiment.task
         if self._student.same_classes(teacher) or not task.uses_labels:
             evaluation = task.evaluate_finished(self._teacher_outputs, None)
-        return {
+        self._teacher_summary = {
             "name": teacher.name,
             "metrics": evaluation.metrics,
             "per_class": evaluation.per_class,
             "parameters": num_parameters(teacher.module),
         }
+        return self._teacher_summary
 
 
 @lost_workers_explained()

@@ -109,6 +109,10 @@ class ImagesOfRecipes:
         recipe = replace(recipe, data=replace(recipe.data, validation=share))
         self._key, self._images = self._key_of(recipe), images
 
+    def forget(self) -> None:
+        """Let go of the images; they are read again when asked for."""
+        self._key = self._images = None
+
     @staticmethod
     def _key_of(recipe: Recipe) -> object:
         """Return what decides which images are read; augmentation and sides of views do not."""
