@@ -187,9 +187,16 @@ def test_lshfm_is_not_selective_without_labels() -> None:
 
 
 def test_summaries_of_locations_are_not_added_to_whole_maps() -> None:
-    sizes = {"penultimate": 3, "p5": (4, 2, 2)}
+    sizes = {"penultimate": 4, "p5": (4, 2, 2)}
     net = shapes("detector", **sizes)
     method = Proteus(net, net, patches="p5").double()
-    features = random(2, **sizes) | random(7, penultimate=3)
+    features = random(2, **sizes) | random(7, penultimate=4)
     with pytest.raises(ShapeError, match="7 summaries, of locations in a detector, and 2 maps"):
         method(features, features, batch(7))
+
+
+def test_a_summary_of_another_width_is_no_row_beside_patches() -> None:
+    net = shapes("cnn", penultimate=3, stage1=(4, 2, 2))
+    with pytest.raises(ShapeError, match=r"'penultimate' of cnn has 3 values and 'stage1' has 4"):
+        Proteus(net, net)
+    assert Proteus(net, net, feature_weight=0).reads == ("penultimate",)
