@@ -123,7 +123,7 @@ class Limited(Stop):
     def start(self, trainer, name):
         lines = Path("/proc/self/status").read_text().splitlines()
         used = next(int(line.split()[1]) for line in lines if line.startswith("VmData"))
-        resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + 300_000_000,) * 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + 600_000_000,) * 2)
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 try:
@@ -135,9 +135,9 @@ except Interrupted:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process so")
 def test_a_step_without_memory_is_done_in_parts_and_so_are_all_after_it(tmp_path: Path) -> None:
-    # A few tensors of 164 MB each: when one does not fit, there is room for all that is small, of
-    # which oneDNN does not survive the lack.
-    large = {"data.images": 512, "training.batch": 256, "student.options.copies": 10_000}
+    # A few tensors of 328 MB each: when one does not fit, there is room for all that is small, of
+    # which oneDNN does not survive the lack. With 164 MB it did not at the end of the whole suite.
+    large = {"data.images": 512, "training.batch": 256, "student.options.copies": 20_000}
     wanted = Recipe.load(TINY, SHORT | DELICATE | large)
     path = tmp_path / "wanted.yaml"
     path.write_text(wanted.to_yaml())
