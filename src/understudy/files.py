@@ -205,9 +205,10 @@ def refuse_address(path: str | Path, key: str) -> None:
             "two slashes, none of them of code 0."
         )
     # `Path` has made one slash of two.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        address = f"{scheme[0]}/{str(path)[scheme.end() :].lstrip('/')}"
         raise RecipeError(
-            f"{key} is {str(path)!r}, an address, but only folders and files of this machine can "
+            f"{key} is {address!r}, an address, but only folders and files of this machine can "
             "be used: copy or mount it, and give the local path."
         )
 

@@ -369,3 +369,21 @@ def test_processes_but_the_first_are_silent(
     monkeypatch.setattr("understudy.cli.output.RANK", "1")
     run("report", teacher)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["train", "--out", "s3://b/x"], "--out"),
+        (["export", "s3://b/x"], "RUN"),
+        (["predict", "s3://b/x", "a.png"], "STUDENT"),
+        (["report", "runs/a", "s3://b/x"], "RUNS"),
+        (["--resume", "s3://b/x"], "--resume"),
+    ],
+)
+def test_an_address_is_refused_as_one(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert f"{name} is 's3://b/x', an address" in capsys.readouterr().err

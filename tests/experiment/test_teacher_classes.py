@@ -207,17 +207,17 @@ def test_a_function_that_loads_its_weights_is_a_teacher(tmp_path: Path, data: Pa
         build.experiment(recipe(data, {"name": "resnet8", "weights": "own"}))
 
 
-@pytest.mark.parametrize("key", ["out", "bank.path"])
+@pytest.mark.parametrize("key", ["out", "bank.path", "teacher.weights", "data.decoded"])
 def test_addresses_are_no_local_folders(
     tmp_path: Path, data: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "teacher.safetensors", NAMES)
-    asked = recipe(data, weights(tmp_path))
-    out = tmp_path / "run" if key == "bank.path" else "s3://bucket/run"
-    if key == "bank.path":
-        asked = Recipe.load(asked, {"bank.path": "s3://bucket/bank", "training.epochs": 1})
-    with pytest.raises(RecipeError, match=r"s3:/.*an address, but only folders and files"):
+    asked, out = recipe(data, weights(tmp_path)), "s3://bucket/x"
+    if key != "out":
+        asked, out = Recipe.load(asked, {key: out, "training.epochs": 1}), str(tmp_path / "run")
+    refusal = "'s3://bucket/x', an address, but only folders and files"
+    with pytest.raises(RecipeError, match=f"{key} is {refusal}"):
         train(asked, out=out, device="cpu")
     assert not list(tmp_path.glob("s3*"))
 

@@ -28,6 +28,7 @@ from understudy.cli.resume import RESUME, command_of, recipe_in, take_directory
 from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, suggestion
+from understudy.files import refuse_address
 
 if TYPE_CHECKING:
     from understudy.experiment.run_directory import Run
@@ -96,6 +97,7 @@ def _with_command(words: Sequence[str]) -> list[str]:
     folder = folder or next(iter(words[1:]), "")
     if not folder or folder.startswith("--"):
         raise RecipeError("--resume needs the directory to continue, such as --resume runs/demo.")
+    refuse_address(folder, "--resume")
     return [command_of(Path(folder)), *words]
 
 

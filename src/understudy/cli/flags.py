@@ -13,6 +13,7 @@ from understudy.config.recipe import Recipe
 from understudy.config.schema import bare, convert, documentation, leaves, limits, may_be_auto
 from understudy.config.yaml_text import from_yaml
 from understudy.errors import RecipeError, suggestion
+from understudy.files import refuse_address
 
 Command = Callable[[Namespace, dict[str, Any]], None]
 """Takes the options of a command, and the recipe keys that its flags replace."""
@@ -21,6 +22,10 @@ Argument = tuple[str, dict[str, Any]]
 """Name of a positional argument or a flag, and the options of `add_argument`."""
 
 _DEBUG = ("--debug", {"action": "store_true", "help": "Show the traceback of an error."})
+
+_WRITTEN = ("out", "draw", "beside")
+_PLACES = (*_WRITTEN, "run", "runs", "folder", "student")
+"""Options that name a file or folder of this machine."""
 
 _GROUPS = tuple(path for path, hint, _ in leaves(Recipe) if get_origin(hint) is dict)
 """Recipe keys whose entries are free, such as `methods`: `--methods.kd.weight 2` sets one entry."""
@@ -89,6 +94,10 @@ def parse(command: Entry, name: str, words: Sequence[str]) -> tuple[Namespace, d
         parser.error(f"{argument}{error.message}")
     if unknown:
         _refuse(unknown, parser)
+    for name in _PLACES:
+        places = getattr(options, name, None)
+        for place in [places] if isinstance(places, str) else places or ():
+            refuse_address(place, f"--{name}" if name in _WRITTEN else name.upper())
     keys = {path for path, _, _ in leaves(Recipe)} - {"methods"}
     return options, {key: x for key, x in vars(options).items() if key in keys} | entries
 

@@ -19,6 +19,7 @@ from understudy.errors import DataError, RecipeError
 from understudy.experiment.defaults import Choice, held_out
 from understudy.experiment.shared_images import warn_of_shared
 from understudy.experiment.unlabelled import unlabelled_folder, with_unlabelled
+from understudy.files import refuse_address
 from understudy.tasks import Task
 
 _TRUTHS = {
@@ -333,6 +334,7 @@ def _read(
             f"data.decoded_side={spec.decoded_side} reduces the images that are kept decoded in "
             f"a folder; {reason}."
         )
+    refuse_address(spec.decoded, "data.decoded")
     if in_memory or not spec.decoded:
         return source
     return DecodedSource(source, Path(spec.decoded) / split, side=spec.decoded_side)

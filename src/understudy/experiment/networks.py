@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
-from understudy import models
+from understudy import files, models
 from understudy.config import recipe, trust
 from understudy.config.recipe import Recipe
 from understudy.errors import NetworkError, RecipeError
@@ -181,6 +181,7 @@ def completed(spec: recipe.Network, role: str) -> recipe.Network:
     """
     if spec.weights == OWN:
         return _with_own_weights(spec, role)
+    files.refuse_address(spec.weights, f"{role}.weights")
     if spec.weights not in ("", "pretrained") and not Path(spec.weights).exists():
         raise NetworkError(
             f"There is no file or directory '{spec.weights}' to take the {role}'s weights from: "

@@ -9,6 +9,7 @@ from understudy.data import DecodedSource, Source
 from understudy.data.joined import join
 from understudy.data.sources import folder
 from understudy.errors import RecipeError
+from understudy.files import refuse_address
 from understudy.tasks import Task
 
 LOGGER = logging.getLogger("understudy")
@@ -52,6 +53,7 @@ def unlabelled_folder(recipe: Recipe) -> Path | None:
     """Return the folder of images without labels that a recipe joins; None for no such images."""
     spec = recipe.data
     if spec.unlabelled:
+        refuse_address(spec.unlabelled, "data.unlabelled")
         return None if spec.unlabelled == NONE else Path(spec.unlabelled)
     return folder.unlabelled_beside(spec.root) if spec.source == "folder" else None
 

@@ -45,6 +45,7 @@ from understudy.batch import Batch
 from understudy.config.limits import Count, NonNegative, PathText, Positive
 from understudy.errors import ShapeError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
+from understudy.files import refuse_address
 from understudy.functional import batch_mean
 from understudy.layers.kd_layer import KDLayer
 from understudy.methods._letkd.measure import CodebookPlan, Plan, SubclassPlan, measure
@@ -350,6 +351,7 @@ def _pooled_shape(student: Shapes, teacher: Shapes, scores: str, feature: str) -
 @contextmanager
 def _folder(keep: str) -> Iterator[Path]:
     """Return the folder to measure in: `keep`, or a temporary one; each process has its own."""
+    refuse_address(keep, "keep")
     if not keep:
         with TemporaryDirectory(prefix="understudy-letkd-") as temporary:
             yield Path(temporary)
