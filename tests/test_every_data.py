@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from understudy import data
 from understudy.batch import UNLABELLED
 from understudy.data.views import make_views
-from understudy.errors import DataError, NameNotFound
+from understudy.errors import DataError, NameNotFound, UnderstudyError
 
 # Read when `datasets` is first imported, which the source does lazily.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -119,6 +120,24 @@ NAMES = sorted(ROOTS)
 
 def test_every_source_is_tried_here() -> None:
     assert data.names() == sorted([*ROOTS, "python"])
+
+
+@pytest.mark.parametrize("name", [*NAMES, "python"])
+def test_a_root_is_never_ignored(name: str) -> None:
+    with pytest.raises(UnderstudyError):
+        data.find(name).load("no/such/place", "train")
+
+
+@pytest.mark.parametrize("unread", NOWHERE)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(NOWHERE)))
+def test_a_root_that_another_source_reads_is_refused_by_its_name(
+    unread: str, name: str, tmp_path: Path
+) -> None:
+    root = ROOTS[name](tmp_path)
+    reader = name if name in (*FILES, "csv") else "folder"  # which reads the others too
+    words = f"does not read data.root={re.escape(root)}: its .* Add --data.source {reader}, which"
+    with pytest.raises(DataError, match=words):
+        data.find(unread).load(root, "train")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "python"])

@@ -68,6 +68,8 @@ def test_what_cannot_be_built_is_one_error(only: Callable[..., None]) -> None:
     assert examination.checks == ("classes",)
     assert set(examination.not_run) == {"picture_sizes", "costs"}
     assert examination.headline.startswith("doctor: 1 error, 1 check in ")
+    lines = [line for line in examination.lines() if line.startswith("not made")]
+    assert lines == ["not made: picture_sizes, costs: an error prevents this"]
 
 
 def test_a_check_that_fails_is_reported(

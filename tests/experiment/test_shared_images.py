@@ -62,8 +62,8 @@ def test_a_linked_image_and_one_that_the_epoch_is_chosen_on_are_named(
     os.link(tmp_path / "train/a/0.png", tmp_path / "val/a/linked.png")
     os.link(tmp_path / "val/b/1.png", tmp_path / "test/b/linked.png")
     first, second = warnings(caplog, source="folder", root=str(tmp_path))
-    assert first.startswith("1 of the 3 validation images are training images as well")
-    assert second.startswith("1 of the 3 test images are validation images as well")
+    assert first.startswith("1 of the 3 validation images is a training image as well")
+    assert second.startswith("1 of the 3 test images is a validation image as well")
     assert "the best epoch is chosen by them" in second
 
 
@@ -98,7 +98,7 @@ def test_rows_of_a_hugging_face_data_set_are_compared_by_their_bytes(
     }
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
     (line,) = warnings(caplog, source="hf", root=str(tmp_path / "saved"))
-    assert line.startswith("1 of the 2 test images are training images as well, such as image 0")
+    assert line.startswith("1 of the 2 test images is a training image as well, such as image 0")
 
 
 def test_images_in_memory_are_compared_by_their_pixels(
@@ -111,7 +111,7 @@ def test_images_in_memory_are_compared_by_their_pixels(
     with Image.open(tmp_path / "train/a/0.png") as picture:
         picture.save(tmp_path / "test/a/copy.bmp")
     (line,) = warnings(caplog, source="folder", root=str(tmp_path))
-    assert line.startswith("1 of the 3 test images are training images as well, such as ")
+    assert line.startswith("1 of the 3 test images is a training image as well, such as ")
     assert "copy.bmp" in line
 
 

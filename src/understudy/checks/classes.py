@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
+from understudy.checks._words import agreeing
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Source
@@ -89,8 +90,8 @@ def _rare(examined: Examined, counts: Tensor) -> Iterator[Finding]:
         yield Finding(
             "classes",
             "warning",
-            f"{words} have {how_many} training images with a label: "
-            f"{_listed(train, numbers, counts)}.",
+            f"{words} {agreeing(len(numbers), 'has', 'have')} {how_many} training images with a "
+            f"label: {_listed(train, numbers, counts)}.",
             **_more(examined, counts),
         )
 
@@ -120,8 +121,9 @@ def _not_measured(images: Images, counts: Tensor) -> Iterator[Finding]:
         yield Finding(
             "classes",
             "warning",
-            f"{len(absent)} of {len(counts)} classes are not in the {len(images.test):,} "
-            f"{images.measured} images: {_listed(images.train, absent, counts)}. What the student "
+            f"{len(absent)} of {len(counts)} classes {agreeing(len(absent), 'is', 'are')} not in "
+            f"the {len(images.test):,} {images.measured} images: "
+            f"{_listed(images.train, absent, counts)}. What the student "
             "knows of them is not measured.",
             advice="Move some of their images there.",
         )
@@ -141,7 +143,8 @@ def _uneven(examined: Examined, counts: Tensor) -> Iterator[Finding]:
         "warning",
         f"The most frequent class, {_name(train, int(counts.argmax()))!r}, has "
         f"{most / fewest:.0f} times as many training images as the rarest ({most:,} and "
-        f"{fewest:,}); {len(rare)} of {len(counts)} classes have at most a tenth: "
+        f"{fewest:,}); {len(rare)} of {len(counts)} classes {agreeing(len(rare), 'has', 'have')} "
+        "at most a tenth: "
         f"{_listed(train, rare, counts)}. Accuracy over all images hardly shows the rare ones.",
         # Batches that are drawn by their labels have a balance of their own.
         fix={"training.class_weights": "balanced"}

@@ -26,7 +26,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     written = _STATES * trial.state_bytes + _STUDENTS * weights
     facts = [f"its directory {_size(written)}"]
     if trial.memory_mb is not None:
-        facts.insert(0, f"{_size(int(1e6 * trial.memory_mb))} of memory at its peak")
+        facts.insert(0, f"up to {_size(int(1e6 * trial.memory_mb))} of memory at its peak")
     if trial.step_seconds is not None:
         steps = len(examined.experiment.train)
         images = examined.images

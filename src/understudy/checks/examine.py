@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy import checks, files
+from understudy.checks._words import counted
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding, Level
 from understudy.config.json_form import Form
@@ -35,6 +36,9 @@ _FORM: Form = {
 
 _LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
+_PREVENTED = "an error prevents this"
+"""Why a check is not made that needs images or networks which cannot be had."""
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -57,6 +61,11 @@ class Examination:
     def of(self, level: Level) -> tuple[Finding, ...]:
         """Return the findings of one level."""
         return tuple(finding for finding in self.findings if finding.level == level)
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """Errors, then warnings: all that is amiss."""
+        return tuple(finding for finding in self.findings if finding.is_fault)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `doctor.json`."""
@@ -98,21 +107,29 @@ class Examination:
     def headline(self) -> str:
         """Return how many errors and warnings there are, as one line."""
         counts = {level: len(self.of(level)) for level in _LEVELS}
-        parts = [_counted(counts[level], level) for level in _LEVELS[:2] if counts[level]]
-        made = f"{_counted(len(self.checks), 'check')} in {self.seconds:.0f} s"
+        parts = [counted(counts[level], level) for level in _LEVELS[:2] if counts[level]]
+        made = f"{counted(len(self.checks), 'check')} in {self.seconds:.0f} s"
         not_made = f", {len(self.not_run)} not made" if self.not_run else ""
         return f"doctor: {', '.join(parts) or 'no warning'}, {made}{not_made}"
 
     def lines(self) -> Iterator[str]:
-        """Yield the headline, one line for each finding, and one for each check not made."""
+        """Yield the headline, one line for each finding, and those of checks not made."""
         yield self.headline
         yield from map(str, self.findings)
         yield from self.not_made()
 
     def not_made(self) -> Iterator[str]:
-        """Yield a line for every check that was not made."""
+        """Yield a line for every reason for which checks were not made."""
+        for reason, names in self.reasons.items():
+            yield f"not made: {', '.join(names)}: {reason}"
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Why checks were not made → their names."""
+        reasons: dict[str, list[str]] = {}
         for name, reason in self.not_run.items():
-            yield f"not made: {name}: {reason}"
+            reasons.setdefault(reason, []).append(name)
+        return reasons
 
 
 def doctor(
@@ -187,8 +204,8 @@ class _Log:
 
     def examine(self, examined: Examined, names: Sequence[str]) -> None:
         """Build what a recipe names, then run some checks, the shortest first."""
-        self._try("images", examined, lambda: examined.images)
-        self._try("networks", examined, lambda: examined.experiment)
+        if self._try("images", examined, lambda: examined.images):
+            self._try("networks", examined, lambda: examined.experiment)
         for name in sorted(names, key=lambda name: (checks.find(name).SECONDS, name)):
             if examined.short and not checks.find(name).SHORT:
                 continue
@@ -229,13 +246,9 @@ class _Log:
         """Note an error: as a finding where it would end the run too, and once."""
         sentence = str(error)
         if sentence in self._failures:
-            self.not_run[name] = "it needs what cannot be had; see the error"
+            self.not_run[name] = _PREVENTED
         elif error in examined.failures:
             self._failures.add(sentence)
             self._add(examined, [Finding(name.rpartition(" ")[2], "error", sentence)])
         else:
             self.not_run[name] = sentence
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"

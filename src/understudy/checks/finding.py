@@ -30,6 +30,11 @@ class Finding:
     advice: str = ""
 
     @property
+    def is_fault(self) -> bool:
+        """True for an error or a warning: something is amiss."""
+        return self.level != "note"
+
+    @property
     def flags(self) -> str:
         """Return the fix as flags of the command line; empty without one.
 

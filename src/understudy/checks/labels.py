@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from understudy.checks._words import agreeing
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 
@@ -24,15 +25,16 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             "labels",
             "note",
-            f"{known:,} of {len(train):,} training images have a label; the others serve the "
-            "methods alone.",
+            f"{known:,} of {len(train):,} training images {agreeing(known, 'has', 'have')} a "
+            "label; the others serve the methods alone.",
         )
     test = examined.images.test
     if (tested := int(test.labelled.sum())) < len(test):
         yield Finding(
             "labels",
             "warning",
-            f"{tested:,} of {len(test):,} {examined.images.measured} images have a label: the "
+            f"{tested:,} of {len(test):,} {examined.images.measured} images "
+            f"{agreeing(tested, 'has', 'have')} a label: the "
             "others are not measured.",
             advice="Give them labels, or remove them.",
         )

@@ -79,7 +79,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     train, trial = examined.images.train, examined.trial
     if train.pixels is not None or trial.step_seconds is None or trial.input_seconds is None:
         return
-    recipe, settings = examined.recipe, examined.placed.settings
+    recipe, settings = examined.resolved, examined.placed.settings
     decoding, decoded_bytes = _decoded(train)
     speed = Speed(
         step=trial.step_seconds,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from understudy.checks._words import agreeing, counted
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Source
@@ -119,10 +120,12 @@ def _compared(
     yield Finding(
         "near_duplicates",
         "warning" if many else "note",
-        f"{len(pairs):,} {second_name} images are nearly {first_name} images, such as "
+        f"{counted(len(pairs), f'{second_name} image')} {agreeing(len(pairs), 'is', 'are')} "
+        f"nearly {agreeing(len(pairs), f'a {first_name} image', f'{first_name} images')}, such as "
         f"{_example(second_source, j)} and {_example(first_source, i)} (correlation {r:.4f}; "
         f"{looked_at}): what is measured on them is too good.",
-        advice="Remove them from one of the splits, or split by what they have in common.",
+        advice=f"Remove {agreeing(len(pairs), 'it', 'them')} from one of the splits, or split by "
+        "what they have in common.",
     )
 
 

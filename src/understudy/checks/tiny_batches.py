@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from understudy.checks._words import counted
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Loader
@@ -37,9 +38,8 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             CHECK,
             "warning",
-            f"The student normalises over {images // parts} "
-            f"{'image' if images // parts == 1 else 'images'} (batches of {images}{each}): below "
-            f"{LEAST}, its statistics in training and in evaluation differ.",
+            f"The student normalises over {counted(images // parts, 'image')} (batches of "
+            f"{images}{each}): below {LEAST}, its statistics in training and in evaluation differ.",
             _larger(loader),
             "" if len(loader.labels) >= LEAST else "Use more images, or a network without it.",
         )
@@ -49,9 +49,9 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             CHECK,
             "warning",
-            f"The last batch of an epoch has {last} images{f' in {parts} parts' * (parts > 1)} "
-            f"({len(loader.labels):,} images in batches of {loader.batch}): the student normalises "
-            "over these right before it is evaluated.",
+            f"The last batch of an epoch has {counted(last, 'image')}"
+            f"{f' in {parts} parts' * (parts > 1)} ({len(loader.labels):,} images in batches of "
+            f"{loader.batch}): the student normalises over these right before it is evaluated.",
             {"training.drop_last": True},
         )
 

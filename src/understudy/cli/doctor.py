@@ -45,6 +45,7 @@ def entry(recipe: Argument, method: Argument, device: Argument) -> Entry:
 
 
 def _doctor(options: Namespace, overrides: dict[str, Any]) -> None:
+    from understudy.checks._words import counted
     from understudy.checks.examine import doctor
 
     recipe = with_methods(Recipe.load(options.recipe or {}, overrides), options.method or ())
@@ -52,7 +53,7 @@ def _doctor(options: Namespace, overrides: dict[str, Any]) -> None:
     _print(examination.lines())
     if errors := len(examination.of("error")):
         raise RecipeError(
-            f"{errors} error{'s' * (errors != 1)}: the run would fail, or its result be worthless."
+            f"{counted(errors, 'error')}: the run would fail, or its result be worthless."
         )
 
 
@@ -147,7 +148,6 @@ def _examine(arms: "Sequence[Examined]", folder: Path) -> set[str]:
         check_methods(arm.recipe)
         arm.need()  # what the run would refuse is refused in the same words
     examination = examine(*arms)
-    grave = [*examination.of("error"), *examination.of("warning")]
     _print(_brief(examination))
     examination.write(folder)
     if errors := examination.of("error"):
@@ -156,13 +156,13 @@ def _examine(arms: "Sequence[Examined]", folder: Path) -> set[str]:
             f"{first.message} {first.remedy} (Found before training; --no-doctor trains all the "
             "same.)"
         )
-    return {finding.message for finding in grave}
+    return {finding.message for finding in examination.faults}
 
 
 def _brief(examination: "Examination") -> Iterator[str]:
     """Yield the headline, errors and warnings, and where the rest is."""
     yield examination.headline
-    yield from (str(finding) for finding in examination.findings if finding.level != "note")
+    yield from map(str, examination.faults)
     yield from examination.not_made()
 
 

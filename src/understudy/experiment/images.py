@@ -82,9 +82,8 @@ class Images:
 
 def skipped_sentence(skipped: Sequence[str]) -> str:
     """Return how many images were left out or repaired, with the first one as an example."""
-    return (
-        f"{len(skipped)} images skipped or repaired (first: {skipped[0]}; all in environment.json)"
-    )
+    images = f"{len(skipped)} image{'s' * (len(skipped) != 1)}"
+    return f"{images} skipped or repaired (first: {skipped[0]}; all in environment.json)"
 
 
 @final

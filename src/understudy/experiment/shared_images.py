@@ -83,16 +83,20 @@ def _sentence(
     example = str(second.paths[shared[0]]) if second.paths else f"image {shared[0]}"
     chosen_by = first_name == "validation"
     why = "the best epoch is chosen by them" if chosen_by else "the student has learnt them"
+    as_well = f"are {first_name} images"
     if len(shared) == len(second):
-        which = f"All {len(second):,} {second_name} images are"
+        which = f"All {len(second):,} {second_name} images"
         remedy = (
             f"Name another {second_name} split in the data of the source {source!r}, or hold "
             "images out of the training split by data.validation."
         )
     else:
-        which = f"{len(shared):,} of the {len(second):,} {second_name} images are"
+        which = f"{len(shared):,} of the {len(second):,} {second_name} images"
         remedy = f"Remove them from the {first_name} or the {second_name} split."
+        if len(shared) == 1:
+            as_well = f"is a {first_name} image"
+            remedy = remedy.replace("them", "it")
     return (
-        f"{which} {first_name} images as well, such as {example}, so that what is measured on them "
+        f"{which} {as_well} as well, such as {example}, so that what is measured on them "
         f"is too good: {why}. {remedy}"
     )

@@ -22,7 +22,8 @@ def made(examination: Examination) -> str:
     """Return which checks were made, as a sentence for the page."""
     form = "short form" if examination.short else "long form"
     not_made = "".join(
-        f" Not made: {name} ({reason})." for name, reason in examination.not_run.items()
+        f" Not made: {', '.join(names)} ({reason})."
+        for reason, names in examination.reasons.items()
     )
     return (
         f"The doctor made {len(examination.checks)} checks ({form}, {examination.seconds:.0f} s): "
@@ -32,6 +33,5 @@ def made(examination: Examination) -> str:
 
 def markdown_section(title: str, examination: Examination) -> str:
     """Return errors and warnings as a list in Markdown; empty if there are none."""
-    grave = [finding for finding in examination.findings if finding.level != "note"]
-    lines = [f"- {escaped(str(finding))}" for finding in grave]
+    lines = [f"- {escaped(str(finding))}" for finding in examination.faults]
     return "\n".join([f"**{title}**", "", *lines]) if lines else ""

@@ -49,5 +49,5 @@ def test_labels_and_areas_are_those_of_the_objects() -> None:
 
 @pytest.mark.parametrize("root", ["2", "many", "-3"])
 def test_a_root_that_is_no_number_of_images_is_refused(root: str) -> None:
-    with pytest.raises(DataError, match=f"root is '{root}', but shapes are drawn: leave it out"):
+    with pytest.raises(DataError, match=f"does not read data.root={root}: its images are drawn"):
         drawn_shapes.load(root, "train")

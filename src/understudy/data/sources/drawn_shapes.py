@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from understudy.data.source import Source, Split, Unreadable, short_digest
-from understudy.errors import DataError
+from understudy.data.sources._unread_root import unread
 
 SIDE = 96
 """Side of the images in pixels."""
@@ -73,10 +73,8 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
         DataError: `root` is neither empty nor a number of images above 2.
     """
     if root and not (root.isdecimal() and int(root) > 2):
-        raise DataError(
-            f"data.root is {root!r}, but shapes are drawn: leave it out, or set it to the number "
-            f"of training images (default: {_COUNT})."
-        )
+        how_many = f"data.root is their number, above 2 (default: {_COUNT})"
+        raise unread(root, "drawn_shapes", f"its images are drawn, and {how_many}")
     count = int(root or _COUNT)
     # Test images have numbers that no training set reaches.
     return Shapes(count if split == "train" else count // 3, first=0 if split == "train" else 10**9)

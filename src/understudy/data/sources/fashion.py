@@ -17,12 +17,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.data.source import MemorySource, Source, Split, Unreadable
+from understudy.data.sources._unread_root import unread
 
 _SIZE = 32
 
 
 def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
-    """Load the embedded images of one split; `root` is ignored, and all images are readable."""
+    """Load the embedded images of one split; all of them are readable.
+
+    Raises:
+        DataError: There is a `root`, whose images would be taken for these.
+    """
+    if root:
+        raise unread(root, "fashion", "its images are shipped with Understudy")
     grey, labels, classes = _unpacked(split)
     margin = (_SIZE - grey.shape[-1]) // 2
     pixels = F.pad(grey, (margin,) * 4).unsqueeze(1).repeat(1, 3, 1, 1)
