@@ -128,7 +128,7 @@ FAULTS = [
         ["10 times as many", "120 and 12", "dog"],
         {"training.class_weights": "balanced"},
     ),
-    Fault("few pictures", "classes", few, ["1 of 2 classes have fewer than 10", "dog (3)"]),
+    Fault("few pictures", "classes", few, ["1 of 2 classes has fewer than 10", "dog (3)"]),
     Fault(
         "few labels of clothes",
         "classes",
@@ -146,7 +146,7 @@ FAULTS = [
     Fault(
         "one class", "classes", one_class, ["All 12", "belong to one class, 'cat'"], level="error"
     ),
-    Fault("untested class", "classes", untested_class, ["1 of 2 classes are not in the 2", "dog"]),
+    Fault("untested class", "classes", untested_class, ["1 of 2 classes is not in the 2", "dog"]),
     Fault("untested shapes", "classes", untested_shape, ["of 6 classes are not in the 3 test"]),
     Fault("tests without labels", "labels", unlabelled_tests, ["6 of 8 test images"]),
     Fault(

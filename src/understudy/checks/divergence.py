@@ -5,7 +5,6 @@ does.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
@@ -77,14 +76,12 @@ def _last(trial: Trial) -> float:
 
 def _working_rate(examined: Examined) -> float | None:
     """Return the largest tried rate, rounded, with which the loss does not grow."""
-    training = examined.resolved.training
+    asked = examined.resolved.training.lr
     for power in range(1, _TRIES + 1):
-        lr = float(f"{training.lr / _FACTOR**power:.1g}")
+        lr = float(f"{asked / _FACTOR**power:.1g}")
         if examined.seconds_left() <= 0:
             return None
-        recipe = replace(examined.resolved, training=replace(training, lr=lr))
-        other = Examined(recipe, like=examined, device=examined.device, short=examined.short)
-        trial = other.trial
+        trial = examined.trial_at(lr)
         if not trial.diverged and _last(trial) <= trial.losses[0]["total"]:
             return lr
     return None

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Literal, final
 
@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from understudy import tasks
 from understudy.batch import Batch
 from understudy.checks.messages import kept
-from understudy.checks.trial import Trial, trial
+from understudy.checks.trial import Bench, Trial
 from understudy.config.recipe import Recipe
 from understudy.data import Loader
 from understudy.errors import UnderstudyError
@@ -255,12 +255,23 @@ class Examined:
     @cached_property
     def trial(self) -> Trial:
         """Some optimizer steps of the run, made on a student of their own: losses and times."""
-        state = self.prepared.distiller.trainable.state_dict()
+        bench = self._bench
+        with self._needed("trial"):
+            return bench.trial()
+
+    def trial_at(self, lr: float) -> Trial:
+        """Return the same steps from the same start at another learning rate, not timed."""
+        return self._bench.at(lr)
+
+    @cached_property
+    def _bench(self) -> Bench:
+        start = self.prepared.distiller.trainable.state_dict()
         with self._needed("trial"):
             placed = self._place(self.loaded)
-            placed.experiment.distiller.trainable.load_state_dict(state)
             experiment = replace(placed.experiment, train=self.training_batches)
-            return trial(experiment.recipe, experiment, placed.accelerator, placed.settings)
+            student, training = experiment.distiller.student, experiment.recipe.training
+            devices = partial(accelerator, training, self.device, student=student)
+            return Bench(experiment.recipe, experiment, start, devices, placed.settings)
 
     @contextmanager
     def _needed(self, name: str, *, silent: bool = True) -> Iterator[None]:

@@ -1,13 +1,14 @@
 """A trial: the first optimizer steps of a run, with their losses and times."""
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 from accelerate import Accelerator
 from torch import Tensor
 
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, Training
 from understudy.errors import Diverged
 from understudy.experiment.build import Experiment
 from understudy.training.devices import ComputeSettings
@@ -23,6 +24,9 @@ SECONDS = 6.0
 _ONCE = 2
 """First steps, which include what is done once and are not timed."""
 
+_OF_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
+"""What Accelerate sets on a module, which it would prepare no second time: a `forward` that casts."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -30,7 +34,8 @@ class Trial:
 
     Attributes:
         losses: Loss by name of every step, unweighted, and their weighted `total`.
-        step_seconds: Time of one step, its images included; None if there was one step alone.
+        step_seconds: Time of one step, its images included; None if there was one step alone, or
+            it was not to be timed.
         input_seconds: Time in which one batch of images is made; None as above.
         memory_mb: Peak memory of the steps; None where the system does not tell.
         state_bytes: Size of a saved state: what is trained, and the state of the optimizer.
@@ -49,10 +54,9 @@ class _Enough(Exception):
     """The trial has made its steps."""
 
 
-def trial(
-    recipe: Recipe, experiment: Experiment, accelerator: Accelerator, settings: ComputeSettings
-) -> Trial:
-    """Make the first optimizer steps of a run at its full learning rate.
+@final
+class Bench:
+    """A student to try training on, which every trial finds as it was before the first.
 
     A warm-up is left out: what is not finite later is so in the first steps. Steps are neither
     compiled nor captured.
@@ -60,37 +64,68 @@ def trial(
     Args:
         recipe: Says how to train.
         experiment: Prepared; its student is trained.
-        accelerator: Device and precision.
+        start: State that every trial begins with: that of another student and its methods.
+        placed: Makes the device and precision of a trial, which remembers what was trained on it.
         settings: Resolved compute settings.
     """
-    memory = PeakMemory(accelerator.device)
-    training = replace(recipe.training, compile=False, warmup_epochs=0.0)
-    trainer = Trainer(
-        experiment.distiller,
-        experiment.train,
-        training,
-        settings=replace(settings, graphs=False, compile=False),
-        seed=recipe.seed,
-        accelerator=accelerator,
-    )
-    steps = _Steps(trainer)
-    reason = ""
-    try:
-        for _ in trainer.fit(steps.after):
-            steps.sums = {}
-    except _Enough:
-        pass
-    except Diverged as error:
-        reason = str(error)
-    peak = memory.mb  # before further batches are made
-    return Trial(
-        losses=tuple(steps.losses),
-        step_seconds=_mean_step(steps.ends),
-        input_seconds=_input_seconds(experiment),
-        memory_mb=peak,
-        state_bytes=_state_bytes(trainer),
-        diverged=reason,
-    )
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        experiment: Experiment,
+        start: Mapping[str, Any],
+        placed: Callable[[], Accelerator],
+        settings: ComputeSettings,
+    ) -> None:
+        self._recipe, self._experiment, self._start = recipe, experiment, start
+        self._placed = placed
+        self._settings = replace(settings, graphs=False, compile=False)
+
+    def trial(self) -> Trial:
+        """Make the first optimizer steps of the run at its full learning rate, and time them."""
+        trainer = self._trainer(self._recipe.training)
+        memory = PeakMemory(trainer.accelerator.device)
+        steps = _Steps(trainer)
+        reason = steps.make()
+        peak = memory.mb  # before further batches are made
+        return Trial(
+            losses=tuple(steps.losses),
+            step_seconds=_mean_step(steps.ends),
+            input_seconds=_input_seconds(self._experiment),
+            memory_mb=peak,
+            state_bytes=_state_bytes(trainer),
+            diverged=reason,
+        )
+
+    def at(self, lr: float) -> Trial:
+        """Make the same steps at another learning rate; only their losses are noted."""
+        trainer = self._trainer(replace(self._recipe.training, lr=lr))
+        steps = _Steps(trainer)
+        reason = steps.make()
+        return Trial(
+            losses=tuple(steps.losses),
+            step_seconds=None,
+            input_seconds=None,
+            memory_mb=None,
+            state_bytes=_state_bytes(trainer),
+            diverged=reason,
+        )
+
+    def _trainer(self, training: Training) -> Trainer:
+        """Return a trainer of the student, which is as it was before the first trial."""
+        trainable = self._experiment.distiller.trainable
+        for name in _OF_ACCELERATE:
+            trainable.__dict__.pop(name, None)
+        trainable.load_state_dict(self._start)
+        trainable.zero_grad()
+        return Trainer(
+            self._experiment.distiller,
+            self._experiment.train,
+            replace(training, compile=False, warmup_epochs=0.0),
+            settings=self._settings,
+            seed=self._recipe.seed,
+            accelerator=self._placed(),
+        )
 
 
 def _state_bytes(trainer: Trainer) -> int:
@@ -103,21 +138,32 @@ def _state_bytes(trainer: Trainer) -> int:
 
 
 class _Steps:
-    """Notes losses and times of the steps of a trainer."""
+    """Makes the steps of a trainer, and notes their losses and times."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer, self._began = trainer, time.perf_counter()
         self.losses: list[dict[str, float]] = []
-        self.sums: dict[str, float] = {}
         self.ends: list[float] = []
+        self._sums: dict[str, float] = {}
 
-    def after(self) -> None:
+    def make(self) -> str:
+        """Make the steps; return why they ended early, if a loss or a weight was not finite."""
+        try:
+            for _ in self._trainer.fit(self._after):
+                self._sums = {}
+        except _Enough:
+            pass
+        except Diverged as error:
+            return str(error)
+        return ""
+
+    def _after(self) -> None:
         """Note a step; raise `_Enough` after the last one."""
         self.ends.append(time.perf_counter())
         count = self._trainer.position.step
         sums = {name: mean * count for name, mean in self._trainer.mean_losses().items()}
-        self.losses.append({name: sums[name] - self.sums.get(name, 0.0) for name in sums})
-        self.sums = sums
+        self.losses.append({name: sums[name] - self._sums.get(name, 0.0) for name in sums})
+        self._sums = sums
         if len(self.losses) >= STEPS or self.ends[-1] - self._began > SECONDS:
             raise _Enough
 
