@@ -25,7 +25,7 @@ _ONCE = 2
 """First steps, which include what is done once and are not timed."""
 
 _OF_ACCELERATE = ("forward", "_original_forward", "_is_accelerate_prepared")
-"""What Accelerate sets on a module, which it would prepare no second time: a `forward` that casts."""
+"""What Accelerate sets on a module, which it prepares once: a `forward` that casts."""
 
 
 @dataclass(frozen=True)
