@@ -112,7 +112,7 @@ def main() -> None:
         comparison: understudy.Comparison = understudy.compare(recipe, seeds=[0], resume=True)
         text: str = comparison.table()
         several: understudy.StudentComparison = understudy.compare_students(recipe, ["resnet8"])
-        folders: dict[str, str] = several.students
+        folders: dict[str, str] = several.folders
         print(understudy.export(run, to="safetensors"), folders)
         table: understudy.Reproduction = understudy.reproduce("cifar100/kd", budget="10m")
         print(table.to_table())

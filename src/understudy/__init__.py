@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from understudy.checks.examine import doctor as doctor
     from understudy.comparison.compare import compare as compare
     from understudy.comparison.demo import demo as demo
+    from understudy.comparison.finetune import FinetuneComparison as FinetuneComparison
+    from understudy.comparison.finetune import finetune as finetune
     from understudy.comparison.result import Comparison as Comparison
     from understudy.comparison.students import StudentComparison as StudentComparison
     from understudy.comparison.students import compare_students as compare_students
@@ -78,6 +80,7 @@ _HOMES = {
     "Distiller": "distillation.distiller",
     "Examination": "checks.examine",
     "Features": "features",
+    "FinetuneComparison": "comparison.finetune",
     "Input": "models",
     "Method": "methods",
     "Mixed": "batch",
@@ -98,6 +101,7 @@ _HOMES = {
     "doctor": "checks.examine",
     "evaluate": "experiment.evaluate",
     "export": "deployment.export.export_student",
+    "finetune": "comparison.finetune",
     "load": "deployment.prediction.predictor",
     "report": "reporting",
     "reproduce": "reproduction.reproduce",

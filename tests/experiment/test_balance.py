@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.small_runs import trainer_of
-from understudy.comparison.compare import REASONS, compare
+from understudy.comparison.compare import compare
+from understudy.comparison.place import REASONS
 from understudy.config.recipe import Recipe
 from understudy.distillation.loss_scales import loss_scales
 from understudy.experiment import build

@@ -11,7 +11,8 @@ from PIL import Image
 from tests.support.small_images import CLOTHES
 from tests.support.small_runs import CNN, TINY
 from understudy import tasks
-from understudy.comparison.compare import REASONS, compare
+from understudy.comparison.compare import compare
+from understudy.comparison.place import REASONS
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError
 from understudy.experiment import build, defaults

@@ -133,7 +133,7 @@ def _compare_students(options: Namespace, recipe: Recipe, overrides: dict[str, A
             **_shared(options),
         )
     report_on([Path(result)])
-    _refuse_failed(result.failed)
+    refuse_failed(result.failed)
 
 
 def _shared(options: Namespace) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _take_recorded(options: Namespace, folder: Path | None) -> None:
             setattr(options, name, recorded(folder, name))
 
 
-def _refuse_failed(failed: Mapping[str, str]) -> None:
+def refuse_failed(failed: Mapping[str, str]) -> None:
     """Say which runs failed.
 
     Raises:
@@ -179,7 +179,7 @@ def _show_comparison(comparison: "Comparison") -> None:
     if comparison.best is not None:
         print_lines(comparison.best)
     report_on([Path(comparison)])
-    _refuse_failed(comparison.failed)
+    refuse_failed(comparison.failed)
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:

@@ -38,6 +38,8 @@ def command_of(folder: Path) -> str:
         RunError: It is missing, or holds nothing that can be continued.
     """
     if call := call_of(folder):
+        if "of" in call.arguments:
+            raise RunError(f"{folder} is a part of {call.arguments['of']}: continue that.")
         return _COMMANDS.get(call.function, call.function)
     run = Run(folder)
     if run.begun:

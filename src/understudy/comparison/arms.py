@@ -25,7 +25,7 @@ _TAKEN = {
     "bank": "the folder of the bank that the arms share",
 }
 SEED = "{seed}"
-"""Placeholder for the seed in the path of a bank that seeds cannot share."""
+"""Placeholder in a path for the seed: of a student's weights, or of a bank of one seed alone."""
 SIZE = "{size}"
 """Placeholder for the side of the views in the path of a bank that several students share."""
 
@@ -146,13 +146,13 @@ def checked(
     Raises:
         UnderstudyError: An arm cannot be built.
     """
-    first, *_ = (replace(arm, seed=seed) for arm in arms.values())
+    first, *_ = (_at(arm, seed) for arm in arms.values())
     loaded = build.load(first, images)
     banked: dict[str, Recipe] = {}
     reasons: dict[str, str] = {}
     for name, arm in arms.items():
         # All arms have the values of the first, whatever their methods add to the student.
-        experiment = build.assemble(defaults.adopted(replace(arm, seed=seed), first), loaded)
+        experiment = build.assemble(defaults.adopted(_at(arm, seed), first), loaded)
         first, reasons = experiment.recipe, reasons | dict(experiment.reasons)
         complete, measured = _with_weights(defaults.adopted(arm, first), experiment, device)
         reasons |= {f"{name}: {key}": reason for key, reason in measured.items()}
@@ -186,7 +186,13 @@ def with_bank_in(arm: Recipe, experiment: Experiment, folder: Path) -> Recipe:
 
 def seeded(arm: Recipe, name: str, seed: int) -> Recipe:
     """Return the recipe of one run of an arm."""
-    return replace(arm, name=f"{name} seed {seed}", seed=seed, bank=bank_of_seed(arm.bank, seed))
+    return replace(_at(arm, seed), name=f"{name} seed {seed}", bank=bank_of_seed(arm.bank, seed))
+
+
+def _at(arm: Recipe, seed: int) -> Recipe:
+    """Return the recipe of an arm with a seed, also in the path of its student's weights."""
+    weights = arm.student.weights.replace(SEED, str(seed))
+    return replace(arm, seed=seed, student=replace(arm.student, weights=weights))
 
 
 def bank_of_seed(bank: Bank, seed: int) -> Bank:

@@ -56,6 +56,7 @@ def judge(
         RunError: A run did not measure the metric.
     """
     control = runs[CONTROL][0].evaluation
+    teacher = control["teacher"]
     finished = [run for group in runs.values() for run in group if run.finished]
     for run in finished:
         remedy = f"delete {run.path} and compare again"
@@ -71,7 +72,7 @@ def judge(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=sum(run.seconds for group in runs.values() for run in group),
         classes=control["classes"],
-        teacher=control["teacher"] | {"seconds": teacher_seconds},
+        teacher=teacher and teacher | {"seconds": teacher_seconds},
         arms=[
             {
                 "name": name,
@@ -103,8 +104,9 @@ def _verdicts(runs: Runs, failures: Failures, metric: str) -> dict[str, Verdict]
         for name, group in methods.items()
         if name not in ended
     }
-    teacher = control[0].evaluation["teacher"]["metrics"].get(metric)
-    judged = verdicts(scores, [_score(run, metric) for run in control], teacher, metric=metric)
+    teacher = control[0].evaluation["teacher"] or {"metrics": {}}
+    reached = teacher["metrics"].get(metric)
+    judged = verdicts(scores, [_score(run, metric) for run in control], reached, metric=metric)
     return judged | ended
 
 
@@ -129,7 +131,7 @@ def _image_spread(arm: Sequence[Run], control: Sequence[Run], metric: str) -> Im
 
 
 def _score(run: Run, metric: str) -> float:
-    values = run.evaluation["metrics"] | run.evaluation["fidelity"]
+    values = run.evaluation["metrics"] | (run.evaluation["fidelity"] or {})
     if metric not in values:
         raise RunError(
             f"{run.path} cannot be judged by {metric}: the test images have no labels; give some "
@@ -150,7 +152,7 @@ def _measurements(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "metrics": _over_seeds([e["metrics"] for e in evaluations]),
         "per_class": [e["per_class"] for e in evaluations],
-        "fidelity": _over_seeds([e["fidelity"] for e in evaluations]),
+        "fidelity": _over_seeds([e["fidelity"] or {} for e in evaluations]),
         "cost": {
             "seconds": [_own_seconds(e) for e in evaluations],
             "memory_mb": [e["memory_mb"] for e in evaluations],

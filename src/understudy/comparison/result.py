@@ -54,7 +54,7 @@ _COMPARISON: Form = {
     "created": str,
     "seconds": float,
     "classes": [str],
-    "teacher": TEACHER,
+    "teacher": (TEACHER, None),
     "arms": [_ARM],
 }
 
@@ -136,8 +136,8 @@ class Comparison:
     """Time of all runs together with their preparation, however often they were interrupted."""
     classes: list[str]
     """Class names; empty where none are known."""
-    teacher: dict[str, Any]
-    """Name, metrics and size of the teacher, and the time its outputs took."""
+    teacher: dict[str, Any] | None
+    """Name, metrics and size of the teacher, and the time its outputs took; None without one."""
     arms: list[dict[str, Any]]
     """One dictionary per arm: methods, seeds, measurements and verdict."""
     path: Path | None = field(default=None, compare=False)
@@ -246,7 +246,7 @@ class Comparison:
         """Return the cells of `table` as text, the header first."""
         digits = 4 if self.metric in UNITLESS else 2
         header = ["arm", self.metric, "difference [95 %]", "gap closed", "verdict"]
-        reached = (self.teacher.get("metrics") or {}).get(self.metric)
+        reached = ((self.teacher or {}).get("metrics") or {}).get(self.metric)
         rows = [["teacher", f"{reached:.{digits}f}", "", "", ""]] if reached is not None else []
         for arm in self.arms:
             verdict = arm["verdict"]

@@ -10,89 +10,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from understudy import files
 from understudy.comparison.arms import SIZE, check_seeds
 from understudy.comparison.compare import check_in_turn, compare
-from understudy.comparison.result import FILE as COMPARISON
-from understudy.comparison.result import Comparison
-from understudy.config.json_form import Form
+from understudy.comparison.several import SeveralComparisons
 from understudy.config.naming import named
 from understudy.config.recipe import Recipe
-from understudy.errors import RecipeError, RunError
+from understudy.errors import RecipeError
 from understudy.experiment.call import Call
 from understudy.experiment.callback import Callback
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.own_images import given
-from understudy.experiment.run_directory import read_json
-
-FILE = "students.json"
-"""File of a directory that holds the comparisons of several students."""
-_STUDENTS: Form = {"name": str, "metric": str, "students": {str: str}}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class StudentComparison:
-    """Comparisons of several students of one teacher, as `compare_students` returns them.
+class StudentComparison(SeveralComparisons):
+    """Comparisons of several students of one teacher, as `compare_students` returns them."""
 
-    It stands for its directory wherever a path is expected: `understudy.report(students)`.
-    """
-
-    name: str
-    """Name of the recipe."""
-    metric: str
-    """Metric that the verdicts are about."""
-    students: dict[str, str]
-    """Name of each student → its folder in the directory."""
-    path: Path
-    """Directory of all comparisons; no part of `students.json`."""
-
-    @classmethod
-    def load(cls, path: "str | Path | StudentComparison") -> "StudentComparison":
-        """Read the comparisons of a directory.
-
-        Args:
-            path: Directory, written by `understudy compare --students`.
-
-        Raises:
-            RunError: The directory is missing, holds no such comparisons, or they are damaged.
-        """
-        folder = Path(path)
-        if not (folder / FILE).is_file():
-            what = f"it has no {FILE}" if folder.is_dir() else "it does not exist"
-            raise RunError(
-                f"There are no comparisons of several students at {folder}: {what}. Name a "
-                "directory written by 'understudy compare --students'."
-            )
-        content = read_json(folder / FILE, _STUDENTS, remedy="compare again in another --out")
-        return cls(content["name"], content["metric"], content["students"], folder)
-
-    def comparison(self, student: str) -> Comparison:
-        """Return the comparison of one student.
-
-        Raises:
-            RunError: It is missing or damaged.
-        """
-        return Comparison.load(self.path / self.students[student])
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Run, such as `resnet8 kd seed 1` → why it ended before it was finished."""
-        return {
-            f"{student} {run}": why
-            for student in self.students
-            for run, why in self.comparison(student).failed.items()
-        }
-
-    def table(self) -> str:
-        """Return the tables of all students in Markdown, each under its name."""
-        return "\n\n".join(f"**{x}**\n\n{self.comparison(x).table()}" for x in self.students)
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __repr__(self) -> str:
-        return f"<StudentComparison {self.name!r} by {self.metric}: {', '.join(self.students)}>"
+    FILE = "students.json"
+    KEY = "students"
+    COMMAND = "understudy compare --students"
 
 
 def compare_students(
@@ -164,9 +101,8 @@ def compare_students(
     recipe = named(Recipe.load(recipe, overrides), "comparison")
     check_seeds(seeds)
     root = Path(out) if out else Path("runs") / recipe.name
-    files.refuse_address(root, "--out")
     folders = _folders(students)
-    _check_place(root, folders, resume=resume)
+    StudentComparison.check_place(root, folders, resume=resume)
     bank = root / "bank" / SIZE
     arguments = {"recipe": recipe.to_dict(), "students": list(students), "methods": list(methods)}
     Call("compare_students", arguments | {"seeds": list(seeds), "threads": threads}).write(root)
@@ -187,8 +123,7 @@ def compare_students(
         )
     metric = next(iter(done.values())).metric
     result = StudentComparison(recipe.name, metric, folders, root)
-    content = {"name": result.name, "metric": result.metric, "students": result.students}
-    files.write(root / FILE, files.as_json(content, indent=1))
+    result.write()
     return result
 
 
@@ -215,21 +150,3 @@ def _folders(students: Sequence[str]) -> dict[str, str]:
             f"The students {', '.join(students)} do not have names of their own: name each once."
         )
     return folders
-
-
-def _check_place(root: Path, folders: Mapping[str, str], *, resume: bool) -> None:
-    """Refuse a directory of something else, or to continue what never began."""
-    if (root / COMPARISON).is_file():
-        raise RunError(
-            f"{root} holds the comparison of a single student; choose another --out for several."
-        )
-    if (root / FILE).is_file():
-        others = set(StudentComparison.load(root).students) - set(folders)
-        if others:
-            raise RunError(
-                f"{root} holds the comparisons of {', '.join(sorted(others))} too: name these "
-                "students as well, or choose another --out."
-            )
-    begun = any(any((root / f).glob("*/seed*/recipe.yaml")) for f in folders.values())
-    if resume and not begun:
-        raise RunError(f"There is no comparison in {root} to continue; start without --resume.")

@@ -88,7 +88,7 @@ EVALUATION: Form = Such(_EVALUATION, _classes_fault)
 _JUDGED: dict[str, Form] = {
     **_EVALUATION,
     "per_class": ([(float, None)], None),
-    "teacher": TEACHER,
+    "teacher": (TEACHER, None),
     "classes": [str],
     "seconds": float,
     "prepare_seconds": float,

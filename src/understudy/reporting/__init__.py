@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from understudy.comparison.students import FILE as STUDENTS
+from understudy.comparison.finetune import FinetuneComparison
 from understudy.comparison.students import StudentComparison
 from understudy.files import write
-from understudy.reporting import reproduction_page, students_page, tuning_page
+from understudy.reporting import finetune_page, reproduction_page, students_page, tuning_page
 from understudy.reporting.before_training import with_examinations
 from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
@@ -65,8 +65,10 @@ def _rendered(folders: Sequence[Path], *, trust: bool) -> tuple[str, str]:
         return reproduction_page.page(reproduced), reproduced.markdown()
     if len(folders) == 1 and (folders[0] / tuning.FILE).is_file():
         return _of_search(folders[0], trust=trust)
-    if len(folders) == 1 and (folders[0] / STUDENTS).is_file():
+    if len(folders) == 1 and (folders[0] / StudentComparison.FILE).is_file():
         return _of_students(folders[0], trust=trust)
+    if len(folders) == 1 and (folders[0] / FinetuneComparison.FILE).is_file():
+        return _of_finetuning(folders[0], trust=trust)
     results = with_examinations(read(folders), folders)
     results = with_speeds(results, folders, trust=trust)
     return page(results), markdown(results)
@@ -83,7 +85,15 @@ def _of_search(folder: Path, *, trust: bool) -> tuple[str, str]:
 def _of_students(folder: Path, *, trust: bool) -> tuple[str, str]:
     """Return the page and the Markdown on several students; write the report of each of them."""
     students = StudentComparison.load(folder)
-    for name in students.students.values():
+    for name in students.folders.values():
         report(folder / name, trust=trust)
     content = students_page.overview(students, speeds_of_students(students, trust=trust))
     return students_page.page(content), students_page.markdown(content)
+
+
+def _of_finetuning(folder: Path, *, trust: bool) -> tuple[str, str]:
+    """Return the page and the Markdown on fine-tuned students; write the report of each part."""
+    result = FinetuneComparison.load(folder)
+    for name in result.folders.values():
+        report(folder / name, trust=trust)
+    return finetune_page.page(result), finetune_page.markdown(result)

@@ -42,7 +42,7 @@ def speeds_of_students(students: StudentComparison, *, trust: bool) -> Speeds:
     root = Path(students)
     runs = {
         network_name(student, arm): run
-        for student, folder in students.students.items()
+        for student, folder in students.folders.items()
         for arm, run in comparison_runs(root / folder).items()
     }
     return speeds_of(root, runs, trust=trust) or Speeds("", 1, [])

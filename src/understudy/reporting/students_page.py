@@ -74,7 +74,7 @@ def overview(students: StudentComparison, speeds: Speeds) -> Overview:
         speeds: Their networks, under the names of `network_name`, and `teacher`.
     """
     root, results, lines = Path(students), {}, list[Line]()
-    for student, folder in students.students.items():
+    for student, folder in students.folders.items():
         path = root / folder
         results[student] = of_comparison(read_comparison(path), root=path)
         for arm in results[student].arms:
@@ -111,7 +111,7 @@ def page(content: Overview) -> str:
             | COLUMNS
             | speeds.meanings,
             speeds=[speeds],
-            links={x: f"{folder}/report.html" for x, folder in content.students.students.items()},
+            links={x: f"{folder}/report.html" for x, folder in content.students.folders.items()},
         )
     )
 
