@@ -18,14 +18,15 @@ import understudy
 from tests.support.processes import Fresh
 
 FUNCTIONS = [
-    *("compare", "compare_students", "demo", "distill", "doctor", "evaluate", "export", "load"),
-    *("report", "reproduce", "train", "tune", "wire"),
+    *("compare", "compare_students", "demo", "distill", "doctor", "evaluate", "export"),
+    *("finetune", "load", "report", "reproduce", "train", "tune", "wire"),
 ]
 CLASSES = [
     *(
         "Callback",
         "Comparison",
         "Examination",
+        "FinetuneComparison",
         "Recipe",
         "Reproduction",
         "Run",
@@ -113,6 +114,8 @@ def main() -> None:
         text: str = comparison.table()
         several: understudy.StudentComparison = understudy.compare_students(recipe, ["resnet8"])
         folders: dict[str, str] = several.folders
+        tuned: understudy.FinetuneComparison = understudy.finetune("runs/a", labels=["1%", "all"])
+        print(tuned.table())
         print(understudy.export(run, to="safetensors"), folders)
         table: understudy.Reproduction = understudy.reproduce("cifar100/kd", budget="10m")
         print(table.to_table())

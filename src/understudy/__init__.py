@@ -5,6 +5,7 @@
 | train a teacher, a control or a student | `train`, `distill` → `Run` |
 | compare methods with a control over seeds | `compare`, `demo` → `Comparison` |
 | compare several students, accuracy over latency | `compare_students` → `StudentComparison` |
+| fine-tune distilled students with some labels | `finetune` → `FinetuneComparison` |
 | reproduce a published table | `reproduce` → `Reproduction` |
 | search method, weight and hyper-parameters | `tune` → `Tuning` |
 | measure a trained student, write the page | `evaluate`, `report` |

@@ -8,13 +8,12 @@ import pytest
 from safetensors.torch import save_file
 
 import understudy
+from tests.support.trained_students import NAMES, TRAINING, photographs
 from understudy.cli.resume import command_of
 from understudy.comparison.finetune import FinetuneComparison
 from understudy.errors import RecipeError, RunError
 from understudy.experiment.run_directory import Run
 from understudy.models import find
-
-from tests.support.trained_students import NAMES, TRAINING, photographs
 
 LABELS = ("25%", "all")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import understudy
-from understudy.comparison.students import FILE, StudentComparison
+from understudy.comparison.students import StudentComparison
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, RunError
 from understudy.experiment.run_directory import Run
@@ -81,9 +81,9 @@ def test_fewer_than_two_students_are_refused(
 def test_directories_of_something_else_are_refused(
     recipe: Recipe, students: StudentComparison, saved_comparison: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="comparison of a single student"):
+    with pytest.raises(RunError, match="holds a single comparison"):
         understudy.compare_students(recipe, STUDENTS, out=saved_comparison)
     with pytest.raises(RunError, match="timm:test_resnet too"):
         understudy.compare_students(recipe, ["resnet8", STUDENTS[0]], out=students)
-    with pytest.raises(RunError, match=f"it has no {FILE}"):
+    with pytest.raises(RunError, match=f"it has no {StudentComparison.FILE}"):
         StudentComparison.load(tmp_path)
