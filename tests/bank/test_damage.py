@@ -11,7 +11,7 @@ import torch
 from tests.support.banked_runs import banked
 from tests.support.processes import Fresh
 from tests.support.small_runs import outcome
-from understudy.bank import Bank, Contract, RecordsDropped, Resident
+from understudy.bank import Contract, RecordsDropped, Resident, Table
 from understudy.bank._row_file import checksums
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError
@@ -76,9 +76,9 @@ def test_what_only_looks_at_a_bank_makes_and_enlarges_none(tiny: Recipe, tmp_pat
         bank_build.verify(recipe)
     bank_build.plan(recipe)
     assert not list(tmp_path.iterdir())
-    Bank(tmp_path, replace(CONTRACT, num_views=1))
+    Table(tmp_path, replace(CONTRACT, num_views=1))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert Bank(tmp_path, CONTRACT, create=False).contract.num_views == 1
+    assert Table(tmp_path, CONTRACT, create=False).contract.num_views == 1
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -105,18 +105,18 @@ def test_a_torn_write_costs_its_records_alone(
 
 
 def test_a_damaged_bank_that_is_read_only_is_refused(small_disk: Path) -> None:
-    bank = Bank(small_disk / "bank", CONTRACT)
+    bank = Table(small_disk / "bank", CONTRACT)
     bank.write(IMAGES, FIRST, {"logits": torch.ones(5, 4)})
     bank._checks.write(np.array([2]), np.array([[7]], np.uint32))
     del bank
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(BankError, match=r"view 0 of image 2 is not .* the bank is read-only"):
-        Bank(small_disk / "bank", CONTRACT).read(IMAGES, FIRST)
+        Table(small_disk / "bank", CONTRACT).read(IMAGES, FIRST)
 
 
 def test_a_bank_with_a_torn_record_is_not_copied_to_a_device(tmp_path: Path) -> None:
     contract = replace(CONTRACT, num_views=1)
-    bank = Bank(tmp_path, contract)
+    bank = Table(tmp_path, contract)
     bank.write(IMAGES, FIRST, {"logits": torch.ones(5, 4)})
     Resident(bank, torch.device("cpu"))
     bank._checks.write(np.array([2]), np.array([[7]], np.uint32))
@@ -131,11 +131,11 @@ from pathlib import Path
 import torch
 from tests.bank.test_damage import CONTRACT, FIRST, IMAGES
 from dataclasses import replace
-from understudy.bank import Bank
+from understudy.bank import Table
 from understudy.errors import BankError, UnderstudyError
 disk = Path(sys.argv[1])
 wide = replace(CONTRACT, num_images=2000, features={"logits": (50,)})
-bank = Bank(disk / "bank", wide)
+bank = Table(disk / "bank", wide)
 try:
     (disk / "ballast").write_bytes(bytes(10**6))
 except OSError:
@@ -159,7 +159,7 @@ def test_a_full_disk_in_memory_ends_in_a_sentence(small_disk: Path) -> None:
 
 
 def test_a_bank_that_was_deleted_meanwhile_is_missed(tmp_path: Path) -> None:
-    bank = Bank(tmp_path / "bank", CONTRACT)
+    bank = Table(tmp_path / "bank", CONTRACT)
     (tmp_path / "bank").rename(tmp_path / "elsewhere")
     with pytest.raises(BankError, match=r"cannot be written \(No such file or directory\)"):
         bank.write(IMAGES, FIRST, {"logits": torch.ones(5, 4)})

@@ -13,7 +13,7 @@ import torch
 from tests.support.banked_runs import banked, folder_of_images
 from tests.support.processes import Fresh, command_line, ranks, until
 from tests.support.small_runs import CNN, outcome
-from understudy.bank import Bank, Contract
+from understudy.bank import Contract, Table
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError
 from understudy.experiment import bank_build
@@ -57,11 +57,11 @@ def test_a_flipped_byte_is_noticed_and_mended(
 
 def test_a_truncated_bank_is_refused(tmp_path: Path) -> None:
     contract = Contract("t", "i", "fp32", "x", "v", 5, 3, {"logits": (4,)})
-    Bank(tmp_path, contract)
+    Table(tmp_path, contract)
     with (tmp_path / "records.bin").open("r+b") as file:
         file.truncate(100)
     with pytest.raises(BankError, match="is damaged: it holds 6 of 15 records"):
-        Bank(tmp_path, contract)
+        Table(tmp_path, contract)
 
 
 def test_a_bank_of_another_teacher_is_refused(tiny: Recipe, tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ def test_a_bank_that_cannot_be_written_is_still_read(
 
 def test_a_bank_that_cannot_grow_says_so_and_is_still_read(small_disk: Path) -> None:
     contract = Contract("t", "i", "fp32", "x", "v", 5, 3, {"logits": (4,)})
-    Bank(small_disk / "bank", contract)
+    Table(small_disk / "bank", contract)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for wanted, place in ((replace(contract, num_views=4), "bank"), (contract, "new")):
         with pytest.raises(BankError, match=r"cannot be made or enlarged \(Read-only"):
-            Bank(small_disk / place, wanted)
-    bank = Bank(small_disk / "bank", contract)
+            Table(small_disk / place, wanted)
+    bank = Table(small_disk / "bank", contract)
     rows = torch.arange(5)
     with pytest.raises(BankError, match=r"cannot be written \(Read-only"):
         bank.write(rows, torch.zeros_like(rows), {"logits": torch.ones(5, 4)})

@@ -8,7 +8,7 @@ import torch
 
 from tests.support.banked_runs import banked, counted, folder_of_images, shown
 from tests.support.small_runs import CNN, outcome, trainer_of
-from understudy.bank import Bank
+from understudy.bank import Table
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
 from understudy.experiment import bank_attach, bank_build, build
@@ -120,7 +120,7 @@ def test_verify_notices_what_the_teacher_does_not_give(tiny: Recipe, tmp_path: P
         bank_build.verify(wanted)
     right = bank_build.fill(banked(wanted, tmp_path / "right"))
     index, number = torch.arange(200), torch.zeros(200, dtype=torch.int64)
-    Bank(tmp_path / "bank", right.contract).write(index, number, right.read(index.flip(0), number))
+    Table(tmp_path / "bank", right.contract).write(index, number, right.read(index.flip(0), number))
     with pytest.raises(BankError, match="differs from what the teacher gives"):
         bank_build.verify(wanted)
     with pytest.raises(RecipeError, match="names no bank"):

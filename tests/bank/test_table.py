@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.support.processes import Fresh
-from understudy.bank import Bank, Contract
+from understudy.bank import Contract, Table
 from understudy.errors import BankError
 
 CONTRACT = Contract("t", "i", "fp32", "x", "v", 5, 3, {"penultimate": (3, 2), "logits": (4,)})
@@ -22,11 +22,11 @@ def features(view: int, scale: float = 1.0) -> dict[str, Tensor]:
     return {name: scale * torch.randn(5, *shape, generator=generator) for name, shape in shapes}
 
 
-def store(bank: Bank, view: int, scale: float = 1.0) -> None:
+def store(bank: Table, view: int, scale: float = 1.0) -> None:
     bank.write(IMAGES, torch.full((5,), view), features(view, scale))
 
 
-def holds(bank: Bank, view: int) -> bool:
+def holds(bank: Table, view: int) -> bool:
     """Whether a view of all images is there, as it was stored."""
     number = torch.full((5,), view)
     if not bank.has(IMAGES, number).all():
@@ -36,7 +36,7 @@ def holds(bank: Bank, view: int) -> bool:
 
 
 def test_what_was_stored_is_read_in_any_order(tmp_path: Path) -> None:
-    bank = Bank(tmp_path, CONTRACT)
+    bank = Table(tmp_path, CONTRACT)
     assert bank.filled() == 0
     for view in (2, 0):
         store(bank, view)
@@ -49,7 +49,7 @@ def test_what_was_stored_is_read_in_any_order(tmp_path: Path) -> None:
 
 
 def test_a_view_lies_in_one_piece(tmp_path: Path) -> None:
-    bank = Bank(tmp_path, CONTRACT)
+    bank = Table(tmp_path, CONTRACT)
     store(bank, 1)
     size = CONTRACT.record_bytes * 5
     content = (tmp_path / "records.bin").read_bytes()
@@ -59,56 +59,56 @@ def test_a_view_lies_in_one_piece(tmp_path: Path) -> None:
 
 
 def test_the_order_in_which_features_are_named_does_not_matter(tmp_path: Path) -> None:
-    store(Bank(tmp_path, CONTRACT), 0)
+    store(Table(tmp_path, CONTRACT), 0)
     turned = dict(reversed(CONTRACT.features.items()))
-    assert holds(Bank(tmp_path, replace(CONTRACT, features=turned)), 0)
+    assert holds(Table(tmp_path, replace(CONTRACT, features=turned)), 0)
 
 
 def test_an_empty_record_is_no_record(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="view 1 of image 0 is not what was stored"):
-        Bank(tmp_path, CONTRACT).read(IMAGES, torch.ones(5, dtype=torch.int64))
+        Table(tmp_path, CONTRACT).read(IMAGES, torch.ones(5, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "int8"])
 def test_what_cannot_be_stored_is_refused(tmp_path: Path, dtype: str) -> None:
-    bank = Bank(tmp_path, replace(CONTRACT, dtype=dtype))  # type: ignore[arg-type]
+    bank = Table(tmp_path, replace(CONTRACT, dtype=dtype))  # type: ignore[arg-type]
     with pytest.raises(BankError, match=f"a NaN, or a number beyond {dtype}"):
         store(bank, 0, scale=torch.inf)
     assert bank.filled() == 0
 
 
 def test_it_grows_while_another_reads_and_writes(tmp_path: Path) -> None:
-    small = Bank(tmp_path, replace(CONTRACT, num_views=1))
+    small = Table(tmp_path, replace(CONTRACT, num_views=1))
     store(small, 0)
-    large = Bank(tmp_path, CONTRACT)
+    large = Table(tmp_path, CONTRACT)
     store(large, 2)
     assert holds(small, 0)
     assert (holds(large, 0), holds(large, 1), holds(large, 2)) == (True, False, True)
-    again = Bank(tmp_path, replace(CONTRACT, num_views=2))
+    again = Table(tmp_path, replace(CONTRACT, num_views=2))
     assert again.contract.num_views == 3
     assert holds(again, 2)
 
 
 def test_a_growth_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
-    store(Bank(tmp_path, replace(CONTRACT, num_views=1)), 0)
+    store(Table(tmp_path, replace(CONTRACT, num_views=1)), 0)
     before = (tmp_path / "manifest.json").read_text()
-    store(Bank(tmp_path, replace(CONTRACT, num_views=2)), 1)
+    store(Table(tmp_path, replace(CONTRACT, num_views=2)), 1)
     # As if it had been killed before the manifest: the files are longer than it says.
     (tmp_path / "manifest.json").write_text(before)
-    assert holds(Bank(tmp_path, replace(CONTRACT, num_views=1)), 0)
-    grown = Bank(tmp_path, CONTRACT)
+    assert holds(Table(tmp_path, replace(CONTRACT, num_views=1)), 0)
+    grown = Table(tmp_path, CONTRACT)
     assert holds(grown, 0)
     assert json.loads((tmp_path / "manifest.json").read_text())["num_views"] == 3
 
 
 def test_a_creation_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
     (tmp_path / "records.bin").write_bytes(bytes(7))
-    store(Bank(tmp_path, CONTRACT), 1)
-    assert holds(Bank(tmp_path, CONTRACT), 1)
+    store(Table(tmp_path, CONTRACT), 1)
+    assert holds(Table(tmp_path, CONTRACT), 1)
 
 
 def test_of_two_records_of_one_view_the_first_stays(tmp_path: Path) -> None:
-    one, other = Bank(tmp_path, CONTRACT), Bank(tmp_path, CONTRACT)
+    one, other = Table(tmp_path, CONTRACT), Table(tmp_path, CONTRACT)
     store(one, 0)
     store(other, 0, scale=2.0)
     assert holds(one, 0)
@@ -119,18 +119,18 @@ def test_processes_make_grow_and_fill_one_bank_at_once(tmp_path: Path) -> None:
     script = f"""
 from tests.bank.test_table import *
 for views in range(1, 40):
-    bank = Bank(Path({str(tmp_path)!r}), replace(CONTRACT, num_views=views))
+    bank = Table(Path({str(tmp_path)!r}), replace(CONTRACT, num_views=views))
     store(bank, views - 1)
     assert holds(bank, views - 1)
 """
     for process in [Fresh("-c", script) for _ in range(3)]:
         process.finish()
-    bank = Bank(tmp_path, replace(CONTRACT, num_views=39))
+    bank = Table(tmp_path, replace(CONTRACT, num_views=39))
     assert all(holds(bank, view) for view in range(39))
 
 
 def test_every_flipped_bit_of_a_record_is_noticed(tmp_path: Path) -> None:
-    store(Bank(tmp_path, CONTRACT), 0)
+    store(Table(tmp_path, CONTRACT), 0)
     file = tmp_path / "records.bin"
     content = file.read_bytes()
     for bit in range(8 * CONTRACT.record_bytes):
@@ -138,4 +138,4 @@ def test_every_flipped_bit_of_a_record_is_noticed(tmp_path: Path) -> None:
         flipped[bit // 8] ^= 1 << bit % 8
         file.write_bytes(flipped)
         with pytest.raises(BankError, match="view 0 of image 0"):
-            Bank(tmp_path, CONTRACT).read(IMAGES, torch.zeros(5, dtype=torch.int64))
+            Table(tmp_path, CONTRACT).read(IMAGES, torch.zeros(5, dtype=torch.int64))

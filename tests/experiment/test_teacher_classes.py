@@ -207,7 +207,7 @@ def test_a_function_that_loads_its_weights_is_a_teacher(tmp_path: Path, data: Pa
         build.experiment(recipe(data, {"name": "resnet8", "weights": "own"}))
 
 
-@pytest.mark.parametrize("key", ["out", "bank.path", "teacher.weights", "data.decoded"])
+@pytest.mark.parametrize("key", ["out", "teacher.weights", "data.decoded"])
 def test_addresses_are_no_local_folders(
     tmp_path: Path, data: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

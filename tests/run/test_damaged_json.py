@@ -13,7 +13,7 @@ import torch
 from tests.support import object_directories
 from tests.support.banked_runs import folder_of_images
 from tests.support.report_directories import diagnosed, write_comparison, write_run
-from understudy.bank import Bank, Contract
+from understudy.bank import Contract, Table
 from understudy.comparison.compare import compare
 from understudy.comparison.result import Comparison
 from understudy.config.json_form import check_form
@@ -145,10 +145,10 @@ def test_a_run_that_goes_on(tiny: Recipe, tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_manifest(tmp_path: Path, wrong: Any) -> None:
     contract = Contract("t", "i", "fp32", "x", "v", 5, 3, {"logits": (4,)})
-    Bank(tmp_path / "bank", contract)
+    Table(tmp_path / "bank", contract)
     (tmp_path / "bank" / "manifest.json").write_text(json.dumps(wrong))
     with pytest.raises(BankError, match=r"manifest\.json .*; delete the bank"):
-        Bank(tmp_path / "bank", contract)
+        Table(tmp_path / "bank", contract)
     images = MemorySource(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2), ("a",))
     DecodedSource(images, tmp_path / "decoded")
     (tmp_path / "decoded" / "manifest.json").write_text(json.dumps(wrong))

@@ -1,11 +1,6 @@
-"""A bank on disk, and a copy of one on a GPU."""
+"""A bank: what all banks have in common, wherever their records lie; a copy of one on a GPU."""
 
-import json
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, final
 
@@ -14,56 +9,66 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from understudy import files
-from understudy.bank._claims import Claims
-from understudy.bank._row_file import RowFile, RowNumbers, checksums
+from understudy.bank._row_file import RowNumbers, Words, checksums
 from understudy.bank.codecs import Rows
-from understudy.bank.manifest import CHECK_BYTES, Contract
-from understudy.config.json_form import check_form, parse_json
+from understudy.bank.manifest import Contract
 from understudy.errors import BankError
 from understudy.features import Features
 
-LOGGER = logging.getLogger("understudy")
-
-_LAYOUT = "views × images"
-"""Order of the records, as the manifest names it."""
+Keys = tuple[Int64[Tensor, " records"], Int64[Tensor, " records"]]
+"""Image and view numbers of some records."""
 
 
 class RecordsDropped(BankError):
     """Records were not what was stored, and count as empty from now on."""
 
 
-class Bank:
-    """A table of the teacher's features on disk, read and written by image and view number.
-
-    A bank with fewer views than the contract asks for grows; one with more offers all it has.
+class Bank(ABC):
+    """A table of the teacher's features, read by image and view number.
 
     Args:
-        path: Directory of the bank.
-        contract: What the records must depend on.
-        create: Make a bank that does not exist, and enlarge one that has fewer views.
+        place: Directory or address of the bank.
+        contract: What its records depend on, with as many views as the bank has.
 
     Attributes:
-        contract: The same, with as many views as the bank has.
-
-    Raises:
-        BankError: The directory holds another bank (the difference is named), is damaged, or holds
-            none and shall not be made.
+        place: The same, for messages.
+        folder: Folder of this machine for what belongs beside the bank.
+        contract: The same.
     """
 
-    def __init__(self, path: Path, contract: Contract, *, create: bool = True) -> None:
-        files.refuse_address(path, "bank.path")
-        self.path = path
-        self.contract = _create_or_grow(path, contract) if create else _existing(path, contract)
-        length = self.contract.records
-        self._bytes = [codec.bytes for codec in self.contract.codecs.values()]
-        self._records = RowFile(path / "records.bin", length=length, width=sum(self._bytes) // 4)
-        self._claims = Claims(path / ".claims")
-        self._checks = RowFile(path / "checks.bin", length=length, width=1)
+    folder: Path
 
+    def __init__(self, place: str, contract: Contract) -> None:
+        self.place, self.contract = place, contract
+        self._bytes = [codec.bytes for codec in contract.codecs.values()]
+
+    @abstractmethod
     def filled(self) -> int:
         """Count the stored records."""
-        return int(np.count_nonzero(self._checks.rows))
+
+    @abstractmethod
+    def sample(self, records: int) -> Keys:
+        """Return image and view numbers of random stored records; the same at every call."""
+
+    @abstractmethod
+    def _stored(self, rows: RowNumbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return True for every row that is stored."""
+
+    @abstractmethod
+    def _checks_of(self, rows: RowNumbers) -> Words:
+        """Return the checksums of some rows; 0 where nothing is stored."""
+
+    @abstractmethod
+    def _records_of(self, rows: RowNumbers) -> Words:
+        """Return the records of some rows, all of which are stored."""
+
+    @abstractmethod
+    def _drop(self, rows: RowNumbers, problem: str) -> None:
+        """Mark damaged records as empty, or refuse the bank.
+
+        Raises:
+            BankError: Nothing can be changed here.
+        """
 
     def has(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
@@ -106,10 +111,10 @@ class Bank:
 
     def _checked(self, index: Tensor, number: Tensor) -> Rows:
         rows = self._rows(index, number)
-        checks = self._checks.read(rows)[:, 0]
+        checks = self._checks_of(rows)
         stored = checks != 0
         # Empty records are not read: through the map, that would give them memory on a tmpfs.
-        records = self._records.read(rows[stored])
+        records = self._records_of(rows[stored])
         intact = checks[stored] == checksums(records)
         if stored.all() and intact.all():
             return torch.from_numpy(records.view(np.uint8))
@@ -117,109 +122,38 @@ class Bank:
         wrong[stored] = ~intact
         first, count = int(np.flatnonzero(wrong)[0]), int(wrong.sum())
         problem = (
-            f"{self.path}: view {int(number[first])} of image {int(index[first])} is not what was "
+            f"{self.place}: view {int(number[first])} of image {int(index[first])} is not what was "
             f"stored{f', nor are {count - 1} others' if count > 1 else ''}"
         )
         if not intact.all():
             self._drop(rows[stored][~intact], problem)
         raise RecordsDropped(f"{problem}. It counts as empty: run the command again to fill it.")
 
-    def _drop(self, rows: RowNumbers, problem: str) -> None:
-        """Mark damaged records as empty."""
-        if not self._checks.writable:
-            raise BankError(
-                f"{problem}, and the bank is read-only: make it writable, so that the teacher can "
-                "compute it again, or name another folder by bank.path."
-            )
-        with self._writing():
-            # Another process may have dropped and filled them in the meantime.
-            records, checks = self._records.read(rows), self._checks.read(rows)[:, 0]
-            rows = rows[(checks != 0) & (checks != checksums(records))]
-            self._checks.write(rows, np.zeros((len(rows), 1), np.uint32))
-        if len(rows):
-            LOGGER.warning(f"{problem}; the teacher computes it again.")
+    def rounded(self, features: Features) -> Features:
+        """Return features as they would come back from this bank."""
+        return self.decoded(self._flat(features))
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Keep other processes from writing records meanwhile.
+    def encoded(self, features: Features) -> Words:
+        """Return the records of features.
 
         Raises:
-            BankError: The bank is read-only or gone, or the disk is full.
+            BankError: A feature is not finite and would be replayed for ever.
         """
-        try:
-            self._records.check_writable()
-            self._checks.check_writable()
-            with files.locked(self.path):
-                yield
-        except OSError as error:
-            raise BankError(
-                f"The bank {self.path} cannot be written ({error.strerror}); what it holds is "
-                "intact. Free some space, name another folder by bank.path, or leave it out."
-            ) from error
-
-    def write(
-        self,
-        index: Int64[Tensor, " batch"],
-        number: Int64[Tensor, " batch"],
-        features: Features,
-    ) -> None:
-        """Store features of views that are not stored yet; skip those that are.
-
-        Raises:
-            BankError: A feature is not finite and would be replayed for ever, or the disk is full
-                or read-only.
-        """
-        encoded = self._encoded(features)
+        encoded = self._flat(features)
         # What comes back is checked, not what was given: 70,000 is finite, but not in fp16.
         if not all(x.isfinite().all() for x in self.decoded(encoded).values()):
             raise BankError(
                 f"The teacher gave a NaN, or a number beyond {self.contract.dtype}: check its "
                 "weights, or set bank.dtype to fp32."
             )
-        rows, records = self._rows(index, number), encoded.numpy().view(np.uint32)
-        with self._writing():
-            # Of two processes that met the same view, the first one's record stays.
-            empty = ~self._stored(rows)
-            rows, records = rows[empty], records[empty]
-            # Checksums last: what a process that is killed in between leaves counts as empty.
-            self._records.write(rows, records)
-            self._checks.write(rows, checksums(records)[:, None])
-
-    @contextmanager
-    def claimed(
-        self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
-    ) -> Iterator[None]:
-        """Wait until no other process computes any of some views, and let none do so meanwhile."""
-        with self._claims.claimed(self._rows(index, number)):
-            yield
-
-    def claim_free(
-        self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
-    ) -> Bool[Tensor, " batch"]:
-        """Claim views that no other process computes, until the end of `claimed`; return which."""
-        return torch.from_numpy(self._claims.claim_free(self._rows(index, number)))
-
-    def rounded(self, features: Features) -> Features:
-        """Return features as they would come back from this bank."""
-        return self.decoded(self._encoded(features))
-
-    def sample(self, records: int) -> tuple[Int64[Tensor, " records"], Int64[Tensor, " records"]]:
-        """Return image and view numbers of random stored records; the same at every call."""
-        stored = np.flatnonzero(self._checks.rows)
-        count = min(records, len(stored))
-        rows = np.sort(np.random.default_rng(0).choice(stored, count, replace=False))
-        number, index = np.divmod(rows, self.contract.num_images)
-        return torch.from_numpy(index), torch.from_numpy(number)
+        words: Words = encoded.numpy().view(np.uint32)
+        return words
 
     def _rows(self, index: Tensor, number: Tensor) -> RowNumbers:
         rows: RowNumbers = (number * self.contract.num_images + index).cpu().numpy()
         return rows
 
-    def _stored(self, rows: RowNumbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        stored: np.ndarray[Any, np.dtype[np.bool_]] = self._checks.read(rows)[:, 0] != 0
-        return stored
-
-    def _encoded(self, features: Features) -> Rows:
+    def _flat(self, features: Features) -> Rows:
         flat = [
             codec.encode(features[name].detach().flatten(1).cpu())
             for name, codec in self.contract.codecs.items()
@@ -262,79 +196,3 @@ class Resident:
         """Return stored features of some views, in float32; the numbers lie on the device too."""
         rows = number * self._bank.contract.num_images + index
         return self._bank.decoded(self._records.index_select(0, rows))
-
-
-def _existing(path: Path, contract: Contract) -> Contract:
-    """Return the contract of a bank that exists, with as many views as it has."""
-    if not (path / "manifest.json").is_file():
-        raise BankError(
-            f"There is no bank in {path}, which is empty or does not exist: check bank.path, or "
-            "fill one with `understudy bank build`."
-        )
-    return replace(contract, num_views=_num_views(path, contract))
-
-
-def _create_or_grow(path: Path, contract: Contract) -> Contract:
-    """Make a bank of at least as many views as asked for; return its contract."""
-    manifest = path / "manifest.json"
-    views = _num_views(path, contract) if manifest.is_file() else 0
-    if views >= contract.num_views:
-        return replace(contract, num_views=views)
-    with _locked(path):
-        # Another process may have made it, or let it grow, in the meantime.
-        views = _num_views(path, contract) if manifest.is_file() else 0
-        files.sweep(path)
-        if views < contract.num_views:
-            _extend(path / "records.bin", contract.record_bytes * contract.records)
-            files.allocate(path / "checks.bin", CHECK_BYTES * contract.records)
-            # Last: a bank that is half made is none, and one that is half grown is unchanged.
-            content = {"layout": _LAYOUT} | asdict(contract)
-            text = files.as_json(content, indent=1)
-            files.write(manifest, text, key="bank.path", again="start again")
-    return replace(contract, num_views=max(views, contract.num_views))
-
-
-def _extend(file: Path, size: int) -> None:
-    """Extend a file to a size by a hole, which takes no room on the disk."""
-    file.touch()
-    if file.stat().st_size < size:
-        os.truncate(file, size)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from making or enlarging this bank meanwhile."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with files.locked(path):
-            yield
-    except OSError as error:
-        raise BankError(
-            f"The bank {path} cannot be made or enlarged ({error.strerror}); name another folder "
-            "by bank.path."
-        ) from error
-
-
-def _num_views(path: Path, contract: Contract) -> int:
-    """Return how many views a bank has; refuse it if anything else differs from the contract."""
-    remedy = "delete the bank; it is filled again as training goes on"
-    stored = parse_json(path / "manifest.json", remedy=remedy, error=BankError)
-    check_form(stored, {"num_views": int}, path / "manifest.json", remedy=remedy, error=BankError)
-    # As JSON returns it: lists for tuples.
-    expected = json.loads(json.dumps({"layout": _LAYOUT} | asdict(contract)))
-    for key in expected:
-        if key != "num_views" and stored.get(key) != expected[key]:
-            raise BankError(
-                f"The bank {path} was filled with another {_NAMES.get(key, key)}: "
-                f"{_line(stored.get(key))} there, {_line(expected[key])} here. Name another folder "
-                "by bank.path."
-            )
-    return int(stored["num_views"])
-
-
-def _line(value: Any) -> str:
-    """Return a value in one line; descriptions of some transforms have several."""
-    return " ".join(str(value).split())
-
-
-_NAMES = {"num_images": "number of images", "top_logits": "number of logits"}

@@ -1,10 +1,14 @@
 """The contract of a bank: what its records depend on, and how many bytes they take."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from understudy.bank.codecs import Codec, DType, make_codec
+from understudy.errors import BankError
 
 CHECK_BYTES = 4
 """Bytes of a record's checksum."""
@@ -60,3 +64,36 @@ class Contract:
     def bytes(self) -> int:
         """Bytes of a complete bank, checksums included."""
         return self.records * (self.record_bytes + CHECK_BYTES)
+
+
+def refuse_other(stored: Mapping[str, Any], expected: Mapping[str, Any], place: str) -> None:
+    """Refuse a bank whose manifest differs from what is expected, but for the number of views.
+
+    Args:
+        stored: Content of `manifest.json`.
+        expected: Key → value that it must have.
+        place: Directory or address of the bank.
+
+    Raises:
+        BankError: A value differs; both are named.
+    """
+    # As JSON returns it: lists for tuples.
+    for key, value in json.loads(json.dumps(expected)).items():
+        if key != "num_views" and stored.get(key) != value:
+            raise BankError(
+                f"The bank {place} was filled with another {_NAMES.get(key, key)}: "
+                f"{_line(stored.get(key))} there, {_line(value)} here. Name another folder "
+                "by bank.path."
+            )
+
+
+def _line(value: Any) -> str:
+    """Return a value in one line; descriptions of some transforms have several."""
+    return " ".join(str(value).split())
+
+
+_NAMES = {
+    "num_images": "number of images",
+    "top_logits": "number of logits",
+    "shard": "division into shards",
+}

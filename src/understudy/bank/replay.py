@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from understudy.bank._bank import Bank, RecordsDropped
+from understudy.bank._table import Table
 from understudy.batch import Batch
 from understudy.data import CLEAN, Views
 from understudy.distillation.distiller import Teacher
@@ -39,7 +40,7 @@ class Codes:
     def __init__(self, bank: Bank, methods: Mapping[str, Method]) -> None:
         self.bank = bank
         self.methods = {label: method for label, method in methods.items() if method.code_buffers}
-        self._banks: dict[str, Bank] = {}
+        self._banks: dict[str, Table] = {}
 
     @torch.no_grad()
     def __call__(self, index: Numbers, number: Numbers, stored: Features) -> Features:
@@ -73,7 +74,7 @@ class Codes:
 
         return _read(bank, index, number, store_missing)
 
-    def _open(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Bank:
+    def _open(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Table:
         """Open the bank of a method's codes, whose name tells all that the codes depend on."""
         source = self.bank.contract
         # Without the number of views, which is the one thing that may change: a bank grows.
@@ -84,7 +85,7 @@ class Codes:
         name = f"{label}-{digest.hexdigest()[:12]}"
         teacher = f"{source.teacher}, codes of {name}"
         contract = replace(source, teacher=teacher, features=shapes, dtype="bits", top_logits=None)
-        return Bank(self.bank.path / name, contract)
+        return Table(self.bank.folder / name, contract)
 
 
 @final
@@ -129,16 +130,20 @@ class Replay:
         # Beyond `bank.views` of an image, the teacher runs and nothing is stored.
         if not self._in_range(number):
             return self._live(batch)
+        # Nor is anything added to a bank in shards, of which one may be missing.
+        table = self.bank if isinstance(self.bank, Table) else None
+        if table is None and not self.bank.has(index, number).all():
+            return self._live(batch)
 
         def store_missing() -> None:
             missing = ~self.bank.has(index, number)
-            if not missing.any():
+            if table is None or not missing.any():
                 return
-            with self.bank.claimed(index[missing], number[missing]):
+            with table.claimed(index[missing], number[missing]):
                 # Another process may have computed them while this one waited.
                 missing = ~self.bank.has(index, number)
                 if missing.any():
-                    self._store_missing(batch, index, number, missing)
+                    self._store_missing(table, batch, (index, number), missing)
 
         device, features = batch.images.device, _read(self.bank, index, number, store_missing)
         stored = {name: x.to(device) for name, x in features.items()}
@@ -158,15 +163,15 @@ class Replay:
         return bank_number(self.views, index, view)
 
     def _store_missing(
-        self, batch: Batch, index: Numbers, number: Numbers, missing: Bool[Tensor, " batch"]
+        self, table: Table, batch: Batch, keys: RecordKeys, missing: Bool[Tensor, " batch"]
     ) -> None:
         """Store the missing views of a batch, and upcoming ones as far as one pass has room."""
-        images = batch.images
+        images, (index, number) = batch.images, keys
         if missing.all():
-            self.bank.write(index, number, self._live_on_cpu(batch))
+            table.write(index, number, self._live_on_cpu(batch))
             return
         room = int((~missing).sum())
-        later = self._missing_later(room)
+        later = self._missing_later(table, room)
         more = [self._shown(later).to(images.device)] if len(later[0]) else []
         # Images that are stored already fill up the pass, and their features are not kept.
         repeated = images[~missing][: room - len(later[0])]
@@ -174,16 +179,16 @@ class Replay:
         rows = torch.cat([images[missing], *more, repeated], out=torch.empty_like(images))
         features = self._live_on_cpu(Batch.of(rows))
         keys = torch.cat([index[missing], later[0]]), torch.cat([number[missing], later[1]])
-        self.bank.write(*keys, {name: x[: len(keys[0])] for name, x in features.items()})
+        table.write(*keys, {name: x[: len(keys[0])] for name, x in features.items()})
 
-    def _missing_later(self, count: int) -> RecordKeys:
+    def _missing_later(self, table: Table, count: int) -> RecordKeys:
         """Return at most `count` upcoming views that no process has stored, or computes."""
         if self.views.count is None:  # all views of an epoch are new, or none is
             return NO_RECORDS
         index, number = (x[: _LOOK_AHEAD * count] for x in self.upcoming())
         absent = (~self.bank.has(index, number)).nonzero().flatten()[:count]
         index, number = index[absent], number[absent]
-        free = self.bank.claim_free(index, number)
+        free = table.claim_free(index, number)
         index, number = index[free], number[free]
         # Another process may have computed them just before.
         absent = ~self.bank.has(index, number)

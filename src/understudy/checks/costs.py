@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from understudy import files
+from understudy.bank import local_folder
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.trial import STEPS
@@ -60,13 +61,14 @@ def _bank(examined: Examined) -> Iterator[Finding]:
     if not recipe.bank.path or teacher is None or not bank_attach.serves(experiment, recipe):
         return
     needed = bank_attach.contract(experiment, teacher, recipe).bytes
-    free = files.free_bytes(Path(recipe.bank.path))
+    folder = local_folder(recipe.bank.path)
+    free = files.free_bytes(folder)
     yield Finding(
         "costs",
         "note",
         f"The bank {recipe.bank.path} takes up to {_size(needed)}; {_size(free)} are free there.",
     )
-    if needed <= free or (Path(recipe.bank.path)).is_dir():
+    if needed <= free or folder.is_dir():
         return
     smaller = replace(recipe, bank=replace(recipe.bank, dtype="fp16"))
     fits = recipe.bank.dtype == "fp32" and (

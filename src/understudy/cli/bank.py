@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from understudy.cli.flags import Argument, Entry, OneOf
+from understudy.cli.flags import Argument, Entry, OneOf, whole_number
 from understudy.config.recipe import Recipe
+from understudy.errors import RecipeError
 
 _ACTION = (
     "action",
@@ -22,7 +23,7 @@ def entry(recipe: Argument, device: Argument) -> Entry:
     return Entry(
         "Plan, build or verify a bank of stored teacher outputs.",
         _bank,
-        (_ACTION, recipe, device),
+        (_ACTION, recipe, device, _SHARDS, _SHARD_IMAGES),
         takes_recipe_keys=True,
     )
 
@@ -33,8 +34,12 @@ def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.reporting.tables import plan_table
 
     recipe = Recipe.load(options.recipe or {}, overrides)
+    if options.action != "build" and (options.shards or options.shard_images):
+        raise RecipeError(f"--shards and --shard-images are for `build`, not for {options.action}.")
     if options.action == "plan":
         stdout_console().print(plan_table(bank_build.plan(recipe, device=options.device)))
+    elif options.action == "build" and _in_shards(recipe, options):
+        _build_shards(recipe, options)
     elif options.action == "build":
         with _counted("records") as watch:
             bank = bank_build.fill(recipe, device=options.device, watch=watch)
@@ -45,6 +50,65 @@ def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
             f"{recipe.bank.path}: {verified.records} records computed again, none differs by more "
             f"than {verified.difference:.1e} of its length ({verified.tolerance:.0e} is allowed)"
         )
+
+
+def _in_shards(recipe: Recipe, options: Namespace) -> bool:
+    """Return True if the bank to build is one in shards."""
+    from understudy.bank import in_shards
+
+    if options.shards or (recipe.bank.path and in_shards(recipe.bank.path)):
+        return True
+    if options.shard_images:
+        raise RecipeError("--shard-images is for a bank in shards: give --shards, such as 1/1.")
+    return False
+
+
+def _build_shards(recipe: Recipe, options: Namespace) -> None:
+    from understudy.experiment.bank_shards import fill_shards
+
+    with _counted("records") as watch:
+        built = fill_shards(
+            recipe,
+            options.shards or (1, 1),
+            images=options.shard_images,
+            device=options.device,
+            begin=print,
+            watch=watch,
+        )
+    print(
+        f"{built.bank.place}: {built.built:,} shards built; {built.complete:,} of {built.total:,} "
+        "are complete"
+    )
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Return the numbers of `I/N`."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise RecipeError(
+            f"--shards cannot be {text!r}; give which part of how many, counted from 1, such as "
+            "2/8."
+        )
+    return int(number), int(count)
+
+
+_SHARDS: Argument = (
+    "--shards",
+    {
+        "type": _part,
+        "metavar": "I/N",
+        "help": "Build part I of N (from 1) of a bank in shards; the parts need not know of each "
+        "other, so that any scheduler can start them.",
+    },
+)
+_SHARD_IMAGES: Argument = (
+    "--shard-images",
+    {
+        "type": whole_number("--shard-images"),
+        "metavar": "N",
+        "help": "Images of a shard of a new bank; default: as many as 256 MB hold, 16,384 at most.",
+    },
+)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Put a bank in front of the teacher of an experiment; refuse one that cannot serve its methods."""
 
+import logging
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, cast
 
-from understudy.bank import Bank, Contract
+from understudy.bank import Contract, Shards, Table, local_folder, open_bank
 from understudy.bank.replay import Codes, Replay
 from understudy.config.recipe import Recipe
 from understudy.distillation.distiller import Teacher
@@ -13,6 +13,8 @@ from understudy.errors import RecipeError
 from understudy.experiment.build import Experiment
 from understudy.methods import Method
 from understudy.tasks import COMPARED
+
+LOGGER = logging.getLogger("understudy")
 
 
 def attach(experiment: Experiment, recipe: Recipe) -> Replay | None:
@@ -30,7 +32,9 @@ def attach(experiment: Experiment, recipe: Recipe) -> Replay | None:
         return None
     _check_served(experiment, recipe)
     replay = open_replay(experiment, distiller.teacher, recipe)
-    if recipe.bank.codes:
+    if isinstance(replay.bank, Shards):
+        _check_shards(replay.bank, recipe)
+    elif recipe.bank.codes:
         replay.codes = Codes(replay.bank, _methods(experiment))
     distiller.replay, distiller.stored = replay, replay.holds
     return replay
@@ -51,13 +55,7 @@ def open_replay(
         BankError: The directory holds another bank, or none and it shall not be made.
         RecipeError: Images are mixed, or the teacher is a detector: no bank can store its outputs.
     """
-    if _mixes(recipe):
-        raise RecipeError(
-            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
-            "leave bank.path out, or set data.mixup and data.cutmix to 0."
-        )
-    bank_contract = contract(experiment, teacher, recipe)
-    bank = Bank(Path(recipe.bank.path), bank_contract, create=create)
+    bank = open_bank(recipe.bank.path, contract(experiment, teacher, recipe), create=create)
     return Replay(teacher, bank, experiment.train.views, upcoming=experiment.train.upcoming)
 
 
@@ -65,9 +63,14 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
     """Return all that the records of a recipe's bank depend on.
 
     Raises:
-        RecipeError: The teacher is a detector: no bank can store its outputs.
+        RecipeError: Images are mixed, or the teacher is a detector: no bank can store its outputs.
     """
     _refuse_detector(experiment)
+    if _mixes(recipe):
+        raise RecipeError(
+            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
+            "leave bank.path out, or set data.mixup and data.cutmix to 0."
+        )
     shapes, views, images = teacher.network.shapes, experiment.train.views, experiment.images.train
     return Contract(
         teacher=experiment.digests["teacher"],
@@ -100,7 +103,7 @@ def open_measured_replay(
         What reads and fills that bank; None without such images, without a bank in the recipe, or
         if its directory is read-only.
     """
-    distiller, root = experiment.distiller, Path(recipe.bank.path)
+    distiller, root = experiment.distiller, local_folder(recipe.bank.path)
     loader = experiment.test if split == "test" else experiment.validation
     if loader is None or distiller.teacher is None or not recipe.bank.path:
         return None
@@ -119,7 +122,7 @@ def open_measured_replay(
     folder = root / f"clean-{split_contract.images}"
     if root.is_dir() and not folder.is_dir() and not os.access(root, os.W_OK):
         return None
-    return Replay(distiller.teacher, Bank(folder, split_contract), views, clean=True)
+    return Replay(distiller.teacher, Table(folder, split_contract), views, clean=True)
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:
@@ -127,6 +130,24 @@ def serves(experiment: Experiment, recipe: Recipe) -> bool:
     if _mixes(recipe) or experiment.task.truth == "objects":
         return False
     return not any(_not_stored(method, recipe) for method in _methods(experiment).values())
+
+
+def _check_shards(bank: Shards, recipe: Recipe) -> None:
+    """Refuse codes, which training stores; say what is missing, and where shards are kept."""
+    if recipe.bank.codes:
+        raise RecipeError(
+            f"{bank.place} is a bank in shards, to which training adds nothing: set bank.codes to "
+            "false, or name a folder without a bank by bank.path."
+        )
+    if bank.store.local is None:
+        LOGGER.info(f"Shards of {bank.place} are fetched once, into {bank.folder}.")
+    absent = bank.contract.records - bank.filled()
+    if absent:
+        LOGGER.warning(
+            f"{bank.place} holds {bank.filled():,} of {bank.contract.records:,} records, and "
+            "training adds none to a bank in shards: the teacher runs for batches that miss one. "
+            "`understudy bank build` completes it."
+        )
 
 
 def _mixes(recipe: Recipe) -> bool:

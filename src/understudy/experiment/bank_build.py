@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from understudy import files, methods
-from understudy.bank import Bank, Contract
+from understudy.bank import Contract, Table, local_folder
 from understudy.bank.codecs import DType
 from understudy.bank.replay import RecordKeys, Replay, shown_number
 from understudy.batch import Batch
@@ -95,8 +94,7 @@ def plan(recipe: Recipe, *, data: Any = None, device: str | None = None) -> Plan
     Raises:
         UnderstudyError: The recipe cannot be built, or names no teacher.
     """
-    files.refuse_address(recipe.bank.path, "bank.path")
-    experiment, teacher = _built(recipe, device, data)
+    experiment, teacher = built(recipe, device, data)
     contract = bank_attach.contract(experiment, teacher, recipe)
     shapes = dict(teacher.network.shapes)
     reads, unfit = _reads(experiment, recipe)
@@ -107,7 +105,7 @@ def plan(recipe: Recipe, *, data: Any = None, device: str | None = None) -> Plan
     return Plan(
         contract=contract,
         seconds=seconds_per_image(experiment, teacher) * contract.records,
-        free_bytes=files.free_bytes(Path(recipe.bank.path)),
+        free_bytes=files.free_bytes(local_folder(recipe.bank.path)),
         memory_bytes=hardware.available_memory(),
         hot_bytes=contract.bytes if few_views else contract.bytes // contract.num_views,
         shapes=shapes,
@@ -160,7 +158,7 @@ def fill(
     data: Any = None,
     device: str | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> Bank:
+) -> Table:
     """Fill every empty record of a recipe's bank; continue where an earlier call stopped.
 
     Under torchrun every process fills its share of the images.
@@ -175,12 +173,15 @@ def fill(
         BankError: The disk is too small, or the directory holds another bank.
     """
     replay, loader = _open(recipe, device, data, create=True)
-    bank, total = replay.bank, replay.bank.contract.records
+    bank = replay.bank
+    if not isinstance(bank, Table):
+        raise BankError(f"{bank.place} is a bank in shards, which `fill_shards` fills.")
+    total = bank.contract.records
     done = bank.filled()
     _check_room(bank, total - done)
     for view in range(bank.contract.num_views):
         keys = _empty(bank, view)
-        for (index, number), features in zip(keys, _computed(replay, loader, keys), strict=True):
+        for (index, number), features in zip(keys, computed(replay, loader, keys), strict=True):
             bank.write(index, number, features)
             done += len(index)
             watch(done, total)
@@ -207,18 +208,18 @@ def verify(
     replay, loader = _open(recipe, device, data, create=False)
     bank = replay.bank
     tolerance, sample = _TOLERANCE[bank.contract.dtype], bank.sample(records)
-    keys = _batches(*sample)
+    keys = batches(*sample)
     if not keys:
-        raise BankError(f"{bank.path} is empty; fill it with `understudy bank build`.")
+        raise BankError(f"{bank.place} is empty; fill it with `understudy bank build`.")
     worst = 0.0
-    for (index, number), fresh in zip(keys, _computed(replay, loader, keys), strict=True):
+    for (index, number), fresh in zip(keys, computed(replay, loader, keys), strict=True):
         stored, rounded = bank.read(index, number), bank.rounded(fresh)
         differences = [_difference(x, rounded[name]) for name, x in stored.items()]
         worst = max([worst, *differences])
     if worst > tolerance:
         length = f"{worst:.1e} of the features' length" if worst < inf else "numbers without bound"
         raise BankError(
-            f"{bank.path} differs from what the teacher gives by {length}, where {tolerance:.0e} "
+            f"{bank.place} differs from what the teacher gives by {length}, where {tolerance:.0e} "
             f"is allowed for {bank.contract.dtype}; delete it and fill it again."
         )
     return Verified(len(sample[0]), worst, tolerance)
@@ -238,7 +239,12 @@ def _difference(stored: Tensor, computed: Tensor) -> float:
     return float(relative.nan_to_num(nan=inf, posinf=inf).max())
 
 
-def _built(recipe: Recipe, device: str | None, data: Any) -> tuple[build.Experiment, Teacher]:
+def built(recipe: Recipe, device: str | None, data: Any) -> tuple[build.Experiment, Teacher]:
+    """Return the experiment of a recipe and its teacher, on its device.
+
+    Raises:
+        RecipeError: There is no bank or no teacher in the recipe.
+    """
     find_device(device)
     with given(recipe, data) as prepared:
         experiment = build.experiment(prepared)
@@ -254,13 +260,13 @@ def _built(recipe: Recipe, device: str | None, data: Any) -> tuple[build.Experim
 def _open(recipe: Recipe, device: str | None, data: Any, *, create: bool) -> tuple[Replay, Loader]:
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
-    experiment, teacher = _built(recipe, device, data)
+    experiment, teacher = built(recipe, device, data)
     with PartialState().main_process_first():  # which makes the bank, if there is none
         replay = bank_attach.open_replay(experiment, teacher, recipe, create=create)
     return replay, experiment.train
 
 
-def _computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:
+def computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:
     """Yield the teacher's features of the views that belong to some records, batch by batch.
 
     Raises:
@@ -277,16 +283,17 @@ def _computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Ite
         yield features
 
 
-def _empty(bank: Bank, view: int) -> list[RecordKeys]:
+def _empty(bank: Table, view: int) -> list[RecordKeys]:
     """Return the records of one view that are empty, for this process's images, in order."""
     processes = PartialState()
     images = torch.arange(bank.contract.num_images)
     images = images.tensor_split(processes.num_processes)[processes.process_index]
     empty = images[~bank.has(images, torch.full_like(images, view))]
-    return _batches(empty, torch.full_like(empty, view))
+    return batches(empty, torch.full_like(empty, view))
 
 
-def _batches(index: Tensor, number: Tensor) -> list[RecordKeys]:
+def batches(index: Tensor, number: Tensor) -> list[RecordKeys]:
+    """Return the numbers of some records in parts that the teacher computes at once."""
     parts = zip(torch.split(index, BATCH), torch.split(number, BATCH), strict=True)
     return [part for part in parts if len(part[0])]
 
@@ -308,7 +315,7 @@ def seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     return seconds / len(batch)
 
 
-def _check_room(bank: Bank, records: int) -> None:
+def _check_room(bank: Table, records: int) -> None:
     needed = records * bank.contract.bytes // bank.contract.records
     free = files.free_bytes(bank.path)
     if free < needed:

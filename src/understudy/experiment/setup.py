@@ -60,7 +60,7 @@ class Setup:
             if bank.filled() == bank.contract.records:
                 return Resident(bank, self.accelerator.device)
         LOGGER.warning(
-            f"{bank.path} is not complete, so the teacher runs in every step; to be without it, "
+            f"{bank.place} is not complete, so the teacher runs in every step; to be without it, "
             "fill the bank first by `understudy bank build`, or set training.graphs to false."
         )
         return None
