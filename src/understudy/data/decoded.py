@@ -61,7 +61,7 @@ class DecodedSource(Source):
         self.source, self.folder, self.side = source, folder, side
         self.classes, self.labels, self.skipped = source.classes, source.labels, source.skipped
         self.split_name = source.split_name
-        self.paths, self.contents = source.paths, source.contents
+        self.paths, self.contents, self.top = source.paths, source.contents, source.top
         self.size = min(source.size, side or source.size) if source.size else None
         if not (folder / "manifest.json").is_file():
             _create(folder, self._manifest, _reduced(source.sides(), side))
@@ -114,6 +114,10 @@ class DecodedSource(Source):
     def sides(self) -> Int64[Tensor, "images 2"]:
         """Return height and width of every image as stored."""
         return self._sides
+
+    def replaced(self) -> tuple[str, ...]:
+        """Return the faulty images of the source."""
+        return self.source.replaced()
 
     @cached_property
     def images_digest(self) -> str:

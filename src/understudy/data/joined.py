@@ -8,6 +8,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
+from understudy.data._lazy import chained
 from understudy.data.source import ChooseCrop, MemorySource, Source, short_digest
 
 
@@ -48,10 +49,8 @@ class JoinedSource(Source):
         self.size = first.size if first.size == second.size else None
         unknown = first.labels.new_full((len(second), *first.labels.shape[1:]), UNLABELLED)
         self.labels = torch.cat([first.labels, unknown])
-        self.paths = (*first.paths, *second.paths) if first.paths and second.paths else ()
-        self.contents = (
-            (*first.contents, *second.contents) if first.contents and second.contents else ()
-        )
+        self.paths = chained(first.paths, second.paths)
+        self.contents = chained(first.contents, second.contents)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Return image `i` of both."""
@@ -71,6 +70,10 @@ class JoinedSource(Source):
     def sides(self) -> Int64[Tensor, "images 2"]:
         """Return height and width of every image."""
         return torch.cat([part.sides() for part in self._parts])
+
+    def replaced(self) -> tuple[str, ...]:
+        """Return the faulty images of both."""
+        return tuple(line for part in self._parts for line in part.replaced())
 
     @cached_property
     def images_digest(self) -> str:

@@ -1,7 +1,7 @@
 """Image sources: the abstract `Source`, and its two general forms, in memory and in files."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from multiprocessing.pool import ThreadPool
@@ -25,6 +25,10 @@ ChooseCrop = Callable[[int, int], tuple[int, int, int, int]]
 """Maps height and width of an image to a crop: top, left, height, width."""
 
 
+_WRITTEN = 2**14
+"""Numbers that are written at once."""
+
+
 class Source(ABC):
     """Images with random access, their labels, and what else is known about them.
 
@@ -38,9 +42,11 @@ class Source(ABC):
         split_name: Name of the split in the data set, such as `val`; empty if not recorded.
         paths: File of each image; empty if they are in no files of their own.
         contents: Digest of the encoded content of each image; empty if not known.
+        top: Folder that holds all files of the source, none of which is a link; empty if not known.
     """
 
     split_name: str = ""
+    top: str = ""
     paths: Sequence[Path] = ()
     contents: Sequence[str] = ()
     classes: tuple[str, ...]
@@ -81,6 +87,14 @@ class Source(ABC):
         """
         return torch.tensor([self.image(i).shape[1:] for i in range(len(self))])
 
+    def replaced(self) -> tuple[str, ...]:
+        """Return the images that were faulty when they were decoded, each with the reason.
+
+        Another image stands in for each. The default is none: sources that decode every image
+        beforehand have left them out.
+        """
+        return ()
+
     @cached_property
     @abstractmethod
     def images_digest(self) -> str:
@@ -96,7 +110,7 @@ class Source(ABC):
         """Sixteen hex digits that change with images, order, labels, class names or targets."""
         # Added only if there are targets: all other sources keep the digests of earlier versions.
         targets = filter(None, [self.targets_digest])
-        return short_digest(self.images_digest, self.labels.tolist(), self.classes, *targets)
+        return short_digest(self.images_digest, self.labels, self.classes, *targets)
 
     @property
     def labelled(self) -> Bool[Tensor, " images"]:
@@ -105,8 +119,28 @@ class Source(ABC):
 
 
 def short_digest(*content: object) -> str:
-    """Return the first sixteen hex digits of the SHA-256 of some values, as `repr` writes them."""
-    return sha256(repr(content).encode()).hexdigest()[:16]
+    """Return the first sixteen hex digits of the SHA-256 of some values, as `repr` writes them.
+
+    A tensor of numbers is written as the list of them, in parts: as one text, a million of them
+    would take more memory than the images' names.
+    """
+    digest = sha256(b"(")
+    for i, value in enumerate(content):
+        digest.update(b", " if i else b"")
+        for text in _written(value):
+            digest.update(text.encode())
+    digest.update(b",)" if len(content) == 1 else b")")
+    return digest.hexdigest()[:16]
+
+
+def _written(value: object) -> Iterator[str]:
+    if not isinstance(value, Tensor) or value.ndim != 1:
+        yield repr(value.tolist() if isinstance(value, Tensor) else value)
+        return
+    yield "["
+    for start in range(0, len(value), _WRITTEN):
+        yield (", " if start else "") + repr(value[start : start + _WRITTEN].tolist())[1:-1]
+    yield "]"
 
 
 def content_digest(content: bytes) -> str:

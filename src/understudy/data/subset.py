@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
+from understudy.data._lazy import picked
 from understudy.data._random import permutation
 from understudy.data.source import ChooseCrop, Source, short_digest
 from understudy.errors import DataError
@@ -34,9 +35,8 @@ class Subset(Source):
         self.source, self.index, self.labels = source, index, labels
         self.classes, self.size, self.skipped = source.classes, source.size, source.skipped
         self.pixels = None if source.pixels is None else source.pixels[index]
-        numbers = index.tolist()
-        self.paths = [source.paths[i] for i in numbers] if source.paths else ()
-        self.contents = [source.contents[i] for i in numbers] if source.contents else ()
+        self.paths, self.top = picked(source.paths, index), source.top
+        self.contents = picked(source.contents, index)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Return image `i` of the subset."""
@@ -54,10 +54,14 @@ class Subset(Source):
         """Return height and width of every image of the subset."""
         return self.source.sides()[self.index]
 
+    def replaced(self) -> tuple[str, ...]:
+        """Return the faulty images of the source, whether they are in the subset or not."""
+        return self.source.replaced()
+
     @cached_property
     def images_digest(self) -> str:
         """Sixteen hex digits of the source's digest and the numbers of the selected images."""
-        return short_digest(self.source.images_digest, self.index.tolist())
+        return short_digest(self.source.images_digest, self.index)
 
     @property
     def targets_digest(self) -> str:

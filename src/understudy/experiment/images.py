@@ -12,6 +12,7 @@ from understudy.config.recipe import Data, Recipe
 from understudy.data import DecodedSource, Source, subset
 from understudy.data.class_names import check as check_classes
 from understudy.data.class_names import warn_of_alike
+from understudy.data.replaced import found_since
 from understudy.data.source import Split
 from understudy.data.sources import NoSplit
 from understudy.data.subset import Subset
@@ -69,6 +70,12 @@ class Images:
         chosen_on = self.validation.skipped if self.validation else ()
         lines = tuple(dict.fromkeys(self.train.skipped + chosen_on))
         return lines if self.test in (self.train, self.validation) else lines + self.test.skipped
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Images that were found faulty since they were listed, each with the reason."""
+        sources = filter(None, (self.train, self.validation, self.test))
+        return tuple(dict.fromkeys(line for source in sources for line in found_since(source)))
 
     def counts(self) -> dict[str, dict[str, Any] | None]:
         """Return split → number of images and their origin, as in `environment.json`."""

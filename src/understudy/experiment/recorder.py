@@ -1,7 +1,7 @@
 """Writes a run directory while a run trains; what its files hold is said in `run_directory`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -73,6 +73,12 @@ class Recorder:
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Write `environment.json`."""
         self._write("environment.json", files.as_json(environment, indent=1))
+
+    def add_skipped(self, lines: Sequence[str]) -> None:
+        """Add images that were found faulty while training to those in `environment.json`."""
+        environment = self.environment
+        skipped = dict.fromkeys([*environment.get("skipped", ()), *lines])
+        self.write_environment(environment | {"skipped": list(skipped)})
 
     def write_epoch(self, record: dict[str, Any]) -> None:
         """Add the record of an epoch to `metrics.jsonl`."""

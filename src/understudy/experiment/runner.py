@@ -225,6 +225,9 @@ class Runner:
             LOGGER.warning(skipped_sentence(skipped))
 
     def _conclude(self, summary: dict[str, Any]) -> None:
+        if replaced := self.experiment.images.replaced:
+            LOGGER.warning(skipped_sentence(replaced))
+            self._recorder.add_skipped(replaced)
         self._write_configs(summary)
         self._recorder.write_evaluation(summary)
         if warning := self._teacher_warning(summary):

@@ -5,13 +5,19 @@ digests of its encoded images, these tell; of a source without them, the paths o
 """
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from hashlib import sha256
+from itertools import permutations
+from pathlib import Path
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from understudy.data import Source
+from understudy.data.subset import Subset
 
 LOGGER = logging.getLogger("understudy")
 
@@ -61,10 +67,25 @@ def shared_images(first: Source, second: Source) -> list[int]:
         return _common(_digests(first.pixels), _digests(second.pixels))
     if first.contents and second.contents:
         return _common(first.contents, second.contents)
-    if first.paths and second.paths:
-        ours, theirs = ([str(path.resolve()) for path in s.paths] for s in (first, second))
-        return _common(ours, theirs)
+    if isinstance(first, Subset) and isinstance(second, Subset) and first.source is second.source:
+        return torch.isin(second.index, first.index).nonzero().flatten().tolist()
+    if first.paths and second.paths and not _apart(first, second):
+        return _common(_real_files(first), _real_files(second))
     return []
+
+
+def _apart(first: Source, second: Source) -> bool:
+    """Return True if all files of the sources lie in folders of which none holds the other."""
+    tops = [Path(source.top) for source in (first, second) if source.top]
+    return len(tops) == 2 and not any(a.is_relative_to(b) for a, b in permutations(tops))
+
+
+def _real_files(source: Source) -> Iterator[str]:
+    """Yield what every file is called, by whatever links it is reached."""
+    if not source.top:
+        return (str(path.resolve()) for path in source.paths)
+    real = cache(os.path.realpath)
+    return (os.path.join(real(path.parent), path.name) for path in source.paths)  # noqa: PTH118
 
 
 def _digests(pixels: UInt8[Tensor, "images 3 height width"]) -> list[bytes]:
@@ -72,9 +93,12 @@ def _digests(pixels: UInt8[Tensor, "images 3 height width"]) -> list[bytes]:
     return [sha256(image.tobytes() + shape).digest() for image in pixels.numpy()]
 
 
-def _common(first: Sequence[str | bytes], second: Sequence[str | bytes]) -> list[int]:
-    known = set(first)
-    return [i for i, key in enumerate(second) if key in known]
+def _common(first: Iterable[str | bytes], second: Iterable[str | bytes]) -> list[int]:
+    keys = list(second)
+    # Of the two, the test images are fewer.
+    known = set(keys)
+    both = {key for key in first if key in known}
+    return [i for i, key in enumerate(keys) if key in both]
 
 
 def _sentence(

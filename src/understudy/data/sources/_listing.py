@@ -7,16 +7,31 @@ from pathlib import Path
 
 from understudy.data._image import SUFFIXES, why_not_read
 
+_SUFFIXES = tuple(SUFFIXES)
 _IGNORED = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
 """Folders that programs put beside images; those that start with a dot are ignored too."""
 
 
 @dataclass
 class Listing:
-    """Image files in a folder, sorted, and what was left out, each with the reason."""
+    """Image files in a folder, sorted, and what was left out, each with the reason.
 
-    images: list[Path] = field(default_factory=list)
+    Attributes:
+        names: Paths of the images as text, for folders with so many that objects are too large.
+        skipped: Files and links that were left out, each with the reason.
+        folders: Each folder that was read → its time of change in ns before it was read.
+        links: Whether any file or folder is a link.
+    """
+
+    names: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    folders: dict[str, int] = field(default_factory=dict)
+    links: bool = False
+
+    @property
+    def images(self) -> list[Path]:
+        """The image files."""
+        return [Path(name) for name in self.names]
 
 
 def is_hidden(name: str) -> bool:
@@ -29,48 +44,57 @@ def list_images(folder: Path, *, deep: bool) -> Listing:
     listing = Listing()
     real = folder.resolve()
     above = {str(real), *map(str, real.parents)} if deep else None
-    for entry in _files(folder, above, listing.skipped):
+    for entry in _files(folder, above, listing):
         name = entry.name.lower()
-        if name.endswith(tuple(SUFFIXES)):
-            listing.images.append(Path(entry.path))
+        if name.endswith(_SUFFIXES):
+            listing.names.append(entry.path)
+            listing.links = listing.links or entry.is_symlink()
         elif reason := why_not_read(name):
             listing.skipped.append(f"{entry.path} {reason}")
-    listing.images.sort()
+    # As paths are sorted: folder by folder, whatever characters their names hold.
+    listing.names.sort(key=_parts if deep else None)
     return listing
 
 
+def _parts(path: str) -> str:
+    return path.replace(os.sep, "\0")
+
+
 def _files(
-    folder: Path | str, above: set[str] | None, skipped: list[str]
+    folder: Path | str, above: set[str] | None, listing: Listing
 ) -> Iterator[os.DirEntry[str]]:
     """Yield the visible files in a folder, and below it if `above` holds the folders above.
 
     Several times faster than `Path.glob`: `os.scandir` tells files from folders without a further
     call for each.
     """
+    listing.folders[str(folder)] = os.stat(folder).st_mtime_ns  # noqa: PTH116 (of many folders)
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             if _is_file(entry):
                 yield entry
-            elif entry.is_symlink() and not _is_folder(entry):
-                skipped.append(f"{entry.path} is a link to itself or to nothing")
+            elif entry.is_symlink() and not is_folder(entry):
+                listing.skipped.append(f"{entry.path} is a link to itself or to nothing")
             elif above is not None and entry.is_dir():
-                yield from _below(entry, above, skipped)
+                yield from _below(entry, above, listing)
 
 
 def _below(
-    entry: os.DirEntry[str], above: set[str], skipped: list[str]
+    entry: os.DirEntry[str], above: set[str], listing: Listing
 ) -> Iterator[os.DirEntry[str]]:
     """Yield the files in a folder and below it; a link to a folder above it is left out."""
+    listing.links = listing.links or entry.is_symlink()
     target = os.path.realpath(entry.path) if entry.is_symlink() else ""
     if target in above:
-        skipped.append(f"{entry.path} is a link to a folder that contains it")
+        listing.skipped.append(f"{entry.path} is a link to a folder that contains it")
         return
-    yield from _files(entry.path, above | {target or os.path.realpath(entry.path)}, skipped)
+    yield from _files(entry.path, above | {target or os.path.realpath(entry.path)}, listing)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return True for folders and links to folders."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

@@ -11,6 +11,7 @@ Folders that look like splits where classes are expected (`Train` and `Test`, or
 `CLASS/test`) are refused: test images would be trained on.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from understudy.batch import UNLABELLED
 from understudy.data._image import SUFFIXES
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._files import from_files
-from understudy.data.sources._listing import Listing, is_hidden, list_images
+from understudy.data.sources._large_folder import Files, if_large, listed_before
+from understudy.data.sources._listing import Listing, is_folder, is_hidden, list_images
 from understudy.data.sources._splits import TEST_NAMES, choose, existing, no_split
 from understudy.errors import DataError
 
@@ -43,15 +45,9 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     folder = _train_folder(top) if split == "train" else _other_folder(top, split)
     # The training folder comes first: its classes decide, if it is labelled.
     classes = _first_classes([top / "train", folder, *(top / name for name in TEST_NAMES)])
-    listing, labels = _labelled_files(folder, classes)
-    source = from_files(
-        listing.images,
-        torch.tensor(labels),
-        classes,
-        root=top,
-        unreadable=unreadable,
-        skipped=listing.skipped,
-    )
+    source = listed_before(folder, top, classes, unreadable)
+    if source is None:
+        source = _of(_labelled_files(folder, top, classes), folder, classes, unreadable)
     source.split_name = folder.name if folder != top else ""
     return source
 
@@ -75,12 +71,26 @@ def load_unlabelled(top: Path, *, unreadable: Unreadable = "skip") -> Source:
         raise DataError(
             f"There is no folder {str(top)!r}; set data.unlabelled to a folder of images."
         )
-    listing = list_images(top, deep=True)
-    if not listing.images:
+    if (source := listed_before(top, top, [], unreadable)) is not None:
+        return source
+    files, listing = Files(top), list_images(top, deep=True)
+    if not listing.names:
         raise _no_images(f"{top} holds no images", listing)
-    labels = torch.full((len(listing.images),), UNLABELLED)
+    files.add(listing, UNLABELLED)
+    return _of(files, top, [], unreadable)
+
+
+def _of(files: Files, folder: Path, classes: Sequence[str], unreadable: Unreadable) -> Source:
+    """Return the source of listed files: decoded beforehand unless they are very many."""
+    if (source := if_large(files, folder, classes, unreadable)) is not None:
+        return source
     return from_files(
-        listing.images, labels, [], root=top, unreadable=unreadable, skipped=listing.skipped
+        files.paths,
+        torch.from_numpy(files.labels),
+        classes,
+        root=files.top,
+        unreadable=unreadable,
+        skipped=files.skipped,
     )
 
 
@@ -134,22 +144,24 @@ def _check_no_splits(folder: Path, names: Sequence[str]) -> None:
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if not is_hidden(p.name) and p.is_dir())
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if not is_hidden(e.name) and is_folder(e))
 
 
-def _labelled_files(folder: Path, classes: Sequence[str]) -> tuple[Listing, list[int]]:
+def _labelled_files(folder: Path, top: Path, classes: Sequence[str]) -> Files:
     """Return image files and labels, sorted by class and path."""
-    loose, folders = list_images(folder, deep=False), _folders(folder)
+    files, loose, folders = Files(top), list_images(folder, deep=False), _folders(folder)
     names = [name for name in folders if not _is_unlabelled(name)]
     if not folders:
-        if not loose.images:
+        if not loose.names:
             raise _no_images(f"{folder} holds no images", loose)
-        return loose, [UNLABELLED] * len(loose.images)
-    if loose.images:
+        files.add(loose, UNLABELLED)
+        return files
+    if loose.names:
         raise DataError(
-            f"{folder} holds class folders ({folders[0]}, …), but also {len(loose.images)} images "
-            f"beside them ({loose.images[0].name}, …); move these into class folders, or into a "
-            "folder 'unlabelled' if they have no class, or list paths and labels in a CSV file "
+            f"{folder} holds class folders ({folders[0]}, …), but also {len(loose.names)} images "
+            f"beside them ({Path(loose.names[0]).name}, …); move these into class folders, or into "
+            "a folder 'unlabelled' if they have no class, or list paths and labels in a CSV file "
             "(data.source=csv)."
         )
     if unknown := sorted(set(names) - set(classes)):
@@ -157,24 +169,22 @@ def _labelled_files(folder: Path, classes: Sequence[str]) -> tuple[Listing, list
             f"{folder} has the class {unknown[0]!r}, which the training images lack; "
             f"they have: {', '.join(classes) or 'no classes'}."
         )
-    return _of_folders(folder, folders, classes, loose.skipped)
+    files.note(loose)
+    _add_folders(files, folder, folders, classes)
+    return files
 
 
-def _of_folders(
-    folder: Path, folders: Sequence[str], classes: Sequence[str], skipped: Sequence[str]
-) -> tuple[Listing, list[int]]:
-    """Return the images of all class folders and their labels, in the order of the folders."""
-    everything, labels = Listing(skipped=list(skipped)), list[int]()
+def _add_folders(
+    files: Files, folder: Path, folders: Sequence[str], classes: Sequence[str]
+) -> None:
+    """Append the images of all class folders, in the order of the folders."""
     for name in folders:
         _check_no_splits(folder / name, _folders(folder / name))
         listing = list_images(folder / name, deep=True)
-        if not listing.images:
+        if not listing.names:
             raise _no_images(f"The class folder {folder / name} holds no images", listing)
-        label = UNLABELLED if _is_unlabelled(name) else classes.index(name)
-        everything.images += listing.images
-        everything.skipped += listing.skipped
-        labels += [label] * len(listing.images)
-    return everything, labels
+        files.links = files.links or (folder / name).is_symlink()
+        files.add(listing, UNLABELLED if _is_unlabelled(name) else classes.index(name))
 
 
 def _no_images(what: str, listing: Listing) -> DataError:

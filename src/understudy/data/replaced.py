@@ -1,0 +1,165 @@
+"""Faulty images that are found when they are decoded: another one of its class replaces each.
+
+Of many images none is decoded before training, so that their number must not depend on which can be
+read. A faulty image is replaced by the next one of its label that can be read, in the order of the
+source and from its end to its beginning: a function of the data alone. Whichever process meets one
+notes it in a file, by which they are counted at the end of the run and at the next start.
+"""
+
+import errno
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from itertools import islice
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from understudy.data.source import Source
+from understudy.errors import DataError
+
+LOGGER = logging.getLogger("understudy")
+
+_TRIES = 100
+"""Faulty images in a row after which something else is wrong."""
+_LASTING = {None, errno.EACCES, errno.EPERM}
+"""Numbers of errors that a file gives each time; others are the disk's, and may not come again."""
+
+
+class LazySource(Source):
+    """Images of which nothing is decoded before it is asked for."""
+
+    pixels = None
+
+    @abstractmethod
+    def sides_of(self, i: int) -> tuple[int, int]:
+        """Return height and width of image `i` by its header; `DataError` if it has none."""
+
+    @abstractmethod
+    def name(self, i: int) -> str:
+        """Return what image `i` is called."""
+
+    def sides(self) -> Int64[Tensor, "images 2"]:
+        """Return height and width of every image, read from the headers."""
+        with ThreadPool() as pool:
+            return torch.tensor(pool.map(self.sides_of, range(len(self)), chunksize=64))
+
+
+@final
+class ReplacedSource(Source):
+    """Images of a source; another one of its label stands in for each that cannot be decoded."""
+
+    pixels = None
+
+    def __init__(self, source: LazySource, notes: Path) -> None:
+        """Wrap a source.
+
+        Args:
+            source: Images, of which some may be faulty.
+            notes: File in which faulty images are noted, one in a line; it need not exist.
+        """
+        self.source, self._notes = source, notes
+        self.labels, self.classes, self.size = source.labels, source.classes, source.size
+        self.split_name, self.paths, self.top = source.split_name, source.paths, source.top
+        self._instead = dict[int, int]()
+        self._before = self.replaced()
+        self.skipped = (*source.skipped, *self._before)
+
+    def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        """Return image `i`, or the one that replaces it.
+
+        Raises:
+            DataError: The disk cannot be read, or many images in a row are faulty.
+        """
+        if i in self._instead:
+            return self._in_place_of(i, self.source.image(self._instead[i]))
+        try:
+            return self.source.image(i)
+        except DataError as error:
+            if not _lasts(error):
+                raise
+            self._note(i, str(error))
+        for j in islice(self._next(i), _TRIES):
+            with suppress(DataError):
+                image = self.source.image(j)
+                self._instead[i] = j
+                return self._in_place_of(i, image)
+        raise DataError(
+            f"{self.source.name(i)} cannot be read, and neither can the images of its class behind "
+            f"it ({_TRIES} were tried): repair or remove them."
+        )
+
+    def sides(self) -> Int64[Tensor, "images 2"]:
+        """Return height and width of every image, or of the one that replaces it."""
+        with ThreadPool() as pool:
+            return torch.tensor(pool.map(self._sides_of, range(len(self)), chunksize=64))
+
+    def replaced(self) -> tuple[str, ...]:
+        """Return the images that were found faulty so far, by any process, each with the reason."""
+        notes = dict[str, str]()
+        with suppress(OSError):
+            for line in self._notes.read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError, TypeError, KeyError):
+                    note = json.loads(line)
+                    notes.setdefault(note["name"], note["reason"])
+        return tuple(
+            f"{reason}; the next image of its class stands in for it"
+            for _, reason in sorted(notes.items())
+        )
+
+    @cached_property
+    def images_digest(self) -> str:
+        """The digest of the source: which image is replaced follows from it."""
+        return self.source.images_digest
+
+    def _in_place_of(self, i: int, image: Tensor) -> UInt8[Tensor, "3 height width"]:
+        """Return an image in the size of the one that it replaces, if its header tells it."""
+        with suppress(DataError):
+            sides = self.source.sides_of(i)
+            if sides != tuple(image.shape[1:]):
+                resized = F.interpolate(image[None].float(), sides, mode="bilinear", antialias=True)
+                return resized[0].round().clamp(0, 255).to(torch.uint8)
+        return image
+
+    def _sides_of(self, i: int) -> tuple[int, int]:
+        try:
+            return self.source.sides_of(i)
+        except DataError:
+            _, height, width = self.image(i).shape
+            return height, width
+
+    def _next(self, i: int) -> Iterator[int]:
+        """Yield the images of the same label behind image `i`, and then those before it."""
+        count, label = len(self), self.labels[i]
+        for j in (k % count for k in range(i + 1, i + count)):
+            if (self.labels[j] == label).all():
+                yield j
+
+    def _note(self, i: int, reason: str) -> None:
+        """Append a faulty image to the notes, in one write; say so where that is impossible."""
+        line = json.dumps({"name": self.source.name(i), "reason": reason}) + "\n"
+        try:
+            self._notes.parent.mkdir(parents=True, exist_ok=True)
+            with self._notes.open("ab", buffering=0) as file:
+                file.write(line.encode())
+        except OSError:
+            LOGGER.warning(f"{reason}; the next image of its class stands in for it.")
+
+
+def _lasts(error: DataError) -> bool:
+    """Return True for a fault of the image, and not of the disk."""
+    cause = error.__cause__
+    return not isinstance(cause, OSError) or cause.errno in _LASTING
+
+
+def found_since(source: Source) -> tuple[str, ...]:
+    """Return the images of a source that were found faulty since it was read."""
+    return tuple(line for line in source.replaced() if line not in source.skipped)

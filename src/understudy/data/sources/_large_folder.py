@@ -1,0 +1,289 @@
+"""Folders of very many image files: listed once, and no file opened before training.
+
+A split of more than `LISTED` files is not decoded beforehand, unless its images are small enough to
+be kept in memory. Its list is a file of columns in the user's cache: names, classes, sizes and
+times of change. One process makes it, the others wait. It is made anew when a folder has been
+written to since, or one of a sample of its files has changed.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any, final, overload
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from understudy.data._image import decode, sides_of
+from understudy.data.replaced import LazySource, ReplacedSource
+from understudy.data.source import Source, Unreadable, short_digest
+from understudy.data.sources._cache import cache_folder, made_once, opened
+from understudy.data.sources._columns import Columns, Packed, Texts, store
+from understudy.data.sources._files import MAX_BYTES, SMALL
+from understudy.data.sources._listing import Listing
+from understudy.errors import DataError
+
+LOGGER = logging.getLogger("understudy")
+
+LISTED = 10_000
+"""Most files of a split that are all decoded before training."""
+IN_MEMORY = 100_000
+"""Most small images of a split that are kept in memory."""
+_VERSION = 1
+_SAMPLE = 64
+"""Files that are looked at in the place of all, evenly spread."""
+_NAME = "files.columns"
+_COARSE, _FINE = 2e9, 1e8
+"""Nanoseconds within which a folder may change without another time of change."""
+
+
+@final
+class Files:
+    """Image files of a split as they are listed, in the order of the source.
+
+    Attributes:
+        names: Their paths, relative to the top of the data set.
+        skipped: Files that were left out, each with the reason.
+        folders: Each folder that was read → its time of change in ns.
+        links: Whether any of them is a link.
+    """
+
+    def __init__(self, top: Path) -> None:
+        self._prefix = str(top / "x")[:-1]
+        self.top, self.names, self.links = top, Packed(), False
+        self.skipped, self.folders, self._runs = list[str](), dict[str, int](), [(0, 0)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, listing: Listing, label: int) -> None:
+        """Append the files of a listing, all of one label."""
+        start = len(self._prefix)
+        self.names.extend(name[start:].removeprefix(f".{os.sep}") for name in listing.names)
+        self._runs.append((label, len(listing.names)))
+        self.note(listing)
+
+    def note(self, listing: Listing) -> None:
+        """Take what a listing tells beside the files."""
+        self.skipped += listing.skipped
+        self.folders |= listing.folders
+        self.links = self.links or listing.links
+
+    @property
+    def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The label of each file."""
+        labels, counts = zip(*self._runs, strict=True)
+        return np.repeat(np.array(labels, np.int64), counts)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files."""
+        return [self.top / name for name in self.names]
+
+
+@final
+class _Paths(Sequence[Path]):
+    """Files by their names in a folder."""
+
+    def __init__(self, top: Path, names: Texts) -> None:
+        self._top, self._names = top, names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, i: int) -> Path: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Path]: ...
+    def __getitem__(self, i: int | slice) -> Path | list[Path]:
+        """Return file `i`, or a list of files."""
+        if isinstance(i, slice):
+            return [self._top / name for name in self._names[i]]
+        return self._top / self._names[i]
+
+
+@final
+class ListedSource(LazySource):
+    """Image files by a list of columns; nothing is known of their content."""
+
+    def __init__(self, columns: Columns, top: Path, classes: Sequence[str]) -> None:
+        self._columns = columns
+        self.labels = torch.from_numpy(columns["label"])
+        self.paths = _Paths(top, columns.texts("name"))
+        self.top = "" if columns.header["links"] else columns.header["real"]
+        self.classes, self.size = tuple(classes), columns.header["side"]
+        self.skipped = tuple(columns.header["skipped"])
+
+    def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        """Decode image `i`; `DataError` if its file cannot be read."""
+        return decode(self.paths[i])
+
+    def sides_of(self, i: int) -> tuple[int, int]:
+        """Return height and width of image `i`, read from its header."""
+        return sides_of(self.paths[i])
+
+    def name(self, i: int) -> str:
+        """Return the path of file `i`."""
+        return str(self.paths[i])
+
+    @cached_property
+    def images_digest(self) -> str:
+        """Sixteen hex digits of names and sizes in bytes; the files are not read."""
+        columns, digest = self._columns, sha256(f"files {len(self)}\n".encode())
+        names = columns["name"]
+        for start in range(0, len(names), 2**20):
+            # Every system writes the separator of folders in its own way.
+            digest.update(names[start : start + 2**20].tobytes().replace(os.sep.encode(), b"/"))
+        digest.update(columns["name.ends"].tobytes())
+        digest.update(columns["bytes"].tobytes())
+        return digest.hexdigest()[:16]
+
+
+def listed_before(
+    folder: Path, top: Path, classes: Sequence[str], unreadable: Unreadable
+) -> Source | None:
+    """Return the source of a split whose list is stored and still holds; else None."""
+    columns = opened(_cache_of(folder, top, classes), _NAME, is_current)
+    return None if columns is None else _source(columns, top, classes, unreadable)
+
+
+def if_large(
+    files: Files, folder: Path, classes: Sequence[str], unreadable: Unreadable
+) -> Source | None:
+    """Return the source of a split of very many files; None if all are decoded before training.
+
+    Raises:
+        DataError: None of a sample of the files can be read.
+    """
+    if len(files) <= LISTED:
+        return None
+    rows = _sampled(len(files))
+    chosen = set(rows)
+    names = [name for i, name in enumerate(files.names) if i in chosen]
+    side = _side([files.top / name for name in names])
+    if side and side <= SMALL and len(files) <= IN_MEMORY and len(files) * 3 * side**2 <= MAX_BYTES:
+        return None
+    place = _cache_of(folder, files.top, classes)
+    existed = (place / _NAME).is_file()
+    columns = made_once(place, _NAME, is_current, lambda file: _store(file, files, folder, side))
+    _say(columns, folder, existed)
+    return _source(columns, files.top, classes, unreadable)
+
+
+def is_current(columns: Columns) -> bool:
+    """Return True if no folder, and none of a sample of the files, has changed since."""
+    header = columns.header
+    if header["rules"] != _rules():
+        return False
+    names, times = columns.texts("folder"), columns["folder.time"].tolist()
+    if any(os.stat(name).st_mtime_ns != t for name, t in zip(names, times, strict=True)):  # noqa: PTH116
+        return False
+    files, top = columns.texts("name"), Path(header["top"])
+    for i in _sampled(len(files)):
+        status = (top / files[i]).stat()
+        if (status.st_size, status.st_mtime_ns) != (columns["bytes"][i], columns["time"][i]):
+            return False
+    return True
+
+
+def _source(columns: Columns, top: Path, classes: Sequence[str], unreadable: Unreadable) -> Source:
+    source = ListedSource(columns, top, classes)
+    if unreadable == "fail":
+        return source
+    return ReplacedSource(source, columns.file.with_name("faulty.jsonl"))
+
+
+def _cache_of(folder: Path, top: Path, classes: Sequence[str]) -> Path:
+    """Return the folder of the list of a split, in the user's cache."""
+    key = short_digest(os.path.realpath(folder), os.path.abspath(top), list(classes))  # noqa: PTH100
+    return cache_folder() / "folders" / key
+
+
+def _store(file: Path, files: Files, folder: Path, side: int | None) -> None:
+    """Write the columns of a list."""
+    file.with_name("faulty.jsonl").unlink(missing_ok=True)
+    sizes, times = _stamps(files)
+    folders = Packed()
+    folders.extend(os.path.abspath(name) for name in files.folders)  # noqa: PTH100
+    header = {
+        "rules": _rules(),
+        "top": os.path.abspath(files.top),  # noqa: PTH100
+        "real": os.path.realpath(folder),
+        "side": side,
+        "links": files.links,
+        "skipped": files.skipped,
+    }
+    columns = {
+        **files.names.columns("name"),
+        "label": files.labels,
+        "bytes": sizes,
+        "time": times,
+        **folders.columns("folder"),
+        "folder.time": np.array([_settled(t) for t in files.folders.values()], np.int64),
+    }
+    store(file, header, columns)
+
+
+def _rules() -> list[int]:
+    """Return by which rules a list is made: one made by others does not hold."""
+    return [_VERSION, LISTED, IN_MEMORY]
+
+
+def _stamps(files: Files) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return size and time of change of every file; 0 and 0 if it is gone meanwhile."""
+    sizes, times = np.zeros((2, len(files)), np.int64)
+    prefix = str(files.top / "x")[:-1]
+
+    def stamp(entry: tuple[int, str]) -> None:
+        try:
+            status = os.stat(prefix + entry[1])  # noqa: PTH116 (of a million files)
+        except OSError:
+            return
+        sizes[entry[0]], times[entry[0]] = status.st_size, status.st_mtime_ns
+
+    # Threads for folders of a network, where every answer takes its time.
+    with ThreadPool(8) as pool:
+        for _ in pool.imap_unordered(stamp, enumerate(files.names), chunksize=1024):
+            pass
+    return sizes, times
+
+
+def _settled(changed: int) -> int:
+    """Return a time of change, or -1 if a later change might have the same one."""
+    window = _FINE if changed % 10**9 else _COARSE
+    return changed if time.time_ns() - changed > window else -1
+
+
+def _side(sample: Sequence[Path]) -> int | None:
+    """Return the side of the images of a sample if all are squares of one size, else None."""
+    sides, faults = set[int](), list[DataError]()
+    for path in sample:
+        try:
+            sides.update(sides_of(path))
+        except DataError as error:
+            faults.append(error)
+    if len(faults) == len(sample):
+        raise DataError(f"None of {len(sample)} sampled files can be read, first: {faults[0]}")
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _sampled(count: int) -> list[int]:
+    number = min(count, _SAMPLE)
+    return [i * count // number for i in range(number)]
+
+
+def _say(columns: Columns, folder: Path, existed: bool) -> None:
+    again = "The files in it have changed since they were listed: " if existed else ""
+    LOGGER.info(
+        f"{folder}: {again}{len(columns['label']):,} image files are listed in {columns.file} and "
+        f"not opened before training, since they are more than {LISTED:,}. A faulty one is found "
+        "when it is decoded, counted, and replaced by the next of its class (data.unreadable=fail "
+        "stops there)."
+    )

@@ -1,0 +1,252 @@
+"""A folder of many files is listed once and not decoded; faulty files are replaced when met."""
+
+import json
+import logging
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from understudy.data import FileSource, Loader, Source
+from understudy.data.replaced import found_since
+from understudy.data.sources import _large_folder, folder
+from understudy.data.sources._cache import cache_folder
+from understudy.data.subset import split
+from understudy.data.views import make_views
+from understudy.errors import DataError
+from understudy.experiment.shared_images import shared_images
+
+Change = Callable[[Path], object]
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """More than four files are listed, as are folders that were changed just now."""
+    monkeypatch.setattr(_large_folder, "LISTED", 4)
+    monkeypatch.setattr(_large_folder, "_FINE", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """Six grey photographs in two classes, of which one has a folder more, and two to test."""
+    for i, name in enumerate(["b/0", "b/1", "b/2", "a/x-1/3", "a/x/4", "a/z"]):
+        paint(tmp_path / f"train/{name}.png", i)
+    paint(tmp_path / "test/a/0.png", 9)
+    paint(tmp_path / "test/b/0.png", 8)
+    return tmp_path
+
+
+def paint(file: Path, i: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (80 + i, 70), (20 * i,) * 3).save(file)
+
+
+def greys(source: Source) -> list[int]:
+    return [int(source.image(i)[0, 0, 0]) // 20 for i in range(len(source))]
+
+
+def load(top: Path, **options: str) -> Source:
+    return folder.load(str(top), "train", **options)  # type: ignore[arg-type]
+
+
+def test_it_holds_what_a_decoded_one_does(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = load(top)
+    monkeypatch.setattr(_large_folder, "LISTED", 100)
+    decoded = load(top)
+    assert isinstance(decoded, FileSource)
+    assert not isinstance(listed, FileSource)
+    assert list(listed.paths) == list(decoded.paths)
+    assert listed.labels.tolist() == decoded.labels.tolist()
+    assert (listed.classes, listed.size, listed.skipped) == (decoded.classes, None, ())
+    assert listed.sides().tolist() == decoded.sides().tolist()
+    assert greys(listed) == greys(decoded) == [4, 3, 5, 0, 1, 2]
+
+
+def test_no_image_is_decoded_before_it_is_shown(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = list[Path]()
+    real = _large_folder.decode
+    monkeypatch.setattr(_large_folder, "decode", lambda p: decoded.append(p) or real(p))
+    source = load(top)
+    assert len(source.digest) == 16
+    loader = Loader(
+        make_views(source, augment="resized_crop", size=8, seed=0),
+        source.labels,
+        batch=2,
+        seed=0,
+        shuffle=True,
+    )
+    assert decoded == []
+    next(loader.epoch(0))
+    assert len(decoded) == 2
+
+
+def test_it_is_listed_once(
+    top: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "understudy")
+    first = load(top)
+    assert "6 image files are listed in" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(folder, "list_images", None)
+    second = load(top)
+    assert caplog.text == ""
+    assert second.digest == first.digest
+    assert not list(top.rglob(".understudy*"))
+
+
+def _remove_a_folder(top: Path) -> None:
+    (top / "train/a/x/4.png").unlink()
+    (top / "train/a/x").rmdir()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda top: paint(top / "train/a/x/5.png", 7), id="a new file"),
+        pytest.param(lambda top: (top / "train/b/1.png").unlink(), id="a file less"),
+        pytest.param(lambda top: paint(top / "train/b/1.png", 700), id="another content"),
+        pytest.param(_remove_a_folder, id="a folder less"),
+    ],
+)
+def test_a_change_is_noticed(top: Path, change: Change, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "understudy")
+    before = load(top)
+    change(top)
+    caplog.clear()
+    after = load(top)
+    assert "have changed since they were listed" in caplog.text
+    assert after.digest != before.digest
+    greys(after)
+
+
+def test_folders_that_were_changed_just_now_are_listed_again(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_large_folder, "_FINE", 10**12)
+    load(top)
+    assert _large_folder.listed_before(top / "train", top, ["a", "b"], "skip") is None
+    assert len(load(top)) == 6
+
+
+@pytest.fixture
+def damaged(top: Path) -> Path:
+    """Image 0 is no picture, and 3 ends early; the images behind them are of the same class."""
+    (top / "train/a/x/4.png").write_text("not an image")
+    whole = top / "train/b/0.png"
+    whole.write_bytes(whole.read_bytes()[:-40])
+    return top
+
+
+def test_the_next_of_its_class_stands_in_for_a_faulty_file(damaged: Path) -> None:
+    source = load(damaged)
+    assert source.skipped == source.replaced() == ()
+    assert greys(source) == greys(source) == [3, 3, 5, 1, 1, 2]
+    assert source.sides().tolist() == [list(source.image(i).shape[1:]) for i in range(6)]
+    lines = found_since(source)
+    assert ["4.png" in lines[0], "0.png" in lines[1], len(lines)] == [True, True, 2]
+    assert "stands in for it" in lines[0]
+    again = load(damaged)
+    assert (again.skipped, found_since(again)) == (lines, ())
+    assert again.digest == source.digest
+
+
+def test_a_worker_process_notes_faulty_files_too(damaged: Path) -> None:
+    source = load(damaged)
+    views = make_views(source, augment="none", size=8, seed=0)
+    loader = Loader(views, source.labels, batch=6, seed=0, shuffle=True, workers=1)
+    (batch,) = next(loader.epoch(0))
+    alone = Loader(views, source.labels, batch=6, seed=0, shuffle=True)
+    assert torch.equal(batch.images, next(alone.epoch(0))[0].images)
+    assert len(source.replaced()) == 2
+
+
+def test_faulty_files_stop_on_request(damaged: Path) -> None:
+    source = load(damaged, unreadable="fail")
+    with pytest.raises(DataError, match=r"4\.png cannot be read as an image"):
+        source.image(0)
+
+
+def test_a_file_that_is_gone_stops(top: Path) -> None:
+    source = load(top)
+    (top / "train/a/z.png").unlink()
+    with pytest.raises(DataError, match=r"z\.png cannot be read"):
+        source.image(2)
+
+
+def test_a_class_without_a_whole_image_stops(top: Path) -> None:
+    source = load(top)
+    for file in (top / "train/b").iterdir():
+        file.write_text("text")
+    with pytest.raises(DataError, match="neither can the images of its class"):
+        source.image(3)
+
+
+def test_nothing_readable_is_an_error(top: Path) -> None:
+    for file in top.rglob("train/**/*.png"):
+        file.write_text("text")
+    with pytest.raises(DataError, match="None of 6 sampled files can be read"):
+        load(top)
+
+
+def test_small_images_are_kept_in_memory_as_before(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.new("RGB", (8, 8), (i,) * 3).save(tmp_path / f"{i}.png")
+    assert load(tmp_path).pixels is not None
+    assert not (cache_folder() / "folders").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert greys(load(top)) == [4, 3, 5, 0, 1, 2]
+    assert "cannot be written" in caplog.text
+
+
+def test_unlabelled_images_below_a_folder(top: Path) -> None:
+    source = folder.load_unlabelled(top / "train")
+    assert greys(source) == [4, 3, 5, 0, 1, 2]
+    assert set(source.labels.tolist()) == {-1}
+
+
+def _digest(top: Path) -> str:
+    return load(top).digest
+
+
+def test_one_process_lists_for_all(top: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        digests = set(pool.map(_digest, [top] * 3))
+    assert digests == {load(top).digest}
+
+
+def test_a_worker_maps_the_list_anew(top: Path) -> None:
+    source = load(top)
+    sent = pickle.dumps(source.paths)
+    assert b"z.png" not in sent
+    assert list(pickle.loads(sent)) == list(source.paths)
+
+
+def test_images_of_two_splits_are_compared_by_their_files(top: Path) -> None:
+    train, test = load(top), folder.load(str(top), "test")
+    assert shared_images(train, test) == []
+    (top / "test/b/copy.png").symlink_to(top / "train/b/1.png")
+    assert shared_images(train, folder.load(str(top), "test")) == [2]
+    assert shared_images(*split(train, 0.5, seed=0)) == []
+
+
+def test_an_image_takes_few_bytes(tmp_path: Path) -> None:
+    """What a process holds and maps of the list, without decoding: the names, and 32 bytes."""
+    Image.new("RGB", (90, 80)).save(tmp_path / "0.png")
+    for i in range(1, 500):
+        (tmp_path / f"{i}.png").hardlink_to(tmp_path / "0.png")
+    load(tmp_path)
+    (stored,) = (cache_folder() / "folders").glob("*/files.columns")
+    assert stored.stat().st_size < 500 * 48
+    header = json.loads(stored.read_bytes().splitlines()[1])
+    assert set(header["columns"]) >= {"name", "name.ends", "label", "bytes", "time"}
