@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.small_shards import shards
 from understudy import data
 from understudy.batch import UNLABELLED
 from understudy.data.views import make_views
@@ -23,7 +24,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what Hugging Face would cache away from the user's home."""
+    """Keeps what would be cached away from the user's home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
@@ -107,6 +109,7 @@ ROOTS: dict[str, Callable[[Path], str]] = {
     "csv": table,
     "fashion": lambda root: "",
     "folder": lambda root: tree(root, 2),
+    "webdataset": lambda root: str(shards(root / "shards", {"train": 2, "test": 2}, side=32)),
     "hf": lambda root: tree(root, 2),
     "drawn_shapes": lambda root: "6",
     "voc": xml,

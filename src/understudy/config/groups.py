@@ -61,6 +61,9 @@ class Data:
     balance: Share = 0.0
     """Class-balanced sampling: 1 shows every class equally often, 0.5 by the square root of its
     number of images, 0 every image once. Images of rare classes repeat, in other views."""
+    shuffle_buffer: Annotated[int, Range(least=0)] = 0
+    """For sources of shards (`webdataset`, `parquet`): images among which each next one is drawn,
+    so that few shards are read at a time. 0: all images of the split."""
     unreadable: Literal["skip", "fail"] = "skip"
     """For a file that is not an image: skip and count it, or stop."""
     faulty: Literal["repair", "skip", "fail"] = "repair"

@@ -19,6 +19,7 @@ def check(recipe: "Recipe") -> None:
     _check_milestones(recipe.training)
     _check_transforms(recipe.data)
     _check_balance(recipe)
+    _check_shuffle_buffer(recipe.data)
 
 
 def _check_nesterov(training: "Training") -> None:
@@ -57,6 +58,15 @@ def _check_transforms(data: "Data") -> None:
         if not isinstance(before, bool):
             raise RecipeError(
                 f"'data.transforms[{place}].before' is {before!r}; it must be true or false."
+            )
+
+
+def _check_shuffle_buffer(data: "Data") -> None:
+    for key, value in (("balance", data.balance), ("labelled_share", data.labelled_share)):
+        if data.shuffle_buffer and value:
+            raise RecipeError(
+                f"data.{key} draws from all images of a split, and data.shuffle_buffer from few "
+                "shards at a time: leave one of the two out."
             )
 
 

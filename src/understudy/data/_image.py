@@ -103,7 +103,7 @@ def frames_in(file: Path) -> int:
         return 1
 
 
-def sides_of(file: Path) -> tuple[int, int]:
+def sides_of(file: Path | BytesIO) -> tuple[int, int]:
     """Return height and width of the image that `decode` returns, from the file's header alone.
 
     Raises:
@@ -113,7 +113,8 @@ def sides_of(file: Path) -> tuple[int, int]:
         with Image.open(file, formats=_formats()) as image:
             return image.size if _is_transposed(image) else (image.height, image.width)
     except Exception as error:
-        raise DataError(f"{file} cannot be read as an image: {error}") from error
+        name = file if isinstance(file, Path) else "An image"
+        raise DataError(f"{name} cannot be read as an image: {error}") from error
 
 
 def is_turned(file: Path) -> bool:

@@ -8,19 +8,52 @@ from torch import Tensor
 
 from understudy.batch import labelled
 from understudy.data._balance import Pools
-from understudy.data._random import permutation
+from understudy.data._random import permutation, uniform
 from understudy.errors import DataError
 
 Pairs = tuple[Int64[Tensor, " images"], Int64[Tensor, " images"]]
 """Image numbers, and the number of the view of each."""
 
 # The third counter of every hash names its use, so that no two uses share a stream.
-_ALL_IMAGES, _LABELLED, _UNLABELLED, _WITHIN_BATCH, _BATCHES = range(5)
+_ALL_IMAGES, _LABELLED, _UNLABELLED, _WITHIN_BATCH, _BATCHES, _SHARDS, _BUFFER = range(7)
+_PASSED = 2**16
+"""Images that pass through a shuffle buffer at once, for the memory of their numbers."""
 
 
 def shuffled_order(images: int, *, seed: int, epoch: int) -> Pairs:
     """Return every image once, in random order, each in view number `epoch`."""
-    return permutation(images, seed, epoch, _ALL_IMAGES), torch.full((images,), epoch)
+    return permutation(images, seed, epoch, _ALL_IMAGES), torch.tensor(epoch).expand(images)
+
+
+def shard_local_order(
+    shards: Int64[Tensor, " shards_and_one"], *, buffer: int, seed: int, epoch: int
+) -> Pairs:
+    """Return every image once, each in view number `epoch`, read from few shards at a time.
+
+    Shards come in random order, and their images pass through a shuffle buffer: each step shows a
+    random one of the `buffer` images in it, in whose place the next image is read.
+
+    Args:
+        shards: Number of the first image of each shard, and of all images.
+        buffer: Images in the buffer, at least 1.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+    """
+    first, last = shards[:-1], shards[1:]
+    order = permutation(len(first), seed, epoch, _SHARDS)
+    stream = torch.cat([torch.arange(int(first[s]), int(last[s])) for s in order])
+    count = len(stream)
+    buffer = min(buffer, count)
+    held, shown = stream[:buffer].tolist(), torch.empty(count, dtype=torch.int64)
+    for start in range(buffer, count, _PASSED):
+        steps = torch.arange(start, min(start + _PASSED, count))
+        draws, passed = uniform(buffer, seed, epoch, _BUFFER, steps).tolist(), list[int]()
+        for image, place in zip(stream[steps].tolist(), draws, strict=True):
+            passed.append(held[place])
+            held[place] = image
+        shown[steps - buffer] = torch.tensor(passed)
+    shown[count - buffer :] = torch.tensor(held)[permutation(buffer, seed, epoch, _BUFFER)]
+    return shown, torch.tensor(epoch).expand(count)
 
 
 def balanced_order(

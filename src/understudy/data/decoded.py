@@ -62,6 +62,7 @@ class DecodedSource(Source):
         self.classes, self.labels, self.skipped = source.classes, source.labels, source.skipped
         self.split_name = source.split_name
         self.paths, self.contents, self.top = source.paths, source.contents, source.top
+        self.shards = source.shards
         self.size = min(source.size, side or source.size) if source.size else None
         if not (folder / "manifest.json").is_file():
             _create(folder, self._manifest, _reduced(source.sides(), side))

@@ -50,6 +50,9 @@ class JoinedSource(Source):
         unknown = first.labels.new_full((len(second), *first.labels.shape[1:]), UNLABELLED)
         self.labels = torch.cat([first.labels, unknown])
         self.paths = chained(first.paths, second.paths)
+        if first.shards is not None:
+            more = torch.tensor([len(second)]) if second.shards is None else second.shards[1:]
+            self.shards = torch.cat([first.shards, more + len(first)])
         self.contents = chained(first.contents, second.contents)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:

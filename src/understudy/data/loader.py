@@ -1,41 +1,35 @@
 """The loader: batches of views, in an order that depends on seed and epoch alone."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, islice
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from understudy.batch import Batch, Mixed, Objects, labelled
+from understudy.data._answers import Request, Response, ViewDataset, unchanged, unwrap
 from understudy.data._balance import Pools
 from understudy.data._order import (
     Pairs,
     balanced_order,
     grouped_order,
     labelled_share_order,
+    shard_local_order,
     shuffled_order,
 )
-from understudy.data._workers import (
-    Sent,
-    lost_workers_explained,
-    received,
-    received_objects,
-    sent,
-    sent_objects,
-)
+from understudy.data._workers import lost_workers_explained
 from understudy.data.mixup import Blend, Mixing, mirrored_rows
-from understudy.data.views import CLEAN, MemoryViews, ViewBatch, Views
-from understudy.errors import DataError, OutOfMemory, RecipeError, UnderstudyError, memory_ran_out
+from understudy.data.views import CLEAN, MemoryViews, Views
+from understudy.errors import DataError, RecipeError
 
-_Request = tuple[Tensor, Tensor, Blend | None]
-"""Image numbers and numbers for `Views.show` of one micro-batch, and how to mix it."""
-
-_Response = tuple[Sent, Any] | UnderstudyError
-"""Images of one micro-batch, with their objects for detection; or the error that prevented them."""
+_NUMBERED = 256
+"""Steps whose views are numbered in one call: hashing small batches one by one is slow, and those
+of an epoch of a million images at once would take more memory than the images' names."""
 
 _NO_PAIRS: Pairs = (torch.empty(0, dtype=torch.int64),) * 2
 
@@ -61,6 +55,8 @@ class Loader:
         portrait: Bool[Tensor, " images"] | None = None,
         labelled_share: float | None = None,
         balance: float = 0.0,
+        shards: Int64[Tensor, " shards_and_one"] | None = None,
+        shuffle_buffer: int = 0,
         mixing: Mixing | None = None,
         smoothing: float = 0.0,
         drop_last: bool = False,
@@ -85,6 +81,9 @@ class Loader:
                 epoch as often as needed; None shows every image once.
             balance: Exponent of class-balanced sampling: 0 shows every image equally often, 1 every
                 class; see `_balance`.
+            shards: Number of the first image of each shard, and of all images.
+            shuffle_buffer: Images of `shards` among which each next one is drawn, where every image
+                is shown once; 0 draws among all.
             mixing: Mixup and cutmix; None or false mixes nothing.
             smoothing: Share of every label that is spread over all classes.
             drop_last: Leave out the last batch if it is smaller than the others, as some of the
@@ -102,8 +101,9 @@ class Loader:
         self.batch, self.seed, self.shuffle, self.portrait = batch, seed, shuffle, portrait
         self.labelled_share, self.mixing, self.smoothing = labelled_share, mixing, smoothing
         self.balance, self.drop_last = balance, drop_last
+        self.shards, self.shuffle_buffer = shards, shuffle_buffer
         self.accumulate, self.rank, self.world, self.workers = accumulate, rank, world, workers
-        self._upcoming = _NO_PAIRS
+        self._ahead: _Ahead | None = None
         if drop_last and len(labels) < batch:
             raise DataError(
                 f"There are {len(labels)} images and a batch is {batch}, so that "
@@ -137,17 +137,38 @@ class Loader:
     def epoch(self, number: int, *, start: int = 0) -> Iterator[list[Batch]]:
         """Yield the micro-batches of this process, step by step, from step `start` of an epoch."""
         index, view = self._order(number)
-        steps = [self._micro_batches(index, view, b) for b in range(start, len(self))]
-        pairs = [pair for step in steps for pair in step]
-        step_blends = zip(steps, self._blends(number)[start:], strict=True)
-        blends = [blend for step, blend in step_blends for _ in step]
-        numbered = self._numbered(pairs)
-        batches, (images, numbers) = self._batches(pairs, numbered, blends), _concatenated(numbered)
-        done = 0
-        for step in steps:
-            done += sum(len(part) for part, _ in step)
-            self._upcoming = images[done:], numbers[done:]
-            yield list(islice(batches, len(step)))
+        self._ahead = ahead = _Ahead(self, index, view, start)
+        blends, begun = self._blends(number), deque[tuple[list[Pairs], Blend | None]]()
+
+        def requests() -> Iterator[Request]:
+            for b, (step, numbered) in enumerate(self._steps(index, view, start), start):
+                blend = blends[b] if blends else None
+                begun.append((step, blend))
+                for pair in numbered:
+                    yield (*pair, blend)
+
+        responses = iter(self._responses(requests()))
+        for b in range(start, len(self)):
+            if b == len(self) - 1 and not self._rows(len(index[b * self.batch :])):
+                yield []  # the last batch has fewer images than there are processes
+                return
+            answers = [unwrap(next(responses))]
+            step, blend = begun.popleft()
+            answers += [unwrap(next(responses)) for _ in step[1:]]
+            ahead.done += sum(len(part) for part, _ in step)
+            pairs = zip(step, answers, strict=True)
+            yield [self._batch(pair, blend, *answer) for pair, answer in pairs]
+
+    def _steps(
+        self, index: Tensor, view: Tensor, start: int
+    ) -> Iterator[tuple[list[Pairs], list[Pairs]]]:
+        """Yield the micro-batches of every step from `start`, and the same for `Views.show`."""
+        for first in range(start, len(self), _NUMBERED):
+            last = min(first + _NUMBERED, len(self))
+            steps = [self._micro_batches(index, view, b) for b in range(first, last)]
+            numbered = iter(self._numbered([pair for step in steps for pair in step]))
+            for step in steps:
+                yield step, list(islice(numbered, len(step)))
 
     def epoch_order(self, number: int) -> Pairs:
         """Return all views of an epoch over all processes, step by step: `(index, number)`.
@@ -175,7 +196,7 @@ class Loader:
 
         Views are numbered for `Views.show`. None are left after the last step of an epoch.
         """
-        return self._upcoming
+        return _NO_PAIRS if self._ahead is None else self._ahead.pairs()
 
     def single_pass(
         self,
@@ -203,7 +224,7 @@ class Loader:
 
     def show(self, numbered: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """Yield batches of images, given by `(index, number)` for `Views.show`."""
-        return (_unwrap(x)[0] for x in self._responses([(*pair, None) for pair in numbered]))
+        return (unwrap(x)[0] for x in self._responses([(*pair, None) for pair in numbered]))
 
     def _without_images(self, index: Tensor, view: Tensor) -> Batch:
         return Batch(torch.empty(len(index), 3, 0, 0), self.labels[index], index, view)
@@ -212,7 +233,7 @@ class Loader:
         """Return image and view of every row of an epoch, over all processes."""
         if not self.shuffle:
             index = torch.arange(len(self.labels))
-            return index, torch.full_like(index, epoch)
+            return index, torch.tensor(epoch).expand(len(index))
         if self.labelled_share is None:
             order = self._whole_order(epoch)
             if self.portrait is None:
@@ -232,6 +253,10 @@ class Loader:
 
     def _whole_order(self, epoch: int) -> Pairs:
         """Return as many images as there are, each once or by the balance of the classes."""
+        if self.shards is not None and self.shuffle_buffer:
+            return shard_local_order(
+                self.shards, buffer=self.shuffle_buffer, seed=self.seed, epoch=epoch
+            )
         if not self.balance:
             return shuffled_order(len(self.labels), seed=self.seed, epoch=epoch)
         return balanced_order(self.labels, balance=self.balance, seed=self.seed, epoch=epoch)
@@ -252,10 +277,10 @@ class Loader:
         rows = torch.arange(batch)[self.rank :: self.world]
         return [part for part in rows.tensor_split(self.accumulate) if len(part)]
 
-    def _blends(self, epoch: int) -> Sequence[Blend | None]:
-        """Return the blend of every step of an epoch; None mixes nothing."""
+    def _blends(self, epoch: int) -> Sequence[Blend]:
+        """Return the blend of every step of an epoch; none if nothing is mixed."""
         if not self.mixing:
-            return [None] * len(self)
+            return []
         return self.mixing.blends(self.views.size, seed=self.seed, epoch=epoch, steps=len(self))
 
     def _batches(
@@ -264,13 +289,18 @@ class Loader:
         """Yield the batches of `(index, view)` pairs, whose views `_numbered` has numbered."""
         requests = [(*pair, blend) for pair, blend in zip(numbered, blends, strict=True)]
         for (index, view), blend, (images, objects) in zip(
-            pairs, blends, map(_unwrap, self._responses(requests)), strict=True
+            pairs, blends, map(unwrap, self._responses(requests)), strict=True
         ):
-            labels, mixed = self.labels[index], None
-            if blend is not None:
-                mixed = Mixed(labels.flip(0), torch.full(labels.shape, blend.share))
-            batch = Batch(images, labels, index, view, mixed, self.smoothing, objects)
-            yield batch.to(images.device, torch.preserve_format)
+            yield self._batch((index, view), blend, images, objects)
+
+    def _batch(
+        self, pair: Pairs, blend: Blend | None, images: Tensor, objects: Objects | None
+    ) -> Batch:
+        labels, mixed = self.labels[pair[0]], None
+        if blend is not None:
+            mixed = Mixed(labels.flip(0), torch.full(labels.shape, blend.share))
+        batch = Batch(images, labels, *pair, mixed, self.smoothing, objects)
+        return batch.to(images.device, torch.preserve_format)
 
     def _numbered(self, pairs: Sequence[Pairs]) -> list[Pairs]:
         """Replace view numbers by numbers for `Views.show`."""
@@ -280,25 +310,25 @@ class Loader:
         numbers = torch.split(self.views.number(index, view), sizes)
         return list(zip(torch.split(index, sizes), numbers, strict=True))
 
-    def _responses(self, requests: Sequence[_Request]) -> Iterable[_Response]:
+    def _responses(self, requests: Iterable[Request]) -> Iterable[Response]:
         """Answer requests in order: in this process, or in worker processes if there are any."""
-        dataset = _ViewDataset(self.views.show)
+        dataset = ViewDataset(self.views.show)
         if self.workers == 0 or isinstance(self.views, MemoryViews):
             return map(dataset.__getitem__, requests)
         return self._from_workers(dataset, requests)
 
     def _from_workers(
-        self, dataset: "_ViewDataset", requests: Sequence[_Request]
-    ) -> Iterator[_Response]:
+        self, dataset: "ViewDataset", requests: Iterable[Request]
+    ) -> Iterator[Response]:
         """Yield answers of worker processes; `DataError` if one of them was killed."""
         # As bytes: tensors are sent in shared memory, and where that is full the queue drops them.
-        packed = [(index.numpy(), number.numpy(), blend) for index, number, blend in requests]
+        packed = ((index.numpy(), number.numpy(), blend) for index, number, blend in requests)
         loader = DataLoader(
             dataset,
             sampler=packed,
             batch_size=None,
             # The default makes tensors of bytes.
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             # Without this, DataLoader would advance torch's global generator.
@@ -308,44 +338,25 @@ class Loader:
             yield from loader
 
 
+@final
+class _Ahead:
+    """Views of an epoch that are still to come, numbered when they are first asked for."""
+
+    def __init__(self, loader: Loader, index: Tensor, view: Tensor, start: int) -> None:
+        self._loader, self._index, self._view, self._start = loader, index, view, start
+        self._pairs: Pairs | None = None
+        self.done = 0
+
+    def pairs(self) -> Pairs:
+        if self._pairs is None:
+            steps = self._loader._steps(self._index, self._view, self._start)
+            self._pairs = _concatenated([pair for _, numbered in steps for pair in numbered])
+        images, numbers = self._pairs
+        return images[self.done :], numbers[self.done :]
+
+
 def _concatenated(pairs: Sequence[Pairs]) -> Pairs:
     if not pairs:
         return _NO_PAIRS
     first, second = (torch.cat(rows) for rows in zip(*pairs, strict=True))
     return first, second
-
-
-@final
-class _ViewDataset(Dataset[_Response]):
-    """Micro-batches by request: the dataset of a DataLoader whose worker processes make them."""
-
-    def __init__(self, show: Callable[[Tensor, Tensor], ViewBatch]) -> None:
-        self.show = show
-
-    def __getitem__(self, request: tuple[Sent, Sent, Blend | None]) -> _Response:
-        index, number, blend = received(request[0]), received(request[1]), request[2]
-        try:
-            views = self.show(index, number)
-        except UnderstudyError as error:
-            # Raised in a worker, its one sentence would arrive inside a traceback.
-            return error
-        except (RuntimeError, MemoryError) as error:
-            if not memory_ran_out(error):
-                raise
-            return OutOfMemory(
-                f"{len(index)} images do not fit into memory at once: set a smaller data.size or "
-                "training.batch, or more training.accumulate."
-            )
-        images, objects = views if isinstance(views, tuple) else (views, None)
-        return sent(images if blend is None else blend(images)), sent_objects(objects)
-
-
-def _unchanged(response: Any) -> Any:
-    return response
-
-
-def _unwrap(response: _Response) -> tuple[Tensor, Objects | None]:
-    if isinstance(response, UnderstudyError):
-        raise response
-    images, objects = response
-    return received(images), received_objects(objects)

@@ -69,6 +69,7 @@ class ReplacedSource(Source):
         self.source, self._notes = source, notes
         self.labels, self.classes, self.size = source.labels, source.classes, source.size
         self.split_name, self.paths, self.top = source.split_name, source.paths, source.top
+        self.shards = source.shards
         self._instead = dict[int, int]()
         self._before = self.replaced()
         self.skipped = (*source.skipped, *self._before)

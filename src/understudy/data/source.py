@@ -42,10 +42,13 @@ class Source(ABC):
         split_name: Name of the split in the data set, such as `val`; empty if not recorded.
         paths: File of each image; empty if they are in no files of their own.
         contents: Digest of the encoded content of each image; empty if not known.
+        shards: Number of the first image of each shard, and of all images, where images that follow
+            each other are read fast; None where any order is as good.
         top: Folder that holds all files of the source, none of which is a link; empty if not known.
     """
 
     split_name: str = ""
+    shards: Int64[Tensor, " shards_and_one"] | None = None
     top: str = ""
     paths: Sequence[Path] = ()
     contents: Sequence[str] = ()

@@ -37,6 +37,9 @@ class Subset(Source):
         self.pixels = None if source.pixels is None else source.pixels[index]
         self.paths, self.top = picked(source.paths, index), source.top
         self.contents = picked(source.contents, index)
+        ascending = bool((index[1:] >= index[:-1]).all())
+        if source.shards is not None and ascending:
+            self.shards = torch.searchsorted(index, source.shards)
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Return image `i` of the subset."""

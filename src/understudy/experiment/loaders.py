@@ -10,6 +10,7 @@ from understudy.config.recipe import Recipe
 from understudy.data import Loader, ObjectViews, Source, Views, views
 from understudy.data.mixup import Mixing
 from understudy.data.named_transforms import NONE, NamedTransforms
+from understudy.errors import RecipeError
 from understudy.experiment.images import data_seed
 from understudy.tasks import Task
 
@@ -31,6 +32,11 @@ class Loaders:
         data, training = self.recipe.data, self.recipe.training
         boxes = self.task.truth == "objects"
         share = data.labelled_share
+        if data.shuffle_buffer and source.shards is None:
+            raise RecipeError(
+                f"data.shuffle_buffer is for images in shards, and the source {data.source!r} has "
+                "none (webdataset and parquet have): leave it out."
+            )
         control = self.task.uses_labels and not boxes and not self.recipe.methods
         if control and not source.labelled.all():
             share = 1.0  # A control has no use for an image without a label.
@@ -43,6 +49,8 @@ class Loaders:
             portrait=_portrait(source) if boxes else None,
             labelled_share=share,
             balance=data.balance,
+            shards=source.shards,
+            shuffle_buffer=data.shuffle_buffer,
             mixing=Mixing(data.mixup, data.cutmix),
             smoothing=training.label_smoothing,
             drop_last=training.drop_last,

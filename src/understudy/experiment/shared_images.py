@@ -75,9 +75,20 @@ def shared_images(first: Source, second: Source) -> list[int]:
 
 
 def _apart(first: Source, second: Source) -> bool:
-    """Return True if all files of the sources lie in folders of which none holds the other."""
-    tops = [Path(source.top) for source in (first, second) if source.top]
-    return len(tops) == 2 and not any(a.is_relative_to(b) for a, b in permutations(tops))
+    """Return True if all files of one lie in a folder in which the other one has none."""
+    return any(
+        one.top and not any(_is_below(place, one.top) for place in _places(other))
+        for one, other in permutations((first, second))
+    )
+
+
+def _places(source: Source) -> Iterable[str]:
+    """Return the files of a source, or a folder that holds them."""
+    return [source.top] if source.top else _real_files(source)
+
+
+def _is_below(place: str, folder: str) -> bool:
+    return Path(place).is_relative_to(folder)
 
 
 def _real_files(source: Source) -> Iterator[str]:

@@ -40,15 +40,17 @@ def made_once(
     folder: Path,
     name: str,
     is_current: Callable[[Columns], bool],
-    make: Callable[[Path], None],
-) -> Columns:
+    make: Callable[[Path], bool],
+) -> Columns | None:
     """Return stored columns; one process makes them if they are missing, the others wait for it.
+
+    None if they are not to be stored.
 
     Args:
         folder: Their folder in the user's cache.
         name: Name of the file in it.
         is_current: True for columns that need not be made anew.
-        make: Writes the columns into the file it is given.
+        make: Writes the columns into the file it is given; returns False if none are to be stored.
     """
     if (columns := opened(folder, name, is_current)) is not None:
         return columns
@@ -58,15 +60,14 @@ def made_once(
             files.sweep(folder)
             if (columns := opened(folder, name, is_current)) is not None:
                 return columns
-            make(folder / name)
+            return Columns(folder / name) if make(folder / name) else None
     except OSError as error:
         LOGGER.warning(
             f"{folder} cannot be written ({error.strerror}), so that every process makes {name} "
             "for itself at each start: set XDG_CACHE_HOME to a folder that can be written."
         )
-        make(_own_folder() / f"{folder.name}-{name}")
-        return Columns(_own_folder() / f"{folder.name}-{name}")
-    return Columns(folder / name)
+        own = _own_folder() / f"{folder.name}-{name}"
+        return Columns(own) if make(own) else None
 
 
 @cache

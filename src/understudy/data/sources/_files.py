@@ -18,6 +18,8 @@ from understudy.files import remove_abandoned
 
 SMALL = 64
 """Largest side in pixels of images that are kept in memory."""
+IN_MEMORY = 100_000
+"""Most images of a split that are kept in memory, where there are too many to decode all."""
 MAX_BYTES = 2**30
 """Largest size of all images of a split that are kept in memory."""
 
@@ -59,15 +61,16 @@ def from_files(
         skipped=(*skipped, *checked.skipped),
         contents=[checked.contents[i] for i in checked.kept],
     )
-    return _with_cache(source) if _is_small(source) else source
+    return _with_cache(source) if is_small(source) else source
 
 
 def in_memory_if_small(source: Source) -> Source:
     """Decode all images into memory if they are small and few; else return the source unchanged."""
-    return _in_memory(source, _decoded(source)) if _is_small(source) else source
+    return _in_memory(source, _decoded(source)) if is_small(source) else source
 
 
-def _is_small(source: Source) -> bool:
+def is_small(source: Source) -> bool:
+    """Return True for images that may be kept in memory."""
     size = source.size
     return size is not None and size <= SMALL and len(source) * 3 * size**2 <= MAX_BYTES
 

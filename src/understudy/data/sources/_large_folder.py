@@ -9,9 +9,10 @@ written to since, or one of a sample of its files has changed.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import sha256
+from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, final, overload
@@ -21,12 +22,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from understudy.data._image import decode, sides_of
+from understudy.data._image import SUFFIXES, decode, sides_of
 from understudy.data.replaced import LazySource, ReplacedSource
 from understudy.data.source import Source, Unreadable, short_digest
-from understudy.data.sources._cache import cache_folder, made_once, opened
+from understudy.data.sources._cache import cache_folder, made_once
 from understudy.data.sources._columns import Columns, Packed, Texts, store
-from understudy.data.sources._files import MAX_BYTES, SMALL
+from understudy.data.sources._files import IN_MEMORY, MAX_BYTES, SMALL
 from understudy.data.sources._listing import Listing
 from understudy.errors import DataError
 
@@ -34,11 +35,11 @@ LOGGER = logging.getLogger("understudy")
 
 LISTED = 10_000
 """Most files of a split that are all decoded before training."""
-IN_MEMORY = 100_000
-"""Most small images of a split that are kept in memory."""
 _VERSION = 1
 _SAMPLE = 64
 """Files that are looked at in the place of all, evenly spread."""
+_AT_ONCE = 2**14
+"""Files that are looked at together."""
 _NAME = "files.columns"
 _COARSE, _FINE = 2e9, 1e8
 """Nanoseconds within which a folder may change without another time of change."""
@@ -146,35 +147,60 @@ class ListedSource(LazySource):
         return digest.hexdigest()[:16]
 
 
-def listed_before(
-    folder: Path, top: Path, classes: Sequence[str], unreadable: Unreadable
-) -> Source | None:
-    """Return the source of a split whose list is stored and still holds; else None."""
-    columns = opened(_cache_of(folder, top, classes), _NAME, is_current)
-    return None if columns is None else _source(columns, top, classes, unreadable)
+def listed(
+    folder: Path,
+    top: Path,
+    classes: Sequence[str],
+    unreadable: Unreadable,
+    list_files: Callable[[], Files],
+) -> Source | Files:
+    """Return the source of a split of very many files, or the files if they are to be decoded.
 
-
-def if_large(
-    files: Files, folder: Path, classes: Sequence[str], unreadable: Unreadable
-) -> Source | None:
-    """Return the source of a split of very many files; None if all are decoded before training.
+    Args:
+        folder: Folder of the split.
+        top: Folder of the data set.
+        classes: Class names in the order of the labels.
+        unreadable: What to do with files that cannot be decoded.
+        list_files: Lists the files; not called where a stored list still holds.
 
     Raises:
         DataError: None of a sample of the files can be read.
     """
-    if len(files) <= LISTED:
-        return None
-    rows = _sampled(len(files))
-    chosen = set(rows)
-    names = [name for i, name in enumerate(files.names) if i in chosen]
-    side = _side([files.top / name for name in names])
-    if side and side <= SMALL and len(files) <= IN_MEMORY and len(files) * 3 * side**2 <= MAX_BYTES:
-        return None
-    place = _cache_of(folder, files.top, classes)
+    place, files = _cache_of(folder, top, classes), list[Files]()
     existed = (place / _NAME).is_file()
-    columns = made_once(place, _NAME, is_current, lambda file: _store(file, files, folder, side))
-    _say(columns, folder, existed)
-    return _source(columns, files.top, classes, unreadable)
+    if not existed and not _more_than(LISTED, folder):
+        return list_files()
+
+    def make(file: Path) -> bool:
+        files.append(list_files())
+        side = _side_of_sample(files[0])
+        if _all_decoded(len(files[0]), side):
+            return False
+        _store(file, files[0], folder, side)
+        return True
+
+    columns = made_once(place, _NAME, is_current, make)
+    if columns is None:
+        return files[0]
+    if files:
+        _say(columns, folder, existed)
+    source = ListedSource(columns, top, classes)
+    if unreadable == "fail":
+        return source
+    return ReplacedSource(source, place / "faulty.jsonl")
+
+
+def _all_decoded(count: int, side: int | None) -> bool:
+    """Return True if all images are decoded before training: few, or small enough for memory."""
+    small = side is not None and side <= SMALL and count * 3 * side**2 <= MAX_BYTES
+    return count <= LISTED or (small and count <= IN_MEMORY)
+
+
+def _more_than(count: int, folder: Path) -> bool:
+    """Return True if a folder, and those below it, hold more image files, without listing all."""
+    names = (name for _, _, files in os.walk(folder, followlinks=True) for name in files)
+    images = (name for name in names if name.lower().endswith(tuple(SUFFIXES)))
+    return sum(1 for _ in islice(images, count + 1)) > count
 
 
 def is_current(columns: Columns) -> bool:
@@ -191,13 +217,6 @@ def is_current(columns: Columns) -> bool:
         if (status.st_size, status.st_mtime_ns) != (columns["bytes"][i], columns["time"][i]):
             return False
     return True
-
-
-def _source(columns: Columns, top: Path, classes: Sequence[str], unreadable: Unreadable) -> Source:
-    source = ListedSource(columns, top, classes)
-    if unreadable == "fail":
-        return source
-    return ReplacedSource(source, columns.file.with_name("faulty.jsonl"))
 
 
 def _cache_of(folder: Path, top: Path, classes: Sequence[str]) -> Path:
@@ -248,10 +267,12 @@ def _stamps(files: Files) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
             return
         sizes[entry[0]], times[entry[0]] = status.st_size, status.st_mtime_ns
 
-    # Threads for folders of a network, where every answer takes its time.
+    # Threads for folders of a network, where every answer takes its time. A part of the names at
+    # a time: a pool takes all it is given into memory.
+    entries = enumerate(files.names)
     with ThreadPool(8) as pool:
-        for _ in pool.imap_unordered(stamp, enumerate(files.names), chunksize=1024):
-            pass
+        while part := list(islice(entries, _AT_ONCE)):
+            pool.map(stamp, part, chunksize=512)
     return sizes, times
 
 
@@ -261,16 +282,20 @@ def _settled(changed: int) -> int:
     return changed if time.time_ns() - changed > window else -1
 
 
-def _side(sample: Sequence[Path]) -> int | None:
-    """Return the side of the images of a sample if all are squares of one size, else None."""
-    sides, faults = set[int](), list[DataError]()
-    for path in sample:
+def _side_of_sample(files: Files) -> int | None:
+    """Return the side of the images of a sample if all are squares of one size, else None.
+
+    Raises:
+        DataError: None of them can be read.
+    """
+    rows, sides, faults = set(_sampled(len(files))), set[int](), list[DataError]()
+    for path in (files.top / name for i, name in enumerate(files.names) if i in rows):
         try:
             sides.update(sides_of(path))
         except DataError as error:
             faults.append(error)
-    if len(faults) == len(sample):
-        raise DataError(f"None of {len(sample)} sampled files can be read, first: {faults[0]}")
+    if len(faults) == len(rows) and len(files) > LISTED:
+        raise DataError(f"None of {len(rows)} sampled files can be read, first: {faults[0]}")
     return sides.pop() if len(sides) == 1 else None
 
 

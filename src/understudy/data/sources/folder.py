@@ -12,7 +12,7 @@ Folders that look like splits where classes are expected (`Train` and `Test`, or
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from understudy.batch import UNLABELLED
 from understudy.data._image import SUFFIXES
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._files import from_files
-from understudy.data.sources._large_folder import Files, if_large, listed_before
+from understudy.data.sources._large_folder import Files, listed
 from understudy.data.sources._listing import Listing, is_folder, is_hidden, list_images
 from understudy.data.sources._splits import TEST_NAMES, choose, existing, no_split
 from understudy.errors import DataError
@@ -45,9 +45,9 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     folder = _train_folder(top) if split == "train" else _other_folder(top, split)
     # The training folder comes first: its classes decide, if it is labelled.
     classes = _first_classes([top / "train", folder, *(top / name for name in TEST_NAMES)])
-    source = listed_before(folder, top, classes, unreadable)
-    if source is None:
-        source = _of(_labelled_files(folder, top, classes), folder, classes, unreadable)
+    source = _source(
+        folder, top, classes, unreadable, lambda: _labelled_files(folder, top, classes)
+    )
     source.split_name = folder.name if folder != top else ""
     return source
 
@@ -71,19 +71,20 @@ def load_unlabelled(top: Path, *, unreadable: Unreadable = "skip") -> Source:
         raise DataError(
             f"There is no folder {str(top)!r}; set data.unlabelled to a folder of images."
         )
-    if (source := listed_before(top, top, [], unreadable)) is not None:
-        return source
-    files, listing = Files(top), list_images(top, deep=True)
-    if not listing.names:
-        raise _no_images(f"{top} holds no images", listing)
-    files.add(listing, UNLABELLED)
-    return _of(files, top, [], unreadable)
+    return _source(top, top, [], unreadable, lambda: _unlabelled_files(top))
 
 
-def _of(files: Files, folder: Path, classes: Sequence[str], unreadable: Unreadable) -> Source:
-    """Return the source of listed files: decoded beforehand unless they are very many."""
-    if (source := if_large(files, folder, classes, unreadable)) is not None:
-        return source
+def _source(
+    folder: Path,
+    top: Path,
+    classes: Sequence[str],
+    unreadable: Unreadable,
+    list_files: Callable[[], Files],
+) -> Source:
+    """Return the source of the files of a split: decoded beforehand unless they are very many."""
+    files = listed(folder, top, classes, unreadable, list_files)
+    if isinstance(files, Source):
+        return files
     return from_files(
         files.paths,
         torch.from_numpy(files.labels),
@@ -92,6 +93,15 @@ def _of(files: Files, folder: Path, classes: Sequence[str], unreadable: Unreadab
         unreadable=unreadable,
         skipped=files.skipped,
     )
+
+
+def _unlabelled_files(top: Path) -> Files:
+    """Return all image files in a folder and below it, sorted by path."""
+    files, listing = Files(top), list_images(top, deep=True)
+    if not listing.names:
+        raise _no_images(f"{top} holds no images", listing)
+    files.add(listing, UNLABELLED)
+    return files
 
 
 def _train_folder(top: Path) -> Path:
