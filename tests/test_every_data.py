@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support.small_shards import shards
+from tests.support.small_shards import parquet_files, shards
 from understudy import data
 from understudy.batch import UNLABELLED
 from understudy.data.views import make_views
@@ -109,6 +109,7 @@ ROOTS: dict[str, Callable[[Path], str]] = {
     "csv": table,
     "fashion": lambda root: "",
     "folder": lambda root: tree(root, 2),
+    "parquet": lambda root: str(parquet_files(root / "rows", {"train": 2, "test": 2}, side=32)),
     "webdataset": lambda root: str(shards(root / "shards", {"train": 2, "test": 2}, side=32)),
     "hf": lambda root: tree(root, 2),
     "drawn_shapes": lambda root: "6",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED, Batch
 from understudy.data import CLEAN, FileSource, FileViews, Loader, MemorySource, MemoryViews
-from understudy.data.loader import _ViewDataset
+from understudy.data._answers import ViewDataset
 from understudy.errors import DataError, OutOfMemory
 
 
@@ -226,7 +226,7 @@ def test_images_that_fit_into_no_memory_are_refused_in_a_sentence() -> None:
     def show(index: Tensor, number: Tensor) -> Tensor:
         return torch.empty(len(index), 3, 2**30, 2**30)
 
-    dataset = _ViewDataset(show)
+    dataset = ViewDataset(show)
     response = dataset[torch.arange(2), torch.arange(2), None]
     assert isinstance(response, OutOfMemory)
     assert str(response).startswith("2 images do not fit into memory at once")

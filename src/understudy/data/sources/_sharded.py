@@ -15,7 +15,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
@@ -50,12 +50,19 @@ class Sample:
         start: Where it begins: a byte, or a row.
         size: Its bytes.
         label: Its label.
+        group: Images of a shard that are read together have the same number.
     """
 
     key: str
     start: int
     size: int
     label: Label
+    group: int = 0
+
+
+def _no_names(shard: Shard) -> list[str]:
+    # No lambda, since a source is sent to worker processes.
+    return []
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,13 @@ class Format:
         suffix: End of the names of shards.
         index: Lists the images of a shard in their order, with whatever reads them again.
         read: Returns the encoded image at a start, of a size, in a shard.
+        names: Returns the class names that a shard tells, whose labels are their numbers.
     """
 
     suffix: str
     index: Callable[[Shard], Iterable[Sample]]
     read: Callable[[str, int, int], bytes]
+    names: Callable[[Shard], list[str]] = _no_names
 
 
 def load(form: Format, root: str, split: Split, unreadable: Unreadable) -> Source:
@@ -89,7 +98,7 @@ def load(form: Format, root: str, split: Split, unreadable: Unreadable) -> Sourc
     columns = indices[split]
     # A class is the same in all splits, whichever of its images they hold.
     labels = [label for index in indices.values() for label in index.header["labels"]]
-    names, numbers = _classes(labels, root)
+    names, numbers = _classes(labels, root, form.names(next(iter(shards.values()))[0]))
     source = ShardedSource(form, columns, [shard.place for shard in shards[split]], names, numbers)
     source.split_name = split
     if unreadable == "fail":
@@ -137,7 +146,8 @@ class ShardedSource(LazySource):
         # The last number stands for -1, no label.
         order = [numbers[label] for label in columns.header["labels"]] + [UNLABELLED]
         self.labels = torch.tensor(order)[torch.from_numpy(columns["label"]).long()]
-        self.shards: Int64[Tensor, " shards_and_one"] = torch.from_numpy(columns["shard"]).clone()
+        self._firsts = torch.from_numpy(columns["shard"])
+        self.shards = torch.from_numpy(columns["group"]).clone()
         self.size = columns.header["side"]
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
@@ -166,7 +176,7 @@ class ShardedSource(LazySource):
         return self._form.read(self._places[self._shard(i)], start, size)
 
     def _shard(self, i: int) -> int:
-        return int(torch.searchsorted(self.shards, i, right=True)) - 1
+        return int(torch.searchsorted(self._firsts, i, right=True)) - 1
 
 
 def _index(form: Format, shards: Sequence[Shard]) -> Columns:
@@ -199,7 +209,7 @@ def _store(file: Path, form: Format, shards: Sequence[Shard], before: Columns | 
     file.with_name("faulty.jsonl").unlink(missing_ok=True)
     keys, labels = Packed(), dict[int | str, int]()
     starts, sizes, numbers = list[np.ndarray[Any, Any]](), list[np.ndarray[Any, Any]](), []
-    counts, read = [0], 0
+    counts, groups, read = [0], [0], 0
     for place, shard in enumerate(shards):
         samples = _known(before, place, shard)
         if samples is None:
@@ -212,6 +222,7 @@ def _store(file: Path, form: Format, shards: Sequence[Shard], before: Columns | 
             for x in (sample.label for sample in samples)
         ]
         numbers.append(np.array(values, np.int32))
+        groups += _ends(samples, counts[-1])
         counts.append(counts[-1] + len(samples))
     if not len(keys):
         raise DataError(f"The {len(shards)} shards of {shards[0].place} … hold no images.")
@@ -221,6 +232,7 @@ def _store(file: Path, form: Format, shards: Sequence[Shard], before: Columns | 
         "size": np.concatenate(sizes),
         "label": np.concatenate(numbers),
         "shard": np.array(counts, np.int64),
+        "group": np.array(groups, np.int64),
     }
     header = {
         "version": _VERSION,
@@ -236,6 +248,13 @@ def _store(file: Path, form: Format, shards: Sequence[Shard], before: Columns | 
     )
 
 
+def _ends(samples: Sequence[Sample], before: int) -> list[int]:
+    """Return behind which images the groups of a shard end."""
+    groups = [sample.group for sample in samples]
+    pairs = enumerate(zip(groups, [*groups[1:], -1], strict=True), before + 1)
+    return [i for i, (group, following) in pairs if group != following]
+
+
 def _known(before: Columns | None, place: int, shard: Shard) -> list[Sample] | None:
     """Return what an earlier index tells of a shard that has not changed since."""
     if before is None or before.header["stamps"][place] != [shard.size, shard.stamp]:
@@ -244,12 +263,13 @@ def _known(before: Columns | None, place: int, shard: Shard) -> list[Sample] | N
     rows = slice(first, last)
     labels = [*before.header["labels"], None]
     return [
-        Sample(key, start, size, labels[label])
-        for key, start, size, label in zip(
+        Sample(key, start, size, labels[label], group)
+        for key, start, size, label, group in zip(
             before.texts("key")[rows],
             before["start"][rows].tolist(),
             before["size"][rows].tolist(),
             before["label"][rows].tolist(),
+            np.searchsorted(before["group"], np.arange(first, last), side="right").tolist(),
             strict=True,
         )
     ]
@@ -272,8 +292,15 @@ def _side(form: Format, shards: Sequence[Shard], columns: dict[str, Any]) -> int
     return sides.pop() if len(sides) == 1 else None
 
 
-def _classes(labels: Sequence[int | str], root: str) -> tuple[list[str], dict[int | str, int]]:
+def _classes(
+    labels: Sequence[int | str], root: str, names: list[str]
+) -> tuple[list[str], dict[int | str, int]]:
     """Return class names, and the class number of every label, of all splits together."""
+    if names:
+        numbered: dict[int | str, int] = {x: x for x in labels if isinstance(x, int)}
+        if len(numbered) < len(set(labels)) or max(numbered.values(), default=0) >= len(names):
+            raise DataError(f"{root} names {len(names)} classes, but has other labels than these.")
+        return names, numbered
     texts = sorted({label for label in labels if isinstance(label, str)})
     if not texts:
         numbers = [label for label in labels if isinstance(label, int)]

@@ -71,7 +71,7 @@ def read(place: str, start: int, size: int) -> bytes:
     """
     try:
         if is_address(place):
-            return cast(bytes, _file_system(place).cat_file(place, start=start, end=start + size))
+            return cast(bytes, file_system(place).cat_file(place, start=start, end=start + size))
         with Path(place).open("rb", buffering=0) as file:
             file.seek(start)
             return file.read(size)
@@ -87,7 +87,7 @@ def opened(place: str) -> Iterator[IO[bytes]]:
         DataError: It cannot be opened.
     """
     try:
-        file = _file_system(place).open(place, "rb") if is_address(place) else open(place, "rb")  # noqa: PTH123, SIM115
+        file = file_system(place).open(place, "rb") if is_address(place) else open(place, "rb")  # noqa: PTH123, SIM115
     except OSError as error:
         raise DataError(f"{place} cannot be read: {error.strerror or error}") from error
     with file:
@@ -99,7 +99,7 @@ def is_address(place: str) -> bool:
     return bool(_ADDRESS.match(place))
 
 
-def _file_system(place: str) -> Any:
+def file_system(place: str) -> Any:
     """Return the file system of an address; fsspec keeps one for each process."""
     scheme = place.split("://")[0]
     try:
@@ -189,7 +189,7 @@ def _is_shown(path: Path, top: str) -> bool:
 def _remote(pattern: str, suffix: str) -> Sequence[str]:
     if not has_magic(pattern) and pattern.endswith(suffix):
         return [pattern]
-    system = _file_system(pattern)
+    system = file_system(pattern)
     try:
         deep = pattern if has_magic(pattern) else f"{pattern.rstrip('/')}/**"
         return [system.unstrip_protocol(x) for x in system.glob(deep) if x.endswith(suffix)]
@@ -226,7 +226,7 @@ def _described(place: str) -> Shard:
         if not is_address(place):
             status = Path(place).stat()
             return Shard(place, status.st_size, str(status.st_mtime_ns))
-        info = _file_system(place).info(place)
+        info = file_system(place).info(place)
     except OSError as error:
         raise DataError(f"There is no shard {place}: {error.strerror or error}.") from error
     known = [info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "updated")]
