@@ -138,7 +138,9 @@ def test_a_root_that_another_source_reads_is_refused_by_its_name(
     unread: str, name: str, tmp_path: Path
 ) -> None:
     root = ROOTS[name](tmp_path)
-    reader = name if name in (*FILES, "csv") else "folder"  # which reads the others too
+    reader = (
+        name if name in (*FILES, "csv", "parquet", "webdataset") else "folder"
+    )  # which reads the others too
     words = f"does not read data.root={re.escape(root)}: its .* Add --data.source {reader}, which"
     with pytest.raises(DataError, match=words):
         data.find(unread).load(root, "train")

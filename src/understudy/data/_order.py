@@ -44,16 +44,16 @@ def shard_local_order(
     stream = torch.cat([torch.arange(int(first[s]), int(last[s])) for s in order])
     count = len(stream)
     buffer = min(buffer, count)
-    held, shown = stream[:buffer].tolist(), torch.empty(count, dtype=torch.int64)
+    held, sequence = stream[:buffer].tolist(), torch.empty(count, dtype=torch.int64)
     for start in range(buffer, count, _PASSED):
         steps = torch.arange(start, min(start + _PASSED, count))
         draws, passed = uniform(buffer, seed, epoch, _BUFFER, steps).tolist(), list[int]()
         for image, place in zip(stream[steps].tolist(), draws, strict=True):
             passed.append(held[place])
             held[place] = image
-        shown[steps - buffer] = torch.tensor(passed)
-    shown[count - buffer :] = torch.tensor(held)[permutation(buffer, seed, epoch, _BUFFER)]
-    return shown, torch.tensor(epoch).expand(count)
+        sequence[steps - buffer] = torch.tensor(passed)
+    sequence[count - buffer :] = torch.tensor(held)[permutation(buffer, seed, epoch, _BUFFER)]
+    return sequence, torch.tensor(epoch).expand(count)
 
 
 def balanced_order(

@@ -8,8 +8,10 @@ _PATTERNS = {
     "yolo": ("data.yaml", "data.yml"),
     "voc": ("Annotations", "*/Annotations", "train/*.xml"),
     "coco": ("annotations/*.json", "*/_annotations.coco.json"),
+    "webdataset": ("*.tar", "*/*.tar"),
+    "parquet": ("*.parquet", "*/*.parquet"),
 }
-"""Sources of boxes → what lies in a folder that they read."""
+"""Sources → what lies in a folder that they read, and that no other one reads."""
 
 
 def unread(root: str, source: str, images: str) -> DataError:
