@@ -6,6 +6,7 @@ from functools import cache
 from importlib import import_module
 
 import result_tables
+from page_text import cell
 
 from understudy import methods, models
 from understudy.cli.listing import hyper_parameter_rows
@@ -93,13 +94,9 @@ def _network(name: str) -> models.Network:
 
 
 def _hyper_parameters(method: type[Method]) -> str:
-    rows = [tuple(map(_cell, row)) for row in hyper_parameter_rows(method)]
+    rows = [tuple(map(cell, row)) for row in hyper_parameter_rows(method)]
     lines = [f"| `{key}` | {default} | {text} |" for key, default, text in rows]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *lines])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;")
 
 
 def _command(name: str, method: type[Method]) -> str:

@@ -3,6 +3,8 @@
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Iterator
 
+from page_text import cell
+
 from understudy.cli.commands import COMMANDS
 
 HEAD = """# Command line
@@ -50,7 +52,7 @@ def _keys(parser: ArgumentParser) -> Iterator[str]:
 
 def _table(actions: Iterator[Action] | list[Action]) -> str:
     rows = [
-        f"| {_name(action)} | {_escaped((action.help or '').replace('%%', '%'))} |"
+        f"| {_name(action)} | {cell((action.help or '').replace('%%', '%'))} |"
         for action in actions
         if action.help != SUPPRESS
     ]
@@ -60,8 +62,4 @@ def _table(actions: Iterator[Action] | list[Action]) -> str:
 def _name(action: Action) -> str:
     if not action.option_strings:
         return f"`{action.metavar or action.dest}`"
-    return f"`{_escaped(', '.join(action.option_strings))}`"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;")
+    return f"`{cell(', '.join(action.option_strings))}`"

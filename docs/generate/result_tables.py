@@ -12,9 +12,9 @@ from understudy.experiment.plain_table import signed
 RESULTS = Path(__file__).parents[2] / "results"
 GROUPS = {
     "One class per image": {
-        "demo": "Fashion-MNIST, labels for 200 of 10,000 images",
-        "cifar100_resnet32_resnet8": "CIFAR-100, 20,000 images, 4 epochs",
         "cifar100_all_methods": "CIFAR-100, 6,000 images, 3 epochs",
+        "cifar100_resnet32_resnet8": "CIFAR-100, 20,000 images, 4 epochs",
+        "demo": "Fashion-MNIST, labels for 200 of 10,000 images",
     },
     "Several classes per image": {
         "demo_multilabel": "drawn shapes",

@@ -14,28 +14,22 @@ import option_tables
 import outside_files
 import result_tables
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from page_text import FENCE, with_includes
 
 ROOT = Path(__file__).parents[2]
 TABLE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 SHIM = "https://unpkg.com/iframe-worker/shim"
-INCLUDE = re.compile(r"^<!-- include: (\S+): (.+) -->$", re.MULTILINE)
-FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LIST = re.compile(r"(?m)^(?![-|#> ])(\S.*)\n(?=- )")
 """A line of a paragraph before a list, which Markdown wants apart."""
+SHORT_CODE = re.compile(r"(?<!</span>)<code>([^<\n]{1,32})</code>")
+CELL = re.compile(r"<td((?: style=\"[^\"]*\")?)>(.*?)</td>", re.DOTALL)
+TAG = re.compile(r"<[^>]+>")
+LONG_CELL = 60
+"""Characters from which the text of a cell needs room."""
 TABLES = {"methods_measured": result_tables.methods_measured}
 """Name in a page, `<!-- generated: NAME -->` → what writes the table that takes its place."""
-
-
-def _code_of_section(match: re.Match[str]) -> str:
-    """Return the first fenced block of a section of another page."""
-    _, _, rest = (ROOT / match[1]).read_text(encoding="utf-8").partition(f"\n## {match[2]}\n")
-    fence = FENCE.search(rest.partition("\n## ")[0])
-    if fence is None:
-        raise PluginError(f"{match[1]} has no code in a section {match[2]!r}.")
-    return fence[0]
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -61,11 +55,20 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill the tables of a page, and lead its links to pages of the site."""
-    text = TABLE.sub(lambda match: TABLES[match[1]](), markdown)
-    text = INCLUDE.sub(_code_of_section, text)
+    text = with_includes(TABLE.sub(lambda match: TABLES[match[1]](), markdown))
     parts = re.split(f"({FENCE.pattern})", text, flags=FENCE.flags)
     parts[::2] = [LIST.sub(r"\1\n\n", part) for part in parts[::2]]  # not within code
     return outside_files.relinked("".join(parts), page.file.src_uri, ROOT)
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark short code, which stays in one line, and long cells, which stay wide enough to read."""
+    return CELL.sub(_marked_cell, SHORT_CODE.sub(r'<code class="short">\1</code>', html))
+
+
+def _marked_cell(cell: re.Match[str]) -> str:
+    marked = ' class="long"' if len(TAG.sub("", cell[2])) > LONG_CELL else ""
+    return f"<td{cell[1]}{marked}>{cell[2]}</td>"
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:

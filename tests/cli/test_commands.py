@@ -71,7 +71,7 @@ def test_distill_with_flags_of_methods(
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"doctor: .*\d+ checks in \d+ s", lines[0])
     (settings,) = (line for line in lines if line.startswith("on cpu"))
-    assert settings.startswith("on cpu, fp32, channels last, not compiled, 1 thread (set training.")
+    assert settings.startswith("on cpu, fp32, channels last, not compiled, 1 thread (flags: --")
     epoch = r"  epoch 1/1  validation top1 [\d.]+  loss [\d.]+  [\d,]+ images/s"
     assert any(re.fullmatch(epoch, line) for line in lines)
     assert lines[-1] == f"report: {tmp_path / 'report.html'}"

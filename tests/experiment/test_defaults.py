@@ -194,7 +194,7 @@ def test_all_runs_of_a_comparison_have_the_same(
     assert len({json.dumps(run.recipe.to_dict()["training"]) for run in runs}) == 1
     assert not any(defaults.unresolved(run.recipe) for run in runs)
     assert "training.optimizer" in json.loads((tmp_path / "c" / REASONS).read_text())
-    assert sum("Chosen, since" in record.getMessage() for record in log.records) == 1
+    assert sum("Chosen, as nothing was set" in record.getMessage() for record in log.records) == 1
     assert compare(asked, seeds=[0, 1], out=tmp_path / "c").recipe_digest == result.recipe_digest
 
 

@@ -5,6 +5,7 @@ line names a file (`# recipe.yaml`, `# angle.py`) is that file.
 """
 
 import re
+import runpy
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,12 @@ PAGES = tuple(
     ]
 )
 """All pages, as paths in the repository."""
+WITH_INCLUDES = runpy.run_path(str(ROOT / "docs/generate/page_text.py"))["with_includes"]
 SHELL = ("bash", "console", "sh", "shell")
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```",
     re.MULTILINE | re.DOTALL,
 )
-INCLUDE = re.compile(r"^<!-- include: (\S+): (.+) -->$", re.MULTILINE)
 FILE = re.compile(r"# ([\w/]+\.(?:py|yaml|csv))\n")
 
 
@@ -45,7 +46,7 @@ class Block:
 def blocks(page: str) -> list[Block]:
     """All blocks of a page that are a program, lines of the shell or a file."""
     result = []
-    text = INCLUDE.sub(_included, (ROOT / page).read_text(encoding="utf-8"))
+    text = WITH_INCLUDES((ROOT / page).read_text(encoding="utf-8"))
     for fence in FENCE.finditer(text):
         language, code, reason = fence["language"], fence["code"], fence["reason"] or ""
         if named := FILE.match(code):
@@ -55,13 +56,6 @@ def blocks(page: str) -> list[Block]:
         elif language in SHELL:
             result.append(Block(page, "shell", code, reason))
     return result
-
-
-def _included(match: re.Match[str]) -> str:
-    """The section of another page that the site shows in place of a mark."""
-    _, _, rest = (ROOT / match[1]).read_text(encoding="utf-8").partition(f"\n## {match[2]}\n")
-    assert rest, f"{match[1]} has no section {match[2]!r}"
-    return rest.partition("\n## ")[0]
 
 
 def lines(code: str) -> list[list[str]]:

@@ -24,6 +24,8 @@ IMAGES = 40
 """Training images of a run on those that come with Understudy; other folders are small anyway."""
 THIN = {"widths": [4, 4, 6, 8]}
 """Options of the networks of the papers, which keep their name and depth."""
+QUICK = {"compare": ("--no-doctor",), "distill": ("--no-doctor",), "doctor": ("--short",)}
+"""Command → flag: the doctor has tests of its own, and would take most of the time here."""
 FEW = {"lshfm": {"hashes": 64}, "letkd": {"words": 16, "subclasses": 1, "dims": 8}}
 """Method → hyper-parameters of a moment."""
 
@@ -104,9 +106,7 @@ def shell(code: str, words: dict[str, str]) -> None:
         replaced = [words.get(word, word) for word in line]
         print("$", *replaced, file=sys.stderr)
         if replaced[0] == "understudy":
-            # The doctor has tests of its own, and would take most of the time here.
-            examined = ["--no-doctor"] if replaced[1] in ("compare", "distill") else []
-            main([*replaced[1:], *examined])
+            main([*replaced[1:], *QUICK.get(replaced[1], ())])
         else:
             subprocess.run(replaced, check=True)
 

@@ -14,6 +14,7 @@ from understudy.errors import RecipeError
 NOT_RUN = Counter(
     {
         ("README.md", "installs packages"): 1,
+        ("README.md", "docs/own_folder.md runs it"): 1,
         ("CONTRIBUTING.md", "installs packages"): 1,
         ("CONTRIBUTING.md", "starts tests"): 1,
         ("docs/benchmarks.md", "takes a quarter of an hour"): 1,
@@ -38,6 +39,14 @@ def test_the_blocks_of_a_page_run_one_after_another(page: str, reader: Reader) -
 def test_blocks_that_are_not_run_are_known() -> None:
     marked = Counter((b.page, b.reason) for page in PAGES for b in blocks(page) if b.reason)
     assert marked == NOT_RUN
+
+
+def test_a_block_that_another_page_runs_stands_there() -> None:
+    for block in (b for page in PAGES for b in blocks(page) if b.reason.endswith(" runs it")):
+        run = [
+            line for b in blocks(block.reason.split()[0]) if not b.reason for line in lines(b.code)
+        ]
+        assert [line for line in lines(block.code) if line not in run] == []
 
 
 def calls(page: str) -> list[list[str]]:

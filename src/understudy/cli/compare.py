@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from understudy.comparison.result import Comparison
     from understudy.experiment.images import ImagesOfRecipes
 
+_MOST_SENTENCES = 6
+"""Verdicts that are printed in a sentence each."""
+
 _METHODS = (
     "--methods",
     {
@@ -175,11 +178,23 @@ def _show_comparison(comparison: "Comparison") -> None:
     if RANK == "0":
         from understudy.reporting import terminal_table
 
-        console().print(terminal_table(comparison.to_dict()))
+        content = comparison.to_dict()
+        console().print(terminal_table(content))
+        for sentence in _verdicts(content):
+            console().print(sentence, soft_wrap=True, highlight=False, markup=False)
     if comparison.best is not None:
-        print_lines(comparison.best)
+        print_lines(comparison.best, "The best student of a method")
     report_on([Path(comparison)])
     refuse_failed(comparison.failed)
+
+
+def _verdicts(content: Mapping[str, Any]) -> list[str]:
+    """Return the sentence of each verdict; of many, how many methods are better."""
+    verdicts = [arm["verdict"] for arm in content["arms"] if arm["verdict"]]
+    if len(verdicts) <= _MOST_SENTENCES:
+        return [verdict["sentence"] for verdict in verdicts]
+    better = sum(verdict["word"] == "gain" for verdict in verdicts)
+    return [f"{better} of {len(verdicts)} methods are significantly better than the control."]
 
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:

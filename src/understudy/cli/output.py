@@ -24,12 +24,21 @@ def console() -> "Console":
     return stdout_console()
 
 
-def print_lines(run: "Run") -> None:
-    """Print how the student of a finished run is loaded in another program."""
+def print_lines(run: "Run", what: str = "The student") -> None:
+    """Print where the student of a finished run is, and how another program loads it."""
     from understudy.experiment.student_file.config import FILE
 
     if RANK == "0" and (run.path / FILE).is_file():  # runs of earlier versions have none
-        console().print(str(run.loading_lines), soft_wrap=True, highlight=False, markup=False)
+        lines = (
+            "",
+            f"{what} is in {run.path}",
+            f"  try it:    understudy predict {run.path} PICTURE_OR_FOLDER",
+            f"  deploy it: understudy export {run.path}",
+            "",
+            str(run.loading_lines),
+            "",
+        )
+        console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
 
 
 def report_on(paths: Sequence[str | Path], out: str | None = None) -> None:

@@ -129,7 +129,7 @@ def held_out(recipe: Recipe, images: int, classes: int, *, validation: bool, tes
         share = _rounded_share(_SHARE_AS_TEST, images)
         return Choice(share, "there is no split but that for training, and this part measures")
     if images < _FEWEST or images < _FEWEST_PER_CLASS * classes:
-        return Choice(0.0, f"all of the few images ({images:,}) are needed for training")
+        return Choice(0.0, f"with {images:,} images, all are needed for training")
     share = _rounded_share(_SHARE, images)
     return Choice(share, "there is no validation split to choose the best epoch on")
 
@@ -148,7 +148,7 @@ def say(reasons: Reasons, values: Mapping[str, Any]) -> list[str]:
     lines = [
         f"  {group}: {', '.join(chosen)} ({reason})" for (group, reason), chosen in groups.items()
     ]
-    heading = "Chosen, since the recipe leaves it open (each key of it is a flag):"
+    heading = "Chosen, as nothing was set (a flag such as --training.epochs 30 sets a value):"
     return [heading, *lines] if lines else []
 
 
@@ -198,17 +198,17 @@ def starts_from_weights(recipe: Recipe) -> bool:
 
 
 def _modern(recipe: Recipe, student: Wrapped) -> str:
-    """Return why a student is one for AdamW; empty if it is one for SGD."""
+    """Return what makes a student one for AdamW; empty if it is one for SGD."""
     if recipe.task == "detection":
-        return "it is a detector"
+        return "is a detector"
     modules = list(student.module.modules())
     if any(isinstance(m, nn.MultiheadAttention) or "attention" in _kind(m) for m in modules):
-        return "it has attention"
+        return "has attention"
     if any("layernorm" in _kind(m) for m in modules):
-        return "it has layer norms"
+        return "has layer norms"
     if any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in modules):
-        return "it has depthwise convolutions"
-    return "it starts from weights" if starts_from_weights(recipe) else ""
+        return "has depthwise convolutions"
+    return "starts from weights" if starts_from_weights(recipe) else ""
 
 
 def _kind(module: nn.Module) -> str:
@@ -223,7 +223,7 @@ def _optimizer(training: Training, modern: str) -> Choice:
     if training.lr != AUTO and training.lr >= _RATE_OF_SGD:
         return Choice("sgd", f"training.lr {training.lr:g} is a rate for it")
     if modern:
-        return Choice("adamw", f"of the student, {modern}")
+        return Choice("adamw", f"the student {modern}")
     return Choice("sgd", "the student is convolutional and starts from random weights")
 
 
@@ -241,7 +241,7 @@ def _schedule(training: Training) -> Choice:
     default = Training()
     if (training.milestones, training.gamma) != (default.milestones, default.gamma):
         return Choice("step", "training.milestones or training.gamma are set")
-    return Choice("cosine", "it needs no milestones and ends at rate 0, however many epochs")
+    return Choice("cosine", "the rate falls to 0 at the last epoch, however many there are")
 
 
 def _warmup(training: Training) -> Choice:
@@ -276,7 +276,7 @@ def _rule(task: str, training: Training, *, trained: bool) -> _Rule:
         rate = rate if trained or boxes else 1e-3
         of_batch = of_batch if trained or boxes else 256
         lr = rate * sqrt(batch / of_batch)
-        reason = f"AdamW, {start}: {rate:g} for a batch of {of_batch}, by the root of it"
+        reason = f"AdamW, {start}: {rate:g} for a batch of {of_batch}, in proportion to its root"
         return _Rule(_rounded(lr), 1e-4 if boxes else 0.05, reason)
     if AUTO in (training.lr, training.weight_decay):
         raise RecipeError(

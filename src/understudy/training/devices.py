@@ -87,8 +87,9 @@ class ComputeSettings:
             "compiled" if self.compile else "not compiled",
             *([in_words(self.threads)] if self.device == "cpu" else []),
         )
-        keys = "precision, teacher_precision, channels_last, compile"
-        return f"on {', '.join(parts)} (set training.{{{keys}}} to choose)"
+        keys = ("precision", "teacher_precision", "channels_last", "compile")
+        flags = ", ".join(f"--training.{key}" for key in keys)
+        return f"on {', '.join(parts)} (flags: {flags})"
 
 
 def resolve(

@@ -68,6 +68,18 @@ def test_the_first_epoch_tells_it_else(
     assert log.messages == ["About 70 s left for 4 runs, after the first epoch of control seed 0."]
 
 
+def test_a_control_that_is_only_measured_tells_nothing_of_the_others(jobs: list[Job]) -> None:
+    unlabelled = [
+        replace(job, recipe=replace(job.recipe, task="none", methods=methods))
+        for job, methods in zip(jobs, ({}, {"kd": {}}) * 2, strict=True)
+    ]
+    forecast = Forecast(unlabelled, at_once=1)
+    finish(unlabelled[0], 0.1)
+    assert forecast.seconds_left() is None
+    finish(unlabelled[1], 200.0)
+    assert forecast.seconds_left() == 200.0, "of kd, and nothing of the control"
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "1 s"), (70, "70 s"), (100, "2 min"), (7200, "2.0 h")]
 )

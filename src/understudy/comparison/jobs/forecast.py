@@ -23,7 +23,8 @@ class Forecast:
     """Predicts when all jobs are done, and says so before they start and after the first epoch.
 
     A run takes as long as the finished ones of its arm, else of any arm; else as the first epochs
-    of those under way suggest, in which a bank may still be empty.
+    of those under way suggest, in which a bank may still be empty. A control without labels, which
+    is only measured, takes no time and tells nothing of the others.
 
     Args:
         jobs: All jobs of the comparison.
@@ -79,7 +80,7 @@ class Forecast:
             (job for job in self._jobs if not _over(job)),
             key=lambda job: job.name not in self._share,
         ):
-            whole = mean(known.get(job.arm) or [overall])
+            whole = mean(known.get(job.arm) or [overall]) if _is_trained(job) else 0.0
             remaining = whole * (1.0 - self._share.get(job.name, 0.0))
             heapq.heapreplace(places, places[0] + remaining)
         return max(places)
@@ -87,7 +88,7 @@ class Forecast:
     def _known(self) -> dict[str, list[float]]:
         """Return arm → seconds of its whole runs: of finished ones, else as far as they are."""
         known: dict[str, list[float]] = {}
-        for job in self._ended():
+        for job in filter(_is_trained, self._ended()):
             known.setdefault(job.arm, []).append(job.run.seconds)
         if known:
             return known
@@ -127,6 +128,11 @@ def share_done(trainer: "Trainer") -> float:
 def clock(seconds: float | None) -> str:
     """Return a duration as on a clock, such as `0:03:10`; `–` if it is not known."""
     return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _is_trained(job: Job) -> bool:
+    """Return False for a control without labels, which is only measured."""
+    return bool(job.recipe.methods) or job.recipe.task != "none"
 
 
 def _over(job: Job) -> bool:

@@ -32,7 +32,7 @@ class LoadingLines:
     def __str__(self) -> str:
         parts = []
         if self.before:
-            parts += ["Once, with Understudy:", self.before, ""]
+            parts += ["Once, with Understudy, which alone can build this network:", self.before, ""]
         parts += ["Load this student without Understudy:", self.code, self.note]
         return "\n".join(parts).rstrip()
 
