@@ -45,6 +45,7 @@ class LiveDetails:
         lines = []
         if self.losses:
             names = sorted(self.losses, key=lambda name: name == "total")
+            names = names[:-1] if len(names) == 2 else names  # the total of one loss is that loss
             # A detector's own losses are named `task/…`, and are many.
             parts = [f"{name.removeprefix('task/')} {self.losses[name]:.4f}" for name in names]
             lines.append("  losses  " + "  ".join(parts))
