@@ -34,17 +34,20 @@ def pages() -> dict[str, str]:
     """Return name → Markdown of the card of every method, and of the page that lists them."""
     cards = {f"methods/{name}.md": _card(name) for name in names()}
     lines = [
-        f"| [{name}]({name}.md) | {methods.find(name).published_weight:g} | {_summary(name)} |"
+        f"| [{name}]({name}.md) | {_in_short(name)} | {methods.find(name).published_weight:g} "
+        f"| {_source(name)} |"
         for name in names()
     ]
     head = [
         "# Methods",
         "",
-        "Each card is made from the file of its method. [Which method](../choose.md) compares what "
-        "was measured; [Contributing](../contributing.md) says how to add one.",
+        "A method is one way in which a student imitates its teacher: one published loss. A card "
+        "says what it does and reads, its equation, hyper-parameters and published recipes, and "
+        "what it changed here; it is made from the file of the method. "
+        "[Which method](../choose.md) compares what was measured; [Contributing](../contributing.md) says how to add one.",
         "",
-        "| method | published weight | source |",
-        "|---|--:|---|",
+        "| method | what it does | published weight | source |",
+        "|---|---|--:|---|",
     ]
     return {"methods/index.md": "\n".join([*head, *lines]) + "\n", **cards}
 
@@ -53,14 +56,19 @@ def _card(name: str) -> str:
     method = methods.find(name)
     title, _, body = (inspect.getdoc(import_module(method.__module__)) or "").partition("\n")
     about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
-    parts = [f"# {name}", title, _spaced(body.strip("\n")), "## In short", _spaced(about.strip())]
-    parts += [_requirements(method), "## Hyper-parameters", _hyper_parameters(method)]
+    parts = [f"# {name}", _spaced(about.strip()), _requirements(method)]
+    parts += ["## Equation and source", title, _spaced(body.strip("\n"))]
+    parts += ["## Hyper-parameters", _hyper_parameters(method)]
     parts += [_command(name, method), "## Published recipes", _recipes(name)]
     parts += ["## Measured here", result_tables.of_method(name)]
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(name: str) -> str:
+def _in_short(name: str) -> str:
+    return (inspect.getdoc(methods.find(name)) or "").splitlines()[0].rstrip(".")
+
+
+def _source(name: str) -> str:
     lines = (inspect.getdoc(import_module(methods.find(name).__module__)) or "").splitlines()
     return lines[0]
 
