@@ -44,7 +44,8 @@ def pages() -> dict[str, str]:
         "A method is one way in which a student imitates its teacher: one published loss. A card "
         "says what it does and reads, its equation, hyper-parameters and published recipes, and "
         "what it changed here; it is made from the file of the method. "
-        "[Which method](../choose.md) compares what was measured; [Contributing](../contributing.md) says how to add one.",
+        "[Which method](../choose.md) compares what was measured; "
+        "[Contributing](../contributing.md) says how to add one.",
         "",
         "| method | what it does | published weight | source |",
         "|---|---|--:|---|",
