@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import final
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,14 +59,17 @@ class ReplacedSource(Source):
 
     pixels = None
 
-    def __init__(self, source: LazySource, notes: Path) -> None:
+    def __init__(
+        self, source: LazySource, notes: Path, allowed: Bool[Tensor, " images"] | None = None
+    ) -> None:
         """Wrap a source.
 
         Args:
             source: Images, of which some may be faulty.
             notes: File in which faulty images are noted, one in a line; it need not exist.
+            allowed: True for images that may stand in for others; default: all.
         """
-        self.source, self._notes = source, notes
+        self.source, self._notes, self._allowed = source, notes, allowed
         self.labels, self.classes, self.size = source.labels, source.classes, source.size
         self.split_name, self.paths, self.top = source.split_name, source.paths, source.top
         self.shards = source.shards
@@ -97,6 +100,12 @@ class ReplacedSource(Source):
             f"{self.source.name(i)} cannot be read, and neither can the images of its class behind "
             f"it ({_TRIES} were tried): repair or remove them."
         )
+
+    def within(self, index: Int64[Tensor, " kept"]) -> Source:
+        """Return the same images, of which only some may stand in for a faulty one."""
+        allowed = torch.zeros(len(self), dtype=torch.bool)
+        allowed[index] = True
+        return ReplacedSource(self.source, self._notes, allowed)
 
     def sides(self) -> Int64[Tensor, "images 2"]:
         """Return height and width of every image, or of the one that replaces it."""
@@ -141,7 +150,8 @@ class ReplacedSource(Source):
         """Yield the images of the same label behind image `i`, and then those before it."""
         count, label = len(self), self.labels[i]
         for j in (k % count for k in range(i + 1, i + count)):
-            if (self.labels[j] == label).all():
+            allowed = self._allowed is None or bool(self._allowed[j])
+            if allowed and (self.labels[j] == label).all():
                 yield j
 
     def _note(self, i: int, reason: str) -> None:

@@ -90,6 +90,13 @@ class Source(ABC):
         """
         return torch.tensor([self.image(i).shape[1:] for i in range(len(self))])
 
+    def within(self, index: Int64[Tensor, " kept"]) -> "Source":
+        """Return the same images, of which only some may stand in for a faulty one; default: all.
+
+        What is held out of training must not come back in the place of a training image.
+        """
+        return self
+
     def replaced(self) -> tuple[str, ...]:
         """Return the images that were faulty when they were decoded, each with the reason.
 

@@ -33,6 +33,7 @@ class Subset(Source):
             labels: Labels of the selected images, -1 (`UNLABELLED`) where hidden.
         """
         self.source, self.index, self.labels = source, index, labels
+        self._images = source.within(index)
         self.classes, self.size, self.skipped = source.classes, source.size, source.skipped
         self.pixels = None if source.pixels is None else source.pixels[index]
         self.paths, self.top = picked(source.paths, index), source.top
@@ -43,11 +44,11 @@ class Subset(Source):
 
     def image(self, i: int) -> UInt8[Tensor, "3 height width"]:
         """Return image `i` of the subset."""
-        return self.source.image(int(self.index[i]))
+        return self._images.image(int(self.index[i]))
 
     def crop(self, i: int, choose: ChooseCrop) -> UInt8[Tensor, "3 crop_height crop_width"]:
         """Return a crop of image `i` of the subset."""
-        return self.source.crop(int(self.index[i]), choose)
+        return self._images.crop(int(self.index[i]), choose)
 
     def target(self, i: int) -> Any:
         """Return the target of image `i` of the subset."""
@@ -55,7 +56,7 @@ class Subset(Source):
 
     def sides(self) -> Int64[Tensor, "kept 2"]:
         """Return height and width of every image of the subset."""
-        return self.source.sides()[self.index]
+        return self._images.sides()[self.index]
 
     def replaced(self) -> tuple[str, ...]:
         """Return the faulty images of the source, whether they are in the subset or not."""

@@ -15,7 +15,7 @@ from understudy.data import FileSource, Loader, Source
 from understudy.data.replaced import found_since
 from understudy.data.sources import _large_folder, folder
 from understudy.data.sources._cache import cache_folder
-from understudy.data.subset import split
+from understudy.data.subset import Subset, split
 from understudy.data.views import make_views
 from understudy.errors import DataError
 from understudy.experiment.shared_images import shared_images
@@ -155,6 +155,14 @@ def test_the_next_of_its_class_stands_in_for_a_faulty_file(damaged: Path) -> Non
     again = load(damaged)
     assert (again.skipped, found_since(again)) == (lines, ())
     assert again.digest == source.digest
+
+
+def test_no_image_that_is_held_out_stands_in_for_another(damaged: Path) -> None:
+    whole = load(damaged)
+    index = torch.tensor([0, 2, 3, 5])  # of 1 and 4, which come first for the whole
+    part = Subset(whole, index, whole.labels[index])
+    assert greys(part) == [5, 5, 2, 2]
+    assert (greys(whole)[0], greys(whole)[3]) == (3, 1)
 
 
 def test_a_worker_process_notes_faulty_files_too(damaged: Path) -> None:
