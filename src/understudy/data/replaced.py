@@ -119,7 +119,8 @@ class ReplacedSource(Source):
             for line in self._notes.read_text(encoding="utf-8").splitlines():
                 with suppress(ValueError, TypeError, KeyError):
                     note = json.loads(line)
-                    notes.setdefault(note["name"], note["reason"])
+                    if note["changed"] == _changed(note["name"]):
+                        notes.setdefault(note["name"], note["reason"])
         return tuple(
             f"{reason}; the next image of its class stands in for it"
             for _, reason in sorted(notes.items())
@@ -156,13 +157,22 @@ class ReplacedSource(Source):
 
     def _note(self, i: int, reason: str) -> None:
         """Append a faulty image to the notes, in one write; say so where that is impossible."""
-        line = json.dumps({"name": self.source.name(i), "reason": reason}) + "\n"
+        name = self.source.name(i)
+        note = {"name": name, "changed": _changed(name), "reason": reason}
+        line = json.dumps(note) + "\n"
         try:
             self._notes.parent.mkdir(parents=True, exist_ok=True)
             with self._notes.open("ab", buffering=0) as file:
                 file.write(line.encode())
         except OSError:
             LOGGER.warning(f"{reason}; the next image of its class stands in for it.")
+
+
+def _changed(name: str) -> int:
+    """Return when a file was changed, by which one that was repaired is known; 0 for no file."""
+    with suppress(OSError, ValueError):
+        return Path(name).stat().st_mtime_ns
+    return 0
 
 
 def _lasts(error: DataError) -> bool:

@@ -155,6 +155,8 @@ def test_the_next_of_its_class_stands_in_for_a_faulty_file(damaged: Path) -> Non
     again = load(damaged)
     assert (again.skipped, found_since(again)) == (lines, ())
     assert again.digest == source.digest
+    paint(damaged / "train/b/0.png", 1000)  # repaired
+    assert again.replaced() == lines[:1]
 
 
 def test_no_image_that_is_held_out_stands_in_for_another(damaged: Path) -> None:
