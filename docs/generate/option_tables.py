@@ -9,8 +9,8 @@ from understudy.cli.commands import COMMANDS
 
 HEAD = """# Command line
 
-Made from `understudy COMMAND --help`. Commands that read a recipe take every
-[key of a recipe](#keys-of-a-recipe) as a flag.
+Every command with its flags, as `understudy COMMAND --help` prints them. Commands that read a
+recipe take every [key of a recipe](#keys-of-a-recipe) as a flag.
 
 | command | what it does |
 |---|---|
