@@ -19,6 +19,40 @@ Kind = Literal["vector", "tokens", "map"]
 _KINDS: dict[int, Kind] = {1: "vector", 2: "tokens", 3: "map"}
 
 
+@dataclass(frozen=True)
+class TokenGrid:
+    """Grid of an image's patches among its tokens: row by row, behind the prefix.
+
+    Attributes:
+        prefix: Number of tokens before the patches, such as class tokens and registers.
+        height: Rows of patches.
+        width: Patches in a row.
+    """
+
+    prefix: int
+    height: int
+    width: int
+
+    def size(self, tokens: int) -> tuple[int, int]:
+        """Return rows and columns of so many tokens, of images of any size in the same proportion.
+
+        Raises:
+            ShapeError: No such grid has so many patches.
+        """
+        count = tokens - self.prefix
+        if count == self.height * self.width:
+            return self.height, self.width
+        height = round((max(count, 0) * self.height / self.width) ** 0.5)
+        width = round(height * self.width / self.height)
+        if height < 1 or height * width != count:
+            raise ShapeError(
+                f"{tokens} tokens are no grid in the proportion {self.height} × {self.width} of "
+                f"the network's patches behind {self.prefix} other tokens: give images in the "
+                "proportion of those that the network was built with."
+            )
+        return height, width
+
+
 class Shapes(Mapping[str, tuple[int, ...]]):
     """Shape of every feature of one network, without the batch dimension.
 
@@ -39,6 +73,9 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         groups: Shapes of each group of locations, by group name: feature `penultimate` of the group
             `level1` is named `level1/penultimate`.
         no_logits: Why there are no logits, and what to do if there should be, as a sentence.
+        grids: Where the patches lie in each feature that is tokens, or a map of them, as far as
+            is known.
+        token_layout: The network's prefix tokens and patches in words, for errors; "" if unknown.
     """
 
     def __init__(
@@ -53,8 +90,11 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         linear_classifier: bool = True,
         groups: Mapping[str, "Shapes"] | None = None,
         no_logits: str = "",
+        grids: Mapping[str, TokenGrid] | None = None,
+        token_layout: str = "",
     ) -> None:
         self.owner, self.no_logits = owner, no_logits
+        self.grids, self.token_layout = dict(grids or {}), token_layout
         self.exclusive_classes = exclusive_classes
         self.softmaxes = int(exclusive_classes) if softmaxes is None else softmaxes
         self.background, self.linear_classifier = background, linear_classifier
@@ -99,6 +139,8 @@ class Shapes(Mapping[str, tuple[int, ...]]):
             classes=self._classes,
             linear_classifier=self.linear_classifier,
             no_logits=self.no_logits,
+            grids=self.grids,
+            token_layout=self.token_layout,
         )
 
     def kind(self, name: str) -> Kind:
@@ -109,6 +151,10 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         """Return the channels of a map, or the dimension of tokens or of a vector."""
         shape = self[name]
         return shape[0] if len(shape) == 3 else shape[-1]
+
+    def of_tokens(self, name: str) -> bool:
+        """Return True if a feature is tokens, or a map that was made of them."""
+        return self.kind(name) == "tokens" or name in self.grids
 
     def vector(self, name: str) -> int:
         """Return the dimension of the vector `name`.

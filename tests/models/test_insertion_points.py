@@ -75,10 +75,40 @@ def test_insertion_points_of_other_libraries_are_found(name: str) -> None:
     assert not network.depends_only_on_mean("last_stage/first")
 
 
-def test_a_transformer_has_no_insertion_points() -> None:
-    small = {"img_size": 32, "patch_size": 8, "depth": 2}
-    vit = models.find("timm:vit_tiny_patch16_224", num_classes=4, size=32, options=small)
-    assert "penultimate/map" not in vit.shapes
+@pytest.mark.parametrize(
+    ("pool", "depth", "first", "last"),
+    [("token", 4, 1, 2), ("avg", 4, 2, 3), ("avg", 8, 6, 7), ("avg", 2, 0, 1)],
+)
+def test_layers_work_on_the_patches_of_a_transformer(
+    pool: str, depth: int, first: int, last: int
+) -> None:
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "num_heads": 2, "reg_tokens": 2}
+    small |= {"depth": depth, "global_pool": pool}
+
+    def built() -> Network:
+        return models.find("timm:vit_tiny_patch16_224", num_classes=4, size=32, options=small)
+
+    network = built()
+    assert network.taps["last_stage/first"] == f"blocks.{first}"
+    assert network.taps["penultimate/map"] == f"blocks.{last}"
+    assert not network.depends_only_on_mean("penultimate/map")
+    before = network.eval().features(images())
+    for feature in ("last_stage/first", "penultimate/map"):
+        layer = KDLayer(12, 5, alpha=0.5, averaged=False)
+        network.insert(feature, layer, {f"scores of {feature}": "score"})
+    network.eval()
+    after = network.features(images())
+    assert after["scores of penultimate/map"].shape == (2, 5, 4, 4)
+    # The layer changes the patches, and leaves class token and registers to the next block.
+    change = (after["last_stage/first"] - before["last_stage/first"]).abs().amax((0, 2))
+    assert not change[:3].any()
+    assert (change[3:] > 0).all()
+    assert not torch.allclose(after["logits"], before["logits"])
+    other = built()
+    other.insert_saved_layers(network.module.state_dict())
+    other.module.load_state_dict(network.module.state_dict())
+    assert torch.equal(other.eval()(images()), after["logits"])
+    assert torch.equal(network.plain()(network._normalise(images())), after["logits"])
 
 
 def test_later_layers_read_the_inserted_one_and_its_scores_are_features() -> None:

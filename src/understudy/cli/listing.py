@@ -143,7 +143,21 @@ def _model_page(name: str) -> Group:
         f"{name}: {count:,} parameters, {network.num_classes} classes",
         "",
         _table(("feature", "read at", "shape"), rows),
+        *_about_tokens(network),
     )
+
+
+def _about_tokens(network: Any) -> Iterator[Text]:
+    """Yield where a transformer's patches are, and how other blocks are read."""
+    if "patches" in network.shapes and network.shapes.token_layout:
+        block = network.taps["stage4" if "stage4" in network.taps else "stage1"]
+        yield Text()
+        yield _flowing(
+            f"Tokens: {network.shapes.token_layout}; every feature of tokens serves as a "
+            f"map. Any block can be a feature, by taps: {{mine: {block}}} for all tokens, "
+            f"{block}:patches for a map, {block}:normalised or {block}:normalised patches behind "
+            "the last norm."
+        )
 
 
 def _detector_page(name: str) -> Group:

@@ -15,6 +15,7 @@ from understudy.models.network import Network
 from understudy.models.preprocessing import Input, as_given
 from understudy.models.quantised import refuse_student
 from understudy.models.taps import dry_run, eval_mode
+from understudy.models.token_grids import has_prefix_tokens
 from understudy.tasks import Task
 
 Role = Literal["student", "teacher"]
@@ -230,9 +231,10 @@ def _checked_example(example: Tensor | None) -> Tensor:
 
 
 def _dry_size(module: nn.Module, example: Tensor) -> tuple[int, int]:
-    """Return the size of dry passes: a square, if the module takes one, as squares show layouts."""
+    """Return the size of dry passes: a square, if the module takes one: they show layouts."""
     height, width = example.shape[2:]
-    if height == width:
+    # Of a transformer the image gives the proportion of its grid of patches.
+    if height == width or has_prefix_tokens(module):
         return height, width
     side = max(height, width)
     parameter = next(module.parameters(), example)

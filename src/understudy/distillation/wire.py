@@ -223,7 +223,7 @@ def _method(
             }
         )
     # The arguments of a method are the contract's, not those of its base class.
-    return kind(student, teacher, **hyper_parameters)  # type: ignore[call-arg]
+    return kind(student, teacher, **hyper_parameters)
 
 
 def _method_class(

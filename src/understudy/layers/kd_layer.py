@@ -96,23 +96,40 @@ class WithLayer(nn.Module):
     """A module and a layer after it, which replaces the module in the student.
 
     Args:
-        body: The module, whose output is a map.
+        body: The module, whose output is a map, or tokens of which the last are a grid.
         layer: The layer after it.
         channels_last: Whether the module's map is `(batch, height, width, channels)`.
+        grid: Of tokens, how many are before the grid, and its height and width; None for a map.
     """
 
-    def __init__(self, body: nn.Module, layer: nn.Module, *, channels_last: bool) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        layer: nn.Module,
+        channels_last: bool,
+        grid: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.body = body
         self.layer = layer
-        self.channels_last = channels_last
+        self.channels_last, self.grid = channels_last, grid
 
     def forward(self, *arguments: object, **keywords: object) -> Tensor:
         """Apply the module, then the layer."""
         x: Tensor = self.body(*arguments, **keywords)
+        if self.grid is not None:
+            return self._on_tokens(x, *self.grid)
         if not self.channels_last:
             return self.layer(x)  # type: ignore[no-any-return]
         return self.layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+
+    def _on_tokens(self, x: Tensor, prefix: int, height: int, width: int) -> Tensor:
+        """Apply the layer to the grid of tokens, which larger images have more of."""
+        before, patches = x[:, :prefix], x[:, prefix:]
+        if patches.shape[1] != height * width:
+            height = round((patches.shape[1] * height / width) ** 0.5)
+        y: Tensor = self.layer(patches.mT.reshape(*patches.mT.shape[:2], height, -1))
+        return torch.cat([before, y.flatten(2).mT], 1)
 
 
 def kd_layers_in(state: Mapping[str, Tensor]) -> Iterator[tuple[str, KDLayer]]:

@@ -10,7 +10,7 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import unit
 from understudy.methods._method import Method
-from understudy.methods._projectors import as_map, map_shape
+from understudy.methods._projectors import map_shape
 from understudy.methods._tokens import patch_maps
 
 Pairs = tuple[tuple[str, str], ...]
@@ -30,6 +30,15 @@ class MapMethod(Method):
     def reads(self) -> tuple[str, ...]:
         """Teacher features the loss needs: the compared maps."""
         return tuple(t for _, t in self.pairs)
+
+    def paired_maps(
+        self, student: Features, teacher: Features
+    ) -> list[tuple[Float[Tensor, "batch c_s h_s w_s"], Float[Tensor, "batch c_t h_t w_t"]]]:
+        """Return the compared maps of both networks; tokens are reshaped to their grid."""
+        return [
+            (self.student_as_map(student, s), self.teacher_as_map(teacher, t))
+            for s, t in self.pairs
+        ]
 
 
 def match_maps(
@@ -77,13 +86,6 @@ def match_maps(
 def last_maps(student: Shapes, teacher: Shapes, names: Iterable[str] = ()) -> Pairs:
     """Return the maps named as for `match_maps`; by default the patches of both, a single pair."""
     return match_maps(student, teacher, names or (":".join(patch_maps(student, teacher, "")),))
-
-
-def paired_maps(
-    student: Features, teacher: Features, pairs: Pairs
-) -> list[tuple[Float[Tensor, "batch c_s h_s w_s"], Float[Tensor, "batch c_t h_t w_t"]]]:
-    """Return the compared features of both networks; tokens are reshaped to their square grid."""
-    return [(as_map(student[s]), as_map(teacher[t])) for s, t in pairs]
 
 
 def to_smaller_size(

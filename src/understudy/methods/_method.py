@@ -13,6 +13,7 @@ from understudy.batch import Batch
 from understudy.config.schema import convert, hints_of
 from understudy.errors import UnderstudyError
 from understudy.features import Extendable, Features, Shapes, TeacherOutputs
+from understudy.methods._projectors import as_map
 
 
 class Method(nn.Module, ABC):
@@ -56,8 +57,16 @@ class Method(nn.Module, ABC):
         if extend := cls.__dict__.get("extend"):
             setattr(cls, "extend", classmethod(_with_checked_values(extend.__func__)))  # noqa: B010
 
-    def __init__(self) -> None:
+    def __init__(self, student: Shapes | None = None, teacher: Shapes | None = None) -> None:
+        """Remember where patches lie among tokens, for a method that compares maps.
+
+        Args:
+            student: Shapes of the student; without them tokens are square grids.
+            teacher: Shapes of the teacher.
+        """
         super().__init__()
+        self._student_grids = {} if student is None else student.grids
+        self._teacher_grids = {} if teacher is None else teacher.grids
         self.prepared = True
         """False until `prepare` has run, for a method whose loss needs it."""
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
@@ -99,6 +108,18 @@ class Method(nn.Module, ABC):
         loss is bitwise the same if the teacher's features contain the codes under these names.
         """
         return {}
+
+    def student_as_map(
+        self, features: Mapping[str, Tensor], name: str
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return a feature of the student as a map; tokens are reshaped to their grid."""
+        return as_map(features[name], self._student_grids.get(name))
+
+    def teacher_as_map(
+        self, features: Mapping[str, Tensor], name: str
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return a feature of the teacher as a map; tokens are reshaped to their grid."""
+        return as_map(features[name], self._teacher_grids.get(name))
 
     def projected(self, student: Features) -> Features:
         """Return the projected student features, under the names of the teacher's features.

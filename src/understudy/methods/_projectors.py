@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ShapeError
-from understudy.features import Shapes
+from understudy.features import Shapes, TokenGrid
 
 
 @final
@@ -68,40 +68,51 @@ def _update_statistics(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     norm.num_batches_tracked.add_(1)
 
 
-def regressor(student: Shapes, teacher: Shapes, feature: str) -> nn.Module:
-    """Build a projector from the student's `feature` to the shape of the teacher's.
+def compared_as_maps(student: Shapes, teacher: Shapes, names: tuple[str, str]) -> bool:
+    """Return True if a pair of features is compared as maps: one is a map, or grids differ."""
+    s, t = names
+    kinds = student.kind(s), teacher.kind(t)
+    counts = student[s][:-1] != teacher[t][:-1]
+    return "vector" not in kinds and ("map" in kinds or counts)
 
-    Vector to vector and tokens to tokens: one linear layer. To or from a map: `map_regressor`,
-    with tokens reshaped to their square grid.
+
+def regressor(student: Shapes, teacher: Shapes, names: tuple[str, str]) -> nn.Module:
+    """Build a projector from a feature of the student to the shape of one of the teacher.
+
+    Vector to vector, and tokens to as many tokens: one linear layer. Others: `map_regressor`, with
+    tokens reshaped to their grid.
 
     Raises:
         ShapeError: No projector fits these shapes.
     """
-    kinds = student.kind(feature), teacher.kind(feature)
+    s, t = names
+    kinds = student.kind(s), teacher.kind(t)
     if "vector" in kinds and kinds != ("vector", "vector"):
         raise ShapeError(
-            f"{feature!r} is {kinds[0]} in {student.owner} and {kinds[1]} in {teacher.owner}; a "
+            f"{s!r} is {kinds[0]} in {student.owner} and {t!r} is {kinds[1]} in {teacher.owner}; a "
             "vector can only be compared with a vector."
         )
-    if "map" in kinds:
-        return map_regressor(map_shape(student, feature), map_shape(teacher, feature))
-    if student[feature][:-1] != teacher[feature][:-1]:
-        raise ShapeError(
-            f"{feature!r} has {student[feature][0]} tokens in {student.owner} and "
-            f"{teacher[feature][0]} in {teacher.owner}; token by token needs equally many."
-        )
-    return nn.Linear(student.width(feature), teacher.width(feature))
+    if not compared_as_maps(student, teacher, names):
+        return nn.Linear(student.width(s), teacher.width(t))
+    shapes = map_shape(student, s), map_shape(teacher, t)
+    return map_regressor(*shapes, resize=student.of_tokens(s) or teacher.of_tokens(t))
 
 
-def map_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:
+def map_regressor(
+    student: tuple[int, ...], teacher: tuple[int, ...], *, resize: bool = False
+) -> nn.Sequential:
     """Build convolution + batch norm + ReLU from one `(channels, height, width)` to another.
 
     The rule of the CRD code base (github.com/HobbitLong/RepDistiller): a 3×3 convolution of stride
     2 halves a map twice as large, a transposed 4×4 convolution doubles a map half as large, and a
-    convolution without padding, of the size that fits, reduces any other larger or equal map.
+    convolution without padding, of the size that fits, reduces any other larger or equal map. A
+    map of any other size, which that code refuses, is resized bilinearly before a 1×1 convolution.
 
-    Raises:
-        ShapeError: The student's map is smaller than the teacher's, but not half its size.
+    Args:
+        student: Shape of the student's map.
+        teacher: Shape of the teacher's map.
+        resize: Resize larger maps as well: grids of tokens and maps of convolutional networks
+            differ by so much that the kernel would be as large as a map.
     """
     (inputs, *student_size), (outputs, *teacher_size) = student, teacher
     layer: nn.Module
@@ -109,44 +120,73 @@ def map_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequ
         layer = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
     elif [2 * side for side in student_size] == teacher_size:
         layer = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
-    elif all(a >= b for a, b in zip(student_size, teacher_size, strict=True)):
+    elif not resize and all(a >= b for a, b in zip(student_size, teacher_size, strict=True)):
         kernel = [1 + a - b for a, b in zip(student_size, teacher_size, strict=True)]
         layer = nn.Conv2d(inputs, outputs, (kernel[0], kernel[1]))
     else:
-        raise ShapeError(
-            f"No projector leads from the student's map {tuple(student_size)} up to the teacher's "
-            f"{tuple(teacher_size)}; name an earlier stage of the student by a tap."
-        )
+        layer = ResizedConv(inputs, outputs, (teacher_size[0], teacher_size[1]))
     return nn.Sequential(layer, BatchNorm(outputs), nn.ReLU())
 
 
+@final
+class ResizedConv(nn.Conv2d):
+    """1×1 convolution of a map that is resized bilinearly, corners not aligned.
+
+    Args:
+        inputs: Channels of the map.
+        outputs: Channels of the result.
+        size: Height and width to resize to.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
+        super().__init__(inputs, outputs, 1)
+        self.size = size
+
+    def forward(self, input: Float[Tensor, "batch inputs h w"]) -> Tensor:
+        """Resize, then convolve."""
+        if input.shape[2:] != self.size:
+            input = F.interpolate(input, self.size, mode="bilinear", align_corners=False)
+        return super().forward(input)
+
+
 def map_shape(shapes: Shapes, feature: str) -> tuple[int, ...]:
-    """Return `(channels, height, width)` of a map, or of tokens reshaped to their square grid.
+    """Return `(channels, height, width)` of a map, or of tokens reshaped to their grid.
 
     Raises:
-        ShapeError: The feature is a vector, or its tokens do not form a square grid.
+        ShapeError: The feature is a vector, or its tokens form no grid.
     """
     if shapes.kind(feature) == "map":
         return shapes[feature]
     if shapes.kind(feature) == "vector":
         raise ShapeError(
             f"{feature!r} of {shapes.owner} is a vector of {shapes[feature][0]}; this method "
-            "compares maps, or tokens of a square grid: name one of those."
+            "compares maps, or tokens that form a grid: name one of those."
         )
     tokens, width = shapes[feature]
+    if feature in shapes.grids:
+        return width, *shapes.grids[feature].size(tokens)
     side = isqrt(tokens)
-    if tokens not in (side**2, side**2 + 1):
+    if shapes.token_layout or tokens not in (side**2, side**2 + 1):
+        cause = shapes.token_layout or "they form no square grid, with or without one class token"
         raise ShapeError(
-            f"{feature!r} of {shapes.owner} has {tokens} tokens, which form no square grid, with "
-            "or without one class token; compare it with tokens, or name another feature."
+            f"{feature!r} of {shapes.owner} has {tokens} tokens, which are no map: {cause}. "
+            "Compare it with tokens, or name another feature."
         )
     return width, side, side
 
 
-def as_map(x: Tensor) -> Float[Tensor, "batch channels height width"]:
-    """Reshape tokens, without a leading class token, to their square grid; keep a map unchanged."""
+def as_map(x: Tensor, grid: TokenGrid | None = None) -> Float[Tensor, "batch channels h w"]:
+    """Reshape tokens, without those before the patches, to their grid; keep a map unchanged.
+
+    Args:
+        x: Map or tokens.
+        grid: Where the patches lie; None for a square grid behind at most one class token.
+    """
     if x.dim() == 4:
         return x
-    side = isqrt(x.shape[1])
-    # A class token makes one more token than a square, and comes first.
-    return x[:, x.shape[1] - side**2 :].transpose(1, 2).reshape(len(x), -1, side, side)
+    if grid is None:
+        # A class token makes one more token than a square, and comes first.
+        side = isqrt(x.shape[1])
+        grid = TokenGrid(x.shape[1] - side**2, side, side)
+    height, width = grid.size(x.shape[1])
+    return x[:, grid.prefix :].transpose(1, 2).reshape(len(x), -1, height, width)

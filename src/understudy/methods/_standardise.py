@@ -23,7 +23,7 @@ from those measured, and ρ is `momentum` from the start; `momentum_steps` gives
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, pi
 from typing import Literal, final
 
@@ -204,11 +204,24 @@ class Standardiser(nn.Module):
         self.scale.copy_(torch.where(scale > EPS, scale, 1))
 
 
-def measure(standardisers: Mapping[str, Standardiser], teacher: TeacherOutputs) -> None:
+def _square(features: Mapping[str, Tensor], name: str) -> Tensor:
+    return as_map(features[name])
+
+
+def measure(
+    standardisers: Mapping[str, Standardiser],
+    teacher: TeacherOutputs,
+    map_of: Callable[[Mapping[str, Tensor], str], Tensor] = _square,
+) -> None:
     """Measure features of the teacher, by name, in one pass over the training images.
 
     Of many tokens of an image a part is drawn for a covariance, so that in all there are a hundred
     for each dimension.
+
+    Args:
+        standardisers: By name of the feature.
+        teacher: Gives the features.
+        map_of: Returns a feature as a map: `Method.teacher_as_map`; default: of square grids.
     """
     needed = {name: each for name, each in standardisers.items() if each.measures}
     if not needed:
@@ -221,7 +234,9 @@ def measure(standardisers: Mapping[str, Standardiser], teacher: TeacherOutputs) 
     images = teacher.num_images
     for features, _ in teacher.batches(augmented=True):
         for name, each in needed.items():
-            rows = token_rows(features[name])
+            x = features[name]
+            # One row of a vector, or the tokens of a map.
+            rows = x.unsqueeze(1) if x.dim() == 2 else tokens(map_of(features, name))
             if each.kind == "phi_s":
                 share = ceil(_SAMPLED * len(each.mean) / max(images, 1))
                 drawn = torch.randperm(rows.shape[1], generator=random)[:share]
@@ -230,11 +245,6 @@ def measure(standardisers: Mapping[str, Standardiser], teacher: TeacherOutputs) 
     for name, each in needed.items():
         _warn_of_few(each, name, moments[name].count)
         each.set(moments[name])
-
-
-def token_rows(x: Tensor) -> Float[Tensor, "batch rows dim"]:
-    """Return the rows of a feature for each image: one of a vector, or the tokens of a map."""
-    return x.unsqueeze(1) if x.dim() == 2 else tokens(as_map(x))
 
 
 def _warn_of_few(standardiser: Standardiser, name: str, count: int) -> None:

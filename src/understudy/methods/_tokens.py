@@ -1,9 +1,11 @@
 """Summary and patches of a network: which of its features they are, and heads that predict them.
 
-The teacher's *summary* is its class token `cls` if it names one, else `penultimate`; its *patches*
-are the map `patches` if it names one, else its last stage that is a map or a grid of tokens. The
-rule is the same for the student. Student maps are resized to the teacher's, bilinearly, without
-aligned corners and without antialiasing, as the code of all these methods does.
+The teacher's *summary* is its class token `cls` if it has one, else `penultimate`; the student's is
+`penultimate`, which its classifier, k-NN and linear probe read, or `cls` if it has nothing else.
+*Patches* are the map `patches` of a transformer, behind its last norm, or of a network that names
+one, else the last stage that is a map or a grid of tokens. The student's map is resized to the
+teacher's, bilinearly, without aligned corners and without antialiasing, as the code of all these
+methods does.
 """
 
 from collections.abc import Sequence
@@ -14,21 +16,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ShapeError
-from understudy.features import Features, Shapes
+from understudy.features import Shapes
 from understudy.functional import cosine
-from understudy.methods._projectors import as_map, map_shape
+from understudy.methods._projectors import map_shape
 
 INITIAL_STD = 0.02
 """Standard deviation of the initial weights of a head, as published."""
 
 
-def summary(shapes: Shapes, name: str = "") -> str:
+def summary(shapes: Shapes, name: str = "", *, student: bool = False) -> str:
     """Return the name of a network's summary vector, by default by the rule above.
 
     Raises:
         ShapeError: The network has no such feature, or it is no vector.
     """
-    name = name or ("cls" if "cls" in shapes else "penultimate")
+    read = student and "penultimate" in shapes
+    name = name or ("cls" if "cls" in shapes and not read else "penultimate")
     shapes.vector(name)
     return name
 
@@ -62,7 +65,7 @@ def pair_of(name: str) -> tuple[str, str]:
 def summaries(student: Shapes, teacher: Shapes, name: str) -> tuple[str, str]:
     """Return the names of both summaries; `name` is 'a', 'a:b' or empty for the rule above."""
     s, t = pair_of(name)
-    return summary(student, s), summary(teacher, t)
+    return summary(student, s, student=True), summary(teacher, t)
 
 
 def patch_maps(student: Shapes, teacher: Shapes, name: str) -> tuple[str, str]:
@@ -98,11 +101,6 @@ def resize(
 def tokens(x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch positions channels"]:
     """Return the positions of a map as tokens, row by row."""
     return x.flatten(2).transpose(1, 2)
-
-
-def grid(features: Features, name: str) -> Float[Tensor, "batch channels h w"]:
-    """Return a feature as a map; tokens are reshaped to their grid."""
-    return as_map(features[name])
 
 
 def head(

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import MapMethod, Pairs, match_maps, paired_maps
+from understudy.methods._maps import MapMethod, Pairs, match_maps
 from understudy.methods._projectors import map_regressor, map_shape
 
 SCALE = 3 / 1000
@@ -63,7 +63,7 @@ class AB(MapMethod):
     published_weight: ClassVar[float] = 1.0
 
     def __init__(self, student: Shapes, teacher: Shapes, *, stages: tuple[str, ...] = ()) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs = match_maps(
             student, teacher, stages, student_suffix="/preact", teacher_suffix="/preact"
         )
@@ -71,7 +71,7 @@ class AB(MapMethod):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        compared = zip(self.connectors, paired_maps(student, teacher, self.pairs), strict=True)
+        compared = zip(self.connectors, self.paired_maps(student, teacher), strict=True)
         levels = [
             # 2^{l−m}: the deepest stage has weight 1, each earlier one half of the next.
             2.0 ** (number - len(self.pairs)) * ab(connect(s), t)
@@ -81,9 +81,12 @@ class AB(MapMethod):
 
 
 def _connectors(student: Shapes, teacher: Shapes, pairs: Pairs) -> nn.ModuleList:
-    shapes = [(map_shape(student, s), map_shape(teacher, t)) for s, t in pairs]
+    return nn.ModuleList(_connector(student, teacher, s, t) for s, t in pairs)
+
+
+def _connector(student: Shapes, teacher: Shapes, s: str, t: str) -> nn.Module:
+    shapes = map_shape(student, s), map_shape(teacher, t)
+    if shapes[0] == shapes[1]:
+        return nn.Identity()
     # `[:2]` leaves out the regressor's ReLU: what is compared are pre-activations.
-    return nn.ModuleList(
-        nn.Identity() if from_shape == to_shape else map_regressor(from_shape, to_shape)[:2]
-        for from_shape, to_shape in shapes
-    )
+    return map_regressor(*shapes, resize=student.of_tokens(s) or teacher.of_tokens(t))[:2]

@@ -22,7 +22,7 @@ from understudy.batch import Batch
 from understudy.config.limits import Range
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import MapMethod, attention, match_maps, paired_maps, to_smaller_size
+from understudy.methods._maps import MapMethod, attention, match_maps, to_smaller_size
 
 
 def at(
@@ -59,10 +59,10 @@ class AT(MapMethod):
         stages: tuple[str, ...] = (),
         power: Annotated[float, Range(least=1)] = 2.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs, self.power = match_maps(student, teacher, stages), power
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        levels = [at(s, t, self.power) for s, t in paired_maps(student, teacher, self.pairs)]
+        levels = [at(s, t, self.power) for s, t in self.paired_maps(student, teacher)]
         return batch_mean(torch.stack(levels).sum(0))

@@ -21,7 +21,7 @@ from understudy.batch import Batch
 from understudy.config.limits import Positive
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, kl_divergence
-from understudy.methods._maps import MapMethod, last_maps, paired_maps
+from understudy.methods._maps import MapMethod, last_maps
 from understudy.methods._tokens import aligners, resize
 
 
@@ -62,7 +62,7 @@ class CWD(MapMethod):
         stages: tuple[str, ...] = (),
         temperature: Positive = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs, self.temperature = last_maps(student, teacher, stages), temperature
         self.aligners = aligners(student, teacher, self.pairs)
 
@@ -70,8 +70,6 @@ class CWD(MapMethod):
         """Return the unweighted loss; labels are not used."""
         levels = [
             cwd(resize(align(s), t.shape[2:]), t, self.temperature)
-            for align, (s, t) in zip(
-                self.aligners, paired_maps(student, teacher, self.pairs), strict=True
-            )
+            for align, (s, t) in zip(self.aligners, self.paired_maps(student, teacher), strict=True)
         ]
         return batch_mean(torch.stack(levels).sum(0))

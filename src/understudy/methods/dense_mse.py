@@ -28,7 +28,7 @@ from understudy.functional import batch_mean
 from understudy.methods import _tokens
 from understudy.methods._method import Method
 from understudy.methods._standardise import Kind, Standardiser, measure
-from understudy.methods._tokens import grid, head, per_position, resize, tokens
+from understudy.methods._tokens import head, per_position, resize, tokens
 
 
 def dense_mse(
@@ -70,7 +70,7 @@ class DenseMSE(Method):
         hidden: Count = 2048,
         standardise: Kind = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.student_map = _tokens.patches(student, student_map)
         names = teacher_maps or ("",)
         self.teacher_maps = tuple(_tokens.patches(teacher, name) for name in names)
@@ -92,16 +92,17 @@ class DenseMSE(Method):
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Measure the statistics of the teacher's maps, if they are standardised by any."""
-        measure(self._by_map(), teacher)
+        measure(self._by_map(), teacher, self.teacher_as_map)
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         by_map = self._by_map()
-        maps = [grid(teacher, name) for name in by_map]
+        maps = [self.teacher_as_map(teacher, name) for name in by_map]
         size = maps[-1].shape[2:]
         x = [each(tokens(resize(t, size))) for t, each in zip(maps, by_map.values(), strict=True)]
-        predicted = resize(per_position(self.head, grid(student, self.student_map)), size)
+        s = self.student_as_map(student, self.student_map)
+        predicted = resize(per_position(self.head, s), size)
         return batch_mean(dense_mse(tokens(predicted), torch.cat(x, 2)))
 
     def _by_map(self) -> dict[str, Standardiser]:

@@ -5,7 +5,11 @@
 s, t are one feature of student and teacher (a map, tokens or a vector), r the regressor, D the
 number of elements of tᵢ and B the batch size. As in the code base of CRD
 (github.com/HobbitLong/RepDistiller), r is trained jointly with the student on the task, not in a
-separate first stage, and ends in batch normalisation and ReLU on maps.
+separate first stage, and ends in batch normalisation and ReLU on maps. Tokens are compared as
+maps, without those before the patches, if the other network has a map or another number of them.
+Maps whose sizes that code does not know meet by resizing the student's bilinearly to the
+teacher's, before a 1×1 convolution: a smaller one that is not half as large, and any but a half or
+a double one where tokens take part.
 """
 
 from collections.abc import Mapping
@@ -19,7 +23,8 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
-from understudy.methods._projectors import as_map, regressor
+from understudy.methods._projectors import compared_as_maps, regressor
+from understudy.methods._tokens import pair_of
 
 
 def fitnet(
@@ -39,7 +44,8 @@ class FitNet(Method):
     Args:
         student: Shapes of the student; needs `feature`.
         teacher: Shapes of the teacher; needs `feature`.
-        feature: Name of the feature to compare.
+        feature: Name of the feature to compare; 'stage2:stage3', the student's first, if the names
+            differ.
         projector: `none` compares the features directly; their shapes must then be equal.
     """
 
@@ -57,33 +63,36 @@ class FitNet(Method):
         feature: str = "stage2",
         projector: Literal["regressor", "none"] = "regressor",
     ) -> None:
-        super().__init__()
-        self.feature = feature
-        # A map against tokens: both are compared as maps.
-        self.as_maps = "map" in (student.kind(feature), teacher.kind(feature))
-        if projector == "none" and student[feature] != teacher[feature]:
+        super().__init__(student, teacher)
+        self.features = pair_of(feature)
+        s, t = self.features
+        self.as_maps = compared_as_maps(student, teacher, self.features)
+        if projector == "none" and student[s] != teacher[t]:
             raise ShapeError(
-                f"{feature!r} is {student[feature]} in {student.owner} and {teacher[feature]} in "
+                f"{s!r} is {student[s]} in {student.owner} and {t!r} is {teacher[t]} in "
                 f"{teacher.owner}; fitnet without its regressor needs equal shapes."
             )
         self.regressor = (
-            nn.Identity() if projector == "none" else regressor(student, teacher, feature)
+            nn.Identity() if projector == "none" else regressor(student, teacher, self.features)
         )
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Teacher features the loss needs: the compared feature."""
-        return (self.feature,)
+        return (self.features[1],)
 
     def projected(self, student: Features) -> Features:
         """Return the regressor's output."""
-        s = student[self.feature]
-        s = as_map(s) if self.as_maps else s
-        return {} if isinstance(self.regressor, nn.Identity) else {self.feature: self.regressor(s)}
+        if isinstance(self.regressor, nn.Identity):
+            return {}
+        s, t = self.features
+        return {t: self.regressor(self.student_as_map(student, s) if self.as_maps else student[s])}
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        s, t = student[self.feature], teacher[self.feature]
+        s_name, t_name = self.features
         if self.as_maps:
-            s, t = as_map(s), as_map(t)
+            s, t = self.student_as_map(student, s_name), self.teacher_as_map(teacher, t_name)
+        else:
+            s, t = student[s_name], teacher[t_name]
         return batch_mean(fitnet(self.regressor(s), t))

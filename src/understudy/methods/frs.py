@@ -59,7 +59,7 @@ class FRS(MapMethod):
     published_weight: ClassVar[float] = 0.005
 
     def __init__(self, student: Shapes, teacher: Shapes, *, stages: tuple[str, ...] = ()) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         shared = [x for x in teacher if f"{x}/scores" in teacher and x in student]
         if not (stages or shared):
             raise ShapeError(

@@ -29,7 +29,7 @@ from understudy.batch import Batch
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import MapMethod, Pairs, match_maps, paired_maps, to_smaller_size
+from understudy.methods._maps import MapMethod, Pairs, match_maps, to_smaller_size
 from understudy.methods._projectors import map_shape
 
 
@@ -65,7 +65,7 @@ class FSP(MapMethod):
     published_weight: ClassVar[float] = 50.0
 
     def __init__(self, student: Shapes, teacher: Shapes, *, stages: tuple[str, ...] = ()) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs = match_maps(student, teacher, stages)
         # The stem counts as a stage only in this method.
         if not stages:
@@ -74,7 +74,7 @@ class FSP(MapMethod):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        s, t = zip(*paired_maps(student, teacher, self.pairs), strict=True)
+        s, t = zip(*self.paired_maps(student, teacher), strict=True)
         return batch_mean(fsp(s, t))
 
 

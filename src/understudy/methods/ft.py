@@ -30,9 +30,8 @@ from understudy.config.limits import Epochs, Positive, Range
 from understudy.errors import Diverged, ShapeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean, seeded
-from understudy.methods._maps import attention, match_maps, paired_maps, to_smaller_size
-from understudy.methods._method import Method
-from understudy.methods._projectors import BatchNorm, as_map, map_shape
+from understudy.methods._maps import MapMethod, attention, match_maps, to_smaller_size
+from understudy.methods._projectors import BatchNorm, map_shape
 
 
 def ft(
@@ -49,7 +48,7 @@ def ft(
 
 
 @final
-class FT(Method):
+class FT(MapMethod):
     """Factor transfer: the student's translated map matches a paraphrase of the teacher's.
 
     Published weight: 200, with weight 1 on the task loss.
@@ -81,7 +80,7 @@ class FT(Method):
         paraphraser_epochs: Epochs = 30,
         paraphraser_lr: Positive = 0.01,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         _check(stages, rate=rate, p1=p1, p2=p2, epochs=paraphraser_epochs)
         self.pairs = match_maps(student, teacher, stages)[-1:]
         ((student_map, teacher_map),) = self.pairs
@@ -94,11 +93,6 @@ class FT(Method):
         self.translator = _encoder(map_shape(student, student_map)[0], self.factors, norm=True)
         self.paraphraser = _fixed(_encoder(self.width, self.factors, norm=False))
         self.prepared = False
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Teacher features the loss needs: the compared map."""
-        return tuple(t for _, t in self.pairs)
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Train the paraphraser as the encoder of an auto-encoder of the teacher's maps.
@@ -115,7 +109,7 @@ class FT(Method):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        ((s, t),) = paired_maps(student, teacher, self.pairs)
+        ((s, t),) = self.paired_maps(student, teacher)
         return batch_mean(ft(self.translator(s), self.paraphraser(t), self.p1, self.p2))
 
     def _train(self, teacher: TeacherOutputs) -> nn.Sequential:
@@ -124,7 +118,7 @@ class FT(Method):
         optimizer = torch.optim.SGD(coder.parameters(), self.lr, momentum=0.9, weight_decay=5e-4)
         for _ in range(self.epochs):
             for features, _ in teacher.batches(augmented=True):
-                t = as_map(features[self.pairs[0][1]]).detach().to(like)
+                t = self.teacher_as_map(features, self.pairs[0][1]).detach().to(like)
                 error = F.mse_loss(coder(t), t)
                 optimizer.zero_grad()
                 error.backward()  # type: ignore[no-untyped-call]

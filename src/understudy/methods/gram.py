@@ -25,7 +25,7 @@ from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
 from understudy.methods._method import Method
-from understudy.methods._tokens import grid, patch_maps, resize, tokens
+from understudy.methods._tokens import patch_maps, resize, tokens
 
 Negatives = Literal["kept", "both", "teacher", "teacher_published"]
 Pairs = Literal["image", "batch"]
@@ -80,7 +80,7 @@ class Gram(Method):
         pairs: Pairs = "image",
         patches: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.negatives, self.pairs = negatives, pairs
         self.patches = patch_maps(student, teacher, patches)
 
@@ -91,6 +91,6 @@ class Gram(Method):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        e = grid(teacher, self.patches[1])
-        a = resize(grid(student, self.patches[0]), e.shape[2:])
+        e = self.teacher_as_map(teacher, self.patches[1])
+        a = resize(self.student_as_map(student, self.patches[0]), e.shape[2:])
         return batch_mean(gram(tokens(a), tokens(e), self.negatives, self.pairs))

@@ -30,7 +30,7 @@ from understudy.config.limits import Count
 from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
-from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
+from understudy.methods._maps import MapMethod, match_maps, to_smaller_size
 
 Vectors = Float[Tensor, "batch width vectors"]
 
@@ -113,7 +113,7 @@ class KDSVD(MapMethod):
         stages: tuple[str, ...] = (),
         vectors: Count = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs, self.vectors = match_maps(student, teacher, stages), vectors
         if len(self.pairs) < 2:
             raise ShapeError(
@@ -123,5 +123,5 @@ class KDSVD(MapMethod):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        stages = [to_smaller_size(s, t) for s, t in paired_maps(student, teacher, self.pairs)]
+        stages = [to_smaller_size(s, t) for s, t in self.paired_maps(student, teacher)]
         return batch_mean(kdsvd(stages, self.vectors))

@@ -27,7 +27,11 @@ Differences from the released code:
   another class if there is one sub-class per class.
 - An image without label takes the teacher's predicted class, if the teacher has logits of the
   student's classes; else the loss at the intermediate place leaves it out.
-- A teacher's map larger than the student's by any whole factor is average-pooled, not only by two.
+- A teacher's map of any other size is average-pooled to the student's, not only one twice as large;
+  of a smaller one, positions are repeated.
+- In a transformer of one resolution, the map is the grid of patches after a block: the last one
+  whose patches reach the output, and the first of the last quarter. Class tokens and registers are
+  left unchanged.
 """
 
 from collections.abc import Iterator
@@ -52,7 +56,7 @@ from understudy.methods._letkd.measure import CodebookPlan, Plan, SubclassPlan, 
 from understudy.methods._logits import labels_or_predictions
 from understudy.methods._maps import pool_to
 from understudy.methods._method import Method
-from understudy.methods._projectors import as_map, map_shape
+from understudy.methods._projectors import map_shape
 
 LayerPlaces = Literal["both", "penultimate", "intermediate"]
 """Where KD layers are inserted."""
@@ -123,8 +127,7 @@ class LetKD(Method):
 
     Args:
         student: Shapes of the student, with the layers that `extend` inserts.
-        teacher: Shapes of the teacher; needs maps at the same places, as large as the student's or
-            larger by a whole factor.
+        teacher: Shapes of the teacher; needs maps, or grids of tokens, at the same places.
         places: Where KD layers are inserted: `penultimate` is letKD-1, `both` letKD-2.
         words: K, size of the codebook.
         subclasses: Sub-classes per class.
@@ -181,7 +184,7 @@ class LetKD(Method):
                     "letkd for each student."
                 )
             feature = features[place]
-            channels = student.shapes[feature][0]
+            channels = map_shape(student.shapes, feature)[0]
             averaged = place == "penultimate" and student.depends_only_on_mean(feature)
             layer = KDLayer(channels, counts[place], alpha=strengths[place],
                             averaged=averaged)  # fmt: skip
@@ -205,7 +208,7 @@ class LetKD(Method):
         iterations: Count = 20,
         keep: PathText = "",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         features = {"penultimate": penultimate, "intermediate": intermediate}
         self.features = {place: features[place] for place in _names(places)}
         self.temperature, self.supervised, self.keep = temperature, supervised, keep
@@ -308,7 +311,7 @@ class LetKD(Method):
         maps = {}
         for place, feature in self.features.items():
             shape = self.plans[place].map if student is None else student[SCORES[place]].shape
-            maps[place] = pool_to(as_map(teacher[feature]), shape[-2], shape[-1])
+            maps[place] = pool_to(self.teacher_as_map(teacher, feature), shape[-2], shape[-1])
         return maps
 
     def _classes(self, teacher: Features, batch: Batch) -> Int[Tensor, " batch"]:
@@ -338,14 +341,7 @@ def _pooled_shape(student: Shapes, teacher: Shapes, scores: str, feature: str) -
             f"{student.owner} has no KD layer at {feature!r}; call LetKD.extend(student, "
             "teacher.shapes) with the same hyper-parameters first."
         )
-    (_, *size_s), (dim, *size_t) = map_shape(student, scores), map_shape(teacher, feature)
-    if any(t % s for s, t in zip(size_s, size_t, strict=True)):
-        raise ShapeError(
-            f"{feature!r} is {tuple(size_s)} in {student.owner} and {tuple(size_t)} in "
-            f"{teacher.owner}; letkd average-pools the teacher's map to the student's size, which "
-            "needs a whole factor: give the teacher larger images, or name another map by a tap."
-        )
-    return dim, *size_s
+    return map_shape(teacher, feature)[0], *map_shape(student, scores)[1:]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from understudy.batch import Batch
 from understudy.config.limits import ShareBelowAll
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import MapMethod, last_maps, paired_maps
+from understudy.methods._maps import MapMethod, last_maps
 from understudy.methods._projectors import map_shape
 from understudy.methods._tokens import aligners, resize
 
@@ -79,7 +79,7 @@ class MGD(MapMethod):
         masked: Masked = "channels",
         share: ShareBelowAll = 0.15,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs, self.masked, self.share = last_maps(student, teacher, stages), masked, share
         self.aligners = aligners(student, teacher, self.pairs)
         self.generators = nn.ModuleList(generator(map_shape(teacher, t)[0]) for _, t in self.pairs)
@@ -87,7 +87,7 @@ class MGD(MapMethod):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         levels = []
-        maps = paired_maps(student, teacher, self.pairs)
+        maps = self.paired_maps(student, teacher)
         for align, generate, (s, t) in zip(self.aligners, self.generators, maps, strict=True):
             aligned = resize(align(s), t.shape[2:])
             levels.append(mgd(generate(aligned * self.mask(aligned)), t))

@@ -27,7 +27,7 @@ from torch import Tensor
 from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
-from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
+from understudy.methods._maps import MapMethod, match_maps, to_smaller_size
 
 
 def nst(
@@ -64,10 +64,10 @@ class NST(MapMethod):
     published_weight: ClassVar[float] = 50.0
 
     def __init__(self, student: Shapes, teacher: Shapes, *, stages: tuple[str, ...] = ()) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs = match_maps(student, teacher, stages)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        levels = [nst(s, t) for s, t in paired_maps(student, teacher, self.pairs)]
+        levels = [nst(s, t) for s, t in self.paired_maps(student, teacher)]
         return batch_mean(torch.stack(levels).sum(0))

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import EPS, batch_mean, double
-from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
-from understudy.methods._projectors import BatchNorm, as_map, map_shape
+from understudy.methods._maps import MapMethod, match_maps, to_smaller_size
+from understudy.methods._projectors import BatchNorm, map_shape
 
 
 def ofd(
@@ -95,7 +95,7 @@ class OFD(MapMethod):
         stages: tuple[str, ...] = (),
         margin: Literal["measured", "normal"] = "measured",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs = match_maps(
             student,
             teacher,
@@ -117,7 +117,7 @@ class OFD(MapMethod):
         moments = [torch.zeros(5, len(margin), dtype=torch.float64) for margin in margins]
         for features, _ in teacher.batches(augmented=True):
             for total, margin, name in zip(moments, margins, self.reads, strict=True):
-                total += _moments(as_map(features[name]).to(margin)).cpu().double()
+                total += _moments(self.teacher_as_map(features, name).to(margin)).cpu().double()
         for margin, total in zip(margins, moments, strict=True):
             margin.copy_(_margin(total, self.margin).view(-1, 1, 1))
         self.prepared = True
@@ -125,7 +125,7 @@ class OFD(MapMethod):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         levels = []
-        compared = paired_maps(student, teacher, self.pairs)
+        compared = self.paired_maps(student, teacher)
         stages = zip(self.connectors, self._margins(), compared, strict=True)
         for number, (connect, margin, stage) in enumerate(stages, start=1):
             s, t = to_smaller_size(*stage)

@@ -27,7 +27,7 @@ from torch import Tensor
 from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import MapMethod, last_maps, paired_maps
+from understudy.methods._maps import MapMethod, last_maps
 from understudy.methods._tokens import aligners, resize
 
 EPS = 1e-6
@@ -80,16 +80,14 @@ class PKD(MapMethod):
         stages: tuple[str, ...] = (),
         resize: Literal["student", "teacher"] = "student",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs, self.resized = last_maps(student, teacher, stages), resize
         self.aligners = aligners(student, teacher, self.pairs)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         levels = []
-        for align, (s, t) in zip(
-            self.aligners, paired_maps(student, teacher, self.pairs), strict=True
-        ):
+        for align, (s, t) in zip(self.aligners, self.paired_maps(student, teacher), strict=True):
             if self.resized == "teacher":
                 s, t = align(s), resize(t, s.shape[2:])
             else:

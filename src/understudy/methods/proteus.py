@@ -31,7 +31,6 @@ from understudy.functional import batch_mean
 from understudy.methods._method import Method
 from understudy.methods._tokens import (
     check_same_images,
-    grid,
     patch_maps,
     per_position,
     resize,
@@ -84,8 +83,8 @@ class Proteus(Method):
         teacher: Shapes of the teacher; needs the same.
         token_weight: λ_tok.
         feature_weight: λ_fea.
-        summary: Vectors to compare, such as `penultimate:cls`, the student's first; default: `cls`
-            of a network that names it, else `penultimate`.
+        summary: Vectors to compare, such as `penultimate:cls`, the student's first; default:
+            `penultimate` of the student, and of a teacher without `cls`.
         patches: Maps to compare, such as `stage4:patches`; default: `patches` of a network that
             names it, else its last stage.
     """
@@ -102,7 +101,7 @@ class Proteus(Method):
         summary: str = "",
         patches: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.token_weight, self.feature_weight = token_weight, feature_weight
         self.summary = summaries(student, teacher, summary)
         self.token_head = normed_head(*_widths(student, teacher, self.summary))
@@ -121,7 +120,7 @@ class Proteus(Method):
         """Return the outputs of the heads."""
         result = {self.summary[1]: self.token_head(student[self.summary[0]])}
         if self.patches:
-            patches = grid(student, self.patches[0])
+            patches = self.student_as_map(student, self.patches[0])
             result[self.patches[1]] = per_position(self.feature_head, patches)
         return result
 
@@ -130,9 +129,10 @@ class Proteus(Method):
         s, t = self.token_head(student[self.summary[0]]), teacher[self.summary[1]]
         rows = self.token_weight * token(s, t)
         if self.patches:
-            q = grid(teacher, self.patches[1])
+            q = self.teacher_as_map(teacher, self.patches[1])
             check_same_images("proteus", s, q, "set feature_weight to 0")
-            p = self.feature_head(tokens(resize(grid(student, self.patches[0]), q.shape[2:])))
+            p = resize(self.student_as_map(student, self.patches[0]), q.shape[2:])
+            p = self.feature_head(tokens(p))
             rows = rows + self.feature_weight * feature((s, t), (p, tokens(q)))
         return batch_mean(rows)
 

@@ -43,7 +43,6 @@ from understudy.functional import batch_mean, kl_divergence, rows_of_all_process
 from understudy.methods._method import Method
 from understudy.methods._tokens import (
     check_same_images,
-    grid,
     head,
     patch_maps,
     per_position,
@@ -114,8 +113,8 @@ class QueueKL(Method):
         temperature: τ.
         affinity_weight: λ; 0 compares summaries alone, as `distillationv1`.
         affinity_temperature: τ_l.
-        summary: Vectors to compare, such as `penultimate:cls`, the student's first; default: `cls`
-            of a network that names it, else `penultimate`.
+        summary: Vectors to compare, such as `penultimate:cls`, the student's first; default:
+            `penultimate` of the student, and of a teacher without `cls`.
         patches: Maps to compare, such as `stage4:patches`; default: `patches` of a network that
             names it, else its last stage.
     """
@@ -135,7 +134,7 @@ class QueueKL(Method):
         summary: str = "",
         patches: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.size, self.temperature = queue, temperature
         self.affinity_weight, self.affinity_temperature = affinity_weight, affinity_temperature
         self.summary = summaries(student, teacher, summary)
@@ -161,7 +160,8 @@ class QueueKL(Method):
         (s, t), patches = self.summary, self.patches
         result = {t: self.head(student[s])}
         if patches:
-            result[patches[1]] = per_position(self.patch_head, grid(student, patches[0]))
+            s_map = self.student_as_map(student, patches[0])
+            result[patches[1]] = per_position(self.patch_head, s_map)
         return result
 
     def prepare(self, teacher: TeacherOutputs) -> None:
@@ -201,8 +201,10 @@ class QueueKL(Method):
     def _affinity(
         self, student: Features, teacher: Features, names: tuple[str, str]
     ) -> Float[Tensor, " batch"]:
-        e = grid(teacher, names[1])
-        a = resize(per_position(self.patch_head, grid(student, names[0])), e.shape[2:])
+        e = self.teacher_as_map(teacher, names[1])
+        a = resize(
+            per_position(self.patch_head, self.student_as_map(student, names[0])), e.shape[2:]
+        )
         a, e = (unit(tokens_of(x)) for x in (a, e))
         return affinity_kl(a, e, self.affinity_temperature)
 

@@ -33,7 +33,6 @@ from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     check_same_images,
     cosine_and_l1,
-    grid,
     head,
     one_minus_cosine,
     patch_maps,
@@ -84,8 +83,8 @@ class RADIO(Method):
             `frozen` mean 0 and deviation 1 of each dimension, over the training images; `ema`, the
             same of the latest batches; `phi_s`, one rotation and one number for all dimensions.
         hidden: Width of the adaptors; default: the teacher's.
-        summary: Vectors to compare, such as `penultimate:cls`, the student's first; default: `cls`
-            of a network that names it, else `penultimate`.
+        summary: Vectors to compare, such as `penultimate:cls`, the student's first; default:
+            `penultimate` of the student, and of a teacher without `cls`.
         patches: Maps to compare, such as `stage4:patches`; default: `patches` of a network that
             names it, else its last stage.
     """
@@ -107,7 +106,7 @@ class RADIO(Method):
         summary: str = "",
         patches: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.spatial_weight, self.spatial = spatial_weight, spatial
         self.alpha, self.beta, self.threshold = alpha, beta, threshold
         self.summary = summaries(student, teacher, summary)
@@ -132,7 +131,7 @@ class RADIO(Method):
 
     def projected(self, student: Features) -> Features:
         """Return the outputs of the adaptors, in the teacher's own scale."""
-        p = per_position(self.patch_adaptor, grid(student, self.patches[0]))
+        p = per_position(self.patch_adaptor, self.student_as_map(student, self.patches[0]))
         return {
             self.summary[1]: self.summary_adaptor(student[self.summary[0]]),
             self.patches[1]: self.standardiser.restore(tokens(p)).mT.reshape_as(p),
@@ -140,15 +139,16 @@ class RADIO(Method):
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Measure the statistics of the teacher's patches."""
-        measure({self.patches[1]: self.standardiser}, teacher)
+        measure({self.patches[1]: self.standardiser}, teacher, self.teacher_as_map)
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         s = self.summary_adaptor(student[self.summary[0]])
-        t = grid(teacher, self.patches[1])
+        t = self.teacher_as_map(teacher, self.patches[1])
         check_same_images("radio", s, t, "use theia or dense_mse, which compare maps alone")
-        p = self.patch_adaptor(tokens(resize(grid(student, self.patches[0]), t.shape[2:])))
+        p = resize(self.student_as_map(student, self.patches[0]), t.shape[2:])
+        p = self.patch_adaptor(tokens(p))
         angles = one_minus_cosine(s, teacher[self.summary[1]])
         y = self.standardiser(tokens(t))
         return batch_mean(radio(angles, self._spatial(p, y), self.spatial_weight))

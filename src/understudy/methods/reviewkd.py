@@ -30,8 +30,7 @@ from understudy.batch import Batch
 from understudy.config.limits import Count
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import match_maps, paired_maps
-from understudy.methods._method import Method
+from understudy.methods._maps import MapMethod, match_maps
 from understudy.methods._projectors import BatchNorm, fold_batch_norm, map_shape
 
 
@@ -125,7 +124,7 @@ class ABF(nn.Module):
 
 
 @final
-class ReviewKD(Method):
+class ReviewKD(MapMethod):
     """Knowledge review: each student level, fused with all deeper ones, matches the teacher's.
 
     Published weight: 5 with a warm-up of 20 epochs
@@ -163,7 +162,7 @@ class ReviewKD(Method):
         width: Count | None = None,
         penultimate: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs = match_maps(
             student, teacher, stages, teacher_suffix="/preact", or_activated=True
         )
@@ -183,11 +182,11 @@ class ReviewKD(Method):
     @property
     def reads(self) -> tuple[str, ...]:
         """Teacher features the loss needs: the compared maps and, if set, the penultimate."""
-        return (*(t for _, t in self.pairs), *self.pooled)
+        return (*super().reads, *self.pooled)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        compared = paired_maps(student, teacher, self.pairs)
+        compared = self.paired_maps(student, teacher)
         for name in self.pooled:
             # A vector is a map of one position.
             s, t = (x[name][:, :, None, None] for x in (student, teacher))

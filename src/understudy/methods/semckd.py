@@ -30,7 +30,7 @@ from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
 from understudy.methods._maps import to_smaller_size
 from understudy.methods._method import Method
-from understudy.methods._projectors import BatchNorm, as_map, map_shape
+from understudy.methods._projectors import BatchNorm, map_shape
 
 
 def semckd(
@@ -75,7 +75,7 @@ class SemCKD(Method):
     def __init__(
         self, student: Shapes, teacher: Shapes, *, neighbours: Annotated[int, Range(least=8)] = 64
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.neighbours = neighbours
         self.student_stages, self.teacher_stages = student.stages, teacher.stages
         self.queries = nn.ModuleList(_perceptron(neighbours) for _ in self.student_stages)
@@ -92,8 +92,8 @@ class SemCKD(Method):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        s = [as_map(student[name]) for name in self.student_stages]
-        t = [as_map(teacher[name]) for name in self.teacher_stages]
+        s = [self.student_as_map(student, name) for name in self.student_stages]
+        t = [self.teacher_as_map(teacher, name) for name in self.teacher_stages]
         queries, keys = self._embedded(self.queries, s), self._embedded(self.keys, t)
         errors = [
             _error(regressor, *to_smaller_size(s_l, t_m))

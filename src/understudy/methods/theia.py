@@ -29,7 +29,6 @@ from understudy.methods._method import Method
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     check_same_images,
-    grid,
     one_minus_cosine,
     patch_maps,
     per_position,
@@ -96,7 +95,7 @@ class Theia(Method):
         standardise: Kind = "frozen",
         patches: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.weights = cosine_weight, l1_weight
         self.patches = patch_maps(student, teacher, patches)
         width = teacher.width(self.patches[1])
@@ -118,7 +117,7 @@ class Theia(Method):
     def projected(self, student: Features) -> Features:
         """Return the outputs of translator and summary head, in the teacher's own scale."""
         restore = self._by_name()
-        p = self._translated(grid(student, self.patches[0]))
+        p = self._translated(self.student_as_map(student, self.patches[0]))
         rows = restore[self.patches[1]].restore(tokens(p))
         result = {self.patches[1]: rows.mT.reshape_as(p)}
         if self.summary:
@@ -128,13 +127,13 @@ class Theia(Method):
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Measure mean and deviation of the teacher's features."""
-        measure(self._by_name(), teacher)
+        measure(self._by_name(), teacher, self.teacher_as_map)
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        q = grid(teacher, self.patches[1])
-        p = self._translated(resize(grid(student, self.patches[0]), q.shape[2:]))
+        q = self.teacher_as_map(teacher, self.patches[1])
+        p = self._translated(resize(self.student_as_map(student, self.patches[0]), q.shape[2:]))
         by_name = self._by_name()
         losses = [theia(tokens(p), by_name[self.patches[1]](tokens(q)), *self.weights)]
         if self.summary:

@@ -42,7 +42,6 @@ from understudy.methods._tokens import (
     INITIAL_STD,
     check_same_images,
     cosine_and_l1,
-    grid,
     patches,
     resize,
     summary,
@@ -158,10 +157,10 @@ class UNIC(Method):
         momentum: Positive = 0.001,
         momentum_steps: Count | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.drop, self.weighting = drop, weighting
         self.weights = cosine_weight, l1_weight
-        self.summary = summary(student)
+        self.summary = summary(student, student=True)
         self.stages = tuple(patches(student, name) for name in stages or student.stages)
         self.targets = tuple(_target(teacher, name) for name in teachers or ("",))
         maps = tuple(student.width(name) for name in self.stages)
@@ -187,12 +186,12 @@ class UNIC(Method):
 
     def prepare(self, teacher: TeacherOutputs) -> None:
         """Measure the statistics that the moving averages start from."""
-        measure(self._by_name(), teacher)
+        measure(self._by_name(), teacher, self.teacher_as_map)
         self.prepared = True
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
-        maps = [grid(student, name) for name in self.stages]
+        maps = [self.student_as_map(student, name) for name in self.stages]
         vectors = [x.mean((2, 3)) for x in maps[:-1]] + [student[self.summary]]
         losses = torch.stack(
             [self._of_one(number, vectors, maps, teacher) for number in range(len(self.targets))]
@@ -206,7 +205,7 @@ class UNIC(Method):
     ) -> Float[Tensor, " batch"]:
         """Return ℓ of each image for teacher `number`."""
         of_summary, of_patches = self.targets[number]
-        t, q = teacher[of_summary], grid(teacher, of_patches)
+        t, q = teacher[of_summary], self.teacher_as_map(teacher, of_patches)
         check_same_images("unic", t, q, "use theia or dense_mse, which compare maps alone")
         at_grid = [tokens(resize(x, q.shape[2:])) for x in maps]
         s, p = (self.ladders[2 * number + part](x) for part, x in enumerate((vectors, at_grid)))

@@ -27,7 +27,7 @@ from understudy.batch import Batch
 from understudy.config.limits import Range
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
-from understudy.methods._maps import MapMethod, match_maps, paired_maps, to_smaller_size
+from understudy.methods._maps import MapMethod, match_maps, to_smaller_size
 from understudy.methods._projectors import map_shape
 
 MIN_VARIANCE = 1e-5
@@ -70,7 +70,7 @@ class VID(MapMethod):
         stages: tuple[str, ...] = (),
         variance: Annotated[float, Range(above=MIN_VARIANCE, most=500)] = 5.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         self.pairs = match_maps(student, teacher, stages)
         widths = [(map_shape(student, s)[0], map_shape(teacher, t)[0]) for s, t in self.pairs]
         # The inverse of v = log(1 + e^ρ) + ε.
@@ -81,7 +81,7 @@ class VID(MapMethod):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
         """Return the unweighted loss; labels are not used."""
         levels = []
-        compared = paired_maps(student, teacher, self.pairs)
+        compared = self.paired_maps(student, teacher)
         for mean, log_scale, stage in zip(self.means, self.log_scales, compared, strict=True):
             s, t = to_smaller_size(*stage)
             levels.append(vid(mean(s), t, log_scale))

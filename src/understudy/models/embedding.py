@@ -57,6 +57,21 @@ class EmbeddedClassifier(nn.Module):
         return folded
 
 
+def fold_into(module: nn.Module, path: str, dropout: str) -> None:
+    """Fold the embedding at a path into its classifier, and put the dropout back.
+
+    Args:
+        module: Changed in place.
+        path: Path of the `EmbeddedClassifier`.
+        dropout: Path of the dropout before it; "" without one.
+    """
+    block = module.get_submodule(path)
+    assert isinstance(block, EmbeddedClassifier)
+    module.set_submodule(path, block.fold())
+    if dropout:
+        module.set_submodule(dropout, block.dropout)
+
+
 def layer_like(layer: Layer, dim_in: int, dim_out: int, *, bias: bool) -> Layer:
     """Build a layer of the kind, on the device and with the data type of another one."""
     weight = layer.weight

@@ -7,6 +7,8 @@
   outermost module of that resolution; with the last one if several are equally far out. Resolutions
   without weights, such as that of a last max-pool, do not count. Where all features have one
   resolution (ViT), the longest chain of equal blocks is cut into four.
+- The *tokens* of such a chain are the output of the last norm behind it, else of its last block;
+  `cls`, `registers` and `patches` are parts of them (`token_grids.py`).
 - A *pre-activation* `stage1/preact` is what enters the activation whose output is the stage. A
   stage that ends otherwise, or in an activation that is no module, has none.
 """
@@ -24,6 +26,7 @@ from understudy.models.heads import Head
 from understudy.models.last_products import is_activation
 from understudy.models.outputs import Key
 from understudy.models.taps import DIST_PENULTIMATE
+from understudy.models.token_grids import UNKNOWN, TokenLayout, token_layout
 from understudy.models.traced_pass import WEIGHTED, Call, trace
 
 
@@ -36,12 +39,18 @@ class NetworkStructure:
         head: Classifier, and the vector that the logits are computed of.
         output: Where in what the network returns the logits are.
         example: What it returns for the images of the dry pass; None if that was not needed.
+        blocks: Paths of the equal blocks of a transformer of one resolution, first to last.
+        norm: Path of the norm behind the last block; "" if there is none.
+        tokens: Where the patches lie among its tokens.
     """
 
     taps: dict[str, str]
     head: Head
     output: Key = ()
     example: Tensor | None = None
+    blocks: tuple[str, ...] = ()
+    norm: str = ""
+    tokens: TokenLayout = UNKNOWN
 
 
 def structure(
@@ -52,10 +61,14 @@ def structure(
     The arguments and errors are those of `discover`.
     """
     declared = getattr(module, "taps", None)
+    # A network of timm without a classifier says so.
+    if classifier is None and getattr(module, "num_classes", None) == 0:
+        classifier = ""
     if not isinstance(declared, Mapping):
         return discover(module, images, classifier, penultimate)
     path = getattr(module, "classifier_path", "") if classifier is None else classifier
-    return NetworkStructure(dict(declared), Head(bool(path), classifier=path, is_output=True))
+    head = Head(bool(path), classifier=path, is_output=True)
+    return NetworkStructure(dict(declared), head, tokens=token_layout(module, images.shape[2:]))
 
 
 def discover(
@@ -77,38 +90,85 @@ def discover(
     traced = trace(module, images, classifier)
     head = heads.find(module, images, traced, classifier, penultimate)
     body = [c for c in traced.calls if head.began is None or c.ended < head.began]
-    taps = _stages(body, len(images), images.shape[-1])
+    maps = [c.output.shape[2:] for c in body if c.output and isinstance(c.module, nn.Conv2d)]
+    tokens = token_layout(module, images.shape[2:], [(h, w) for h, w in maps])
+    taps, blocks = _stages(body, len(images), images.shape[-1], tokens.prefix or 0)
+    norm = _norm_behind(blocks[-1], body) if blocks else None
     taps |= _pre_activations(taps, traced.calls)
+    if blocks:
+        taps |= _token_taps(norm or blocks[-1], tokens)
     if head.penultimate:
         taps["penultimate"] = head.penultimate
     if head.dist_penultimate:
         taps[DIST_PENULTIMATE] = head.dist_penultimate
     if head.dist:
         taps["dist_logits"] = head.dist
-    return NetworkStructure(taps, head, traced.key, traced.output)
+    paths = tuple(block.path for block in blocks)
+    return NetworkStructure(
+        taps, head, traced.key, traced.output, paths, norm.path if norm else "", tokens
+    )
 
 
-def _stages(calls: list[Call], batch: int, side: int) -> dict[str, str]:
-    """Return the paths of stem and stages; empty if there is no stem."""
+def _is_prefix(call: Call, prefix: int) -> bool:
+    """Return True if a module returns tokens, but no more than there are before the patches."""
+    shape = call.output.shape if call.output is not None else ()
+    return len(shape) == 3 and shape[1] <= prefix
+
+
+def _token_taps(last: Call, tokens: TokenLayout) -> dict[str, str]:
+    """Return the taps of the last tokens of a transformer, and of their parts."""
+    assert last.output is not None
+    return {part: f"{last.path}:{part}" for part in tokens.parts(last.output.shape[1])}
+
+
+def _norm_behind(block: Call, calls: list[Call]) -> Call | None:
+    """Return the norm whose input is the output of a block; None if there is none."""
+    for call in sorted(calls, key=lambda c: c.began):
+        if (
+            call.began > block.ended
+            and call.times == 1
+            and "Norm" in type(call.module).__name__
+            and call.source is not None
+            and call.source.node is _node(block)
+            and call.output is not None
+            and call.source.shape == call.output.shape
+        ):
+            return call
+    return None
+
+
+def _stages(
+    calls: list[Call], batch: int, side: int, prefix: int
+) -> tuple[dict[str, str], list[Call]]:
+    """Return the paths of stem and stages, and the blocks of a transformer of one resolution.
+
+    Both are empty if there is no stem.
+    """
     weighted = sorted((c for c in calls if isinstance(c.module, WEIGHTED)), key=lambda c: c.began)
     # What is computed for windows of the images (Swin) has more rows than the batch.
     readable = [c for c in calls if c.times == 1 and c.positions > 1 and c.batch == batch]
+    # What holds no more than class tokens and registers, as the end of PiT, is no stage.
+    readable = [c for c in readable if not _is_prefix(c, prefix)]
     stem = _stem(readable, calls, weighted)
     if stem is None:
-        return {}
+        return {}, []
     stem_level = _level(stem, side)
     after = [c for c in readable if c.ended > stem.ended and _level(c, side) >= stem_level]
     levels = sorted(
         {_level(c, side) for c in after}
         & {_level(c, side) for c in weighted if c.ended > stem.ended and c.positions > 1}
     )
+    chain: list[Call] = []
     if len(levels) == 1:
-        ends = _quarters(after)
+        chain = _chain(after)
+        ends = _quarters(chain) if chain else [_outermost(after)]
     else:
         ends = [_outermost([c for c in after if _level(c, side) == level]) for level in levels]
         # None where images are so small that all maps have a single position.
         ends = _siblings(ends, after) if ends else []
-    return {"stem": stem.path} | {f"stage{i}": c.path for i, c in enumerate(ends, 1)}
+    paths = {"stem": stem.path} | {f"stage{i}": c.path for i, c in enumerate(ends, 1)}
+    of_tokens = all(c.output is not None and len(c.output.shape) == 3 for c in chain)
+    return paths, chain if of_tokens else []
 
 
 def _pre_activations(stages: Mapping[str, str], calls: list[Call]) -> dict[str, str]:
@@ -196,14 +256,17 @@ def _outermost(calls: list[Call]) -> Call:
     return min(calls, key=lambda c: (c.is_unactivated, c.depth, -c.ended))
 
 
-def _quarters(calls: list[Call]) -> list[Call]:
-    """Return the ends of the quarters of the longest chain of children with equal output shapes."""
+def _chain(calls: list[Call]) -> list[Call]:
+    """Return the longest chain of children with equal output shapes; empty if there is none."""
     chains: dict[tuple[str, torch.Size], list[Call]] = {}
     for call in calls:
         if call.output is not None and list(call.module.children()):
             chains.setdefault((call.parent, call.output.shape), []).append(call)
-    if not chains:
-        return [_outermost(calls)]
-    chain = max(chains.values(), key=len)
+    # Of equal length the outer one: two blocks, not the two branches of the first.
+    return max(chains.values(), key=lambda chain: (len(chain), -chain[0].depth), default=[])
+
+
+def _quarters(chain: list[Call]) -> list[Call]:
+    """Return the ends of the quarters of a chain."""
     ends = sorted({-(-len(chain) * quarter // 4) - 1 for quarter in range(1, 5)})
     return [chain[i] for i in ends]

@@ -1,10 +1,15 @@
-"""Finds the two maps behind which a layer can be inserted into a convolutional network.
+"""Finds the two maps behind which a layer can be inserted into a network.
 
 - `penultimate/map` is the last map: every path from the images to the output passes through it,
   and no weighted layer reads maps or tokens after it, only a vector that is pooled from it.
 - `last_stage/first` is the output of the first block at that resolution: the first module with at
   least two weighted layers (or one, if none has two) through which every path to the last map
   passes.
+
+A transformer of one resolution has blocks of tokens instead: `penultimate/map` is the last block
+whose patches reach the output (the last one where the head averages patches; the one before where
+it reads the class token), `last_stage/first` the first block of its last quarter, or the one before
+`penultimate/map` if that is earlier.
 
 A residual branch is no such module, because the shortcut bypasses it. A forward pass cannot show
 that, so the autograd graph of one dry pass is searched.
@@ -18,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from understudy.models.taps import dry_run, first_tensor, is_channels_last
+from understudy.models.taps import dry_run, first_tensor, is_channels_last, override
 
 _WEIGHTED = nn.Linear | nn.Conv2d
 
@@ -47,13 +52,18 @@ class _Call:
         return bool(self.grid) or len(self.shape) == 3
 
 
-def find(module: nn.Module, images: Tensor) -> dict[str, str]:
-    """Return feature name → path of the module that computes it; empty for a network without maps.
+def find(module: nn.Module, images: Tensor, blocks: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return feature name → path of the module that computes it; empty for a network without.
 
     Args:
         module: In evaluation mode.
         images: Square images as the module takes them.
+        blocks: Paths of a transformer's blocks, first to last, for a network without such maps.
     """
+    return _find_maps(module, images) or _find_blocks(module, images, blocks)
+
+
+def _find_maps(module: nn.Module, images: Tensor) -> dict[str, str]:
     leaf = images.detach().requires_grad_()
     # Only the graph is needed. The hooks drop the tensors saved for backward, which of a big
     # network would not fit into memory.
@@ -68,6 +78,27 @@ def find(module: nn.Module, images: Tensor) -> dict[str, str]:
         return {"penultimate/map": last_path}
     first_path = _outermost(calls, first, last_path).path
     return {"last_stage/first": first_path, "penultimate/map": last_path}
+
+
+def _find_blocks(module: nn.Module, images: Tensor, blocks: tuple[str, ...]) -> dict[str, str]:
+    if len(blocks) < 2:
+        return {}
+    last = len(blocks) - 1 if _reads_patches(module, images, blocks[-1]) else len(blocks) - 2
+    places = {"penultimate/map": blocks[last]}
+    if last == 0:
+        return places
+    return {"last_stage/first": blocks[min(3 * len(blocks) // 4, last - 1)]} | places
+
+
+def _reads_patches(module: nn.Module, images: Tensor, block: str) -> bool:
+    """Return True if the output depends on the last token that a block returns, a patch."""
+
+    def without_last(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :-1], torch.zeros_like(x[:, -1:])], 1)
+
+    full = dry_run(module, images)
+    with override(module, block, without_last):
+        return not torch.equal(dry_run(module, images), full)
 
 
 def _record(module: nn.Module, leaf: Tensor) -> tuple[list[_Call], Any]:

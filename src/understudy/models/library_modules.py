@@ -50,7 +50,7 @@ def _without_own(module: nn.Module) -> nn.Module:
     if not isinstance(module, WithLayer):
         return _traced(module)
     module.layer = _traced(module.layer)
-    if len(signature(module.body.forward).parameters) != 1:
+    if len(signature(module.body.forward).parameters) != 1 or module.grid is not None:
         return module
     steps: OrderedDict[str, nn.Module] = OrderedDict(body=module.body, layer=module.layer)
     if module.channels_last:

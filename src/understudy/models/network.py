@@ -24,7 +24,7 @@ from understudy.models.classifier_layers import (
     classifier_layers,
     reset_layer,
 )
-from understudy.models.embedding import EmbeddedClassifier, layers_like
+from understudy.models.embedding import EmbeddedClassifier, fold_into, layers_like
 from understudy.models.feature_discovery import structure
 from understudy.models.initialisation import initialise_like
 from understudy.models.outputs import ClassifierOutput, as_row, pick, warn_if_random
@@ -39,6 +39,7 @@ from understudy.models.taps import (
     pool_to_vector,
     take_features,
 )
+from understudy.models.token_grids import grids
 
 DEFAULT_SIZE = 224
 """Side of the images of dry passes, for a network that takes any size."""
@@ -214,12 +215,12 @@ class Network(Wrapped):
         Raises:
             NetworkError: The feature is not a map, or not the output of a module.
         """
-        if self.shapes.kind(feature) != "map" or ":" in self.taps[feature]:
+        kind, path = self.shapes.kind(feature), self.taps[feature]
+        if ":" in path or (kind != "map" and feature not in self.shapes.grids):
             raise NetworkError(
-                f"No layer can be put at {feature!r} of {self.name}, which must be a map that is "
-                "the output of a module; name such a module by a tap."
+                f"No layer can be put at {feature!r} of {self.name}, which must be a map, or "
+                "tokens of a grid, that is the output of a module; name such a module by a tap."
             )
-        path = self.taps[feature]
         self._insert_behind(path, layer)
         self.taps |= {name: f"{path}.layer.{inner}" for name, inner in taps.items()}
         self._attach_taps()
@@ -228,7 +229,8 @@ class Network(Wrapped):
         """Return True if the output depends only on the spatial mean of the map `feature`."""
         # Of an earlier map it may be true now and false after training: layers after it may still
         # have weights of zero.
-        if self._insertion_points().get(LAST_MAP) != self.taps[feature]:
+        places = self._insertion_points() if self.shapes.kind(feature) == "map" else {}
+        if places.get(LAST_MAP) != self.taps[feature]:
             return False
         with eval_mode(self.module):
             return depends_only_on_mean(self.module, self.taps[feature], self._dry_images())
@@ -301,11 +303,7 @@ class Network(Wrapped):
         copy = copied(self, lambda: dry_run(self.module, self._dry_images(), self._pick))
         copy._detach_taps()
         if copy._embedded:
-            block = copy.module.get_submodule(copy._embedded)
-            assert isinstance(block, EmbeddedClassifier)
-            copy.module.set_submodule(copy._embedded, block.fold())
-            if copy._head.dropout:
-                copy.module.set_submodule(copy._head.dropout, block.dropout)
+            fold_into(copy.module, copy._embedded, copy._head.dropout)
         remove_idle_layers(copy.module)
         return copy.module.eval()
 
@@ -321,29 +319,24 @@ class Network(Wrapped):
         return images.to(mean.dtype)
 
     def _dry_images(self) -> Tensor:
-        """Return two normalised images of noise; the global random state is not touched."""
-        noise = torch.rand(
-            (2, self.input.channels, *self.example_size),
-            generator=torch.Generator().manual_seed(0),
-        )
-        mean = self.get_buffer("_mean")
-        return self._normalise(noise.to(mean.device, mean.dtype))
+        return self._normalise(self.input.noise(self.example_size, self.get_buffer("_mean")))
 
     def _pick(self, value: Any) -> Tensor | None:
         return pick(value, self._structure.output)
 
     def _insertion_points(self) -> dict[str, str]:
         with eval_mode(self.module):
-            return insertion_points.find(self.module, self._dry_images())
+            return insertion_points.find(self.module, self._dry_images(), self._structure.blocks)
 
     def _insert_behind(self, path: str, layer: nn.Module) -> None:
         """Insert a layer behind the module at a path; taps inside that module move with it."""
         body, mean = self.module.get_submodule(path), self.get_buffer("_mean")
         with eval_mode(self.module):
-            taps, _, _ = build_taps(self.module, {"map": path}, self._dry_images())
+            taps, shapes, _ = build_taps(self.module, {"map": path}, self._dry_images())
         layer.to(mean.device, mean.dtype).train(body.training)
         channels_last = taps["map"].layout == "channels last"
-        self.module.set_submodule(path, WithLayer(body, layer, channels_last=channels_last))
+        grid = self._structure.tokens.numbers(shapes["map"])
+        self.module.set_submodule(path, WithLayer(body, layer, channels_last, grid))
         old, new = f"{path}.", f"{path}.body."
         self.taps = {
             name: tap.replace(old, new, 1) if tap.startswith(old) else tap
@@ -371,9 +364,10 @@ class Network(Wrapped):
 
     def _attach_taps(self) -> Tensor:
         self._detach_taps()
+        tokens = self._structure.tokens
         with eval_mode(self.module):
             self._taps, shapes, output = build_taps(
-                self.module, self.taps, self._dry_images(), self._pick
+                self.module, self.taps, self._dry_images(), self._pick, tokens, self._structure.norm
             )
         self._handles = depthwise_gradients.attach(self.module)
         hooks: list[tuple[str, Any]] = [(self.taps[n], tap) for n, tap in self._taps.items()]
@@ -384,8 +378,14 @@ class Network(Wrapped):
             shapes["logits"] = tuple(as_row(output).shape[1:])
         elif "penultimate" not in shapes:
             shapes["penultimate"] = tuple(pool_to_vector(output).shape[1:])
-        linear, why = self._head.is_output or bool(self._head.dist), self._head.no_logits
-        self._shapes = Shapes(self.name, shapes, linear_classifier=linear, no_logits=why)
+        self._shapes = Shapes(
+            self.name,
+            shapes,
+            linear_classifier=self._head.is_output or bool(self._head.dist),
+            no_logits=self._head.no_logits,
+            grids=grids(tokens, self.taps, shapes),
+            token_layout=tokens.describe(),
+        )
         return output
 
     def _detach_taps(self) -> None:

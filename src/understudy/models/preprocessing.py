@@ -100,6 +100,11 @@ class Input:
             "0–1."
         )
 
+    def noise(self, size: tuple[int, int], like: Tensor) -> Float[Tensor, "2 channels h w"]:
+        """Return two images of noise in [0, 1]; the global random state is not touched."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand((2, self.channels, *size), generator=generator).to(like)
+
     def resize(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 size size"]:
         """Resize images to `size`, with values still in [0, 1]."""
         if self.size is None or images.shape[-2:] == (self.size, self.size):

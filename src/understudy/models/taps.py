@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from understudy.errors import NetworkError, suggestion
+from understudy.models.token_grids import SELECTED, UNKNOWN, Select, TokenLayout, selection
 
 DIST_PENULTIMATE = "penultimate/dist"
 """What enters the second classifier of a network that averages two, one for each of two tokens."""
@@ -28,14 +29,24 @@ class Tap:
     An object rather than a closure, so that a deep copy of a network has taps of its own.
     """
 
-    def __init__(self, layout: Layout, *, clone: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        clone: bool,
+        norm: nn.Module | None = None,
+        select: Select | None = None,
+    ) -> None:
         self.layout = layout
         self.clone = clone
+        self.norm, self.select = norm, select
         self._tensor: Tensor | None = None
 
-    def __deepcopy__(self, memo: object) -> "Tap":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tap":
         """Copy the tap without the tensor that a pass outside of `features` has left in it."""
-        return Tap(self.layout, clone=self.clone)
+        # The norm is a part of the network, which `memo` knows by its copy.
+        norm = deepcopy(self.norm, memo)
+        return Tap(self.layout, clone=self.clone, norm=norm, select=self.select)
 
     def __call__(self, module: nn.Module, *arguments: Any) -> None:
         """Keep the tensor; `arguments` are args, kwargs and, after the call, the output."""
@@ -46,7 +57,14 @@ class Tap:
         """Return the feature of the last pass, and release the tensor."""
         tensor, self._tensor = self._tensor, None
         assert tensor is not None
-        return to_feature(tensor, self.layout)
+        return self.convert(tensor)
+
+    def convert(self, tensor: Tensor) -> Tensor:
+        """Convert the tapped tensor to the feature."""
+        if self.norm is not None:
+            # Not by a call, whose hooks would take it for the network's own.
+            tensor = self.norm.forward(tensor)
+        return to_feature(tensor if self.select is None else self.select(tensor), self.layout)
 
 
 def take_features(taps: Mapping[str, Tap]) -> dict[str, Tensor]:
@@ -60,6 +78,7 @@ def take_features(taps: Mapping[str, Tap]) -> dict[str, Tensor]:
 def attach_hook(module: nn.Module, path: str, hook: Callable[..., Any]) -> RemovableHandle:
     """Register `hook(module, args, kwargs[, output])` at `module.path` or `module.path:input`.
 
+    A selection, as in `module.path:patches`, does not matter here: the hook sees all tokens.
     `module.path:last input` is the input of the last call in a pass, which the last hook sees.
 
     Raises:
@@ -67,15 +86,17 @@ def attach_hook(module: nn.Module, path: str, hook: Callable[..., Any]) -> Remov
     """
     inner, _, side = path.partition(":")
     modules = dict(module.named_modules())
-    if inner not in modules or side not in ("", "input", "last input"):
+    if inner not in modules or side not in ("", "input", "last input", *SELECTED):
         raise NetworkError(
             f"There is no {path!r} to tap in {type(module).__name__}{suggestion(inner, modules)}. "
             "A tap is 'module.path' (its output) or 'module.path:input', or, of a module that is "
-            "called several times, 'module.path:last input'."
+            "called several times, 'module.path:last input'. Of a transformer's tokens, "
+            "'module.path:patches' reads a part (cls, registers, patches), and "
+            "'module.path:normalised' behind the last norm."
         )
     handle: RemovableHandle = (
         modules[inner].register_forward_pre_hook(hook, with_kwargs=True)
-        if side
+        if side.endswith("input")
         else modules[inner].register_forward_hook(hook, with_kwargs=True)
     )
     return handle
@@ -86,6 +107,8 @@ def build_taps(
     paths: Mapping[str, str],
     images: Tensor,
     pick: "Callable[[Any], Tensor | None] | None" = None,
+    tokens: TokenLayout = UNKNOWN,
+    norm: str = "",
 ) -> tuple[dict[str, Tap], dict[str, tuple[int, ...]], Tensor]:
     """Build taps in a dry pass; return them, the shapes of their features and the module's output.
 
@@ -97,6 +120,8 @@ def build_taps(
         paths: Feature name → `module.path` or `module.path:input`.
         images: Two square images as the module takes them.
         pick: Returns the main tensor of what the module returns; default: the first one.
+        tokens: Where the patches lie among its tokens.
+        norm: Path of its last norm, for taps that are `normalised`.
 
     Raises:
         NetworkError: A tapped module is called never, or more than once in a pass and the tap is
@@ -121,15 +146,26 @@ def build_taps(
                 "tap a module that is called exactly once and gives a tensor."
             )
     taps, shapes = {}, {}
+    last_norm = module.get_submodule(norm) if norm else None
     for name, [*_, (tensor, version)] in caught.items():
         # A version that has changed since the hook saw the tensor means that it was overwritten.
-        taps[name] = Tap(layout_of(name, tensor), clone=tensor._version != version)
-        shapes[name] = tuple(to_feature(tensor, taps[name].layout).shape[1:])
+        part, selected_norm = selection(
+            paths[name], tensor, tokens, last_norm, type(module).__name__
+        )
+        taps[name] = Tap(
+            layout_of(name, tensor if part is None else part(tensor), selected=part is not None),
+            clone=tensor._version != version,
+            norm=selected_norm,
+            select=part,
+        )
+        shapes[name] = tuple(taps[name].convert(tensor).shape[1:])
     return taps, shapes, output
 
 
-def layout_of(name: str, tensor: Tensor) -> Layout:
-    """Choose how a tensor of square images becomes the feature `name`."""
+def layout_of(name: str, tensor: Tensor, *, selected: bool = False) -> Layout:
+    """Choose how a tensor of square images, or selected tokens, becomes the feature `name`."""
+    if selected:
+        return "pooled" if name == "penultimate" and tensor.ndim > 2 else "as is"
     if name == "penultimate" and tensor.ndim > 2:
         return "pooled, channels last" if is_channels_last(tensor.shape) else "pooled"
     return "channels last" if is_channels_last(tensor.shape) else "as is"

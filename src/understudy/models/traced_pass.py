@@ -113,6 +113,8 @@ class Call:
         shape = self.output.shape
         if is_channels_last(shape):
             return shape[1] * shape[2]
+        if isinstance(self.module, nn.Conv2d) and self.module.kernel_size == self.module.stride:
+            return shape[-2] * shape[-1]  # a patch embedding, also of images that are no squares
         if len(shape) == 4:
             return shape[2] * shape[3] if shape[2] == shape[3] else 0
         return shape[1] if len(shape) == 3 else 0
