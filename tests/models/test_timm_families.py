@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.errors import NetworkError
+from understudy.methods._maps import match_maps
 from understudy.models import Input, Network
 
 Options = dict[str, object]
@@ -118,6 +119,14 @@ def test_logits_follow_from_the_penultimate_feature(name: str) -> None:
         assert network.num_classes == 5
         return
     network = Network(module, input=Input(size=side)).eval()
+    # `ofd` and `reviewkd` choose maps in it by themselves.
+    assert match_maps(
+        network.shapes,
+        network.shapes,
+        student_suffix="/preact",
+        teacher_suffix="/preact",
+        or_activated=True,
+    )
     with torch.no_grad():
         features = network.features(images)
         logits = module(images)

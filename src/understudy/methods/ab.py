@@ -8,7 +8,8 @@ sˡ, tˡ are stage l = 1 … m of student and teacher before the last activation
 the teacher's shape, B the batch size. The norm sums over all elements: each neuron of the student
 is pushed to the teacher's side of zero, with a margin of 1. The connector is the identity if the
 shapes are equal, else a convolution and batch normalisation, as in the code base of CRD
-(github.com/HobbitLong/RepDistiller), which also gives 3/1000 and the weights of the stages.
+(github.com/HobbitLong/RepDistiller), which also gives 3/1000 and the weights of the stages. Maps
+whose sizes that code does not know meet as in `fitnet`: the student's is resized bilinearly.
 
 The paper trains in two stages, which are two recipes. In the first, this is the only loss
 (`task_weight: 0`, 30 epochs, a constant learning rate); the second is plain training that starts
