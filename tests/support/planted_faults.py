@@ -4,6 +4,7 @@ A row of a table names the fault, the check that has to find it, what its messag
 that it has to print. `assert_mended` applies that fix: the finding must go.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.support.small_runs import CNN
 from understudy import checks
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
+from understudy.cli.commands import COMMANDS
+from understudy.cli.flags import parse
 from understudy.config.recipe import Recipe
 
 SMALL: dict[str, Any] = over_papers(
@@ -43,6 +46,8 @@ class Fault:
     """Words of the message: the evidence."""
     fix: Mapping[str, Any] = field(default_factory=dict)
     level: str = "warning"
+    mend: Callable[[Path], object] | None = None
+    """Does by hand, in the folder, what the advice says where no flag mends it."""
 
     def __str__(self) -> str:
         return f"{self.check}: {self.name}"
@@ -69,8 +74,17 @@ def assert_found_and_mended(fault: Fault, folder: Path) -> None:
     assert dict(finding.fix) == dict(fault.fix)
     assert finding.fix or finding.advice
     if finding.fix:
-        mended = Recipe.load(recipe, finding.fix)
+        mended = with_flags(recipe, finding.flags)
         assert not [f for f in findings(mended, fault.check) if _is_meant(f, fault)]
+    elif fault.mend:
+        fault.mend(folder)
+        assert not [f for f in findings(recipe, fault.check) if _is_meant(f, fault)]
+
+
+def with_flags(recipe: Recipe, flags: str) -> Recipe:
+    """The recipe with flags as they are printed, typed at a command."""
+    _, keys = parse(COMMANDS["doctor"], "doctor", shlex.split(flags))
+    return Recipe.load(recipe, keys)
 
 
 def _is_meant(finding: Finding, fault: Fault) -> bool:

@@ -39,18 +39,19 @@ def check(examined: Examined) -> Iterator[Finding]:
         )
     text = ", ".join(facts)
     yield Finding("costs", "note", f"A run takes {text}, as far as its first {STEPS} steps tell.")
-    yield from _disk("runs", written, "--out", examined)
+    yield from _disk(examined.out, written)
     yield from _bank(examined)
 
 
-def _disk(folder: str, needed: int, key: str, examined: Examined) -> Iterator[Finding]:
-    free = files.free_bytes(Path(folder))
+def _disk(folder: Path, needed: int) -> Iterator[Finding]:
+    free = files.free_bytes(folder)
     if needed > free:
         yield Finding(
             "costs",
             "error",
-            f"The directory of a run needs {_size(needed)}, and {folder!r} has {_size(free)} free.",
-            advice=f"Name a folder on another disk by {key}.",
+            f"The directory of a run needs {_size(needed)}, and the disk of {folder} has "
+            f"{_size(free)} free.",
+            advice="Name a folder on another disk by --out.",
         )
 
 

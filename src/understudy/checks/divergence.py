@@ -25,6 +25,12 @@ _FEW = 6
 _GROWTH_OF_FEW = 1000.0
 """The same of fewer steps, which a single high loss may end: healthy ones rose to 90 times."""
 
+_STEADY = 1.25
+"""Mean loss of the last third of the steps, as a multiple of the first, up to which a rate works.
+
+At rates that train well, losses of single batches are up to a quarter above the first one.
+"""
+
 _TRIES = 8
 
 _FACTOR = 4.0
@@ -61,17 +67,23 @@ def _diverges(trial: Trial) -> str:
     steps = len(trial.losses)
     if trial.diverged or not steps:
         return f"a loss or a weight is not finite in step {steps + 1}"
-    first, last = trial.losses[0]["total"], _last(trial)
+    first, last = trial.losses[0]["total"], min(_last(trial))
     most = _GROWTH if steps >= _FEW else _GROWTH_OF_FEW
     if steps > 1 and last > most * max(first, 1e-9):
         return f"the loss grows from {first:.3g} to {last:.3g} in {steps} steps"
     return ""
 
 
-def _last(trial: Trial) -> float:
-    """Return the smallest loss of the last third of the steps."""
+def _last(trial: Trial) -> list[float]:
+    """Return the losses of the last third of the steps."""
     third = max(1, len(trial.losses) // 3)
-    return min(losses["total"] for losses in trial.losses[-third:])
+    return [losses["total"] for losses in trial.losses[-third:]]
+
+
+def _is_steady(trial: Trial) -> bool:
+    """Return True if the mean loss of the last third of the steps is not far above the first."""
+    last = _last(trial)
+    return sum(last) / len(last) <= _STEADY * trial.losses[0]["total"]
 
 
 def _working_rate(examined: Examined) -> float | None:
@@ -82,6 +94,6 @@ def _working_rate(examined: Examined) -> float | None:
         if examined.seconds_left() <= 0:
             return None
         trial = examined.trial_at(lr)
-        if not trial.diverged and _last(trial) <= trial.losses[0]["total"]:
+        if not trial.diverged and _is_steady(trial):
             return lr
     return None

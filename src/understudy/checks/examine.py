@@ -139,6 +139,7 @@ def doctor(
     data: Any = None,
     short: bool = False,
     device: str | None = None,
+    out: str | Path | None = None,
 ) -> Examination:
     """Examine a recipe before training; write nothing.
 
@@ -150,6 +151,7 @@ def doctor(
         short: Make only the checks that the command line makes before every `distill` and
             `compare`, in at most 20 seconds on two cores; all checks take at most 60.
         device: Name of a device, such as `cpu` or `cuda:1`; None for a GPU, or else the CPU.
+        out: Directory that the run will write, whose disk must have room for it; default: `runs`.
 
     Returns:
         The findings. A recipe that cannot be built is an error among them.
@@ -164,7 +166,8 @@ def doctor(
     """
     find_device(device)
     with given(Recipe.load(recipe, overrides), data) as loaded:
-        return examine(Examined(loaded, short=short, device=device))
+        folder = Path(out or "runs")
+        return examine(Examined(loaded, short=short, device=device, out=folder))
 
 
 def examine(examined: Examined, *others: Examined) -> Examination:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
+from pathlib import Path
 from typing import Literal, final
 
 from accelerate import Accelerator
@@ -18,6 +19,7 @@ from understudy.config.recipe import Recipe
 from understudy.data import Loader
 from understudy.errors import UnderstudyError
 from understudy.experiment import build, defaults
+from understudy.experiment.balance import balanced
 from understudy.experiment.build import Experiment, Loaded
 from understudy.experiment.images import Images, read_images
 from understudy.experiment.outputs import collect
@@ -64,6 +66,7 @@ class Examined:
         short: Only the checks of the short form are made.
         seconds: Time for all checks; default: that of the form.
         name: Name of the arm, if the recipe is a further one of a comparison.
+        out: Directory that the run or the comparison will write, for the space on its disk.
 
     Attributes:
         warnings: Sentences that the library said while it read the images and built the networks.
@@ -79,7 +82,9 @@ class Examined:
         short: bool = False,
         seconds: float | None = None,
         name: str = "",
+        out: Path = Path("runs"),
     ) -> None:
+        self.out: Path = like.out if like else out
         self.recipe, self.device, self.short, self.name = recipe, device, short, name
         self.warnings: list[str] = []
         self.began: float = like.began if like else time.monotonic()
@@ -269,6 +274,8 @@ class Examined:
         with self._needed("trial"):
             placed = self._place(self.loaded)
             experiment = replace(placed.experiment, train=self.training_batches)
+            experiment.distiller.trainable.load_state_dict(start)
+            balanced(experiment.recipe, experiment, placed.settings)  # as before a run
             student, training = experiment.distiller.student, experiment.recipe.training
             devices = partial(accelerator, training, self.device, student=student)
             return Bench(experiment.recipe, experiment, start, devices, placed.settings)

@@ -28,6 +28,9 @@ _WAITS = 0.9
 
 _MOST_WORKERS = 16
 
+_DECODED_TO = "runs/decoded"
+"""Folder that is proposed for decoded images."""
+
 _DECODED = 16
 """Images that are decoded to time it."""
 
@@ -97,7 +100,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     )
     steps = len(examined.experiment.train)
     whole = run_seconds(recipe, examined.images, steps=steps, step_seconds=speed.step)
-    space = decoded_bytes < files.free_bytes(Path("runs")) / 2
+    space = decoded_bytes < files.free_bytes(Path(_DECODED_TO)) / 2
     fix, step = faster(speed, can_decode=space and not recipe.data.decoded)
     if fix and whole > _WORTH_SECONDS:
         yield Finding(
@@ -124,7 +127,7 @@ def faster(speed: Speed, *, can_decode: bool) -> tuple[dict[str, Any], float]:
     if most > speed.workers and speed.cores > 1:
         options.append(({"data.workers": most}, speed.step_with(most)))
     if can_decode:
-        decoded = {"data.decoded": "runs/decoded"}
+        decoded = {"data.decoded": _DECODED_TO}
         options.append((decoded, speed.step_with(speed.workers, decoded=True)))
     worth = [option for option in options if speed.step > _GAIN * option[1]]
     # The first, unless another one is much faster still.

@@ -12,6 +12,7 @@ from typing import Any
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
+from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe
 from understudy.distillation.loss_scales import TASK, LossScale, loss_scales
 from understudy.distillation.weights import Weight
@@ -38,9 +39,12 @@ def check(examined: Examined) -> Iterator[Finding]:
     distiller = examined.prepared.distiller
     scales, images = _measured(examined)
     weights = distiller.weights
-    yield Finding(CHECK, "note", f"{_table(scales, weights)} ({images} images).")
+    balanced = examined.recipe.weights == AUTO
+    later = "; the weights are balanced before training (weights: auto)" * balanced
+    yield Finding(CHECK, "note", f"{_table(scales, weights)} ({images} images){later}.")
     for label, scale in scales.items():
-        if label != TASK:
+        # Weights that will be replaced are no fault.
+        if label != TASK and (scale.gradient_norm == 0 or not balanced):
             yield from _findings(examined.recipe, label, scale, weights)
 
 
@@ -82,7 +86,7 @@ def _findings(
     recipe: Recipe, label: str, scale: LossScale, weights: Mapping[str, Weight]
 ) -> Iterator[Finding]:
     weight, ratio = weights[label].value, _weighted(label, scale, weights)
-    if not weight:
+    if not weight and recipe.weights != AUTO:
         yield Finding(
             CHECK,
             "warning",

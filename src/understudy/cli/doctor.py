@@ -1,4 +1,4 @@
-"""The command `understudy doctor`, and its short form before `distill` and `compare`."""
+"""The command `understudy doctor`, and its short form before `distill`, `compare` and `tune`."""
 
 import os
 from argparse import Namespace
@@ -22,8 +22,12 @@ _SHORT = (
     "--short",
     {
         "action": "store_true",
-        "help": "Only the checks that come before every `distill` and `compare`.",
+        "help": "Only the checks that come before every `distill`, `compare` and `tune`.",
     },
+)
+_OUT = (
+    "--out",
+    {"help": "Directory that the run will write, whose disk must have room for it; default: runs."},
 )
 NO_DOCTOR = (
     "--no-doctor",
@@ -39,7 +43,7 @@ def entry(recipe: Argument, method: Argument, device: Argument) -> Entry:
     return Entry(
         "Examine a recipe before training: what is amiss, in numbers, and the flag that mends it.",
         _doctor,
-        (recipe, method, device, _SHORT),
+        (recipe, method, _OUT, device, _SHORT),
         takes_recipe_keys=True,
     )
 
@@ -49,7 +53,7 @@ def _doctor(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.checks.examine import doctor
 
     recipe = with_methods(Recipe.load(options.recipe or {}, overrides), options.method or ())
-    examination = doctor(recipe, short=options.short, device=options.device)
+    examination = doctor(recipe, short=options.short, device=options.device, out=options.out)
     _print(examination.lines())
     if errors := len(examination.of("error")):
         raise RecipeError(
@@ -80,7 +84,7 @@ def before_run(recipe: Recipe, options: Namespace, folder: Path) -> "Iterator[Im
     if _is_skipped([recipe], options) or Run(folder).begun:
         yield None
         return
-    examined = Examined(recipe, device=options.device, short=True)
+    examined = Examined(recipe, device=options.device, short=True, out=folder)
     sentences = _examine([examined], folder)
     images = examined.images
     del examined  # and with it the networks, whose memory the run needs
@@ -92,7 +96,7 @@ def before_run(recipe: Recipe, options: Namespace, folder: Path) -> "Iterator[Im
 def before_comparison(
     recipes: Sequence[Recipe], options: Namespace, folder: Path
 ) -> "Iterator[ImagesOfRecipes | None]":
-    """Examine the arms of a comparison unless it has begun; yield the images that were read.
+    """Examine the arms of a comparison or a search unless it has begun; yield the images read.
 
     Args:
         recipes: One for every arm, under its name.
@@ -107,10 +111,10 @@ def before_comparison(
     from understudy.checks.messages import unrepeated
     from understudy.experiment.images import ImagesOfRecipes
 
-    if _is_skipped(recipes, options) or next(folder.rglob("seed*/recipe.yaml"), None):
+    if _is_skipped(recipes, options) or next(folder.rglob("*/recipe.yaml"), None):
         yield None
         return
-    first = Examined(recipes[0], device=options.device, short=True)
+    first = Examined(recipes[0], device=options.device, short=True, out=folder)
     others = [
         Examined(arm, like=first, name=arm.name, device=options.device, short=True)
         for arm in recipes[1:]

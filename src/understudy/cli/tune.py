@@ -5,9 +5,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from understudy.cli.doctor import NO_DOCTOR, before_comparison
 from understudy.cli.flags import Argument, Entry, whole_number
 from understudy.cli.output import console, report_on
 from understudy.cli.resume import recipe_in, recorded, take_directory
+from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 
 _METHODS: Argument = (
@@ -45,7 +47,7 @@ def entry(recipe: Argument, *shared: Argument) -> Entry:
     return Entry(
         "Search for method, weight and hyper-parameters, and judge the winner on fresh seeds.",
         _tune,
-        (recipe, _METHODS, _TRIALS, _BUDGET, _SEEDS, *shared),
+        (recipe, _METHODS, _TRIALS, _BUDGET, _SEEDS, *shared, NO_DOCTOR),
         takes_recipe_keys=True,
     )
 
@@ -53,7 +55,7 @@ def entry(recipe: Argument, *shared: Argument) -> Entry:
 def _tune(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.reporting.tuning_page import terminal_table
     from understudy.tuning.result import TUNED
-    from understudy.tuning.tune import tune
+    from understudy.tuning.tune import arms, default_place, tune
 
     folder = take_directory(options, "tune")
     recipe = (
@@ -62,19 +64,26 @@ def _tune(options: Namespace, overrides: dict[str, Any]) -> None:
     for name in ("methods", "trials", "seeds", "threads"):
         if getattr(options, name) is None:
             setattr(options, name, recorded(folder, name))
-    tuning = tune(
-        recipe,
-        methods=options.methods or (),
-        trials=20 if options.trials is None else options.trials,
-        budget=options.budget,
-        seeds=options.seeds or (),
-        out=options.out,
-        resume=options.resume,
-        device=options.device,
-        jobs=options.jobs,
-        threads=options.threads,
-        progress=True,
-    )
+    recipe = named(recipe, "search")
+    asked: dict[str, Any] = {
+        "methods": options.methods or (),
+        "trials": 20 if options.trials is None else options.trials,
+        "seeds": options.seeds or (),
+    }
+    place = Path(options.out or default_place(recipe))
+    with before_comparison(arms(recipe, **asked), options, place) as images:
+        tuning = tune(
+            recipe,
+            **asked,
+            budget=options.budget,
+            out=options.out,
+            resume=options.resume,
+            device=options.device,
+            jobs=options.jobs,
+            threads=options.threads,
+            progress=True,
+            images=images,
+        )
     console().print(terminal_table(tuning))
     console().print(tuning.headline(), soft_wrap=True, highlight=False, markup=False)
     tuned = Path(tuning) / TUNED

@@ -9,7 +9,7 @@ from understudy.comparison.finetune import FinetuneComparison
 from understudy.comparison.students import StudentComparison
 from understudy.files import write
 from understudy.reporting import finetune_page, reproduction_page, students_page, tuning_page
-from understudy.reporting.before_training import with_examinations
+from understudy.reporting.before_training import examinations, with_examinations
 from understudy.reporting.collect import read
 from understudy.reporting.page import markdown, page
 from understudy.reporting.speeds import speeds_of_students, with_speeds
@@ -79,7 +79,7 @@ def _of_search(folder: Path, *, trust: bool) -> tuple[str, str]:
     searched = tuning.Tuning.load(folder)
     if searched.comparison:
         report(folder / tuning.JUDGED, trust=trust)
-    return tuning_page.page(searched), searched.markdown()
+    return tuning_page.page(searched, examinations([folder])), searched.markdown()
 
 
 def _of_students(folder: Path, *, trust: bool) -> tuple[str, str]:

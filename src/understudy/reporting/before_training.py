@@ -13,9 +13,14 @@ _TITLE = "Before training"
 
 def with_examinations(results: Results, folders: Sequence[Path]) -> Results:
     """Return results with the examinations that the directories of a report hold."""
+    return replace(results, examinations=examinations(folders))
+
+
+def examinations(folders: Sequence[Path]) -> dict[str, Examination]:
+    """Return title → examination of the directories of a report that hold one."""
     read = {folder: examination for folder in folders if (examination := Examination.read(folder))}
     titles = {folder: f"{_TITLE}: {folder.name}" if len(folders) > 1 else _TITLE for folder in read}
-    return replace(results, examinations={titles[x]: read[x] for x in read})
+    return {titles[x]: read[x] for x in read}
 
 
 def made(examination: Examination) -> str:

@@ -5,10 +5,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 def environment() -> Environment:
     """Return an environment that escapes every value, and refuses names without one."""
-    return Environment(
+    templates = Environment(
         loader=PackageLoader("understudy.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters["unbroken"] = unbroken
+    return templates
+
+
+def unbroken(sentence: str) -> str:
+    """Return a sentence in which no line can end between a number and its percent sign."""
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")

@@ -32,7 +32,6 @@ def page(results: Results) -> str:
     """Return the page as HTML that loads nothing else."""
     templates = environment()
     templates.filters["signed"] = signed
-    templates.filters["unbroken"] = unbroken
     templates.filters["parts"] = parts
     title, deck = headline(results)
     _, *rows = table(results)
@@ -62,11 +61,6 @@ def page(results: Results) -> str:
         made=made,
         recipes=recipes(results),
     )
-
-
-def unbroken(sentence: str) -> str:
-    """Return a sentence in which no line can end between a number and its percent sign."""
-    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def parts(cell: str) -> list[str]:

@@ -1,12 +1,15 @@
 """Render a search as an HTML page, and as a table for the terminal."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from understudy.checks.examine import Examination
 from understudy.experiment.progress import number_text
+from understudy.reporting.before_training import made
 from understudy.reporting.charts.style import INKS
 from understudy.reporting.columns import name
 from understudy.reporting.html import environment
@@ -33,8 +36,13 @@ class Line:
     text: str
 
 
-def page(result: Tuning) -> str:
-    """Return the page as HTML that loads nothing else."""
+def page(result: Tuning, examinations: Mapping[str, Examination]) -> str:
+    """Return the page as HTML that loads nothing else.
+
+    Args:
+        result: The search.
+        examinations: Title → what the doctor said before it.
+    """
     comparison = result.comparison
     return (
         environment()
@@ -47,6 +55,8 @@ def page(result: Tuning) -> str:
             judged=comparison.cells() if comparison else [],
             verdicts=_verdicts(result),
             folder=JUDGED,
+            examinations=examinations,
+            made=made,
         )
     )
 

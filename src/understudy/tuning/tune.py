@@ -64,6 +64,7 @@ def tune(
     threads: int | None = None,
     progress: bool = False,
     callback: Callback | None = None,
+    images: ImagesOfRecipes | None = None,
 ) -> Tuning:
     """Search for the method and the hyper-parameters that suit a recipe, and judge the winner.
 
@@ -88,6 +89,7 @@ def tune(
         threads: Threads of the CPU for the runs of the judgement; see `compare`.
         progress: Print progress and messages, as the command line does.
         callback: Called with the progress of every run.
+        images: Images that were read already, if there are any.
 
     Returns:
         All trials, the winner and its verdict, which `tuning.json` in the directory holds too.
@@ -111,18 +113,18 @@ def tune(
     seeds = tuple(seeds) or tuple(recipe.seed + number for number in (1, 2, 3))
     _check(recipe, trials, seeds)
     find_device(device)
-    root = Path(out) if out else _default_place(recipe)
+    root = Path(out) if out else default_place(recipe)
     _check_place(root, recipe, names, resume=resume)
-    arms = named(recipe, names)
+    by_name = named(recipe, names)
     asked = recipe
     with files.sole_writer(root), watch.watched():
         _call(recipe, names, trials, seeds, threads).write(root)
         with displayed(progress, callback):
-            images = ImagesOfRecipes()
+            images = images or ImagesOfRecipes()
             recipe = _resolved(_with_validation(recipe, images), images)
-            arms = {name: _searched(recipe, arms[name]) for name in names}
+            searched = {name: _searched(recipe, by_name[name]) for name in names}
             built = checked(
-                arms, root / "bank", seed=recipe.seed, images=images(recipe), device=device
+                searched, root / "bank", seed=recipe.seed, images=images(recipe), device=device
             )
             plan = _plan(root, recipe, built.arms, trials=trials, seeds=seeds, device=device)
             split = splits.count(images(recipe).counts()["validation"])
@@ -154,7 +156,27 @@ def tune(
     return summary.write(plan.begun(), winner)
 
 
-def _default_place(recipe: Recipe) -> Path:
+def arms(
+    recipe: Recipe, *, methods: Sequence[str] = (), trials: int = 20, seeds: Sequence[int] = ()
+) -> list[Recipe]:
+    """Return a recipe for every candidate of a search, with the images of its trials.
+
+    Args:
+        recipe: As for `tune`, as are the others.
+        methods: Methods to choose from.
+        trials: Settings to try.
+        seeds: Seeds of the runs that judge.
+
+    Raises:
+        RecipeError: `tune` would refuse it.
+    """
+    names = _names(recipe, methods)
+    _check(recipe, trials, tuple(seeds) or (recipe.seed + 1,))
+    chosen = _choosing(recipe)
+    return [replace(arm, name=name) for name, arm in named(chosen, names).items() if name in names]
+
+
+def default_place(recipe: Recipe) -> Path:
     """Return the directory of a search that names none, which is that of no run or comparison."""
     return Path("runs") / f"{recipe.name.removesuffix('_tuned')}_tuned"
 
@@ -251,9 +273,7 @@ def _with_validation(recipe: Recipe, images: ImagesOfRecipes) -> Recipe:
 
     Trials and judgement then see the same images, and one bank serves them.
     """
-    seed = recipe.seed if recipe.data.seed is None else recipe.data.seed
-    recipe = replace(recipe, data=replace(recipe.data, seed=seed))
-    chosen = replace(recipe, training=replace(recipe.training, best="validation"))
+    chosen = _choosing(recipe)
     if recipe.data.validation == AUTO and (held_out := images(chosen).held_out):
         chosen = replace(chosen, data=replace(chosen.data, validation=held_out.value))
     if chosen.data.validation or images(chosen).validation is not None:
@@ -263,6 +283,13 @@ def _with_validation(recipe: Recipe, images: ImagesOfRecipes) -> Recipe:
         "choose by, in all runs (data.validation)."
     )
     return replace(chosen, data=replace(chosen.data, validation=_HELD_OUT))
+
+
+def _choosing(recipe: Recipe) -> Recipe:
+    """Return the recipe that chooses by validation images, with one seed of views for all runs."""
+    seed = recipe.seed if recipe.data.seed is None else recipe.data.seed
+    data, training = replace(recipe.data, seed=seed), replace(recipe.training, best="validation")
+    return replace(recipe, data=data, training=training)
 
 
 def _resolved(recipe: Recipe, images: ImagesOfRecipes) -> Recipe:
