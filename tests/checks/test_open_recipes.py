@@ -10,6 +10,7 @@ from tests.support.planted_faults import pictures
 from tests.support.planted_teachers import DataSetMaker, clothes, distillation, marks, spoiled
 from tests.support.small_runs import CNN
 from understudy.checks.examine import doctor
+from understudy.checks.examined import Examined
 from understudy.config.recipe import Recipe
 from understudy.experiment import defaults
 
@@ -68,3 +69,8 @@ def test_every_check_is_made(make: Callable[[Path], dict[str, Any]], tmp_path: P
     # A busy machine may have no time for the last checks.
     reasons = {reason for reason in examination.reasons if "were over" not in reason}
     assert not reasons, examination.not_run
+
+
+def test_the_test_images_may_choose_where_validation_is_open(tmp_path: Path) -> None:
+    recipe = Recipe.load({"trust": True}, files(tmp_path) | {"training.best": "test"})
+    assert Examined(recipe, device="cpu").images.validation is None

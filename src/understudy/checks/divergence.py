@@ -5,10 +5,14 @@ does.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.trial import Trial
+from understudy.config.limits import AUTO
+from understudy.errors import RecipeError
+from understudy.experiment import defaults
 
 # Before `costs`, which looks at the same trial: this finding matters more.
 SHORT, OF_METHODS, SECONDS = True, True, 5.9
@@ -35,6 +39,13 @@ _TRIES = 8
 
 _FACTOR = 4.0
 """Factor by which the rate is lowered until the loss does not grow."""
+
+_MOST = 4.0
+"""Largest rate tried, as a multiple of that of a recipe that leaves it open.
+
+With batch normalisation and bounded losses, 12 steps stay finite at rates at which nothing is
+learnt.
+"""
 
 
 def check(examined: Examined) -> Iterator[Finding]:
@@ -89,11 +100,24 @@ def _is_steady(trial: Trial) -> bool:
 def _working_rate(examined: Examined) -> float | None:
     """Return the largest tried rate, rounded, with which the loss does not grow."""
     asked = examined.resolved.training.lr
-    for power in range(1, _TRIES + 1):
-        lr = float(f"{asked / _FACTOR**power:.1g}")
+    start = min(asked / _FACTOR, _MOST * (_usual_rate(examined) or asked))
+    for power in range(_TRIES):
+        lr = float(f"{start / _FACTOR**power:.1g}")
         if examined.seconds_left() <= 0:
             return None
         trial = examined.trial_at(lr)
         if not trial.diverged and _is_steady(trial):
             return lr
     return None
+
+
+def _usual_rate(examined: Examined) -> float | None:
+    """Return the rate that would be chosen if the recipe left it open; None if none is known."""
+    recipe = examined.resolved
+    still_open = replace(recipe, training=replace(recipe.training, lr=AUTO))
+    student = examined.experiment.distiller.student
+    try:
+        chosen, _ = defaults.resolve(still_open, examined.images, student)
+    except RecipeError:  # an optimizer of timm's
+        return None
+    return chosen.training.lr

@@ -26,6 +26,9 @@ CHECK = "teacher_features"
 _LEAST_GAIN = 0.05
 """Least gain in the probe's score that a teacher may give, from 0 to 1."""
 
+_GOOD = 0.95
+"""Score of the teacher's probe from which on nothing is amiss, however good the student's is."""
+
 _LEAST_IMAGES = 40
 """Images below which a probe says nothing."""
 
@@ -55,6 +58,8 @@ def check(examined: Examined) -> Iterator[Finding]:
     )
     if not _no_better(of_teacher, of_student):
         yield Finding(CHECK, "note", said)
+    elif float(of_teacher.mean()) >= _GOOD:
+        yield Finding(CHECK, "note", f"{said} These classes are easily told apart.")
     elif examined.recipe.student.weights:
         yield Finding(CHECK, "note", f"{said} The student knows as much already.")
     else:

@@ -236,7 +236,8 @@ def _trained(recipe: Recipe, task: Task, train: Source) -> Source:
 
 
 def _check_choice(recipe: Recipe) -> None:
-    if recipe.training.best == "test" and recipe.data.validation:
+    held_out_by_hand = recipe.data.validation not in (0.0, AUTO)
+    if recipe.training.best == "test" and held_out_by_hand:
         raise RecipeError(
             "With training.best=test the test images choose the best epoch, so that the images "
             "held out by data.validation have no use: leave one of the two out."

@@ -98,7 +98,7 @@ def _schedule(training: Training) -> Iterator[Unreached]:
         return
     yield Unreached(
         f"The learning rate does not fall at {_listed(late)}, which is not before the end of "
-        f"{_epochs(epochs)}: it falls {len(training.milestones) - len(late)} times. Set "
+        f"{_epochs(epochs)}: it falls {_times(len(training.milestones) - len(late))}. Set "
         "training.milestones.",
         {"training.milestones": [m for m in training.milestones if m < epochs]},
     )
@@ -106,6 +106,10 @@ def _schedule(training: Training) -> Iterator[Unreached]:
 
 def _epochs(count: int) -> str:
     return f"{count} epoch{'s' * (count != 1)}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _listed(milestones: Sequence[int]) -> str:
