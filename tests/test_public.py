@@ -41,6 +41,7 @@ PACKAGES = ["data", "methods", "models", "tasks"]
 NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 
 EXAMPLES_OF = {
+    "understudy.checks._words",
     "understudy.checks.finding",
     "understudy.cli.list_flags",
     "understudy.config.naming",
