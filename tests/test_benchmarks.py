@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import (  # noqa: E402
+    bank_scale,
     clock,
     deployment,
     detection,
@@ -231,3 +232,13 @@ def test_the_table_of_deployment_has_a_row_for_every_result(tmp_path: Path) -> N
     assert (
         "| timm:a → timm:b | kd | unseen (600) | 78.17 | top1 63.5 | 63.5 | 3.2e-05 / 12.9 |" in row
     )
+
+
+def test_the_cost_of_a_bank_is_extrapolated_from_what_was_measured() -> None:
+    figure = bank_scale.measure(bank_scale.Case("a", {"x": (6,)}, "int8", images=300))
+    assert 4 + 8 + 4 < figure["bytes"] < 24  # scale, padded numbers, checksum; manifest and marker
+    assert figure["built_per_second"] > 0 < figure["read_per_second"]
+    large = bank_scale.extrapolated(figure | {"bytes": 50.0}, 1_000_000, rate=1000.0)
+    assert large["terabytes"] == pytest.approx(50e7 / 1e12)
+    assert large["machine_hours"] == pytest.approx(1e7 / 1000 / 3600)
+    assert bank_scale.table([figure], 1000.0).count("\n") == 2

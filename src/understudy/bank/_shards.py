@@ -111,10 +111,10 @@ class Shards(Bank):
         try:
             with file.open("wb") as output:
                 for features in batches:
-                    records = self.encoded(features)
+                    records = np.ascontiguousarray(self.encoded(features))
                     checks.append(checksums(records))
-                    size += output.write(records.tobytes())
-                    digest.update(records.tobytes())
+                    size += output.write(records.data.cast("B"))
+                    digest.update(records.data.cast("B"))
                 content = np.concatenate(checks).tobytes()
                 size += output.write(content)
                 digest.update(content)

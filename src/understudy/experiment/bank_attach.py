@@ -158,8 +158,8 @@ def _mixes(recipe: Recipe) -> bool:
 def _refuse_detector(experiment: Experiment) -> None:
     if experiment.task.truth == "objects":
         raise RecipeError(
-            "A bank stores what the teacher gives for whole images, but a detector is read where "
-            "the student looks: leave bank.path out."
+            "A bank has records of one size, but a detector is read where the student looks, on "
+            "maps whose size differs from image to image: leave bank.path out."
         )
 
 
