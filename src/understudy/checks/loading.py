@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from understudy import files
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Source
+from understudy.data.subset import evenly
 from understudy.experiment.run_time import in_words, run_seconds
 from understudy.training import hardware
 
@@ -143,9 +142,8 @@ def _makers(speed: Speed) -> str:
 
 def _decoded(source: Source) -> tuple[float, int]:
     """Return the seconds in which one image is decoded, and the bytes of all; from some of them."""
-    count = min(_DECODED, len(source))
-    sample = (torch.arange(count) * len(source) // count).tolist()
+    sample = evenly(len(source), _DECODED).tolist()
     began = time.perf_counter()
     images = [source.image(i) for i in sample]
-    seconds = (time.perf_counter() - began) / count
-    return seconds, sum(image.numel() for image in images) * len(source) // count
+    seconds = (time.perf_counter() - began) / len(sample)
+    return seconds, sum(image.numel() for image in images) * len(source) // len(sample)

@@ -22,6 +22,7 @@ from understudy.checks._words import agreeing, counted
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Source
+from understudy.data.subset import evenly
 from understudy.errors import DataError
 from understudy.experiment.shared_images import shared_images, split_pairs
 from understudy.training import hardware
@@ -131,13 +132,12 @@ def _compared(
 
 def _printed(source: Source, seconds: float) -> _Prints:
     """Return the prints of as many images as fit into some seconds, drawn evenly."""
-    count = min(len(source), _MOST)
-    index = torch.arange(count) * len(source) // count
+    index = evenly(len(source), _MOST)
     if source.pixels is not None:
         grey = torch.cat([_grey(part) for part in torch.split(source.pixels[index], 1000)])
         return _prints(index, grey)
     # In an order in which every beginning is spread over the source.
-    order = index[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+    order = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
     small, began = [], time.monotonic()
     with ThreadPool(hardware.cores()) as pool:
         for part in torch.split(order, 32):
@@ -200,8 +200,7 @@ def _mirrored(prints: Float[Tensor, "images values"], side: int) -> Tensor:
 
 def _alike_by_chance(prints: _Prints) -> float:
     """Return the share of pairs of images of one split that are nearly the same picture."""
-    count = min(1000, len(prints.fine))
-    some = prints.fine[torch.arange(count) * len(prints.fine) // max(count, 1)]
+    some = prints.fine[evenly(len(prints.fine), 1000)]
     if len(some) < 2:
         return 0.0
     same = int((some @ some.T >= SAME).sum()) - len(some)

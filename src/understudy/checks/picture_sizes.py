@@ -10,6 +10,7 @@ from torch import Tensor
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import DecodedSource, FileSource, Source
+from understudy.data.subset import evenly
 from understudy.experiment import networks
 from understudy.models.network import Network
 
@@ -87,11 +88,10 @@ def _sides(source: Source) -> Int64[Tensor, "sample 2"]:
     """Return height and width of a sample of the images, from the headers of files if possible."""
     if source.pixels is not None:
         return torch.tensor([source.pixels.shape[2:]])
-    count = min(_SAMPLE, len(source))
-    index = torch.arange(count) * len(source) // count
-    if count == len(source) or isinstance(source, DecodedSource):
+    index = evenly(len(source), _SAMPLE)
+    if len(index) == len(source) or isinstance(source, DecodedSource):
         return source.sides()[index]
     if source.paths:
         paths = [source.paths[i] for i in index.tolist()]
         return FileSource(paths, source.labels[index], source.classes, root=Path()).sides()
-    return torch.tensor([source.image(i).shape[1:] for i in index[:: count // 50].tolist()])
+    return torch.tensor([source.image(i).shape[1:] for i in index[:: len(index) // 50].tolist()])

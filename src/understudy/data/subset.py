@@ -73,6 +73,17 @@ class Subset(Source):
         return self.source.targets_digest
 
 
+def evenly(total: int, count: int) -> Int64[Tensor, " drawn"]:
+    """Return the numbers of images at equal distances: those of a folder lie class by class.
+
+    Args:
+        total: How many images there are.
+        count: How many to draw, at most.
+    """
+    count = min(count, total)
+    return torch.arange(count) * total // max(count, 1)
+
+
 def class_balanced(
     source: Source, *, images: int | None = None, labels: int | None = None, seed: int
 ) -> Source:

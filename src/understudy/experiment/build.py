@@ -9,15 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from understudy import tasks
 from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe
 from understudy.data import Loader, Source
 from understudy.data.class_names import check as check_classes
 from understudy.data.named_transforms import digests as digests_of_files
-from understudy.data.subset import Subset
+from understudy.data.subset import Subset, evenly
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.wire import distiller, train_only
 from understudy.errors import RecipeError
@@ -199,8 +197,7 @@ def sampled(
         count: How many images to draw, at most.
         training: Shuffle and augment them in batches of training; they keep the same numbers.
     """
-    # Evenly, since the images of a folder lie class by class.
-    index = torch.arange(min(count, len(source))) * len(source) // min(count, len(source))
+    index = evenly(len(source), count)
     part = Subset(source, index, source.labels[index])
     loaders = Loaders(recipe, built.task, built.train.views.size, rank=0, world=1)
     return loaders.training(part) if training else loaders.test(part)
