@@ -40,7 +40,7 @@ def show(name: str) -> RenderableType:
         NameNotFound: No such name; offers the nearest spelling.
         NetworkError: A network of that name cannot be built.
     """
-    if name in tables.shipped() | tables.tables():
+    if name in tables.shipped() or name in tables.tables():
         return Syntax(_recipe_page(name), "yaml", background_color="default", word_wrap=True)
     from understudy import data, methods, models, tasks
     from understudy.models import detection

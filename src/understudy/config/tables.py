@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -63,19 +64,23 @@ class About:
     """Anything else needed to interpret the figures."""
 
 
-def shipped() -> dict[str, Path]:
+@cache
+def shipped() -> Mapping[str, Path]:
     """Return name → file of every shipped recipe, sorted by name."""
     files: dict[str, Path] = {}
     for name, path in tables().items():
         rows = _shipped(path).get("rows")
         files |= {f"{name}/{row}": path for row in rows} if rows else {name: path}
-    return dict(sorted(files.items()))
+    return MappingProxyType(dict(sorted(files.items())))
 
 
-def tables() -> dict[str, Path]:
+@cache
+def tables() -> Mapping[str, Path]:
     """Return name → path of every shipped recipe file; a table counts once."""
     files = (path for path in sorted(ROOT.rglob("*.yaml")) if not path.name.startswith("_"))
-    return {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in files}
+    return MappingProxyType(
+        {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in files}
+    )
 
 
 def name_of(name_or_path: str | Path) -> str:
