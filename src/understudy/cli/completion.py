@@ -13,7 +13,6 @@ from understudy.cli.list_flags import is_list
 from understudy.config import tables
 from understudy.config.recipe import Recipe
 from understudy.config.schema import leaves
-from understudy.errors import RecipeError
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -56,13 +55,12 @@ def entry(commands: Mapping[str, Entry]) -> Entry:
 def script(shell: str, commands: Mapping[str, Entry]) -> str:
     """Return the script that makes a shell complete the command line, without starting Python.
 
-    Raises:
-        RecipeError: The shell is none of these.
+    Args:
+        shell: One of `SHELLS`, which the parser of the command has checked.
+        commands: The commands by name.
     """
     import shtab
 
-    if shell not in SHELLS:
-        raise RecipeError(f"There is no completion for {shell!r}: there is {', '.join(SHELLS)}.")
     parser = ArgumentParser(prog="understudy", add_help=False)
     parser.add_argument("--help", action="store_true", help="Show the commands.")
     parser.add_argument("--version", action="store_true", help="Show the version.")
