@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from examples.foreign_network import resnet32
 from understudy import models
 from understudy.deployment.export import onnx_export, quantise
 from understudy.deployment.export.graph import Graph
@@ -36,44 +37,13 @@ COLUMNS = {
 """Column of the table → runtime and precision."""
 
 
-class _Block(nn.Module):
-    def __init__(self, before: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = (
-            nn.Conv2d(before, width, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        self.shortcut = nn.Sequential()
-        if stride > 1 or before != width:
-            self.shortcut.extend(
-                [nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width)]
-            )
-
-    def forward(self, images: Tensor) -> Tensor:
-        inner = self.bn1(self.conv1(images)).relu()
-        return self.bn2(self.conv2(inner)) + self.shortcut(images)
-
-
-def foreign_resnet32() -> nn.Module:
-    """Return a network of the layers of the ResNet-32 of karanchahal/distiller (CIFAR-100)."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    before = 64
-    for width in (16, 32, 64):
-        for number in range(5):
-            layers.append(_Block(before, width, 2 if number == 0 and width > 16 else 1))
-            before = width
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(256, 100))
-
-
 def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     """Return the row that each network stands for, by its first word, and an image for it."""
     resnet8 = models.find("resnet8", num_classes=10, view_size=28).plain()
     mobilenet = models.find("timm:mobilenetv4_conv_small", num_classes=6, view_size=64).plain()
     return {
         "ResNet-8": (resnet8, torch.randn(3, 28, 28)),
-        "ResNet-32": (foreign_resnet32(), torch.randn(3, 32, 32)),
+        "ResNet-32": (resnet32(), torch.randn(3, 32, 32)),
         "MobileNetV4": (mobilenet, torch.randn(3, 64, 64)),
     }
 
