@@ -107,7 +107,13 @@ def follow_all(network: nn.Module) -> None:
 @cache
 def frozen(name: str, side: int, pool: Pool = "") -> Network:
     """A network that is nobody's student."""
-    return deepcopy(built(name, side, pool))
+    return sharing(built(name, side, pool))
+
+
+def sharing(network: nn.Module) -> Any:
+    """A copy with the same weights in the same memory, and statistics of its own."""
+    weights = {id(x): nn.Parameter(x.detach(), x.requires_grad) for x in network.parameters()}
+    return deepcopy(network, weights)
 
 
 @cache
@@ -136,32 +142,43 @@ def detector(name: str, options: str) -> Detector:
     return found
 
 
-def small(network: recipe.Network) -> Detector:
-    """The detector of a recipe, made small."""
-    return deepcopy(detector(network.name, json.dumps(network.options)))
+@cache
+def frozen_detector(name: str, options: str) -> Detector:
+    """A detector that is nobody's student."""
+    return sharing(detector(name, options))
 
 
-def wired(wanted: Recipe) -> Distiller:
-    """Networks and methods of a recipe; nothing is measured yet."""
-    task, side = tasks.find(wanted.task), side_of(wanted)
+def wired(wanted: Recipe, *, whole: bool) -> Distiller:
+    """Networks and methods of a recipe; nothing is measured yet.
+
+    Args:
+        whole: The student has weights of its own, and can be trained.
+    """
+    find, find_frozen = built, frozen
     if wanted.task == "detection":
-        teacher = small(wanted.teacher) if wanted.methods else None
-        return distiller(wanted, small(wanted.student), teacher, task)
-    student = deepcopy(built(wanted.student.name, side, wanted.student.pool))
-    if not wanted.methods:
-        return distiller(wanted, student, None, task)
-    return distiller(wanted, student, frozen(wanted.teacher.name, side, wanted.teacher.pool), task)
+        find, find_frozen = detector, frozen_detector
+    ours, theirs = key(wanted, wanted.student), key(wanted, wanted.teacher)
+    student = deepcopy(find(*ours)) if whole or ours == theirs else sharing(find(*ours))
+    teacher = find_frozen(*theirs) if wanted.methods else None
+    return distiller(wanted, student, teacher, tasks.find(wanted.task))
+
+
+def key(wanted: Recipe, network: recipe.Network) -> tuple[Any, ...]:
+    """What a network of a recipe is built from."""
+    if wanted.task == "detection":
+        return network.name, json.dumps(network.options)
+    return network.name, side_of(wanted), network.pool
 
 
 def measured(wanted: Recipe) -> Distiller:
     """Networks and methods of a recipe, ready for steps."""
-    made = wired(wanted)
+    made = wired(wanted, whole=True)
     if wanted.task == "detection":
         made.measure(lambda augmented: iter([scenes()]), num_images=SCENES)
         return made.train()
     if wanted.methods:
         train_only(made.student, wanted.training.only)
-        features = taught(wanted.teacher.name, side_of(wanted), wanted.teacher.pool)
+        features = taught(*key(wanted, wanted.teacher))
         made.replay = lambda batch: features
         made.measure(lambda augmented: iter([shown(wanted)]), num_images=IMAGES)
     return made
@@ -313,7 +330,7 @@ def test_rows_are_wired(file: str) -> None:
     for name in distinct()[file]:
         wanted = shortened(name)
         try:
-            made = wired(wanted)
+            made = wired(wanted, whole=False)
         except UnderstudyError as error:
             pytest.fail(f"{name}: {error}")
         assert made.trainable.methods.keys() == wanted.methods.keys(), name
