@@ -1,9 +1,7 @@
 """Exported folders are pushed to a stand-in of the hub, and come back as teachers."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 import understudy
 from tests.deployment.hub.test_card import CONFIG
 from tests.support.hub import OWNER, TOKEN, Hub, served
+from tests.support.processes import Fresh
 from understudy.config.recipe import Network
 from understudy.deployment.hub.card import write_card
 from understudy.experiment.student_file.config import Preprocessing
@@ -65,21 +64,23 @@ def command(hub: Hub, tmp_path: Path) -> Command:
     """Runs a program in a process of its own, for which the stand-in is the hub."""
 
     def run(
-        *words: str, token: str = TOKEN, **variables: str
+        *words: str, program: str = COMMAND, token: str = TOKEN, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
         own |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        own["PYTHONPATH"] = str(Path(understudy.__file__).parents[1])
-        return subprocess.run(
-            [sys.executable, *words],
-            env={**os.environ, **own, **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        process = Fresh("-c", FORGET + program, *words, environment={**own, **variables})
+        return subprocess.CompletedProcess(words, process.wait(), process.out, process.err)
 
     return run
 
+
+FORGET = """
+import sys
+for name in [name for name in sys.modules if name.startswith(("huggingface_hub", "timm"))]:
+    del sys.modules[name]
+"""
+"""The hub is read from the environment when these are imported, which a fork has done already."""
+COMMAND = "import runpy; runpy.run_module('understudy', run_name='__main__', alter_sys=True)"
 
 PULL = """
 import sys, torch
@@ -93,7 +94,7 @@ torch.save(network.module.state_dict(), sys.argv[2])
 def test_a_pushed_student_comes_back_as_a_teacher(
     hub: Hub, command: Command, exported: Path, tmp_path: Path
 ) -> None:
-    done = command("-m", "understudy", "push", str(exported), f"{OWNER}/small", "--private")
+    done = command("push", str(exported), f"{OWNER}/small", "--private")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{hub.endpoint}/{OWNER}/small: README.md, config.json, model.safetensors" in done.stdout
     assert "left out, as no export writes such files: .hidden.json, notes.docx" in done.stdout
@@ -109,7 +110,7 @@ def test_a_pushed_student_comes_back_as_a_teacher(
     assert "/" not in config["teacher"]["weights"] + config["initial"].get("weights", "")
     assert b"license: apache-2.0" in pushed["README.md"]
 
-    pulled = command("-c", PULL, f"{OWNER}/small", str(tmp_path / "pulled.pth"))
+    pulled = command(f"{OWNER}/small", str(tmp_path / "pulled.pth"), program=PULL)
     assert pulled.returncode == 0, pulled.stderr
     torch.manual_seed(0)
     expected = timm.create_model(NAME, num_classes=3).state_dict()
@@ -130,7 +131,7 @@ def test_a_missing_licence_is_asked_for(hub: Hub, command: Command, exported: Pa
         push(exported, f"{OWNER}/unlicensed")
     assert len(hub.asked) == asked
     words = ["push", str(exported), f"{OWNER}/licensed", "--license", "cc-by-nc-4.0"]
-    done = command("-m", "understudy", *words)
+    done = command(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert b"license: cc-by-nc-4.0" in hub.repositories[f"{OWNER}/licensed"]["README.md"]
 
@@ -146,7 +147,7 @@ def test_a_missing_licence_is_asked_for(hub: Hub, command: Command, exported: Pa
 def test_what_went_wrong_is_said(
     command: Command, exported: Path, token: str, variables: dict[str, str], words: str
 ) -> None:
-    arguments = ("-m", "understudy", "push", str(exported), f"{OWNER}/other")
+    arguments = ("push", str(exported), f"{OWNER}/other")
     done = command(*arguments, token=token, **variables)
     assert done.returncode == 2
     assert words in done.stderr
