@@ -62,7 +62,10 @@ def _seed() -> None:
     """Every test draws from the same seed, whichever tests ran before it."""
     import torch
 
-    torch.manual_seed(0)
+    # `torch.manual_seed` keeps the stack of its caller for every kind of device that is not there.
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(scope="session")

@@ -17,13 +17,15 @@ from torch import nn
 
 from tests.support.processes import Fresh, command_line, until
 from tests.support.shipped_recipes import by_file
+from tests.support.small_images import CLOTHES
 from understudy import data, methods, models, tasks
 from understudy.cli import listing
 from understudy.cli.commands import COMMANDS, main
 from understudy.config.recipe import Recipe
 
 SMALL = [
-    *("--data.images", "200", "--data.validation", "0.02", "--training.epochs", "1"),
+    *("--data.source", "folder", "--data.root", CLOTHES, "--data.images", "200"),
+    *("--data.validation", "0.05", "--training.epochs", "1"),
     *("--training.batch", "32", "--student.name", "resnet8", "--device", "cpu"),
     *("--student.options", "{widths: [4, 4, 6, 8]}"),
 ]

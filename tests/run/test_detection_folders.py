@@ -107,7 +107,8 @@ FORMATS = {"voc": voc, "coco": coco, "yolo": yolo}
 
 @pytest.mark.parametrize(
     ("family", "source"),
-    [*((family, source) for family in OPTIONS for source in ("voc", "coco")), ("ssdlite", "yolo")],
+    # No family sees from which kind of file its boxes come.
+    [*((family, "voc") for family in OPTIONS), ("ssdlite", "coco"), ("ssdlite", "yolo")],
 )
 def test_students_of_another_backbone_learn_and_resume(
     family: str, source: str, tmp_path: Path
