@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.support.processes import Fresh, ranks, until
+from tests.support.small_runs import distillation
 from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
@@ -17,11 +18,21 @@ from understudy.experiment.train import train
 METHODS: dict[str, Any] = {"lshfm": {"hashes": 64, "selective": True}, "nd": {}, "pefd": {}}
 
 
-@pytest.fixture
-def wanted(tiny: Recipe) -> Recipe:
+def changed(teacher: Path) -> Recipe:
     # 27 of 200 images are left for the last batch: 14 for one process, 13 for the other.
     changes = {"methods": METHODS | {"kd": {}}, "training.batch": 43, "training.lr": 0.01}
-    return Recipe.load(tiny, changes)
+    return Recipe.load(distillation(teacher), changes)
+
+
+@pytest.fixture
+def wanted(teacher: Path) -> Recipe:
+    return changed(teacher)
+
+
+@pytest.fixture(scope="module")
+def alone(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The recipe trained by one process."""
+    return train(changed(teacher), out=tmp_path_factory.mktemp("alone"), device="cpu")
 
 
 def command(wanted: Recipe, out: Path, *flags: str) -> list[str]:
@@ -64,24 +75,22 @@ def same(one: Run, other: Run) -> None:
     assert other.evaluation["metrics"]["top1"] == pytest.approx(top1, abs=0.1)
 
 
-def test_two_processes_fill_one_bank(wanted: Recipe, tmp_path: Path) -> None:
-    one = train(wanted, out=tmp_path / "one", device="cpu")
+def test_two_processes_fill_one_bank(wanted: Recipe, alone: Run, tmp_path: Path) -> None:
     bank = {"bank.path": str(tmp_path / "bank"), "bank.codes": True}
     banked = Recipe.load(wanted, bank)
     for name in ("filling", "replaying"):
         finish(two(banked, tmp_path / name))
-        same(one, Run(tmp_path / name))
+        same(alone, Run(tmp_path / name))
 
 
-def test_two_processes_equal_one(wanted: Recipe, tmp_path: Path) -> None:
-    one = train(wanted, out=tmp_path / "one", device="cpu")
+def test_two_processes_equal_one(wanted: Recipe, alone: Run, tmp_path: Path) -> None:
     process = torchrun(wanted, tmp_path / "two")
     _, said = process.communicate()
     assert process.returncode == 0, said
     run = Run(tmp_path / "two")
     assert {p["rank"] for p in run.environment["processes"]} == {0, 1}
     assert len({p["pid"] for p in run.environment["processes"]}) == 2
-    same(one, run)
+    same(alone, run)
 
 
 def test_two_processes_mix_the_same_images(wanted: Recipe, tmp_path: Path) -> None:
