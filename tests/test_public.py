@@ -41,6 +41,8 @@ PACKAGES = ["data", "methods", "models", "tasks"]
 NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 
 EXAMPLES_OF = {
+    "understudy.bank._division",
+    "understudy.bank._store",
     "understudy.checks._words",
     "understudy.checks.finding",
     "understudy.cli.list_flags",
