@@ -117,6 +117,12 @@ def name(metric: str) -> str:
     return METRICS[metric].name if metric in METRICS else metric
 
 
+def with_unit(metric: str) -> str:
+    """Return how a metric is written, with its unit if it is in percent."""
+    percent = metric in METRICS and METRICS[metric].meaning.endswith("in percent")
+    return f"{name(metric)} in percent" if percent else name(metric)
+
+
 def _verdict(results: Results) -> list[Column]:
     digits = 4 if results.judges_fidelity else 2
     meaning = METRICS[results.metric].meaning if results.metric in METRICS else ""

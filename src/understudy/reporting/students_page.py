@@ -1,14 +1,16 @@
 """Render the comparisons of several students as an HTML page, and as Markdown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 from understudy.comparison.result import read_comparison
 from understudy.comparison.students import StudentComparison
 from understudy.deployment.speed.latency import Speeds
 from understudy.experiment.plain_table import count, difference, escaped, spread
 from understudy.experiment.plain_table import markdown as markdown_of_rows
+from understudy.experiment.teacher_warning import teacher_warning
 from understudy.reporting import speed_section
 from understudy.reporting.charts.pareto import Point, front, pareto
 from understudy.reporting.charts.style import INKS
@@ -60,7 +62,7 @@ class Overview:
         """All networks that have a metric and a time."""
         metric = self.students.metric
         return [
-            Point(line.student, line.arm, line.ms, mean(values))
+            Point(line.student, line.arm, line.ms, mean(values), _deviation(values))
             for line in self.lines
             if line.ms is not None and (values := line.arm.values(metric))
         ]
@@ -102,6 +104,7 @@ def page(content: Overview) -> str:
         .render(
             name=content.students.name,
             title=title(content),
+            deck=deck(content),
             inks=INKS,
             chart=pareto(content.points, content.students.metric),
             arms=list({arm.name: arm for line in content.lines for arm in [line.arm]}.values()),
@@ -127,17 +130,46 @@ def title(content: Overview) -> str:
     )
 
 
+def deck(content: Overview) -> str:
+    """Return what the methods gave each student, and whether the teacher is fit to teach."""
+    by_word: dict[str, list[str]] = {}
+    for line in content.lines:
+        if line.arm.verdict:
+            word = VERDICTS.get(line.arm.word, line.arm.word)
+            by_word.setdefault(word, []).append(f"{line.student} with {line.arm.name}")
+    verdicts = [f"{word} – {_listed(names, 'and')}" for word, names in by_word.items()]
+    against = "Against the control, which is the same student without its teacher: "
+    judged = f"{against}{'; '.join(verdicts)}." if verdicts else ""
+    return " ".join(filter(None, [_warning(content), judged]))
+
+
+def _warning(content: Overview) -> str:
+    """Say that the teacher is too bad to teach; empty if it is not."""
+    metric = content.students.metric
+    means = {
+        (line.student, line.arm.role): mean(values)
+        for line in content.lines
+        if line.arm.role in ("teacher", "control") and (values := line.arm.values(metric))
+    }
+    controls = {f"control {x}": value for (x, role), value in means.items() if role == "control"}
+    classes = len(next(iter(content.results.values())).classes)
+    return teacher_warning(metric, means.get(("teacher", "teacher")), controls, classes=classes)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0
+
+
 def _in_words(point: Point) -> str:
     if point.arm.role == "teacher":
         return "the teacher"
-    return (
-        f"{point.student} with {point.arm.name}" if point.arm.role != "control" else point.student
-    )
+    made = "without a teacher" if point.arm.role == "control" else f"with {point.arm.name}"
+    return f"{point.student} {made}"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: list[str], joint: str = "or") -> str:
     *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
+    return f"{', '.join(first)} {joint} {last}" if first else last
 
 
 def table(content: Overview) -> list[list[str]]:
@@ -172,6 +204,7 @@ def markdown(content: Overview) -> str:
     parts = [
         f"# {escaped(content.students.name)}",
         f"**{escaped(title(content))}**",
+        *filter(None, [escaped(deck(content))]),
         markdown_of_rows([header, *cells]),
         speed_section.markdown_section(content.speeds),
     ]

@@ -35,3 +35,11 @@ def test_the_chart_names_every_student() -> None:
 
 def test_equally_fast_networks_have_no_chart() -> None:
     assert pareto(points([("a", 1.0, 50.0), ("b", 1.0, 60.0)]), "top1") is None
+
+
+def test_the_chart_has_the_unit_and_the_spread_of_its_metric() -> None:
+    spread = [Point("a", ARM, 1.0, 50.0, 2.0), Point("b", ARM, 2.0, 60.0)]
+    chart = pareto(spread, "top1")
+    assert chart is not None
+    assert "top-1 in percent" in chart.svg
+    assert "standard deviation" in chart.caption

@@ -5,24 +5,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.reporting.charts.style import INKS, Chart, chart
-from understudy.reporting.columns import name
+from understudy.reporting.columns import name, with_unit
 from understudy.reporting.results import Arm
 
 CAPTION = (
-    "Each dot is the mean of one arm over the seeds; hollow: the control, square: the teacher. "
-    "The line joins the networks that no other one beats in both: further left is faster, further "
-    "up is better."
+    "Each mark is the mean of one arm over the seeds, and its bar the standard deviation: a lead "
+    "within the bars may be chance. Hollow: the control, the same student without its teacher. "
+    "Square: the teacher. Further left is faster, further up is better; the line joins the "
+    "networks that no other one beats in both (the front)."
 )
 
 
 @dataclass(frozen=True)
 class Point:
-    """One network: its student, its arm, its time for an image and its metric."""
+    """One network: its student, its arm, its time for an image and its metric.
+
+    Attributes:
+        spread: Standard deviation of the metric over the seeds; 0 of a single one.
+    """
 
     student: str
     arm: Arm
     ms: float
     value: float
+    spread: float = 0.0
 
 
 def front(points: Sequence[Point], *, lower: bool = False) -> list[Point]:
@@ -52,7 +58,8 @@ def pareto(points: Sequence[Point], metric: str) -> Chart | None:
             _dot(axes, point)
         for student in dict.fromkeys(point.student for point in points):
             _label(axes, [point for point in points if point.student == student], points)
-        axes.margins(x=0.12, y=0.16)
+        axes.margins(x=0.18, y=0.16)
+        axes.set_ylabel(with_unit(metric), color=INKS["muted"])
         _scale(axes, points)
 
     title = f"{name(metric)} over latency"
@@ -68,6 +75,7 @@ def _line(axes: Any, best: Sequence[Point]) -> None:
 
 def _dot(axes: Any, point: Point) -> None:
     color, hollow = INKS[point.arm.ink], point.arm.role == "control"
+    axes.vlines(point.ms, point.value - point.spread, point.value + point.spread, color, lw=1)
     axes.plot(
         [point.ms],
         [point.value],
@@ -81,16 +89,16 @@ def _dot(axes: Any, point: Point) -> None:
 
 
 def _label(axes: Any, own: Sequence[Point], points: Sequence[Point]) -> None:
-    """Write the name of a student over its best point, and towards the middle of the chart."""
+    """Write the name of a student beside its best point, towards the middle of the chart."""
     top = max(own, key=lambda p: p.value)
-    xs = sorted({point.ms for point in points})
-    side = "left" if top.ms == xs[0] else "right" if top.ms == xs[-1] else "center"
+    last = top.ms == max(point.ms for point in points)
     axes.annotate(
         own[0].student,
         (top.ms, top.value),
-        xytext=(0, 7),
+        xytext=(-7 if last else 7, 3),
         textcoords="offset points",
-        ha=side,
+        ha="right" if last else "left",
+        va="bottom",
         fontsize=8,
         color=INKS["muted"],
     )
