@@ -121,7 +121,7 @@ def _restart_peak() -> bool:
     if libc := _glibc():
         libc.malloc_trim(0)  # memory that earlier runs freed does not count
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return False
     return bool(_field(_STATUS, "VmHWM"))
@@ -133,10 +133,10 @@ def _processor() -> str:
 
 def _words(path: Path) -> str:
     """Return the content of a file of the system; "" without it."""
-    return path.read_text().strip() if path.is_file() else ""
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def _field(path: Path, key: str) -> str:
     """Return the value of a key in a file of lines `key: value`; "" without the file or the key."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -162,14 +162,17 @@ def test_sizes_times_and_differences_are_tables_as_in_a_report(tmp_path: Path) -
     )
     exported = Exported(
         tmp_path,
-        files={"onnx": "student.onnx"},
+        files={"onnx": "student.onnx", "int8": "student_int8.onnx"},
         parity={"onnx": Parity("test images", 2000, 1.2e-6, 12.5, 2000, 0)},
         speeds=Speeds("a CPU", 1, [row]),
     )
-    (tmp_path / "export.json").write_text(json.dumps(exported.to_dict()))
+    int8 = {"int8": {"sentence": "top1 62.50 in int8, 63.33 in fp32, on 600 test images"}}
+    (tmp_path / "export.json").write_text(json.dumps(exported.to_dict() | int8))
     _, text = card(tmp_path)
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "| student.onnx | 2,000 | 12.5 | 1.2e-06 | 0 of 2,000 |" in lines
+    share = "1.2e-06 (9.6e-08 of the largest output)"
+    assert f"| student.onnx | 2,000 | 12.5 | {share} | 0 of 2,000 |" in lines
+    assert "`student_int8.onnx`: top1 62.50 in int8, 63.33 in fp32, on 600 test images." in lines
     assert "| student | resnet8 | 1.5 M | 6.1 MB | 1.23 ms |" in lines
     assert "all networks in turn, on a CPU with 1 thread; images of 64 × 64 pixels" in text
 

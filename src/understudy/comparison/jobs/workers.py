@@ -155,7 +155,7 @@ class _Pool:
 
 def _how_it_died(status: int | None) -> str:
     if status is not None and status < 0:
-        name = signal.Signals(-status).name
+        name = _signal(-status)
         if name == "SIGKILL":
             return (
                 "Its process was killed by SIGKILL, as the system does when memory runs out: give "
@@ -163,6 +163,14 @@ def _how_it_died(status: int | None) -> str:
             )
         return f"Its process was ended by {name}."
     return f"Its process ended with the status {status}."
+
+
+def _signal(number: int) -> str:
+    """Return the name of a signal; its number where the system gives it none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those of real time but the first and last; all but six on Windows
+        return f"signal {number}"
 
 
 @final

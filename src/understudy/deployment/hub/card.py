@@ -44,6 +44,8 @@ _MEANINGS = {
     "top1": "`top1` and `top5` are percent of the pictures.",
     "mAP": "`mAP` is the mean average precision over the classes, in percent.",
     "AP": "`AP` and its like are COCO's average precisions, in percent.",
+    "calibration_error": "`calibration_error`, from 0 to 1, is how far its probabilities are from "
+    "the shares in which they are right.",
     "agreement": "`agreement` is the share of decisions that the student has in common with its "
     "teacher.",
     "kl": "`kl` and `cka` compare its outputs and features with those of the teacher.",
@@ -216,7 +218,9 @@ def _summary(config: StudentConfig) -> str:
         f"A network {_code(config.network.name)}{over} that {doing}, {made} by Understudy "
         f"{config.version}.".replace(" .", ".")
     ]
-    return " ".join([*lines, escaped(config.verdict or "")]).strip()
+    if config.verdict:
+        lines += [escaped(config.verdict), "The control is the same network, trained alone."]
+    return " ".join(lines)
 
 
 def _results(config: StudentConfig) -> str:
@@ -335,12 +339,19 @@ def _origin(config: StudentConfig) -> str:
     source = str(config.data.get("source") or "")
     facts = {
         "data": f"{source} {config.data.get('name', '')}".strip(),
+        "training images": _training_images(config),
         "teacher": str(teacher.get("name") or ""),
         "digest of the teacher": str(teacher.get("digest") or ""),
         "digest of the recipe": config.recipe,
         "Understudy": config.version,
     }
     return "\n".join(f"- {key}: {_code(value)}" for key, value in facts.items() if value)
+
+
+def _training_images(config: StudentConfig) -> str:
+    """Return how many images the student was trained on; empty if that is unknown."""
+    train = (config.data.get("splits") or {}).get("train") or {}
+    return f"{train['images']:,}" if train.get("images") else ""
 
 
 def _code(text: str) -> str:

@@ -19,6 +19,9 @@ def sections_of(folder: Path) -> dict[str, str]:
     content, sections = read_export(folder), dict[str, str]()
     if content.get("parity"):
         sections["Exported files"] = _parity(content["files"], content["parity"])
+        if content.get("int8"):
+            file, sentence = content["files"].get("int8", "int8"), content["int8"]["sentence"]
+            sections["Exported files"] += f"\n\n`{file}`: {escaped(sentence)}."
     if content.get("speeds"):
         speeds = Speeds.from_dict(content["speeds"])
         rows = [[escaped(cell) for cell in row] for row in speed_rows(speeds)]
@@ -31,7 +34,14 @@ def _parity(files: Mapping[str, str], parity: Mapping[str, Any]) -> str:
     rows = [["file", "images", "largest output", "largest difference", "changed decisions"]]
     for form, measured in parity.items():
         cells = [f"{measured['images']:,}", f"{measured['largest']:.3g}"]
-        cells.append(f"{measured['difference']:.1e}")
+        cells.append(f"{measured['difference']:.1e}{_share(measured)}")
         changed = f"{measured['changed']:,} of {measured['decisions']:,}"
         rows.append([files.get(form, form), *cells, changed if measured["decisions"] else "–"])
     return markdown(rows)
+
+
+def _share(measured: Mapping[str, Any]) -> str:
+    """Return the largest difference as a share of the largest output, where that is above 1."""
+    if measured["largest"] <= 1:
+        return ""
+    return f" ({measured['difference'] / measured['largest']:.1e} of the largest output)"
