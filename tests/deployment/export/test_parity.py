@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from understudy.deployment.export.parity import Comparison, Decision
+from understudy.deployment.export.parity import Comparison, Decision, Parity
 from understudy.errors import NetworkError
 
 LOGITS = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
@@ -34,6 +34,20 @@ def test_a_difference_is_allowed_up_to_the_size_of_the_outputs() -> None:
     comparison.add(100 * LOGITS, 100 * LOGITS + 0.05)
     with pytest.raises(NetworkError, match=r"student.onnx does not compute .* 5.0e-02"):
         comparison.result("test images").check("student.onnx")
+
+
+@pytest.mark.parametrize(
+    ("difference", "largest", "words"),
+    [
+        (2.3e-4, 70.4, "2.3e-04 (3.3e-06 of the largest output, 70.4; above 0.0001, but within"),
+        (3.2e-5, 12.9, "3.2e-05 (2.5e-06 of the largest output, 12.9) on"),
+        (3.9e-6, 1.0, "3.9e-06 (outputs up to 1) on"),
+    ],
+)
+def test_a_difference_is_told_absolute_and_relative(
+    difference: float, largest: float, words: str
+) -> None:
+    assert words in Parity("test images", 600, difference, largest, 600, 0).sentence
 
 
 def test_nan_is_no_equal_output() -> None:

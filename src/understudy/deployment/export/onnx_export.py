@@ -23,6 +23,12 @@ from understudy.errors import NetworkError, UnderstudyError
 
 OPSET = 18
 """The newest operators that the exporter of torch writes itself, without converting the graph."""
+_TRANSLATES = "2.7"
+"""Release of torch that translates batch normalisation with every onnxscript (its issue 2651)."""
+_NEWER = (
+    f". torch {torch.__version__} does not translate batch normalisation with onnxscript from "
+    f"0.5 on: install torch {_TRANSLATES} or newer, or export --to torch-export."
+)
 _LONGEST = 4096
 """Largest side in pixels of a graph that takes images of any size."""
 
@@ -214,9 +220,10 @@ def exporting(form: str) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:  # the exporter wraps what went wrong
             cause = cause.__cause__
+        newer = "" if form != "ONNX" or torch.__version__ >= _TRANSLATES else _NEWER
         raise NetworkError(
             f"torch cannot export this network to {form}: {type(cause).__name__}: "
-            f"{first_line(cause)}"
+            f"{first_line(cause)}{newer}"
         ) from error
 
 

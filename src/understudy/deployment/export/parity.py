@@ -59,10 +59,17 @@ class Parity:
         )
         if self.tied:
             equal += f" ({self.tied:,} between scores that are equal up to rounding)"
-        return (
-            f"largest difference {self.difference:.1e} (outputs up to {self.largest:.3g}) on "
-            f"{self.images:,} {self.on}{equal}"
-        )
+        return f"largest difference {self._size} on {self.images:,} {self.on}{equal}"
+
+    @property
+    def _size(self) -> str:
+        """The largest difference, and as a share of the largest output where that is above 1."""
+        if self.largest <= 1:
+            return f"{self.difference:.1e} (outputs up to {self.largest:.3g})"
+        share = f"{self.difference / self.largest:.1e} of the largest output, {self.largest:.3g}"
+        above = f"; above {TOLERANCE:g}, but within {TOLERANCE:g} of that output"
+        is_above = TOLERANCE < self.difference <= self.allowed
+        return f"{self.difference:.1e} ({share}{above if is_above else ''})"
 
     def check(self, what: str) -> None:
         """Refuse a file whose outputs are not those of the network.
