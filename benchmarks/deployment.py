@@ -4,7 +4,8 @@
 
 Every case trains a teacher, distils a student, predicts a folder of pictures, exports, reads the
 card of the exported folder, and executes its lines in a process that cannot import Understudy. OUT
-receives the runs, `CASE.json` and, of all cases there are, `deployment.md`. DATA holds the folders:
+receives the runs, `CASE.json` and, of all cases there are, `deployment.md` and `deployment.json`,
+of which `results/deployment.json` is a copy. DATA holds the folders:
 
 - `fruits` and `bccd`: photographs with boxes, as COCO and as VOC;
 - `fruit_classes`: the same photographs in `train/CLASS` and `test/CLASS`, by their names;
@@ -22,6 +23,7 @@ import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from understudy.deployment.hub.card import read_card
 from understudy.experiment.run_directory import Run
 from understudy.metrics import detection
 from understudy.metrics.detection import Detections, GroundTruth
+from understudy.training import hardware
 
 SANE = [
     *("--training.optimizer", "adamw", "--training.lr", "0.001", "--training.weight_decay", "0.01"),
@@ -93,11 +96,22 @@ class Data:
     batch: int
     pictures: str
 
-    def flags(self, data: Path) -> list[str]:
+    def flags(self, data: Path, limits: "Limits | None" = None) -> list[str]:
         """Return the flags of a training."""
         source = [word.replace("DATA", str(data)) for word in self.named]
-        budget = ["--training.epochs", str(self.epochs), "--training.batch", str(self.batch)]
+        epochs = min(self.epochs, (limits and limits.epochs) or self.epochs)
+        budget = ["--training.epochs", str(epochs), "--training.batch", str(self.batch)]
+        if limits and limits.images:
+            budget += ["--data.images", str(limits.images)]
         return [*source, *self.size, *budget, *SANE]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most epochs of a training, and most training images; None for those of the case."""
+
+    epochs: int | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -209,27 +223,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("cases", nargs="*", default=list(CASES))
-    options = parser.parse_args(arguments)
+    parser.add_argument("--epochs", type=int, help="most epochs of a training")
+    parser.add_argument("--images", type=int, help="most training images")
+    options = parser.parse_intermixed_args(arguments)
+    limits = Limits(options.epochs, options.images)
     options.out.mkdir(parents=True, exist_ok=True)
     data, out = options.data.resolve(), options.out.resolve()
     os.chdir(out)  # a file of one's own is executed where it lies in the working folder
     (out / "own.py").write_text(OWN, encoding="utf-8")
     for name in options.cases:
         try:
-            result = measure(name, data, out)
+            result = measure(name, data, out, limits)
         except (SystemExit, subprocess.CalledProcessError) as error:
             print(f"{name} failed ({error}): see log.txt", flush=True)
             continue
         (out / f"{name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         (out / "deployment.md").write_text(table(out), encoding="utf-8")
+        (out / "deployment.json").write_text(json.dumps(record(out), indent=1), encoding="utf-8")
         print(_row(result), flush=True)
 
 
-def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
+def measure(name: str, data: Path, out: Path, limits: Limits) -> dict[str, Any]:
     """Go all the way with one case, and return what came of it, with processor seconds."""
     case = CASES[name]
     images, seconds = DATA[case.data], dict[str, float]()
-    words = [*images.flags(data), "--student.name"]
+    words = [*images.flags(data, limits), "--student.name"]
     teacher = Path("teachers") / re.sub(r"\W+", "_", f"{case.data} {case.teacher}")
     if not (out / teacher / "evaluation.json").is_file():
         command = ["train", *words, *split(case.teacher), "--out", str(teacher)]
@@ -253,6 +271,9 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     exported = json.loads((run / "export" / "export.json").read_text(encoding="utf-8"))
     reported = Run.open(run).evaluation
     task = test_images(Run.open(run), None, count=1).task
+    recipe = Run.open(run).recipe
+    splits = json.loads((run / "environment.json").read_text(encoding="utf-8"))["splits"]
+    budget = {"epochs": recipe.training.epochs, "images": splits["train"]["images"]}
     teacher_metrics = Run.open(out / teacher).evaluation["metrics"]
     return {
         "case": name,
@@ -265,6 +286,7 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
         "reported": reported["metrics"][task.headline],
         "elsewhere": measured,
         "images": reported["images"],
+        "budget": budget,
         "predictions": len((out / predictions).read_text(encoding="utf-8").splitlines()),
         "parity": exported["parity"],
         "card": str(read_card(run / "export").data),
@@ -334,6 +356,17 @@ def _truth(source: Source) -> GroundTruth:
     keys = ("boxes", "labels", "difficult", "crowd", "areas")
     columns = (torch.cat([torch.as_tensor(each[key]) for each in objects]) for key in keys)
     return GroundTruth(torch.arange(len(objects)).repeat_interleave(counts), *columns)
+
+
+def record(out: Path) -> dict[str, Any]:
+    """Return the content of `results/deployment.json`: all cases that have a result."""
+    files = [out / f"{name}.json" for name in CASES]
+    pairs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    pairs = [
+        {key: x for key, x in pair.items() if key not in ("card", "seconds")} for pair in pairs
+    ]
+    created = date.today().isoformat()
+    return {"machine": hardware.describe()["machine"], "created": created, "pairs": pairs}
 
 
 def table(out: Path) -> str:

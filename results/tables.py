@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/results.md: `make results`.
+"""Write the tables of README.md, docs/results.md and docs/deploy.md: `make results`.
 
 A measurement is a JSON file in this folder; its table stands between marks of its name.
 """
@@ -12,7 +12,7 @@ from understudy.reporting.collect import of_comparison
 from understudy.reporting.tables import markdown_table
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
+PAGES = tuple(HERE.parent / page for page in ("README.md", "docs/results.md", "docs/deploy.md"))
 PRECISIONS = ("fp32", "best")
 COMPARED = {
     "bank": "fastest peer",
@@ -152,7 +152,36 @@ def _origin(content: dict[str, Any]) -> str:
     )
 
 
-FORMS = {"arms": comparison, "rows": listed, "parts": ratios}
+def deployed(content: dict[str, Any]) -> tuple[str, str]:
+    """Return a table with a row for each pair of networks that went all the way."""
+    head = ["pair", "method", "data (test images)", "budget: epochs, images", "reported"]
+    head += ["loaded elsewhere", "ONNX: largest difference", "decisions changed"]
+    rows = [head, ["---", "---", "---", *["--:"] * 5], *map(_pair, content["pairs"])]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    equal = sum(pair["reported"] == pair["elsewhere"] for pair in content["pairs"])
+    return table, (
+        f"{equal} of {len(content['pairs'])} students have, loaded elsewhere, the reported figure "
+        f"to the last bit. One thread of {_machine(content)}, {content['created']}."
+    )
+
+
+def _pair(pair: dict[str, Any]) -> list[str]:
+    onnx, budget = pair["parity"]["onnx"], pair["budget"]
+    share = f" ({onnx['difference'] / onnx['largest']:.1e} of {onnx['largest']:.3g})"
+    changed = f"{onnx['changed']:,} of {onnx['decisions']:,}"
+    return [
+        f"{pair['teacher']} → {pair['student']}",
+        pair["methods"],
+        f"{pair['data']} ({pair['images']})",
+        f"{budget['epochs']}, {budget['images']:,}",
+        f"{pair['metric']} {pair['reported']:.10g}",
+        f"{pair['elsewhere']:.10g}",
+        f"{onnx['difference']:.1e}{share if onnx['largest'] > 1 else ''}",
+        changed + (f" ({onnx['tied']:,} ties)" if onnx["tied"] else ""),
+    ]
+
+
+FORMS = {"arms": comparison, "rows": listed, "parts": ratios, "pairs": deployed}
 """A key that only one kind of measurement has → the function that renders it."""
 
 

@@ -178,7 +178,7 @@ def test_tables_render(tmp_path: Path) -> None:
     assert "| student in fp32 | 2400 | +1.0 % |" in tables["ratios"](content)[0]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/deploy.md"])
 def test_the_tables_of_a_page_are_those_of_the_measurements(page: str) -> None:
     tables = runpy.run_path(str(ROOT / "results" / "tables.py"))
     assert ROOT / page in tables["PAGES"]
@@ -189,9 +189,10 @@ def test_the_tables_of_a_page_are_those_of_the_measurements(page: str) -> None:
 
 def test_every_measurement_has_a_table() -> None:
     tables = runpy.run_path(str(ROOT / "results" / "tables.py"))
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    pages = [ROOT / "docs" / name for name in ("results.md", "deploy.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     measured = {path.stem for path in (ROOT / "results").glob("*.json")}
-    assert {match[1] for match in tables["BLOCK"].finditer(page)} == measured
+    assert {match[1] for match in tables["BLOCK"].finditer(text)} == measured
 
 
 def test_measured_times_replace_those_of_their_networks_alone() -> None:

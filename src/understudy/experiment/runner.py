@@ -238,10 +238,10 @@ class Runner:
 
     def _write_configs(self, summary: Mapping[str, Any]) -> None:
         """Write how the last student and the best one are built, prepared and measured."""
-        precision = self._setup.settings.precision
-        self._recorder.write_config(measured(self._description, summary, precision))
+        settings = self._setup.settings
+        self._recorder.write_config(measured(self._description, summary, settings))
         if summary["best"] is not None:
-            best = measured(self._description, summary, precision, best=True)
+            best = measured(self._description, summary, settings, best=True)
             self._recorder.write_config(best, best=True)
 
     def _teacher_warning(self, summary: Mapping[str, Any]) -> str:

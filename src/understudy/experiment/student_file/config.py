@@ -90,7 +90,7 @@ class StudentConfig:
         recipe: Digest of the recipe.
         data: Source of the images, and how many there are of each split.
         metrics: Metrics of this student.
-        measured: What they are of: split, images, origin, precision, epoch.
+        measured: What they are of: split, images, origin, precision, memory format, epoch.
         control: Metric of the control and of the arm in a comparison; None before it ended.
         verdict: Its verdict in a sentence.
         huggingface: Configuration of a model of transformers.

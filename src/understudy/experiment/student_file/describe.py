@@ -26,6 +26,7 @@ from understudy.layers.reused_head import Translator
 from understudy.models.adapters import file
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
+from understudy.training.devices import ComputeSettings
 
 _LIBRARIES: dict[str, Library] = {
     "timm": "timm",
@@ -97,21 +98,28 @@ def library_of(name: str) -> Library:
 
 
 def measured(
-    config: StudentConfig, evaluation: Mapping[str, Any], precision: str, *, best: bool = False
+    config: StudentConfig,
+    evaluation: Mapping[str, Any],
+    settings: ComputeSettings,
+    *,
+    best: bool = False,
 ) -> StudentConfig:
     """Return a description with the metrics of the last student, or of the best one.
 
     Args:
         config: The description.
         evaluation: Content of `evaluation.json`.
-        precision: Arithmetic in which the student was evaluated.
+        settings: Precision and memory format in which the student was evaluated.
         best: Take the best epoch's metrics.
     """
     part = evaluation["best"] if best else evaluation
     about = {key: evaluation[key] for key in ("split", "images", "origin")}
     epoch = {"epoch": part["epoch"]} if best else {}
     measures = {**(part["metrics"] or {}), **(part["fidelity"] or {})}
-    return replace(config, metrics=measures, measured=about | {"precision": precision} | epoch)
+    # Convolutions in channels last round otherwise, by which scores that almost agree may change
+    # their order.
+    about |= {"precision": settings.precision, "channels_last": settings.channels_last}
+    return replace(config, metrics=measures, measured=about | epoch)
 
 
 def _preprocessing(recipe: Recipe, experiment: Experiment, student: Wrapped) -> Preprocessing:

@@ -235,7 +235,7 @@ def _exported(config: StudentConfig, folder: Path, note: str) -> LoadingLines:
         )
         imports, loaded = ["import torch"], f"network = torch.export.load({file}).module()"
     more, transform = _transform(config.preprocessing)
-    code = "\n".join([*_sorted(imports + more), "", loaded, *transform])
+    code = "\n".join([*_sorted(imports + more), "", loaded, *_as_measured(config), *transform])
     return LoadingLines(code, before, f"{why} {note}".rstrip())
 
 
@@ -247,8 +247,21 @@ def _program(imports: list[str], lines: list[str], config: StudentConfig, weight
     strict = ", strict=False" if frozen else ""
     more, transform = _transform(config.preprocessing)
     loading = [f"network.load_state_dict(load_file({file}){strict})", "network.eval()"]
+    if as_measured := _as_measured(config):
+        loading, imports = [*loading, *as_measured], ["import torch", *imports]
     imports = _sorted([*imports, "from safetensors.torch import load_file", *more])
     return "\n".join([*imports, "", *lines, *loading, *transform])
+
+
+def _as_measured(config: StudentConfig) -> list[str]:
+    """Return the line by which a detector rounds as in its evaluation.
+
+    Of detections whose scores almost agree, the last bit decides which one comes first; classes
+    lie further apart.
+    """
+    if not config.is_detector or not config.measured.get("channels_last"):
+        return []
+    return ["network.to(memory_format=torch.channels_last)  # rounds as when it was measured"]
 
 
 def _transform(steps: Preprocessing) -> _Lines:
