@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.pairs import CLASSES, Pair, random_weights
-from understudy.bank import Bank, Contract
+from understudy.bank import Bank, Contract, open_bank
 from understudy.config import recipe as recipes
 from understudy.config.recipe import Recipe
 from understudy.distillation.distiller import Teacher
@@ -114,7 +114,7 @@ def table(
         features={name: (width,) for name, width in features.items()},
         dtype=dtype,
     )
-    return Bank(path, contract)
+    return open_bank(str(path), contract)
 
 
 @contextmanager

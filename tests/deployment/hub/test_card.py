@@ -109,11 +109,12 @@ def test_nothing_is_guessed(tmp_path: Path) -> None:
 
 def test_a_data_set_of_the_hub_is_named_and_a_folder_is_not(tmp_path: Path) -> None:
     on_hub = Recipe.from_dict({"data": {"source": "hf", "root": "ylecun/mnist"}})
-    data = data_of(on_hub, {"train": 3})
-    assert data == {"source": "hf", "name": "ylecun/mnist", "splits": {"train": 3}}
+    splits = {"train": {"images": 3000, "origin": "hf: train"}}
+    data = data_of(on_hub, splits)
+    assert data == {"source": "hf", "name": "ylecun/mnist", "splits": splits}
     header, text = card(tmp_path, replace(CONFIG, data=data))
     assert header.datasets == ["ylecun/mnist"]
-    assert "- data: `hf ylecun/mnist`" in text
+    assert "- data: `hf ylecun/mnist`\n- training images: `3,000`\n" in text
     saved = Recipe.from_dict({"data": {"source": "hf", "root": str(tmp_path)}})
     header, text = card(tmp_path, replace(CONFIG, data=data_of(saved, {})))
     assert header.datasets is None
