@@ -4,10 +4,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any, final
 
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison, values_of
+from understudy.comparison.statistics import verdict
 from understudy.config.json_form import Form
 from understudy.errors import RunError
 from understudy.experiment import plain_table
@@ -23,6 +25,14 @@ JUDGED = "judged"
 
 TUNED = "tuned.yaml"
 """File of the directory of a search that holds the recipe with the methods of the winner."""
+
+_WORDS = {
+    "gain": "It is ahead, beyond chance, of",
+    "no gain": "No difference beyond chance from",
+    "loss": "It is behind, beyond chance,",
+    "too few seeds": "Too few seeds for a verdict against",
+}
+"""Word of a verdict → the winner beside the published values."""
 
 _TRIAL: Form = {
     "number": int,
@@ -193,21 +203,23 @@ class Tuning:
 
     def _judged(self, comparison: Comparison) -> str:
         """Return the difference between the winner and the published values on fresh seeds."""
-        means = {
-            arm["name"]: sum(values) / len(values)
+        scores = {
+            arm["name"]: [x for x in values_of(arm, self.metric) if x is not None]
             for arm in comparison.arms
-            if (values := [x for x in values_of(arm, self.metric) if x is not None])
         }
-        tuned = next((x for name, x in means.items() if name.startswith("tuned")), None)
-        published = next((x for name, x in means.items() if name.startswith("published")), None)
-        control = means.get("control")
-        if tuned is None or published is None or control is None:
+        tuned, published, control = (
+            next((x for name, x in scores.items() if name.startswith(word)), [])
+            for word in ("tuned", "published", "control")
+        )
+        if not (len(tuned) == len(published) == len(self.seeds)) or not control:
             return "Its runs on fresh seeds are not complete."
-        word = "ahead of" if tuned > published else "not ahead of"
+        judged = verdict(tuned, published, None, name="tuned", metric=self.metric)
+        apart = plain_table.difference(asdict(judged), 2)
         return (
             f"On {len(self.seeds)} fresh seed{'s' * (len(self.seeds) != 1)} and the test images it "
-            f"is {word} the published values: {number_text(tuned)} against "
-            f"{number_text(published)} {self.metric}; the control has {number_text(control)}."
+            f"has {number_text(mean(tuned))} {self.metric}, the published values "
+            f"{number_text(mean(published))}, the control {number_text(mean(control))}. "
+            f"{_WORDS[judged.word]} the published values: {apart}, over the seeds alone."
         )
 
     @staticmethod
