@@ -89,9 +89,14 @@ class NameNotFound(UnderstudyError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
         super().__init__(
-            f"There is no {kind} {name!r}{suggestion(name, known)}. "
+            f"There is no {kind} {quoted(name)}{suggestion(name, known)}. "
             f"There are: {', '.join(known) or 'none'}.{' ' + hint if hint else ''}"
         )
+
+
+def quoted(name: str) -> str:
+    """Return a name in quotes, without its middle if it is very long."""
+    return repr(name if len(name) <= 200 else f"{name[:100]}…{name[-20:]}")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

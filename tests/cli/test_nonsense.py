@@ -13,8 +13,8 @@ LONG = "n" * 300
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("evaluate", LONG), "File name too long"),
-        (("report", LONG), "File name too long"),
+        (("evaluate", LONG), "no file can be called"),
+        (("report", LONG), "no file can be called"),
         (("show", f"{LONG}.py:f"), "File name too long"),
         (("train", LONG), "'recipe' is .* too long to name a file"),
         (("train", "--name", LONG), "'name' is .* too long to name a file"),

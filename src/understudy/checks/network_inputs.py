@@ -59,7 +59,8 @@ def _statistics(role: str, network: Network, images: torch.Tensor) -> Iterator[F
     """Find normalised values that no network is made for."""
     mean, std = network.get_buffer("_mean"), network.get_buffer("_std")
     values = (network.input.unit_range(images) - mean.to(images)) / std.to(images)
-    centre, spread = float(values.mean()), float(values.std())
+    # Within each channel: what is subtracted, or divided by, may differ between them.
+    centre, spread = float(values.mean()), float(values.std(dim=(0, 2, 3)).mean())
     if abs(centre) <= _FAR * max(spread, 1.0) and _NARROW <= spread <= _WIDE:
         return
     of_bytes = max(network.input.mean) > 1
