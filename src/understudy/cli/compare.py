@@ -182,10 +182,25 @@ def _show_comparison(comparison: "Comparison") -> None:
         console().print(terminal_table(content))
         for sentence in _verdicts(content):
             console().print(sentence, soft_wrap=True, highlight=False, markup=False)
-    if comparison.best is not None:
-        print_lines(comparison.best, "The best student of a method")
+    _show_best(comparison)
     report_on([Path(comparison)])
     refuse_failed(comparison.failed)
+
+
+def _show_best(comparison: "Comparison") -> None:
+    """Print where a student of the best method is, and of the control where no method gained."""
+    from understudy.comparison.arms import CONTROL
+
+    run = comparison.best
+    if run is None:
+        return
+    words = {arm["name"]: arm["verdict"]["word"] for arm in comparison.arms if arm["verdict"]}
+    if "gain" not in words.values() and RANK == "0":
+        plain = comparison.runs(CONTROL)[0].path
+        sentence = f"No method was shown to be better than the control: that of {plain} serves too."
+        console().print(sentence, soft_wrap=True, highlight=False, markup=False)
+    arm, seed = run.path.parent.name, run.path.name.removeprefix("seed")
+    print_lines(run, f"The student of {arm}, the method of the highest mean, with seed {seed},")
 
 
 def _verdicts(content: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,8 @@ class KD(Method):
     """Knowledge distillation: the student's class probabilities follow the teacher's.
 
     Published weights: 0.9, with 0.1 on the task loss (CIFAR-100, T = 4); 0.5 and 0.5 (ImageNet,
-    T = 1); 1, with the detector's own losses (COCO, T = 1).
+    T = 1); 1, with the detector's own losses (COCO, T = 1). That of the task loss is the recipe's
+    `task_weight`: the recipes of the tables set it, and it is 1 elsewhere.
 
     Args:
         student: Shapes of the student; needs `logits`.
