@@ -160,21 +160,14 @@ DATA = {
     ),
     "fruits": Data(
         ["--task", "detection", "--data.source", "coco", "--data.root", "DATA/fruits"],
-        [
-            "--data.augment",
-            "flip",
-            "--data.decoded",
-            "decoded/fruits",
-            "--data.decoded_side",
-            "128",
-        ],
+        "--data.augment flip --data.decoded decoded/fruits --data.decoded_side 128".split(),
         6,
         8,
         "fruits/test",
     ),
     "bccd": Data(
         ["--task", "detection", "--data.source", "voc", "--data.root", "DATA/bccd"],
-        ["--data.augment", "flip", "--data.decoded", "decoded/bccd", "--data.decoded_side", "128"],
+        "--data.augment flip --data.decoded decoded/bccd --data.decoded_side 128".split(),
         4,
         8,
         "bccd/JPEGImages",

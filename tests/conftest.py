@@ -159,3 +159,11 @@ def tree(tmp_path: Path, paint: Paint) -> Path:
             paint(f"train/{name}/{i}.png", seed=10 * label + i, size=(80 + i, 70))
         paint(f"val/{name}/0.jpg", seed=100 + label)
     return tmp_path
+
+
+@pytest.fixture
+def fresh_compiler() -> None:
+    """Forget what was compiled: networks share a function, and few recompilations are allowed."""
+    import torch
+
+    torch._dynamo.reset()

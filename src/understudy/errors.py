@@ -19,6 +19,7 @@ Each message says what was asked, what there is, and what to do.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _WITHOUT_MEMORY = (
     *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
@@ -89,14 +90,18 @@ class NameNotFound(UnderstudyError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
         super().__init__(
-            f"There is no {kind} {quoted(name)}{suggestion(name, known)}. "
+            f"There is no {kind} {short(name, 200)}{suggestion(name, known)}. "
             f"There are: {', '.join(known) or 'none'}.{' ' + hint if hint else ''}"
         )
 
 
-def quoted(name: str) -> str:
-    """Return a name in quotes, without its middle if it is very long."""
-    return repr(name if len(name) <= 200 else f"{name[:100]}…{name[-20:]}")
+def short(value: Any, most: int = 100) -> str:
+    """Return a value as Python writes it, cut in the middle if it has more characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:60]}…{text[-20:]}"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
-from understudy.errors import ShapeError, quoted, suggestion
+from understudy.errors import ShapeError, short, suggestion
 
 Features = dict[str, Tensor]
 """Name → tensor: a map `(batch, channels, height, width)`, tokens `(batch, tokens, dim)` or a
@@ -105,7 +105,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
     def __getitem__(self, name: str) -> tuple[int, ...]:
         if name not in self._shapes:
             raise ShapeError(
-                f"{self.owner} has no feature {quoted(name)}{suggestion(name, self._shapes)}. "
+                f"{self.owner} has no feature {short(name, 200)}{suggestion(name, self._shapes)}. "
                 f"It has: {', '.join(self._shapes)}."
                 f"{' ' + self.no_logits if name == 'logits' and self.no_logits else ''}"
             )

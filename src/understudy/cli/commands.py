@@ -25,7 +25,7 @@ from understudy.cli import (
 from understudy.cli.compare import compare_entry, demo_entry
 from understudy.cli.flags import Argument, Entry, OneOf, parse, whole_number
 from understudy.cli.output import console, print_lines, report_on
-from understudy.cli.resume import RESUME, command_of, recipe_in, take_directory
+from understudy.cli.resume import RESUME, command_of, recipe_from, take_directory
 from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, UnderstudyError, suggestion
@@ -119,16 +119,11 @@ def _overview() -> str:
     )
 
 
-def _recipe(options: Namespace, overrides: dict[str, Any]) -> Recipe:
-    """Return the recipe named on the command line, with the keys that flags replace."""
-    return Recipe.load(options.recipe or {}, overrides)
-
-
 def _train(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.train import train
 
     folder = take_directory(options, "train")
-    loaded = recipe_in(folder, overrides) if folder else _recipe(options, overrides)
+    loaded = recipe_from(folder, options, overrides)
     if loaded.methods:
         raise RecipeError(
             f"The recipe {named(loaded).name!r} has the methods {', '.join(loaded.methods)}, and "
@@ -142,7 +137,7 @@ def _distill(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.train import distill
 
     folder = take_directory(options, "distill")
-    loaded = recipe_in(folder, overrides) if folder else _recipe(options, overrides)
+    loaded = recipe_from(folder, options, overrides)
     recipe = named(doctor.with_methods(loaded, options.method or ()))
     folder = Path(options.out or Path("runs") / recipe.name)
     with doctor.before_run(recipe, options, folder) as images:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.cli.doctor import NO_DOCTOR, before_comparison
 from understudy.cli.flags import Argument, Entry, OneOf
 from understudy.cli.output import RANK, SEEDS, console, print_lines, report_on
-from understudy.cli.resume import recipe_in, recorded, take_directory
+from understudy.cli.resume import recipe_from, recorded, take_directory, take_recorded
 from understudy.config.naming import named
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError, Unfinished
@@ -72,12 +72,8 @@ def demo_entry(*shared: Argument) -> Entry:
 
 def _compare(options: Namespace, overrides: dict[str, Any]) -> None:
     folder = take_directory(options, "compare")
-    recipe = (
-        recipe_in(folder, overrides) if folder else Recipe.load(options.recipe or {}, overrides)
-    )
-    options.methods = options.methods or recorded(folder, "methods")
-    options.students = options.students or recorded(folder, "students")
-    _take_recorded(options, folder)
+    recipe = recipe_from(folder, options, overrides)
+    take_recorded(options, folder, "methods", "students", "seeds", "threads")
     _load_ahead(options)
     if options.students:
         _compare_students(options, recipe, overrides)
@@ -146,13 +142,6 @@ def _shared(options: Namespace) -> dict[str, Any]:
     return shared | {"seeds": options.seeds or SEEDS, "progress": True}
 
 
-def _take_recorded(options: Namespace, folder: Path | None) -> None:
-    """Take what decides the result from the directory that is continued, unless a flag gives it."""
-    for name in ("seeds", "threads"):
-        if getattr(options, name) is None:
-            setattr(options, name, recorded(folder, name))
-
-
 def refuse_failed(failed: Mapping[str, str]) -> None:
     """Say which runs failed.
 
@@ -214,13 +203,12 @@ def _verdicts(content: Mapping[str, Any]) -> list[str]:
 
 def _demo(options: Namespace, overrides: dict[str, Any]) -> None:
     folder = take_directory(options, "demo")
-    options.task = options.task or recorded(folder, "task") or "classification"
-    _take_recorded(options, folder)
+    take_recorded(options, folder, "task", "seeds", "threads")
     _load_ahead(options)
     from understudy.comparison.demo import demo
 
     comparison = demo(
-        task=options.task,
+        task=options.task or "classification",
         **_shared(options),
     )
     _show_comparison(comparison)

@@ -7,7 +7,7 @@ from typing import Any
 from understudy.cli.compare import refuse_failed
 from understudy.cli.flags import Argument, Entry
 from understudy.cli.output import RANK, console, report_on
-from understudy.cli.resume import recorded, take_directory
+from understudy.cli.resume import take_directory, take_recorded
 from understudy.errors import RecipeError
 
 _DISTILLED = (
@@ -58,10 +58,8 @@ def entry(*shared: Argument) -> Entry:
 
 def _finetune(options: Namespace, overrides: dict[str, Any]) -> None:
     folder = take_directory(options, "finetune")
-    distilled, recipe = options.distilled, options.recipe
-    if folder:
-        distilled, recipe = recorded(folder, "distilled"), recorded(folder, "recipe")
-    if not distilled:
+    take_recorded(options, folder, "distilled", "recipe", "labels", "methods", "seeds", "threads")
+    if not options.distilled:
         raise RecipeError(
             "Name the comparison whose students to fine-tune, or its recipe: understudy finetune "
             "runs/no_labels --labels 1% 10% all."
@@ -69,17 +67,17 @@ def _finetune(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.comparison.finetune import finetune
 
     result = finetune(
-        distilled,
-        recipe,
+        options.distilled,
+        options.recipe,
         overrides,
-        labels=options.labels or recorded(folder, "labels") or ("all",),
-        methods=options.methods or recorded(folder, "methods") or (),
-        seeds=options.seeds or recorded(folder, "seeds"),
+        labels=options.labels or ("all",),
+        methods=options.methods or (),
+        seeds=options.seeds,
         out=options.out,
         resume=bool(options.resume),
         device=options.device,
         jobs=options.jobs,
-        threads=options.threads or recorded(folder, "threads"),
+        threads=options.threads,
         progress=True,
     )
     if RANK == "0":

@@ -5,7 +5,7 @@ from typing import Any
 
 from understudy.cli.flags import Argument, Entry, number, whole_number
 from understudy.cli.output import SEEDS
-from understudy.cli.resume import RESUME, recorded, take_directory
+from understudy.cli.resume import RESUME, recorded, take_directory, take_recorded
 from understudy.errors import RecipeError
 
 _TABLE = (
@@ -104,9 +104,7 @@ def _take_recorded(options: Namespace, overrides: dict[str, Any]) -> dict[str, A
     folder = take_directory(options, "reproduce")
     if folder is None:
         return overrides
-    for name in ("table", "rows", "seeds", "epochs_scale", "teachers"):
-        if getattr(options, name) is None:
-            setattr(options, name, recorded(folder, name))
+    take_recorded(options, folder, "table", "rows", "seeds", "epochs_scale", "teachers")
     # The directory of all tables, in which that of the table lies.
     options.out = recorded(folder, "out")
     return (recorded(folder, "overrides") or {}) | overrides

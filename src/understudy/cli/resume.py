@@ -106,6 +106,18 @@ def recipe_in(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
+def recipe_from(folder: Path | None, options: Namespace, overrides: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of the directory that is continued, or else that of the command line."""
+    return recipe_in(folder, overrides) if folder else Recipe.load(options.recipe or {}, overrides)
+
+
+def take_recorded(options: Namespace, folder: Path | None, *names: str) -> None:
+    """Take what decides the result from the directory that is continued, unless a flag gives it."""
+    for name in names:
+        if getattr(options, name) is None:
+            setattr(options, name, recorded(folder, name))
+
+
 def argument(call: Call, name: str) -> Any:
     """Return an argument of the call that began a directory.
 

@@ -8,9 +8,8 @@ from typing import Any
 from understudy.cli.doctor import NO_DOCTOR, before_comparison
 from understudy.cli.flags import Argument, Entry, whole_number
 from understudy.cli.output import console, report_on
-from understudy.cli.resume import recipe_in, recorded, take_directory
+from understudy.cli.resume import recipe_from, take_directory, take_recorded
 from understudy.config.naming import named
-from understudy.config.recipe import Recipe
 
 _METHODS: Argument = (
     "--methods",
@@ -58,13 +57,8 @@ def _tune(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.tuning.tune import arms, default_place, tune
 
     folder = take_directory(options, "tune")
-    recipe = (
-        recipe_in(folder, overrides) if folder else Recipe.load(options.recipe or {}, overrides)
-    )
-    for name in ("methods", "trials", "seeds", "threads"):
-        if getattr(options, name) is None:
-            setattr(options, name, recorded(folder, name))
-    recipe = named(recipe, "search")
+    recipe = named(recipe_from(folder, options, overrides), "search")
+    take_recorded(options, folder, "methods", "trials", "seeds", "threads")
     asked: dict[str, Any] = {
         "methods": options.methods or (),
         "trials": 20 if options.trials is None else options.trials,

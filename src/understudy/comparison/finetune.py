@@ -7,6 +7,7 @@ comparison lies in `distilled`. All of it may be interrupted and continued.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -97,36 +98,45 @@ def finetune(
         result = understudy.finetune("runs/no_labels", labels=["1%", "10%", "all"])
         print(result.table())
     """
-    before, directory = _distillation(distilled)
+    before, source = _distillation(distilled)
     root = Path(out) if out else Path("runs") / _name(before)
     tuned = _recipe(before, recipe, overrides)
+    seeds = seeds or (_seeds(source) if source else (0, 1, 2))
+    check_seeds(seeds)
     images = ImagesOfRecipes()
-    counts = _counts(labels, len(images(replace(tuned, seed=next(iter(seeds or (0,))))).train))
+    counts = _counts(labels, len(images(replace(tuned, seed=seeds[0])).train))
     folders = {name: f"labels_{name}" for name in counts}
     FinetuneComparison.check_place(root, folders, resume=resume)
-    if directory:
-        _students(Comparison.load(directory), methods, seeds)
+    students = _students(source, methods, seeds) if source else {}
     how = Execution(device, jobs, threads, progress, callback)
     arguments = {
-        "distilled": str(directory) if directory else before.to_dict(),
+        "distilled": str(Path(source)) if source else before.to_dict(),
         "recipe": tuned.to_dict(),
         "labels": list(labels),
         "methods": list(methods),
-        "seeds": list(seeds) if seeds else None,
+        "seeds": list(seeds),
         "threads": threads,
     }
     Call("finetune", arguments).write(root)
-    source = (
-        Comparison.load(directory)
-        if directory
-        else _compared(before, root, methods, seeds or (0, 1, 2), how)
-    )
-    done = {}
-    for name, count in counts.items():
-        part = replace(
-            tuned, name=f"{tuned.name} {name} labels", data=replace(tuned.data, labels=count)
+    if source is None:
+        students = _students(_compared(before, root, methods, seeds, how), methods, seeds)
+    done = {
+        name: train_arms(
+            replace(
+                tuned, name=f"{tuned.name} {name} labels", data=replace(tuned.data, labels=count)
+            ),
+            # All take what is chosen for the control, so that it has the rate that suits it best.
+            partial(_arms, students=students),
+            Place(root / folders[name], PART),
+            {"of": str(root)},
+            seeds=seeds,
+            bank=root / folders[name] / "bank",
+            resume=False,
+            how=how,
+            images=images,
         )
-        done[name] = _compare_part(part, source, root / folders[name], methods, seeds, how, images)
+        for name, count in counts.items()
+    }
     metric = next(iter(done.values())).metric
     result = FinetuneComparison(tuned.name, metric, folders, root)
     result.write()
@@ -135,8 +145,8 @@ def finetune(
 
 def _distillation(
     distilled: str | Path | Mapping[str, Any] | Recipe | Comparison,
-) -> tuple[Recipe, Path | None]:
-    """Return the recipe of a distillation, and the directory of its comparison if there is one.
+) -> tuple[Recipe, Comparison | None]:
+    """Return the recipe of a distillation, and its comparison if there is one.
 
     Raises:
         RunError: The directory holds no comparison that is finished.
@@ -151,8 +161,9 @@ def _distillation(
                 "--task none`, or a recipe that is compared first. To fine-tune the student of one "
                 f"run alone: understudy train --student.weights {folder}."
             )
-        called = Place(folder).called() or Comparison.load(folder).runs(CONTROL)[0].recipe
-        return named(called, "comparison"), folder
+        source = Comparison.load(folder)
+        called = Place(folder).called() or source.runs(CONTROL)[0].recipe
+        return named(called, "comparison"), source
     return named(Recipe.load(distilled), "comparison"), None
 
 
@@ -242,51 +253,23 @@ def _compared(
     )
 
 
-def _compare_part(
-    recipe: Recipe,
-    source: Comparison,
-    folder: Path,
-    methods: Sequence[str],
-    seeds: Sequence[int] | None,
-    how: Execution,
-    images: ImagesOfRecipes,
-) -> Comparison:
-    """Fine-tune the students of all arms with one number of labels."""
-    students = _students(source, methods, seeds)
-    return train_arms(
-        recipe,
-        # All take what is chosen for the control, so that it has the rate that suits it best.
-        lambda whole: (
-            {CONTROL: whole}
-            | {
-                name: replace(whole, student=Student(weights=path))
-                for name, path in students.items()
-            }
-        ),
-        Place(folder, PART),
-        {"of": str(folder.parent)},
-        seeds=seeds or _seeds(source),
-        bank=folder / "bank",
-        resume=False,
-        how=how,
-        images=images,
-    )
+def _arms(recipe: Recipe, students: Mapping[str, str]) -> dict[str, Recipe]:
+    """Return the control, and an arm for the students of each method."""
+    return {CONTROL: recipe} | {
+        name: replace(recipe, student=Student(weights=path)) for name, path in students.items()
+    }
 
 
 def _seeds(source: Comparison) -> list[int]:
     return list(source.arms[0]["seeds"])
 
 
-def _students(
-    source: Comparison, methods: Sequence[str], seeds: Sequence[int] | None
-) -> dict[str, str]:
+def _students(source: Comparison, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, str]:
     """Return method → path of its distilled students, in which `{seed}` stands for the seed.
 
     Raises:
         RecipeError: An arm or a seed was not distilled.
     """
-    seeds = seeds or _seeds(source)
-    check_seeds(seeds)
     root = Path(source)
     names = [arm["name"] for arm in source.arms]
     if unknown := [name for name in methods if name not in names]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Protocol, final
 
-from understudy.errors import RecipeError
+from understudy.errors import RecipeError, short
 
 AUTO: Any = "auto"
 """Word in place of a value that depends on the images and networks; see `OrAuto`."""
@@ -185,15 +185,6 @@ PathText = Annotated[str, AsPath()]
 """Path of a file or folder, or a text that contains one."""
 RunName = Annotated[str, AsPath(below=True)]
 """Name of an experiment, which its folder gets too."""
-
-
-def short(value: Any) -> str:
-    """Return a value as Python writes it, cut in the middle if that is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of more than 4300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 100 else f"{text[:60]}…{text[-20:]}"
 
 
 def _number(value: float) -> str:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from docstring_parser import parse_from_object
 
-from understudy.config.limits import AUTO, LARGEST, LARGEST_WHOLE, OrAuto, short
-from understudy.errors import RecipeError, suggestion
+from understudy.config.limits import AUTO, LARGEST, LARGEST_WHOLE, OrAuto
+from understudy.errors import RecipeError, short, suggestion
 
 _T = TypeVar("_T")
 

@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 import yaml
 
-from understudy.config.limits import PathText, short
+from understudy.config.limits import PathText
 from understudy.config.schema import build, convert
 from understudy.config.yaml_text import from_yaml
-from understudy.errors import NameNotFound, RecipeError, suggestion
+from understudy.errors import NameNotFound, RecipeError, short, suggestion
 
 ROOT = Path(__file__).parents[1] / "recipes"
 PAPERS = "_papers"

@@ -7,9 +7,9 @@ from typing import Annotated, Any, final
 import numpy as np
 from torch import Tensor
 
-from understudy.config.limits import InEpochs, NonNegative, Range, short
+from understudy.config.limits import InEpochs, NonNegative, Range
 from understudy.config.schema import build, convert
-from understudy.errors import RecipeError, suggestion
+from understudy.errors import RecipeError, short, suggestion
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy import methods, tasks
-from understudy.config.limits import Seed, short
+from understudy.config.limits import Seed
 from understudy.config.recipe import Recipe, TaskName
 from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
@@ -23,7 +23,7 @@ from understudy.distillation.user_networks import (
     wrap,
 )
 from understudy.distillation.weights import Weight, as_weight, plain_numbers
-from understudy.errors import NetworkError, RecipeError, suggestion
+from understudy.errors import NetworkError, RecipeError, short, suggestion
 from understudy.features import Extendable, Shapes
 from understudy.functional import seeded
 from understudy.methods import Grouped, Method

@@ -96,4 +96,5 @@ def _of_finetuning(folder: Path, *, trust: bool) -> tuple[str, str]:
     result = FinetuneComparison.load(folder)
     for name in result.folders.values():
         report(folder / name, trust=trust)
-    return finetune_page.page(result), finetune_page.markdown(result)
+    rows = finetune_page.lines(result)
+    return finetune_page.page(result, rows), finetune_page.markdown(result, rows)

@@ -1,6 +1,6 @@
 """Render comparisons of fine-tuned students as an HTML page, in Markdown, and for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -56,7 +56,7 @@ def _labels(part: str, comparison: Comparison) -> int:
     return int(first.splits["train"]["images"])
 
 
-def cells(result: FinetuneComparison, rows: list[Line]) -> list[list[str]]:
+def cells(result: FinetuneComparison, rows: Sequence[Line]) -> list[list[str]]:
     """Return header and rows as text."""
     metric = result.metric
     header = ["labels", "arm", name(metric), "difference", "verdict"]
@@ -75,7 +75,7 @@ def cells(result: FinetuneComparison, rows: list[Line]) -> list[list[str]]:
     ]
 
 
-def title(result: FinetuneComparison, rows: list[Line]) -> str:
+def title(result: FinetuneComparison, rows: Sequence[Line]) -> str:
     """Return in a sentence where distilling was worth something."""
     better = [row for row in rows if row.arm.word == "gain"]
     words = {row.arm.word for row in rows if row.arm.verdict}
@@ -90,16 +90,20 @@ def title(result: FinetuneComparison, rows: list[Line]) -> str:
     return f"Better than without distilling {'; '.join(listed)}."
 
 
-def page(result: FinetuneComparison) -> str:
+def page(result: FinetuneComparison, rows: Sequence[Line]) -> str:
     """Return the page as HTML that loads nothing else."""
-    rows = lines(result)
     header, *text = cells(result, rows)
     metric = result.metric
     return (
         environment()
-        .get_template("finetune.html.j2")
+        .get_template("several.html.j2")
         .render(
             name=result.name,
+            parts="labels",
+            part="number of labels",
+            deck="",
+            marks=False,
+            speeds=[],
             title=title(result, rows),
             inks=INKS,
             chart=labels_curve(list(_points(rows, metric)), metric),
@@ -112,16 +116,15 @@ def page(result: FinetuneComparison) -> str:
     )
 
 
-def _points(rows: list[Line], metric: str) -> Iterator[Point]:
+def _points(rows: Sequence[Line], metric: str) -> Iterator[Point]:
     for row in rows:
         if values := row.arm.values(metric):
             deviation = stdev(values) if len(values) > 1 else 0.0
             yield Point(row.labels, row.arm, mean(values), deviation)
 
 
-def markdown(result: FinetuneComparison) -> str:
+def markdown(result: FinetuneComparison, rows: Sequence[Line]) -> str:
     """Return headline and table as Markdown."""
-    rows = lines(result)
     header, *text = cells(result, rows)
     table = markdown_of_rows([header, *([escaped(cell) for cell in row] for row in text)])
     return "\n\n".join(

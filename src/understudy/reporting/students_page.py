@@ -100,9 +100,12 @@ def page(content: Overview) -> str:
     speeds = speed_section.section(content.speeds)
     return (
         environment()
-        .get_template("students.html.j2")
+        .get_template("several.html.j2")
         .render(
             name=content.students.name,
+            parts="students",
+            part="student",
+            marks=True,
             title=title(content),
             deck=deck(content),
             inks=INKS,
