@@ -193,3 +193,24 @@ def test_the_example_of_a_loop_of_ones_own_gives_the_proportion(name: str) -> No
     module = timm.create_model(name, **_VIT, **size)
     network = wrap(module, "teacher", tasks.find("classification"), images(32, 64), None)
     assert network.shapes["patches"] == (24, 2, 4)
+
+
+@pytest.mark.parametrize("name", ["patches", "registers"])
+def test_the_name_of_a_submodule_makes_no_tokens(name: str) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3, padding=1)
+            setattr(self, name, nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.ReLU()))
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(getattr(self, name)(self.stem(images)).mean((2, 3)))
+
+    assert not Network(Named(), input=Input(size=16)).shapes.grids
+
+
+def test_downsampling_of_oblong_images_is_no_patch_embedding() -> None:
+    module = timm.create_model("convnext_atto", num_classes=5)
+    network = Network(module, example_size=(64, 128))
+    assert not [name for name in network.shapes if name.startswith("stage")]

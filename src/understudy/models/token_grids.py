@@ -219,11 +219,11 @@ def grids(
     """
     result = {}
     for name, shape in shapes.items():
-        path = taps.get(name, "")
-        if len(shape) == 3 and path.endswith("patches"):
+        selected = taps.get(name, "").partition(":")[2]
+        if len(shape) == 3 and selected.endswith("patches"):
             result[name] = TokenGrid(0, shape[1], shape[2])
         grid = tokens.grid(shape[0]) if len(shape) == 2 else None
-        if grid is not None and not path.endswith("registers"):
+        if grid is not None and not selected.endswith("registers"):
             result[name] = grid
     return result
 

@@ -113,8 +113,8 @@ class Call:
         shape = self.output.shape
         if is_channels_last(shape):
             return shape[1] * shape[2]
-        if isinstance(self.module, nn.Conv2d) and self.module.kernel_size == self.module.stride:
-            return shape[-2] * shape[-1]  # a patch embedding, also of images that are no squares
+        if _embeds_patches(self.module):
+            return shape[-2] * shape[-1]  # also of images that are no squares
         if len(shape) == 4:
             return shape[2] * shape[3] if shape[2] == shape[3] else 0
         return shape[1] if len(shape) == 3 else 0
@@ -227,3 +227,16 @@ class _Recorder:
         call = self._open.pop()
         call.ended, call.output = next(self._clock), TensorRecord.of(output)
         self.calls.append(call)
+
+
+def _embeds_patches(module: nn.Module) -> bool:
+    """Return True for a convolution of patches side by side, larger than a network halves maps by.
+
+    A 1×1 convolution, and one that halves a map between two stages, have a kernel as large as
+    their stride too.
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == module.stride
+        and min(module.kernel_size) > 2
+    )
