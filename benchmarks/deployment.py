@@ -160,14 +160,21 @@ DATA = {
     ),
     "fruits": Data(
         ["--task", "detection", "--data.source", "coco", "--data.root", "DATA/fruits"],
-        "--data.augment flip --data.decoded decoded/fruits --data.decoded_side 128".split(),
+        [
+            "--data.augment",
+            "flip",
+            "--data.decoded",
+            "decoded/fruits",
+            "--data.decoded_side",
+            "128",
+        ],
         6,
         8,
         "fruits/test",
     ),
     "bccd": Data(
         ["--task", "detection", "--data.source", "voc", "--data.root", "DATA/bccd"],
-        "--data.augment flip --data.decoded decoded/bccd --data.decoded_side 128".split(),
+        ["--data.augment", "flip", "--data.decoded", "decoded/bccd", "--data.decoded_side", "128"],
         4,
         8,
         "bccd/JPEGImages",
@@ -259,14 +266,14 @@ def measure(name: str, data: Path, out: Path, limits: Limits) -> dict[str, Any]:
     command = ["export", name, "--images", "0", "--to", *forms]
     seconds["export"] = _understudy(command)
     started = _seconds_of_children()
-    measured = elsewhere(Run.open(run), run / "export")
+    opened = Run.open(run)
+    measured = elsewhere(opened, run / "export")
     seconds["elsewhere"] = _seconds_of_children() - started
     exported = json.loads((run / "export" / "export.json").read_text(encoding="utf-8"))
-    reported = Run.open(run).evaluation
-    task = test_images(Run.open(run), None, count=1).task
-    recipe = Run.open(run).recipe
-    splits = json.loads((run / "environment.json").read_text(encoding="utf-8"))["splits"]
-    budget = {"epochs": recipe.training.epochs, "images": splits["train"]["images"]}
+    reported = opened.evaluation
+    task = test_images(opened, None, count=1).task
+    budget = {"epochs": opened.recipe.training.epochs}
+    budget["images"] = opened.splits["train"]["images"]
     teacher_metrics = Run.open(out / teacher).evaluation["metrics"]
     return {
         "case": name,
@@ -353,13 +360,16 @@ def _truth(source: Source) -> GroundTruth:
 
 def record(out: Path) -> dict[str, Any]:
     """Return the content of `results/deployment.json`: all cases that have a result."""
-    files = [out / f"{name}.json" for name in CASES]
-    pairs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
-    pairs = [
-        {key: x for key, x in pair.items() if key not in ("card", "seconds")} for pair in pairs
-    ]
+    left_out = ("card", "seconds")
+    pairs = [{key: x for key, x in y.items() if key not in left_out} for y in _results(out)]
     created = date.today().isoformat()
     return {"machine": hardware.describe()["machine"], "created": created, "pairs": pairs}
+
+
+def _results(out: Path) -> list[dict[str, Any]]:
+    """Return what came of the cases that were run."""
+    files = [out / f"{name}.json" for name in CASES]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
 
 
 def table(out: Path) -> str:
@@ -369,10 +379,7 @@ def table(out: Path) -> str:
         *("ONNX: difference / largest output", "decisions changed"),
         "processor seconds: teacher, distill, predict, export, elsewhere",
     )
-    rows = [titles, ("---",) * len(titles)]
-    for name in CASES:
-        if (out / f"{name}.json").is_file():
-            rows.append(_row(json.loads((out / f"{name}.json").read_text(encoding="utf-8"))))
+    rows = [titles, ("---",) * len(titles), *map(_row, _results(out))]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 

@@ -22,7 +22,7 @@ def rows(count: int, dim: int, *, rank: int | None = None) -> Tensor:
 
 def measured(kind: str, x: Tensor) -> Standardiser:
     built = Standardiser(kind, x.shape[1]).double().eval()
-    measure({"f": built}, Outputs({"f": x}))
+    measure({"f": built}, Outputs({"f": x}), lambda features, name: features[name])
     return built
 
 
@@ -69,7 +69,7 @@ def test_many_batches_give_what_one_gives() -> None:
 def test_a_map_is_measured_by_its_positions_of_which_a_part_is_enough() -> None:
     x = torch.randn(60, 3, 20, 20) * torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1)
     built = Standardiser("phi_s", 3)
-    measure({"f": built}, Outputs({"f": x}))
+    measure({"f": built}, Outputs({"f": x}), lambda features, name: features[name])
     expected = x.permute(0, 2, 3, 1).reshape(-1, 3).var(0).mean().sqrt()
     torch.testing.assert_close(built.scale, expected, rtol=0.2, atol=0)
 

@@ -186,7 +186,10 @@ def evaluate(
     else:
         recipe, trained = _trained_in(Run(Path(run)), overrides, data)
     devices = accelerator(recipe.training, device, student=trained.student)
-    layout = _memory_format(run)
+    # In another format sums round otherwise, and detections whose scores almost agree change their
+    # order.
+    last = run is not None and Run(Path(run)).channels_last
+    layout = torch.channels_last if last else torch.contiguous_format
     outputs = [
         collect(
             network.to(devices.device).to(memory_format=layout),
@@ -204,18 +207,6 @@ def evaluate(
     return replace(
         evaluation, split=trained.split, images=len(trained.test.labels), origin=trained.origin
     )
-
-
-def _memory_format(run: str | Path | Run | None) -> torch.memory_format:
-    """Return the format of convolutions in which a run was measured.
-
-    In another one sums round otherwise, and detections whose scores almost agree change their
-    order.
-    """
-    run = None if run is None else Run(Path(run))
-    begun = run is not None and (run.path / "environment.json").is_file()
-    last = run is not None and begun and run.environment.get("channels_last")
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def _trained_in(

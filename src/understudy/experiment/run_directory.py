@@ -232,6 +232,12 @@ class Run:
         return int(count) if count else None
 
     @property
+    def channels_last(self) -> bool:
+        """Whether the run computes in channels last; False where not recorded."""
+        recorded = read_json(self.path / "environment.json", ENVIRONMENT, optional=True)
+        return bool(recorded.get("channels_last"))
+
+    @property
     def outcomes(self) -> dict[str, Any]:
         """What single test images contribute to the headline metric; empty where not recorded."""
         return read_json(self.path / "outcomes.json", OUTCOMES, optional=True)

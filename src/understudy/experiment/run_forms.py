@@ -111,6 +111,7 @@ ENVIRONMENT: Form = {
     "prepare_seconds?": float,
     "teacher_seconds?": (float, None),
     "threads?": (int, None),
+    "channels_last?": (bool, None),
     "splits?": {str: ({"images": int, "origin?": (str, None)}, None)},
     "understudy?": str,
     "torch?": str,

@@ -1,8 +1,10 @@
 """Projectors from a student's feature to the teacher's shape, dropped after training."""
 
+from collections.abc import Sequence
 from math import isqrt
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,7 +71,7 @@ def _update_statistics(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
 
 
 def compared_as_maps(student: Shapes, teacher: Shapes, names: tuple[str, str]) -> bool:
-    """Return True if a pair of features is compared as maps: one is a map, or grids differ."""
+    """Return True if a pair is compared as maps: one is a map, or the numbers of tokens differ."""
     s, t = names
     kinds = student.kind(s), teacher.kind(t)
     counts = student[s][:-1] != teacher[t][:-1]
@@ -94,33 +96,32 @@ def regressor(student: Shapes, teacher: Shapes, names: tuple[str, str]) -> nn.Mo
         )
     if not compared_as_maps(student, teacher, names):
         return nn.Linear(student.width(s), teacher.width(t))
-    shapes = map_shape(student, s), map_shape(teacher, t)
-    return map_regressor(*shapes, resize=student.of_tokens(s) or teacher.of_tokens(t))
+    return map_regressor(student, teacher, names)
 
 
-def map_regressor(
-    student: tuple[int, ...], teacher: tuple[int, ...], *, resize: bool = False
-) -> nn.Sequential:
-    """Build convolution + batch norm + ReLU from one `(channels, height, width)` to another.
+def map_regressor(student: Shapes, teacher: Shapes, names: tuple[str, str]) -> nn.Sequential:
+    """Build convolution + batch norm + ReLU from a map of the student to one of the teacher.
 
     The rule of the CRD code base (github.com/HobbitLong/RepDistiller): a 3×3 convolution of stride
     2 halves a map twice as large, a transposed 4×4 convolution doubles a map half as large, and a
     convolution without padding, of the size that fits, reduces any other larger or equal map. A
     map of any other size, which that code refuses, is resized bilinearly before a 1×1 convolution.
+    So is a larger one where either is a grid of tokens: these and maps of convolutional networks
+    differ by so much that the kernel would be as large as a map.
 
-    Args:
-        student: Shape of the student's map.
-        teacher: Shape of the teacher's map.
-        resize: Resize larger maps as well: grids of tokens and maps of convolutional networks
-            differ by so much that the kernel would be as large as a map.
+    Raises:
+        ShapeError: A feature is a vector, or its tokens form no grid.
     """
-    (inputs, *student_size), (outputs, *teacher_size) = student, teacher
+    s, t = names
+    inputs, *student_size = map_shape(student, s)
+    outputs, *teacher_size = map_shape(teacher, t)
+    of_tokens = student.of_tokens(s) or teacher.of_tokens(t)
     layer: nn.Module
     if student_size == [2 * side for side in teacher_size]:
         layer = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
     elif [2 * side for side in student_size] == teacher_size:
         layer = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
-    elif not resize and all(a >= b for a, b in zip(student_size, teacher_size, strict=True)):
+    elif not of_tokens and all(a >= b for a, b in zip(student_size, teacher_size, strict=True)):
         kernel = [1 + a - b for a, b in zip(student_size, teacher_size, strict=True)]
         layer = nn.Conv2d(inputs, outputs, (kernel[0], kernel[1]))
     else:
@@ -144,9 +145,16 @@ class ResizedConv(nn.Conv2d):
 
     def forward(self, input: Float[Tensor, "batch inputs h w"]) -> Tensor:
         """Resize, then convolve."""
-        if input.shape[2:] != self.size:
-            input = F.interpolate(input, self.size, mode="bilinear", align_corners=False)
-        return super().forward(input)
+        return super().forward(resize(input, self.size))
+
+
+def resize(
+    x: Float[Tensor, "batch channels h w"], size: Sequence[int]
+) -> Float[Tensor, "batch channels height width"]:
+    """Resize a map bilinearly to a height and width; return it unchanged if it has them."""
+    if x.shape[2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, list(size), mode="bilinear", align_corners=False)
 
 
 def map_shape(shapes: Shapes, feature: str) -> tuple[int, ...]:

@@ -34,7 +34,6 @@ from torch import Tensor, nn
 from understudy.features import TeacherOutputs
 from understudy.functional import double, global_sum, sum_dtype, unit
 from understudy.methods._hadamard import rotation
-from understudy.methods._projectors import as_map
 from understudy.methods._tokens import tokens
 
 LOGGER = logging.getLogger("understudy")
@@ -204,14 +203,10 @@ class Standardiser(nn.Module):
         self.scale.copy_(torch.where(scale > EPS, scale, 1))
 
 
-def _square(features: Mapping[str, Tensor], name: str) -> Tensor:
-    return as_map(features[name])
-
-
 def measure(
     standardisers: Mapping[str, Standardiser],
     teacher: TeacherOutputs,
-    map_of: Callable[[Mapping[str, Tensor], str], Tensor] = _square,
+    map_of: Callable[[Mapping[str, Tensor], str], Tensor],
 ) -> None:
     """Measure features of the teacher, by name, in one pass over the training images.
 
@@ -221,7 +216,7 @@ def measure(
     Args:
         standardisers: By name of the feature.
         teacher: Gives the features.
-        map_of: Returns a feature as a map: `Method.teacher_as_map`; default: of square grids.
+        map_of: Returns a feature as a map: `Method.teacher_as_map`.
     """
     needed = {name: each for name, each in standardisers.items() if each.measures}
     if not needed:

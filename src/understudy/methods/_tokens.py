@@ -10,7 +10,6 @@ methods does.
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,15 +86,6 @@ def check_same_images(
             f"{method} compares one summary and one map of each image, but there are "
             f"{len(summary)} summaries, of locations in a detector, and {len(patches)} maps: {fix}."
         )
-
-
-def resize(
-    x: Float[Tensor, "batch channels h w"], size: Sequence[int]
-) -> Float[Tensor, "batch channels height width"]:
-    """Resize a map bilinearly to a height and width; return it unchanged if it has them."""
-    if x.shape[2:] == torch.Size(size):
-        return x
-    return F.interpolate(x, list(size), mode="bilinear", align_corners=False)
 
 
 def tokens(x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch positions channels"]:

@@ -86,8 +86,7 @@ def _connectors(student: Shapes, teacher: Shapes, pairs: Pairs) -> nn.ModuleList
 
 
 def _connector(student: Shapes, teacher: Shapes, s: str, t: str) -> nn.Module:
-    shapes = map_shape(student, s), map_shape(teacher, t)
-    if shapes[0] == shapes[1]:
+    if map_shape(student, s) == map_shape(teacher, t):
         return nn.Identity()
     # `[:2]` leaves out the regressor's ReLU: what is compared are pre-activations.
-    return map_regressor(*shapes, resize=student.of_tokens(s) or teacher.of_tokens(t))[:2]
+    return map_regressor(student, teacher, (s, t))[:2]

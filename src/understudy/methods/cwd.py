@@ -22,7 +22,8 @@ from understudy.config.limits import Positive
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, kl_divergence
 from understudy.methods._maps import MapMethod, last_maps
-from understudy.methods._tokens import aligners, resize
+from understudy.methods._projectors import resize
+from understudy.methods._tokens import aligners
 
 
 def cwd(

@@ -27,8 +27,9 @@ from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.methods import _tokens
 from understudy.methods._method import Method
+from understudy.methods._projectors import resize
 from understudy.methods._standardise import Kind, Standardiser, measure
-from understudy.methods._tokens import head, per_position, resize, tokens
+from understudy.methods._tokens import head, per_position, tokens
 
 
 def dense_mse(

@@ -25,7 +25,8 @@ from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean, unit
 from understudy.methods._method import Method
-from understudy.methods._tokens import patch_maps, resize, tokens
+from understudy.methods._projectors import resize
+from understudy.methods._tokens import patch_maps, tokens
 
 Negatives = Literal["kept", "both", "teacher", "teacher_published"]
 Pairs = Literal["image", "batch"]

@@ -24,8 +24,8 @@ from understudy.config.limits import ShareBelowAll
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import MapMethod, last_maps
-from understudy.methods._projectors import map_shape
-from understudy.methods._tokens import aligners, resize
+from understudy.methods._projectors import map_shape, resize
+from understudy.methods._tokens import aligners
 
 Masked = Literal["channels", "positions"]
 

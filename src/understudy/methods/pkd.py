@@ -28,7 +28,8 @@ from understudy.batch import Batch
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._maps import MapMethod, last_maps
-from understudy.methods._tokens import aligners, resize
+from understudy.methods._projectors import resize
+from understudy.methods._tokens import aligners
 
 EPS = 1e-6
 """ε."""

@@ -29,11 +29,11 @@ from understudy.errors import ShapeError
 from understudy.features import Features, Shapes
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
+from understudy.methods._projectors import resize
 from understudy.methods._tokens import (
     check_same_images,
     patch_maps,
     per_position,
-    resize,
     summaries,
     tokens,
 )

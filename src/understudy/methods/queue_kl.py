@@ -41,12 +41,12 @@ from understudy.errors import RecipeError
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean, kl_divergence, rows_of_all_processes, unit
 from understudy.methods._method import Method
+from understudy.methods._projectors import resize
 from understudy.methods._tokens import (
     check_same_images,
     head,
     patch_maps,
     per_position,
-    resize,
     summaries,
 )
 from understudy.methods._tokens import tokens as tokens_of

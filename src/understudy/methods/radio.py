@@ -29,6 +29,7 @@ from understudy.config.limits import Count, NonNegative, Positive
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
+from understudy.methods._projectors import resize
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     check_same_images,
@@ -37,7 +38,6 @@ from understudy.methods._tokens import (
     one_minus_cosine,
     patch_maps,
     per_position,
-    resize,
     summaries,
     tokens,
 )

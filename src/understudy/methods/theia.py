@@ -26,13 +26,13 @@ from understudy.config.limits import Count, NonNegative
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
+from understudy.methods._projectors import resize
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     check_same_images,
     one_minus_cosine,
     patch_maps,
     per_position,
-    resize,
     smooth_l1,
     summaries,
     tokens,

@@ -37,13 +37,13 @@ from understudy.config.limits import Count, NonNegative, Positive, Share
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.methods._method import Method
+from understudy.methods._projectors import resize
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
     INITIAL_STD,
     check_same_images,
     cosine_and_l1,
     patches,
-    resize,
     summary,
     tokens,
 )

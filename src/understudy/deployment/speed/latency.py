@@ -219,9 +219,10 @@ def _batch(image: Tensor, batch: int) -> Tensor:
 def _calls(group: Sequence[Candidate]) -> tuple[dict[_Key, _Call], list[str]]:
     """Return the calls of one network that are short enough to be timed, and what is left out."""
     calls, notes = dict[_Key, _Call](), list[str]()
+    batches = BATCHES[:1] if group[0].detector else BATCHES
     for key, call in _callers(group, notes).items():
-        seconds = _seconds(call, 1, enough=_LONGEST / max(BATCHES))
-        for batch in BATCHES[:1] if group[0].detector else BATCHES:
+        seconds = _seconds(call, enough=_LONGEST / max(batches)) if len(batches) > 1 else 0.0
+        for batch in batches:
             if batch > 1 and batch * seconds > _LONGEST:
                 notes.append(f"a batch of {batch} takes over {_LONGEST:.0f} s and was not timed")
             else:
@@ -257,21 +258,20 @@ def _caller(run: Callable[[Any], object], images: Callable[[int], Any]) -> Calla
 
 
 @torch.inference_mode()
-def _seconds(call: Callable[[int], object], batch: int, *, enough: float) -> float:
-    """Return the seconds of a call, after one that prepares it: the shortest of up to three.
+def _seconds(call: Callable[[int], object], *, enough: float) -> float:
+    """Return the seconds for one image, the shortest of up to three calls after a first one.
 
     A single call may be interrupted by whatever else the machine does.
 
     Args:
         call: Computes a batch.
-        batch: Number of images.
         enough: A call as short as this needs no other.
     """
-    call(batch)
+    call(1)
     shortest = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        call(batch)
+        call(1)
         shortest = min(shortest, time.perf_counter() - start)
         if shortest <= enough:
             break
