@@ -79,6 +79,14 @@ torch.save(outputs, target)
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Most epochs of a training, and most training images; None for those of the case."""
+
+    epochs: int | None = None
+    images: int | None = None
+
+
+@dataclass(frozen=True)
 class Data:
     """Images of several cases: flags that name them, flags of their size, and pictures to predict.
 
@@ -96,22 +104,14 @@ class Data:
     batch: int
     pictures: str
 
-    def flags(self, data: Path, limits: "Limits | None" = None) -> list[str]:
+    def flags(self, data: Path, limits: Limits = Limits()) -> list[str]:
         """Return the flags of a training."""
         source = [word.replace("DATA", str(data)) for word in self.named]
-        epochs = min(self.epochs, (limits and limits.epochs) or self.epochs)
+        epochs = min(self.epochs, limits.epochs or self.epochs)
         budget = ["--training.epochs", str(epochs), "--training.batch", str(self.batch)]
-        if limits and limits.images:
+        if limits.images:
             budget += ["--data.images", str(limits.images)]
         return [*source, *self.size, *budget, *SANE]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Most epochs of a training, and most training images; None for those of the case."""
-
-    epochs: int | None = None
-    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ class Case:
 
 _SMALL = "channels: 64, min_size: 128, max_size: 192"
 _ANCHORS = "anchors: [16, 24, 32, 64, 96]"
+_FLIP = ["--data.augment", "flip", "--data.decoded_side", "128"]
 DATA = {
     "fruit classes": Data(
         ["--data.source", "folder", "--data.root", "DATA/fruit_classes"],
@@ -160,21 +161,14 @@ DATA = {
     ),
     "fruits": Data(
         ["--task", "detection", "--data.source", "coco", "--data.root", "DATA/fruits"],
-        [
-            "--data.augment",
-            "flip",
-            "--data.decoded",
-            "decoded/fruits",
-            "--data.decoded_side",
-            "128",
-        ],
+        [*_FLIP, "--data.decoded", "decoded/fruits"],
         6,
         8,
         "fruits/test",
     ),
     "bccd": Data(
         ["--task", "detection", "--data.source", "voc", "--data.root", "DATA/bccd"],
-        ["--data.augment", "flip", "--data.decoded", "decoded/bccd", "--data.decoded_side", "128"],
+        [*_FLIP, "--data.decoded", "decoded/bccd"],
         4,
         8,
         "bccd/JPEGImages",

@@ -26,8 +26,8 @@ OPSET = 18
 _TRANSLATES = "2.7"
 """Release of torch that translates batch normalisation with every onnxscript (its issue 2651)."""
 _NEWER = (
-    f". torch {torch.__version__} does not translate batch normalisation with onnxscript from "
-    f"0.5 on: install torch {_TRANSLATES} or newer, or export --to torch-export."
+    f". If it is batch normalisation, torch {torch.__version__} does not translate it with newer "
+    f"onnxscript: install torch {_TRANSLATES} or newer, or export --to torch-export."
 )
 _LONGEST = 4096
 """Largest side in pixels of a graph that takes images of any size."""
