@@ -257,9 +257,18 @@ def built(recipe: Recipe, device: str | None, data: Any) -> tuple[build.Experime
     return experiment, teacher
 
 
-def _open(recipe: Recipe, device: str | None, data: Any, *, create: bool) -> tuple[Replay, Loader]:
+def refuse_without_bank(recipe: Recipe) -> None:
+    """Refuse a recipe that names no bank, before one is made in the working directory.
+
+    Raises:
+        RecipeError: It has no `bank.path`.
+    """
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
+
+
+def _open(recipe: Recipe, device: str | None, data: Any, *, create: bool) -> tuple[Replay, Loader]:
+    refuse_without_bank(recipe)
     experiment, teacher = built(recipe, device, data)
     with PartialState().main_process_first():  # which makes the bank, if there is none
         replay = bank_attach.open_replay(experiment, teacher, recipe, create=create)

@@ -14,7 +14,7 @@ from understudy.config.recipe import Recipe
 from understudy.data import Loader, lost_workers_explained
 from understudy.errors import BankError, RecipeError
 from understudy.experiment import bank_attach
-from understudy.experiment.bank_build import batches, built, computed
+from understudy.experiment.bank_build import batches, built, computed, refuse_without_bank
 from understudy.features import Features
 from understudy.training.missing_operations import missing_operations_explained
 
@@ -68,8 +68,9 @@ def fill_shards(
 
     Raises:
         BankError: The place holds another bank, or cannot be written.
-        RecipeError: There is no such part.
+        RecipeError: There is no such part, or the recipe names no bank or no teacher.
     """
+    refuse_without_bank(recipe)
     if not 1 <= part[0] <= part[1]:
         raise RecipeError(f"There is no part {part[0]} of {part[1]}: parts count from 1.")
     experiment, teacher = built(recipe, device, data)
