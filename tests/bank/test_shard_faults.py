@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from tests.support.banked_runs import banked
+from understudy.bank import local_folder
 from understudy.config.recipe import Recipe
 from understudy.errors import RecipeError
+from understudy.experiment import bank_build
 from understudy.experiment.bank_shards import fill_shards
+from understudy.reporting.tables import plan_table
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +26,14 @@ def test_a_recipe_without_a_bank_makes_none_in_the_working_directory(
     with pytest.raises(RecipeError, match="names no bank"):
         fill_shards(tiny)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_compares_a_bank_at_an_address_with_no_disk(tiny: Recipe, tmp_path: Path) -> None:
+    remote, local = Recipe.load(tiny, {"bank.path": "memory://plan"}), banked(tiny, tmp_path)
+    plans = [bank_build.plan(recipe) for recipe in (remote, local)]
+    assert [plan.kept_in for plan in plans] == [local_folder("memory://plan"), None]
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(plan_table(plans[0]))
+    assert "which keeps the shards that are read" in capture.get()
+    assert "a complete bank" not in capture.get()

@@ -236,3 +236,15 @@ def test_a_bank_that_does_not_fit_is_made_smaller_or_left_out(
     assert finding.message.startswith("The bank needs ")
     assert finding.flags == flags
     assert not faults(with_flags(recipe, finding.flags), "costs")
+
+
+def test_a_bank_at_an_address_is_not_measured_by_the_disk_of_its_cache(
+    small_disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = small_disk("4k")
+    monkeypatch.setenv("UNDERSTUDY_CACHE", str(cache))
+    recipe = taught(signs, tmp_path, **{"bank.path": "memory://bank", "data.augment": "none"})
+    examination = understudy.doctor(recipe, short=True, device="cpu")
+    findings = [finding for finding in examination.findings if finding.check == "costs"]
+    assert {finding.level for finding in findings} == {"note"}
+    assert any(f"are kept in {cache}" in finding.message for finding in findings)

@@ -30,6 +30,7 @@ from understudy.bank._open import make_shards as make_shards
 from understudy.bank._open import open_bank as open_bank
 from understudy.bank._shards import Shards as Shards
 from understudy.bank._shards import missing as missing
+from understudy.bank._store import is_remote as is_remote
 from understudy.bank._store import local_folder as local_folder
 from understudy.bank._table import Table as Table
 from understudy.bank.manifest import Contract as Contract

@@ -28,6 +28,15 @@ def is_address(place: str) -> bool:
     return bool(_ADDRESS.match(place))
 
 
+def is_remote(place: str) -> bool:
+    """Return True for an address other than that of a folder of this machine.
+
+    >>> [is_remote(place) for place in ("s3://b/x", "file:///bank", "runs/bank")]
+    [True, False, False]
+    """
+    return is_address(place) and not normal(place).startswith("file://")
+
+
 def normal(place: str) -> str:
     """Return a place with the slashes that `Path` takes out of an address, and none at its end.
 
@@ -69,9 +78,8 @@ class Store:
 
     def __init__(self, place: str) -> None:
         self.place = normal(place)
-        remote = is_address(place) and not self.place.startswith("file://")
         self._made: set[str] = set()
-        self.local = None if remote else local_folder(place)
+        self.local = None if is_remote(place) else local_folder(place)
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the objects in a folder, sorted; none if there is no such folder.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from understudy import files
-from understudy.bank import local_folder
+from understudy.bank import is_remote, local_folder
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.trial import STEPS
@@ -56,7 +56,7 @@ def _disk(folder: Path, needed: int) -> Iterator[Finding]:
 
 
 def _bank(examined: Examined) -> Iterator[Finding]:
-    """Compare the size of the bank of a recipe with the space on its disk."""
+    """Compare the size of the bank of a recipe with the space on its disk, if it has one."""
     recipe, experiment = examined.resolved, examined.experiment
     teacher = experiment.distiller.teacher
     if not recipe.bank.path or teacher is None or not bank_attach.serves(experiment, recipe):
@@ -64,6 +64,14 @@ def _bank(examined: Examined) -> Iterator[Finding]:
     needed = bank_attach.contract(experiment, teacher, recipe).bytes
     folder = local_folder(recipe.bank.path)
     free = files.free_bytes(folder)
+    if is_remote(recipe.bank.path):
+        yield Finding(
+            "costs",
+            "note",
+            f"The bank {recipe.bank.path} takes up to {_size(needed)}; the shards that are "
+            f"read are kept in {folder}, where {_size(free)} are free.",
+        )
+        return
     yield Finding(
         "costs",
         "note",

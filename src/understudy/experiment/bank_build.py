@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from understudy import files, methods
-from understudy.bank import Contract, Table, local_folder
+from understudy.bank import Contract, Table, is_remote, local_folder
 from understudy.bank.codecs import DType
 from understudy.bank.replay import RecordKeys, Replay, shown_number
 from understudy.batch import Batch
@@ -46,7 +47,8 @@ class Plan:
     Attributes:
         contract: What its records depend on, their number and their size.
         seconds: Time of the teacher's forward passes on this machine, estimated from two batches.
-        free_bytes: Free space on the disk of the bank.
+        free_bytes: Free space on the disk of the bank, or of `kept_in`.
+        kept_in: Folder that keeps what is read of a bank at an address; None for one in a folder.
         memory_bytes: Free memory, which caches what is read from the bank.
         hot_bytes: Bytes that are read in every epoch: all views where they are few, else one.
         shapes: Feature of the teacher → its shape.
@@ -59,6 +61,7 @@ class Plan:
     contract: Contract
     seconds: float
     free_bytes: int
+    kept_in: Path | None
     memory_bytes: int
     hot_bytes: int
     shapes: dict[str, tuple[int, ...]]
@@ -102,10 +105,12 @@ def plan(recipe: Recipe, *, data: Any = None, device: str | None = None) -> Plan
         name: tuple(sorted(set(read) - set(contract.features))) for name, read in reads.items()
     }
     few_views = experiment.train.views.count is not None
+    folder = local_folder(recipe.bank.path)
     return Plan(
         contract=contract,
         seconds=seconds_per_image(experiment, teacher) * contract.records,
-        free_bytes=files.free_bytes(local_folder(recipe.bank.path)),
+        free_bytes=files.free_bytes(folder),
+        kept_in=folder if is_remote(recipe.bank.path) else None,
         memory_bytes=hardware.available_memory(),
         hot_bytes=contract.bytes if few_views else contract.bytes // contract.num_views,
         shapes=shapes,

@@ -105,7 +105,7 @@ def _plan_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "stored", f"{', '.join(contract.features)} as {contract.dtype}{top}"
     yield "records", f"{contract.num_images:,} images × {contract.num_views} views"
     yield "size", f"{contract.record_bytes:,} bytes per record, {decimal(contract.bytes)} in total"
-    yield "disk", _suffices(plan.free_bytes, contract.bytes, "a complete bank")
+    yield "disk", _disk(plan)
     yield "memory", _suffices(plan.memory_bytes, plan.hot_bytes, "reading at full speed")
     yield "time", f"{duration(plan.seconds)} of the teacher's forward passes"
     yield "methods served", ", ".join(plan.serves) or "none"
@@ -113,6 +113,13 @@ def _plan_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
         yield f"not stored for {method}", ", ".join(missing)
     if plan.unfit:
         yield "unsuitable for this pair", ", ".join(plan.unfit)
+
+
+def _disk(plan: "Plan") -> str:
+    if plan.kept_in is None:
+        return _suffices(plan.free_bytes, plan.contract.bytes, "a complete bank")
+    free = decimal(plan.free_bytes)
+    return f"{free} free in {plan.kept_in}, which keeps the shards that are read"
 
 
 def _suffices(free: int, needed: int, purpose: str) -> str:
