@@ -7,8 +7,9 @@ from rich.console import Console
 
 from tests.support.banked_runs import banked
 from understudy.bank import local_folder
+from understudy.bank._store import Store
 from understudy.config.recipe import Recipe
-from understudy.errors import RecipeError
+from understudy.errors import BankError, RecipeError
 from understudy.experiment import bank_build
 from understudy.experiment.bank_shards import fill_shards
 from understudy.reporting.tables import plan_table
@@ -37,3 +38,11 @@ def test_a_plan_compares_a_bank_at_an_address_with_no_disk(tiny: Recipe, tmp_pat
         console.print(plan_table(plans[0]))
     assert "which keeps the shards that are read" in capture.get()
     assert "a complete bank" not in capture.get()
+
+
+def test_an_object_that_cannot_be_written_is_explained_once(tmp_path: Path) -> None:
+    (tmp_path / "bank").write_bytes(b"a file where the folder would be")
+    with pytest.raises(BankError) as caught:
+        Store(str(tmp_path / "bank")).publish("manifest.json", b"{}")
+    assert str(caught.value).endswith("Choose another bank.path.")
+    assert "RunError" not in str(caught.value)

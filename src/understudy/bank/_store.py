@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy import files
-from understudy.errors import BankError
+from understudy.errors import BankError, UnderstudyError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?=:/|::)")
 
@@ -192,8 +192,8 @@ class Store:
         """Turn whatever a store raises (each has exceptions of its own) into a sentence."""
         try:
             yield
-        except BankError:
-            raise
+        except UnderstudyError as error:  # a sentence already
+            raise BankError(str(error)) from error
         except Exception as error:
             words = " ".join(f"{type(error).__name__}: {error}".split())
             raise BankError(
