@@ -1,10 +1,13 @@
 """What goes wrong where banks in shards are built and read, and what is said of it."""
 
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
+import torch
 from rich.console import Console
 
+from tests.bank.test_shards import CONTRACT, build, check_complete, features, made
 from tests.support.banked_runs import banked
 from understudy.bank import local_folder
 from understudy.bank._store import Store
@@ -46,3 +49,27 @@ def test_an_object_that_cannot_be_written_is_explained_once(tmp_path: Path) -> N
         Store(str(tmp_path / "bank")).publish("manifest.json", b"{}")
     assert str(caught.value).endswith("Choose another bank.path.")
     assert "RunError" not in str(caught.value)
+
+
+def test_a_bank_that_is_deleted_while_it_is_built_is_refused(tmp_path: Path) -> None:
+    bank = made(str(tmp_path / "bank"))
+    rmtree(tmp_path / "bank")
+    shard = bank.division.shards(CONTRACT)[0]
+    with pytest.raises(BankError, match=r"cannot be written to .*/bank \(No such file.*bank\.path"):
+        bank.publish(shard, [features(torch.arange(5), shard.view)])
+
+
+def test_a_cache_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("UNDERSTUDY_CACHE", str(tmp_path / "file"))
+    build("memory://kept")
+    with pytest.raises(BankError, match=r"cannot be kept in .*another folder by UNDERSTUDY_CACHE"):
+        check_complete("memory://kept")
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BankError, match=r"cannot be listed \(OSError: .*too long"):
+        Store(str(tmp_path / ("long" * 100))).names("complete")
+    assert Store(str(tmp_path / "none")).names("complete") == []

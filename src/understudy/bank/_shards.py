@@ -11,7 +11,8 @@ or two files with a marker each where their machines round differently; all read
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -92,10 +93,8 @@ class Shards(Bank):
         Raises:
             BankError: A feature is not finite, or the bank cannot be written.
         """
-        # Beside the bank, where a move is one step; else wherever there is room.
-        near = self.store.local
-        with TemporaryDirectory(prefix=".shard-", dir=near) as folder:
-            file = Path(folder) / "records.bin"
+        with self._writing_folder() as folder:
+            file = folder / "records.bin"
             size, digest = self._write(file, batches)
             if size != shard.records * (self.contract.record_bytes + CHECK_BYTES):
                 raise BankError(f"{shard.name('')}: there are features of other records.")
@@ -104,6 +103,27 @@ class Shards(Bank):
         marker = {"sha256": digest, "bytes": size, **asdict(shard)}
         self.store.publish(f"{_COMPLETE}/{name}.json", files.as_json(marker).encode())
         self._digests[shard] = digest[:32]
+
+    @contextmanager
+    def _writing_folder(self) -> Iterator[Path]:
+        """Make a folder for the file of a shard, which is deleted afterwards."""
+        try:
+            # Beside the bank, where a move is one step; else wherever there is room.
+            folder = TemporaryDirectory(prefix=".shard-", dir=self.store.local)
+        except OSError as error:
+            raise self._write_error(error) from error
+        with folder as path:
+            yield Path(path)
+
+    def _write_error(self, error: OSError) -> BankError:
+        """Return the error that says why the file of a shard was not written, and what to do."""
+        local = self.store.local
+        where = "a temporary folder" if local is None else str(local)
+        key = "temporary folder by TMPDIR" if local is None else "folder by bank.path"
+        return BankError(
+            f"A shard of the bank {self.place} cannot be written to {where} ({error.strerror}): "
+            f"free some space, or name another {key}; shards that are complete stay."
+        )
 
     def _write(self, file: Path, batches: Iterable[Features]) -> tuple[int, str]:
         """Write records and then their checksums; return the size of the file and its SHA-256."""
@@ -119,10 +139,7 @@ class Shards(Bank):
                 size += output.write(content)
                 digest.update(content)
         except OSError as error:
-            raise BankError(
-                f"A shard of the bank {self.place} cannot be written to {file.parent} "
-                f"({error.strerror}): free some space, or name another temporary folder by TMPDIR."
-            ) from error
+            raise self._write_error(error) from error
         return size, digest.hexdigest()
 
     def _rows_of(self, shard: Shard) -> RowNumbers:
@@ -205,24 +222,33 @@ class Shards(Bank):
 
     def _fetch(self, name: str, file: Path) -> None:
         """Copy the file of a shard into the cache of this machine, and check its SHA-256."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with files.locked(file.parent), NamedTemporaryFile(dir=file.parent, delete=False) as copy:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with files.locked(file.parent):
+                if not file.is_file():  # else another process has fetched it meanwhile
+                    self._download(name, file)
+        except OSError as error:
+            raise BankError(
+                f"Shards of {self.place} cannot be kept in {file.parent} ({error.strerror}): name "
+                "another folder by UNDERSTUDY_CACHE."
+            ) from error
+
+    def _download(self, name: str, file: Path) -> None:
+        with NamedTemporaryFile(dir=file.parent, delete=False) as copy:
             partial = Path(copy.name)
-            try:
-                if file.is_file():  # another process has fetched it meanwhile
-                    return
-                self.store.download(f"{_RECORDS}/{name}.bin", partial)
-                with partial.open("rb") as content:
-                    digest = _digest(content)
-                if digest[:32] != name.rpartition("-")[2]:
-                    raise BankError(
-                        f"{self.place}/{_RECORDS}/{name}.bin is not what was written there: delete "
-                        f"it and {_COMPLETE}/{name}.json, and build the bank again, which computes "
-                        "the missing shard."
-                    )
-                partial.replace(file)
-            finally:
-                partial.unlink(missing_ok=True)
+        try:
+            self.store.download(f"{_RECORDS}/{name}.bin", partial)
+            with partial.open("rb") as content:
+                digest = _digest(content)
+            if digest[:32] != name.rpartition("-")[2]:
+                raise BankError(
+                    f"{self.place}/{_RECORDS}/{name}.bin is not what was written there: delete "
+                    f"it and {_COMPLETE}/{name}.json, and build the bank again, which computes "
+                    "the missing shard."
+                )
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _digest(content: Any) -> str:

@@ -87,14 +87,13 @@ class Store:
         Raises:
             BankError: The place cannot be read.
         """
-        if self.local is not None:
-            path = self.local / folder
-            return sorted(x.name for x in path.iterdir()) if path.is_dir() else []
         with self._explained("listed"):
             try:
+                if self.local is not None:
+                    return sorted(path.name for path in (self.local / folder).iterdir())
                 self._files.invalidate_cache()
                 paths = self._files.ls(self._at(folder), detail=False)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
         return sorted(str(path).rpartition("/")[2] for path in paths)
 
