@@ -1,5 +1,6 @@
 """What goes wrong where banks in shards are built and read, and what is said of it."""
 
+import os
 from pathlib import Path
 from shutil import rmtree
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from tests.bank.test_shards import CONTRACT, build, check_complete, features, made
 from tests.support.banked_runs import banked
+from tests.support.processes import Fresh, until
 from understudy.bank import local_folder
 from understudy.bank._store import Store
 from understudy.config.recipe import Recipe
@@ -73,3 +75,31 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BankError, match=r"cannot be listed \(OSError: .*too long"):
         Store(str(tmp_path / ("long" * 100))).names("complete")
     assert Store(str(tmp_path / "none")).names("complete") == []
+
+
+FETCH = """
+import sys, time
+from pathlib import Path
+from tests.bank import test_shards as own
+download = own.Store.download
+def stopping(store, name, file):
+    download(store, name, file)
+    Path(sys.argv[2]).touch()
+    time.sleep(600)
+own.Store.download = stopping
+own.build(sys.argv[1])
+own.check_complete(sys.argv[1])
+"""
+
+
+def test_a_download_that_was_killed_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    stop, place = tmp_path / "stop", "memory://killed"
+    killed = Fresh("-c", FETCH, place, str(stop))
+    until(stop.exists, killed)
+    killed.kill()
+    folder = local_folder(place) / "records"
+    (left,) = (path for path in folder.iterdir() if path.name != ".lock")
+    os.utime(left, (0, 0))
+    build(place)
+    check_complete(place)
+    assert len(list(folder.iterdir())) == 15 + 1  # and the lock

@@ -10,13 +10,15 @@ or two files with a marker each where their machines round differently; all read
 """
 
 import json
+import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import TemporaryDirectory, mkstemp
 from typing import Any, final
 
 import numpy as np
@@ -225,6 +227,8 @@ class Shards(Bank):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with files.locked(file.parent):
+                # Only what is old: where the disk has no locks, others may be downloading.
+                files.remove_abandoned(file.parent, rf"\..*{re.escape(files.PARTIAL)}")
                 if not file.is_file():  # else another process has fetched it meanwhile
                     self._download(name, file)
         except OSError as error:
@@ -234,8 +238,9 @@ class Shards(Bank):
             ) from error
 
     def _download(self, name: str, file: Path) -> None:
-        with NamedTemporaryFile(dir=file.parent, delete=False) as copy:
-            partial = Path(copy.name)
+        handle, path = mkstemp(prefix=f".{name}.", suffix=files.PARTIAL, dir=file.parent)
+        os.close(handle)
+        partial = Path(path)
         try:
             self.store.download(f"{_RECORDS}/{name}.bin", partial)
             with partial.open("rb") as content:
