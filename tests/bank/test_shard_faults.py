@@ -103,3 +103,22 @@ def test_a_download_that_was_killed_leaves_nothing_for_ever(tmp_path: Path) -> N
     build(place)
     check_complete(place)
     assert len(list(folder.iterdir())) == 15 + 1  # and the lock
+
+
+def test_records_are_on_the_disk_before_their_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, int]] = []
+    sync = os.fsync
+
+    def spy(file: int) -> None:
+        status = os.fstat(file)
+        synced.append((status.st_ino, status.st_size))
+        sync(file)
+
+    bank = made(str(tmp_path))
+    shard = bank.division.shards(CONTRACT)[0]
+    monkeypatch.setattr(os, "fsync", spy)
+    bank.publish(shard, [features(torch.arange(5), shard.view)])
+    order = [next((tmp_path / folder).iterdir()).stat() for folder in ("records", "complete")]
+    assert synced == [(status.st_ino, status.st_size) for status in order]

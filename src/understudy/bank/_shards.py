@@ -140,6 +140,9 @@ class Shards(Bank):
                 content = np.concatenate(checks).tobytes()
                 size += output.write(content)
                 digest.update(content)
+                # On the disk before its marker, which says that it is whole.
+                output.flush()
+                os.fsync(output.fileno())
         except OSError as error:
             raise self._write_error(error) from error
         return size, digest.hexdigest()
