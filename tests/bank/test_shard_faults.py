@@ -9,13 +9,13 @@ import torch
 from rich.console import Console
 
 from tests.bank.test_shards import CONTRACT, build, check_complete, features, made
-from tests.support.banked_runs import banked
+from tests.support.banked_runs import banked, counted
 from tests.support.processes import Fresh, until
 from understudy.bank import local_folder
 from understudy.bank._store import Store
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
-from understudy.experiment import bank_build
+from understudy.experiment import bank_build, bank_shards
 from understudy.experiment.bank_shards import fill_shards
 from understudy.reporting.tables import plan_table
 
@@ -122,3 +122,34 @@ def test_records_are_on_the_disk_before_their_marker(
     bank.publish(shard, [features(torch.arange(5), shard.view)])
     order = [next((tmp_path / folder).iterdir()).stat() for folder in ("records", "complete")]
     assert synced == [(status.st_ino, status.st_size) for status in order]
+
+
+def test_what_is_complete_is_listed_twice_whatever_the_number_of_shards(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings: list[str] = []
+    names = Store.names
+
+    def spy(store: Store, folder: str) -> list[str]:
+        listings.append(folder)
+        return names(store, folder)
+
+    monkeypatch.setattr(Store, "names", spy)
+    recipe = banked(tiny, tmp_path / "bank", **{"data.augment": "none"})
+    assert fill_shards(recipe, images=20).built == 10
+    assert listings == ["complete"] * 2
+
+
+def test_a_shard_that_another_process_has_built_meanwhile_is_not_built_again(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_shards, "_LISTING_HOLDS", -1.0)
+    recipe = banked(tiny, tmp_path / "bank", **{"data.augment": "none"})
+    with counted(monkeypatch) as seen:
+        fill_shards(recipe, images=50, begin=lambda line: other(recipe))
+    assert seen == [50] * 4
+
+
+def other(recipe: Recipe) -> None:
+    """What another process builds."""
+    fill_shards(recipe, (2, 2))

@@ -1,5 +1,6 @@
 """Build the bank of a recipe in shards: any part of it, by any number of processes."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,12 @@ from understudy.training.missing_operations import missing_operations_explained
 
 Part = tuple[int, int]
 """Which part, counted from 1, of how many."""
+
+_LISTING_HOLDS = 60.0
+"""Seconds before what is complete is listed again, which takes many requests for a large bank.
+
+A shard that another process has built in between is built twice, which harms nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,19 +89,23 @@ def fill_shards(
     replay = Replay(teacher, bank, views)
     shards = bank.division.shards(bank.contract)
     own = share(share(shards, part), (processes.process_index + 1, processes.num_processes))
-    todo = missing(bank, own)
+    complete, listed = bank.complete, time.monotonic()
+    todo = [shard for shard in own if shard not in complete]
     begin(_plan_line(bank, len(shards), len(own), len(todo)))
     _check_room(bank, todo)
     done, total = 0, sum(shard.records for shard in todo)
+    absent = set(todo)
     for shard in todo:
-        # Another process may have built it meanwhile, as one of another number of parts.
-        if missing(bank, [shard]):
+        # Another process may have built some meanwhile, as one of another number of parts.
+        if time.monotonic() - listed > _LISTING_HOLDS:
+            absent, listed = set(missing(bank, todo)), time.monotonic()
+        if shard in absent:
             counted = _counted(replay, experiment.train, shard, done, total, watch)
             bank.publish(shard, counted)
         done += shard.records
         watch(done, total)
-    absent = len(missing(bank, shards))
-    return Built(bank, len(shards), len(own), len(todo), len(shards) - absent)
+    still_absent = len(missing(bank, shards))
+    return Built(bank, len(shards), len(own), len(todo), len(shards) - still_absent)
 
 
 def _counted(
