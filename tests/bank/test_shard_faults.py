@@ -11,11 +11,11 @@ from rich.console import Console
 from tests.bank.test_shards import CONTRACT, build, check_complete, features, made
 from tests.support.banked_runs import banked, counted
 from tests.support.processes import Fresh, until
-from understudy.bank import local_folder
+from understudy.bank import Shards, local_folder, open_bank
 from understudy.bank._store import Store
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
-from understudy.experiment import bank_build, bank_shards
+from understudy.experiment import bank_attach, bank_build, bank_shards
 from understudy.experiment.bank_shards import fill_shards
 from understudy.reporting.tables import plan_table
 
@@ -153,3 +153,37 @@ def test_a_shard_that_another_process_has_built_meanwhile_is_not_built_again(
 def other(recipe: Recipe) -> None:
     """What another process builds."""
     fill_shards(recipe, (2, 2))
+
+
+@pytest.mark.parametrize("count", [0, 1, 200])
+def test_records_are_found_in_their_shards_in_any_order(tmp_path: Path, count: int) -> None:
+    build(str(tmp_path))
+    bank = open_bank(str(tmp_path), CONTRACT)
+    draw = torch.Generator().manual_seed(count)
+    index = torch.randint(22, (count,), generator=draw)
+    number = torch.randint(3, (count,), generator=draw)
+    read = bank.read(index, number)
+    for view in range(3):
+        mine = number == view
+        for name, x in features(index[mine], view).items():
+            assert torch.allclose(read[name][mine].flatten(1), x, atol=0.5 / 127 + 1e-6)
+
+
+def test_a_batch_is_looked_up_in_shards_once(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = banked(tiny, tmp_path / "bank", **{"data.augment": "none"})
+    fill_shards(recipe, images=50)
+    experiment, teacher = bank_build.built(recipe, "cpu", None)
+    replay = bank_attach.open_replay(experiment, teacher, recipe)
+    batch = next(iter(experiment.train.single_pass(augmented=False)))
+    looked_up: list[int] = []
+    has = Shards.has
+
+    def spy(bank: Shards, index: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+        looked_up.append(len(index))
+        return has(bank, index, number)
+
+    monkeypatch.setattr(Shards, "has", spy)
+    assert len(replay(batch)["logits"]) == len(batch)
+    assert looked_up == [len(batch)]

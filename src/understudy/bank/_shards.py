@@ -159,11 +159,13 @@ class Shards(Bank):
         of = self.division
         across = -(-self.contract.num_images // of.images)
         keys = view // of.views * across + image // of.images
+        order = np.argsort(keys, kind="stable")
+        touched, starts = np.unique(keys[order], return_index=True)
         parts = []
-        for key in np.unique(keys).tolist():
+        # Of no rows, `split` makes one part all the same.
+        for key, mine in zip(touched.tolist(), np.split(order, starts[1:]), strict=False):
             down, right = divmod(key, across)
             shard = of.at(right * of.images, down * of.views, self.contract)
-            mine = np.flatnonzero(keys == key)
             places = (view[mine] - shard.view) * shard.images + image[mine] - shard.image
             parts.append((shard, mine, places))
         return parts

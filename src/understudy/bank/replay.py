@@ -136,8 +136,10 @@ class Replay:
             return self._live(batch)
 
         def store_missing() -> None:
+            if table is None:
+                return
             missing = ~self.bank.has(index, number)
-            if table is None or not missing.any():
+            if not missing.any():
                 return
             with table.claimed(index[missing], number[missing]):
                 # Another process may have computed them while this one waited.
