@@ -23,6 +23,7 @@ such as `s3://bucket/bank`.
 from understudy.bank._bank import Bank as Bank
 from understudy.bank._bank import RecordsDropped as RecordsDropped
 from understudy.bank._bank import Resident as Resident
+from understudy.bank._division import BATCH as BATCH
 from understudy.bank._division import Shard as Shard
 from understudy.bank._division import share as share
 from understudy.bank._open import in_shards as in_shards

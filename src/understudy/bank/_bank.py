@@ -153,6 +153,12 @@ class Bank(ABC):
         rows: RowNumbers = (number * self.contract.num_images + index).cpu().numpy()
         return rows
 
+    def _drawn(self, stored: RowNumbers, records: int, draw: np.random.Generator) -> Keys:
+        """Return image and view numbers of some of the stored rows, in the order of the rows."""
+        rows = np.sort(draw.choice(stored, min(records, len(stored)), replace=False))
+        number, index = np.divmod(rows, self.contract.num_images)
+        return torch.from_numpy(index), torch.from_numpy(number)
+
     def _flat(self, features: Features) -> Rows:
         flat = [
             codec.encode(features[name].detach().flatten(1).cpu())

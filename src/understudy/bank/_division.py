@@ -10,7 +10,7 @@ SHARD_BYTES = 2**28
 """Bytes of a shard, at most, where nobody says how many images it has."""
 
 _MOST_IMAGES = 16_384
-_BATCH = 256
+BATCH = 256
 """Images that the teacher computes at once: shards of whole batches waste none."""
 
 _NAME = re.compile(r"v(\d+)\+(\d+)-i(\d+)\+(\d+)-([0-9a-f]{32})\.json")
@@ -70,7 +70,7 @@ class Division:
         if images is None:
             fit = SHARD_BYTES // (views * (contract.record_bytes + CHECK_BYTES))
             images = max(1, min(fit, _MOST_IMAGES))
-            images -= images % _BATCH if images > _BATCH else 0
+            images -= images % BATCH if images > BATCH else 0
         return cls(min(images, contract.num_images), views)
 
     def shards(self, contract: Contract) -> list[Shard]:

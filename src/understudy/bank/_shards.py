@@ -22,7 +22,6 @@ from tempfile import TemporaryDirectory, mkstemp
 from typing import Any, final
 
 import numpy as np
-import torch
 
 from understudy import files
 from understudy.bank._bank import Bank, Keys
@@ -82,10 +81,7 @@ class Shards(Bank):
         shards, draw = sorted(self._digests), np.random.default_rng(0)
         chosen = draw.choice(len(shards), min(_SAMPLED, len(shards)), replace=False)
         rows = [self._rows_of(shards[i]) for i in chosen.tolist()]
-        together = np.concatenate([np.empty(0, np.int64), *rows])
-        kept = np.sort(draw.choice(together, min(records, len(together)), replace=False))
-        number, index = np.divmod(kept, self.contract.num_images)
-        return torch.from_numpy(index), torch.from_numpy(number)
+        return self._drawn(np.concatenate([np.empty(0, np.int64), *rows]), records, draw)
 
     def publish(self, shard: Shard, batches: Iterable[Features]) -> None:
         """Store the features of a shard, in the order of its records; then it is complete.

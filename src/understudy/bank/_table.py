@@ -137,11 +137,7 @@ class Table(Bank):
 
     def sample(self, records: int) -> Keys:
         """Return image and view numbers of random stored records; the same at every call."""
-        stored = np.flatnonzero(self._checks.rows)
-        count = min(records, len(stored))
-        rows = np.sort(np.random.default_rng(0).choice(stored, count, replace=False))
-        number, index = np.divmod(rows, self.contract.num_images)
-        return torch.from_numpy(index), torch.from_numpy(number)
+        return self._drawn(np.flatnonzero(self._checks.rows), records, np.random.default_rng(0))
 
     def _stored(self, rows: RowNumbers) -> np.ndarray[Any, np.dtype[np.bool_]]:
         stored: np.ndarray[Any, np.dtype[np.bool_]] = self._checks.read(rows)[:, 0] != 0

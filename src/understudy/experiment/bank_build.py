@@ -13,7 +13,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from understudy import files, methods
-from understudy.bank import Contract, Table, is_remote, local_folder
+from understudy.bank import BATCH, Bank, Contract, Table, is_remote, local_folder
 from understudy.bank.codecs import DType
 from understudy.bank.replay import RecordKeys, Replay, shown_number
 from understudy.batch import Batch
@@ -32,7 +32,6 @@ from understudy.training import hardware
 from understudy.training.devices import accelerator, resolve
 from understudy.training.missing_operations import missing_operations_explained
 
-BATCH = 256
 _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
 """Largest difference that another batch size can make in the stored form, as a share of a feature's
 length."""
@@ -183,7 +182,8 @@ def fill(
         raise BankError(f"{bank.place} is a bank in shards, which `fill_shards` fills.")
     total = bank.contract.records
     done = bank.filled()
-    _check_room(bank, total - done)
+    remedy = "set bank.dtype to fp16, or let training store only what it meets"
+    check_room(bank, total - done, what="The rest of the bank", remedy=remedy)
     for view in range(bank.contract.num_views):
         keys = _empty(bank, view)
         for (index, number), features in zip(keys, computed(replay, loader, keys), strict=True):
@@ -329,12 +329,22 @@ def seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
     return seconds / len(batch)
 
 
-def _check_room(bank: Table, records: int) -> None:
+def check_room(bank: Bank, records: int, *, what: str, remedy: str) -> None:
+    """Refuse to begin where the disk of a bank in a folder has no room for what it lacks.
+
+    Args:
+        bank: The bank.
+        records: Number of records that are to be stored.
+        what: What those are, for the error.
+        remedy: What else than another disk there is, for the error.
+
+    Raises:
+        BankError: There is less space.
+    """
     needed = records * bank.contract.bytes // bank.contract.records
-    free = files.free_bytes(bank.path)
+    free = files.free_bytes(bank.folder)
     if free < needed:
         raise BankError(
-            f"The rest of the bank needs {needed / 1e9:.2f} GB, and {bank.path} has "
-            f"{free / 1e9:.2f} GB free: name another disk by bank.path, set bank.dtype to fp16, or "
-            "let training store only what it meets."
+            f"{what} needs {needed / 1e9:.2f} GB, and {bank.place} has {free / 1e9:.2f} GB free: "
+            f"name another disk by bank.path, {remedy}."
         )

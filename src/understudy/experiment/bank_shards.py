@@ -8,14 +8,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from understudy import files
 from understudy.bank import Shard, Shards, make_shards, missing, share
 from understudy.bank.replay import RecordKeys, Replay
 from understudy.config.recipe import Recipe
 from understudy.data import Loader, lost_workers_explained
-from understudy.errors import BankError, RecipeError
+from understudy.errors import RecipeError
 from understudy.experiment import bank_attach
-from understudy.experiment.bank_build import batches, built, computed, refuse_without_bank
+from understudy.experiment.bank_build import (
+    batches,
+    built,
+    check_room,
+    computed,
+    refuse_without_bank,
+)
 from understudy.features import Features
 from understudy.training.missing_operations import missing_operations_explained
 
@@ -92,8 +97,10 @@ def fill_shards(
     complete, listed = bank.complete, time.monotonic()
     todo = [shard for shard in own if shard not in complete]
     begin(_plan_line(bank, len(shards), len(own), len(todo)))
-    _check_room(bank, todo)
     done, total = 0, sum(shard.records for shard in todo)
+    if bank.store.local is not None:
+        remedy = "or set bank.dtype to fp16 or int8"
+        check_room(bank, total, what="The rest of this part", remedy=remedy)
     absent = set(todo)
     for shard in todo:
         # Another process may have built some meanwhile, as one of another number of parts.
@@ -139,17 +146,3 @@ def _plan_line(bank: Shards, total: int, own: int, todo: int) -> str:
         f"view{'s' * (division.views > 1)} ({size / 1e6:.3g} MB): {total:,} in all, {own:,} in "
         f"this part, of which {own - todo:,} are complete already."
     )
-
-
-def _check_room(bank: Shards, todo: list[Shard]) -> None:
-    """Refuse to begin where the disk of a bank in a folder has no room for its shards."""
-    if bank.store.local is None:
-        return
-    contract = bank.contract
-    needed = sum(shard.records for shard in todo) * contract.bytes // contract.records
-    free = files.free_bytes(bank.store.local)
-    if free < needed:
-        raise BankError(
-            f"These shards need {needed / 1e9:.2f} GB, and {bank.place} has {free / 1e9:.2f} GB "
-            "free: name another disk by bank.path, or set bank.dtype to fp16 or int8."
-        )
