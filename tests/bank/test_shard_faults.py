@@ -1,6 +1,7 @@
 """What goes wrong where banks in shards are built and read, and what is said of it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -69,6 +70,19 @@ def test_a_cache_that_cannot_be_written_is_refused(
     build("memory://kept")
     with pytest.raises(BankError, match=r"cannot be kept in .*another folder by UNDERSTUDY_CACHE"):
         check_complete("memory://kept")
+
+
+def test_a_full_cache_is_not_blamed_on_the_bank(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERSTUDY_CACHE", str(small_disk))
+    build("memory://full")
+    open_bank("memory://full", CONTRACT).read(torch.tensor([0]), torch.tensor([0]))
+    with (small_disk / "other").open("wb", buffering=0) as other, suppress(OSError):
+        while other.write(bytes(4096)):
+            pass
+    with pytest.raises(BankError, match=r"kept in .*No space left.*by UNDERSTUDY_CACHE"):
+        check_complete("memory://full")
 
 
 def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path) -> None:
@@ -187,3 +201,11 @@ def test_a_batch_is_looked_up_in_shards_once(
     monkeypatch.setattr(Shards, "has", spy)
     assert len(replay(batch)["logits"]) == len(batch)
     assert looked_up == [len(batch)]
+
+
+def test_a_part_that_does_not_fit_is_refused_before_it_begins(
+    tiny: Recipe, small_disk: Path
+) -> None:
+    with pytest.raises(BankError, match=r"The rest of this part needs .* set bank\.dtype"):
+        fill_shards(banked(tiny, small_disk / "bank"))
+    assert not (small_disk / "bank" / "records").exists()

@@ -234,8 +234,8 @@ class Shards(Bank):
                     self._download(name, file)
         except OSError as error:
             raise BankError(
-                f"Shards of {self.place} cannot be kept in {file.parent} ({error.strerror}): name "
-                "another folder by UNDERSTUDY_CACHE."
+                f"Shards of {self.place} cannot be kept in {file.parent} ({error.strerror}): free "
+                "some space, or name another folder by UNDERSTUDY_CACHE."
             ) from error
 
     def _download(self, name: str, file: Path) -> None:

@@ -1,5 +1,6 @@
 """A store of named objects: a folder of this machine, or an address that fsspec knows (`s3://`)."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -147,8 +148,9 @@ class Store:
 
         Raises:
             BankError: There is no such object, or the place cannot be read.
+            OSError: The disk of the file is full.
         """
-        with self._explained("read"):
+        with self._explained("read", passing=(errno.ENOSPC, errno.EDQUOT)):
             self._files.get_file(self._at(name), str(file))
 
     def _make_folder(self, name: str) -> None:
@@ -187,13 +189,20 @@ class Store:
         return self._opened[1]
 
     @contextmanager
-    def _explained(self, done: str) -> Iterator[None]:
-        """Turn whatever a store raises (each has exceptions of its own) into a sentence."""
+    def _explained(self, done: str, *, passing: tuple[int, ...] = ()) -> Iterator[None]:
+        """Turn whatever a store raises (each has exceptions of its own) into a sentence.
+
+        Args:
+            done: What fails.
+            passing: Codes of system errors that are passed on.
+        """
         try:
             yield
         except UnderstudyError as error:  # a sentence already
             raise BankError(str(error)) from error
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in passing:
+                raise
             words = " ".join(f"{type(error).__name__}: {error}".split())
             raise BankError(
                 f"The bank {self.place} cannot be {done} ({words}): check the address, the access "
