@@ -42,6 +42,14 @@ _ORPHANS_END = 15.0
 """Seconds in which the workers of a process that was killed notice it and end."""
 
 
+def cache_folder() -> Path:
+    """Return the folder for the caches of this user, which may not exist yet."""
+    if chosen := os.environ.get("UNDERSTUDY_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(base) if base else Path.home() / ".cache") / "understudy"
+
+
 def write(path: Path, content: str | bytes, *, key: str = "--out", again: str = CONTINUE) -> None:
     """Replace a file in one step; a crash or a full disk leaves the old content untouched.
 
@@ -221,19 +229,12 @@ def free_bytes(path: Path) -> int:
 
 
 def _remove(partial: Path) -> None:
-    try:
+    with suppress(OSError):  # a folder that is gone or read-only: the error being raised says so
         partial.unlink(missing_ok=True)
-    except OSError:
-        return  # the folder itself is gone or read-only, which the error being raised says
 
 
 def write_error(
-    error: OSError,
-    path: Path,
-    size: int,
-    *,
-    key: str = "--out",
-    again: str = CONTINUE,
+    error: OSError, path: Path, size: int, *, key: str = "--out", again: str = CONTINUE
 ) -> RunError:
     """Return the error that says why a file of `size` bytes was not written, and what to do."""
     kept = "what was saved before is intact"

@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert greys(load(top)) == [4, 3, 5, 0, 1, 2]
     assert "cannot be written" in caplog.text
+
+
+def test_the_variable_of_the_cache_goes_before_those_of_the_system(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERSTUDY_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    load(top)
+    assert list((tmp_path / "own" / "folders").glob("*/files.columns"))
+    monkeypatch.delenv("UNDERSTUDY_CACHE")
+    assert cache_folder() == Path(os.environ["XDG_CACHE_HOME"]) / "understudy"
 
 
 def test_unlabelled_images_below_a_folder(top: Path) -> None:

@@ -1,8 +1,9 @@
 """Files that are made once for data and kept in the user's cache: by one process, for all others.
 
-They lie in `understudy` below the user's folder for caches (`XDG_CACHE_HOME`, by default
-`~/.cache`), since the folder of the data may be read-only, and writing into it would change it.
-Where that folder cannot be written, every process makes its own, and a warning says so.
+They lie in `UNDERSTUDY_CACHE`, or else in `understudy` below the user's folder for caches
+(`XDG_CACHE_HOME`, by default `~/.cache`), since the folder of the data may be read-only, and
+writing into it would change it. Where that folder cannot be written, every process makes its own,
+and a warning says so.
 """
 
 import logging
@@ -17,14 +18,11 @@ from shutil import rmtree
 
 from understudy import files
 from understudy.data.sources._columns import Columns
+from understudy.files import cache_folder
 
 LOGGER = logging.getLogger("understudy")
 
-
-def cache_folder() -> Path:
-    """Return the user's folder for caches of Understudy, which may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "understudy"
+__all__ = ["cache_folder", "made_once", "opened"]
 
 
 def opened(folder: Path, name: str, is_current: Callable[[Columns], bool]) -> Columns | None:
@@ -64,7 +62,7 @@ def made_once(
     except OSError as error:
         LOGGER.warning(
             f"{folder} cannot be written ({error.strerror}), so that every process makes {name} "
-            "for itself at each start: set XDG_CACHE_HOME to a folder that can be written."
+            "for itself at each start: set UNDERSTUDY_CACHE to a folder that can be written."
         )
         own = _own_folder() / f"{folder.name}-{name}"
         return Columns(own) if make(own) else None
