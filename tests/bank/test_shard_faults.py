@@ -209,3 +209,12 @@ def test_a_part_that_does_not_fit_is_refused_before_it_begins(
     with pytest.raises(BankError, match=r"The rest of this part needs .* set bank\.dtype"):
         fill_shards(banked(tiny, small_disk / "bank"))
     assert not (small_disk / "bank" / "records").exists()
+
+
+def test_the_cache_of_a_bank_lies_with_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UNDERSTUDY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    assert local_folder("s3://bucket/bank").is_relative_to(tmp_path / "understudy" / "bank")

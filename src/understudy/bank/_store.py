@@ -1,7 +1,6 @@
 """A store of named objects: a folder of this machine, or an address that fsspec knows (`s3://`)."""
 
 import errno
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,16 +53,14 @@ def normal(place: str) -> str:
 def local_folder(place: str) -> Path:
     """Return the folder of this machine that a bank uses: its own, or the cache of its address.
 
-    The cache lies in `UNDERSTUDY_CACHE`, or else in `~/.cache/understudy`.
+    The cache is a folder of `cache_folder`.
     """
     place = normal(place)
     if not is_address(place):
         return Path(place)
     if place.startswith("file://"):
         return Path(place.removeprefix("file://"))
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = Path(os.environ.get("UNDERSTUDY_CACHE") or Path(base) / "understudy")
-    return cache / "bank" / sha256(place.encode()).hexdigest()[:16]
+    return files.cache_folder() / "bank" / sha256(place.encode()).hexdigest()[:16]
 
 
 @final
