@@ -1,6 +1,8 @@
 """Images in parquet files: read by row groups, by an index of their labels."""
 
 import sys
+import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,27 @@ def test_files_that_cannot_be_read(top: Path, fault: str) -> None:
         pq.write_table(pa.table({"caption": ["a"]}), file)
     with pytest.raises(DataError, match="train-00001"):
         parquet.load(str(top), "train")
+
+
+def test_threads_that_meet_at_a_file_open_it_once(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second copy would be freed, and its row groups be taken for those of another file."""
+    import pyarrow.parquet as pq
+
+    source, opened, real = parquet.load(str(top), "train"), list[str](), pq.ParquetFile
+    parquet._HERE.files.clear()
+
+    def open_slowly(place: str) -> pq.ParquetFile:
+        opened.append(place)
+        time.sleep(0.05)  # until all threads are here
+        return real(place)
+
+    monkeypatch.setattr(pq, "ParquetFile", open_slowly)
+    with ThreadPool(8) as pool:
+        images = pool.map(source.image, range(13), chunksize=1)
+    assert [int(image.min()) // 4 for image in images] == list(range(13))
+    assert len(opened) == len(set(opened)) == 3
 
 
 def test_a_row_without_an_image_is_replaced(top: Path) -> None:

@@ -13,6 +13,7 @@ name of its folder.
 import json
 import logging
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class _Opened:
     """A parquet file as this process reads it.
 
     Attributes:
+        key: Its place, and what changes with its content.
         file: The file.
         image: Its column of images.
         label: Its column of labels; empty without one.
@@ -61,6 +63,7 @@ class _Opened:
         starts: First row of each row group, and the number of rows.
     """
 
+    key: tuple[str, int]
     file: Any
     image: str
     label: str
@@ -72,27 +75,32 @@ class _Opened:
 class _Held:
     """Row groups that this process keeps, the last read one last."""
 
-    pid: int = -1
     files: dict[tuple[str, int], _Opened] = field(default_factory=dict)
-    groups: OrderedDict[tuple[int, int], Any] = field(default_factory=OrderedDict)
+    groups: OrderedDict[tuple[str, int, int], Any] = field(default_factory=OrderedDict)
     lock: Any = field(default_factory=RLock)
 
-    def of_this_process(self) -> "_Held":
-        """Return what this process holds: a fork must not use the open files of its parent."""
-        if self.pid != os.getpid():
-            self.pid, self.files, self.groups, self.lock = os.getpid(), {}, OrderedDict(), RLock()
-        return self
+    def forget(self) -> None:
+        """Hold nothing any more: a fork must not use the open files of its parent, nor its lock."""
+        self.files, self.groups, self.lock = {}, OrderedDict(), RLock()
 
 
 _HERE = _Held()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HERE.forget)
 
 
 def _open(place: str) -> _Opened:
     """Open a file and find its columns; an open one is not opened again."""
-    held, address = _HERE.of_this_process(), _shards.is_address(place)
-    key = place, 0 if address else _changed(place)
-    if key in held.files:
-        return held.files[key]
+    key = place, 0 if _shards.is_address(place) else _changed(place)
+    with _HERE.lock:
+        if key not in _HERE.files:
+            _HERE.files[key] = _opened(key)
+        return _HERE.files[key]
+
+
+def _opened(key: tuple[str, int]) -> _Opened:
+    """Open a file and find its columns."""
+    place, address = key[0], _shards.is_address(key[0])
     try:
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -114,8 +122,7 @@ def _open(place: str) -> _Opened:
         starts.append(starts[-1] + file.metadata.row_group(i).num_rows)
     label = _label(schema, features)
     names = features.get(label, {}).get("names") or []
-    held.files[key] = _Opened(file, _image(schema, features, place), label, names, starts)
-    return held.files[key]
+    return _Opened(key, file, _image(schema, features, place), label, names, starts)
 
 
 def _changed(place: str) -> int:
@@ -187,7 +194,7 @@ def _checked(label: object, shard: Shard) -> Label:
 def _read(place: str, start: int, size: int) -> bytes:
     """Return the encoded image of a row; `size` is not needed."""
     opened = _open(place)
-    group = next(i for i, end in enumerate(opened.starts[1:]) if start < end)
+    group = bisect_right(opened.starts, start) - 1
     image = _group(place, opened, group)[start - opened.starts[group]].as_py()
     content = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(content, bytes):
@@ -203,7 +210,7 @@ def _group(place: str, opened: _Opened, group: int) -> Any:
     """Return the images of a row group, read or from among those that are kept."""
     import pyarrow as pa
 
-    held, key = _HERE.of_this_process(), (id(opened), group)
+    held, key = _HERE, (*opened.key, group)
     with held.lock:
         if key not in held.groups:
             try:
