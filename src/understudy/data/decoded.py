@@ -9,6 +9,7 @@ The folder of a cache holds
 `images.bin` is a sparse file of its full size from the start, which needs no disk space until it
 is written. The pixels of an image are written before its checksum, so that a process killed in
 between leaves an image that counts as missing; one that does not fit its checksum is decoded again.
+An image that stands in for a faulty one is not stored, since another run may hold it out.
 Without `data.decoded_side`, the cache holds exactly
 the decoder's output, and training is the same to the bit with and without it.
 """
@@ -89,8 +90,10 @@ class DecodedSource(Source):
 
     def crop(self, i: int, choose: ChooseCrop) -> UInt8[Tensor, "3 crop_height crop_width"]:
         """Return a crop of image `i`; of a verified image, no more than the crop is read."""
-        if not self._intact[i]:
-            self._ensure_intact(i)
+        substitute = None if self._intact[i] else self._ensure_intact(i)
+        if substitute is not None:
+            top, left, height, width = choose(*substitute.shape[1:])
+            return substitute[:, top : top + height, left : left + width]
         height, width = self._sides[i].tolist()
         start = self._offsets[i] + _WORD
         image = self._bytes[start : start + height * width * 3].reshape(height, width, 3)
@@ -106,6 +109,11 @@ class DecodedSource(Source):
             return self
         return DecodedSource(evaluated, self.folder, side=self.side)
 
+    def within(self, index: Int64[Tensor, " kept"]) -> Source:
+        """Return the same images, of which only some may stand in for a faulty one."""
+        source = self.source.within(index)
+        return self if source is self.source else _open(source, self.folder, self.side)
+
     def target(self, i: int) -> Any:
         """Return the source's target of image `i`, resized as the stored image."""
         target = self.source.target(i)
@@ -115,6 +123,10 @@ class DecodedSource(Source):
     def sides(self) -> Int64[Tensor, "images 2"]:
         """Return height and width of every image as stored."""
         return self._sides
+
+    def is_replaced(self, i: int) -> bool:
+        """Return True if another image stands in for image `i` of the source."""
+        return self.source.is_replaced(i)
 
     def replaced(self) -> tuple[str, ...]:
         """Return the faulty images of the source."""
@@ -143,32 +155,42 @@ class DecodedSource(Source):
             "data.decoded_side": self.side,
         }
 
-    def _ensure_intact(self, i: int) -> None:
-        """Verify the checksum of image `i`, or decode and store the image if it is missing."""
+    def _ensure_intact(self, i: int) -> UInt8[Tensor, "3 height width"] | None:
+        """Verify the checksum of image `i`, or decode and store the image if it is missing.
+
+        Returns the image that stands in for a faulty one, which is not stored; else None.
+        """
+        substitute = None
         start, end = self._offsets[i : i + 2]
         # Not through the map: where the disk is memory (tmpfs), that would give memory to a hole.
         checksum = _read(self._file, start)
         if not checksum.any():
-            self._store(i, start, end)
+            substitute = self._store(i, start, end)
         elif (checksum != _checksum(self._bytes[start + _WORD : end])).any():
             LOGGER.warning(f"{self._file}: image {i} is not what was stored; it is decoded again.")
             try:
-                self._store(i, start, end)
+                substitute = self._store(i, start, end)
             except DataError as error:
                 raise _damaged(self._file, f"the checksum of image {i} does not match") from error
-        self._intact[i] = True
+        self._intact[i] = substitute is None
+        return substitute
 
-    def _store(self, i: int, start: int, end: int) -> None:
-        """Decode image `i` and store it in the bytes from `start` to `end`."""
-        content = self._decoded(i, end - start - _WORD)
+    def _store(self, i: int, start: int, end: int) -> UInt8[Tensor, "3 height width"] | None:
+        """Decode image `i` and store it in the bytes from `start` to `end`; return a substitute."""
+        image = self._decoded(i)
+        if self.source.is_replaced(i):
+            return image
+        content = np.zeros(end - start - _WORD, np.uint8)
+        content[: image.numel()] = image.permute(1, 2, 0).reshape(-1)
         # Pixels first: a record counts as stored from the moment it has its checksum.
         _write(self._file, start + _WORD, content)
         _write(self._file, start, _checksum(content))
+        return None
 
-    def _decoded(self, i: int, count: int) -> _Bytes:
-        """Decode image `i` and reduce it; return its pixels, padded with zeros to `count` bytes."""
+    def _decoded(self, i: int) -> UInt8[Tensor, "3 height width"]:
+        """Decode image `i` and reduce it; a substitute gets the sides that are stored."""
         image, (height, width) = self.source.image(i), self._sides[i].tolist()
-        if self.side and min(image.shape[1:]) > self.side:
+        if (self.side and min(image.shape[1:]) > self.side) or self.source.is_replaced(i):
             image = resize(image, (height, width))
         if image.shape != (3, height, width):
             raise DataError(
@@ -176,9 +198,7 @@ class DecodedSource(Source):
                 f"{width} when {self.folder} was created: the images have changed. Delete that "
                 "folder."
             )
-        content = np.zeros(count, np.uint8)
-        content[: image.numel()] = image.permute(1, 2, 0).reshape(-1)
-        return content
+        return image
 
 
 def _open(source: Source, folder: Path, side: int | None) -> DecodedSource:

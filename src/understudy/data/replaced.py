@@ -112,6 +112,10 @@ class ReplacedSource(Source):
         with ThreadPool() as pool:
             return torch.tensor(pool.map(self._sides_of, range(len(self)), chunksize=64))
 
+    def is_replaced(self, i: int) -> bool:
+        """Return True if another image stood in for image `i` when it was read."""
+        return i in self._instead
+
     def replaced(self) -> tuple[str, ...]:
         """Return the images that were found faulty so far, by any process, each with the reason."""
         notes = dict[str, str]()

@@ -97,6 +97,10 @@ class Source(ABC):
         """
         return self
 
+    def is_replaced(self, i: int) -> bool:
+        """Return True if another image stands in for image `i`, known once it has been read."""
+        return False
+
     def replaced(self) -> tuple[str, ...]:
         """Return the images that were faulty when they were decoded, each with the reason.
 

@@ -58,6 +58,10 @@ class Subset(Source):
         """Return height and width of every image of the subset."""
         return self._images.sides()[self.index]
 
+    def is_replaced(self, i: int) -> bool:
+        """Return True if another image stands in for image `i` of the subset."""
+        return self._images.is_replaced(int(self.index[i]))
+
     def replaced(self) -> tuple[str, ...]:
         """Return the faulty images of the source, whether they are in the subset or not."""
         return self.source.replaced()

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from understudy.data import FileSource, Loader, Source
+from understudy.data.decoded import DecodedSource
 from understudy.data.replaced import found_since
 from understudy.data.sources import _large_folder, folder
 from understudy.data.sources._cache import cache_folder
@@ -166,6 +167,20 @@ def test_no_image_that_is_held_out_stands_in_for_another(damaged: Path) -> None:
     part = Subset(whole, index, whole.labels[index])
     assert greys(part) == [5, 5, 2, 2]
     assert (greys(whole)[0], greys(whole)[3]) == (3, 1)
+
+
+def test_no_image_that_is_held_out_stands_in_for_another_of_a_decoded_folder(
+    damaged: Path, tmp_path: Path
+) -> None:
+    index = torch.tensor([0, 2, 3, 5])
+    for held_out in (True, False, True):  # the folder is filled by one run, and read by others
+        whole = DecodedSource(load(damaged), tmp_path / "decoded")
+        part = Subset(whole, index, whole.labels[index])
+        assert greys(part if held_out else whole) == (
+            [5, 5, 2, 2] if held_out else [3, 3, 5, 1, 1, 2]
+        )
+        assert part.sides().tolist() == [list(part.image(i).shape[1:]) for i in range(4)]
+        assert [part.is_replaced(i) for i in range(4)] == [True, False, True, False]
 
 
 def test_a_worker_process_notes_faulty_files_too(damaged: Path) -> None:
