@@ -199,6 +199,14 @@ def test_faulty_files_stop_on_request(damaged: Path) -> None:
         source.image(0)
 
 
+def test_links_that_lead_nowhere_stop_on_request_as_in_small_folders(top: Path) -> None:
+    (top / "train/a/x/5.png").symlink_to("nowhere")
+    for source in (load(top), load(top)):  # listed, and read from the list
+        assert "is a link to itself or to nothing" in source.skipped[0]
+    with pytest.raises(DataError, match=r"1 files cannot be read, first: .*5\.png"):
+        load(top, unreadable="fail")
+
+
 def test_a_file_that_is_gone_stops(top: Path) -> None:
     source = load(top)
     (top / "train/a/z.png").unlink()

@@ -46,11 +46,7 @@ def from_files(
     Raises:
         DataError: No file can be read, or some cannot and `unreadable` is `fail`.
     """
-    if skipped and unreadable == "fail":
-        raise DataError(
-            f"{len(skipped)} files cannot be read, first: {skipped[0]}. Repair or remove them, or "
-            "leave them out with data.unreadable=skip."
-        )
+    refuse_skipped(skipped, unreadable)
     checked = check(paths, root, unreadable)
     source = FileSource(
         [paths[i] for i in checked.kept],
@@ -62,6 +58,19 @@ def from_files(
         contents=[checked.contents[i] for i in checked.kept],
     )
     return _with_cache(source) if is_small(source) else source
+
+
+def refuse_skipped(skipped: Sequence[str], unreadable: Unreadable) -> None:
+    """Refuse files that were left out, each with the reason, where `unreadable` is `fail`.
+
+    Raises:
+        DataError: There are some.
+    """
+    if skipped and unreadable == "fail":
+        raise DataError(
+            f"{len(skipped)} files cannot be read, first: {skipped[0]}. Repair or remove them, or "
+            "leave them out with data.unreadable=skip."
+        )
 
 
 def in_memory_if_small(source: Source) -> Source:

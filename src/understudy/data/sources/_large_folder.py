@@ -27,7 +27,7 @@ from understudy.data.replaced import LazySource, ReplacedSource
 from understudy.data.source import Source, Unreadable, short_digest
 from understudy.data.sources._cache import cache_folder, made_once
 from understudy.data.sources._columns import Columns, Packed, Texts, store
-from understudy.data.sources._files import IN_MEMORY, MAX_BYTES, SMALL
+from understudy.data.sources._files import IN_MEMORY, MAX_BYTES, SMALL, refuse_skipped
 from understudy.data.sources._listing import Listing
 from understudy.errors import DataError
 
@@ -164,7 +164,8 @@ def listed(
         list_files: Lists the files; not called where a stored list still holds.
 
     Raises:
-        DataError: None of a sample of the files can be read.
+        DataError: None of a sample of the files can be read, or some were left out and
+            `unreadable` is `fail`.
     """
     place, files = _cache_of(folder, top, classes), list[Files]()
     existed = (place / _NAME).is_file()
@@ -185,6 +186,7 @@ def listed(
     if files:
         _say(columns, folder, existed)
     source = ListedSource(columns, top, classes)
+    refuse_skipped(source.skipped, unreadable)
     if unreadable == "fail":
         return source
     return ReplacedSource(source, place / "faulty.jsonl")
