@@ -122,6 +122,7 @@ def test_a_damaged_shard_is_refused(top: Path, fault: str) -> None:
         ("nowhere/*.tar", r"There is no \.tar file"),
         ("nowhere.txt", "There is no file"),
         ("memory://nowhere/*.tar", r"There is no \.tar file"),
+        ("nowhere/{0..1000000}.tar", "more shards than the 1,000,000"),
         ("magic://nowhere/a.tar", "cannot be reached"),
     ],
 )

@@ -6,6 +6,7 @@ name of its folder (`train-000.tar`, `test/000.tar`); without any, all are train
 Addresses such as `s3://bucket/train-{000..099}.tar` are read through fsspec.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -154,11 +155,8 @@ def _expanded(pattern: str) -> list[str]:
     """Return the names that the braces of a pattern stand for."""
     pieces = _BRACES.split(pattern)
     choices = [[text] if i % 2 == 0 else _choices(text) for i, text in enumerate(pieces)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > _MOST:
-        raise DataError(f"{pattern} stands for {count:,} shards; at most {_MOST:,} can be named.")
+    if math.prod(map(len, choices)) > _MOST:
+        raise DataError(f"{pattern} stands for more shards than the {_MOST:,} that can be named.")
     return ["".join(names) for names in product(*choices)]
 
 
@@ -166,7 +164,9 @@ def _choices(text: str) -> list[str]:
     if (bounds := _RANGE.fullmatch(text)) is None:
         return text.split(",")
     first, last = bounds.groups()
-    return [f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)][:_MOST]
+    # One more than can be named, for the error: the rest is not worth its memory.
+    numbers = range(int(first), int(last) + 1)[: _MOST + 1]
+    return [f"{i:0{len(first)}d}" for i in numbers]
 
 
 def _matching(pattern: str, suffix: str) -> Sequence[str]:
