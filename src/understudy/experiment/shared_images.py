@@ -77,7 +77,7 @@ def shared_images(first: Source, second: Source) -> list[int]:
 def _apart(first: Source, second: Source) -> bool:
     """Return True if all files of one lie in a folder in which the other one has none."""
     return any(
-        one.top and not any(_is_below(place, one.top) for place in _places(other))
+        one.top and not any(_are_nested(place, one.top) for place in _places(other))
         for one, other in permutations((first, second))
     )
 
@@ -87,8 +87,9 @@ def _places(source: Source) -> Iterable[str]:
     return [source.top] if source.top else _real_files(source)
 
 
-def _is_below(place: str, folder: str) -> bool:
-    return Path(place).is_relative_to(folder)
+def _are_nested(place: str, folder: str) -> bool:
+    """Return True if one of two places lies in the other one, or is it."""
+    return Path(place).is_relative_to(folder) or Path(folder).is_relative_to(place)
 
 
 def _real_files(source: Source) -> Iterator[str]:

@@ -287,6 +287,12 @@ def test_images_of_two_splits_are_compared_by_their_files(top: Path) -> None:
     assert shared_images(*split(train, 0.5, seed=0)) == []
 
 
+def test_images_of_a_folder_within_that_of_the_other_split_are_compared(top: Path) -> None:
+    whole, part = folder.load_unlabelled(top), load(top)
+    assert {whole.paths[i] for i in shared_images(part, whole)} == set(part.paths)
+    assert shared_images(whole, part) == list(range(6))
+
+
 def test_an_image_takes_few_bytes(tmp_path: Path) -> None:
     """What a process holds and maps of the list, without decoding: the names, and 32 bytes."""
     Image.new("RGB", (90, 80)).save(tmp_path / "0.png")
