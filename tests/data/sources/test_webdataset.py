@@ -147,6 +147,14 @@ def test_an_address_is_read_through_fsspec(top: Path, monkeypatch: pytest.Monkey
         webdataset.load("s3://bucket/a.tar", "train")
 
 
+def test_a_name_that_is_almost_a_number_is_a_name(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train-000.tar", "w") as tar:
+        for i, label in enumerate(["--5", "-x"]):
+            add(tar, f"{i}.png", picture(i, 72))
+            add(tar, f"{i}.cls", label.encode())
+    assert webdataset.load(str(tmp_path), "train").classes == ("--5", "-x")
+
+
 def loader(source: Source, **options: int) -> Loader:
     return Loader(
         make_views(source, augment="flip", size=72, seed=0),

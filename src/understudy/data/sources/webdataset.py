@@ -12,6 +12,7 @@ its name or the name of its folder: `train-000.tar`, `test/000.tar`.
 
 import json
 import logging
+import re
 import tarfile
 from collections.abc import Iterator
 from functools import cache
@@ -103,7 +104,7 @@ def _as_label(value: object, name: str) -> int | str:
         return value
     if not isinstance(value, str) or not value:
         raise DataError(f"{name} has the label {value!r}, which is no class number and no name.")
-    return int(value) if value.lstrip("-").isdecimal() else value
+    return int(value) if re.fullmatch(r"-?\d+", value) else value
 
 
 @cache
