@@ -6,6 +6,7 @@ source and from its end to its beginning: a function of the data alone. Whicheve
 notes it in a file, by which they are counted at the end of the run and at the next start.
 """
 
+import asyncio
 import errno
 import json
 import logging
@@ -182,6 +183,9 @@ def _changed(name: str) -> int:
 def _lasts(error: DataError) -> bool:
     """Return True for a fault of the image, and not of the disk."""
     cause = error.__cause__
+    # Of a network, and without a number. Before Python 3.11, asyncio has its own TimeoutError.
+    if isinstance(cause, TimeoutError | asyncio.TimeoutError | ConnectionError):
+        return False
     return not isinstance(cause, OSError) or cause.errno in _LASTING
 
 

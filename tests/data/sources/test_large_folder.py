@@ -199,6 +199,23 @@ def test_faulty_files_stop_on_request(damaged: Path) -> None:
         source.image(0)
 
 
+@pytest.mark.parametrize("fault", [TimeoutError(), ConnectionResetError("reset by peer")])
+def test_a_fault_of_the_network_replaces_no_image(
+    top: Path, fault: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, real = load(top), _large_folder.decode
+
+    def decode_by_network(path: Path) -> torch.Tensor:
+        if path.name == "4.png":
+            raise DataError("4.png cannot be read") from fault
+        return real(path)
+
+    monkeypatch.setattr(_large_folder, "decode", decode_by_network)
+    with pytest.raises(DataError, match=r"4\.png cannot be read$"):
+        source.image(0)
+    assert source.replaced() == ()
+
+
 def test_links_that_lead_nowhere_stop_on_request_as_in_small_folders(top: Path) -> None:
     (top / "train/a/x/5.png").symlink_to("nowhere")
     for source in (load(top), load(top)):  # listed, and read from the list
