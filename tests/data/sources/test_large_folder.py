@@ -262,6 +262,20 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert "cannot be written" in caplog.text
 
 
+def test_without_a_cache_each_split_notes_its_own_faulty_images(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("test/b/1.png", "test/b/2.png", "test/b/3.png"):
+        paint(damaged / name, 7)
+    (damaged / "test/b/2.png").write_text("not an image")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("UNDERSTUDY_CACHE", str(tmp_path / "file"))
+    train, test = load(damaged), folder.load(str(damaged), "test")
+    for source in (train, test):
+        greys(source)
+    assert (len(train.replaced()), len(test.replaced())) == (2, 1)
+
+
 def test_the_variable_of_the_cache_goes_before_those_of_the_system(
     top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

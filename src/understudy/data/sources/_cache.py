@@ -22,7 +22,10 @@ from understudy.files import cache_folder
 
 LOGGER = logging.getLogger("understudy")
 
-__all__ = ["cache_folder", "made_once", "opened"]
+__all__ = ["NOTES", "cache_folder", "made_once", "opened"]
+
+NOTES = "faulty.jsonl"
+"""Name of the notes of faulty images, which lie beside the columns."""
 
 
 def opened(folder: Path, name: str, is_current: Callable[[Columns], bool]) -> Columns | None:
@@ -64,7 +67,8 @@ def made_once(
             f"{folder} cannot be written ({error.strerror}), so that every process makes {name} "
             "for itself at each start: set UNDERSTUDY_CACHE to a folder that can be written."
         )
-        own = _own_folder() / f"{folder.name}-{name}"
+        own = _own_folder() / folder.name / name
+        own.parent.mkdir(exist_ok=True)
         return Columns(own) if make(own) else None
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from understudy.data._image import SUFFIXES, decode, sides_of
 from understudy.data.replaced import LazySource, ReplacedSource
 from understudy.data.source import Source, Unreadable, short_digest
-from understudy.data.sources._cache import cache_folder, made_once
+from understudy.data.sources._cache import NOTES, cache_folder, made_once
 from understudy.data.sources._columns import Columns, Packed, Texts, store
 from understudy.data.sources._files import IN_MEMORY, MAX_BYTES, SMALL, refuse_skipped
 from understudy.data.sources._listing import Listing
@@ -189,7 +189,7 @@ def listed(
     refuse_skipped(source.skipped, unreadable)
     if unreadable == "fail":
         return source
-    return ReplacedSource(source, place / "faulty.jsonl")
+    return ReplacedSource(source, columns.file.with_name(NOTES))
 
 
 def _all_decoded(count: int, side: int | None) -> bool:
@@ -229,7 +229,7 @@ def _cache_of(folder: Path, top: Path, classes: Sequence[str]) -> Path:
 
 def _store(file: Path, files: Files, folder: Path, side: int | None) -> None:
     """Write the columns of a list."""
-    file.with_name("faulty.jsonl").unlink(missing_ok=True)
+    file.with_name(NOTES).unlink(missing_ok=True)
     sizes, times = _stamps(files)
     folders = Packed()
     folders.extend(os.path.abspath(name) for name in files.folders)  # noqa: PTH100

@@ -23,7 +23,7 @@ from understudy.data._image import decode, sides_of
 from understudy.data.replaced import LazySource, ReplacedSource, found_since
 from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources import _shards
-from understudy.data.sources._cache import cache_folder, made_once, opened
+from understudy.data.sources._cache import NOTES, cache_folder, made_once, opened
 from understudy.data.sources._columns import Columns, Packed, store
 from understudy.data.sources._files import IN_MEMORY, in_memory_if_small, is_small
 from understudy.data.sources._numbered import labels_of, names_of
@@ -103,7 +103,7 @@ def load(form: Format, root: str, split: Split, unreadable: Unreadable) -> Sourc
     source.split_name = split
     if unreadable == "fail":
         return _in_memory_if_small(source)
-    return _in_memory_if_small(ReplacedSource(source, columns.file.with_name("faulty.jsonl")))
+    return _in_memory_if_small(ReplacedSource(source, columns.file.with_name(NOTES)))
 
 
 def _in_memory_if_small(source: Source) -> Source:
@@ -206,7 +206,7 @@ def _absolute(shard: Shard) -> Shard:
 
 def _store(file: Path, form: Format, shards: Sequence[Shard], before: Columns | None) -> None:
     """Write the index of some shards; what an earlier one tells of unchanged ones is kept."""
-    file.with_name("faulty.jsonl").unlink(missing_ok=True)
+    file.with_name(NOTES).unlink(missing_ok=True)
     keys, labels = Packed(), dict[int | str, int]()
     starts, sizes, numbers = list[np.ndarray[Any, Any]](), list[np.ndarray[Any, Any]](), []
     counts, groups, read = [0], [0], 0
