@@ -11,11 +11,11 @@ import errno
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from multiprocessing.pool import ThreadPool
+from os import SEEK_END
 from pathlib import Path
 from typing import final
 
@@ -74,7 +74,7 @@ class ReplacedSource(Source):
         self.labels, self.classes, self.size = source.labels, source.classes, source.size
         self.split_name, self.paths, self.top = source.split_name, source.paths, source.top
         self.shards = source.shards
-        self._instead = dict[int, int]()
+        self._instead, self._noted, self._read_to = dict[int, int](), set[bytes](), 0
         self._before = self.replaced()
         self.skipped = (*source.skipped, *self._before)
 
@@ -152,25 +152,43 @@ class ReplacedSource(Source):
             _, height, width = self.image(i).shape
             return height, width
 
-    def _next(self, i: int) -> Iterator[int]:
-        """Yield the images of the same label behind image `i`, and then those before it."""
-        count, label = len(self), self.labels[i]
-        for j in (k % count for k in range(i + 1, i + count)):
-            allowed = self._allowed is None or bool(self._allowed[j])
-            if allowed and (self.labels[j] == label).all():
-                yield j
+    def _next(self, i: int) -> list[int]:
+        """Return the images of the same label behind image `i`, and then those before it."""
+        same = self.labels == self.labels[i]
+        if same.ndim == 2:
+            same = same.all(1)
+        if self._allowed is not None:
+            same = same & self._allowed
+        places = same.nonzero().flatten()
+        return torch.cat([places[places > i], places[places < i]]).tolist()
 
     def _note(self, i: int, reason: str) -> None:
-        """Append a faulty image to the notes, in one write; say so where that is impossible."""
+        """Append a faulty image to the notes, in one write; say so where that is impossible.
+
+        One that is in them already, by whatever process, is not noted again.
+        """
         name = self.source.name(i)
         note = {"name": name, "changed": _changed(name), "reason": reason}
-        line = json.dumps(note) + "\n"
+        line = json.dumps(note).encode() + b"\n"
+        if self._is_noted(line):
+            return
         try:
             self._notes.parent.mkdir(parents=True, exist_ok=True)
             with self._notes.open("ab", buffering=0) as file:
-                file.write(line.encode())
+                file.write(line)
         except OSError:
             LOGGER.warning(f"{reason}; the next image of its class stands in for it.")
+
+    def _is_noted(self, line: bytes) -> bool:
+        """Return True if a line is in the notes, of which only what is new is read."""
+        with suppress(OSError), self._notes.open("rb") as file:
+            if file.seek(0, SEEK_END) < self._read_to:  # begun anew
+                self._noted, self._read_to = set(), 0
+            file.seek(self._read_to)
+            lines = [each for each in file.read().splitlines(keepends=True) if each[-1:] == b"\n"]
+            self._noted.update(lines)
+            self._read_to += sum(map(len, lines))
+        return line in self._noted
 
 
 def _changed(name: str) -> int:

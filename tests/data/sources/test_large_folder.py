@@ -14,7 +14,7 @@ from PIL import Image
 
 from understudy.data import FileSource, Loader, Source
 from understudy.data.decoded import DecodedSource
-from understudy.data.replaced import found_since
+from understudy.data.replaced import ReplacedSource, found_since
 from understudy.data.sources import _large_folder, folder
 from understudy.data.sources._cache import cache_folder
 from understudy.data.subset import Subset, split
@@ -191,6 +191,31 @@ def test_a_worker_process_notes_faulty_files_too(damaged: Path) -> None:
     alone = Loader(views, source.labels, batch=6, seed=0, shuffle=True)
     assert torch.equal(batch.images, next(alone.epoch(0))[0].images)
     assert len(source.replaced()) == 2
+
+
+def test_a_faulty_file_is_noted_once_whichever_process_meets_it(damaged: Path) -> None:
+    source = load(damaged)
+    views = make_views(source, augment="none", size=8, seed=0)
+    loader = Loader(views, source.labels, batch=6, seed=0, shuffle=True, workers=1)
+    for epoch in range(2):
+        list(loader.epoch(epoch))
+    greys(source)
+    greys(load(damaged))
+    (notes,) = cache_folder().rglob("faulty.jsonl")
+    assert len(notes.read_text().splitlines()) == 2
+    again = load(damaged)
+    (damaged / "train/b/0.png").write_text("another fault")
+    greys(again)
+    assert len(notes.read_text().splitlines()) == 3
+
+
+def test_images_that_stand_in_come_in_the_order_of_the_source(top: Path) -> None:
+    source = load(top)
+    assert isinstance(source, ReplacedSource)
+    assert [source._next(i) for i in range(6)] == [[1, 2], [2, 0], [0, 1], [4, 5], [5, 3], [3, 4]]
+    part = source.within(torch.tensor([0, 2, 5]))
+    assert isinstance(part, ReplacedSource)
+    assert [part._next(i) for i in (1, 2, 5)] == [[2, 0], [0], []]
 
 
 def test_faulty_files_stop_on_request(damaged: Path) -> None:
