@@ -1,6 +1,7 @@
 """Sequences whose entries are made when they are asked for: some of another one, or two joined."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, final, overload
 
 from jaxtyping import Int64
@@ -9,8 +10,32 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+class LazySequence(Sequence[T], ABC):
+    """A sequence that makes each entry when it is asked for."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def _entry(self, i: int) -> T:
+        """Return entry `i`, which is at least 0 and below the length."""
+
+    @overload
+    def __getitem__(self, i: int) -> T: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[T]: ...
+    def __getitem__(self, i: int | slice) -> T | list[T]:
+        """Return entry `i`, or a list of entries."""
+        if isinstance(i, slice):
+            return [self._entry(j) for j in range(len(self))[i]]
+        return self._entry(range(len(self))[i])
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._entry, range(len(self)))
+
+
 @final
-class Picked(Sequence[T]):
+class Picked(LazySequence[T]):
     """Some entries of another sequence, in the order of their numbers."""
 
     def __init__(self, entries: Sequence[T], index: Int64[Tensor, " picked"]) -> None:
@@ -19,21 +44,12 @@ class Picked(Sequence[T]):
     def __len__(self) -> int:
         return len(self._index)
 
-    @overload
-    def __getitem__(self, i: int) -> T: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[T]: ...
-    def __getitem__(self, i: int | slice) -> T | list[T]:
-        """Return entry `i`, or a list of entries."""
-        if isinstance(i, slice):
-            return [self._entries[j] for j in self._index[i].tolist()]
-        if not -len(self) <= i < len(self):
-            raise IndexError(i)
+    def _entry(self, i: int) -> T:
         return self._entries[int(self._index[i])]
 
 
 @final
-class Chained(Sequence[T]):
+class Chained(LazySequence[T]):
     """The entries of two sequences, one behind the other."""
 
     def __init__(self, first: Sequence[T], second: Sequence[T]) -> None:
@@ -42,15 +58,7 @@ class Chained(Sequence[T]):
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
 
-    @overload
-    def __getitem__(self, i: int) -> T: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[T]: ...
-    def __getitem__(self, i: int | slice) -> T | list[T]:
-        """Return entry `i`, or a list of entries."""
-        if isinstance(i, slice):
-            return [self[j] for j in range(len(self))[i]]
-        i = range(len(self))[i]
+    def _entry(self, i: int) -> T:
         before = len(self._first)
         return self._first[i] if i < before else self._second[i - before]
 

@@ -5,13 +5,14 @@ Worker processes and ranks share the pages of the file, and read no more of it t
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any, final
 
 import numpy as np
 
 from understudy import files
+from understudy.data._lazy import LazySequence
 from understudy.errors import DataError
 
 _ALIGNED = 64
@@ -71,7 +72,7 @@ class Columns:
 
 
 @final
-class Texts(Sequence[str]):
+class Texts(LazySequence[str]):
     """A column of texts, each decoded when it is asked for."""
 
     def __init__(self, columns: Columns, name: str) -> None:
@@ -80,21 +81,10 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._columns[f"{self._name}.ends"])
 
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        """Return text `i`, or a list of texts."""
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
+    def _entry(self, i: int) -> str:
         ends = self._columns[f"{self._name}.ends"]
-        i = range(len(ends))[i]
         start = int(ends[i - 1]) if i else 0
         return self._columns[self._name][start : int(ends[i])].tobytes().decode(*_CODEC)
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
 
 
 _CODEC = ("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ from hashlib import sha256
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from understudy.data._image import SUFFIXES, decode, sides_of
+from understudy.data._lazy import LazySequence
 from understudy.data.replaced import LazySource, ReplacedSource
 from understudy.data.source import Source, Unreadable, short_digest
 from understudy.data.sources._cache import NOTES, cache_folder, made_once
 from understudy.data.sources._columns import Columns, Packed, Texts, store
 from understudy.data.sources._files import IN_MEMORY, MAX_BYTES, SMALL, refuse_skipped
 from understudy.data.sources._listing import Listing
+from understudy.data.subset import evenly
 from understudy.errors import DataError
 
 LOGGER = logging.getLogger("understudy")
@@ -90,7 +92,7 @@ class Files:
 
 
 @final
-class _Paths(Sequence[Path]):
+class _Paths(LazySequence[Path]):
     """Files by their names in a folder."""
 
     def __init__(self, top: Path, names: Texts) -> None:
@@ -99,14 +101,7 @@ class _Paths(Sequence[Path]):
     def __len__(self) -> int:
         return len(self._names)
 
-    @overload
-    def __getitem__(self, i: int) -> Path: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[Path]: ...
-    def __getitem__(self, i: int | slice) -> Path | list[Path]:
-        """Return file `i`, or a list of files."""
-        if isinstance(i, slice):
-            return [self._top / name for name in self._names[i]]
+    def _entry(self, i: int) -> Path:
         return self._top / self._names[i]
 
 
@@ -214,7 +209,7 @@ def is_current(columns: Columns) -> bool:
     if any(os.stat(name).st_mtime_ns != t for name, t in zip(names, times, strict=True)):  # noqa: PTH116
         return False
     files, top = columns.texts("name"), Path(header["top"])
-    for i in _sampled(len(files)):
+    for i in evenly(len(files), _SAMPLE).tolist():
         status = (top / files[i]).stat()
         if (status.st_size, status.st_mtime_ns) != (columns["bytes"][i], columns["time"][i]):
             return False
@@ -290,7 +285,7 @@ def _side_of_sample(files: Files) -> int | None:
     Raises:
         DataError: None of them can be read.
     """
-    rows, sides, faults = set(_sampled(len(files))), set[int](), list[DataError]()
+    rows, sides, faults = set(evenly(len(files), _SAMPLE).tolist()), set[int](), list[DataError]()
     for path in (files.top / name for i, name in enumerate(files.names) if i in rows):
         try:
             sides.update(sides_of(path))
@@ -299,11 +294,6 @@ def _side_of_sample(files: Files) -> int | None:
     if len(faults) == len(rows) and len(files) > LISTED:
         raise DataError(f"None of {len(rows)} sampled files can be read, first: {faults[0]}")
     return sides.pop() if len(sides) == 1 else None
-
-
-def _sampled(count: int) -> list[int]:
-    number = min(count, _SAMPLE)
-    return [i * count // number for i in range(number)]
 
 
 def _say(columns: Columns, folder: Path, existed: bool) -> None:

@@ -29,6 +29,7 @@ from understudy.data.sources._files import IN_MEMORY, in_memory_if_small, is_sma
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._shards import Shard
 from understudy.data.sources._splits import no_split
+from understudy.data.subset import evenly
 from understudy.errors import DataError
 
 LOGGER = logging.getLogger("understudy")
@@ -279,7 +280,7 @@ def _side(form: Format, shards: Sequence[Shard], columns: dict[str, Any]) -> int
     """Return the side of the images of a sample if all are squares of one size, else None."""
     count, sides = len(columns["start"]), set[int]()
     faults = list[DataError]()
-    rows = [i * count // min(count, _SAMPLE) for i in range(min(count, _SAMPLE))]
+    rows = evenly(count, _SAMPLE).tolist()
     for i in rows:
         place = shards[int(np.searchsorted(columns["shard"], i, side="right")) - 1].place
         try:
