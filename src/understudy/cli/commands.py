@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     process.end_at_once()
     try:
         _run(words)
+        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and process.reader_is_gone():
+            sys.exit(1)
         if "--debug" in words:
             raise
         sentence, status = _sentence(error)

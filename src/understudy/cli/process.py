@@ -23,6 +23,17 @@ def end_at_once() -> None:
     atexit.register(gc.freeze)
 
 
+def reader_is_gone() -> bool:
+    """Return True if nobody reads the output any more, as in `| head`; nothing more is printed."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # What is left would be flushed at exit, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def leave_group() -> None:
     """Leave the group of processes, if torchrun started several."""
     if "RANK" not in os.environ or "torch" not in sys.modules:
