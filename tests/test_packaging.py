@@ -20,15 +20,20 @@ SOURCES = ROOT / "src"
 
 WITHOUT = """
 import multiprocessing, os, signal, sys
-for name in ("fcntl", "termios", "pwd", "grp"):
+import psutil  # psutil's part for Linux asks the system at its import
+for name in ("fcntl", "termios", "pwd", "grp", "resource"):
     sys.modules[name] = None
 for name in (
-    "fork", "forkpty", "pwrite", "pread", "posix_fallocate",
-    "sched_getaffinity", "sched_setaffinity", "killpg", "getuid", "fchmod",
+    "fork", "forkpty", "pwrite", "pread", "posix_fallocate", "sysconf",
+    "sched_getaffinity", "sched_setaffinity", "killpg", "setsid", "getuid", "geteuid", "fchmod",
+    "getloadavg", "nice", "mkfifo",
 ):
     if hasattr(os, name):
         delattr(os, name)
-for name in ("SIGKILL", "SIGHUP", "SIGALRM", "pthread_sigmask"):
+for name in (
+    "SIGKILL", "SIGHUP", "SIGALRM", "SIGCHLD", "SIGPIPE", "SIGQUIT", "SIGUSR1", "SIGUSR2",
+    "pthread_sigmask", "setitimer", "sigwait",
+):
     if hasattr(signal, name):
         delattr(signal, name)
 multiprocessing.set_start_method("spawn")
@@ -36,9 +41,10 @@ multiprocessing.set_start_method("spawn")
 """What every process of the test runs before anything else: Python imports `sitecustomize`."""
 
 PROGRAM = """
-import sys
+import importlib, pkgutil, sys
 from pathlib import Path
 import understudy
+from understudy import cli
 from understudy.bank import _claims
 from understudy.comparison.jobs import forking
 from understudy.experiment import bank_build
@@ -51,6 +57,9 @@ def recipe(**keys):
 if __name__ == "__main__":
     assert Path(understudy.__file__).is_relative_to(sys.argv[1])
     assert _claims.fcntl is None and forking.context().get_start_method() == "spawn"
+    for module in pkgutil.walk_packages(understudy.__path__, "understudy."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
     teacher = understudy.train(recipe(), out="teacher", device="cpu")
     taught = recipe(**{"teacher.weights": "teacher", "methods": {"kd": {}}, "bank.path": "bank"})
     filled = bank_build.fill(taught, device="cpu")
@@ -60,6 +69,10 @@ if __name__ == "__main__":
     assert not both.failed
     same = [Path(run, "student.safetensors").read_bytes() for run in ("alone", "both/kd/seed0")]
     assert same[0] == same[1]
+    cli.main(["predict", "alone", "images/test", "--out", "predictions.csv"])
+    cli.main(["evaluate", "alone"])
+    cli.main(["--resume", "both"])
+    cli.main(["doctor", "alone/recipe.yaml"])
 """
 
 
