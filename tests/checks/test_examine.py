@@ -13,7 +13,7 @@ from tests.support.planted_faults import SMALL
 from tests.support.small_images import CLOTHES
 from tests.support.small_runs import CNN
 from understudy import checks
-from understudy.checks.examine import Examination, examine
+from understudy.checks.examine import Examination, _of_arms, examine
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.loading import Speed, faster
@@ -68,8 +68,8 @@ def test_what_cannot_be_built_is_one_error(only: Callable[..., None]) -> None:
     assert examination.checks == ("classes",)
     assert set(examination.not_run) == {"picture_sizes", "costs"}
     assert examination.headline.startswith("doctor: 1 error, 1 check in ")
-    lines = [line for line in examination.lines() if line.startswith("not made")]
-    assert lines == ["not made: picture_sizes, costs: an error prevents this"]
+    lines = [line for line in examination.lines() if line.startswith("not examined")]
+    assert lines == ["not examined: picture_sizes, costs (an error prevents this)"]
 
 
 def test_a_check_that_fails_is_reported(
@@ -93,6 +93,18 @@ def test_time_that_is_over_is_said(only: Callable[..., None]) -> None:
     only("classes")
     examination = examine(Examined(small(), device="cpu", seconds=1e-9))
     assert "were over" in examination.not_run["classes"]
+
+
+def test_what_was_not_examined_is_one_line_of_all_arms(only: Callable[..., None]) -> None:
+    only("costs", "losses", "classes")
+    first = Examined(small(), device="cpu", short=True, seconds=1e-9)
+    others = {"like": first, "device": "cpu", "short": True, "seconds": 1e-9}
+    arms = [Examined(small(), name=name, **others) for name in ("pefd", "nd")]
+    (line,) = examine(first, *arms).not_made()
+    assert line.startswith("not examined: classes, losses, costs, ")
+    assert "losses and costs of pefd and nd (the 0 seconds were over)" in line
+    assert "`understudy doctor`" in line
+    assert _of_arms(["a x", "b x", "c x", "d x", "e x"]) == "x of a, b, c and 2 more"
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path, only: Callable[..., None]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.checks import (
     test_data_faults,
     test_end_to_end,
+    test_plans,
     test_teacher_faults,
     test_training_faults,
 )
@@ -26,7 +27,8 @@ def planted() -> Counter[str]:
         test_teacher_faults.TEACHERS,
         *(of_training.STEPS, of_training.MEASURED, of_training.ADVISED),
     )
-    return Counter(fault.check for table in tables for fault in table) + test_end_to_end.PLANTED
+    counts = Counter(fault.check for table in tables for fault in table)
+    return counts + test_end_to_end.PLANTED + test_plans.PLANTED
 
 
 def test_the_table_is_true() -> None:

@@ -72,6 +72,16 @@ STEPS = [
     ),
     *(
         Fault(
+            f"{steps} steps in all, {data.__name__}",
+            "schedule",
+            trained(data, batch=120, epochs=2),
+            [f"The run has {steps} optimizer steps in all", "near chance"],
+            {"training.epochs": epochs},
+        )
+        for data, steps, epochs in ((clothes, 10, 10), (marks, 4, 25))
+    ),
+    *(
+        Fault(
             f"batches of 4, {data.__name__}",
             "tiny_batches",
             trained(data, batch=4),

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 
-_FRAME = ("examine", "examined", "finding", "messages", "trial")
+_FRAME = ("examine", "examined", "finding", "messages", "plan", "trial")
 """Modules of this package that are no checks."""
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy import checks, files
+from understudy.checks import costs
 from understudy.checks._words import counted
-from understudy.checks.examined import Examined
+from understudy.checks.examined import LONG_SECONDS, Examined
 from understudy.checks.finding import Finding, Level
 from understudy.config.json_form import Form
 from understudy.config.recipe import Recipe
@@ -35,6 +36,12 @@ _FORM: Form = {
 """Form of `doctor.json`."""
 
 _LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+
+_TIME_OVER = "seconds were over"
+"""Why a check is not made for which no time is left."""
+
+_NAMED = 3
+"""Arms that a line names; of further ones it says how many there are."""
 
 _PREVENTED = "an error prevents this"
 """Why a check is not made that needs images or networks which cannot be had."""
@@ -119,9 +126,17 @@ class Examination:
         yield from self.not_made()
 
     def not_made(self) -> Iterator[str]:
-        """Yield a line for every reason for which checks were not made."""
-        for reason, names in self.reasons.items():
-            yield f"not made: {', '.join(names)}: {reason}"
+        """Yield one line, if any check was not made: which, why, and what makes it."""
+        if not self.not_run:
+            return
+        parts = [f"{_of_arms(names)} ({reason})" for reason, names in self.reasons.items()]
+        line = f"not examined: {'; '.join(parts)}"
+        if self.short and any(_TIME_OVER in reason for reason in self.reasons):
+            line += (
+                f". `understudy doctor` with the same flags and --method for one method has "
+                f"{LONG_SECONDS:.0f} seconds"
+            )
+        yield line
 
     @property
     def reasons(self) -> dict[str, list[str]]:
@@ -186,6 +201,7 @@ def examine(examined: Examined, *others: Examined) -> Examination:
         log.examine(examined, checks.names())
         for other in others:
             log.examine(other, [name for name in checks.names() if checks.find(name).OF_METHODS])
+        log.together([examined, *others])
     return Examination(
         findings=tuple(sorted(log.findings, key=lambda f: _LEVELS.index(f.level))),
         checks=tuple(log.made),
@@ -214,12 +230,19 @@ class _Log:
                 continue
             label = " ".join(filter(None, [examined.name, name]))
             if examined.seconds_left() <= 0:
-                self.not_run[label] = f"the {examined.seconds:.0f} seconds were over"
+                self.not_run[label] = f"the {examined.seconds:.0f} {_TIME_OVER}"
             elif self._try(label, examined, partial(self._check, name, examined)):
                 self.made[name] = None
         # Also what was said while checks computed what they need.
         said = (Finding("messages", "warning", sentence) for sentence in examined.warnings)
         self._add(examined, said)
+
+    def together(self, arms: Sequence[Examined]) -> None:
+        """Predict what all runs of a comparison or a search cost, by the arms that were tried."""
+        first, tried = arms[0], [arm for arm in arms if arm.tried]
+        if (plan := first.plan) and tried:
+            costs_of = partial(costs.of_all, tried, plan, count=len(arms))
+            self._try(costs.CHECK, first, lambda: self._add(first, costs_of()))
 
     def _check(self, name: str, examined: Examined) -> None:
         self._add(examined, checks.find(name).check(examined))
@@ -255,3 +278,28 @@ class _Log:
             self._add(examined, [Finding(name.rpartition(" ")[2], "error", sentence)])
         else:
             self.not_run[name] = sentence
+
+
+def _of_arms(labels: Sequence[str]) -> str:
+    """Return checks in words, those of further arms by arm: `losses and costs of pefd`.
+
+    >>> _of_arms(["loading", "pefd losses", "pefd costs", "nd losses", "nd costs"])
+    'loading, losses and costs of pefd and nd'
+    """
+    by_arm: dict[str, list[str]] = {}
+    for label in labels:
+        arm, _, check = label.rpartition(" ")
+        by_arm.setdefault(arm, []).append(check)
+    parts = by_arm.pop("", [])
+    arms_of: dict[str, list[str]] = {}
+    for arm, names in by_arm.items():
+        arms_of.setdefault(_joined(names), []).append(arm)
+    for names_of, arms in arms_of.items():
+        others = len(arms) - _NAMED
+        several = [*arms[:_NAMED], f"{others} more"] if others > 1 else arms
+        parts.append(f"{names_of} of {_joined(several)}")
+    return ", ".join(parts)
+
+
+def _joined(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

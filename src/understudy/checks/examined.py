@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from understudy import tasks
 from understudy.batch import Batch
 from understudy.checks.messages import kept
+from understudy.checks.plan import Plan
 from understudy.checks.trial import Bench, Trial
 from understudy.config.recipe import Recipe
 from understudy.data import Loader
@@ -67,6 +68,7 @@ class Examined:
         seconds: Time for all checks; default: that of the form.
         name: Name of the arm, if the recipe is a further one of a comparison.
         out: Directory that the run or the comparison will write, for the space on its disk.
+        plan: All runs of the command, if it makes several.
 
     Attributes:
         warnings: Sentences that the library said while it read the images and built the networks.
@@ -83,8 +85,10 @@ class Examined:
         seconds: float | None = None,
         name: str = "",
         out: Path = Path("runs"),
+        plan: Plan | None = None,
     ) -> None:
         self.out: Path = like.out if like else out
+        self.plan: Plan | None = like.plan if like else plan
         self.recipe, self.device, self.short, self.name = recipe, device, short, name
         self.warnings: list[str] = []
         self.began: float = like.began if like else time.monotonic()
@@ -263,6 +267,11 @@ class Examined:
         bench = self._bench
         with self._needed("trial"):
             return bench.trial()
+
+    @property
+    def tried(self) -> bool:
+        """True once some optimizer steps were made: `trial` costs nothing any more."""
+        return "trial" in vars(self)
 
     def trial_at(self, lr: float) -> Trial:
         """Return the same steps from the same start at another learning rate, not timed."""

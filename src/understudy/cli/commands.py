@@ -308,8 +308,8 @@ COMMANDS: dict[str, Entry] = {
             (
                 "what",
                 {
-                    "type": OneOf("methods", "models", "data", "recipes", "tasks"),
-                    "help": "methods, models, data, recipes or tasks.",
+                    "type": OneOf("methods", "papers", "models", "data", "recipes", "tasks"),
+                    "help": "methods, papers (of the methods), models, data, recipes or tasks.",
                 },
             ),
         ),

@@ -103,6 +103,7 @@ def _examined(
     """
     from understudy.comparison.arms import CONTROL, check_seeds
     from understudy.comparison.arms import named as arms_of
+    from understudy.comparison.planned import planned
 
     seeds = options.seeds or SEEDS
     check_seeds(seeds)
@@ -113,7 +114,8 @@ def _examined(
         if name != CONTROL
     ]
     folder = Path(options.out or Path("runs") / named(recipe, "comparison").name)
-    return before_comparison(arms, options, folder)
+    plan = planned(len(arms), len(recipes), seeds, folder)
+    return before_comparison(arms, options, folder, plan)
 
 
 def _compare_students(options: Namespace, recipe: Recipe, overrides: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from understudy.errors import RecipeError
 if TYPE_CHECKING:
     from understudy.checks.examine import Examination
     from understudy.checks.examined import Examined
+    from understudy.checks.plan import Plan
     from understudy.experiment.images import Images, ImagesOfRecipes
 
 _SHORT = (
@@ -94,7 +95,7 @@ def before_run(recipe: Recipe, options: Namespace, folder: Path) -> "Iterator[Im
 
 @contextmanager
 def before_comparison(
-    recipes: Sequence[Recipe], options: Namespace, folder: Path
+    recipes: Sequence[Recipe], options: Namespace, folder: Path, plan: "Plan"
 ) -> "Iterator[ImagesOfRecipes | None]":
     """Examine the arms of a comparison or a search unless it has begun; yield the images read.
 
@@ -102,6 +103,7 @@ def before_comparison(
         recipes: One for every arm, under its name.
         options: Those of the command.
         folder: Directory of the comparison.
+        plan: All runs of the command.
 
     Raises:
         RecipeError: There is an error.
@@ -114,7 +116,7 @@ def before_comparison(
     if _is_skipped(recipes, options) or next(folder.rglob("*/recipe.yaml"), None):
         yield None
         return
-    first = Examined(recipes[0], device=options.device, short=True, out=folder)
+    first = Examined(recipes[0], device=options.device, short=True, out=folder, plan=plan)
     others = [
         Examined(arm, like=first, name=arm.name, device=options.device, short=True)
         for arm in recipes[1:]

@@ -53,6 +53,7 @@ def entry(recipe: Argument, *shared: Argument) -> Entry:
 
 def _tune(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.reporting.tuning_page import terminal_table
+    from understudy.tuning.planned import planned
     from understudy.tuning.result import TUNED
     from understudy.tuning.tune import arms, default_place, tune
 
@@ -65,7 +66,9 @@ def _tune(options: Namespace, overrides: dict[str, Any]) -> None:
         "seeds": options.seeds or (),
     }
     place = Path(options.out or default_place(recipe))
-    with before_comparison(arms(recipe, **asked), options, place) as images:
+    candidates = arms(recipe, **asked)
+    plan = planned(recipe, len(candidates), asked["trials"], asked["seeds"], place)
+    with before_comparison(candidates, options, place, plan) as images:
         tuning = tune(
             recipe,
             **asked,

@@ -1,0 +1,55 @@
+"""What test images and steps can show: the sentences of the doctor and of reports."""
+
+import pytest
+
+from understudy.experiment.evidence import (
+    FEWEST_STEPS,
+    few_images,
+    few_labels,
+    few_steps,
+    near_chance,
+    points_of_one,
+    standard_error,
+)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "error"), [(90.0, 900, 1.0), (50.0, 2500, 1.0), (50.0, 100, 5.0)]
+)
+def test_the_error_is_that_of_a_share(accuracy: float, images: int, error: float) -> None:
+    assert standard_error(accuracy, images) == pytest.approx(error, rel=0.01)
+
+
+def test_an_accuracy_without_a_mistake_is_not_certain() -> None:
+    assert standard_error(100.0, 10) > 5
+    assert few_images(100.0, 20)
+
+
+def test_few_images_are_said_with_the_number_that_is_enough() -> None:
+    sentence = few_images(85.0, 300)
+    assert "The 300 test images are few" in sentence
+    assert "of 85 % is 2.1 points (one is 0.33)" in sentence
+    assert "about 1,300 images could" in sentence
+    assert few_images(85.0, 1300) == ""
+    assert few_images(50.0, 2500) == ""
+    assert few_images(50.0, 2400)
+
+
+def test_objects_count_where_images_hold_several() -> None:
+    sentence = few_labels(90, "objects", 40, split="validation")
+    assert "The 90 objects in 40 validation images are few" in sentence
+    assert few_labels(2500, "objects", 40) == ""
+
+
+def test_a_handful_of_steps() -> None:
+    assert "has 1 optimizer step in all" in few_steps(1)
+    assert few_steps(FEWEST_STEPS) == ""
+
+
+def test_an_accuracy_near_chance() -> None:
+    assert "not surely above chance (10.0 % of 10 classes)" in near_chance(
+        13.0, classes=10, images=200
+    )
+    assert near_chance(15.0, classes=10, images=200) == ""
+    assert near_chance(13.0, classes=10, images=2000) == ""
+    assert points_of_one(200) == 0.5
