@@ -2,10 +2,14 @@
 
 import logging
 import re
+import time
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import understudy
 from understudy.config.recipe import Recipe
@@ -127,3 +131,30 @@ def test_only_the_first_process_displays_and_is_called(monkeypatch: pytest.Monke
     with displayed(True, epochs) as listener:
         assert listener is None
         assert not LOGGER.handlers
+
+
+def test_a_series_has_a_line_a_minute_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    terminal = Terminal(Console(file=StringIO(), width=120))
+    task, epochs = SimpleNamespace(headline="top1"), SimpleNamespace(epochs=9)
+    distiller = SimpleNamespace(trainable=SimpleNamespace(task=task), teacher=None)
+    position = SimpleNamespace(epoch=0)
+    trainer: Any = SimpleNamespace(
+        training=epochs, loader=range(3), distiller=distiller, position=position
+    )
+    with terminal:
+        terminal.series(4)
+        terminal.start(trainer, "kd seed 0")
+        for number in range(1, 8):
+            now[0] += 20.0
+            record = {"epoch": number, "images_per_second": 99.0, "losses": {"total": 1.5}}
+            terminal.epoch(record | {"metrics": {"top1": 40.0 + number}, "fidelity": {}})
+    written: Any = terminal.console.file
+    assert written.getvalue().splitlines() == [
+        "kd seed 0 [1/4]  epoch 3/9  top1 43.00  loss 1.5000  99 images/s  0:02:00 left",
+        "kd seed 0 [1/4]  epoch 6/9  top1 46.00  loss 1.5000  99 images/s  0:01:00 left",
+    ]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("understudy")
 
+_SUM_UP = 60.0
+"""Seconds without a line after which an epoch of a series of runs has one."""
+
 _WIDTH = 9
 """Characters per column on a terminal."""
 
@@ -87,7 +90,7 @@ class Terminal(Callback):
         self._task = self._bar.add_task("", start=False, visible=False, rate="0")
         self._runs, self._ended = 1, 0
         self._headings: list[str] = []
-        self._moved, self._began = 0.0, (0.0, 0.0)
+        self._moved, self._began, self._printed = 0.0, (0.0, 0.0), time.monotonic()
         self._messages: AbstractContextManager[None] = nullcontext()
 
     def __enter__(self) -> "Terminal":
@@ -155,10 +158,12 @@ class Terminal(Callback):
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Print the row of an epoch: every loss on a terminal, else only their total.
 
-        A series of runs has no rows for epochs.
+        A series of runs has no rows for epochs, but without a terminal one line a minute.
         """
         self._details.take(record, self._metric)
         if self._runs > 1:
+            if not self.console.is_terminal and time.monotonic() - self._printed >= _SUM_UP:
+                self._print(f"{self._name} [{self._ended + 1}/{self._runs}]{self._line(record)}")
             return
         if not self.console.is_terminal:
             self._print(self._line(record))
@@ -217,6 +222,7 @@ class Terminal(Callback):
         return dict(list(cells.items())[:columns])
 
     def _print(self, text: str, style: str | None = None) -> None:
+        self._printed = time.monotonic()
         # No wrapping at any width: logs are searched by line.
         self.console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 

@@ -65,7 +65,87 @@ def test_the_first_epoch_tells_it_else(
     # A run takes 40 s: 30 and 20 are left of the two that began, and two more follow.
     assert forecast.seconds_left() == 70.0
     forecast.epoch(jobs[0], 2)
-    assert log.messages == ["About 70 s left for 4 runs, after the first epoch of control seed 0."]
+    assert log.messages == [
+        "About 70 s left for 4 runs, after the first epoch of control seed 0; arms with a method "
+        "take longer."
+    ]
+
+
+def test_building_and_measuring_count_besides_the_epochs(
+    jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    unlabelled = [
+        replace(job, recipe=replace(job.recipe, task="none", methods=methods))
+        for job, methods in zip(jobs, ({}, {"kd": {}}) * 2, strict=True)
+    ]
+    forecast = Forecast(unlabelled, at_once=1)
+    forecast.hand(unlabelled[0])
+    forecast.begin(unlabelled[0], 0.0)
+    now[0] += 3.0
+    finish(unlabelled[0], 3.0)
+    forecast.end(unlabelled[0])
+    assert forecast.seconds_left() is None, "a control that is only measured tells nothing"
+    # The networks are built in 8 s, an epoch from the full bank takes half a second.
+    forecast.hand(unlabelled[1])
+    now[0] += 8.0
+    forecast.begin(unlabelled[1], 0.0)
+    now[0] += 0.5
+    forecast.epoch(unlabelled[1], 1)
+    assert forecast.seconds_left() == pytest.approx(0.75 * 10 + 10)
+    # The evaluation after the last epoch takes another 2 s, which the second seed will take too.
+    now[0] += 3.5
+    finish(unlabelled[1], 2.0)
+    forecast.end(unlabelled[1])
+    assert forecast.seconds_left() == pytest.approx(12.0)
+    assert log.messages == ["About 18 s left for 3 runs, after the first epoch of kd seed 0."]
+    now[0] += 100.0
+    forecast.hand(unlabelled[3])
+    forecast.begin(unlabelled[3], 0.0)
+    forecast.end(unlabelled[3])
+    assert log.messages[1:] == []
+
+
+def test_events_that_are_read_late_do_not_shorten_an_epoch(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1040.0)
+    forecast = Forecast(jobs, at_once=1)
+    # Both lay in the pipe while another worker was started.
+    forecast.begin(jobs[0], 0.0, at=1000.0)
+    forecast.epoch(jobs[0], 1, at=1010.0)
+    assert forecast.seconds_left() == 30.0 + 3 * 40.0
+
+
+def test_an_arm_tells_of_other_arms_better_than_the_control(
+    jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    jobs = [
+        replace(job, recipe=replace(job.recipe, methods={} if job.arm == "control" else {"kd": {}}))
+        for job in jobs
+    ]
+    pefd = replace(jobs[1], arm="pefd", recipe=replace(jobs[1].recipe, name="pefd seed 0"))
+    forecast = Forecast([*jobs, replace(pefd, run=Run(pefd.run.path / "pefd"))], at_once=1)
+    for job, seconds in ((jobs[0], 4.0), (jobs[1], 20.0)):
+        forecast.hand(job)
+        forecast.begin(job, 0.0)
+        now[0] += seconds / 4
+        forecast.epoch(job, 1)
+        now[0] += 3 * seconds / 4
+        finish(job, seconds)
+        forecast.end(job)
+    # 4 s of the control, 20 s of kd, and as long for pefd.
+    assert forecast.seconds_left() == pytest.approx(44.0)
+    assert [message.partition(", ")[2] for message in log.messages] == [
+        "after the first epoch of control seed 0; arms with a method take longer.",
+        "after the first epoch of kd seed 0.",
+    ]
+    now[0] += 60.0
+    forecast.end(jobs[1])
+    assert log.messages[-1].endswith(" left for 3 runs, after kd seed 0.")
 
 
 def test_a_control_that_is_only_measured_tells_nothing_of_the_others(jobs: list[Job]) -> None:

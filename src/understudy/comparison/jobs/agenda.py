@@ -277,5 +277,5 @@ def in_turn(
             continue
         listener: Callback | None = BesideControl(job, callback) if callback else None
         if forecast:
-            listener = Callbacks(Timed(forecast, job), *([listener] if listener else []))
+            listener = Callbacks(*filter(None, [listener]), Timed(forecast, job))
         agenda.end(job, attempt(job, images, device=device, threads=threads, callback=listener))

@@ -4,11 +4,12 @@ import heapq
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from statistics import mean
 from typing import TYPE_CHECKING, Any, final
 
-from understudy.comparison.arms import Job
+from understudy.comparison.arms import CONTROL, Job
 from understudy.experiment.callback import Callback
 from understudy.experiment.run_time import in_words
 
@@ -17,14 +18,51 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("understudy")
 
+_SAY_AGAIN = 60.0
+"""Seconds until the time left is logged again, when a run ends."""
+
+
+@final
+@dataclass
+class _Progress:
+    """What is known of a job that was handed out in this call.
+
+    Attributes:
+        handed: When it was handed out: building its networks and measuring its teacher take time
+            too.
+        began: When its training began; None before that.
+        first: Share of its steps that was done before.
+        share: Share that is done now.
+        moved: When that share was done.
+        ended: When the run had ended.
+    """
+
+    handed: float
+    began: float | None = None
+    first: float = 0.0
+    share: float = 0.0
+    moved: float = 0.0
+    ended: float | None = None
+
+    @property
+    def whole_seconds(self) -> float | None:
+        """Seconds of a whole run, as far as this one tells them; None if it does not yet."""
+        gained = self.share - self.first
+        if self.began is None or gained <= 0:
+            return None
+        # What comes after the last step, such as the evaluation, counts as if it were a step.
+        until = self.moved if self.ended is None else self.ended
+        return (self.began - self.handed) + (until - self.began) / gained
+
 
 @final
 class Forecast:
-    """Predicts when all jobs are done, and says so before they start and after the first epoch.
+    """Predicts when all jobs are done, and says it before they start and again as they go on.
 
-    A run takes as long as the finished ones of its arm, else of any arm; else as the first epochs
-    of those under way suggest, in which a bank may still be empty. A control without labels, which
-    is only measured, takes no time and tells nothing of the others.
+    A run takes as long as those of its arm: finished ones, else one under way, from the time when
+    it was handed out. An arm of which nothing is known takes as long as the others on average;
+    controls, which have no teacher, tell of other arms only while nothing else is known. A
+    control without labels is only measured: it takes no time.
 
     Args:
         jobs: All jobs of the comparison.
@@ -33,13 +71,13 @@ class Forecast:
 
     def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
         self._jobs, self._at_once = list(jobs), at_once
-        self._began: dict[str, tuple[float, float]] = {}
-        self._share: dict[str, float] = {}
-        self._said_after_epoch = False
+        self._progress: dict[str, _Progress] = {}
+        self._said_of_control = self._said_of_arm = False
+        self._said_at = -_SAY_AGAIN
 
     def say_before(self) -> None:
         """Log the time of all that is left, if a finished run tells it."""
-        ended, left = self._ended(), self.seconds_left()
+        ended, left = [job for job in self._jobs if job.run.finished], self.seconds_left()
         if ended and left:
             LOGGER.info(
                 f"About {in_words(left)} for {len(self._jobs) - len(ended)} of {len(self._jobs)} "
@@ -48,59 +86,92 @@ class Forecast:
         elif not ended:
             LOGGER.info("How long it takes is known after the first epoch.")
 
-    def begin(self, job: Job, share: float) -> None:
-        """Note that a job begins, with a share of its steps already done."""
-        self._began[job.name], self._share[job.name] = (time.monotonic(), share), share
+    def hand(self, job: Job) -> None:
+        """Note that a job is handed out: from now on it takes time."""
+        self._progress[job.name] = _Progress(time.monotonic())
 
-    def move(self, job: Job, share: float) -> None:
-        """Note which share of the steps of a job is done."""
-        self._share[job.name] = share
+    def begin(self, job: Job, share: float, at: float | None = None) -> None:
+        """Note that the training of a job begins.
 
-    def epoch(self, job: Job, number: int) -> None:
-        """Note the end of an epoch; after the first one, log the time that is left."""
-        self.move(job, number / job.recipe.training.epochs)
-        left = self.seconds_left()
-        if not self._said_after_epoch and left is not None:
-            self._said_after_epoch = True
-            count = sum(not _over(each) for each in self._jobs)
-            LOGGER.info(
-                f"About {in_words(left)} left for {count} run{'s' * (count != 1)}, after the first "
-                f"epoch of {job.name}."
-            )
+        Args:
+            job: The job.
+            share: Share of its steps that is done already.
+            at: When it began, by the clock of `time.monotonic`; None for now.
+        """
+        now = _now(at)
+        progress = self._progress.setdefault(job.name, _Progress(now))
+        progress.began, progress.first, progress.share, progress.moved = now, share, share, now
+
+    def move(self, job: Job, share: float, at: float | None = None) -> None:
+        """Note which share of the steps of a job is done, and when."""
+        progress = self._progress.setdefault(job.name, _Progress(_now(at)))
+        progress.share, progress.moved = share, _now(at)
+
+    def epoch(self, job: Job, number: int, at: float | None = None) -> None:
+        """Note the end of an epoch; after the first one, log the time that is left.
+
+        It is logged again after the first epoch of an arm with a method, if a control came first.
+        """
+        self.move(job, number / job.recipe.training.epochs, at)
+        of_arm = bool(job.recipe.methods)
+        if self._said_of_arm or (self._said_of_control and not of_arm):
+            return
+        self._said_of_arm, self._said_of_control = of_arm, True
+        note = "" if of_arm else "; arms with a method take longer"
+        self._say(f", after the first epoch of {job.name}{note}")
+
+    def end(self, job: Job) -> None:
+        """Note that a run has ended; log the time that is left, at most once a minute."""
+        progress = self._progress.get(job.name)
+        if progress is None or progress.began is None:  # it was finished before
+            return
+        progress.ended, progress.share = time.monotonic(), 1.0
+        if _is_trained(job) and time.monotonic() - self._said_at >= _SAY_AGAIN:
+            self._say(f", after {job.name}")
 
     def seconds_left(self) -> float | None:
         """Return the seconds until all jobs are done; None before anything is known."""
         known = self._known()
         if not known:
             return None
-        overall = mean(seconds for times in known.values() for seconds in times)
+        taught = [x for arm, times in known.items() if arm != CONTROL for x in times]
+        others = mean(taught or known[CONTROL])
         # Each job goes to the place that is free first, as when they are trained.
         places = [0.0] * self._at_once
         for job in sorted(
             (job for job in self._jobs if not _over(job)),
-            key=lambda job: job.name not in self._share,
+            key=lambda job: job.name not in self._progress,
         ):
-            whole = mean(known.get(job.arm) or [overall]) if _is_trained(job) else 0.0
-            remaining = whole * (1.0 - self._share.get(job.name, 0.0))
+            whole = mean(known.get(job.arm) or [others]) if _is_trained(job) else 0.0
+            progress = self._progress.get(job.name)
+            remaining = whole * (1.0 - (progress.share if progress else 0.0))
             heapq.heapreplace(places, places[0] + remaining)
         return max(places)
 
-    def _known(self) -> dict[str, list[float]]:
-        """Return arm → seconds of its whole runs: of finished ones, else as far as they are."""
-        known: dict[str, list[float]] = {}
-        for job in filter(_is_trained, self._ended()):
-            known.setdefault(job.arm, []).append(job.run.seconds)
-        if known:
-            return known
-        for job in self._jobs:
-            began, first = self._began.get(job.name, (0.0, 0.0))
-            gained = self._share.get(job.name, 0.0) - first
-            if gained > 0:
-                known.setdefault(job.arm, []).append((time.monotonic() - began) / gained)
-        return known
+    def _say(self, reason: str) -> None:
+        left, count = self.seconds_left(), sum(not _over(job) for job in self._jobs)
+        if left and count:
+            self._said_at = time.monotonic()
+            runs = f"{count} run{'s' * (count != 1)}"
+            LOGGER.info(f"About {in_words(left)} left for {runs}{reason}.")
 
-    def _ended(self) -> list[Job]:
-        return [job for job in self._jobs if job.run.finished]
+    def _known(self) -> dict[str, list[float]]:
+        """Return arm → seconds of its whole runs: of those that ended, else as far as they are."""
+        ended: dict[str, list[float]] = {}
+        going: dict[str, list[float]] = {}
+        for job in filter(_is_trained, self._jobs):
+            seconds = self._seconds_of(job)
+            if seconds is not None:
+                into = ended if _over(job) else going
+                into.setdefault(job.arm, []).append(seconds)
+        return going | ended
+
+    def _seconds_of(self, job: Job) -> float | None:
+        """Return the seconds of a whole run of a job: as it took now, else as it recorded."""
+        progress = self._progress.get(job.name)
+        if progress and (seconds := progress.whole_seconds) is not None:
+            return seconds
+        return job.run.seconds if job.run.finished else None
 
 
 @final
@@ -109,6 +180,7 @@ class Timed(Callback):
 
     def __init__(self, forecast: Forecast, job: Job) -> None:
         self._forecast, self._job = forecast, job
+        forecast.hand(job)
 
     def start(self, trainer: "Trainer", name: str) -> None:
         """Note the steps that are done already."""
@@ -117,6 +189,14 @@ class Timed(Callback):
     def epoch(self, record: dict[str, Any]) -> None:
         """Note the end of an epoch."""
         self._forecast.epoch(self._job, record["epoch"])
+
+    def end(self, name: str, metric: str, evaluation: dict[str, Any]) -> None:
+        """Note the end of the run."""
+        self._forecast.end(self._job)
+
+
+def _now(at: float | None) -> float:
+    return time.monotonic() if at is None else at
 
 
 def share_done(trainer: "Trainer") -> float:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -16,7 +16,6 @@ from understudy.comparison.jobs.beside_control import with_control
 from understudy.comparison.jobs.forecast import Forecast, clock
 from understudy.experiment.callback import Callback
 from understudy.experiment.progress import (
-    epoch_text,
     number_text,
     printed_messages,
     rate_text,
@@ -26,10 +25,15 @@ from understudy.experiment.progress import (
 
 LOGGER = logging.getLogger("understudy")
 
+_SUM_UP = 60.0
+"""Seconds between two lines that sum up the runs under way, where there is no terminal."""
+
 
 @dataclass(frozen=True)
 class Event:
-    """Progress that a worker passes on."""
+    """Progress that a worker passes on; `at` is when, by the clock that all processes share."""
+
+    at: float = field(default_factory=time.monotonic, kw_only=True)
 
 
 @final
@@ -101,8 +105,8 @@ class JobsTable:
     """Shows the runs of a comparison that are trained at once, and tells callbacks of them.
 
     On a terminal a table has a row for every run that is being trained. Above it, or without a
-    terminal alone, there is a line for every run that is finished; without a terminal also one for
-    every epoch.
+    terminal alone, there is a line for every run that is finished. Without a terminal a line tells
+    how far all runs are that are being trained, at most once a minute.
 
     Args:
         jobs: All jobs of the comparison.
@@ -129,7 +133,7 @@ class JobsTable:
         self._over: set[str] = set()
         self._live: Live | None = None
         self._teacher: float | None = None
-        self._drawn = 0.0
+        self._drawn = self._summed_up = time.monotonic()
 
     @contextmanager
     def shown(self) -> Iterator["JobsTable"]:
@@ -147,6 +151,7 @@ class JobsTable:
     def begin(self, job: Job) -> None:
         """Show that a worker builds a run, before training begins."""
         self._rows[job.name] = _Row(job)
+        self._forecast.hand(job)
 
     def finished(self, job: Job) -> None:
         """Show a run that was finished before."""
@@ -164,37 +169,38 @@ class JobsTable:
         self._rows.pop(job.name, None)
 
     def refresh(self) -> None:
-        """Draw the table again, a few times a second."""
-        if self._live and time.monotonic() - self._drawn > 0.4:
+        """Draw the table again a few times a second, or sum it up in a line once a minute."""
+        now = time.monotonic()
+        if self._live and now - self._drawn > 0.4:
             self._live.update(self._table())
-            self._drawn = time.monotonic()
+            self._drawn = now
+        if self._progress and not self._live and now - self._summed_up > _SUM_UP:
+            self._print(self._summary())
+            self._summed_up = now
 
     def _of_job(self, job: Job, event: Event) -> None:
         row = self._rows[job.name]
         if isinstance(event, Started):
             row.share = row.first_share = event.share
-            row.epoch, row.began = int(event.share * job.recipe.training.epochs), time.monotonic()
-            self._forecast.begin(job, event.share)
+            row.epoch, row.began = int(event.share * job.recipe.training.epochs), event.at
+            self._forecast.begin(job, event.share, event.at)
         elif isinstance(event, Moved):
             row.share, row.epoch = event.share, event.epoch
             row.images_per_second = event.images_per_second
-            self._forecast.move(job, event.share)
+            self._forecast.move(job, event.share, event.at)
         elif isinstance(event, EpochEnded):
-            self._epoch(row, event.record)
+            self._epoch(row, event)
         elif isinstance(event, Ended):
             self._ended(job, event)
 
-    def _epoch(self, row: _Row, record: Mapping[str, Any]) -> None:
-        job, epochs = row.job, row.job.recipe.training.epochs
+    def _epoch(self, row: _Row, event: EpochEnded) -> None:
+        record, job, epochs = event.record, row.job, row.job.recipe.training.epochs
         row.epoch, row.share = record["epoch"], record["epoch"] / epochs
         row.score, row.images_per_second = (
             value_of(record, self._metric),
             record["images_per_second"],
         )
-        if self._progress and not self._console.is_terminal:
-            number = f"{record['epoch']:>{len(str(epochs))}}/{epochs}"
-            self._print(f"{job.name:<24} epoch {number}  {epoch_text(record, self._metric)}")
-        self._forecast.epoch(job, record["epoch"])
+        self._forecast.epoch(job, record["epoch"], event.at)
         beside = with_control(dict(record), job, self._metric)
         row.control, self._teacher = beside.get("control"), beside.get("teacher", self._teacher)
         if self._callback:
@@ -209,10 +215,22 @@ class JobsTable:
             self._print(f"{job.name:<24} [{count}]  {score}  {seconds}")
         if self._callback:
             self._callback.end(job.name, event.metric, event.evaluation)
+        self._forecast.end(job)
+
+    def _summary(self) -> str:
+        """Return in a line how far the runs are that are being trained."""
+        going = ", ".join(
+            name if row.epoch is None else f"{name} {_epoch_of(row)}{_score_of(row)}"
+            for name, row in self._rows.items()
+        )
+        return f"{self._caption()}: {going or 'none under way'}"
+
+    def _caption(self) -> str:
+        left = clock(self._forecast.seconds_left())
+        return f"{len(self._over)} of {len(self._jobs)} runs done, {left} left"
 
     def _table(self) -> Table:
-        left = clock(self._forecast.seconds_left())
-        caption = f"{len(self._over)} of {len(self._jobs)} runs done, {left} left"
+        caption = self._caption()
         if self._teacher is not None:
             caption += f"; teacher {self._metric} {number_text(self._teacher)}"
         table = Table(box=SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left")
@@ -221,10 +239,9 @@ class JobsTable:
         ):
             table.add_column(title, justify="right" if place else "left", no_wrap=True)
         for name, row in self._rows.items():
-            epochs = row.job.recipe.training.epochs
             table.add_row(
                 name,
-                "starts" if row.epoch is None else f"{min(row.epoch + 1, epochs)}/{epochs}",
+                "starts" if row.epoch is None else _epoch_of(row),
                 rate_text(row.images_per_second),
                 number_text(row.score),
                 number_text(row.control),
@@ -235,3 +252,12 @@ class JobsTable:
     def _print(self, text: str) -> None:
         # No wrapping at any width: logs are searched by line.
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _epoch_of(row: _Row) -> str:
+    epochs = row.job.recipe.training.epochs
+    return f"{min((row.epoch or 0) + 1, epochs)}/{epochs}"
+
+
+def _score_of(row: _Row) -> str:
+    return "" if row.score is None else f" ({number_text(row.score)})"

@@ -1,0 +1,52 @@
+"""Lines of several runs at once, where there is no terminal: of runs that end, and one a minute."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.papers import as_in_papers
+from understudy.comparison.arms import Job
+from understudy.comparison.jobs.forecast import Forecast
+from understudy.comparison.jobs.table import Ended, EpochEnded, JobsTable, Started
+from understudy.config.recipe import Recipe
+from understudy.experiment.run_directory import Run
+
+RECIPE = Recipe(training=as_in_papers(epochs=40))
+
+
+def record(epoch: int, top1: float) -> dict[str, Any]:
+    metrics = {"metrics": {"top1": top1}, "fidelity": None}
+    return {"epoch": epoch, "images_per_second": 100.0, "losses": {}, **metrics}
+
+
+def test_a_minute_has_one_line_for_all_runs_and_an_end_has_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    jobs = [
+        Job(arm, 0, replace(RECIPE, name=f"{arm} seed 0", methods={arm: {}}), Run(tmp_path / arm))
+        for arm in ("kd", "nd", "at")
+    ]
+    table = JobsTable(jobs, Forecast(jobs, 2), metric="top1", progress=True, callback=None)
+    with table.shown():
+        for job in jobs[:2]:
+            table.begin(job)
+            table.take(job, Started(0.0, at=now[0]))
+        for epoch in range(1, 33):
+            now[0] += 4.0
+            table.take(jobs[0], EpochEnded(record(epoch, 50 + epoch), at=now[0]))
+            table.refresh()
+        ended = Ended("top1", record(40, 90.0) | {"seconds": 164.0})
+        table.take(jobs[0], ended)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "About 5 min left for 3 runs, after the first epoch of kd seed 0.",
+        "0 of 3 runs done, 0:04:16 left: kd seed 0 17/40 (66.00), nd seed 0 1/40",
+        "0 of 3 runs done, 0:03:12 left: kd seed 0 33/40 (82.00), nd seed 0 1/40",
+        "kd seed 0                [1/3]  top1 90.00  0:02:44",
+        "About 2 min left for 3 runs, after kd seed 0.",
+    ]
