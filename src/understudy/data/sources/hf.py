@@ -10,6 +10,7 @@ validation split.
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
+from understudy.config.downloads import from_hub
 from understudy.data._image import measured
 from understudy.data.source import Source, Split, Unreadable, content_digest, short_digest
 from understudy.data.sources._files import in_memory_if_small
@@ -145,9 +147,19 @@ def _open(root: str) -> Any:
         for file in sorted(Path(root).glob(pattern)):
             check_quotes(file)
     saved = any((Path(root) / f).is_file() for f in ("dataset_dict.json", "state.json"))
+    offline = ""
     try:
-        return datasets.load_from_disk(root) if saved else datasets.load_dataset(root)
+        if saved:
+            return datasets.load_from_disk(root)
+        with nullcontext("") if Path(root).exists() else from_hub() as offline:
+            return datasets.load_dataset(root)
     except (OSError, ValueError, RuntimeError) as error:
+        if offline:
+            raise DataError(
+                f"The data set {root!r} is neither a folder nor in the cache of the hub, and there "
+                f"is {offline}. Where there is one, run `hf download {root} --repo-type dataset "
+                "--local-dir FOLDER`; then set data.root to FOLDER."
+            ) from error
         raise DataError(
             f"There is no Hugging Face data set {root!r} ({error}); set data.root to a name on the "
             "hub or to a saved folder."

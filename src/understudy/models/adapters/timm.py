@@ -1,12 +1,14 @@
 """Adapter for the models of timm, of its registry or on the hub, with their input contract."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import timm
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from understudy.config.downloads import from_hub
 from understudy.errors import NetworkError, suggestion
 from understudy.models.preprocessing import Input
 
@@ -42,12 +44,15 @@ def build(
             "timm.list_models() lists what there is."
         )
     classes = {} if num_classes is None else {"num_classes": num_classes}
+    offline = ""
     try:
-        module: nn.Module = timm.create_model(name, pretrained=pretrained, **{**classes, **options})
+        with from_hub() if pretrained or name.startswith(HUB) else nullcontext("") as offline:
+            keywords = {**classes, **options}
+            module: nn.Module = timm.create_model(name, pretrained=pretrained, **keywords)
     except Exception as error:
-        raise NetworkError(
-            f"timm cannot build {name!r}: {_reason(name, error, pretrained)}"
-        ) from error
+        if offline and not isinstance(error, TypeError):
+            raise NetworkError(not_in_cache(name, offline)) from error
+        raise NetworkError(f"timm cannot build {name!r}: {_reason(name, error)}") from error
     data = resolve_model_data_config(module, args=dict(options))
     return module, Input(
         size=data["input_size"][-1],
@@ -68,7 +73,31 @@ def _refuse_files(options: Mapping[str, Any]) -> None:
         )
 
 
-def _reason(name: str, error: Exception, pretrained: bool) -> str:
+def not_in_cache(name: str, offline: str) -> str:
+    """Return what to do without a connection, where the cache does not hold a model's weights.
+
+    Args:
+        name: Model of timm's registry, or `hf-hub:OWNER/NAME`.
+        offline: Why the hub cannot be reached.
+    """
+    if name.startswith(HUB):
+        owned = name.removeprefix(HUB)
+        return (
+            f"{name} is not in the cache of the hub, and there is {offline}. Where there is one, "
+            f"run `hf download {owned} --local-dir FOLDER`; then name the model "
+            "timm:local-dir:FOLDER."
+        )
+    published = timm.get_pretrained_cfg(name)
+    owned = published.hf_hub_id if published else ""
+    place = f"https://huggingface.co/{owned}" if owned else published.url if published else ""
+    return (
+        f"The pretrained weights of timm's {name!r} are not in the cache of the hub, and there is "
+        f"{offline}. Where there is one, download them ({place or 'see timm'}, such as "
+        "model.safetensors); then give that file as weights, such as --teacher.weights FILE."
+    )
+
+
+def _reason(name: str, error: Exception) -> str:
     """Return what an error of timm says, and what to do."""
     text = " ".join(str(error).split()).rstrip(".")
     if name.startswith(HUB):
@@ -76,4 +105,4 @@ def _reason(name: str, error: Exception, pretrained: bool) -> str:
             f"{text}. Check the name (https://huggingface.co/{name.removeprefix(HUB)}), the "
             "connection and, for a private model, `hf auth login`."
         )
-    return f"{text}. Without a connection, name a file of weights instead." if pretrained else text
+    return text

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import hub, nn
 from torchvision import models
 
+from understudy.config.downloads import failed_download, from_torch
 from understudy.errors import NetworkError, suggestion
 from understudy.models.initialisation import small_linear
 from understudy.models.preprocessing import Input
@@ -35,12 +36,13 @@ def build(
     classes = {} if num_classes is None else {"num_classes": num_classes}
     weights = models.get_model_weights(name).DEFAULT
     try:
-        module: nn.Module = models.get_model(
-            name, weights=weights if pretrained else None, **classes, **options
-        )
+        with from_torch():
+            module: nn.Module = models.get_model(
+                name, weights=weights if pretrained else None, **classes, **options
+            )
     except Exception as error:
-        hint = " Without a connection, name a file of weights instead." if pretrained else ""
-        raise NetworkError(f"torchvision cannot build {name!r}: {error}{hint}") from error
+        failed = failed_download(error, of=f"torchvision's {name!r}", folder=hub.get_dir())
+        raise NetworkError(failed or f"torchvision cannot build {name!r}: {error}") from error
     if getattr(module, "aux_logits", False):
         module.aux_logits = False  # type: ignore[assignment]
         for path in ("aux1", "aux2", "AuxLogits"):

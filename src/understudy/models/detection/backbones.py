@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -11,11 +12,13 @@ import torch
 from jaxtyping import Float
 from timm.data import resolve_model_data_config
 from timm.layers import freeze_batch_norm_2d
-from torch import Tensor, nn
+from torch import Tensor, hub, nn
 from torchvision import models
 from torchvision.models._utils import IntermediateLayerGetter
 
+from understudy.config.downloads import failed_download, from_hub, from_torch
 from understudy.errors import NetworkError, suggestion
+from understudy.models.adapters.timm import not_in_cache
 from understudy.models.weights import load
 
 _DRY_SIZE = 64
@@ -125,9 +128,11 @@ def _torchvision(name: str, strides: tuple[int, ...], weights: str) -> Backbone:
             f"{', '.join(published) or 'none'}."
         )
     try:
-        network = models.get_model(name, weights=online.get(weights))
+        with from_torch():
+            network = models.get_model(name, weights=online.get(weights))
     except Exception as error:
-        raise NetworkError(_build_failure(name, error, weights)) from error
+        failed = failed_download(error, of=f"torchvision's {name!r}", folder=hub.get_dir())
+        raise NetworkError(failed or f"The backbone {name} cannot be built: {error}") from error
     if weights and weights not in online:
         load(network, weights, classifier=_classifier(network), reset_classifier=True)
     features = getattr(network, "features", None)
@@ -184,13 +189,17 @@ def _timm(name: str, strides: tuple[int, ...], weights: str) -> Backbone:
         load(classifier, Path(weights), classifier=path, reset_classifier=True)
         # timm then renames these weights for `features_only`, as it does its own.
         options["pretrained_cfg_overlay"] = {"state_dict": classifier.state_dict()}
+    offline = ""
     try:
         reductions = timm.create_model(name, features_only=True).feature_info.reduction()
         _check_strides(f"timm:{name}", strides, reductions)
         last = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
-        network = timm.create_model(name, features_only=True, out_indices=last, **options)
+        with from_hub() if weights == "pretrained" else nullcontext("") as offline:
+            network = timm.create_model(name, features_only=True, out_indices=last, **options)
     except (RuntimeError, AttributeError, ValueError, OSError) as error:
-        raise NetworkError(_build_failure(f"timm:{name}", error, weights)) from error
+        if offline:
+            raise NetworkError(not_in_cache(name, offline)) from error
+        raise NetworkError(f"The backbone timm:{name} cannot be built: {error}") from error
     if getattr(network, "output_fmt", "NCHW") != "NCHW":
         _check_strides(f"timm:{name}", strides, [])  # its outputs are no maps
     data = resolve_model_data_config(network)
@@ -219,9 +228,3 @@ def _check_strides(name: str, strides: Sequence[int], available: Sequence[int]) 
             f"backbone {name} gives {', '.join(map(str, sorted(set(available)))) or 'none'}; use a "
             "network of convolutions such as resnet50 or timm:convnext_tiny."
         )
-
-
-def _build_failure(name: str, error: Exception, weights: str) -> str:
-    """Return the message for a backbone that its library cannot build."""
-    hint = " Without a connection, name a file of weights instead." if weights else ""
-    return f"The backbone {name} cannot be built: {error}{hint}"
