@@ -148,11 +148,12 @@ def named(capsys: pytest.CaptureFixture[str]) -> set[str]:
     return {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
 
 
-@pytest.mark.parametrize("kind", ["methods", "data", "tasks", "recipes"])
+@pytest.mark.parametrize("kind", ["methods", "papers", "data", "tasks", "recipes"])
 def test_list_names_everything(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     run("list", kind)
     known = {
         "methods": methods.names(),
+        "papers": methods.names(),
         "data": data.names(),
         "tasks": tasks.names(),
         "recipes": list(listing.tables.shipped()),

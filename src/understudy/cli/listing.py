@@ -17,6 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from understudy.cli import method_needs
 from understudy.config import tables
 from understudy.config.limits import NonNegative
 from understudy.config.recipe import Network, Recipe
@@ -26,11 +27,24 @@ from understudy.errors import NameNotFound
 
 Row = tuple[str, ...]
 
+_ABOUT_METHODS = (
+    "needs: what it reads of the teacher, class scores (logits), the vector before its classifier, "
+    "or maps of its stages. `understudy show NAME` explains a method, `understudy list papers` "
+    "names the sources."
+)
+
 
 def table(kind: str) -> Table:
-    """Return the list of one kind: `methods`, `models`, `data`, `tasks` or `recipes`."""
+    """Return the list of one kind.
+
+    Args:
+        kind: `methods`, `papers` (of the methods), `models`, `data`, `tasks` or `recipes`.
+    """
     headings, rows = _KINDS[kind]
-    return _table(headings, rows())
+    result = _table(headings, rows())
+    if kind == "methods":
+        result.caption, result.caption_justify = _ABOUT_METHODS, "left"
+    return result
 
 
 def show(name: str) -> RenderableType:
@@ -79,13 +93,19 @@ def hyper_parameter_rows(method: Any) -> Iterator[Row]:
 
 
 def _method_page(method: Any) -> Group:
+    """Return what a method does and needs, then its keys, then equation and source."""
     about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
+    refused = method_needs.not_for(method)
+    needs = [f"Reads of the teacher: {method_needs.reads(method)}."]
+    needs += [f"Not for {refused}."] * bool(refused)
     return Group(
-        _prose(import_module(method.__module__)),
-        "",
         _flowing(about),
         "",
+        _flowing(" ".join(needs)),
+        "",
         _table(("key", "default", "meaning"), hyper_parameter_rows(method)),
+        "",
+        _prose(import_module(method.__module__)),
     )
 
 
@@ -204,6 +224,19 @@ def _methods() -> Iterator[Row]:
 
     for name in methods.names():
         method = methods.find(name)
+        yield (
+            name,
+            method_needs.reads(method),
+            method_needs.not_for(method),
+            _first_line(method).rstrip("."),
+        )
+
+
+def _papers() -> Iterator[Row]:
+    from understudy import methods
+
+    for name in methods.names():
+        method = methods.find(name)
         yield name, f"{method.published_weight:g}", _first_line(import_module(method.__module__))
 
 
@@ -223,17 +256,20 @@ def _models() -> Iterator[Row]:
     for name in models.names():
         network = models.find(name, num_classes=100)
         count = sum(p.numel() for p in network.module.parameters())
-        yield name, f"{count:,}", str(network.shapes["penultimate"][0])
-    yield "timm:NAME", "", "any model of timm"
-    yield "hf-hub:OWNER/NAME", "", "a model of timm on the hub of Hugging Face"
-    yield "torchvision:NAME", "", "any classifier of torchvision"
-    yield "hf:FOLDER", "", "an image model saved by transformers"
-    yield "path/to/file.py:factory", "", "your own"
-    for name in detection.families.NAMES:
-        yield name, "", "a detector over any backbone"
+        about = "network of the CIFAR papers, for images of 32 pixels"
+        yield name, about, f"{count:,}", str(network.shapes["penultimate"][0])
+    others = {
+        "timm:NAME": "any model of timm",
+        "hf-hub:OWNER/NAME": "a model of timm on the hub of Hugging Face",
+        "torchvision:NAME": "any classifier of torchvision",
+        "hf:FOLDER": "an image model saved by transformers",
+        "path/to/file.py:factory": "your own: a function that builds it",
+        **dict.fromkeys(detection.families.NAMES, "a detector over any backbone"),
+    }
     for name in detection.names():
         if name.startswith("torchvision:"):
-            yield name, "", "a detector"
+            others[name] = "a detector"
+    yield from ((name, about, "", "") for name, about in others.items())
 
 
 def _recipes() -> Iterator[Row]:
@@ -261,15 +297,19 @@ def _short(network: Network) -> str:
 
 def _cited(paper: str) -> str:
     """Return first author and year."""
-    years = re.findall(r"\b(?:19|20)\d\d\b", paper)
+    years = re.findall(r"\b(?:19|20)\d\d\b(?!\.\d)", paper)
     return " ".join([re.split(r",| et al\.", paper)[0], *years[:1]])
 
 
 _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
-    "methods": (("method", "weight", "description"), _methods),
-    "models": (("model", "parameters at 100 classes", "penultimate dimension"), _models),
-    "data": (("source", "description"), _modules("data.sources")),
-    "tasks": (("task", "description"), _modules("tasks")),
+    "methods": (("method", "needs", "not for", "what it does"), _methods),
+    "papers": (("method", "published weight", "paper"), _papers),
+    "models": (
+        ("model", "what it is", "parameters (100 classes)", "length of its feature"),
+        _models,
+    ),
+    "data": (("source", "what it reads"), _modules("data.sources")),
+    "tasks": (("task", "what it trains for"), _modules("tasks")),
     "recipes": (
         ("recipe", "data", "teacher→student", "methods", "paper", "published"),
         _recipes,

@@ -43,7 +43,7 @@ def cc_expected(
 
 @final
 class CC(Method):
-    """Correlation congruence, as in the code base of CRD.
+    """Correlation congruence: two images do not differ from the teacher in the same way.
 
     Published weight: 0.02.
 

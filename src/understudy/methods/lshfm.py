@@ -187,7 +187,7 @@ class FeatureMoments:
 
 @final
 class LSHFM(Method):
-    """Feature mimicking by locality-sensitive hashing.
+    """Feature mimicking: hash bits of the student's feature match the teacher's.
 
     Published weights: 6 (CIFAR-100) or 5 (ImageNet), with weight 1 on the task loss; 0.5 (VOC) or 3
     (COCO) for multi-label images; 7 for detection.

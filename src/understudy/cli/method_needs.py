@@ -1,0 +1,50 @@
+"""What a method needs, in a few words: features of the teacher, and what it cannot be used for."""
+
+from functools import cache
+from typing import Any
+
+PAIR = ("resnet8x4", "resnet32x4")
+"""Student and teacher on which it is found what a method reads."""
+
+OTHERS = {
+    "deit": "scores, second head",
+    "frs": "detector",
+    "letkd": "maps, scores",
+}
+"""Method that refuses this pair → what it reads."""
+
+_REFUSED = {
+    "requires_softmax": "multilabel",
+    "requires_hard_labels": "mixup",
+    "requires_image_index": "detection",
+}
+"""Attribute of a method → what it is refused for."""
+
+
+def reads(method: Any) -> str:
+    """Return what a method reads of the teacher: class scores, a vector, a map or several."""
+    name = method.__module__.rpartition(".")[2]
+    if name in OTHERS:
+        return OTHERS[name]
+    student, teacher = map(_shapes, PAIR)
+    features = method(student, teacher).reads
+    maps = [x for x in features if x.startswith("st") or x == "penultimate/map"]
+    parts = {
+        "scores": "logits" in features,
+        "vector": "penultimate" in features,
+        "maps": len(maps) > 1,
+        "map": len(maps) == 1,
+    }
+    return ", ".join(words for words, has in parts.items() if has)
+
+
+def not_for(method: Any) -> str:
+    """Return what a method is refused for; empty if nothing."""
+    return ", ".join(words for key, words in _REFUSED.items() if getattr(method, key))
+
+
+@cache
+def _shapes(name: str) -> Any:
+    from understudy import models
+
+    return models.find(name, num_classes=100).shapes
