@@ -15,7 +15,7 @@ from understudy.bank import Contract, RecordsDropped, Resident, Table
 from understudy.bank._row_file import checksums
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError
-from understudy.experiment import bank_build
+from understudy.experiment import bank_build, bank_plan
 from understudy.experiment.bank_build import _difference
 from understudy.experiment.train import train
 
@@ -74,7 +74,7 @@ def test_what_only_looks_at_a_bank_makes_and_enlarges_none(tiny: Recipe, tmp_pat
     recipe = banked(tiny, tmp_path / "typo" / "bank")
     with pytest.raises(BankError, match=r"There is no bank in .*typo.*: check bank\.path"):
         bank_build.verify(recipe)
-    bank_build.plan(recipe)
+    bank_plan.plan(recipe)
     assert not list(tmp_path.iterdir())
     Table(tmp_path, replace(CONTRACT, num_views=1))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -11,7 +11,7 @@ from tests.support.small_runs import CNN, outcome, trainer_of
 from understudy.bank import Table
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
-from understudy.experiment import bank_attach, bank_build, build
+from understudy.experiment import bank_attach, bank_build, bank_plan, build
 from understudy.experiment.train import train
 from understudy.features import Features
 from understudy.methods.lshfm import LSHFM
@@ -74,7 +74,7 @@ def test_a_method_that_reads_more_than_is_stored_is_refused(tiny: Recipe, tmp_pa
 
 def test_plan_fill_and_verify(tiny: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"data.augment": "flip"})
-    planned = bank_build.plan(wanted)
+    planned = bank_plan.plan(wanted)
     assert not (tmp_path / "bank").exists()
     assert planned.contract.records == 200 * 2
     assert planned.contract.bytes == planned.hot_bytes == 400 * (4 * (32 + 10) + 4)

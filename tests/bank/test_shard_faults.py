@@ -16,7 +16,7 @@ from understudy.bank import Shards, local_folder, open_bank
 from understudy.bank._store import Store
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
-from understudy.experiment import bank_attach, bank_build, bank_shards
+from understudy.experiment import bank_attach, bank_build, bank_plan, bank_shards
 from understudy.experiment.bank_shards import fill_shards
 from understudy.reporting.tables import plan_table
 
@@ -37,7 +37,7 @@ def test_a_recipe_without_a_bank_makes_none_in_the_working_directory(
 
 def test_a_plan_compares_a_bank_at_an_address_with_no_disk(tiny: Recipe, tmp_path: Path) -> None:
     remote, local = Recipe.load(tiny, {"bank.path": "memory://plan"}), banked(tiny, tmp_path)
-    plans = [bank_build.plan(recipe) for recipe in (remote, local)]
+    plans = [bank_plan.plan(recipe) for recipe in (remote, local)]
     assert [plan.kept_in for plan in plans] == [local_folder("memory://plan"), None]
     console = Console(width=200)
     with console.capture() as capture:

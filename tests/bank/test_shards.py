@@ -17,9 +17,11 @@ from tests.support.banked_runs import banked, counted
 from tests.support.processes import Fresh, until
 from understudy.bank import Contract, Shards, make_shards, missing, open_bank, share
 from understudy.bank._store import Store, local_folder
+from understudy.bank.replay import Replay
 from understudy.config.recipe import Recipe
 from understudy.errors import BankError, RecipeError
 from understudy.experiment import bank_build
+from understudy.experiment.bank_parts import parts_of
 from understudy.experiment.bank_shards import fill_shards
 from understudy.experiment.train import train
 from understudy.features import Features
@@ -276,15 +278,14 @@ def test_a_mirrored_view_is_a_view_of_its_own(tiny: Recipe, tmp_path: Path) -> N
         **{"data.augment": "flip", "bank.features": ["stage2"], "bank.dtype": "int8"},
         methods={"fitnet": {"feature": "stage2"}},
     )
-    bank = fill_shards(wanted).bank
+    (bank,) = fill_shards(wanted).banks
     experiment, teacher = bank_build.built(wanted, "cpu", None)
     index = torch.arange(64)
     plain, mirrored = (bank.read(index, torch.full_like(index, x))["stage2"] for x in (0, 1))
     images = [experiment.train.views.show(index, torch.full_like(index, x)) for x in (0, 1)]
     assert torch.equal(images[0].flip(-1), images[1])
-    (key,) = bank_build.batches(index, torch.ones_like(index))
-    fresh = next(bank_build.computed(bank_build.Replay(teacher, bank, experiment.train.views),
-                                     experiment.train, [key]))["stage2"]  # fmt: skip
+    (part,) = parts_of(Replay(teacher, bank, experiment.train.views), experiment.train)
+    (fresh,) = (x["stage2"] for x in part.compute(part.batches(index, torch.ones_like(index))))
     similar = torch.nn.functional.cosine_similarity
     assert float(similar(mirrored.flatten(1), fresh.flatten(1)).min()) > 0.999
     # A map that is mirrored is not the map of the mirrored image.

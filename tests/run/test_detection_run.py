@@ -15,7 +15,7 @@ from understudy.batch import Batch
 from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
 from understudy.distillation.distiller import Trainable
-from understudy.errors import Diverged, Interrupted, RecipeError
+from understudy.errors import Diverged, Interrupted
 from understudy.experiment import build
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.images import Images
@@ -207,16 +207,6 @@ def test_two_processes_train_one_student(drawn: Recipe, tmp_path: Path) -> None:
     assert {process["rank"] for process in run.environment["processes"]} == {0, 1}
     again = evaluate(run.path, device="cpu")
     assert again.metrics == pytest.approx(run.evaluation["metrics"])
-
-
-@pytest.mark.parametrize("methods", [{}, {"kd": {}}], ids=["control", "kd"])
-def test_a_bank_is_refused_as_it_holds_whole_images(
-    wanted: Recipe, methods: dict[str, Any], tmp_path: Path
-) -> None:
-    banked = changed(wanted, {"bank.path": str(tmp_path / "bank"), "methods": methods})
-    with pytest.raises(RecipeError, match=r"a detector is read where .* leave bank\.path out"):
-        train(banked, out=tmp_path / "run", images=IMAGES)
-    assert not list(tmp_path.iterdir())
 
 
 def test_arms_are_compared_by_ap50(drawn: Recipe, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from understudy.cli.commands import main
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
 from understudy.errors import RecipeError
-from understudy.experiment import bank_build
+from understudy.experiment import bank_build, bank_plan
 from understudy.training.devices import processes
 
 ABSENT = ["banana", "cuda:99", "mps:7", "xla", "cpu:3", ""]
@@ -57,7 +57,7 @@ COMMANDS: dict[str, Callable[[Any, Path], Any]] = {
     "compare": lambda tiny, out: understudy.compare(tiny, out=out, device="banana"),
     "demo": lambda tiny, out: understudy.demo(out=out, device="banana"),
     "evaluate": lambda tiny, out: understudy.evaluate(tiny.teacher.weights, device="banana"),
-    "bank plan": lambda tiny, out: bank_build.plan(tiny, device="banana"),
+    "bank plan": lambda tiny, out: bank_plan.plan(tiny, device="banana"),
     "wire": lambda tiny, out: wired().to("banana"),
     "wire, by keyword": lambda tiny, out: wired().to(device=torch.device("cuda", 99)),
 }

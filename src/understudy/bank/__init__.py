@@ -33,5 +33,6 @@ from understudy.bank._shards import Shards as Shards
 from understudy.bank._shards import missing as missing
 from understudy.bank._store import is_remote as is_remote
 from understudy.bank._store import local_folder as local_folder
+from understudy.bank._store import normal as normal
 from understudy.bank._table import Table as Table
 from understudy.bank.manifest import Contract as Contract

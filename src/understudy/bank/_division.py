@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 from understudy.bank.manifest import CHECK_BYTES, Contract
+
+_T = TypeVar("_T")
 
 SHARD_BYTES = 2**28
 """Bytes of a shard, at most, where nobody says how many images it has."""
@@ -100,7 +102,7 @@ def parse_name(name: str) -> tuple[Shard, str] | None:
     return Shard(image, view, images, views), parts[5]
 
 
-def share(shards: list[Shard], part: tuple[int, int]) -> list[Shard]:
+def share(shards: list[_T], part: tuple[int, int]) -> list[_T]:
     """Return the part `i` of `n`, counted from 1: neighbours, and of all parts almost as many.
 
     >>> share([Shard(i, 0, 1, 1) for i in range(5)], (2, 2))[0].image

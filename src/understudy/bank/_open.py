@@ -3,10 +3,11 @@
 from understudy import files
 from understudy.bank._bank import Bank
 from understudy.bank._division import Division
-from understudy.bank._shards import LAYOUT, Shards, layout_of
-from understudy.bank._store import Store
+from understudy.bank._shards import LAYOUT, Shards
+from understudy.bank._store import Store, layout_of
 from understudy.bank._table import Table
 from understudy.bank.manifest import Contract
+from understudy.bank.maps import LAYOUT_IN_SHARDS, refuse_maps
 from understudy.errors import BankError
 
 
@@ -17,7 +18,7 @@ def in_shards(place: str) -> bool:
         BankError: The place cannot be read.
     """
     store = Store(place)
-    return store.local is None or layout_of(store) == LAYOUT
+    return store.local is None or layout_of(store) in (LAYOUT, LAYOUT_IN_SHARDS)
 
 
 def open_bank(place: str, contract: Contract, *, create: bool = True) -> Bank:
@@ -32,7 +33,9 @@ def open_bank(place: str, contract: Contract, *, create: bool = True) -> Bank:
         BankError: There is another bank, or none where none can be made.
     """
     store = Store(place)
-    if store.local is None or layout_of(store) == LAYOUT:
+    layout = layout_of(store)
+    refuse_maps(layout, store.place)
+    if store.local is None or layout == LAYOUT:
         return Shards(store, contract)
     return Table(store.local, contract, create=create)
 
@@ -53,6 +56,7 @@ def make_shards(
     """
     store = Store(place)
     layout = layout_of(store)
+    refuse_maps(layout, store.place)
     if layout not in ("", LAYOUT):
         raise BankError(
             f"{place} holds a bank that is one table, which training fills: leave --shards out, or "

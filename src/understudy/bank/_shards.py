@@ -9,7 +9,6 @@ exist, so that a process may be killed anywhere. Two that build the same shard w
 or two files with a marker each where their machines round differently; all readers take the same.
 """
 
-import json
 import os
 import re
 from collections import OrderedDict
@@ -27,7 +26,7 @@ from understudy import files
 from understudy.bank._bank import Bank, Keys
 from understudy.bank._division import Division, Shard, parse_name
 from understudy.bank._row_file import RowNumbers, Words, checksums
-from understudy.bank._store import Store, local_folder
+from understudy.bank._store import Store, local_folder, read_manifest
 from understudy.bank.manifest import CHECK_BYTES, Contract, refuse_other
 from understudy.errors import BankError
 from understudy.features import Features
@@ -264,33 +263,9 @@ def _digest(content: Any) -> str:
     return digest.hexdigest()
 
 
-def layout_of(store: Store) -> str:
-    """Return the layout that the manifest of a bank names; empty if there is none that does."""
-    try:
-        return str(json.loads(store.read(_MANIFEST) or b"")["layout"])
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _manifest(store: Store) -> dict[str, Any] | None:
-    content = store.read(_MANIFEST)
-    if content is None:
-        return None
-    try:
-        stored = json.loads(content)
-    except ValueError:
-        stored = None
-    if not isinstance(stored, dict):
-        raise BankError(
-            f"{store.place}/{_MANIFEST} is damaged; delete it, and build the bank again: shards "
-            "that are complete stay."
-        )
-    return stored
-
-
 def _opened(store: Store, contract: Contract, division: Division | None) -> Division:
     """Return the division of a bank, which is made if there is none and its division is given."""
-    stored = _manifest(store)
+    stored = read_manifest(store)
     expected = {"layout": LAYOUT} | asdict(contract)
     del expected["num_views"]  # what is complete says how many there are
     if stored is None:

@@ -1,6 +1,7 @@
 """A store of named objects: a folder of this machine, or an address that fsspec knows (`s3://`)."""
 
 import errno
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -205,3 +206,32 @@ class Store:
                 f"The bank {self.place} cannot be {done} ({words}): check the address, the access "
                 "to it and the room there, and start again; shards that are complete stay."
             ) from error
+
+
+def read_manifest(store: Store) -> dict[str, Any] | None:
+    """Return the manifest of the bank in a store; None if there is no bank.
+
+    Raises:
+        BankError: It is damaged, or cannot be read.
+    """
+    content = store.read("manifest.json")
+    if content is None:
+        return None
+    try:
+        stored = json.loads(content)
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise BankError(
+            f"{store.place}/manifest.json is damaged; delete it, and build the bank again: shards "
+            "that are complete stay."
+        )
+    return stored
+
+
+def layout_of(store: Store) -> str:
+    """Return the layout that the manifest of a bank names; empty if there is none that does."""
+    try:
+        return str(json.loads(store.read("manifest.json") or b"")["layout"])
+    except (ValueError, KeyError, TypeError):
+        return ""

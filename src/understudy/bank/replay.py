@@ -72,7 +72,7 @@ class Codes:
                 codes = {name: x.cpu()[missing] for name, x in method.codes(stored).items()}
                 bank.write(index[missing], number[missing], codes)
 
-        return _read(bank, index, number, store_missing)
+        return read_or_store(bank, index, number, store_missing)
 
     def _open(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Table:
         """Open the bank of a method's codes, whose name tells all that the codes depend on."""
@@ -147,7 +147,10 @@ class Replay:
                 if missing.any():
                     self._store_missing(table, batch, (index, number), missing)
 
-        device, features = batch.images.device, _read(self.bank, index, number, store_missing)
+        device, features = (
+            batch.images.device,
+            read_or_store(self.bank, index, number, store_missing),
+        )
         stored = {name: x.to(device) for name, x in features.items()}
         if self.codes is None:
             return stored
@@ -219,7 +222,7 @@ class Replay:
         return features
 
 
-def _read(
+def read_or_store(
     bank: Bank, index: Numbers, number: Numbers, store_missing: Callable[[], None]
 ) -> Features:
     """Return stored features after storing those that are missing, or damaged."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.experiment import bank_attach
-from understudy.experiment.bank_build import seconds_per_image
+from understudy.experiment.bank_plan import seconds_per_image
 from understudy.experiment.run_time import in_words, run_seconds, size_in_words
 
 SHORT, OF_METHODS, SECONDS = False, True, 8.0

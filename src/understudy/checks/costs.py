@@ -12,7 +12,10 @@ from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.plan import Plan
 from understudy.checks.trial import STEPS
+from understudy.config.recipe import Recipe
+from understudy.distillation.distiller import Teacher
 from understudy.experiment import bank_attach
+from understudy.experiment.build import Experiment
 from understudy.experiment.run_time import in_words, run_seconds
 from understudy.experiment.run_time import size_in_words as _size
 
@@ -127,9 +130,12 @@ def _bank(examined: Examined) -> Iterator[Finding]:
     """Compare the size of the bank of a recipe with the space on its disk, if it has one."""
     recipe, experiment = examined.resolved, examined.experiment
     teacher = experiment.distiller.teacher
-    if not recipe.bank.path or teacher is None or not bank_attach.serves(experiment, recipe):
+    boxes = experiment.task.truth == "objects"
+    if not recipe.bank.path or teacher is None or not recipe.methods:
         return
-    needed = bank_attach.contract(experiment, teacher, recipe).bytes
+    if not (boxes or bank_attach.serves(experiment, recipe)):
+        return
+    needed = _bytes(experiment, teacher, recipe)
     folder = local_folder(recipe.bank.path)
     free = files.free_bytes(folder)
     if is_remote(recipe.bank.path):
@@ -148,12 +154,16 @@ def _bank(examined: Examined) -> Iterator[Finding]:
     if needed <= free or folder.is_dir():
         return
     smaller = replace(recipe, bank=replace(recipe.bank, dtype="fp16"))
-    fits = recipe.bank.dtype == "fp32" and (
-        bank_attach.contract(experiment, teacher, smaller).bytes <= free
-    )
+    fits = recipe.bank.dtype == "fp32" and (_bytes(experiment, teacher, smaller) <= free)
     yield Finding(
         CHECK,
         "error",
         f"The bank needs {_size(needed)}, and {recipe.bank.path} has {_size(free)} free.",
         fix={"bank.dtype": "fp16"} if fits else {"bank.path": ""},
     )
+
+
+def _bytes(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> int:
+    """Return the bytes of the complete bank of a recipe."""
+    contracts = bank_attach.contracts(experiment, teacher, recipe)
+    return sum(contract.bytes for contract in contracts.values())

@@ -29,7 +29,7 @@ def entry(recipe: Argument, device: Argument) -> Entry:
 
 
 def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.experiment import bank_build
+    from understudy.experiment import bank_build, bank_plan
     from understudy.experiment.progress import stdout_console
     from understudy.reporting.tables import plan_table
 
@@ -37,13 +37,13 @@ def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
     if options.action != "build" and (options.shards or options.shard_images):
         raise RecipeError(f"--shards and --shard-images are for `build`, not for {options.action}.")
     if options.action == "plan":
-        stdout_console().print(plan_table(bank_build.plan(recipe, device=options.device)))
+        stdout_console().print(plan_table(bank_plan.plan(recipe, device=options.device)))
     elif options.action == "build" and _in_shards(recipe, options):
         _build_shards(recipe, options)
     elif options.action == "build":
         with _counted("records") as watch:
             bank = bank_build.fill(recipe, device=options.device, watch=watch)
-        print(f"{bank.path}: {bank.filled():,} records")
+        print(f"{recipe.bank.path}: {bank.filled():,} records")
     else:
         verified = bank_build.verify(recipe, device=options.device)
         print(
@@ -76,7 +76,7 @@ def _build_shards(recipe: Recipe, options: Namespace) -> None:
             watch=watch,
         )
     print(
-        f"{built.bank.place}: {built.built:,} shards built; {built.complete:,} of {built.total:,} "
+        f"{built.place}: {built.built:,} shards built; {built.complete:,} of {built.total:,} "
         "are complete"
     )
 

@@ -139,7 +139,8 @@ class Bank:
     path: PathText = ""
     """Directory of the bank; created if missing, and filled as training meets new views."""
     features: tuple[str, ...] = ("penultimate", "logits")
-    """Features that are stored; a method that reads others runs the teacher."""
+    """Features that are stored; methods that read others are refused. Of a detector its maps are
+    stored, from which all of its features are read."""
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     """Number format; with `fp32` the student is the same to the bit as without a bank."""
     top_logits: Count | None = None

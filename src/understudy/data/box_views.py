@@ -25,17 +25,19 @@ from understudy.data.views import CLEAN, Views
 from understudy.functional import seeded
 
 _WHITE = torch.tensor(255.0)
+_FINITE: dict[Augment, int] = {"none": 1, "flip": 2}
+"""Number of different views of an image."""
 
 
 @final
 class ObjectViews(Views):
     """Whole images and their boxes, transformed together; the detector resizes them itself.
 
-    The source has boxes (`Source.target`) for every image.
+    The source has boxes (`Source.target`) for every image. Images that are only mirrored, or not
+    even that, have two views or one.
     """
 
     size = 0
-    count = None
     evaluation = WHOLE_IMAGE
 
     def __init__(
@@ -57,7 +59,13 @@ class ObjectViews(Views):
         self.source, self.seed = source, seed
         self.transform = v2.Compose(_transforms(augment, jitter))
         self._first, self._last = MovedTogether(named.first), MovedTogether(named.last)
-        self.description = f"{self.transform}, seed {seed}"
+        fixed = not (jitter or named)
+        self.count = _FINITE.get(augment) if fixed else None
+        self.description = (
+            f"{self.transform}, {self.count} views"
+            if self.count
+            else f"{self.transform}, seed {seed}"
+        )
         if named:
             self.description += f"; transforms: {named.description}"
             check_with_boxes(self._first)
@@ -66,8 +74,17 @@ class ObjectViews(Views):
     def number(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
     ) -> Int64[Tensor, " batch"]:
-        """Return the view number itself; -1 for `CLEAN`."""
-        return view
+        """Return 1 for a mirrored view and 0 for any other; the view itself where they are endless.
+
+        Endlessly many views number `CLEAN` as -1.
+        """
+        if self.count is None:
+            return view
+        if self.count == 1:
+            return torch.zeros_like(view)
+        seeds = counter_hash(self.seed, index, view).tolist()
+        mirrored = torch.tensor([_is_mirrored(seed) for seed in seeds], dtype=torch.bool)
+        return (mirrored & (view != CLEAN)).long()
 
     def __call__(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
@@ -81,16 +98,18 @@ class ObjectViews(Views):
             self._pair(i, v, s)
             for i, v, s in zip(index.tolist(), view.tolist(), seeds, strict=True)
         ]
-        sizes = torch.tensor([image.shape[1:] for image, _ in pairs])
-        return _stacked([image for image, _ in pairs]), _objects(
-            sizes, [target for _, target in pairs]
-        )
+        return _batched(pairs)
 
     def show(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch 3 height width"], Objects]:
         """Return the view of each image that has this number."""
-        return self(index, number)
+        if self.count is None:
+            return self(index, number)
+        rows = zip(index.tolist(), number.tolist(), strict=True)
+        return _batched(
+            [_mirrored(*self._pair(i, CLEAN, 0)) if n else self._pair(i, CLEAN, 0) for i, n in rows]
+        )
 
     def _pair(self, i: int, view: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
         image, target = tv_tensors.Image(self.source.image(i)), self.source.target(i)
@@ -109,6 +128,22 @@ def _transforms(augment: Augment, jitter: float) -> list[v2.Transform]:
     }
     # Compose refuses an empty list.
     return select(steps, augment) + colour_jitter(jitter) or [v2.Identity()]
+
+
+def _is_mirrored(seed: int) -> bool:
+    """Return True if torchvision's random flip mirrors an image under this seed."""
+    return bool(torch.rand(1, generator=torch.Generator().manual_seed(seed)) < 0.5)
+
+
+def _mirrored(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    boxes = v2.functional.horizontal_flip(target["boxes"])
+    return image.flip(-1), target | {"boxes": boxes}
+
+
+def _batched(pairs: list[tuple[Tensor, dict[str, Any]]]) -> tuple[Tensor, Objects]:
+    """Return images and targets as a batch, padded to one size."""
+    sizes = torch.tensor([image.shape[1:] for image, _ in pairs])
+    return _stacked([image for image, _ in pairs]), _objects(sizes, [x for _, x in pairs])
 
 
 def _stacked(images: list[Tensor]) -> Float[Tensor, "batch 3 height width"]:

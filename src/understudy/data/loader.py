@@ -222,6 +222,10 @@ class Loader:
         for share, is_missing in zip(shares, missing, strict=True):
             yield next(batches) if is_missing else self._without_images(*share)
 
+    def show_batches(self, numbered: Sequence[Pairs]) -> Iterator[Batch]:
+        """Yield batches with their objects, given by `(index, number)` for `Views.show`."""
+        return self._batches(numbered, numbered, [None] * len(numbered))
+
     def show(self, numbered: Sequence[Pairs]) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """Yield batches of images, given by `(index, number)` for `Views.show`."""
         return (unwrap(x)[0] for x in self._responses([(*pair, None) for pair in numbered]))

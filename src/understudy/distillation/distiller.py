@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from understudy.batch import Batch
 from understudy.distillation.device_names import find_device
+from understudy.distillation.stored_maps import StoredMaps as StoredMaps
 from understudy.distillation.teacher import Teacher as Teacher
 from understudy.distillation.training_outputs import TrainingOutputs
 from understudy.distillation.user_batches import ReadableAgain, as_batch, num_images
@@ -24,6 +25,11 @@ from understudy.tasks import Task
 
 SINGLE_VALUE = "more than 1 value per channel"
 """Words of PyTorch's error for a batch normalisation of a single value."""
+
+
+_READ_LATER = (Teacher, StoredMaps)
+TeacherOutput = Features | Teacher | StoredMaps
+"""Features of images; for a detector what is read where the student looks."""
 
 
 @final
@@ -55,7 +61,7 @@ class Trainable(nn.Module):
         return self.task.truth == "objects" and any(method.unbounded_loss for method in methods)
 
     def forward(
-        self, batch: Batch, teacher: Features | Teacher, *, return_logits: bool = False
+        self, batch: Batch, teacher: TeacherOutput, *, return_logits: bool = False
     ) -> dict[str, Tensor] | tuple[dict[str, Tensor], Tensor]:
         """Return the unweighted losses by name: those on labels and one of every method.
 
@@ -63,7 +69,8 @@ class Trainable(nn.Module):
 
         Args:
             batch: Some images.
-            teacher: Features of the teacher; or the teacher, to be read where the student looks.
+            teacher: Features of the teacher; or the teacher or its stored maps, to be read where
+                the student looks.
             return_logits: Return the student's logits behind the losses.
 
         Raises:
@@ -78,12 +85,12 @@ class Trainable(nn.Module):
             )
         task_loss = self.task.loss(student.features, batch, self.class_weights)
         losses = dict(student.losses) if task_loss is None else {"task": task_loss}
-        if isinstance(teacher, Teacher) and student.locations is not None:
+        if isinstance(teacher, _READ_LATER) and student.locations is not None:
             with span("forward/teacher"):
                 # Only now: a detector samples its locations during its own forward pass.
                 reads = self.reads
                 teacher = _only(teacher.at(student.locations, reads), reads)
-        assert not isinstance(teacher, Teacher)
+        assert not isinstance(teacher, _READ_LATER)
         for label, method in self.methods.items():
             with span(f"forward/{label}"):
                 # What is stored for one method alone loses the method's label.
@@ -159,7 +166,7 @@ class Distiller(nn.Module):
         self.teacher = Teacher(teacher) if teacher is not None else None
         self.trainable = Trainable(student, methods, task)
         self._weights = Weights(weights)
-        self.replay: Callable[[Batch], Features] | None = None
+        self.replay: Callable[[Batch], Features | StoredMaps] | None = None
         self.stored: Callable[[Tensor, Tensor], bool] = _none_stored
 
     def to(self, *args: Any, **kwargs: Any) -> "Distiller":
@@ -260,11 +267,11 @@ class Distiller(nn.Module):
                     "out."
                 )
 
-    def observe(self, batch: Batch) -> Features | Teacher:
+    def observe(self, batch: Batch) -> TeacherOutput:
         """Return the teacher's features that methods read, from `replay` if it is set.
 
-        Empty without methods. For a detector, the teacher itself: it is read at the locations at
-        which the student is observed, later in the same step.
+        Empty without methods. For a detector, the teacher itself or its stored maps: they are read
+        at the locations at which the student is observed, later in the same step.
         """
         if self.teacher is None or not self.trainable.methods:
             return {}

@@ -1,6 +1,7 @@
 """The network to learn from: frozen, and in evaluation mode at every pass."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import final
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Locations, Observation
-from understudy.models.base import FeatureReader, Wrapped
+from understudy.models.base import Wrapped
 
 
 @final
@@ -25,7 +26,8 @@ class Teacher(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.precision: torch.dtype | None = None
-        self._reader: FeatureReader | None = None
+        # In a tuple, so that no copy counts as a part of this module.
+        self._fast: tuple[Wrapped, ...] = ()
         self._frozen = False
 
     def freeze(self, precision: torch.dtype | None) -> None:
@@ -36,7 +38,7 @@ class Teacher(nn.Module):
         Args:
             precision: Dtype of the forward pass; None for that of the weights.
         """
-        self.precision, self._reader, self._frozen = precision, None, True
+        self.precision, self._fast, self._frozen = precision, (), True
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode when the module around it is switched to training."""
@@ -59,13 +61,19 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
         """Return features at the locations where a student was observed; see `Wrapped.at`."""
+        with self.evaluating() as network:
+            return network.at(locations, reads)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Wrapped]:
+        """Yield the network in evaluation mode and in its precision, or its faster copy."""
         self.keep_evaluating()
         with self._autocast(self.network.device.type):
-            if self._reader is None:
+            if not self._fast:
                 network = self.network
                 # Not before it is read: teachers of whole images never need the copy.
-                self._reader = network.frozen_reader(self.precision) if self._frozen else network.at
-            return self._reader(locations, reads)
+                self._fast = (network.frozen(self.precision) if self._frozen else network,)
+            yield self._fast[0]
 
     @torch.no_grad()
     def observe_for_prepare(self, batch: Batch, student: Wrapped) -> Observation:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from understudy.batch import Batch
 from understudy.distillation.memory_parts import MemoryParts
+from understudy.distillation.stored_maps import StoredMaps
 from understudy.distillation.teacher import Teacher
 from understudy.errors import DataError
 from understudy.features import Features, TeacherOutputs, by_group
@@ -30,7 +31,7 @@ class TrainingOutputs(TeacherOutputs):
 
     def __init__(
         self,
-        observe: Callable[[Batch], Features | Teacher],
+        observe: Callable[[Batch], Features | Teacher | StoredMaps],
         teacher: Teacher,
         student: Wrapped,
         batches: Callable[[bool], Iterator[Batch]],
@@ -74,7 +75,7 @@ class TrainingOutputs(TeacherOutputs):
     def _features(self, batch: Batch) -> tuple[Features, Batch]:
         # By the distiller: with a bank, the features that are measured are stored for training.
         teacher = self._observe(batch)
-        if isinstance(teacher, Teacher):
+        if isinstance(teacher, Teacher | StoredMaps):
             observation = teacher.observe_for_prepare(batch, self._student)
             teacher, batch = observation.features, observation.batch
         return {name: self.converted(x) for name, x in teacher.items()}, batch

@@ -2,22 +2,36 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
-from understudy.bank import Contract, Shards, Table, local_folder, open_bank
+from understudy.bank import (
+    Bank,
+    Contract,
+    Shards,
+    Table,
+    local_folder,
+    make_shards,
+    open_bank,
+)
+from understudy.bank.map_replay import MapReplay
 from understudy.bank.replay import Codes, Replay
 from understudy.config.recipe import Recipe
 from understudy.distillation.distiller import Teacher
 from understudy.errors import RecipeError
+from understudy.experiment import bank_maps
 from understudy.experiment.build import Experiment
 from understudy.methods import Method
 from understudy.tasks import COMPARED
 
 LOGGER = logging.getLogger("understudy")
 
+_NAMED = 2
+"""Folders of shards that are named in a message, at most."""
 
-def attach(experiment: Experiment, recipe: Recipe) -> Replay | None:
+
+def attach(experiment: Experiment, recipe: Recipe) -> Replay | MapReplay | None:
     """Let the distiller read the teacher's features from the bank of a recipe.
 
     Returns:
@@ -30,10 +44,15 @@ def attach(experiment: Experiment, recipe: Recipe) -> Replay | None:
     distiller = experiment.distiller
     if distiller.teacher is None or not recipe.bank.path or not distiller.trainable.methods:
         return None
+    if experiment.task.truth == "objects":
+        of_maps = bank_maps.open_maps(experiment, distiller.teacher, recipe)
+        _check_shards(of_maps.bank.banks, recipe)
+        distiller.replay = of_maps
+        return of_maps
     _check_served(experiment, recipe)
     replay = open_replay(experiment, distiller.teacher, recipe)
     if isinstance(replay.bank, Shards):
-        _check_shards(replay.bank, recipe)
+        _check_shards([replay.bank], recipe)
     elif recipe.bank.codes:
         replay.codes = Codes(replay.bank, _methods(experiment))
     distiller.replay, distiller.stored = replay, replay.holds
@@ -53,19 +72,65 @@ def open_replay(
 
     Raises:
         BankError: The directory holds another bank, or none and it shall not be made.
-        RecipeError: Images are mixed, or the teacher is a detector: no bank can store its outputs.
+        RecipeError: Images are mixed.
     """
     bank = open_bank(recipe.bank.path, contract(experiment, teacher, recipe), create=create)
     return Replay(teacher, bank, experiment.train.views, upcoming=experiment.train.upcoming)
 
 
-def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:
-    """Return all that the records of a recipe's bank depend on.
+def open_any(
+    experiment: Experiment, teacher: Teacher, recipe: Recipe, *, create: bool
+) -> Replay | MapReplay:
+    """Open the bank of a recipe, of features of whole images or of a detector's maps.
 
     Raises:
-        RecipeError: Images are mixed, or the teacher is a detector: no bank can store its outputs.
+        UnderstudyError: As for `open_replay` and `open_maps`.
     """
-    _refuse_detector(experiment)
+    if experiment.task.truth == "objects":
+        return bank_maps.open_maps(experiment, teacher, recipe, create=create)
+    return open_replay(experiment, teacher, recipe, create=create)
+
+
+def open_shards(
+    experiment: Experiment, teacher: Teacher, recipe: Recipe, images: int | None
+) -> Replay | MapReplay:
+    """Open the bank in shards of a recipe, made if there is none.
+
+    Args:
+        experiment: Has the images.
+        teacher: Computes what is not stored.
+        recipe: Names the bank.
+        images: Images of a shard; default: as the bank has it, or else as many as are handy.
+
+    Raises:
+        UnderstudyError: As for `open_replay` and `open_maps`.
+    """
+    if experiment.task.truth == "objects":
+        return bank_maps.open_maps(experiment, teacher, recipe, shards=True, images=images)
+    whole, views = contract(experiment, teacher, recipe), experiment.train.views
+    few = views.count is not None
+    bank = make_shards(recipe.bank.path, whole, few_views=few, images=images)
+    return Replay(teacher, bank, views)
+
+
+def contracts(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> dict[str, Contract]:
+    """Return the contracts of a recipe's bank: one, or of a detector's maps one for each size.
+
+    Raises:
+        RecipeError: No bank can store what this teacher gives for these views.
+    """
+    if experiment.task.truth == "objects":
+        canvases = bank_maps.sizes(experiment)
+        return bank_maps.map_contracts(experiment, teacher, recipe, canvases)
+    return {"": contract(experiment, teacher, recipe)}
+
+
+def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:
+    """Return all that the records of a recipe's bank of whole images depend on.
+
+    Raises:
+        RecipeError: Images are mixed.
+    """
     if _mixes(recipe):
         raise RecipeError(
             "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
@@ -100,9 +165,11 @@ def open_measured_replay(
         split: Split of the images.
 
     Returns:
-        What reads and fills that bank; None without such images, without a bank in the recipe, or
-        if its directory is read-only.
+        What reads and fills that bank; None without such images, without a bank in the recipe, of a
+        detector, or if its directory is read-only.
     """
+    if experiment.task.truth == "objects":
+        return None  # it finds another number of objects in each image
     distiller, root = experiment.distiller, local_folder(recipe.bank.path)
     loader = experiment.test if split == "test" else experiment.validation
     if loader is None or distiller.teacher is None or not recipe.bank.path:
@@ -126,25 +193,35 @@ def open_measured_replay(
 
 
 def serves(experiment: Experiment, recipe: Recipe) -> bool:
-    """Return True if the bank of a recipe can store all that its methods read."""
+    """Return True if a bank can store all that a recipe's methods read, and change no result.
+
+    Maps of a detector are stored for each image alone, and are others in a batch with padding.
+    """
     if _mixes(recipe) or experiment.task.truth == "objects":
         return False
     return not any(_not_stored(method, recipe) for method in _methods(experiment).values())
 
 
-def _check_shards(bank: Shards, recipe: Recipe) -> None:
+def _check_shards(banks: Sequence[Bank], recipe: Recipe) -> None:
     """Refuse codes, which training stores; say what is missing, and where shards are kept."""
+    shards = [bank for bank in banks if isinstance(bank, Shards)]
+    if not shards:
+        return
+    place = recipe.bank.path
     if recipe.bank.codes:
         raise RecipeError(
-            f"{bank.place} is a bank in shards, to which training adds nothing: set bank.codes to "
+            f"{place} is a bank in shards, to which training adds nothing: set bank.codes to "
             "false, or name a folder without a bank by bank.path."
         )
-    if bank.store.local is None:
-        LOGGER.info(f"Shards of {bank.place} are fetched once, into {bank.folder}.")
-    absent = bank.contract.records - bank.filled()
-    if absent:
+    if shards[0].store.local is None:
+        folders = ", ".join(str(bank.folder) for bank in shards[:_NAMED])
+        more = ", …" if len(shards) > _NAMED else ""
+        LOGGER.info(f"Shards of {place} are fetched once, into {folders}{more}.")
+    filled = sum(bank.filled() for bank in shards)
+    records = sum(bank.contract.records for bank in shards)
+    if filled < records:
         LOGGER.warning(
-            f"{bank.place} holds {bank.filled():,} of {bank.contract.records:,} records, and "
+            f"{place} holds {filled:,} of {records:,} records, and "
             "training adds none to a bank in shards: the teacher runs for batches that miss one. "
             "`understudy bank build` completes it."
         )
@@ -155,16 +232,7 @@ def _mixes(recipe: Recipe) -> bool:
     return bool(recipe.data.mixup or recipe.data.cutmix)
 
 
-def _refuse_detector(experiment: Experiment) -> None:
-    if experiment.task.truth == "objects":
-        raise RecipeError(
-            "A bank has records of one size, but a detector is read where the student looks, on "
-            "maps whose size differs from image to image: leave bank.path out."
-        )
-
-
 def _check_served(experiment: Experiment, recipe: Recipe) -> None:
-    _refuse_detector(experiment)
     for name, method in _methods(experiment).items():
         if missing := _not_stored(method, recipe):
             raise RecipeError(

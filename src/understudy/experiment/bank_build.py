@@ -1,73 +1,34 @@
-"""Plan, fill and verify the bank of a recipe, apart from any training run."""
+"""Fill and verify the bank of a recipe, apart from any training run."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from understudy import files, methods
-from understudy.bank import BATCH, Bank, Contract, Table, is_remote, local_folder
+from understudy import files
+from understudy.bank import Bank, Table, local_folder
 from understudy.bank.codecs import DType
-from understudy.bank.replay import RecordKeys, Replay, shown_number
-from understudy.batch import Batch
+from understudy.bank.map_replay import MapReplay
+from understudy.bank.maps import MapBank
+from understudy.bank.replay import RecordKeys, Replay
 from understudy.config.recipe import Recipe
 from understudy.data import Loader, lost_workers_explained
-from understudy.distillation import wire
 from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Teacher
-from understudy.distillation.memory_parts import MemoryParts
-from understudy.errors import BankError, RecipeError, UnderstudyError
+from understudy.errors import BankError, RecipeError
 from understudy.experiment import bank_attach, build
+from understudy.experiment.bank_parts import BankPart, parts_of
 from understudy.experiment.own_images import given
-from understudy.features import Features
-from understudy.methods import Method
-from understudy.training import hardware
 from understudy.training.devices import accelerator, resolve
 from understudy.training.missing_operations import missing_operations_explained
 
 _TOLERANCE: dict[DType, float] = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1e-2}
 """Largest difference that another batch size can make in the stored form, as a share of a feature's
 length."""
-_TOP = 10
-"""Number of stored logits in a plan where the recipe does not say how many to store."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Cost of a complete bank, and the methods it would serve.
-
-    Attributes:
-        contract: What its records depend on, their number and their size.
-        seconds: Time of the teacher's forward passes on this machine, estimated from two batches.
-        free_bytes: Free space on the disk of the bank, or of `kept_in`.
-        kept_in: Folder that keeps what is read of a bank at an address; None for one in a folder.
-        memory_bytes: Free memory, which caches what is read from the bank.
-        hot_bytes: Bytes that are read in every epoch: all views where they are few, else one.
-        shapes: Feature of the teacher → its shape.
-        sizes: Feature of the teacher → stored form → bytes in all records.
-        serves: Methods, of the library and of the recipe, that read only what is stored.
-        unserved: Method that reads more → the features that are not stored.
-        unfit: Method that cannot work with this student and this teacher → the reason.
-    """
-
-    contract: Contract
-    seconds: float
-    free_bytes: int
-    kept_in: Path | None
-    memory_bytes: int
-    hot_bytes: int
-    shapes: dict[str, tuple[int, ...]]
-    sizes: dict[str, dict[str, int]]
-    serves: tuple[str, ...]
-    unserved: dict[str, tuple[str, ...]]
-    unfit: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -85,75 +46,6 @@ class Verified:
     tolerance: float
 
 
-def plan(recipe: Recipe, *, data: Any = None, device: str | None = None) -> Plan:
-    """Estimate the cost of a recipe's bank; write nothing.
-
-    Args:
-        recipe: Names the bank, the teacher and the images.
-        data: Images of a program, as for `train`.
-        device: As for `train`.
-
-    Raises:
-        UnderstudyError: The recipe cannot be built, or names no teacher.
-    """
-    experiment, teacher = built(recipe, device, data)
-    contract = bank_attach.contract(experiment, teacher, recipe)
-    shapes = dict(teacher.network.shapes)
-    reads, unfit = _reads(experiment, recipe)
-    missing = {
-        name: tuple(sorted(set(read) - set(contract.features))) for name, read in reads.items()
-    }
-    few_views = experiment.train.views.count is not None
-    folder = local_folder(recipe.bank.path)
-    return Plan(
-        contract=contract,
-        seconds=seconds_per_image(experiment, teacher) * contract.records,
-        free_bytes=files.free_bytes(folder),
-        kept_in=folder if is_remote(recipe.bank.path) else None,
-        memory_bytes=hardware.available_memory(),
-        hot_bytes=contract.bytes if few_views else contract.bytes // contract.num_views,
-        shapes=shapes,
-        sizes={name: _sizes(replace(contract, features={name: shapes[name]})) for name in shapes},
-        serves=tuple(name for name, features in missing.items() if not features),
-        unserved={name: features for name, features in missing.items() if features},
-        unfit=unfit,
-    )
-
-
-def _sizes(contract: Contract) -> dict[str, int]:
-    """Return form → bytes of one feature in all records; `top n` only of more logits than n."""
-    forms: dict[str, Contract] = {
-        name: replace(contract, dtype=name, top_logits=None) for name in _TOLERANCE
-    }
-    top, logits = contract.top_logits or _TOP, contract.features.get("logits")
-    if logits and top < logits[0]:
-        forms[f"top {top}"] = replace(contract, top_logits=top)
-    return {name: form.record_bytes * form.records for name, form in forms.items()}
-
-
-def _reads(
-    experiment: build.Experiment, recipe: Recipe
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Return the features each method reads, and why others cannot work with this pair.
-
-    Methods of the recipe have its hyper-parameters, all others their defaults.
-    """
-    own = cast(Mapping[str, Method], experiment.distiller.trainable.methods)
-    reads, unfit = {label: method.reads for label, method in own.items()}, {}
-    teacher = cast(Teacher, experiment.distiller.teacher).network
-    for name in methods.names():
-        if name in reads:
-            continue
-        # A copy, because a method may add a layer to the student.
-        student = deepcopy(experiment.distiller.student)
-        try:
-            wired = wire.distiller(Recipe(methods={name: {}}), student, teacher, experiment.task)
-            reads[name] = cast(Method, wired.trainable.methods[name]).reads
-        except UnderstudyError as error:
-            unfit[name] = str(error)
-    return dict(sorted(reads.items())), unfit
-
-
 @lost_workers_explained()
 @missing_operations_explained()
 def fill(
@@ -162,7 +54,7 @@ def fill(
     data: Any = None,
     device: str | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> Table:
+) -> Bank | MapBank:
     """Fill every empty record of a recipe's bank; continue where an earlier call stopped.
 
     Under torchrun every process fills its share of the images.
@@ -177,20 +69,29 @@ def fill(
         BankError: The disk is too small, or the directory holds another bank.
     """
     replay, loader = _open(recipe, device, data, create=True)
-    bank = replay.bank
-    if not isinstance(bank, Table):
-        raise BankError(f"{bank.place} is a bank in shards, which `fill_shards` fills.")
-    total = bank.contract.records
-    done = bank.filled()
+    parts = parts_of(replay, loader)
+    tables = [(part, part.bank) for part in parts if isinstance(part.bank, Table)]
+    if len(tables) < len(parts):
+        raise BankError(f"{recipe.bank.path} is a bank in shards, which `fill_shards` fills.")
+    total = sum(table.contract.records for _, table in tables)
+    done = replay.bank.filled()
+    needed = sum(_missing_bytes(table) for _, table in tables)
     remedy = "set bank.dtype to fp16, or let training store only what it meets"
-    check_room(bank, total - done, what="The rest of the bank", remedy=remedy)
-    for view in range(bank.contract.num_views):
-        keys = _empty(bank, view)
-        for (index, number), features in zip(keys, computed(replay, loader, keys), strict=True):
-            bank.write(index, number, features)
-            done += len(index)
-            watch(done, total)
-    return bank
+    check_room(recipe.bank.path, needed, what="The rest of the bank", remedy=remedy)
+    for part, table in tables:
+        for view in range(table.contract.num_views):
+            keys = _empty(part, view)
+            for (index, number), features in zip(keys, part.compute(keys), strict=True):
+                table.write(index, number, features)
+                done += len(index)
+                watch(done, total)
+    return replay.bank
+
+
+def _missing_bytes(bank: Bank) -> int:
+    """Return the bytes of the records that are not stored."""
+    contract = bank.contract
+    return (contract.records - bank.filled()) * contract.bytes // contract.records
 
 
 @lost_workers_explained()
@@ -211,23 +112,30 @@ def verify(
             something else.
     """
     replay, loader = _open(recipe, device, data, create=False)
-    bank = replay.bank
-    tolerance, sample = _TOLERANCE[bank.contract.dtype], bank.sample(records)
-    keys = batches(*sample)
-    if not keys:
-        raise BankError(f"{bank.place} is empty; fill it with `understudy bank build`.")
-    worst = 0.0
-    for (index, number), fresh in zip(keys, computed(replay, loader, keys), strict=True):
-        stored, rounded = bank.read(index, number), bank.rounded(fresh)
-        differences = [_difference(x, rounded[name]) for name, x in stored.items()]
-        worst = max([worst, *differences])
+    parts, dtype = parts_of(replay, loader), recipe.bank.dtype
+    filled = [part for part in parts if part.bank.filled()]
+    if not filled:
+        raise BankError(f"{recipe.bank.path} is empty; fill it with `understudy bank build`.")
+    share = -(-records // len(filled))
+    checked = [_check_part(part, share) for part in filled]
+    worst, tolerance = max(difference for _, difference in checked), _TOLERANCE[dtype]
     if worst > tolerance:
         length = f"{worst:.1e} of the features' length" if worst < inf else "numbers without bound"
         raise BankError(
-            f"{bank.place} differs from what the teacher gives by {length}, where {tolerance:.0e} "
-            f"is allowed for {bank.contract.dtype}; delete it and fill it again."
+            f"{recipe.bank.path} differs from what the teacher gives by {length}, where "
+            f"{tolerance:.0e} is allowed for {dtype}; delete it and fill it again."
         )
-    return Verified(len(sample[0]), worst, tolerance)
+    return Verified(sum(count for count, _ in checked), worst, tolerance)
+
+
+def _check_part(part: BankPart, records: int) -> tuple[int, float]:
+    """Compute some records of a table again; return how many, and the largest difference."""
+    worst, sample = 0.0, part.bank.sample(records)
+    keys = part.batches(*sample)
+    for (index, number), fresh in zip(keys, part.compute(keys), strict=True):
+        stored, rounded = part.bank.read(index, number), part.bank.rounded(fresh)
+        worst = max(worst, *(_difference(x, rounded[name]) for name, x in stored.items()))
+    return len(sample[0]), worst
 
 
 def _difference(stored: Tensor, computed: Tensor) -> float:
@@ -272,79 +180,40 @@ def refuse_without_bank(recipe: Recipe) -> None:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
 
 
-def _open(recipe: Recipe, device: str | None, data: Any, *, create: bool) -> tuple[Replay, Loader]:
+def _open(
+    recipe: Recipe, device: str | None, data: Any, *, create: bool
+) -> tuple[Replay | MapReplay, Loader]:
     refuse_without_bank(recipe)
     experiment, teacher = built(recipe, device, data)
     with PartialState().main_process_first():  # which makes the bank, if there is none
-        replay = bank_attach.open_replay(experiment, teacher, recipe, create=create)
+        replay = bank_attach.open_any(experiment, teacher, recipe, create=create)
     return replay, experiment.train
 
 
-def computed(replay: Replay, loader: Loader, keys: Sequence[RecordKeys]) -> Iterator[Features]:
-    """Yield the teacher's features of the views that belong to some records, batch by batch.
-
-    Raises:
-        NetworkError: The teacher gives NaN or infinity.
-        OutOfMemory: Not even one image fits into memory.
-    """
-    device = replay.teacher.network.device
-    in_parts = MemoryParts("computing records of the bank")
-    views = [(index, shown_number(replay.views, number)) for index, number in keys]
-    for images in loader.show(views):
-        parts = list(in_parts(Batch.of(images.to(device)), replay.teacher))
-        features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        replay.teacher.refuse_not_finite(features)
-        yield features
-
-
-def _empty(bank: Table, view: int) -> list[RecordKeys]:
+def _empty(part: BankPart, view: int) -> list[RecordKeys]:
     """Return the records of one view that are empty, for this process's images, in order."""
-    processes = PartialState()
+    processes, bank = PartialState(), part.bank
     images = torch.arange(bank.contract.num_images)
     images = images.tensor_split(processes.num_processes)[processes.process_index]
     empty = images[~bank.has(images, torch.full_like(images, view))]
-    return batches(empty, torch.full_like(empty, view))
+    return part.batches(empty, torch.full_like(empty, view))
 
 
-def batches(index: Tensor, number: Tensor) -> list[RecordKeys]:
-    """Return the numbers of some records in parts that the teacher computes at once."""
-    parts = zip(torch.split(index, BATCH), torch.split(number, BATCH), strict=True)
-    return [part for part in parts if len(part[0])]
-
-
-def seconds_per_image(experiment: build.Experiment, teacher: Teacher) -> float:
-    """Return the time of the teacher's forward pass for an image, from the second of two batches.
-
-    The first one includes what is done once, such as the choice of algorithms.
-    """
-    batches = experiment.everything.single_pass(augmented=True)
-    device = teacher.network.device
-    batch = Batch.of(next(batches).images[:BATCH].to(device))
-    in_parts = MemoryParts("timing the teacher")
-    for _ in range(2):
-        started = time.perf_counter()
-        for part in in_parts(batch, teacher):
-            part["penultimate"].sum().item()  # waits for the device
-        seconds = time.perf_counter() - started
-    return seconds / len(batch)
-
-
-def check_room(bank: Bank, records: int, *, what: str, remedy: str) -> None:
+def check_room(place: str, needed: int, *, what: str, remedy: str) -> None:
     """Refuse to begin where the disk of a bank in a folder has no room for what it lacks.
 
     Args:
-        bank: The bank.
-        records: Number of records that are to be stored.
+        place: Folder of the bank.
+        needed: Bytes that are to be stored.
         what: What those are, for the error.
         remedy: What else than another disk there is, for the error.
 
     Raises:
         BankError: There is less space.
     """
-    needed = records * bank.contract.bytes // bank.contract.records
-    free = files.free_bytes(bank.folder)
+    free = files.free_bytes(local_folder(place))
     if free < needed:
         raise BankError(
-            f"{what} needs {needed / 1e9:.2f} GB, and {bank.place} has {free / 1e9:.2f} GB free: "
+            f"{what} needs {needed / 1e9:.2f} GB, and {place} has {free / 1e9:.2f} GB free: "
             f"name another disk by bank.path, {remedy}."
         )

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from understudy.bank import RecordsDropped, Resident
+from understudy.bank.map_replay import MapReplay
 from understudy.bank.replay import Replay
 from understudy.config.recipe import Recipe
 from understudy.experiment import bank_attach, build
@@ -41,7 +42,7 @@ class Setup:
     experiment: Experiment
     accelerator: Accelerator
     settings: ComputeSettings
-    replay: Replay | None
+    replay: Replay | MapReplay | None
     measured_replays: dict[str, Replay | None]
 
     def take_teacher_seconds(self) -> float | None:
@@ -53,8 +54,8 @@ class Setup:
 
     def resident(self) -> Resident | None:
         """Return the bank copied to the GPU, where steps are captured; None if incomplete."""
-        if self.replay is None:
-            return None
+        if not isinstance(self.replay, Replay):
+            return None  # steps of detectors are not captured
         bank = self.replay.bank
         with suppress(RecordsDropped):
             if bank.filled() == bank.contract.records:

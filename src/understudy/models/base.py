@@ -1,7 +1,7 @@
 """Base class of networks and detectors: a plain module, and its features by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Group, Locations, Observation, Shapes
-
-FeatureReader = Callable[[Locations, Collection[str] | None], Features]
-"""Returns the features at locations: those of the given names at least, or all for None."""
 
 
 class Wrapped(nn.Module, ABC):
@@ -101,15 +98,15 @@ class Wrapped(nn.Module, ABC):
         """
         raise NetworkError(f"{self.name} has no groups of locations.")
 
-    def frozen_reader(self, precision: torch.dtype | None) -> FeatureReader:
-        """Return a function equal to `at` up to rounding, valid while no weight changes.
+    def frozen(self, precision: torch.dtype | None) -> "Wrapped":
+        """Return this network, or a copy that is equal up to rounding while no weight changes.
 
-        It may be faster, since what depends on the weights alone is computed once.
+        The copy may be faster, since what depends on the weights alone is computed once.
 
         Args:
             precision: Data type of the autocast under which it is called; None without autocast.
         """
-        return self.at
+        return self
 
     def outputs(self, batch: Batch) -> Features:
         """Compute in evaluation mode what metrics are computed from."""

@@ -18,7 +18,7 @@ from understudy.reporting.columns import LAYERS, columns, name
 from understudy.reporting.results import Arm, Results, duration
 
 if TYPE_CHECKING:
-    from understudy.experiment.bank_build import Plan
+    from understudy.experiment.bank_plan import Plan
 
 NONE = "–"
 
@@ -103,8 +103,12 @@ def _plan_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     contract = plan.contract
     top = f", {contract.top_logits} logits" if contract.top_logits else ""
     yield "stored", f"{', '.join(contract.features)} as {contract.dtype}{top}"
-    yield "records", f"{contract.num_images:,} images × {contract.num_views} views"
-    yield "size", f"{contract.record_bytes:,} bytes per record, {decimal(contract.bytes)} in total"
+    images = plan.records // contract.num_views
+    yield "records", f"{images:,} images × {contract.num_views} views"
+    if plan.paddings > 1:
+        yield "paddings", f"{plan.paddings} sizes of images; shapes are those of the most frequent"
+    mean = "on average, " * (plan.paddings > 1)
+    yield "size", f"{plan.record_bytes:,} bytes per record, {mean}{decimal(plan.bytes)} in total"
     yield "disk", _disk(plan)
     yield "memory", _suffices(plan.memory_bytes, plan.hot_bytes, "reading at full speed")
     yield "time", f"{duration(plan.seconds)} of the teacher's forward passes"
@@ -117,7 +121,7 @@ def _plan_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
 
 def _disk(plan: "Plan") -> str:
     if plan.kept_in is None:
-        return _suffices(plan.free_bytes, plan.contract.bytes, "a complete bank")
+        return _suffices(plan.free_bytes, plan.bytes, "a complete bank")
     free = decimal(plan.free_bytes)
     return f"{free} free in {plan.kept_in}, which keeps the shards that are read"
 

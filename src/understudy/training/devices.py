@@ -254,8 +254,8 @@ def _precision(training: Training, student: nn.Module, *, cpu: bool) -> Precisio
 def _teacher_precision(training: Training, distiller: Distiller, *, cpu: bool) -> Precision:
     """Return the arithmetic of the teacher: the recipe's, that of the student, or the fastest.
 
-    Where a detector is trained in fp32, its teacher may compute in less: there is no bank of
-    detectors, which would promise the same bits as without a bank.
+    Where a detector is trained in fp32, its teacher may compute in less: a bank of detectors stores
+    the maps as they were computed.
     """
     if training.teacher_precision != "auto":
         return training.teacher_precision

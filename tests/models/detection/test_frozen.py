@@ -134,7 +134,7 @@ def test_a_frozen_copy_differs_by_rounding_only(detector: Detector) -> None:
     locations = detector.observe(scene()).locations
     assert locations is not None
     with torch.no_grad():
-        expected, found = detector.at(locations), detector.frozen_reader(None)(locations)
+        expected, found = detector.at(locations), detector.frozen(None).at(locations)
     assert found.keys() == expected.keys()
     for name, right in expected.items():
         torch.testing.assert_close(found[name], right, rtol=1e-4, atol=1e-4 * float(right.std()))
@@ -157,7 +157,7 @@ def test_bfloat16_changes_directions_no_more_than_autocast_does(detector: Detect
         expected = detector.at(locations)["penultimate"]
         with torch.autocast("cpu", torch.bfloat16):
             usual = detector.at(locations)["penultimate"]
-            found = detector.frozen_reader(torch.bfloat16)(locations)["penultimate"]
+            found = detector.frozen(torch.bfloat16).at(locations)["penultimate"]
     assert found.dtype == usual.dtype == torch.bfloat16
     turned, allowed = (1 - cosine_similarity(x.float(), expected).mean() for x in (found, usual))
     assert turned < 2 * allowed + 1e-5

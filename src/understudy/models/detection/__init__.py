@@ -27,11 +27,14 @@ from understudy.errors import NameNotFound, NetworkError
 from understudy.models.adapters import file
 from understudy.models.detection import classes, families
 from understudy.models.detection._detector import Detector as Detector
+from understudy.models.detection._detector import Maps as Maps
+from understudy.models.detection._detector import images_of as images_of
 from understudy.models.detection._pyramid import NOMINAL_SIZE as NOMINAL_SIZE
 from understudy.models.detection.backbones import find_stages, freeze
 from understudy.models.detection.classes import COCO_CLASSES as COCO_CLASSES
 from understudy.models.detection.dense import DenseDetector
 from understudy.models.detection.faster_rcnn import FasterRCNNDetector
+from understudy.models.detection.resizing import Resizing as Resizing
 from understudy.models.detection.ssd import SSDDetector
 from understudy.models.weights import load, read_for
 

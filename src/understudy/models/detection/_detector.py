@@ -1,10 +1,11 @@
 """Base class of the wrappers of torchvision's detectors, which hooks read and nothing changes."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,13 +18,19 @@ from understudy.batch import Batch
 from understudy.errors import NetworkError
 from understudy.features import Features, Observation
 from understudy.functional import seeded
-from understudy.models.base import FeatureReader, Wrapped
+from understudy.models.base import Wrapped
 from understudy.models.detection._frozen import frozen_copy
 from understudy.models.detection.classes import keep_columns
 from understudy.models.taps import eval_mode
 
 Targets = list[dict[str, Tensor]]
 """`boxes` and `labels` of each image in torchvision's form: class 0 is the background."""
+
+Maps = dict[str, Tensor]
+"""Maps of a backbone by name, the finest first."""
+
+_PADDING_SIDE = 512
+"""Side in pixels of the image whose maps are those of padding."""
 
 Calls = Mapping[str, list[tuple[Any, Any]]]
 """Name of a module → positional arguments and output of each of its calls."""
@@ -49,6 +56,12 @@ class ResizedImages:
     def image_list(self) -> ImageList:
         """The images in the form that parts of torchvision's detectors take."""
         return ImageList(self.tensors, self.sizes)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width to which the images are padded."""
+        height, width = self.tensors.shape[2:]
+        return height, width
 
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         """Return the images normalised by another mean and deviation; the padding stays 0."""
@@ -128,24 +141,38 @@ class Detector(Wrapped):
 
     def observe_for_prepare(self, batch: Batch, student: Wrapped) -> Observation:
         """Return features at the detector's own locations in images that the student resizes."""
+        return self._observe_prepared(batch, student, self.maps)
+
+    def observe_maps(
+        self, batch: Batch, student: Wrapped, maps: Sequence[Maps], padding: Maps
+    ) -> Observation:
+        """Return what `observe_for_prepare` does, from maps of each image alone; see `at_maps`."""
+        return self._observe_prepared(
+            batch, student, lambda images: self._joined(maps, padding, images.canvas)
+        )
+
+    def _observe_prepared(
+        self, batch: Batch, student: Wrapped, maps_of: Callable[[ResizedImages], Maps]
+    ) -> Observation:
         assert isinstance(student, Detector)
         # Detectors draw locations at random; what a method measures depends on the images alone.
         with seeded(int(batch.index[0]), batch.index.device):
             with eval_mode(student.module.transform):
                 images, targets = student.module.transform(*inputs(batch))
-            return self._observe_sampled(student._resized(images), targets)
+            resized = student._resized(images)
+            return self._observe_sampled(resized, targets, maps_of(resized))
 
     @abstractmethod
     def _observe_training(self, images: list[Tensor], targets: Targets) -> Observation:
         """Run the detector's own training forward pass; return its losses and features."""
 
     @abstractmethod
-    def _observe_sampled(self, images: ResizedImages, targets: Targets) -> Observation:
+    def _observe_sampled(self, images: ResizedImages, targets: Targets, maps: Maps) -> Observation:
         """Return features at the locations that training would use, without losses."""
 
-    def frozen_reader(self, precision: torch.dtype | None) -> FeatureReader:
-        """Return `at` of a copy in which what depends on the weights alone is precomputed."""
-        return frozen_copy(self, precision).at
+    def frozen(self, precision: torch.dtype | None) -> "Detector":
+        """Return a copy in which what depends on the weights alone is precomputed."""
+        return frozen_copy(self, precision)
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Features:
@@ -197,12 +224,80 @@ class Detector(Wrapped):
             named_losses(losses), self._resized(resized), scaled, as_maps(maps), calls
         )
 
-    def _maps(self, images: ResizedImages) -> dict[str, Tensor]:
+    def maps(self, images: ResizedImages) -> Maps:
         """Compute the backbone's maps of images that another detector may have normalised."""
         return as_maps(self.module.backbone(images.normalised(*self._statistics)))
 
+    def map_shapes(self, canvas: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the backbone's maps of one image, padded to height and width."""
+        image = torch.empty(1, 3, *canvas, device="meta")
+        with torch.no_grad():
+            maps = as_maps(self._shapes_only(image))
+        return {name: tuple(x.shape[1:]) for name, x in maps.items()}
+
+    @cached_property
+    def _shapes_only(self) -> Any:
+        """The backbone without memory: it computes shapes alone."""
+        return deepcopy(self.module.backbone).to("meta").eval()
+
+    def resized_as(self, student: "Detector", images: Sequence[Tensor]) -> ResizedImages:
+        """Return images as a student resizes them, normalised for this detector.
+
+        The student's choice among several sides is not made: the last one counts.
+        """
+        transform = copy(student.module.transform)
+        transform.training = False
+        transform.image_mean, transform.image_std = map(list, self._statistics)
+        resized, _ = transform(list(images))
+        return self._resized(resized)
+
+    def at_maps(
+        self, maps: Sequence[Maps], padding: Maps, locations: Any, reads: Collection[str]
+    ) -> Features:
+        """Compute the features at another detector's locations from maps of each image alone.
+
+        Args:
+            maps: For each image what `maps` gave for it alone, without the dimension of the batch.
+            padding: Vector of each map where an image is padded to the size of the batch.
+            locations: `Observation.locations` of that detector.
+            reads: Names of the features to compute; the result may hold more.
+        """
+        joined = self._joined(maps, padding, locations.images.canvas)
+        return self._read(joined, locations, reads)
+
+    def _joined(self, maps: Sequence[Maps], padding: Maps, canvas: tuple[int, int]) -> Maps:
+        """Return the maps of a batch, each padded to those of its images' canvas."""
+        joined = {}
+        for name, shape in self.map_shapes(canvas).items():
+            own = [each[name] for each in maps]
+            if any(x.shape != shape for x in own):
+                whole = padding[name].view(-1, 1, 1).expand(len(own), *shape).clone()
+                for target, x in zip(whole, own, strict=True):
+                    target[:, : x.shape[1], : x.shape[2]] = x
+                joined[name] = whole
+            else:
+                joined[name] = torch.stack(own)
+        return joined
+
+    def padding(self) -> Maps:
+        """Return the vector of each map in the middle of an image that is nothing but padding."""
+        image = torch.zeros(1, 3, _PADDING_SIDE, _PADDING_SIDE, device=self.device)
+        sizes = [(_PADDING_SIDE, _PADDING_SIDE)]
+        maps = self.maps(ResizedImages(image, sizes, *self._statistics))
+        return {name: x[0, :, x.shape[2] // 2, x.shape[3] // 2] for name, x in maps.items()}
+
+    @abstractmethod
+    def _read(self, maps: Maps, locations: Any, reads: Collection[str]) -> Features:
+        """Compute the features of some names at locations, from the maps of a batch."""
+
     def _resized(self, images: ImageList) -> ResizedImages:
         return ResizedImages(images.tensors, images.image_sizes, *self._statistics)
+
+    @property
+    def normalisation(self) -> str:
+        """Mean and standard deviation that the detector normalises by, in words."""
+        mean, std = self._statistics
+        return f"mean {mean}, std {std}"
 
     @property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -237,9 +332,14 @@ def inputs(batch: Batch) -> tuple[list[Tensor], Targets]:
         kept = ~(difficult | crowd)
         # torchvision counts classes from 1.
         targets.append({"boxes": boxes[kept], "labels": labels[kept] + 1})
-    sizes = objects.sizes.tolist()
-    images = [x[:, :h, :w] for x, (h, w) in zip(batch.images, sizes, strict=True)]
-    return images, targets
+    return images_of(batch), targets
+
+
+def images_of(batch: Batch) -> list[Float[Tensor, "3 height width"]]:
+    """Return the images of a batch with objects, each without its padding."""
+    assert batch.objects is not None
+    sizes = batch.objects.sizes.tolist()
+    return [x[:, :h, :w] for x, (h, w) in zip(batch.images, sizes, strict=True)]
 
 
 def named_losses(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

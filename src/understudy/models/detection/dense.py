@@ -18,7 +18,7 @@ from torchvision.models.detection import FCOS, RetinaNet
 
 from understudy.errors import NetworkError
 from understudy.features import Features, Locations, Observation, Shapes
-from understudy.models.detection._detector import ResizedImages, Targets, rows_batch
+from understudy.models.detection._detector import Maps, ResizedImages, Targets, rows_batch
 from understudy.models.detection._locations import (
     balanced_mask,
     extract_patches,
@@ -150,8 +150,7 @@ class DenseDetector(PyramidDetector):
         rows = rows_batch(labels, features["penultimate"])
         return Observation(features, rows, recorded.losses, locations)
 
-    def _observe_sampled(self, images: ResizedImages, targets: Targets) -> Observation:
-        maps = self._maps(images)
+    def _observe_sampled(self, images: ResizedImages, targets: Targets, maps: Maps) -> Observation:
         levels = list(maps.values())
         anchors = self.module.anchor_generator(images.image_list, levels)
         # torchvision matches anchors to objects inside its loss, which is not needed itself.
@@ -193,7 +192,7 @@ class DenseDetector(PyramidDetector):
             NetworkError: The maps of the two detectors have different sizes.
         """
         assert isinstance(locations, DenseLocations)
-        maps = self._maps(locations.images)
+        maps = self.maps(locations.images)
         return self._read(maps, locations, self.shapes if reads is None else reads)
 
     def _read(

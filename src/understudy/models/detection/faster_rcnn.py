@@ -12,7 +12,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from understudy.errors import NetworkError
 from understudy.features import Features, Locations, Observation, Shapes
-from understudy.models.detection._detector import ResizedImages, Targets, rows_batch
+from understudy.models.detection._detector import Maps, ResizedImages, Targets, rows_batch
 from understudy.models.detection._pyramid import PyramidDetector, Shape
 
 
@@ -100,8 +100,7 @@ class FasterRCNNDetector(PyramidDetector):
         labels = self._labels(boxes, recorded.targets)
         return _observation(features, labels, Proposals(recorded.images, boxes), recorded.losses)
 
-    def _observe_sampled(self, images: ResizedImages, targets: Targets) -> Observation:
-        maps = self._maps(images)
+    def _observe_sampled(self, images: ResizedImages, targets: Targets, maps: Maps) -> Observation:
         boxes, _ = self.module.rpn(images.image_list, maps)
         boxes, _, labels, _ = self.module.roi_heads.select_training_samples(boxes, targets)
         proposals = Proposals(images, boxes)
@@ -121,7 +120,7 @@ class FasterRCNNDetector(PyramidDetector):
     def at(self, locations: Locations, reads: Collection[str] | None = None) -> Features:
         """Compute the features at another detector's proposals; this one makes none of its own."""
         assert isinstance(locations, Proposals)
-        maps = self._maps(locations.images)
+        maps = self.maps(locations.images)
         return self._read(maps, locations, self.shapes if reads is None else reads)
 
     def _read(

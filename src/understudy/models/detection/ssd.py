@@ -21,6 +21,7 @@ from understudy.features import Features, Locations, Observation, Shapes
 from understudy.models.detection._detector import (
     Calls,
     Detector,
+    Maps,
     ResizedImages,
     Targets,
     record_calls,
@@ -140,11 +141,10 @@ class SSDDetector(Detector):
         batch = rows_batch(labels, next(iter(rows.values())))
         return Observation(rows, batch, recorded.losses, locations)
 
-    def _observe_sampled(self, images: ResizedImages, targets: Targets) -> Observation:
-        maps = self._maps(images)
+    def _observe_sampled(self, images: ResizedImages, targets: Targets, maps: Maps) -> Observation:
         anchors = self.module.anchor_generator(images.image_list, list(maps.values()))
         locations = LevelLocations(images, _grids(maps))
-        rows = self._read(maps, self.shapes)
+        rows = self._read(maps, locations, self.shapes)
         labels = self._labels(anchors, targets, locations)
         return Observation(rows, rows_batch(labels, next(iter(rows.values()))), {}, locations)
 
@@ -184,17 +184,22 @@ class SSDDetector(Detector):
             NetworkError: The maps of the two detectors have different sizes.
         """
         assert isinstance(locations, LevelLocations)
-        maps = self._maps(locations.images)
+        return self._read(
+            self.maps(locations.images), locations, self.shapes if reads is None else reads
+        )
+
+    def _read(self, maps: Maps, locations: LevelLocations, reads: Collection[str]) -> Features:
+        """Compute the rows of some names, and all logits, from the maps.
+
+        Raises:
+            NetworkError: The maps of the two detectors have different sizes.
+        """
         if _grids(maps) != locations.grids:
             raise NetworkError(
                 f"The maps of {self.name} have {_text(_grids(maps))} locations where those of "
                 f"the student have {_text(locations.grids)}: take a teacher whose maps have the "
                 "strides of the student's."
             )
-        return self._read(maps, self.shapes if reads is None else reads)
-
-    def _read(self, maps: Mapping[str, Tensor], reads: Collection[str]) -> Features:
-        """Compute the rows of some names, and all logits, from the maps."""
         with record_calls(self.scores) as calls:
             for branch, x in zip(self._head.module_list, maps.values(), strict=True):
                 branch(x)
