@@ -1,5 +1,8 @@
 """What is stored comes back: every form, on every kind of row."""
 
+from math import prod
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +20,7 @@ ROWS = {
 
 
 def returned(x: Tensor, dtype: str, top: int | None = None) -> Tensor:
-    codec = make_codec(x.shape[1], dtype, top)  # type: ignore[arg-type]
+    codec = make_codec((x.shape[1],), dtype, top)  # type: ignore[arg-type]
     rows = codec.encode(x)
     assert rows.dtype == torch.uint8
     assert rows.shape == (len(x), codec.bytes)
@@ -49,6 +52,29 @@ def test_int8_has_a_scale_for_each_row() -> None:
     x = torch.tensor([[1e-3, -4e-4], [1e3, 0.0], [0.0, 0.0]])
     expected = torch.tensor([[1e-3, -51 / 127 * 1e-3], [1e3, 0.0], [0.0, 0.0]])
     torch.testing.assert_close(returned(x, "int8"), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((6, 8, 8), (2, 3)), ((64, 6), 1)], ids=["map", "tokens"]
+)
+def test_int8_has_a_scale_for_each_channel(shape: tuple[int, ...], dim: Any) -> None:
+    size = torch.tensor([1e-3, 1.0, 0.0, 50.0, 1e-30, 3.0])
+    x = torch.randn(4, *shape) * (size.view(6, 1, 1) if len(shape) == 3 else size)
+    codec = make_codec(shape, "int8", scales="channel")
+    rows = codec.encode(x.flatten(1))
+    assert rows.shape == (4, codec.bytes) == (4, 4 * 6 + 6 * 64)
+    error = (codec.decode(rows).view_as(x) - x).abs().amax(dim, keepdim=True)
+    assert bool((error <= x.abs().amax(dim, keepdim=True) * (0.5 / 127 + 1e-6)).all())
+    assert (
+        not codec.decode(codec.encode(x.flatten(1).index_fill(1, torch.tensor(3), torch.nan)))
+        .isfinite()
+        .all()
+    )
+
+
+@pytest.mark.parametrize("shape", [(64,), (16, 2, 2), (8, 40)])
+def test_what_has_few_numbers_for_each_channel_has_one_scale(shape: tuple[int, ...]) -> None:
+    assert make_codec(shape, "int8", scales="channel").bytes == 4 + prod(shape)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])

@@ -1,11 +1,14 @@
 """Banks in shards: built by several processes without a lock, and equal to one that one built."""
 
 import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import fsspec
@@ -174,19 +177,52 @@ def test_the_same_through_an_object_store(tmp_path: Path, monkeypatch: pytest.Mo
         server.stop()
 
 
-def test_a_thousand_shards_built_by_seven_parts_in_any_order(tmp_path: Path) -> None:
-    contract = Contract("t", "i", "fp32", "x", "v", 2000, 1, {"logits": (2,)}, "fp16")
-    bank = make_shards("memory://thousand", contract, few_views=False, images=2)
-    shards = bank.division.shards(contract)
-    assert len(shards) == 1000
-    for part in (5, 2, 7, 1, 6, 3, 4):
-        for shard in missing(bank, share(shards, (part, 7))):
-            x = torch.arange(shard.image, shard.image + 2).float()
-            bank.publish(shard, [{"logits": torch.stack([x, -x], 1)}])
-    read = open_bank("memory://thousand", contract)
-    assert (read.filled(), missing(bank, shards)) == (2000, [])
+THOUSAND = Contract("t", "i", "fp32", "x", "v", 2000, 1, {"logits": (2,)}, "fp16")
+
+
+def build_thousand(place: str, part: tuple[int, int], dies_after: int | None = None) -> None:
+    """Build a part of a thousand shards in an order of its own; die between records and marker."""
+    bank = make_shards(place, THOUSAND, few_views=False, images=2)
+    shards = missing(bank, share(bank.division.shards(THOUSAND), part))
+    Random(part[0]).shuffle(shards)
+    for count, shard in enumerate(shards):
+        if count == dies_after:
+            bank.store.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        x = torch.arange(shard.image, shard.image + 2).float()
+        bank.publish(shard, [{"logits": torch.stack([x, -x], 1)}])
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="needs fork")
+def test_a_thousand_shards_by_processes_of_which_some_are_killed_equal_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Processes die here, not the machine: nothing has to reach the disk.
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    one, many, fork = str(tmp_path / "one"), str(tmp_path / "many"), get_context("fork")
+
+    def run(parts: list[tuple[tuple[int, int], int | None]]) -> list[int | None]:
+        processes = [fork.Process(target=build_thousand, args=(many, *part)) for part in parts]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        return [process.exitcode for process in processes]
+
+    codes = run([((5, 7), None), ((2, 7), 40), ((7, 7), 0), ((1, 7), None), ((3, 7), 141)])
+    assert codes == [0, -signal.SIGKILL, -signal.SIGKILL, 0, -signal.SIGKILL]
+    bank = open_bank(many, THOUSAND)
+    assert isinstance(bank, Shards)
+    assert 0 < len(missing(bank, bank.division.shards(THOUSAND))) < 1000
+    # What is left, in another number of parts.
+    assert run([((i, 3), None) for i in (2, 3, 1)]) == [0, 0, 0]
+    build_thousand(one, (1, 1))
+    assert len(content(one)) == 1 + 2 * 1000
+    left, right = content(one), content(many)
+    # Records of the killed processes without a marker are the same files again.
+    assert left == right
     index = torch.randperm(2000)[:40]
-    assert torch.equal(read.read(index, 0 * index)["logits"][:, 0], index.float())
+    read = open_bank(many, THOUSAND).read(index, 0 * index)["logits"]
+    assert torch.equal(read[:, 0], index.float())
 
 
 def test_a_remote_shard_is_fetched_once_and_checked(tmp_path: Path) -> None:

@@ -139,3 +139,28 @@ def test_every_flipped_bit_of_a_record_is_noticed(tmp_path: Path) -> None:
         file.write_bytes(flipped)
         with pytest.raises(BankError, match="view 0 of image 0"):
             Table(tmp_path, CONTRACT).read(IMAGES, torch.zeros(5, dtype=torch.int64))
+
+
+def test_an_old_bank_keeps_one_scale_for_each_record(tmp_path: Path) -> None:
+    old = Contract("t", "i", "fp32", "x", "v", 4, 1, {"map": (3, 8, 8)}, "int8")
+    new, index = replace(old, scales="channel"), torch.arange(4)
+    maps = {"map": torch.randn(4, 3, 8, 8) * torch.tensor([1e-3, 1.0, 9.0]).view(3, 1, 1)}
+    banks = [Table(tmp_path / "old", old), Table(tmp_path / "new", new)]
+    for bank in banks:
+        bank.write(index, 0 * index, maps)
+    manifest = tmp_path / "old" / "manifest.json"
+    stored = json.loads(manifest.read_text())
+    del stored["scales"]  # as it was written before there was a choice
+    manifest.write_text(json.dumps(stored))
+    again = Table(tmp_path / "old", replace(new, num_views=2))
+    assert again.contract.scales == "row"
+    assert torch.equal(again.read(index, 0 * index)["map"], banks[0].read(index, 0 * index)["map"])
+    assert Table(tmp_path / "old", new).contract.num_views == 2
+    errors = [
+        float((bank.read(index, 0 * index)["map"] - maps["map"])[:, 0].norm()) for bank in banks
+    ]
+    assert errors[1] < 0.01 * errors[0]
+    stored["scales"] = "pixel"
+    manifest.write_text(json.dumps(stored))
+    with pytest.raises(BankError, match="each 'pixel', which this version does not know"):
+        Table(tmp_path / "old", new)

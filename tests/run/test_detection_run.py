@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.processes import ranks
-from tests.support.small_runs import Stop, outcome
+from tests.support.small_runs import Crash, Stop, outcome
 from tests.support.small_scenes import Scenes
 from understudy.batch import Batch
 from understudy.comparison.compare import compare
@@ -24,7 +24,6 @@ from understudy.experiment.train import train
 from understudy.reporting import report
 from understudy.training import hardware
 from understudy.training.devices import resolve
-from understudy.training.trainer import Trainer
 
 IMAGES = Images(Scenes(6, seed=0), Scenes(6, seed=1))
 DRAWN = {"data.source": "drawn_shapes", "data.root": "6"}
@@ -133,15 +132,6 @@ def test_interrupted_in_mid_epoch_it_goes_on_to_the_same_bits(
         train(wanted, out=tmp_path / "cut", images=IMAGES, callback=Stop(1, signal.SIGTERM))
     resumed = train(wanted, out=tmp_path / "cut", images=IMAGES, resume=True)
     assert outcome(resumed) == outcome(whole)
-
-
-class Crash(Stop):
-    """Ends a run after some steps as a lost machine would: with nothing done about it."""
-
-    def step(self, trainer: Trainer) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 def test_killed_it_goes_on_from_the_last_step_with_any_workers(

@@ -87,3 +87,12 @@ class Stop:
     def epoch(self, record: dict) -> None: ...
 
     def end(self, name: str, metric: str, evaluation: dict) -> None: ...
+
+
+class Crash(Stop):
+    """Ends a run after some steps as a lost machine would: with nothing done about it."""
+
+    def step(self, trainer: Trainer) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt

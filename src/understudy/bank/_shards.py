@@ -59,7 +59,7 @@ class Shards(Bank):
         self, store: Store, contract: Contract, *, division: Division | None = None
     ) -> None:
         self.store, self.folder = store, local_folder(store.place)
-        self.division = _opened(store, contract, division)
+        self.division, contract = _opened(store, contract, division)
         present = _complete(store, self.division, contract)
         views = max([contract.num_views, *(shard.view + shard.views for shard in present)])
         super().__init__(store.place, replace(contract, num_views=views))
@@ -263,8 +263,13 @@ def _digest(content: Any) -> str:
     return digest.hexdigest()
 
 
-def _opened(store: Store, contract: Contract, division: Division | None) -> Division:
-    """Return the division of a bank, which is made if there is none and its division is given."""
+def _opened(
+    store: Store, contract: Contract, division: Division | None
+) -> tuple[Division, Contract]:
+    """Return the division of a bank and its contract, with the scales that it was made with.
+
+    It is made if there is none and its division is given.
+    """
     stored = read_manifest(store)
     expected = {"layout": LAYOUT} | asdict(contract)
     del expected["num_views"]  # what is complete says how many there are
@@ -277,11 +282,11 @@ def _opened(store: Store, contract: Contract, division: Division | None) -> Divi
             )
         content = files.as_json(expected | {"shard": asdict(division)}, indent=1)
         store.publish(_MANIFEST, content.encode())
-        return division
+        return division, contract
     required: dict[str, Any] = expected | ({"shard": asdict(division)} if division else {})
     refuse_other(stored, required, store.place)
     try:
-        return Division(**stored["shard"])
+        return Division(**stored["shard"]), contract.as_stored(stored)
     except (KeyError, TypeError) as error:
         raise BankError(f"{store.place}/{_MANIFEST} is damaged: it has no 'shard'.") from error
 

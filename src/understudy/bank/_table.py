@@ -151,18 +151,22 @@ def _existing(path: Path, contract: Contract) -> Contract:
             f"There is no bank in {path}, which is empty or does not exist: check bank.path, or "
             "fill one with `understudy bank build`."
         )
-    return replace(contract, num_views=_num_views(path, contract))
+    return _stored(path, contract)
 
 
 def _create_or_grow(path: Path, contract: Contract) -> Contract:
     """Make a bank of at least as many views as asked for; return its contract."""
     manifest = path / "manifest.json"
-    views = _num_views(path, contract) if manifest.is_file() else 0
-    if views >= contract.num_views:
-        return replace(contract, num_views=views)
+    if manifest.is_file():
+        stored = _stored(path, contract)
+        if stored.num_views >= contract.num_views:
+            return stored
     with _locked(path):
         # Another process may have made it, or let it grow, in the meantime.
-        views = _num_views(path, contract) if manifest.is_file() else 0
+        views = 0
+        if manifest.is_file():
+            stored = _stored(path, contract)
+            views, contract = stored.num_views, replace(contract, scales=stored.scales)
         files.sweep(path)
         if views < contract.num_views:
             _extend(path / "records.bin", contract.record_bytes * contract.records)
@@ -195,10 +199,14 @@ def _locked(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _num_views(path: Path, contract: Contract) -> int:
-    """Return how many views a bank has; refuse it if anything else differs from the contract."""
+def _stored(path: Path, contract: Contract) -> Contract:
+    """Return the contract with as many views as a bank has, and its scales.
+
+    Raises:
+        BankError: Anything else differs from the contract.
+    """
     remedy = "delete the bank; it is filled again as training goes on"
     stored = parse_json(path / "manifest.json", remedy=remedy, error=BankError)
     check_form(stored, {"num_views": int}, path / "manifest.json", remedy=remedy, error=BankError)
     refuse_other(stored, {"layout": LAYOUT} | asdict(contract), str(path))
-    return int(stored["num_views"])
+    return replace(contract.as_stored(stored), num_views=int(stored["num_views"]))

@@ -2,7 +2,8 @@
 
     fp32       every bit
     fp16       11 significant bits, up to 65,504
-    int8       xᵢ ≈ s qᵢ,  s = maxᵢ |xᵢ| / 127,  qᵢ ∈ {−127, …, 127}: one scale for each row
+    int8       xᵢ ≈ s qᵢ,  s = maxᵢ |xᵢ| / 127,  qᵢ ∈ {−127, …, 127}: one scale for each row, or
+               for each channel of a map or of tokens
     top-k      the k largest logits and z = log Σ exp of the others, each of which comes back as
                z − log(n − k): a softmax that is exact on the k and uniform over the others
     bits       bytes unchanged: codes that a method has packed
@@ -11,7 +12,7 @@ Every codec takes a multiple of four bytes, so that the numbers of the next one 
 """
 
 from abc import ABC, abstractmethod
-from math import log
+from math import log, prod
 from typing import Literal, final
 
 import torch
@@ -19,6 +20,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 DType = Literal["fp32", "fp16", "int8", "bits"]
+Scales = Literal["row", "channel"]
+"""Scales of `int8`: one for each row, or one for each channel of a map or of tokens."""
+
+_LEAST = 32
+"""Numbers of a channel that get a scale of their own, at least: it takes as much room as four."""
+
 Rows = UInt8[Tensor, "batch bytes"]
 """Stored features, one row for each image; `bytes` as their codec says."""
 
@@ -71,24 +78,41 @@ class FloatCodec(Codec):
 
 @final
 class Int8Codec(Codec):
-    """Stores numbers in 8 bits, with one scale for each row."""
+    """Stores numbers in 8 bits, with one scale for each channel.
+
+    Args:
+        before: Numbers of a channel that lie apart, such as tokens.
+        channels: Number of channels; 1 has one scale for the whole row.
+        behind: Numbers of a channel that lie together, such as the pixels of a map.
+    """
+
+    def __init__(self, before: int, channels: int, behind: int) -> None:
+        super().__init__(before * channels * behind)
+        self._shape, self._scales = (before, channels, behind), 4 * channels
 
     @property
     def bytes(self) -> int:
         """Bytes of a row."""
-        return 4 + _multiple_of_4(self.width)
+        return self._scales + _multiple_of_4(self.width)
 
     def encode(self, x: Float[Tensor, "batch width"]) -> Rows:
-        """Encode rows; a row of zeros stays zero."""
-        scale = x.float().abs().amax(1, keepdim=True) / 127
-        # Rows of zeros: 0 / tiny is 0, where 0 / 0 would be NaN.
-        levels = (x / scale.clamp_min(torch.finfo(torch.float32).tiny)).round().to(torch.int8)
-        return _padded(torch.cat([_bytes(scale), _bytes(levels)], dim=1), self.bytes)
+        """Encode rows; a channel of zeros stays zero."""
+        parts = x.float().reshape(len(x), *self._shape)
+        scale = parts.abs().amax((1, 3), keepdim=True) / 127
+        # Channels of zeros: 0 / tiny is 0, where 0 / 0 would be NaN.
+        levels = (parts / scale.clamp_min(torch.finfo(torch.float32).tiny)).round().to(torch.int8)
+        return _padded(
+            torch.cat([_bytes(scale.flatten(1)), _bytes(levels.flatten(1))], dim=1), self.bytes
+        )
 
     def decode(self, rows: Rows) -> Float[Tensor, "batch width"]:
         """Decode rows, to float32."""
-        levels = rows[:, 4 : 4 + self.width].view(torch.int8)
-        return levels * rows[:, :4].view(torch.float32)
+        scale = rows[:, : self._scales].contiguous().view(torch.float32)
+        levels = rows[:, self._scales : self._scales + self.width].view(torch.int8)
+        parts = levels.reshape(len(rows), *self._shape) * scale.view(
+            len(rows), 1, self._shape[1], 1
+        )
+        return parts.flatten(1)
 
 
 @final
@@ -142,21 +166,34 @@ class BytesCodec(Codec):
         return rows[:, : self.width].contiguous()
 
 
-def make_codec(width: int, dtype: DType, top: int | None = None) -> Codec:
+def make_codec(
+    shape: tuple[int, ...], dtype: DType, top: int | None = None, scales: Scales = "row"
+) -> Codec:
     """Return the codec of one feature.
 
     Args:
-        width: Numbers of the feature.
+        shape: Shape of the feature: a vector, tokens (tokens, dim) or a map (channels, …).
         dtype: `bank.dtype` of the recipe, or `bits`.
         top: Largest values that are kept, for logits; None for all.
+        scales: Scales of `int8`.
     """
+    width = prod(shape)
     if dtype == "bits":
         return BytesCodec(width)
     if top is not None and top < width:
         return TopLogitsCodec(width, torch.float32 if dtype == "fp32" else torch.float16, top)
     if dtype == "int8":
-        return Int8Codec(width)
+        return Int8Codec(*(_channels(shape) if scales == "channel" else (1, 1, width)))
     return FloatCodec(width, torch.float32 if dtype == "fp32" else torch.float16)
+
+
+def _channels(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the channels of a feature that get a scale each, and how their numbers lie."""
+    if len(shape) == 3 and shape[1] * shape[2] >= _LEAST:
+        return 1, shape[0], shape[1] * shape[2]
+    if len(shape) == 2 and shape[0] >= _LEAST:
+        return shape[0], shape[1], 1
+    return 1, 1, prod(shape)
 
 
 def _multiple_of_4(count: int) -> int:

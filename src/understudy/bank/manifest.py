@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
-from typing import Any
+from typing import Any, get_args
 
-from understudy.bank.codecs import Codec, DType, make_codec
+from understudy.bank.codecs import Codec, DType, Scales, make_codec
 from understudy.errors import BankError
 
 CHECK_BYTES = 4
@@ -29,6 +28,7 @@ class Contract:
         features: Name → shape of the teacher's features that are stored.
         dtype: How numbers are stored.
         top_logits: Number of the largest logits that are stored; None for all.
+        scales: Scales of `int8`; an old bank keeps its own.
     """
 
     teacher: str
@@ -41,14 +41,30 @@ class Contract:
     features: dict[str, tuple[int, ...]]
     dtype: DType = "fp32"
     top_logits: int | None = None
+    # Not in the text form, by which banks of codes that were stored before are known.
+    scales: Scales = field(default="row", repr=False)
 
     @cached_property
     def codecs(self) -> dict[str, Codec]:
         """Name → codec of each feature, in the order of a record: sorted by name."""
-        return {
-            name: make_codec(prod(shape), self.dtype, self.top_logits if name == "logits" else None)
-            for name, shape in sorted(self.features.items())
-        }
+        return {name: self._codec(name, shape) for name, shape in sorted(self.features.items())}
+
+    def _codec(self, name: str, shape: tuple[int, ...]) -> Codec:
+        top = self.top_logits if name == "logits" else None
+        return make_codec(shape, self.dtype, top, self.scales)
+
+    def as_stored(self, stored: Mapping[str, Any]) -> "Contract":
+        """Return the contract with the scales of a bank that exists, from its manifest.
+
+        Raises:
+            BankError: They are of no known kind.
+        """
+        scales = stored.get("scales", "row")
+        if scales not in get_args(Scales):
+            raise BankError(
+                f"A bank has scales of int8 for each {scales!r}, which this version does not know."
+            )
+        return replace(self, scales=scales)
 
     @property
     def record_bytes(self) -> int:
@@ -79,7 +95,7 @@ def refuse_other(stored: Mapping[str, Any], expected: Mapping[str, Any], place: 
     """
     # As JSON returns it: lists for tuples.
     for key, value in json.loads(json.dumps(expected)).items():
-        if key != "num_views" and stored.get(key) != value:
+        if key not in _MAY_DIFFER and stored.get(key) != value:
             raise BankError(
                 f"The bank {place} was filled with another {_NAMES.get(key, key)}: "
                 f"{_line(stored.get(key))} there, {_line(value)} here. Name another folder "
@@ -91,6 +107,9 @@ def _line(value: Any) -> str:
     """Return a value in one line; descriptions of some transforms have several."""
     return " ".join(str(value).split())
 
+
+_MAY_DIFFER = {"num_views", "scales"}
+"""A bank can grow by views, and keeps the scales that it was made with."""
 
 _NAMES = {
     "num_images": "number of images",

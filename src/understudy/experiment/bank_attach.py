@@ -148,6 +148,7 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
         features={name: shapes[name] for name in recipe.bank.features if name in shapes},
         dtype=recipe.bank.dtype,
         top_logits=recipe.bank.top_logits,
+        scales="channel",
     )
 
 

@@ -112,6 +112,7 @@ def map_contracts(
             num_views=views.count or 1 + recipe.bank.views,
             features=network.map_shapes(canvas),
             dtype=recipe.bank.dtype,
+            scales="channel",
         )
         for number, canvas in enumerate(canvases.sizes)
     }

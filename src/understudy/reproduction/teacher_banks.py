@@ -32,6 +32,7 @@ def with_bank(recipe: Recipe, folder: Path, images: Images) -> Recipe:
         return recipe
     # A bank can grow by views; the precision is known when the run is on its device.
     contract = asdict(replace(bank_attach.contract(experiment, teacher, recipe), num_views=0))
+    del contract["scales"]  # a bank keeps those that it was made with
     precision = recipe.training.precision, recipe.training.teacher_precision
     key = hashlib.sha256(as_json([contract, precision]).encode()).hexdigest()[:12]
     bank = with_bank_in(recipe, experiment, folder / key / "bank").bank
