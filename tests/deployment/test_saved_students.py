@@ -1,6 +1,7 @@
 """A student's file loads where there is no Understudy, and gives the metrics that were reported.
 
-One process without Understudy executes the printed lines of all students here.
+One process without Understudy, in another folder, executes the printed lines of all students here,
+and the comment in them that names the classes of a picture.
 """
 
 import json
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.support.processes import Fresh
-from understudy import Run, tasks
+from understudy import Run, load, tasks
 from understudy.config.recipe import Recipe
 from understudy.data.sources import drawn_shapes
 from understudy.deployment.saved_student import open_student
@@ -90,7 +91,8 @@ for name, (code, folder, is_detector) in json.load(open("students.json")).items(
     defined = {}
     exec(code, defined)
     network, transform = defined["network"], defined["transform"]
-    outputs = []
+    naming = code.splitlines()[-1].removeprefix("# ")
+    outputs, named = [], []
     for file in sorted(Path(folder).rglob("*.png")):
         image = transform(Image.open(file).convert("RGB"))
         with torch.no_grad():
@@ -98,7 +100,8 @@ for name, (code, folder, is_detector) in json.load(open("students.json")).items(
         # A detector that is a script returns its losses, too.
         output = output[1] if isinstance(output, tuple) else output
         outputs.append(output[0])
-    torch.save(outputs, f"{name}.pt")
+        named.append(eval(naming, defined | {"image": Image.open(file).convert("RGB")}))
+    torch.save({"outputs": outputs, "named": named}, f"{name}.pt")
 """
 
 
@@ -147,19 +150,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outputs(folder: Path) -> Mapping[str, list[Any]]:
-    """What each student gives for every test image in a process without Understudy."""
-    programs = {}
+def elsewhere(folder: Path) -> Mapping[str, dict[str, list[Any]]]:
+    """What each student gives for every test image in a process without Understudy.
+
+    Outputs, and the names of the classes.
+    """
+    programs, other = {}, folder / "elsewhere"
+    other.mkdir()
     for name in STUDENTS:
-        lines = Run.open(folder / name).loading_lines
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            lines = Run.open(name).loading_lines  # by a relative path, as a user names it
         assert bool(lines.before) == (name in ONCE_MORE), name
         exec(lines.before, {})
         pictures = folder / ("shapes" if name in OTHERS else "photos/test")
         is_detector = STUDENTS[name].get("task") == "detection"
         programs[name] = (lines.code, str(pictures), is_detector)
-    (folder / "students.json").write_text(json.dumps(programs))
-    Fresh("-W", "ignore", "-c", PROGRAM, folder=folder).finish()
-    return {name: torch.load(folder / f"{name}.pt") for name in STUDENTS}
+    (other / "students.json").write_text(json.dumps(programs))
+    Fresh("-W", "ignore", "-c", PROGRAM, folder=other).finish()
+    return {name: torch.load(other / f"{name}.pt") for name in STUDENTS}
+
+
+@pytest.fixture(scope="module")
+def outputs(elsewhere: Mapping[str, dict[str, list[Any]]]) -> Mapping[str, list[Any]]:
+    """Outputs of each student for every test image in that process."""
+    return {name: content["outputs"] for name, content in elsewhere.items()}
 
 
 def pictures(folder: Path, name: str) -> list[Image.Image]:
@@ -178,6 +193,32 @@ def test_a_classifier_elsewhere_has_the_reported_accuracy(
     assert correct == run.outcomes["correct"]
     assert run.evaluation["metrics"]["top1"] == pytest.approx(100 * correct.count("1") / 18)
     assert run.config.metrics["top1"] == run.evaluation["metrics"]["top1"]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_named_class_is_the_folder_where_the_run_was_right(
+    elsewhere: Mapping[str, dict[str, list[str]]], folder: Path, name: str
+) -> None:
+    files = sorted((folder / "photos/test").rglob("*.png"))
+    right = [file.parent.name == x for file, x in zip(files, elsewhere[name]["named"], strict=True)]
+    assert "".join(str(int(x)) for x in right) == Run.open(folder / name).outcomes["correct"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_named_classes_are_those_of_the_predictor(
+    elsewhere: Mapping[str, dict[str, list[list[str]]]], folder: Path, name: str
+) -> None:
+    ours = load(folder / name).predict(sorted((folder / "shapes").glob("*.png")), threshold=0.0)
+    labels = [list(prediction.labels) for prediction in ours]
+    named = elsewhere[name]["named"]
+    assert any(named)
+    if name == "several classes":  # all at a threshold of 0, where the lines name those from 0.5
+        several = [
+            [x for x, p in zip(o.labels, o.probabilities, strict=True) if p >= 0.5] for o in ours
+        ]
+        assert list(map(sorted, named)) == list(map(sorted, several))
+    else:
+        assert list(map(sorted, named)) == list(map(sorted, labels))
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -19,3 +19,10 @@ from understudy.experiment.teacher_warning import teacher_warning
 )
 def test_a_bad_teacher_is_a_warning(teacher, students, classes, words):
     assert re.search(words, teacher_warning("top1", teacher, students, classes=classes))
+
+
+def test_a_lead_within_the_noise_of_the_images_is_none() -> None:
+    students = {"student": 94.85}
+    assert teacher_warning("top1", 94.61, students, classes=10)
+    assert not teacher_warning("top1", 94.61, students, classes=10, images=427)
+    assert teacher_warning("top1", 94.61, students, classes=10, images=1_000_000)

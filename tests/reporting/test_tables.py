@@ -11,9 +11,9 @@ from tests.support.report_directories import write_comparison, write_json
 from understudy.comparison.statistics import verdict
 from understudy.experiment.plain_table import count
 from understudy.reporting import evaluation_table, report, terminal_table
-from understudy.reporting.collect import read
+from understudy.reporting.collect import of_comparison, read
 from understudy.reporting.columns import columns
-from understudy.reporting.tables import table
+from understudy.reporting.tables import seed_table, table
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,35 @@ def content(comparison):
 
 def test_markdown_is_aligned(comparison):
     text = report(comparison).with_suffix(".md").read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("|")]
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    rows, seeds = tables[:2]
     assert len(rows) == 9
+    assert len(seeds) == 8
+    assert [cell.strip() for cell in seeds[0].split("|")[2:-1]] == ["seed 0", "seed 1", "seed 2"]
     bars = {tuple(i for i, character in enumerate(row) if character == "|") for row in rows}
     assert len(bars) == 1
     assert rows[0].split()[1:3] == ["arm", "|"]
     assert set(rows[1]) == set("|-: ")
+
+
+def test_single_seeds_are_paired_with_the_control(comparison, content):
+    header, control, kd, *_ = seed_table(read([comparison]))
+    tops = {arm["name"]: arm["metrics"]["top1"] for arm in content["arms"]}
+    assert header == ["arm", "seed 0", "seed 1", "seed 2"]
+    assert control == ["control", *(f"{value:.2f}" for value in tops["control"])]
+    difference = tops["kd"][1] - tops["control"][1]
+    assert kd[2] == f"{tops['kd'][1]:.2f} ({difference:+.2f})"
+
+
+def test_the_time_of_the_teacher_has_a_label_of_its_own(comparison, content):
+    shared = {**content, "teacher": content["teacher"] | {"seconds": 41.0}}
+    header, *rows = table(of_comparison(shared))
+    place = header.index("time per run")
+    assert [row[place] for row in rows][:2] == ["41 s, once", "4.1 min"]
+    text = printed(terminal_table(shared))
+    assert "41 s" in text
+    assert "time: of one run without the teacher's passes" in " ".join(text.split())
+    assert "included" in printed(terminal_table(content))
 
 
 def test_markdown_states_verdicts_and_facts(comparison, content):
@@ -48,7 +71,7 @@ def test_cells(comparison, content):
     assert cells["lshfm"]["difference"] == f"+{verdict['difference']:.2f} {ends}"
     assert cells["lshfm"]["parameters"] == "78 k (+16.6 k)"
     assert cells["lshfm"]["memory"] == "812 MB"
-    assert cells["lshfm"]["time"] == "4.1 min"
+    assert cells["lshfm"]["time per run"] == "4.1 min"
     assert cells["letkd"]["difference"].startswith("−2.")
     assert cells["teacher"]["top-1"] == "90.03"
     assert cells["teacher"]["difference"] == cells["control"]["difference"] == "–"

@@ -117,7 +117,7 @@ def _export(options: Namespace, overrides: dict[str, Any]) -> None:
         images=options.images or None,
         trust=trust,
     )
-    for line in _lines(exported):
+    for line in printed(exported):
         print(line)
     if exported.speeds:
         console().print(terminal_speeds(exported.speeds))
@@ -126,8 +126,10 @@ def _export(options: Namespace, overrides: dict[str, Any]) -> None:
             print(note)
 
 
-def _lines(exported: "Exported") -> list[str]:
-    """Return a line for every file, and what was found of it."""
+def printed(exported: "Exported") -> list[str]:
+    """Return a line for every file and what was found of it, and what the files take."""
+    from understudy.deployment.exported_folder import prepared_by_graph
+
     lines = []
     for form, name in exported.files.items():
         size = (exported.folder / name).stat().st_size / 1e6
@@ -136,6 +138,5 @@ def _lines(exported: "Exported") -> list[str]:
         if form == "int8" and exported.int8:
             sentence = f": {exported.int8.sentence}"
         lines.append(f"{exported.folder / name} ({size:.3g} MB){sentence}")
-    if exported.pipeline:
-        lines.append(f"beside images prepared as in the evaluation: {exported.pipeline.sentence}")
+    lines += filter(None, [exported.takes, prepared_by_graph(exported.to_dict())])
     return [*lines, *exported.notes]

@@ -42,8 +42,12 @@ def print_lines(run: "Run", what: str = "The student") -> None:
 
 
 def report_on(paths: Sequence[str | Path], out: str | None = None) -> None:
-    """Write the report of some directories and print its path."""
+    """Write the report of some directories; print what limits its numbers, and its path."""
     if RANK == "0":
         from understudy.reporting import report
+        from understudy.reporting.cautions import cautions_of
 
-        print(f"report: {report(paths, out=out)}")
+        written = report(paths, out=out)
+        for caution in cautions_of([Path(path) for path in paths]):
+            console().print(str(caution), soft_wrap=True, highlight=False, markup=False)
+        print(f"report: {written}")

@@ -1,6 +1,7 @@
 """The command `understudy probe`: its flags, and what it prints."""
 
 from argparse import Namespace
+from statistics import mean
 from typing import Any
 
 from rich.table import Table
@@ -21,6 +22,7 @@ def entry(device: Argument) -> Entry:
 
 def _probe(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.probe import probe
+    from understudy.reporting.measured_images import resolution
 
     probed = probe(options.run, overrides, device=options.device)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -33,3 +35,5 @@ def _probe(options: Namespace, overrides: dict[str, Any]) -> None:
         f"Accuracy in percent on {probed.images:,} images of {probed.classes} classes: "
         f"{probed.protocol} ({probed.stored:,} with labels)."
     )
+    middle = mean(value for values in probed.accuracies.values() for value in values.values())
+    print(f"{resolution(middle, probed.images).capitalize()}.")

@@ -1,5 +1,6 @@
 """The folder of an exported student: its name in a run, and what `export.json` in it holds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,24 @@ _FORM: Form = {
     "parity": {str: _PARITY},
     "int8": ({"sentence": str}, None),
     "speeds": (SPEEDS, None),
+    "pipeline?": ({"sentence": str}, None),
+    "takes?": str,
 }
+
+
+def prepared_by_graph(content: Mapping[str, Any]) -> str:
+    """Say what changes where the graph prepares pictures; empty where it does not.
+
+    Args:
+        content: Content of `export.json`.
+    """
+    pipeline = content.get("pipeline")
+    if not pipeline:
+        return ""
+    return (
+        "Pictures prepared by the graph, which does not round the values after resizing, beside "
+        f"the same pictures prepared as in the run: {pipeline['sentence']}."
+    )
 
 
 def read_export(folder: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def extended(run: Run, epochs: int) -> Recipe:
             f"{run.path} is not finished, and only a finished run is extended: continue it by "
             f"`understudy --resume {run.path}` first."
         )
-    if _compared(run):
+    if compared(run):
         raise RunError(
             f"{run.path} belongs to a comparison, whose runs have one budget: compare again with "
             "more training.epochs in another --out."
@@ -69,7 +69,8 @@ def extended(run: Run, epochs: int) -> Recipe:
     return longer
 
 
-def _compared(run: Run) -> bool:
+def compared(run: Run) -> bool:
+    """Return True if a run is part of a comparison, whose runs have one budget."""
     root = run.path.resolve().parent.parent
     return (root / "comparison.json").is_file() or (root / "control").is_dir()
 

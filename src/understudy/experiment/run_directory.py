@@ -117,12 +117,14 @@ class Run:
 
     @property
     def loading_lines(self) -> LoadingLines:
-        """Lines of Python that load the student in a program of one's own: `print(…)` them.
+        """Lines of Python that load the student in a program of one's own, from any folder.
+
+        `print(…)` them.
 
         Raises:
             RunError: The run is not finished, or a file is damaged.
         """
-        return loading_lines(self.config, self.path)
+        return loading_lines(self.config, self.path.absolute())
 
     def to_frame(self) -> "DataFrame":
         """Return a pandas data frame with one row per epoch.

@@ -249,7 +249,8 @@ class Runner:
         teacher = ((summary["teacher"] or {}).get("metrics") or {}).get(metric)
         student = summary["metrics"].get(metric)
         others = {} if student is None else {"student": student}
-        return teacher_warning(metric, teacher, others, classes=len(self.experiment.classes))
+        classes, images = len(self.experiment.classes), summary["images"]
+        return teacher_warning(metric, teacher, others, classes=classes, images=images)
 
     @property
     def _chosen_on(self) -> str | None:

@@ -10,7 +10,9 @@ from understudy.comparison.students import StudentComparison
 from understudy.files import write
 from understudy.reporting import finetune_page, reproduction_page, students_page, tuning_page
 from understudy.reporting.before_training import examinations, with_examinations
+from understudy.reporting.cautions import cautions_of
 from understudy.reporting.collect import read
+from understudy.reporting.next_steps import next_steps
 from understudy.reporting.page import markdown, page
 from understudy.reporting.speeds import speeds_of_students, with_speeds
 from understudy.reporting.tables import evaluation_table, terminal_table
@@ -71,7 +73,7 @@ def _rendered(folders: Sequence[Path], *, trust: bool) -> tuple[str, str]:
         return _of_finetuning(folders[0], trust=trust)
     results = with_examinations(read(folders), folders)
     results = with_speeds(results, folders, trust=trust)
-    return page(results), markdown(results)
+    return page(results, next_steps(folders)), markdown(results)
 
 
 def _of_search(folder: Path, *, trust: bool) -> tuple[str, str]:
@@ -79,7 +81,10 @@ def _of_search(folder: Path, *, trust: bool) -> tuple[str, str]:
     searched = tuning.Tuning.load(folder)
     if searched.comparison:
         report(folder / tuning.JUDGED, trust=trust)
-    return tuning_page.page(searched, examinations([folder])), searched.markdown()
+    html = tuning_page.page(
+        searched, examinations([folder]), cautions_of([folder]), next_steps([folder])
+    )
+    return html, searched.markdown()
 
 
 def _of_students(folder: Path, *, trust: bool) -> tuple[str, str]:
@@ -88,7 +93,8 @@ def _of_students(folder: Path, *, trust: bool) -> tuple[str, str]:
     for name in students.folders.values():
         report(folder / name, trust=trust)
     content = students_page.overview(students, speeds_of_students(students, trust=trust))
-    return students_page.page(content), students_page.markdown(content)
+    html = students_page.page(content, cautions_of([folder]), next_steps([folder]))
+    return html, students_page.markdown(content)
 
 
 def _of_finetuning(folder: Path, *, trust: bool) -> tuple[str, str]:
@@ -97,4 +103,5 @@ def _of_finetuning(folder: Path, *, trust: bool) -> tuple[str, str]:
     for name in result.folders.values():
         report(folder / name, trust=trust)
     rows = finetune_page.lines(result)
-    return finetune_page.page(result, rows), finetune_page.markdown(result, rows)
+    html = finetune_page.page(result, rows, cautions_of([folder]), next_steps([folder]))
+    return html, finetune_page.markdown(result, rows)

@@ -59,7 +59,8 @@ def _of_comparison(content: Mapping[str, Any], root: Path | None) -> Results:
     teacher, rows = content["teacher"], content["arms"]
     names = [row["name"] for row in rows if row["verdict"]]
     arms = [_teacher(teacher)] if teacher else []
-    arms += [_arm(row, names, runs[row["name"]]) for row in rows]
+    metric = content["metric"]
+    arms += [_arm(row, names, runs[row["name"]], _by_seed(row, metric)) for row in rows]
     seeds = ", ".join(map(str, rows[0]["seeds"]))
     facts = {
         "task": content["task"],
@@ -87,7 +88,17 @@ def _teacher(content: Mapping[str, Any]) -> Arm:
     )
 
 
-def _arm(row: Mapping[str, Any], methods: Sequence[str], runs: list[Run]) -> Arm:
+def _by_seed(row: Mapping[str, Any], metric: str) -> dict[int, float]:
+    """Return the metric of an arm for every seed that has one; of a failed arm any may lack it."""
+    values = {**row["metrics"], **(row["fidelity"] or {})}.get(metric) or []
+    seeds = [int(Path(path).name.removeprefix("seed")) for path in row["runs"]]
+    pairs = zip(seeds, values, strict=True)
+    return {seed: x for seed, x in pairs if x is not None and math.isfinite(x)}
+
+
+def _arm(
+    row: Mapping[str, Any], methods: Sequence[str], runs: list[Run], by_seed: dict[int, float]
+) -> Arm:
     number = methods.index(row["name"]) if row["verdict"] else None
     cost = row["cost"]
     return Arm(
@@ -96,6 +107,7 @@ def _arm(row: Mapping[str, Any], methods: Sequence[str], runs: list[Run]) -> Arm
         "control" if number is None else f"c{number % METHOD_INKS}",
         dash=0 if number is None else number // METHOD_INKS,
         metrics={key: _present(values) for key, values in row["metrics"].items()},
+        by_seed=by_seed,
         per_class=[seed for seed in row["per_class"] or [] if seed],
         fidelity={key: _present(values) for key, values in (row["fidelity"] or {}).items()},
         seconds=_present(cost["seconds"]),

@@ -97,18 +97,21 @@ class Column:
     meaning: str
     brief: bool = False
     """True if it is also in the terminal's table, whose lines have 80 characters."""
-    mean_only: bool = False
-    """True if the terminal's table leaves out the standard deviation."""
+    short_title: str = ""
+    """Title in the terminal's table, if it is another one."""
+    until: str = ""
+    """Text from which on the terminal's table leaves the cell out, such as ` ± `."""
 
     def short(self, arm: Arm) -> str:
         """Return the cell of the terminal's table."""
-        return self.cell(arm).partition(" ± ")[0] if self.mean_only else self.cell(arm)
+        return self.cell(arm).partition(self.until)[0] if self.until else self.cell(arm)
 
 
 def columns(results: Results) -> list[Column]:
     """Return the columns for which at least one arm has a value."""
     best = _best_epoch(results)
-    candidates = [*_verdict(results), best, *_beside(), *_fidelity(results.metric), *_cost()]
+    candidates = [*_verdict(results), best, *_beside(), *_fidelity(results.metric)]
+    candidates += _cost(results)
     return [column for column in candidates if any(column.cell(arm) for arm in results.arms)]
 
 
@@ -161,9 +164,7 @@ def _best_epoch(results: Results) -> Column:
 
 def _beside() -> list[Column]:
     return [
-        Column(
-            name(key), _beside_cell(key), METRICS[key].meaning, brief=key == "AP", mean_only=True
-        )
+        Column(name(key), _beside_cell(key), METRICS[key].meaning, brief=key == "AP", until=" ± ")
         for key in BESIDE
     ]
 
@@ -189,14 +190,15 @@ def _fidelity_cell(key: str) -> Callable[[Arm], str]:
     return cell
 
 
-def _cost() -> list[Column]:
+def _cost(results: Results) -> list[Column]:
     return [
         Column(
-            "time",
+            "time per run",
             _time,
-            "training time per seed; where arms share a bank, the teacher's time has its own row, "
-            "once for all arms",
+            _time_meaning(results),
             brief=True,
+            short_title="time",
+            until=", once",
         ),
         Column("memory", _memory, "peak memory during training"),
         Column(
@@ -213,12 +215,30 @@ def _cost() -> list[Column]:
     ]
 
 
+def _time_meaning(results: Results) -> str:
+    teacher = results.teacher
+    if results.control is None:
+        return "training and evaluations of the run, with the passes it made through its teacher"
+    if teacher is None or not teacher.seconds:
+        return (
+            "mean over the seeds of one run, from its preparation to its last evaluation; the "
+            "teacher's passes over the images are part of it"
+        )
+    return (
+        "mean over the seeds of one run, from its preparation to its last evaluation, without the "
+        "teacher's passes over the images: these were made once for all runs and kept in the bank, "
+        "and the teacher's row has their time; all together: the total time in the run details"
+    )
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
 def _time(arm: Arm) -> str:
-    return duration(mean(arm.seconds)) if arm.seconds else ""
+    if not arm.seconds:
+        return ""
+    return duration(mean(arm.seconds)) + (", once" if arm.role == "teacher" else "")
 
 
 def _memory(arm: Arm) -> str:

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from understudy.checks.finding import Finding
 from understudy.comparison.finetune import ALL, FinetuneComparison
 from understudy.comparison.result import Comparison
 from understudy.experiment.plain_table import count, difference, escaped, spread
@@ -18,6 +19,7 @@ from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import name
 from understudy.reporting.headline import VERDICTS
 from understudy.reporting.html import environment
+from understudy.reporting.next_steps import Step
 from understudy.reporting.results import Arm
 
 COLUMNS = {
@@ -90,14 +92,28 @@ def title(result: FinetuneComparison, rows: Sequence[Line]) -> str:
     return f"Better than without distilling {'; '.join(listed)}."
 
 
-def page(result: FinetuneComparison, rows: Sequence[Line]) -> str:
-    """Return the page as HTML that loads nothing else."""
+def page(
+    result: FinetuneComparison,
+    rows: Sequence[Line],
+    cautions: Sequence[Finding] = (),
+    steps: Sequence[Step] = (),
+) -> str:
+    """Return the page as HTML that loads nothing else.
+
+    Args:
+        result: The comparisons.
+        rows: Rows of the table.
+        cautions: What limits its numbers.
+        steps: Commands that come next.
+    """
     header, *text = cells(result, rows)
     metric = result.metric
     return (
         environment()
         .get_template("several.html.j2")
         .render(
+            cautions=cautions,
+            steps=steps,
             name=result.name,
             parts="labels",
             part="number of labels",

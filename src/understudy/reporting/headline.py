@@ -3,6 +3,7 @@
 from understudy.experiment.splits import best_sentence
 from understudy.experiment.teacher_warning import teacher_warning
 from understudy.reporting.columns import name
+from understudy.reporting.measured_images import measured_images
 from understudy.reporting.results import Results
 
 VERDICTS = {
@@ -44,7 +45,8 @@ def _warning(results: Results) -> str:
     values = {who: arm.values(results.metric) for who, arm in known.items()}
     means = {who: sum(xs) / len(xs) for who, xs in values.items() if xs}
     mean = sum(teacher) / len(teacher) if teacher else None
-    return teacher_warning(results.metric, mean, means, classes=len(results.classes))
+    classes, images = len(results.classes), measured_images(results).count
+    return teacher_warning(results.metric, mean, means, classes=classes, images=images)
 
 
 def _verdict(results: Results) -> tuple[str, str]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import yaml
 
 from understudy.experiment.plain_table import escaped, signed
+from understudy.experiment.plain_table import markdown as markdown_of_rows
 from understudy.experiment.run_directory import read_json
 from understudy.experiment.run_forms import ENVIRONMENT
 from understudy.reporting import before_training
 from understudy.reporting.before_training import made
+from understudy.reporting.cautions import DETECTION, cautions
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometry
@@ -17,19 +19,26 @@ from understudy.reporting.charts.precision_recall import precision_recall
 from understudy.reporting.charts.samples import samples
 from understudy.reporting.charts.style import INKS
 from understudy.reporting.charts.training_curves import training_curves
-from understudy.reporting.columns import METRICS, columns
+from understudy.reporting.columns import METRICS, columns, name, with_unit
 from understudy.reporting.headline import VERDICTS, headline
 from understudy.reporting.html import environment
+from understudy.reporting.measured_images import measured_images
+from understudy.reporting.next_steps import Step
 from understudy.reporting.results import Results
 from understudy.reporting.speed_section import markdown_section, section
-from understudy.reporting.tables import markdown_table, table
+from understudy.reporting.tables import markdown_table, seed_table, table
 
 LISTED = 200
 """Lines on skipped or repaired images that a report lists; the others are only counted."""
 
 
-def page(results: Results) -> str:
-    """Return the page as HTML that loads nothing else."""
+def page(results: Results, steps: Sequence[Step] = ()) -> str:
+    """Return the page as HTML that loads nothing else.
+
+    Args:
+        results: Its content.
+        steps: Commands that come next.
+    """
     templates = environment()
     templates.filters["signed"] = signed
     templates.filters["parts"] = parts
@@ -38,6 +47,11 @@ def page(results: Results) -> str:
     speeds = [section(one, title) for title, one in results.speeds.items()]
     return templates.get_template("page.html.j2").render(
         results=results,
+        cautions=cautions(results),
+        steps=steps,
+        seeds=seed_table(results),
+        metric=with_unit(results.metric),
+        metric_name=name(results.metric),
         title=title,
         deck=deck,
         inks=INKS,
@@ -54,6 +68,7 @@ def page(results: Results) -> str:
         several=any(len(arm.runs) > 1 for arm in results.arms),
         per_class=METRICS[results.metric].per_class if results.metric in METRICS else "Accuracy",
         changes=changes(results),
+        counted=_counted(results),
         confusions=confusions(results),
         skipped=skipped(results),
         listed=LISTED,
@@ -61,6 +76,13 @@ def page(results: Results) -> str:
         made=made,
         recipes=recipes(results),
     )
+
+
+def _counted(results: Results) -> str:
+    """Return what the numbers behind the classes count; empty if they are not known."""
+    if not measured_images(results).per_class:
+        return ""
+    return "objects" if results.metric in DETECTION else "images"
 
 
 def parts(cell: str) -> list[str]:
@@ -76,6 +98,14 @@ def skipped(results: Results) -> list[str]:
         for run in arm.runs
     ]
     return list(dict.fromkeys(x for e in environments for x in e.get("skipped") or ()))
+
+
+def _markdown_seeds(results: Results) -> str:
+    """Return the table of the single seeds in Markdown; empty if there is none."""
+    rows = [[escaped(cell) for cell in row] for row in seed_table(results)]
+    return (
+        f"**Single seeds: {with_unit(results.metric)}**\n\n{markdown_of_rows(rows)}" if rows else ""
+    )
 
 
 def _skipped_lines(lines: Sequence[str]) -> str:
@@ -108,6 +138,8 @@ def markdown(results: Results) -> str:
         f"**{title}**" + (f" {deck}" if deck else ""),
         markdown_table(results),
         "\n".join(sentences),
+        "\n".join(f"- {escaped(str(caution))}" for caution in cautions(results)),
+        _markdown_seeds(results),
         *(f"**{title}**\n\n{markdown_section(one)}" for title, one in results.speeds.items()),
         *(before_training.markdown_section(title, x) for title, x in results.examinations.items()),
         "\n".join(f"- {name}: {escaped(fact)}" for name, fact in results.facts.items()),

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from understudy.experiment.plain_table import signed, spread
-from understudy.reporting.charts.style import INKS
+from understudy.reporting.charts.style import INKS, PercentAxis, percent_axis
 from understudy.reporting.columns import name
 from understudy.reporting.html import environment
 from understudy.reporting.tables import NONE
@@ -61,6 +61,7 @@ class Line:
 def page(result: Reproduction) -> str:
     """Return the page as HTML that loads nothing else."""
     header, *rows = result.cells()
+    rows_of_chart, ticks = lines(result)
     header[1] = f"published {name(result.metric)}"
     return (
         environment()
@@ -72,7 +73,8 @@ def page(result: Reproduction) -> str:
             inks=INKS,
             header=header,
             rows=list(zip(result.rows, rows, strict=True)),
-            lines=lines(result),
+            lines=rows_of_chart,
+            ticks=ticks,
             words=_WORDS,
             columns=COLUMNS,
             unfinished=[row for row in result.rows if row["state"] != "finished"],
@@ -101,16 +103,13 @@ def deck(result: Reproduction) -> str:
     return f"Not judged: {'; '.join(words)}." if words else ""
 
 
-def lines(result: Reproduction) -> list[Line]:
-    """Return the chart of differences, of the rows that have one."""
+def lines(result: Reproduction) -> tuple[list[Line], list[tuple[float, str]]]:
+    """Return the chart of differences, of the rows that have one, and the ticks of its axis."""
     measured = [row for row in result.rows if row["scores"] and row["published"]["figure"]]
     ends = [end for row in measured for end in _ends(row)]
-    reach = 1.08 * max((abs(end) for end in ends), default=0.0) or 1.0
-
-    def place(difference: float) -> float:
-        return round(50 + 50 * difference / reach, 2)
-
-    return [_line(row, place(0), place) for row in measured]
+    reach = max((abs(end) for end in ends), default=0.0) or 1.0
+    place = percent_axis([-reach, reach], signs=True)
+    return [_line(row, place(0), place) for row in measured], place.ticks
 
 
 def _ends(row: dict[str, Any]) -> Iterator[float]:
@@ -118,7 +117,7 @@ def _ends(row: dict[str, Any]) -> Iterator[float]:
     yield 2 * (row["deviation"] or 0.0)
 
 
-def _line(row: dict[str, Any], zero: float, place: Any) -> Line:
+def _line(row: dict[str, Any], zero: float, place: PercentAxis) -> Line:
     figure, deviation = row["published"]["figure"], row["deviation"]
     low, high = (place(side * (deviation or 0.0)) for side in (-2, 2))
     return Line(

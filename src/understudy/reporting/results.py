@@ -24,6 +24,8 @@ class Arm:
     dash: int = 0
     """Number of the dash pattern: how often the colours repeated before this arm."""
     metrics: dict[str, Numbers] = field(default_factory=dict)
+    by_seed: dict[int, float] = field(default_factory=dict)
+    """Seed → the metric that ranks students; empty outside of a comparison."""
     per_class: list[list[float | None]] = field(default_factory=list)
     fidelity: dict[str, Numbers] = field(default_factory=dict)
     seconds: Numbers = field(default_factory=list)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from understudy.checks.finding import Finding
 from understudy.comparison.result import read_comparison
 from understudy.comparison.students import StudentComparison
 from understudy.deployment.speed.latency import Speeds
@@ -18,6 +19,8 @@ from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import name
 from understudy.reporting.headline import VERDICTS
 from understudy.reporting.html import environment
+from understudy.reporting.measured_images import measured_images
+from understudy.reporting.next_steps import Step
 from understudy.reporting.results import Arm, Results
 
 COLUMNS = {
@@ -94,14 +97,26 @@ def network_name(student: str, arm: str) -> str:
     return f"{student} {arm}"
 
 
-def page(content: Overview) -> str:
-    """Return the page as HTML that loads nothing else."""
+def page(
+    content: Overview,
+    cautions: Sequence[Finding] = (),
+    steps: Sequence[Step] = (),
+) -> str:
+    """Return the page as HTML that loads nothing else.
+
+    Args:
+        content: Its content.
+        cautions: What limits its numbers.
+        steps: Commands that come next.
+    """
     header, *rows = table(content)
     speeds = speed_section.section(content.speeds)
     return (
         environment()
         .get_template("several.html.j2")
         .render(
+            cautions=cautions,
+            steps=steps,
             name=content.students.name,
             parts="students",
             part="student",
@@ -155,8 +170,10 @@ def _warning(content: Overview) -> str:
         if line.arm.role in ("teacher", "control") and (values := line.arm.values(metric))
     }
     controls = {f"control {x}": value for (x, role), value in means.items() if role == "control"}
-    classes = len(next(iter(content.results.values())).classes)
-    return teacher_warning(metric, means.get(("teacher", "teacher")), controls, classes=classes)
+    first = next(iter(content.results.values()))
+    classes, images = len(first.classes), measured_images(first).count
+    teacher = means.get(("teacher", "teacher"))
+    return teacher_warning(metric, teacher, controls, classes=classes, images=images)
 
 
 def _deviation(values: Sequence[float]) -> float:

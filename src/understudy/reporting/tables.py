@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from understudy.comparison.result import read_comparison
-from understudy.experiment.plain_table import count, escaped, markdown
+from understudy.experiment.plain_table import count, escaped, markdown, signed
 from understudy.experiment.splits import count as count_of_split
 from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import LAYERS, columns, name
@@ -30,7 +30,32 @@ def table(results: Results, *, brief: bool = False) -> list[list[str]]:
         [arm.name, *((c.short if brief else c.cell)(arm) or NONE for c in selected)]
         for arm in results.arms
     ]
-    return [["arm", *(c.title for c in selected)], *rows]
+    titles = [c.short_title if brief and c.short_title else c.title for c in selected]
+    return [["arm", *titles], *rows]
+
+
+def seed_table(results: Results) -> list[list[str]]:
+    """Return header and rows as text, one column per seed; empty if there is one seed alone."""
+    control = results.control
+    seeds = sorted({seed for arm in results.arms for seed in arm.by_seed})
+    if control is None or len(seeds) < 2:
+        return []
+    digits = 4 if results.judges_fidelity else 2
+    rows = [
+        [arm.name, *(_seed_cell(arm, control, seed, digits) for seed in seeds)]
+        for arm in results.arms
+        if arm.role != "teacher"
+    ]
+    return [["arm", *(f"seed {seed}" for seed in seeds)], *rows]
+
+
+def _seed_cell(arm: Arm, control: Arm, seed: int, digits: int) -> str:
+    value, without = arm.by_seed.get(seed), control.by_seed.get(seed)
+    if value is None:
+        return NONE
+    if arm is control or without is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({signed(value - without, digits)})"
 
 
 def markdown_table(results: Results) -> str:
@@ -46,11 +71,24 @@ def terminal_table(comparison: str | Path | Mapping[str, Any]) -> Table:
     results = of_comparison(comparison)
     header, *rows = table(results, brief=True)
     grid = Table(title=Text(results.name), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    grid.caption, grid.caption_justify = _time_note(results), "left"
     for column, title in enumerate(header):
         grid.add_column(title, justify="right" if column else "left", no_wrap=True)
     for arm, row in zip(results.arms, rows, strict=True):
         grid.add_row(*map(Text, row), style=_style(arm))
     return grid
+
+
+def _time_note(results: Results) -> str:
+    """Say what the column of times holds."""
+    if results.teacher is None:
+        return "time: of one run"
+    if not results.teacher.seconds:
+        return "time: of one run, the teacher's passes over the images included"
+    return (
+        "time: of one run without the teacher's passes over the images, which were made once for "
+        "all runs (row teacher)"
+    )
 
 
 def evaluation_table(evaluation: Mapping[str, Any]) -> Table:

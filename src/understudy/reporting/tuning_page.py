@@ -1,6 +1,6 @@
 """Render a search as an HTML page, and as a table for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from understudy.checks.examine import Examination
+from understudy.checks.finding import Finding
 from understudy.experiment.progress import number_text
 from understudy.reporting.before_training import made
-from understudy.reporting.charts.style import INKS
-from understudy.reporting.columns import name
+from understudy.reporting.charts.style import INKS, percent_axis
+from understudy.reporting.columns import with_unit
 from understudy.reporting.html import environment
+from understudy.reporting.next_steps import Step
 from understudy.tuning.result import JUDGED, Tuning
 
 _SHOWN_IN_TERMINAL = 10
@@ -36,22 +38,32 @@ class Line:
     text: str
 
 
-def page(result: Tuning, examinations: Mapping[str, Examination]) -> str:
+def page(
+    result: Tuning,
+    examinations: Mapping[str, Examination],
+    cautions: Sequence[Finding] = (),
+    steps: Sequence[Step] = (),
+) -> str:
     """Return the page as HTML that loads nothing else.
 
     Args:
         result: The search.
         examinations: Title → what the doctor said before it.
+        cautions: What limits its numbers.
+        steps: Commands that come next.
     """
-    comparison = result.comparison
+    comparison, (rows, ticks) = result.comparison, lines(result)
     return (
         environment()
         .get_template("tuning.html.j2")
         .render(
+            cautions=cautions,
+            steps=steps,
             result=result,
-            metric=name(result.metric),
+            metric=with_unit(result.metric),
             inks=INKS,
-            lines=lines(result),
+            lines=rows,
+            ticks=ticks,
             judged=comparison.cells() if comparison else [],
             verdicts=_verdicts(result),
             folder=JUDGED,
@@ -67,19 +79,15 @@ def _verdicts(result: Tuning) -> list[str]:
     return [arm["verdict"]["sentence"] for arm in arms if arm["verdict"]]
 
 
-def lines(result: Tuning) -> list[Line]:
-    """Return the chart of the trials, the best first, of those that have a score."""
+def lines(result: Tuning) -> tuple[list[Line], list[tuple[float, str]]]:
+    """Return the chart of the trials with a score, the best first, and the ticks of its axis."""
     scored = [trial for trial in result.ranked() if _scores(trial)]
     values = [score for trial in scored for score in _scores(trial).values()]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    span = (high - low) or 1.0
-    return [
+    place = percent_axis(values or [0.0])
+    drawn = [
         Line(
             name=trial["text"],
-            dots=[
-                (round(2 + 96 * (score - low) / span, 2), epoch)
-                for epoch, score in _scores(trial).items()
-            ],
+            dots=[(place(score), epoch) for epoch, score in _scores(trial).items()],
             chosen=trial["number"] == result.winner,
             text=", ".join(
                 f"{number_text(score)} after epoch {epoch}"
@@ -88,6 +96,7 @@ def lines(result: Tuning) -> list[Line]:
         )
         for trial in scored
     ]
+    return drawn, place.ticks
 
 
 def _scores(trial: dict[str, Any]) -> dict[int, float]:

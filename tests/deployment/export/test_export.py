@@ -13,6 +13,7 @@ from torch import Tensor
 
 import understudy
 from understudy import files
+from understudy.cli.export import printed
 from understudy.deployment.export import checking, onnx_export, quantise, verified_files
 from understudy.deployment.export.export_student import Exported
 from understudy.deployment.export.verified_files import Options, Subject, write_int8
@@ -85,6 +86,17 @@ def test_accuracy_in_fp32_is_that_of_the_evaluation(exported: Exported, run: Pat
     assert exported.int8.fp32 == pytest.approx(evaluation["metrics"]["top1"])
     assert (exported.int8.metric, exported.int8.calibration) == ("top1", 12)
     assert exported.int8.drop == exported.int8.fp32 - exported.int8.int8
+
+
+def test_what_the_graph_takes_is_said(exported: Exported) -> None:
+    """The shape that is named is that of the file, and the card says the same."""
+    import onnxruntime
+
+    (taken,) = onnxruntime.InferenceSession(exported.folder / "student.onnx").get_inputs()
+    shape = ", ".join(map(str, taken.shape[1:]))
+    assert f"prepared images as float32 (batch, {shape})" in exported.takes
+    assert "resizes nothing itself" in exported.takes
+    assert exported.takes in (exported.folder / "README.md").read_text()
 
 
 def test_an_exported_folder_holds_a_student(exported: Exported, saved: SavedStudent) -> None:
@@ -190,6 +202,11 @@ def test_pictures_of_any_size_are_prepared_inside_of_the_graph(run: Path, tmp_pa
     run_file = onnx_export.runner(tmp_path / "student.onnx")
     (probabilities,) = run_file(torch.randint(256, (2, 3, 50, 71), dtype=torch.uint8))
     assert probabilities.sum(1) == pytest.approx(torch.ones(2))
+    card, lines = (tmp_path / "README.md").read_text(), " ".join(printed(done))
+    for text in (card, lines):
+        assert "RGB pictures of any size as uint8 (batch, 3, height, width)" in text
+        assert "do not prepare them before" in text
+        assert f"prepared as in the run: {pipeline.sentence}." in text
 
 
 def test_a_detector_is_exported_by_the_classic_exporter(

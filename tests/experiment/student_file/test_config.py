@@ -103,10 +103,12 @@ def test_printed_transforms_prepare_a_picture_alike(tmp_path: Path, kind: str) -
     pixels = torch.randint(256, (3, 61, 83), generator=draw, dtype=torch.uint8)
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     steps = STEPS[kind]
+    CONFIG.write(tmp_path)
     code = loading_lines(replace(CONFIG, preprocessing=steps), tmp_path).code
     imports, _, rest = code.partition("\n\n")
     defined: dict[str, object] = {}
     exec(f"{imports}\n{rest[rest.index('transform =') :]}", defined)
+    assert defined["classes"] == ["cat", "dog"]
     transform = defined["transform"]
     assert callable(transform)
     prepared = Preprocess(steps)(picture)

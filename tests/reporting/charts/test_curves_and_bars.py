@@ -2,12 +2,15 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.support.report_directories import CLASSES, write_comparison, write_json
 from understudy.experiment.run_directory import Run
+from understudy.reporting import report
 from understudy.reporting.charts.differences import changes, intervals
+from understudy.reporting.charts.style import percent_axis
 from understudy.reporting.charts.training_curves import band, training_curves
 from understudy.reporting.collect import read
 
@@ -58,7 +61,9 @@ def test_losses_of_different_size_share_a_log_axis(tmp_path):
 
 
 def test_intervals_lie_where_the_numbers_say(comparison):
-    rows = intervals(read([comparison]))
+    chart = intervals(read([comparison]))
+    assert chart is not None
+    rows = chart.rows
     assert [row.arm.name for row in rows] == ["lshfm", "pefd", "kd", "nd", "letkd"]
     for row in rows:
         assert row.ends is not None
@@ -69,6 +74,26 @@ def test_intervals_lie_where_the_numbers_say(comparison):
     assert harm.ends is not None
     assert gain.ends is not None
     assert harm.ends[1] < harm.zero == gain.zero < gain.ends[0]
+    assert (gain.zero, "0") in chart.ticks
+
+
+def test_ticks_of_an_axis_stand_where_their_values_lie() -> None:
+    axis = percent_axis([-2.0, 0.0, 8.5], signs=True)
+    assert [text for _, text in axis.ticks] == ["−2", "0", "+2", "+4", "+6", "+8"]
+    for position, text in axis.ticks:
+        assert axis(float(text.replace("−", "-"))) == position
+    assert [text for _, text in percent_axis([0.3]).ticks]
+
+
+def test_classes_have_the_number_of_their_test_images(tmp_path: Path) -> None:
+    write_comparison(tmp_path, arms=("control", "kd"), epochs=1, classes=["cat", "dog"])
+    for run in tmp_path.glob("*/seed*"):
+        write_json(run / "diagnostics.json", {"confusion": [[3, 1], [0, 12]]})
+    (change,) = changes(read([tmp_path]))
+    assert {bar.name: bar.images for bar in change.gained} == {"cat": 4, "dog": 12}
+    html = report(tmp_path).read_text(encoding="utf-8")
+    assert "cat <small>4</small>" in html
+    assert "that of its test images" in html
 
 
 def test_changes_are_sorted_paired_means(comparison):

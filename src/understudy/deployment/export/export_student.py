@@ -49,6 +49,7 @@ class Exported:
             the evaluation of the run; None where images are prepared outside.
         int8: Accuracy of the int8 file beside fp32; None without one.
         speeds: Size and latency of teacher, control and student.
+        takes: What the graphs take, and what is left to do before them; empty without a graph.
         notes: What could not be checked or measured, and why.
     """
 
@@ -58,6 +59,7 @@ class Exported:
     pipeline: Parity | None = None
     int8: Int8 | None = None
     speeds: Speeds | None = None
+    takes: str = ""
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class Exported:
             "pipeline": self.pipeline.to_dict() if self.pipeline else None,
             "int8": self.int8.to_dict() if self.int8 else None,
             "speeds": self.speeds.to_dict() if self.speeds else None,
+            "takes": self.takes,
             "notes": self.notes,
         }
 
@@ -224,6 +227,7 @@ def _with_graphs(done: Exported, subject: Subject, forms: Sequence[str]) -> Expo
         name, write = _WRITERS[form]
         run, parity = write(subject)
         done = replace(done, files={**done.files, form: name}, parity={**done.parity, form: parity})
+        done = replace(done, takes=subject.takes)
         if subject.is_detector and not parity.decisions:
             note = f"{name}: nothing was detected in the images, so that no box was compared"
             done = replace(done, notes=[*done.notes, note])

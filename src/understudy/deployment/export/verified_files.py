@@ -70,6 +70,30 @@ class Subject:
         return self._graph(self.options.preprocessing)
 
     @property
+    def takes(self) -> str:
+        """What the graph takes, and what is left to do before it, in a sentence."""
+        if self.is_detector:
+            return (
+                "The graph takes one RGB picture of any size as float32 (3, height, width) with "
+                "values from 0 to 1, and resizes and normalises it itself: only divide by 255 "
+                "before."
+            )
+        if self.takes_pictures:
+            values = "uint8" if self.options.preprocessing == "inside" else "float32 from 0 to 1"
+            return (
+                f"The graph takes RGB pictures of any size as {values} (batch, 3, height, width), "
+                "all of a batch in one size, and resizes, crops and normalises them itself: do not "
+                "prepare them before."
+            )
+        channels, *sides = self.example.shape[1:]
+        size = "height, width" if self.options.any_size else ", ".join(map(str, sides))
+        return (
+            f"The graph takes prepared images as float32 (batch, {channels}, {size}) and resizes "
+            "nothing itself: prepare each picture before, as README.md beside it says under Input "
+            "(in Python by the transform that the run printed)."
+        )
+
+    @property
     def threshold(self) -> float:
         """Output from which a class of several counts as present."""
         return 0.5 if self.options.probabilities else 0.0

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.deployment.exported_folder import read_export
+from understudy.deployment.exported_folder import prepared_by_graph, read_export
 from understudy.deployment.speed.latency import Speeds
 from understudy.deployment.speed.speed_table import facts, speed_rows
 from understudy.experiment.plain_table import escaped, markdown
@@ -22,6 +22,8 @@ def sections_of(folder: Path) -> dict[str, str]:
         if content.get("int8"):
             file, sentence = content["files"].get("int8", "int8"), content["int8"]["sentence"]
             sections["Exported files"] += f"\n\n`{file}`: {escaped(sentence)}."
+        of_graph = filter(None, [content.get("takes"), prepared_by_graph(content)])
+        sections["Exported files"] += "".join(f"\n\n{escaped(sentence)}" for sentence in of_graph)
     if content.get("speeds"):
         speeds = Speeds.from_dict(content["speeds"])
         rows = [[escaped(cell) for cell in row] for row in speed_rows(speeds)]

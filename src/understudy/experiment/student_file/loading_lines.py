@@ -1,8 +1,9 @@
 """Lines of Python that load a student in a program of its user's, without Understudy if possible.
 
-They define `network`, in evaluation mode with its weights, and `transform`, from an RGB image of
-Pillow to the tensor that the network takes, so that `network(transform(image)[None])` are the
-logits that the run was measured by.
+They define `network`, in evaluation mode with its weights, `transform`, from an RGB image of Pillow
+to the tensor that the network takes, so that `network(transform(image)[None])` are the logits that
+the run was measured by, and `classes`, the names by number. A comment is the expression that gives
+the name of an image's class.
 """
 
 import json
@@ -44,7 +45,7 @@ def loading_lines(
 
     Args:
         config: Content of its `config.json`.
-        folder: Folder that holds it and the weights.
+        folder: Folder that holds it and the weights: absolute for lines that work from any folder.
         weights: Name of the file of weights.
     """
     note = _note(config)
@@ -75,17 +76,43 @@ def _timm(config: StudentConfig, folder: Path, note: str) -> LoadingLines:
     if not config.preprocessing.is_timms:
         imports, transform = _transform(config.preprocessing)
         note = f"{note} timm's own transform would prepare pictures a little differently.".lstrip()
-    return LoadingLines(
-        "\n".join([*_sorted(["import timm", *imports]), "", network, *transform]), note=note
-    )
+    named, classes = _classes(config, folder)
+    imports = _sorted(["import timm", *imports, *named])
+    return LoadingLines("\n".join([*imports, "", network, *transform, *classes]), note=note)
 
 
 _Lines = tuple[list[str], list[str]]
-"""Imports, and the lines that build `network` without its weights."""
+"""Imports, and lines that need them."""
+
+
+def _classes(config: StudentConfig, folder: Path, *, script: bool = False) -> _Lines:
+    """Return the lines that define `classes`, and say how the classes of an image are named.
+
+    Args:
+        config: The student's configuration.
+        folder: Folder of its `config.json`.
+        script: True for a detector that is a script, which returns losses first.
+    """
+    if not config.classes:
+        return [], []
+    names = f'json.load(open({_text((folder / FILE).as_posix())}))["understudy"]["classes"]'
+    logits = "network(transform(image)[None])"
+    logits += ".logits" if config.library == "huggingface" else ""
+    if config.is_detector:
+        names = f'["background", *{names}]'
+        detections = f"network([transform(image)]){'[1]' if script else ''}[0]"
+        what, name = "the objects in an", f'[classes[i] for i in {detections}["labels"]]'
+    elif config.threshold is not None:
+        present = f"zip({logits}[0].sigmoid(), classes) if p >= {config.threshold:g}"
+        what, name = "an", f"[name for p, name in {present}]"
+    else:
+        what, name = "an", f"classes[{logits}.argmax()]"
+    named = f"# {'names of' if name[0] == '[' else 'name of'} {what} image of Pillow in RGB:"
+    return ["import json"], [f"classes = {names}", named, f"# {name}"]
 
 
 def _built(config: StudentConfig, folder: Path) -> _Lines | None:
-    """Return the lines that build a network; None if only Understudy can."""
+    """Return the lines that build a network without its weights; None if only Understudy can."""
     if config.kept or config.network.pool:
         return None
     builders = {
@@ -116,7 +143,7 @@ def _file(config: StudentConfig, folder: Path) -> _Lines | None:
     if factory.get("needs_understudy"):
         return None
     name, _, function = config.network.name.rpartition(":")
-    path = Path(name)
+    path = Path(name).absolute() if folder.is_absolute() else Path(name)
     arguments = _arguments(factory.get("arguments", {})).removeprefix(", ")
     importing = f"from {path.stem} import {function}"
     modules = ["import sys", "import torch"]
@@ -235,7 +262,9 @@ def _exported(config: StudentConfig, folder: Path, note: str) -> LoadingLines:
         )
         imports, loaded = ["import torch"], f"network = torch.export.load({file}).module()"
     more, transform = _transform(config.preprocessing)
-    code = "\n".join([*_sorted(imports + more), "", loaded, *_as_measured(config), *transform])
+    named, classes = _classes(config, folder, script=config.is_detector)
+    lines = [loaded, *_as_measured(config), *transform, *classes]
+    code = "\n".join([*_sorted(imports + more + named), "", *lines])
     return LoadingLines(code, before, f"{why} {note}".rstrip())
 
 
@@ -246,11 +275,12 @@ def _program(imports: list[str], lines: list[str], config: StudentConfig, weight
     # Frozen norms count no batches.
     strict = ", strict=False" if frozen else ""
     more, transform = _transform(config.preprocessing)
+    named, classes = _classes(config, weights.parent)
     loading = [f"network.load_state_dict(load_file({file}){strict})", "network.eval()"]
     if as_measured := _as_measured(config):
         loading, imports = [*loading, *as_measured], ["import torch", *imports]
-    imports = _sorted([*imports, "from safetensors.torch import load_file", *more])
-    return "\n".join([*imports, "", *lines, *loading, *transform])
+    imports = _sorted([*imports, "from safetensors.torch import load_file", *more, *named])
+    return "\n".join([*imports, "", *lines, *loading, *transform, *classes])
 
 
 def _as_measured(config: StudentConfig) -> list[str]:

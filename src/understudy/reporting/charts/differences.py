@@ -1,10 +1,10 @@
 """Differences from the control, of arms and of classes, as positions in percent of an axis."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean
 
-from understudy.reporting.charts.style import percent_scale
+from understudy.reporting.charts.style import PercentAxis, percent_axis
+from understudy.reporting.measured_images import measured_images
 from understudy.reporting.results import Arm, Results
 
 CLASSES = 15
@@ -23,10 +23,22 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """All rows on one axis; a tick is a position in percent and its text."""
+
+    rows: list[Interval]
+    ticks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
 class Change:
-    """How one class changed against the control, in points; `left` and `width` in percent."""
+    """How one class changed against the control, in points; `left` and `width` in percent.
+
+    `images` is the number of its test images, or objects of a detector; None if it is not known.
+    """
 
     name: str
+    images: int | None
     control: float
     arm: float
     left: float
@@ -47,20 +59,22 @@ class Changes:
     gained: list[Change]
     lost: list[Change]
     hidden: int
+    ticks: list[tuple[float, str]]
 
 
-def intervals(results: Results) -> list[Interval]:
-    """Return one row for each arm with a verdict, the best first."""
+def intervals(results: Results) -> Intervals | None:
+    """Return one row for each arm with a verdict, the best first; None without a verdict."""
+    if not results.judged:
+        return None
     control = results.control.values(results.metric) if results.control else []
     seeds = {
         arm.name: [a - c for a, c in zip(arm.values(results.metric), control, strict=True)]
         for arm in results.judged
     }
     ends = {arm.name: _ends(arm) for arm in results.judged}
-    scale = percent_scale(
-        [0.0, *(v for rows in (seeds, ends) for row in rows.values() for v in row)]
-    )
-    return [
+    drawn = [0.0, *(v for rows in (seeds, ends) for row in rows.values() for v in row)]
+    scale = percent_axis(drawn, signs=True)
+    rows = [
         Interval(
             arm,
             scale(0),
@@ -70,6 +84,7 @@ def intervals(results: Results) -> list[Interval]:
         )
         for arm in results.judged
     ]
+    return Intervals(rows, scale.ticks)
 
 
 def _ends(arm: Arm) -> list[float]:
@@ -85,19 +100,25 @@ def changes(results: Results) -> list[Changes]:
     rows_of = {
         arm.name: _differences(results, arm, control) for arm in results.judged if arm.per_class
     }
-    scale = percent_scale([0.0, *(a - c for rows in rows_of.values() for _, c, a in rows)])
+    differences = [a - c for rows in rows_of.values() for _, _, c, a in rows]
+    scale = percent_axis([0.0, *differences], signs=True)
     return [_cut(arm, rows_of[arm.name], scale) for arm in results.judged if rows_of.get(arm.name)]
 
 
-def _differences(results: Results, arm: Arm, control: Arm) -> list[tuple[str, float, float]]:
-    """Return class, control and arm, means over the seeds, for classes that any image shows."""
+_Row = tuple[str, int | None, float, float]
+"""Class, number of its test images, and the means of control and arm over the seeds."""
+
+
+def _differences(results: Results, arm: Arm, control: Arm) -> list[_Row]:
+    """Return a row for each class that any image shows, the largest gain first."""
+    images = measured_images(results)
     sides = zip(_class_means(control), _class_means(arm), strict=True)
     rows = [
-        (results.class_name(number), c, a)
+        (results.class_name(number), images.of_class(number), c, a)
         for number, (c, a) in enumerate(sides)
         if c is not None and a is not None
     ]
-    return sorted(rows, key=lambda row: row[1] - row[2])
+    return sorted(rows, key=lambda row: row[2] - row[3])
 
 
 def _class_means(arm: Arm) -> list[float | None]:
@@ -105,15 +126,13 @@ def _class_means(arm: Arm) -> list[float | None]:
     return [mean(column) if column else None for column in columns]
 
 
-def _cut(
-    arm: Arm, rows: list[tuple[str, float, float]], scale: Callable[[float], float]
-) -> Changes:
+def _cut(arm: Arm, rows: list[_Row], scale: PercentAxis) -> Changes:
     bars = [_bar(*row, scale) for row in rows]
     if len(bars) <= 2 * CLASSES:
-        return Changes(arm, bars, [], 0)
-    return Changes(arm, bars[:CLASSES], bars[-CLASSES:], len(bars) - 2 * CLASSES)
+        return Changes(arm, bars, [], 0, scale.ticks)
+    return Changes(arm, bars[:CLASSES], bars[-CLASSES:], len(bars) - 2 * CLASSES, scale.ticks)
 
 
-def _bar(name: str, control: float, arm: float, scale: Callable[[float], float]) -> Change:
+def _bar(name: str, images: int | None, control: float, arm: float, scale: PercentAxis) -> Change:
     zero, end = scale(0), scale(arm - control)
-    return Change(name, control, arm, min(zero, end), abs(end - zero), zero)
+    return Change(name, images, control, arm, min(zero, end), abs(end - zero), zero)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
-from understudy.reporting.charts.style import percent_scale
+from understudy.reporting.charts.style import percent_axis
 from understudy.reporting.results import Arm, Numbers
 
 
@@ -50,12 +50,16 @@ class DotRow:
 
 @dataclass(frozen=True)
 class DotPlot:
-    """One chart; `line` is the position of the teacher, None if it has no row."""
+    """One chart; `line` is the position of the teacher, None if it has no row.
+
+    A tick is a position in percent and its text.
+    """
 
     title: str
     caption: str
     rows: list[DotRow]
     line: float | None
+    ticks: list[tuple[float, str]]
 
     @property
     def projects(self) -> bool:
@@ -68,12 +72,12 @@ def dot_plot(title: str, caption: str, arms: Sequence[Measured]) -> DotPlot | No
     measured = [one for one in arms if one.own or one.projected]
     if sum(bool(numbers) for one in measured for numbers in (one.own, one.projected)) < 2:
         return None
-    scale = percent_scale([value for one in measured for value in [*one.own, *one.projected]])
+    scale = percent_axis([value for one in measured for value in [*one.own, *one.projected]])
     rows = [
         DotRow(one.arm, _point(one.own, scale), _point(one.projected, scale)) for one in measured
     ]
     teacher = (row.own.position for row in rows if row.arm.role == "teacher" and row.own)
-    return DotPlot(title, caption, rows, next(teacher, None))
+    return DotPlot(title, caption, rows, next(teacher, None), scale.ticks)
 
 
 def _point(values: Numbers, scale: Callable[[float], float]) -> Point | None:

@@ -14,6 +14,8 @@ CAPTION = (
     "mean of each arm. Good: dots far up and left. Random planes follow the dashed line 1 − θ/π; "
     "the planes of lshfm lie in the middle of the data, and its arms below the line."
 )
+ANGLE, EQUAL = "angle θ in degrees", "share of equal bits"
+"""Labels of the axes."""
 DEGREES = 2
 """Width of the bins in which the seeds are joined."""
 RARE = 0.005
@@ -39,7 +41,7 @@ def hash_agreement(arms: Sequence[Arm]) -> Chart | None:
             axes.plot(*middle(bins), color=INKS[arm.ink], marker="o", markersize=5)
 
     label = "Agreement of hash bits over the angle between the features"
-    return chart(TITLE, CAPTION, draw, label=label, xlabel="angle θ in degrees")
+    return chart(TITLE, CAPTION, draw, label=label, xlabel=ANGLE, ylabel=EQUAL)
 
 
 def joined(seeds: Sequence[dict[str, Any]]) -> Angles:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.reporting.charts.style import INKS, Chart, chart, line
-from understudy.reporting.columns import name
+from understudy.reporting.columns import name, with_unit
 from understudy.reporting.results import Arm
 
 CAPTION = (
@@ -13,6 +13,9 @@ CAPTION = (
     "student that was not distilled, trained with the same labels. Where its line is below "
     "another, distilling was worth something with that many labels."
 )
+
+
+LABELS = "training images with a label"
 
 
 @dataclass(frozen=True)
@@ -45,4 +48,4 @@ def labels_curve(points: Sequence[Point], metric: str) -> Chart | None:
         axes.minorticks_off()
 
     title = f"{name(metric)} by the number of labels"
-    return chart(title, CAPTION, draw, label=title, xlabel="training images with a label")
+    return chart(title, CAPTION, draw, label=title, xlabel=LABELS, ylabel=with_unit(metric))

@@ -16,6 +16,9 @@ CAPTION = (
 )
 
 
+TIME = "ms for one image (torch, fp32)"
+
+
 @dataclass(frozen=True)
 class Point:
     """One network: its student, its arm, its time for an image and its metric.
@@ -59,12 +62,11 @@ def pareto(points: Sequence[Point], metric: str) -> Chart | None:
         for student in dict.fromkeys(point.student for point in points):
             _label(axes, [point for point in points if point.student == student], points)
         axes.margins(x=0.18, y=0.16)
-        axes.set_ylabel(with_unit(metric), color=INKS["muted"])
         _scale(axes, points)
 
     title = f"{name(metric)} over latency"
     label = f"{title}, with the front of the best networks"
-    return chart(title, CAPTION, draw, label=label, xlabel="ms for one image (torch, fp32)")
+    return chart(title, CAPTION, draw, label=label, xlabel=TIME, ylabel=with_unit(metric))
 
 
 def _line(axes: Any, best: Sequence[Point]) -> None:

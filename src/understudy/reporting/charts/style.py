@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from understudy.reporting.results import Arm
 
@@ -49,7 +50,13 @@ class Chart:
 
 
 def chart(
-    title: str, caption: str, draw: Callable[[Any], None], *, label: str, xlabel: str
+    title: str,
+    caption: str,
+    draw: Callable[[Any], None],
+    *,
+    label: str,
+    xlabel: str,
+    ylabel: str,
 ) -> Chart:
     """Return a chart for the page.
 
@@ -58,13 +65,14 @@ def chart(
         caption: How to read the chart.
         draw: Draws the marks into the matplotlib axes that it gets.
         label: Text for screen readers.
-        xlabel: Label of the horizontal axis.
+        xlabel: Label of the horizontal axis, with its unit.
+        ylabel: Label of the vertical one.
     """
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        _style(axes, xlabel)
+        _style(axes, xlabel, ylabel)
         draw(axes)
         file = io.StringIO()
         undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -79,14 +87,50 @@ def line(axes: Any, arm: Arm, x: Sequence[float], y: Sequence[float], *, marker:
     axes.plot(x, y, color=color, linestyle=dash, linewidth=1.6, marker=marker, markersize=4)
 
 
-def percent_scale(values: Sequence[float]) -> Callable[[float], float]:
-    """Return a function that maps the range of the values to 2 … 98 percent of an axis."""
+@dataclass(frozen=True)
+class PercentAxis:
+    """A horizontal axis of a chart that the page draws; positions are in percent of its width.
+
+    Attributes:
+        low: Value at 2 percent.
+        high: Value at 98 percent.
+        ticks: Position and text of each number on the axis.
+    """
+
+    low: float
+    high: float
+    ticks: list[tuple[float, str]]
+
+    def __call__(self, value: float) -> float:
+        """Return the position of a value."""
+        return _position(value, self.low, self.high)
+
+
+def percent_axis(values: Sequence[float], *, signs: bool = False) -> PercentAxis:
+    """Return the axis of some values.
+
+    Args:
+        values: What is drawn on it.
+        signs: Write the numbers of differences, with their signs.
+    """
     low, high = min(values), max(values)
-    reach = high - low or 1.0
-    return lambda value: round(2 + 96 * (value - low) / reach, 2)
+    high = high if high > low else low + 1.0
+    numbers = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    inside = [float(x) for x in numbers if low - 1e-9 <= x <= high + 1e-9]
+    ticks = [(_position(x, low, high), _tick_text(x, signs=signs)) for x in inside]
+    return PercentAxis(low, high, ticks)
 
 
-def _style(axes: Any, xlabel: str) -> None:
+def _position(value: float, low: float, high: float) -> float:
+    return round(2 + 96 * (value - low) / (high - low), 2)
+
+
+def _tick_text(value: float, *, signs: bool) -> str:
+    text = f"{value:+g}" if signs and abs(value) > 1e-9 else f"{abs(value) if signs else value:g}"
+    return text.replace("-", "−")
+
+
+def _style(axes: Any, xlabel: str, ylabel: str) -> None:
     """Reduce the axes to a horizontal grid without a frame."""
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(INKS["line"])
@@ -94,6 +138,7 @@ def _style(axes: Any, xlabel: str) -> None:
     axes.tick_params(which="both", length=0, colors=INKS["muted"])
     axes.set_axisbelow(True)
     axes.set_xlabel(xlabel, color=INKS["muted"])
+    axes.set_ylabel(ylabel, color=INKS["muted"])
 
 
 def _inline(svg: str, title: str, label: str) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from understudy.experiment.run_directory import Run
 from understudy.reporting.charts.style import INKS, REFERENCE, Chart, chart, line
-from understudy.reporting.columns import name
+from understudy.reporting.columns import name, with_unit
 from understudy.reporting.results import Arm, Results
 
 COSINE = (
@@ -36,7 +36,7 @@ class _Band:
 
 
 def training_curves(results: Results) -> list[Chart]:
-    """Return every chart for which at least one arm has values."""
+    """Return every chart for which at least one arm has values of several epochs."""
     lower = results.metric == "loss"
     metric = name(results.metric)
     teacher = results.teacher.values(results.metric) if results.teacher else []
@@ -55,12 +55,14 @@ def training_curves(results: Results) -> list[Chart]:
         ("Norm ratio", NORM_RATIO, "fidelity", "norm_ratio", 1.0),
         ("Total training loss", LOSS, "losses", "total", None),
     ]
+    labels = {results.metric: with_unit(results.metric), "total": "loss", "norm_ratio": "ratio"}
     drawn = []
     for title, caption, group, key, level in charts:
         bands = [(arm, band(arm.runs, group, key)) for arm in results.arms if arm.runs]
         bands = [(arm, band) for arm, band in bands if band.epochs]
-        if bands:
-            drawn.append(_chart(title, caption, bands, level))
+        if any(len(band.epochs) > 1 for _, band in bands):
+            label = labels.get(key, name(key))
+            drawn.append(_chart(title, caption, bands, level, label))
     return drawn
 
 
@@ -80,7 +82,11 @@ def band(runs: Sequence[Run], group: str, key: str) -> _Band:
 
 
 def _chart(
-    title: str, caption: str, bands: Sequence[tuple[Arm, _Band]], level: float | None
+    title: str,
+    caption: str,
+    bands: Sequence[tuple[Arm, _Band]],
+    level: float | None,
+    ylabel: str,
 ) -> Chart:
     def draw(axes: Any) -> None:
         for arm, band in bands:
@@ -90,7 +96,8 @@ def _chart(
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         _zoom(axes, [band for _, band in bands], level)
 
-    return chart(title, caption, draw, label=f"{title} over the epochs", xlabel="epoch")
+    label = f"{title} over the epochs"
+    return chart(title, caption, draw, label=label, xlabel="epoch", ylabel=ylabel)
 
 
 def _line(axes: Any, arm: Arm, band: _Band) -> None:
@@ -110,6 +117,8 @@ def _zoom(axes: Any, bands: Sequence[_Band], level: float | None) -> None:
         # Powers such as 10³ are set glyph by glyph, which ignores the page's font and its size.
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
+        if max(late) < 200 * min(late):  # powers of ten alone would be one or two numbers
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         return
     bottom, top = axes.get_ylim()
     margin = 0.05 * (max(late) - min(late))

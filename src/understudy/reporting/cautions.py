@@ -1,0 +1,212 @@
+"""Warn where numbers can say little: arms near chance, training that ended early, few images."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from understudy.checks.finding import Finding
+from understudy.comparison.finetune import FinetuneComparison
+from understudy.comparison.result import FILE as COMPARISON
+from understudy.comparison.several import SeveralComparisons
+from understudy.comparison.statistics import UNITLESS
+from understudy.comparison.students import StudentComparison
+from understudy.reporting.charts.training_curves import band
+from understudy.reporting.collect import read
+from understudy.reporting.columns import name
+from understudy.reporting.measured_images import (
+    ACCURACIES,
+    MeasuredImages,
+    measured_images,
+    resolution,
+    standard_error,
+)
+from understudy.reporting.results import Arm, Results
+from understudy.reproduction import result as reproduction
+from understudy.tuning import result as tuning
+
+DETECTION = ("AP50", "AP", "voc_AP50")
+"""Metrics of which guessing gives 0."""
+COARSE = 1.5
+"""Points of standard error from which the test images are called few."""
+FEW = 200
+"""Test images below which they are called few, for metrics without a simple standard error."""
+STEEP = 2.0
+"""Points by which the last tenth of the epochs raises a metric that has not settled."""
+LONGER = 2
+"""Factor of the epochs that are proposed where training ended early."""
+MUCH_LONGER = 3
+"""The same for students that have learned next to nothing."""
+
+
+def cautions(results: Results) -> list[Finding]:
+    """Return what limits the numbers of one comparison, or of some runs."""
+    images = measured_images(results)
+    near = list(_near_chance(results, images))
+    names = {arm.name for arm in _near(results, images)}
+    return [*near, *_rising(results, images, names), *_few_images(results, images)]
+
+
+def cautions_of(paths: Sequence[Path]) -> list[Finding]:
+    """Return what limits the numbers of the directories that a report is about.
+
+    Raises:
+        RunError: A directory is missing or damaged.
+    """
+    return [
+        replace(finding, message=f"{part}: {finding.message}" if part else finding.message)
+        for part, folders in _parts(paths).items()
+        for finding in cautions(read(folders))
+    ]
+
+
+def _parts(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return name → directories: of each of several comparisons, or under no name all there are."""
+    kinds: tuple[type[SeveralComparisons], ...] = (StudentComparison, FinetuneComparison)
+    folder = paths[0]
+    for kind in kinds:
+        if (folder / kind.FILE).is_file():
+            several = kind.load(folder)
+            labels = " labels" if several.KEY == "labels" else ""
+            return {f"{name}{labels}": [folder / part] for name, part in several.folders.items()}
+    if (folder / tuning.FILE).is_file():
+        judged = folder / tuning.JUDGED
+        return {"": [judged]} if (judged / COMPARISON).is_file() else {}
+    if (folder / reproduction.FILE).is_file():
+        return {}
+    return {"": list(paths)}
+
+
+def _near(results: Results, images: MeasuredImages) -> list[Arm]:
+    """Return the students that are hardly better than guessing."""
+    limit = _limit(results, images)
+    if limit is None:
+        return []
+    return [
+        arm
+        for arm in results.arms
+        if arm.role != "teacher"
+        and (values := arm.values(results.metric))
+        and mean(values) <= limit
+    ]
+
+
+def _chance(results: Results, images: MeasuredImages) -> float | None:
+    """Return the metric that guessing gives, in percent; None if it is not known."""
+    classes = len(results.classes)
+    if results.metric in DETECTION:
+        return 0.0
+    if results.metric in ACCURACIES and classes > 1:
+        return 100 / classes
+    known = [count for count in images.per_class if count is not None]
+    if results.metric == "mAP" and images.count and len(known) == classes > 0:
+        return 100 * mean(known) / images.count
+    return None
+
+
+def _limit(results: Results, images: MeasuredImages) -> float | None:
+    """Return the value up to which a student is near chance: by images, and by what is left."""
+    chance = _chance(results, images)
+    if chance is None:
+        return None
+    if results.metric in DETECTION:
+        return 1.0
+    luck = 2 * standard_error(chance, images.count) if images.count else 0.0
+    return chance + max(luck, min(chance, (100 - chance) / 20))
+
+
+def _near_chance(results: Results, images: MeasuredImages) -> Iterator[Finding]:
+    near, chance = _near(results, images), _chance(results, images)
+    control = results.control
+    if not near:
+        return
+    metric, guessing = name(results.metric), f"{chance:.1f} by guessing"
+    values = ", ".join(f"{arm.name} {mean(arm.values(results.metric)):.2f}" for arm in near)
+    message = f"{metric} is near chance ({guessing}) for {values}: "
+    if control is None or control in near:
+        what = "differences between such students say nothing." if control else "it learned little."
+        yield Finding("near chance", "warning", message + what, _epochs(near, MUCH_LONGER))
+        return
+    reached = f"{mean(control.values(results.metric)):.2f}"
+    message += f"the control, trained as long, reaches {reached}, so that the method is in the way."
+    yield Finding("near chance", "warning", message, _smaller_weights(near))
+
+
+def _epochs(arms: Sequence[Arm], factor: int) -> dict[str, int]:
+    """Return the key of the recipe that trains longer; empty without a history."""
+    trained = [run.history[-1]["epoch"] for arm in arms for run in arm.runs if run.history]
+    return {"training.epochs": factor * max(trained)} if trained else {}
+
+
+def _smaller_weights(arms: Sequence[Arm]) -> dict[str, float]:
+    """Return the keys of a recipe that make the weights of some methods a third."""
+    weights: Mapping[str, object] = {
+        f"methods.{method}.weight": keys.get("weight")
+        for arm in arms
+        for method, keys in arm.methods.items()
+    }
+    return {k: float(f"{x / 3:.2g}") for k, x in weights.items() if isinstance(x, int | float)}
+
+
+def _rising(results: Results, images: MeasuredImages, without: set[str]) -> Iterator[Finding]:
+    """Yield a warning of arms whose metric still rises much in the last tenth of the epochs."""
+    rises = {
+        arm.name: (arm, *rise)
+        for arm in results.arms
+        if arm.runs and arm.name not in without and (rise := _last_rise(results, images, arm))
+    }
+    if not rises:
+        return
+    arms = [arm for arm, *_ in rises.values()]
+    epochs = {span for _, _, span in rises.values()}
+    digits = 3 if results.metric in UNITLESS else 1
+    listed = ", ".join(f"{arm} by {rise:.{digits}f}" for arm, (_, rise, _) in rises.items())
+    span = f"the last {max(epochs)} epochs" if max(epochs) > 1 else "the last epoch"
+    trained = max(run.history[-1]["epoch"] for arm in arms for run in arm.runs)
+    message = (
+        f"{name(results.metric)} still rose in {span} of {trained}: {listed}. Training ended "
+        "before it had settled"
+    )
+    message += ", and a longer one may rank the arms otherwise." if results.control else "."
+    yield Finding("still rising", "warning", message, _epochs(arms, LONGER))
+
+
+def _last_rise(results: Results, images: MeasuredImages, arm: Arm) -> tuple[float, int] | None:
+    """Return by how much, and over how many epochs, a metric rose at the end; None if it settled.
+
+    The mean over the seeds counts. Two networks that are equally good differ by chance on the same
+    images; a rise within two such standard errors is none.
+    """
+    fidelity = results.judges_fidelity
+    curve = band(arm.runs, "fidelity" if fidelity else "metrics", results.metric)
+    if len(curve.epochs) < 3 or results.metric == "loss":
+        return None
+    last, start = curve.epochs[-1], curve.epochs[-1] - max(1, round(curve.epochs[-1] / 10))
+    before = max(i for i, epoch in enumerate(curve.epochs) if epoch <= start)
+    rise, scale = curve.middle[-1] - curve.middle[before], 0.01 if fidelity else 1.0
+    noise = 0.0
+    if results.metric in ACCURACIES and images.count:
+        error = standard_error(curve.middle[-1], images.count)
+        noise = 2 * error * (2 / len(arm.runs)) ** 0.5
+    limit = max(STEEP * scale, noise)
+    return (rise, last - curve.epochs[before]) if rise >= limit else None
+
+
+def _few_images(results: Results, images: MeasuredImages) -> Iterator[Finding]:
+    count = images.count
+    values = [
+        x for arm in results.arms if arm.role != "teacher" for x in arm.values(results.metric)
+    ]
+    if not count or not values:
+        return
+    metric = name(results.metric)
+    advice = "Put more images into the test split, or measure a student on others by `understudy "
+    advice += "evaluate RUN --data.root FOLDER`."
+    if results.metric in ACCURACIES:
+        middle = mean(values)
+        if standard_error(middle, count) > COARSE:
+            message = f"{metric} is of {count:,} test images: {resolution(middle, count)}."
+            yield Finding("few test images", "warning", message, advice=advice)
+    elif count < FEW:
+        message = f"{metric} is of {count:,} test images, few enough that some of them decide it."
+        yield Finding("few test images", "warning", message, advice=advice)

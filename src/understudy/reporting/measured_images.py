@@ -1,0 +1,73 @@
+"""The test images of a report: how many, of each class, and what they can tell of an accuracy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from understudy.reporting.results import Results
+
+ACCURACIES = ("top1", "knn", "linear")
+"""Metrics that are shares of the test images, in percent."""
+
+
+@dataclass(frozen=True)
+class MeasuredImages:
+    """Images that the metrics of a report are of.
+
+    Attributes:
+        count: Number of images; None if it was not recorded, or differs between the runs.
+        per_class: Number of images, or for a detector of objects, of each class; None where it was
+            not kept, and empty where that of no class was.
+    """
+
+    count: int | None
+    per_class: Sequence[int | None]
+
+    def of_class(self, c: int) -> int | None:
+        """Return the number of images of a class; None if it is not known."""
+        return self.per_class[c] if c < len(self.per_class) else None
+
+
+def measured_images(results: Results) -> MeasuredImages:
+    """Return what the runs of a report recorded about the images they were measured on."""
+    counts = {
+        (run.splits.get(str(run.evaluation.get("split") or "test")) or {}).get("images")
+        for arm in results.arms
+        for run in arm.runs
+        if run.finished
+    }
+    count = counts.pop() if len(counts) == 1 else None
+    return MeasuredImages(count, _per_class(results))
+
+
+def _per_class(results: Results) -> list[int | None]:
+    tables = [table for arm in results.arms for table in arm.diagnostics("confusion")]
+    counts: list[list[int | None]] = [[sum(row) for row in table] for table in tables]
+    for arm in results.arms:
+        for entries in arm.diagnostics("precision"):
+            known = {int(entry["class"]): int(entry["count"]) for entry in entries}
+            counts.append([known.get(c) for c in range(len(results.classes))])
+    same = bool(counts) and all(one == counts[0] for one in counts)
+    return counts[0] if same else []
+
+
+def standard_error(accuracy: float, images: int) -> float:
+    """Return the standard error of an accuracy that the choice of test images gives, in points.
+
+    >>> round(standard_error(70.0, 60), 2)
+    5.92
+    """
+    return math.sqrt(max(accuracy * (100 - accuracy), 0.0) / images)
+
+
+def resolution(accuracy: float, images: int) -> str:
+    """Return in words how finely some images measure an accuracy.
+
+    >>> resolution(70.0, 60)
+    'one image is 1.7 points, and the standard error at 70 % is 5.9 points'
+    """
+    unit = 100 / images
+    return (
+        f"one image is {unit:.2g} point{'s' * (f'{unit:.2g}' != '1')}, and the standard error at "
+        f"{accuracy:.0f} % is {standard_error(accuracy, images):.2g} points"
+    )

@@ -1,0 +1,178 @@
+"""Commands that come after a report: use the student, export it, measure it, train more seeds."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from understudy.comparison.arms import CONTROL
+from understudy.comparison.finetune import FinetuneComparison
+from understudy.comparison.result import FILE as COMPARISON
+from understudy.comparison.result import Comparison
+from understudy.comparison.several import SeveralComparisons
+from understudy.comparison.students import StudentComparison
+from understudy.experiment import extension
+from understudy.experiment.call import call_of
+from understudy.experiment.own_images import SOURCE
+from understudy.experiment.run_directory import Run
+from understudy.tuning import result as tuning
+
+MORE_SEEDS = 2
+"""Seeds that are proposed in addition."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and what it is for."""
+
+    purpose: str
+    command: str
+
+
+def next_steps(paths: Sequence[Path]) -> list[Step]:
+    """Return the commands for the directories of a report; they work from any folder.
+
+    Raises:
+        RunError: A directory is damaged.
+    """
+    folder = paths[0].absolute()
+    if len(paths) > 1:
+        return list(_of_runs([Run(path.absolute()) for path in paths]))
+    for kind in (StudentComparison, FinetuneComparison):
+        if (folder / kind.FILE).is_file():
+            return list(_of_several(kind.load(folder)))
+    if (folder / tuning.FILE).is_file():
+        return list(_of_search(folder))
+    if (folder / COMPARISON).is_file():
+        return list(_of_comparison(Comparison.load(folder)))
+    return list(_of_run(Run(folder))) if (folder / "recipe.yaml").is_file() else []
+
+
+def student_to_use(comparison: Comparison) -> tuple[str, Run] | None:
+    """Return the arm and the run whose student is worth using; None if no run has ended.
+
+    It is the method of the highest mean, unless it was shown to be worse than the control.
+    """
+    words = {arm["name"]: arm["verdict"]["word"] for arm in comparison.arms if arm["verdict"]}
+    best = comparison.best
+    if best is not None and words[best.path.parent.name] != "loss":
+        return best.path.parent.name, best
+    finished = [run for run in comparison.runs(CONTROL) if run.finished]
+    return (CONTROL, finished[0]) if finished else None
+
+
+def _of_run(run: Run) -> Iterator[Step]:
+    if not run.finished:
+        yield Step("Train it to its end", _command("--resume", run.path))
+        return
+    yield from _use(run, "its student")
+    recipe = run.recipe
+    if recipe.data.source == SOURCE or extension.compared(run):
+        return
+    if recipe.methods:
+        out = run.path.with_name(f"{run.path.name}_compared")
+        yield Step(
+            "Know what the teacher gave: the same student with and without it, over three seeds",
+            _command("compare", run.path / "recipe.yaml", "--seeds", 0, 1, 2, "--out", out),
+        )
+    if len(run.history) == recipe.training.epochs:
+        yield Step(
+            "Train it longer",
+            _command("--resume", run.path, "--extend", recipe.training.epochs),
+        )
+
+
+def _of_runs(runs: Sequence[Run]) -> Iterator[Step]:
+    for run in runs:
+        if run.finished:
+            yield Step(f"Try the student of {run.path.name}", _predict(run))
+
+
+def _of_comparison(comparison: Comparison) -> Iterator[Step]:
+    if chosen := student_to_use(comparison):
+        arm, run = chosen
+        seed = run.path.name.removeprefix("seed")
+        yield from _use(run, f"the student of {arm} with seed {seed}")
+    yield from _more_seeds(Path(comparison), comparison.arms[0]["seeds"])
+
+
+def _of_several(several: SeveralComparisons) -> Iterator[Step]:
+    comparisons = {part: several.comparison(part) for part in several.folders}
+    chosen = {part: x for part, one in comparisons.items() if (x := student_to_use(one))}
+    if chosen:
+        metric = several.metric
+        values = {part: _mean(comparisons[part], chosen[part][0], metric) for part in chosen}
+        part = max(values, key=lambda name: -values[name] if metric == "loss" else values[name])
+        arm, run = chosen[part]
+        yield from _use(run, f"the student with the highest {metric} ({part}, {arm})")
+    if isinstance(several, StudentComparison):
+        seeds = [seed for one in comparisons.values() for seed in one.arms[0]["seeds"]]
+        yield from _more_seeds(several.path, sorted(set(seeds)))
+
+
+def _of_search(folder: Path) -> Iterator[Step]:
+    if (folder / tuning.TUNED).is_file():
+        yield Step("Train with what was chosen", _command("distill", folder / tuning.TUNED))
+    judged = folder / tuning.JUDGED
+    if (judged / COMPARISON).is_file() and (chosen := student_to_use(Comparison.load(judged))):
+        yield from _use(chosen[1], f"the student of {chosen[0]}")
+
+
+def _mean(comparison: Comparison, arm: str, metric: str) -> float:
+    row = next(one for one in comparison.arms if one["name"] == arm)
+    values = {**row["metrics"], **(row["fidelity"] or {})}.get(metric) or [float("-inf")]
+    return float(mean(x for x in values if x is not None))
+
+
+def _use(run: Run, what: str) -> Iterator[Step]:
+    """Yield the commands that use a finished student."""
+    yield Step(f"Try {what} on pictures", _predict(run))
+    trust = ["--trust", "true"] if _own_file(run) else []
+    yield Step(
+        "Write it as ONNX, checked on test images, with size and latency",
+        _command("export", run.path, *trust),
+    )
+    if run.recipe.data.source != SOURCE:
+        yield Step(
+            "Measure it again, or on other labelled images by --data.root FOLDER",
+            _command("evaluate", run.path, *trust),
+        )
+
+
+def _predict(run: Run) -> str:
+    trust = ["--trust"] if _own_file(run) else []
+    return _command("predict", run.path, _pictures(run), *trust)
+
+
+def _pictures(run: Run) -> Path:
+    """Return the test pictures of a run if they are files in a folder; else a name to replace."""
+    data = run.recipe.data
+    root = Path(data.root)
+    if data.source != "folder" or not root.is_dir():
+        return Path("PICTURE_OR_FOLDER")
+    places = [root / name for name in ("test", "val", "validation")]
+    return next((place for place in places if place.is_dir()), root).absolute()
+
+
+def _own_file(run: Run) -> bool:
+    return ".py:" in run.recipe.student.name
+
+
+def _more_seeds(folder: Path, seeds: Sequence[int]) -> Iterator[Step]:
+    """Yield the command that adds seeds to a comparison, where it can be continued by itself."""
+    call = call_of(folder)
+    recipe = call.arguments.get("recipe") if call else None
+    if call is None or "of" in call.arguments:
+        return
+    if isinstance(recipe, dict) and (recipe.get("data") or {}).get("source") == SOURCE:
+        return
+    fresh = [seed for seed in range(max(seeds) + MORE_SEEDS + 1) if seed not in seeds]
+    yield Step(
+        f"Train {MORE_SEEDS} more seeds of every arm: shorter intervals",
+        _command("--resume", folder, "--seeds", *seeds, *fresh[:MORE_SEEDS]),
+    )
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["understudy", *map(str, words)])

@@ -1,0 +1,72 @@
+"""The commands at the end of a report are read, and do what they say, from any folder."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.trained_students import compared
+from understudy.cli.commands import main
+from understudy.comparison.result import Comparison
+from understudy.experiment.run_directory import Run
+from understudy.reporting import report
+from understudy.reporting.next_steps import next_steps
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison of one method with a control on photographs, one seed."""
+    return compared(tmp_path_factory.mktemp("steps"))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(command: str, name: str) -> list[str]:
+    """Return the words of a command of `understudy` that has a certain name."""
+    program, *rest = shlex.split(command)
+    assert (program, rest[0]) == ("understudy", name)
+    return rest
+
+
+def commands(path: Path) -> list[str]:
+    return [step.command for step in next_steps([path])]
+
+
+def test_a_student_is_tried_measured_and_more_seeds_are_trained(
+    comparison: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict, export, evaluate, more = commands(comparison)
+    assert words(export, "export")[1:] == [str(comparison / "kd" / "seed0")]
+    main(words(predict, "predict"))
+    assert '"labels"' in capsys.readouterr().out
+    main(words(evaluate, "evaluate"))
+    assert "top-1" in capsys.readouterr().out
+    main([*words(more, "--resume"), "--device", "cpu"])
+    seeds = sorted(path.name for path in (comparison / "kd").glob("seed*"))
+    assert seeds == ["seed0", "seed1", "seed2"]
+    page = (comparison / "report.html").read_text(encoding="utf-8")
+    assert "Single seeds" in page
+    assert all(f"seed {n}</th>" in page for n in range(3))
+
+
+def test_a_run_of_its_own_is_compared_and_extended(comparison: Path, elsewhere: Path) -> None:
+    alone = Path(shutil.copytree(comparison / "kd" / "seed0", elsewhere / "alone"))
+    *_, compare, extend = commands(alone)
+    assert words(compare, "compare")[1] == str(alone / "recipe.yaml")
+    assert compare.endswith(f"--seeds 0 1 2 --out {alone}_compared")
+    main([*words(extend, "--resume"), "--device", "cpu"])
+    assert len(Run(alone).history) == 2
+    main([*words(compare, "compare")[:-6], "--seeds", "0", "--no-doctor", "--device", "cpu"])
+    (made,) = elsewhere.glob("runs/*/comparison.json")
+    assert Comparison.load(made.parent).arms[1]["name"] == "kd"
+
+
+def test_a_page_has_the_commands(comparison: Path) -> None:
+    html = report(comparison).read_text(encoding="utf-8")
+    for command in commands(comparison):
+        assert f"<code>{command}</code>" in html
