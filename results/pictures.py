@@ -38,7 +38,8 @@ WORD_INKS = {"gain": "#00694c", "loss": "#a93f00"}
 
 def differences(results: Results) -> str:
     """Return the differences from the control, with intervals and seeds, as an SVG file."""
-    rows = intervals(results)
+    chart = intervals(results)
+    rows = chart.rows if chart else []
     bottom = TOP + ROW * len(rows)
     title = f"Difference from the control in {name(results.metric)}, in points"
     legend = _legend(rows)

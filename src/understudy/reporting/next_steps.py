@@ -54,10 +54,11 @@ def student_to_use(comparison: Comparison) -> tuple[str, Run] | None:
 
     It is the method of the highest mean, unless it was shown to be worse than the control.
     """
-    words = {arm["name"]: arm["verdict"]["word"] for arm in comparison.arms if arm["verdict"]}
     best = comparison.best
-    if best is not None and words[best.path.parent.name] != "loss":
-        return best.path.parent.name, best
+    for arm in comparison.arms if best else ():
+        own = {Path(comparison) / path for path in arm["runs"]}
+        if best and best.path in own and arm["verdict"]["word"] != "loss":
+            return arm["name"], best
     finished = [run for run in comparison.runs(CONTROL) if run.finished]
     return (CONTROL, finished[0]) if finished else None
 

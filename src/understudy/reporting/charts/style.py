@@ -138,7 +138,7 @@ def _style(axes: Any, xlabel: str, ylabel: str) -> None:
     axes.tick_params(which="both", length=0, colors=INKS["muted"])
     axes.set_axisbelow(True)
     axes.set_xlabel(xlabel, color=INKS["muted"])
-    axes.set_ylabel(ylabel, color=INKS["muted"])
+    axes.set_ylabel(ylabel, color=INKS["muted"], labelpad=9)  # narrow pages enlarge the numbers
 
 
 def _inline(svg: str, title: str, label: str) -> str:

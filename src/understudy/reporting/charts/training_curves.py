@@ -36,7 +36,7 @@ class _Band:
 
 
 def training_curves(results: Results) -> list[Chart]:
-    """Return every chart for which at least one arm has values of several epochs."""
+    """Return every chart for which at least one arm has values."""
     lower = results.metric == "loss"
     metric = name(results.metric)
     teacher = results.teacher.values(results.metric) if results.teacher else []
@@ -60,7 +60,7 @@ def training_curves(results: Results) -> list[Chart]:
     for title, caption, group, key, level in charts:
         bands = [(arm, band(arm.runs, group, key)) for arm in results.arms if arm.runs]
         bands = [(arm, band) for arm, band in bands if band.epochs]
-        if any(len(band.epochs) > 1 for _, band in bands):
+        if bands:
             label = labels.get(key, name(key))
             drawn.append(_chart(title, caption, bands, level, label))
     return drawn
