@@ -11,7 +11,7 @@ from understudy.cli.commands import main
 from understudy.comparison.result import Comparison
 from understudy.experiment.run_directory import Run
 from understudy.reporting import report
-from understudy.reporting.next_steps import next_steps
+from understudy.reporting.next_steps import next_steps, student_to_use
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def test_a_student_is_tried_measured_and_more_seeds_are_trained(
     comparison: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict, export, evaluate, more = commands(comparison)
-    assert words(export, "export")[1:] == [str(comparison / "kd" / "seed0")]
+    chosen = student_to_use(Comparison.load(comparison))
+    assert chosen is not None
+    assert words(export, "export")[1:] == [str(chosen[1].path)]
     main(words(predict, "predict"))
     assert '"labels"' in capsys.readouterr().out
     main(words(evaluate, "evaluate"))
@@ -64,6 +66,18 @@ def test_a_run_of_its_own_is_compared_and_extended(comparison: Path, elsewhere: 
     main([*words(compare, "compare")[:-6], "--seeds", "0", "--no-doctor", "--device", "cpu"])
     (made,) = elsewhere.glob("runs/*/comparison.json")
     assert Comparison.load(made.parent).arms[1]["name"] == "kd"
+
+
+@pytest.mark.parametrize(("difference", "arm"), [(1.0, "kd"), (-1.0, "control")])
+def test_the_student_to_use_is_the_one_with_the_highest_mean(
+    comparison: Path, difference: float, arm: str
+) -> None:
+    result = Comparison.load(comparison)
+    result.arms[1]["verdict"]["difference"] = difference
+    chosen = student_to_use(result)
+    assert chosen is not None
+    assert chosen[0] == arm
+    assert chosen[1].path.parent.name == arm
 
 
 def test_a_page_has_the_commands(comparison: Path) -> None:

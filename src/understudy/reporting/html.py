@@ -1,5 +1,7 @@
 """The environment in which the templates of pages are rendered."""
 
+import re
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
@@ -13,7 +15,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters["unbroken"] = unbroken
+    templates.filters["parts"] = parts
     return templates
+
+
+def parts(cell: str) -> list[str]:
+    """Return the parts of a cell between which a narrow table may break the line."""
+    return re.split(r" (?=[±\[(])", cell)
 
 
 def unbroken(sentence: str) -> str:

@@ -16,6 +16,7 @@ from understudy.experiment import extension
 from understudy.experiment.call import call_of
 from understudy.experiment.own_images import SOURCE
 from understudy.experiment.run_directory import Run
+from understudy.reporting.columns import name
 from understudy.tuning import result as tuning
 
 MORE_SEEDS = 2
@@ -52,12 +53,13 @@ def next_steps(paths: Sequence[Path]) -> list[Step]:
 def student_to_use(comparison: Comparison) -> tuple[str, Run] | None:
     """Return the arm and the run whose student is worth using; None if no run has ended.
 
-    It is the method of the highest mean, unless it was shown to be worse than the control.
+    It is the method of the highest mean, or the control where that has a higher one.
     """
+    sign = -1 if comparison.metric == "loss" else 1
     best = comparison.best
     for arm in comparison.arms if best else ():
         own = {Path(comparison) / path for path in arm["runs"]}
-        if best and best.path in own and arm["verdict"]["word"] != "loss":
+        if best and best.path in own and sign * (arm["verdict"]["difference"] or 0.0) > 0:
             return arm["name"], best
     finished = [run for run in comparison.runs(CONTROL) if run.finished]
     return (CONTROL, finished[0]) if finished else None
@@ -104,9 +106,9 @@ def _of_several(several: SeveralComparisons) -> Iterator[Step]:
     if chosen:
         metric = several.metric
         values = {part: _mean(comparisons[part], chosen[part][0], metric) for part in chosen}
-        part = max(values, key=lambda name: -values[name] if metric == "loss" else values[name])
+        part = max(values, key=lambda one: -values[one] if metric == "loss" else values[one])
         arm, run = chosen[part]
-        yield from _use(run, f"the student with the highest {metric} ({part}, {arm})")
+        yield from _use(run, f"the student with the best {name(metric)} ({part}, {arm})")
     if isinstance(several, StudentComparison):
         seeds = [seed for one in comparisons.values() for seed in one.arms[0]["seeds"]]
         yield from _more_seeds(several.path, sorted(set(seeds)))

@@ -1,6 +1,5 @@
 """Render results as an HTML page, and as Markdown."""
 
-import re
 from collections.abc import Sequence
 
 import yaml
@@ -41,7 +40,6 @@ def page(results: Results, steps: Sequence[Step] = ()) -> str:
     """
     templates = environment()
     templates.filters["signed"] = signed
-    templates.filters["parts"] = parts
     title, deck = headline(results)
     _, *rows = table(results)
     speeds = [section(one, title) for title, one in results.speeds.items()]
@@ -83,11 +81,6 @@ def _counted(results: Results) -> str:
     if not measured_images(results).per_class:
         return ""
     return "objects" if results.metric in DETECTION else "images"
-
-
-def parts(cell: str) -> list[str]:
-    """Return the parts of a cell between which a narrow table may break the line."""
-    return re.split(r" (?=[±\[(])", cell)
 
 
 def skipped(results: Results) -> list[str]:

@@ -10,7 +10,8 @@ from understudy.reporting.results import Arm
 
 CAPTION = (
     "Each mark is the mean of one arm over the seeds, and its bar the standard deviation: a lead "
-    "within the bars may be chance. Hollow: the control, the same student without its teacher. "
+    "within the bars may be chance. Hollow, with the wide bar: the control, the same student "
+    "without its teacher. "
     "Square: the teacher. Further left is faster, further up is better; the line joins the "
     "networks that no other one beats in both (the front)."
 )
@@ -77,7 +78,9 @@ def _line(axes: Any, best: Sequence[Point]) -> None:
 
 def _dot(axes: Any, point: Point) -> None:
     color, hollow = INKS[point.arm.ink], point.arm.role == "control"
-    axes.vlines(point.ms, point.value - point.spread, point.value + point.spread, color, lw=1)
+    # Arms of a student stand above each other: the control's bar is wide and pale behind theirs.
+    bar = {"lw": 5, "alpha": 0.3} if hollow else {"lw": 1.2}
+    axes.vlines(point.ms, point.value - point.spread, point.value + point.spread, color, **bar)
     axes.plot(
         [point.ms],
         [point.value],
