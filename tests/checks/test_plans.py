@@ -29,7 +29,7 @@ FEW: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "shapes": (
         {"source": "drawn_shapes", "root": "40"},
         " labels in 13 test images are few: the standard error of a share of 50 % of them is ",
-        {"source": "drawn_shapes", "root": "3900"},
+        {"source": "drawn_shapes", "root": "1800"},
     ),
 }
 

@@ -35,6 +35,17 @@ _STEADY = 1.25
 At rates that train well, losses of single batches are up to a quarter above the first one.
 """
 
+_BLOWN_UP = 200.0
+"""Norm of all weights after the steps, as a multiple of that before, from which on it diverges.
+
+Where the loss is bounded and the student normalises, as with a cosine and batch normalisation,
+nothing but the weights tells: at rates at which students learn they grew to 25 times at most, at
+ten times that rate to 10 to 100 times, and at a rate of 1000 to 900 times and more.
+"""
+
+_STEADY_GROWTH = 30.0
+"""The same, up to which a rate works."""
+
 _TRIES = 8
 
 _FACTOR = 4.0
@@ -82,6 +93,8 @@ def _diverges(trial: Trial) -> str:
     most = _GROWTH if steps >= _FEW else _GROWTH_OF_FEW
     if steps > 1 and last > most * max(first, 1e-9):
         return f"the loss grows from {first:.3g} to {last:.3g} in {steps} steps"
+    if trial.growth > _BLOWN_UP:
+        return f"the weights grow to {trial.growth:,.3g} times their size in {steps} steps"
     return ""
 
 
@@ -92,23 +105,33 @@ def _last(trial: Trial) -> list[float]:
 
 
 def _is_steady(trial: Trial) -> bool:
-    """Return True if the mean loss of the last third of the steps is not far above the first."""
+    """Return True if the mean loss of the last third of the steps is not far above the first.
+
+    And if the weights are not far larger either.
+    """
     last = _last(trial)
+    if trial.growth > _STEADY_GROWTH:
+        return False
     return sum(last) / len(last) <= _STEADY * trial.losses[0]["total"]
 
 
 def _working_rate(examined: Examined) -> float | None:
-    """Return the largest tried rate, rounded, with which the loss does not grow."""
+    """Return the largest of some rates, rounded, with which the loss does not grow.
+
+    They are halved: if one works, a larger one is tried, else a smaller one.
+    """
     asked = examined.resolved.training.lr
     start = min(asked / _FACTOR, _MOST * (_usual_rate(examined) or asked))
-    for power in range(_TRIES):
-        lr = float(f"{start / _FACTOR**power:.1g}")
-        if examined.seconds_left() <= 0:
-            return None
-        trial = examined.trial_at(lr)
+    rates = [float(f"{start / _FACTOR**power:.1g}") for power in range(_TRIES)]
+    works: float | None = None
+    while rates and examined.seconds_left() > 0:
+        middle = len(rates) // 2
+        trial = examined.trial_at(rates[middle])
         if not trial.diverged and _is_steady(trial):
-            return lr
-    return None
+            works, rates = rates[middle], rates[:middle]
+        else:
+            rates = rates[middle + 1 :]
+    return works
 
 
 def _usual_rate(examined: Examined) -> float | None:

@@ -1,13 +1,16 @@
 """A trial: the first optimizer steps of a run, with their losses and times."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from understudy.batch import Batch
 from understudy.config.recipe import Recipe, Training
 from understudy.errors import Diverged
 from understudy.experiment.build import Experiment
@@ -20,6 +23,9 @@ STEPS = 12
 
 SECONDS = 6.0
 """Time of a trial; it ends with the step in which this is over."""
+
+_REMEMBERED = 2**28
+"""Bytes of the teacher's features that are kept between trials."""
 
 _ONCE = 2
 """First steps, which include what is done once and are not timed."""
@@ -39,6 +45,7 @@ class Trial:
         input_seconds: Time in which one batch of images is made; None as above.
         memory_mb: Peak memory of the steps; None where the system does not tell.
         state_bytes: Size of a saved state: what is trained, and the state of the optimizer.
+        growth: Norm of all weights that are trained, after the steps, as a multiple of that before.
         diverged: Why the trial ended early, if a loss or a weight was not finite; else empty.
     """
 
@@ -47,6 +54,7 @@ class Trial:
     input_seconds: float | None
     memory_mb: float | None
     state_bytes: int
+    growth: float = 1.0
     diverged: str = ""
 
 
@@ -80,12 +88,13 @@ class Bench:
         self._recipe, self._experiment, self._start = recipe, experiment, start
         self._placed = placed
         self._settings = replace(settings, graphs=False, compile=False)
+        self._remembered = _Remembered(experiment.distiller.observe_live)
 
     def trial(self) -> Trial:
         """Make the first optimizer steps of the run at its full learning rate, and time them."""
         trainer = self._trainer(self._recipe.training)
         memory = PeakMemory(trainer.accelerator.device)
-        steps = _Steps(trainer)
+        before, steps = _norm(trainer), _Steps(trainer)
         reason = steps.make()
         peak = memory.mb  # before further batches are made
         return Trial(
@@ -94,13 +103,19 @@ class Bench:
             input_seconds=_input_seconds(self._experiment),
             memory_mb=peak,
             state_bytes=_state_bytes(trainer),
+            growth=_norm(trainer) / before,
             diverged=reason,
         )
 
     def at(self, lr: float) -> Trial:
-        """Make the same steps at another learning rate; only their losses are noted."""
+        """Make the same steps at another learning rate; neither times nor memory are noted.
+
+        The teacher's features of the steps before are used again.
+        """
+        if self._experiment.task.truth != "objects":  # else it is read where the student looks
+            self._experiment.distiller.replay = self._remembered
         trainer = self._trainer(replace(self._recipe.training, lr=lr))
-        steps = _Steps(trainer)
+        before, steps = _norm(trainer), _Steps(trainer)
         reason = steps.make()
         return Trial(
             losses=tuple(steps.losses),
@@ -108,6 +123,7 @@ class Bench:
             input_seconds=None,
             memory_mb=None,
             state_bytes=_state_bytes(trainer),
+            growth=_norm(trainer) / before,
             diverged=reason,
         )
 
@@ -126,6 +142,38 @@ class Bench:
             seed=self._recipe.seed,
             accelerator=self._placed(),
         )
+
+
+@final
+class _Remembered:
+    """The teacher's features of the batches of a trial: the next trial has the same batches.
+
+    Args:
+        live: Computes them.
+    """
+
+    def __init__(self, live: Callable[[Batch], Any]) -> None:
+        self._live, self._bytes = live, 0
+        self._known: dict[bytes, Any] = {}
+
+    def __call__(self, batch: Batch) -> Any:
+        """Return the features of a batch, computed once unless memory is short."""
+        ids = torch.stack([batch.index, batch.view]).cpu()
+        key = ids.numpy().tobytes()
+        if key not in self._known:
+            features = self._live(batch)
+            self._bytes += sum(x.nbytes for x in features.values())
+            if self._bytes > _REMEMBERED:
+                return features
+            self._known[key] = features
+        return self._known[key]
+
+
+def _norm(trainer: Trainer) -> float:
+    """Return the norm of all weights that are trained; infinite if one is not finite."""
+    weights = [x for x in trainer.distiller.trainable.parameters() if x.requires_grad]
+    norm = float(torch.stack([x.detach().double().norm() for x in weights]).norm())
+    return norm if math.isfinite(norm) and norm > 0 else math.inf
 
 
 def _state_bytes(trainer: Trainer) -> int:
