@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.report_directories import write_json, write_run
+from understudy.experiment.evidence import standard_error
 from understudy.experiment.run_directory import Run
 from understudy.reporting import report
 from understudy.reporting.cautions import cautions
 from understudy.reporting.collect import of_runs
-from understudy.reporting.measured_images import resolution, standard_error
+from understudy.reporting.measured_images import resolution
 from understudy.reporting.results import Arm, Results
 
 SETTLED = [40.0, 60.0, 68.0, 70.0, 70.5, 70.6, 70.7, 70.6, 70.7, 70.8]

@@ -133,8 +133,8 @@ class Examination:
         line = f"not examined: {'; '.join(parts)}"
         if self.short and any(_TIME_OVER in reason for reason in self.reasons):
             line += (
-                f". `understudy doctor` with the same flags and --method for one method has "
-                f"{LONG_SECONDS:.0f} seconds"
+                ". `understudy doctor` with the same flags, and --method NAME in place of "
+                f"--methods, takes up to {LONG_SECONDS:.0f} seconds for one method"
             )
         yield line
 

@@ -69,8 +69,9 @@ def _table(scales: Mapping[str, LossScale], weights: Mapping[str, Weight]) -> st
         beside = ""
         if label != TASK and ratio:
             equal = _suggested(scale, weights)
-            beside = f" (gradient {ratio:.2g} of the task's; as large with weight {equal:g})"
-        rows.append(f"{weights[label].value:g} × {label} {scale.loss:.3g}{beside}")
+            beside = f": its gradient is {ratio:.2g} times that of the labels (weight {equal:g}: 1)"
+        name = "labels" if label == TASK else label
+        rows.append(f"{name} {scale.loss:.3g}, weight {weights[label].value:g}{beside}")
     return f"Losses before training: {'; '.join(rows)}"
 
 

@@ -40,8 +40,8 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             CHECK,
             "note",
-            f"The {role} sees images of {side} pixels (views of {view_size}), minus "
-            f"{_listed(network.input.mean)}, divided by {_listed(network.input.std)}.",
+            f"The {role} sees images of {side} pixels (made of views of {view_size}), normalised "
+            f"by mean {_listed(network.input.mean)} and std {_listed(network.input.std)}.",
         )
         enlarged = role == "student" and side >= _LARGER * view_size
         if enlarged and recipe.student.size is None:

@@ -45,10 +45,17 @@ def check(examined: Examined) -> Iterator[Finding]:
     if len(theirs["index"]) < _LEAST_IMAGES:
         return
     cka = linear_cka(ours["penultimate"], theirs["penultimate"])
-    alike = f"linear CKA of its penultimate feature with the untrained student's: {cka:.2f}"
+    alike = (
+        f"linear CKA of both, from 0 for nothing alike to 1 for the same up to rotation: {cka:.2f}"
+    )
     classes = len(examined.images.train.classes)
     if not examined.task.uses_labels or not classes or not labelled(theirs["labels"]).any():
-        yield Finding(CHECK, "note", f"The teacher can give its geometry: {alike}.")
+        yield Finding(
+            CHECK,
+            "note",
+            "Without labels, the teacher's feature is compared with the untrained student's: "
+            f"{alike}.",
+        )
         return
     of_teacher, of_student = (_probed(each, classes) for each in (theirs, ours))
     said = (

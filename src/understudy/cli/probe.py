@@ -9,6 +9,12 @@ from rich.table import Table
 from understudy.cli.flags import Argument, Entry
 from understudy.cli.output import console
 
+_MEANING = (
+    "k-NN N: each image has the class that its N nearest images vote for, by the cosine of their "
+    "features. linear: the class that a linear classifier on the features says. Neither changes "
+    "the network; the higher, the more its features tell of the classes."
+)
+
 
 def entry(device: Argument) -> Entry:
     """Return the command, with an argument that it shares with others."""
@@ -37,3 +43,4 @@ def _probe(options: Namespace, overrides: dict[str, Any]) -> None:
     )
     middle = mean(value for values in probed.accuracies.values() for value in values.values())
     print(f"{resolution(middle, probed.images).capitalize()}.")
+    print(_MEANING)

@@ -26,19 +26,16 @@ shown from about two of them: three points.
 def standard_error(accuracy: float, images: int) -> float:
     """Return the standard error of an accuracy, in points.
 
-    It is that of the choice of test images alone; seeds vary besides. One right and one wrong image
-    are added, as Agresti and Coull (The American Statistician 52, 1998) do: an accuracy of 100 % on
-    a handful of images is not certain.
+    It is that of the choice of test images alone; seeds vary besides.
 
     Args:
         accuracy: In percent.
         images: How many images it was measured on.
 
-    >>> round(standard_error(90.0, 900), 2), standard_error(50.0, 2500)
-    (1.0, 1.0)
+    >>> standard_error(90.0, 900), round(standard_error(70.0, 60), 2)
+    (1.0, 5.92)
     """
-    share = (accuracy / 100.0 * images + 1.0) / (images + 2.0)
-    return 100.0 * math.sqrt(share * (1.0 - share) / images)
+    return math.sqrt(max(accuracy * (100.0 - accuracy), 0.0) / images)
 
 
 def points_of_one(images: int) -> float:
@@ -72,7 +69,9 @@ def few_labels(labels: int, noun: str, images: int, *, split: str = "test") -> s
 
 
 def _few(what: str, share: str, percent: float, count: int, noun: str) -> str:
-    error = standard_error(percent, count)
+    # One right and one wrong are added, as Agresti and Coull (The American Statistician 52, 1998)
+    # do: an accuracy of 100 % on a handful of images is not certain.
+    error = standard_error((percent * count + 100.0) / (count + 2), count)
     if error <= COARSE:
         return ""
     enough = _rounded_up(count * (error / USUAL_GAIN) ** 2)

@@ -11,6 +11,7 @@ from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.several import SeveralComparisons
 from understudy.comparison.statistics import UNITLESS
 from understudy.comparison.students import StudentComparison
+from understudy.experiment.evidence import COARSE, standard_error
 from understudy.reporting.charts.training_curves import band
 from understudy.reporting.collect import read
 from understudy.reporting.columns import name
@@ -19,7 +20,6 @@ from understudy.reporting.measured_images import (
     MeasuredImages,
     measured_images,
     resolution,
-    standard_error,
 )
 from understudy.reporting.results import Arm, Results
 from understudy.reproduction import result as reproduction
@@ -27,8 +27,6 @@ from understudy.tuning import result as tuning
 
 DETECTION = ("AP50", "AP", "voc_AP50")
 """Metrics of which guessing gives 0."""
-COARSE = 1.5
-"""Points of standard error from which the test images are called few."""
 FEW = 200
 """Test images below which they are called few, for metrics without a simple standard error."""
 STEEP = 2.0

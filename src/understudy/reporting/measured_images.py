@@ -1,9 +1,9 @@
 """The test images of a report: how many, of each class, and what they can tell of an accuracy."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from understudy.experiment.evidence import points_of_one, standard_error
 from understudy.reporting.results import Results
 
 ACCURACIES = ("top1", "knn", "linear")
@@ -51,22 +51,13 @@ def _per_class(results: Results) -> list[int | None]:
     return counts[0] if same else []
 
 
-def standard_error(accuracy: float, images: int) -> float:
-    """Return the standard error of an accuracy that the choice of test images gives, in points.
-
-    >>> round(standard_error(70.0, 60), 2)
-    5.92
-    """
-    return math.sqrt(max(accuracy * (100 - accuracy), 0.0) / images)
-
-
 def resolution(accuracy: float, images: int) -> str:
     """Return in words how finely some images measure an accuracy.
 
     >>> resolution(70.0, 60)
     'one image is 1.7 points, and the standard error at 70 % is 5.9 points'
     """
-    unit = 100 / images
+    unit = points_of_one(images)
     return (
         f"one image is {unit:.2g} point{'s' * (f'{unit:.2g}' != '1')}, and the standard error at "
         f"{accuracy:.0f} % is {standard_error(accuracy, images):.2g} points"

@@ -45,8 +45,8 @@ def test_a_minute_has_one_line_for_all_runs_and_an_end_has_its_own(
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "About 5 min left for 3 runs, after the first epoch of kd seed 0.",
-        "0 of 3 runs done, 0:04:16 left: kd seed 0 17/40 (66.00), nd seed 0 1/40",
-        "0 of 3 runs done, 0:03:12 left: kd seed 0 33/40 (82.00), nd seed 0 1/40",
+        "0 of 3 runs done, 0:04:16 left: kd seed 0 epoch 17/40 top1 66.00, nd seed 0 epoch 1/40",
+        "0 of 3 runs done, 0:03:12 left: kd seed 0 epoch 33/40 top1 82.00, nd seed 0 epoch 1/40",
         "kd seed 0                [1/3]  top1 90.00  0:02:44",
         "About 2 min left for 3 runs, after kd seed 0.",
     ]

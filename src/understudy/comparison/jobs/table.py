@@ -220,10 +220,14 @@ class JobsTable:
     def _summary(self) -> str:
         """Return in a line how far the runs are that are being trained."""
         going = ", ".join(
-            name if row.epoch is None else f"{name} {_epoch_of(row)}{_score_of(row)}"
+            f"{name} {'starts' if row.epoch is None else self._state(row)}"
             for name, row in self._rows.items()
         )
         return f"{self._caption()}: {going or 'none under way'}"
+
+    def _state(self, row: _Row) -> str:
+        score = "" if row.score is None else f" {self._metric} {number_text(row.score)}"
+        return f"epoch {_epoch_of(row)}{score}"
 
     def _caption(self) -> str:
         left = clock(self._forecast.seconds_left())
@@ -257,7 +261,3 @@ class JobsTable:
 def _epoch_of(row: _Row) -> str:
     epochs = row.job.recipe.training.epochs
     return f"{min((row.epoch or 0) + 1, epochs)}/{epochs}"
-
-
-def _score_of(row: _Row) -> str:
-    return "" if row.score is None else f" ({number_text(row.score)})"
