@@ -37,14 +37,26 @@ class Case:
     dtype: DType
     top: int | None = None
     images: int = 1024
+    batch: int = BATCH
+    views: int = VIEWS
 
 
+PYRAMID = {
+    "0": (256, 200, 272),
+    "1": (256, 100, 136),
+    "2": (256, 50, 68),
+    "3": (256, 25, 34),
+    "pool": (256, 13, 17),
+}
+"""Maps of a Faster R-CNN for an image of 800 × 1088 pixels."""
 CASES = (
     Case("ResNet-50, pooled and logits", {"penultimate": (2048,), "logits": (1000,)}, "fp16"),
     Case("ResNet-50, pooled and top 10", {"penultimate": (2048,), "logits": (1000,)}, "fp16", 10),
     Case("ViT-B/14, class token", {"cls": (768,)}, "fp16", None, 4096),
     Case("ViT-B/14, 16 × 16 patches", {"patches": (768, 16, 16)}, "fp16", None, 512),
     Case("ViT-B/14, 16 × 16 patches", {"patches": (768, 16, 16)}, "int8", None, 512),
+    Case("Faster R-CNN, 800 × 1088, p2 to p6", PYRAMID, "fp16", None, 8, 4, 2),
+    Case("Faster R-CNN, 800 × 1088, p2 to p6", PYRAMID, "int8", None, 8, 4, 2),
 )
 NETWORKS = ("resnet50", "vit_small_patch16_224")
 
@@ -54,29 +66,30 @@ def measure(case: Case) -> dict[str, Any]:
     torch.manual_seed(0)
     contract = Contract(
         *("teacher", "input", "fp32", "images", "views"),
-        *(case.images, 1, case.features, case.dtype, case.top),
+        *(case.images, 1, case.features, case.dtype, case.top, "channel"),
     )
-    batch = {name: torch.randn(BATCH, *shape) for name, shape in case.features.items()}
+    batch = {name: torch.randn(case.batch, *shape) for name, shape in case.features.items()}
     with tempfile.TemporaryDirectory() as place:
         bank = make_shards(place, contract, few_views=False)
-        build = _seconds(lambda: _build(bank, batch))
+        build = _seconds(lambda: _build(bank, batch, case.batch))
         size = sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
         reading, order = open_bank(place, contract), torch.randperm(case.images)
-        parts = torch.split(order, BATCH)
+        parts = torch.split(order, case.batch)
         first = _seconds(lambda: [reading.read(part, 0 * part) for part in parts])
         again = _seconds(lambda: [reading.read(part, 0 * part) for part in parts])
     return {
         "case": f"{case.name}, {case.dtype}",
         "numbers": sum(prod(shape) for shape in case.features.values()),
         "bytes": size / case.images,
+        "views": case.views,
         "built_per_second": case.images / build,
         "read_per_second": case.images / min(first, again),
     }
 
 
-def _build(bank: Shards, batch: dict[str, torch.Tensor]) -> None:
+def _build(bank: Shards, batch: dict[str, torch.Tensor], size: int) -> None:
     for shard in bank.division.shards(bank.contract):
-        starts = range(0, shard.images, BATCH)
+        starts = range(0, shard.images, size)
         bank.publish(
             shard,
             ({k: x[: shard.images - start] for k, x in batch.items()} for start in starts),
@@ -100,14 +113,14 @@ def _seconds(action: Callable[[], Any]) -> float:
 
 
 def extrapolated(figure: dict[str, Any], images: int, rate: float) -> dict[str, float]:
-    """Return size, time and cost of a bank of `VIEWS` views, from measured figures.
+    """Return size, time and cost of a bank of so many images, from measured figures.
 
     Args:
         figure: As `measure` returns it.
         images: Number of images.
         rate: Images a second of the teacher on one machine.
     """
-    records = images * VIEWS
+    records = images * figure["views"]
     size, hours = records * figure["bytes"], records / rate / 3600
     return {
         "terabytes": size / 1e12,
@@ -121,12 +134,12 @@ def extrapolated(figure: dict[str, Any], images: int, rate: float) -> dict[str, 
 def table(figures: Sequence[dict[str, Any]], rate: float) -> str:
     """Return a Markdown table of what was measured and what follows from it."""
     lines = [
-        "| stored | bytes an image and view | built/s | read/s | "
-        + " | ".join(f"TB, {images / 1e6:g} M × {VIEWS}" for images in TARGETS)
+        "| stored | bytes an image and view | built/s | read/s | views | "
+        + " | ".join(f"TB, {images / 1e6:g} M" for images in TARGETS)
         + " | "
         + " | ".join(f"$ a month, {images / 1e6:g} M" for images in TARGETS)
         + " |",
-        "|---" * (4 + 2 * len(TARGETS)) + "|",
+        "|---" * (5 + 2 * len(TARGETS)) + "|",
     ]
     for figure in figures:
         sizes = [extrapolated(figure, images, rate) for images in TARGETS]
@@ -135,6 +148,7 @@ def table(figures: Sequence[dict[str, Any]], rate: float) -> str:
             f"{figure['bytes']:,.0f}",
             f"{figure['built_per_second']:,.0f}",
             f"{figure['read_per_second']:,.0f}",
+            str(figure["views"]),
             *(f"{size['terabytes']:,.3g}" for size in sizes),
             *(f"{size['dollars_month']:,.0f}" for size in sizes),
         ]
@@ -156,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name}: {rate:.1f} images a second on one thread of the CPU")
     for images in TARGETS:
         teacher = extrapolated(figures[0], images, options.rate)
-        print(f"{images:,} images × {VIEWS} at {options.rate:g}/s: {teacher}")
+        print(f"{images:,} images × {figures[0]['views']} at {options.rate:g}/s: {teacher}")
     if options.json:
         options.json.write_text(json.dumps({"bank": figures, "networks": rates}, indent=1))
 

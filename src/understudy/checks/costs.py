@@ -12,10 +12,7 @@ from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.plan import Plan
 from understudy.checks.trial import STEPS
-from understudy.config.recipe import Recipe
-from understudy.distillation.distiller import Teacher
 from understudy.experiment import bank_attach
-from understudy.experiment.build import Experiment
 from understudy.experiment.run_time import in_words, run_seconds
 from understudy.experiment.run_time import size_in_words as _size
 
@@ -135,35 +132,33 @@ def _bank(examined: Examined) -> Iterator[Finding]:
         return
     if not (boxes or bank_attach.serves(experiment, recipe)):
         return
-    needed = _bytes(experiment, teacher, recipe)
+    contracts = bank_attach.contracts(experiment, teacher, recipe).values()
+    needed = sum(contract.bytes for contract in contracts)
+    each = f"{round(needed / sum(contract.records for contract in contracts)):,} bytes"
     folder = local_folder(recipe.bank.path)
     free = files.free_bytes(folder)
     if is_remote(recipe.bank.path):
         yield Finding(
             CHECK,
             "note",
-            f"The bank {recipe.bank.path} takes up to {_size(needed)}; the shards that are "
-            f"read are kept in {folder}, where {_size(free)} are free.",
+            f"The bank {recipe.bank.path} takes up to {_size(needed)}, {each} for each view of an "
+            f"image; the shards that are read are kept in {folder}, where {_size(free)} are free.",
         )
         return
     yield Finding(
         CHECK,
         "note",
-        f"The bank {recipe.bank.path} takes up to {_size(needed)}; {_size(free)} are free there.",
+        f"The bank {recipe.bank.path} takes up to {_size(needed)}, {each} for each view of an "
+        f"image; {_size(free)} are free there.",
     )
     if needed <= free or folder.is_dir():
         return
     smaller = replace(recipe, bank=replace(recipe.bank, dtype="fp16"))
-    fits = recipe.bank.dtype == "fp32" and (_bytes(experiment, teacher, smaller) <= free)
+    halved = bank_attach.contracts(experiment, teacher, smaller).values()
+    fits = recipe.bank.dtype == "fp32" and sum(contract.bytes for contract in halved) <= free
     yield Finding(
         CHECK,
         "error",
         f"The bank needs {_size(needed)}, and {recipe.bank.path} has {_size(free)} free.",
         fix={"bank.dtype": "fp16"} if fits else {"bank.path": ""},
     )
-
-
-def _bytes(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> int:
-    """Return the bytes of the complete bank of a recipe."""
-    contracts = bank_attach.contracts(experiment, teacher, recipe)
-    return sum(contract.bytes for contract in contracts.values())
