@@ -24,6 +24,10 @@ LONGEST_SIDE = 8192
 """Longest side in pixels of an image that an exported detector takes."""
 
 
+_KEEPS_THE_SHORTER = "2.8"
+"""Release of torch that exports the shorter of two free sides, not the one of the example."""
+
+
 @final
 class Prepared(nn.Module):
     """Whole pictures of one size, any size → resized, cropped and normalised.
@@ -36,7 +40,8 @@ class Prepared(nn.Module):
         bytes: True for pictures of uint8; False for values in [0, 1].
 
     Raises:
-        NetworkError: The test images were reduced before, by as much as their size asked for.
+        NetworkError: The test images were reduced before, by as much as their size asked for; this
+            release of torch would resize upright pictures as if they lay.
     """
 
     def __init__(self, steps: Preprocessing, *, bytes: bool) -> None:
@@ -46,6 +51,12 @@ class Prepared(nn.Module):
                 f"The test images were reduced to a side of {steps.reduced} first "
                 "(data.decoded_side), which depends on the size of each and cannot be part of the "
                 "graph: export with --preprocessing outside."
+            )
+        if steps.resize and not steps.squash and torch.__version__ < _KEEPS_THE_SHORTER:
+            raise NetworkError(
+                f"torch {torch.__version__} exports the side that was the shorter one in its "
+                "example for the shorter side of all pictures: install torch "
+                f"{_KEEPS_THE_SHORTER} or newer, or export with --preprocessing outside."
             )
         self.steps, self.bytes = steps, bytes
         self.input = Input(
