@@ -9,10 +9,16 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist workst
 FAST := tests/methods tests/metrics tests/config tests/test_every_method.py tests/test_functional.py \
 	tests/test_imports.py tests/test_design.py
 
+# What depends on the versions of torch, Python and the exporters.
+BOUND := tests/deployment tests/training tests/vectors tests/methods tests/experiment/student_file \
+	tests/bank/test_replay.py tests/bank/test_claims.py tests/test_packaging.py \
+	tests/run/test_own_data_run.py tests/run/test_resume.py tests/run/test_workers.py \
+	tests/run/test_jobs.py tests/run/test_timm_runs.py tests/run/test_detection_run.py
+
 # Keep bytecode, whatever the environment says: each process would compile every module anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-fast check bench docs site results wheel clean
+.PHONY: setup demo test test-fast versions check bench docs site results wheel clean
 
 setup: .venv/ready
 
@@ -29,6 +35,13 @@ test: setup
 
 test-fast: setup
 	$(PYTEST) $(FAST)
+
+# With other versions, in an environment that is deleted at the end (8 GB meanwhile):
+# make versions PYTHON=python3.12 WITH="torch==2.9.1 torchvision==0.24.1"
+versions:
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
+	&& "$$folder/bin/pip" install --quiet --no-cache-dir '.[dev]' $(WITH) \
+	&& "$$folder/bin/pip" list && "$$folder/bin/python" -m pytest -q $(BOUND)
 
 check: setup
 	$(BIN)/ruff format --check
