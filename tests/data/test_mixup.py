@@ -63,6 +63,17 @@ def test_boxes_have_the_share_that_labels_are_told() -> None:
         assert blend.share == pytest.approx(1 - cut / 256)
 
 
+def test_boxes_of_oblong_images_have_their_proportions() -> None:
+    blends = Mixing(cutmix=1.0).blends((60, 20), seed=0, epoch=0, steps=200)
+    boxes = [blend.box for blend in blends if blend.box is not None]
+    for blend, (rows, columns) in zip(blends, boxes, strict=True):
+        assert rows.stop <= 60
+        assert columns.stop <= 20
+        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        assert blend.share == 1 - area / 1200
+    assert max(rows.stop - rows.start for rows, _ in boxes) > 40
+
+
 def test_of_both_every_step_takes_one() -> None:
     cut = [blend.box is not None for blend in drawn(BOTH)]
     assert sum(cut) / len(cut) == pytest.approx(0.5, abs=0.03)

@@ -232,3 +232,48 @@ def test_a_gpu_shows_the_same_pixels() -> None:
 def test_pixels_in_memory_are_shown_in_batches() -> None:
     assert isinstance(make_views(source(), augment="crop_flip", size=SIZE, seed=0), MemoryViews)
     assert isinstance(make_views(source(), augment="resized_crop", size=SIZE, seed=0), FileViews)
+
+
+OBLONG = (48, 20)
+
+
+def photographs() -> MemorySource:
+    """Images of one size that is neither that of the views nor of their proportions."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 3, 40, 60), dtype=torch.uint8, generator=generator)
+    return MemorySource(pixels, torch.zeros(3, dtype=torch.int64), ("a",))
+
+
+@pytest.mark.parametrize("augment", [*AUGMENTS, "squash_flip"])
+@pytest.mark.parametrize("jitter", [0.0, 0.1])
+def test_views_may_be_oblong(augment: Augment, jitter: float) -> None:
+    views = make_views(photographs(), augment=augment, size=OBLONG, seed=0, jitter=jitter)
+    index = torch.arange(3)
+    assert views(index, index).shape == (3, 3, *OBLONG)
+    clean = views(index, torch.full((3,), CLEAN))
+    assert torch.equal(clean[0], views.evaluation(photographs().image(0)))
+
+
+def test_an_oblong_view_of_evaluation_keeps_the_proportions() -> None:
+    """The lines of a picture's grid stay as far apart in height as in width."""
+    grid = torch.zeros(3, 80, 160, dtype=torch.uint8)
+    grid[:, ::16] = grid[:, :, ::16] = 255
+    source = MemorySource(grid[None], torch.zeros(1, dtype=torch.int64), ("a",))
+    views = make_views(source, augment="resized_crop", size=(70, 35), seed=0)
+    clean = views(ints(0), ints(CLEAN))[0, 0]
+    assert views.evaluation.resize == (80, 40)
+    # Height 80 covers 80, so that nothing is resized: the centre of 70 × 35 is cut out.
+    assert torch.equal(clean, grid[0, 5:75, 62:97] / 255)
+
+
+def test_the_proportions_of_random_crops_vary_about_those_of_the_view() -> None:
+    views = make_views(photographs(), augment="resized_crop", size=(20, 40), seed=0)
+    assert isinstance(views, FileViews)
+    low, high = views.transform.transforms[0].ratio
+    assert (low, high) == pytest.approx((1.5, 8 / 3))
+
+
+def test_images_of_the_size_of_oblong_views_are_not_cropped() -> None:
+    data = photographs()
+    views = make_views(data, augment="resized_crop", size=(40, 60), seed=0)
+    assert torch.equal(views(ints(1), ints(CLEAN))[0], data.pixels[1] / 255)

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from understudy.config.recipe import Recipe
-from understudy.experiment import build
+from understudy import tasks
+from understudy.config.recipe import Network, Recipe
+from understudy.errors import NetworkError
+from understudy.experiment import build, networks
 
 
 def messages(
@@ -35,6 +37,41 @@ def test_a_size_that_a_network_changes_is_a_warning(
     assert level == logging.WARNING
     assert change in sentence
     assert "set student.size to 64" in sentence
+
+
+def test_a_square_network_distorts_oblong_views(tree: Path, log: pytest.LogCaptureFixture) -> None:
+    student = {"name": "resnet8", "size": None}
+    ((level, sentence),) = messages(tree, log, student, size=[64, 48])
+    assert level == logging.WARNING
+    assert "distorts the images of 64 × 48 pixels (data.size) to 32, the size" in sentence
+    assert "set student.size to 64 48" in sentence
+
+
+DEIT = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+
+
+def test_a_transformer_is_built_for_the_size_it_is_told(log: pytest.LogCaptureFixture) -> None:
+    spec = Network(name="timm:deit_tiny_patch16_224", size=(64, 32), options=DEIT)
+    recipe, task = Recipe(teacher=spec, methods={}), tasks.find("none")
+    teacher = networks.trained(recipe, (), task, role="teacher", view_size=64)
+    assert teacher.shapes["patches"] == (32, 4, 2)
+    assert "built for images of 64 × 32 pixels by timm's option img_size" in log.text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "cause"),
+    [
+        ("timm:test_vit", {}, r"height \(63\) should be divisible by patch size"),
+        ("timm:test_resnet", {"img_size": [63, 32]}, "unexpected keyword argument 'img_size'"),
+    ],
+)
+def test_a_size_that_a_network_cannot_have_is_refused_with_the_cause(
+    name: str, options: dict[str, Any], cause: str
+) -> None:
+    spec = Network(name=name, size=(63, 32), options=options)
+    recipe, task = Recipe(teacher=spec, methods={}), tasks.find("none")
+    with pytest.raises(NetworkError, match=cause):
+        networks.trained(recipe, (), task, role="teacher", view_size=64)
 
 
 def test_a_network_told_its_size_computes_at_it(tree: Path, log: pytest.LogCaptureFixture) -> None:

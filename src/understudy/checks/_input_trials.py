@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from understudy.batch import Batch
+from understudy.config.image_size import Size, in_words, pixels
 from understudy.models.network import Network
 
 NORMALISATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -28,14 +29,14 @@ class Preparation:
     """How images are prepared for a network.
 
     Attributes:
-        size: Side in pixels; None for that of the views.
+        size: Size in pixels; None for that of the views.
         mean: Subtracted from each channel.
         std: Divides each channel.
         reversed: True if the channels are reversed once they are normalised: blue, green, red.
         words: What differs from the preparation of the recipe.
     """
 
-    size: int | None
+    size: Size | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     reversed: bool = False
@@ -58,12 +59,14 @@ class Preparation:
         if len(self.mean) == 3:
             yield replace(self, reversed=True, words=(*self.words, "channels in the order BGR"))
 
-    def resized(self, view_size: int) -> Iterator["Preparation"]:
+    def resized(self, view_size: Size) -> Iterator["Preparation"]:
         """Yield the same with other sizes, the nearest first."""
         own = self.size or view_size
-        sizes = {view_size, *(s for s in _SIZES if own / 8 <= s <= 2 * own)} - {own}
-        for size in sorted(sizes, key=lambda s: abs(s - own)):
-            yield replace(self, size=size, words=(*self.words, f"images of {size} pixels"))
+        side = pixels(own) ** 0.5
+        sizes = {view_size, *(s for s in _SIZES if side / 8 <= s <= 2 * side)} - {own}
+        for size in sorted(sizes, key=lambda s: abs(pixels(s) ** 0.5 - side)):
+            words = (*self.words, f"images of {in_words(size)} pixels")
+            yield replace(self, size=size, words=words)
 
 
 def logits(

@@ -7,6 +7,7 @@ import torch
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
+from understudy.config.image_size import in_words, pixels
 from understudy.models.network import Network
 
 SHORT, OF_METHODS, SECONDS = True, False, 0.5
@@ -36,20 +37,22 @@ def check(examined: Examined) -> Iterator[Finding]:
     for role, network in roles:
         if not isinstance(network, Network):
             continue
-        side = network.input.size or view_size
+        size = network.input.size or view_size
+        times = pixels(size) / pixels(view_size)
         yield Finding(
             CHECK,
             "note",
-            f"The {role} sees images of {side} pixels (made of views of {view_size}), normalised "
-            f"by mean {_listed(network.input.mean)} and std {_listed(network.input.std)}.",
+            f"The {role} sees images of {in_words(size)} pixels (made of views of "
+            f"{in_words(view_size)}), normalised by mean {_listed(network.input.mean)} and std {_listed(network.input.std)}.",
         )
-        enlarged = role == "student" and side >= _LARGER * view_size
+        enlarged = role == "student" and times >= _LARGER**2
         if enlarged and recipe.student.size is None:
             yield Finding(
                 CHECK,
                 "warning",
-                f"The student enlarges the images of {view_size} pixels to {side}, the size it was "
-                f"built for, and computes {(side / view_size) ** 2:.0f} times as much.",
+                f"The student enlarges the images of {in_words(view_size)} pixels to "
+                f"{in_words(size)}, the size it was built for, and computes {times:.0f} times as "
+                "much.",
                 {"student.size": view_size},
             )
         yield from _statistics(role, network, images)

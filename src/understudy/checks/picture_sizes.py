@@ -9,6 +9,7 @@ from torch import Tensor
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
+from understudy.config.image_size import Size, in_words, of_sides, pixels, sides
 from understudy.data import DecodedSource, FileSource, Source
 from understudy.data.subset import evenly
 from understudy.experiment import networks
@@ -43,7 +44,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     yield Finding(
         "picture_sizes",
         "note",
-        f"The shorter side of the pictures is {span}, the side of the views {views}.",
+        f"The shorter side of the pictures is {span}, the side of the views {in_words(views)}.",
     )
     yield from _enlarged(examined, views, median)
     long = float((longer > _LONG * shorter).double().mean())
@@ -57,22 +58,26 @@ def check(examined: Examined) -> Iterator[Finding]:
         )
 
 
-def _enlarged(examined: Examined, views: int, median: int) -> Iterator[Finding]:
+def _enlarged(examined: Examined, views: Size, median: int) -> Iterator[Finding]:
     """Warn of views that are larger than the pictures, where no network asks for their size."""
-    smaller = max(_STEP, round(median / _STEP) * _STEP)
-    if views < _ENLARGED * median or smaller >= views or _asked(examined, smaller):
+    least = min(sides(views))
+    height, width = (
+        max(_STEP, round(side / least * median / _STEP) * _STEP) for side in sides(views)
+    )
+    smaller, times = of_sides(height, width), pixels(views) / (height * width)
+    if least < _ENLARGED * median or times <= 1 or _asked(examined, smaller):
         return
     yield Finding(
         "picture_sizes",
         "warning",
         f"Half of the pictures are at most {median} pixels on their shorter side and are enlarged "
-        f"to {views}: a step takes about {(views / smaller) ** 2:.0f} times as long, and shows "
+        f"to {in_words(views)}: a step takes about {times:.0f} times as long, and shows "
         "nothing more.",
         fix={"data.size": smaller},
     )
 
 
-def _asked(examined: Examined, smaller: int) -> bool:
+def _asked(examined: Examined, smaller: Size) -> bool:
     """Return True if a network has a size of its own, which views of another one do not change."""
     recipe, train, task = examined.resolved, examined.images.train, examined.task
     classes = examined.experiment.distiller.student.num_classes
@@ -81,7 +86,7 @@ def _asked(examined: Examined, smaller: int) -> bool:
         networks.teacher(recipe, train.classes, task, view_size=smaller),
     )
     sizes = [network.input.size for network in built if isinstance(network, Network)]
-    return any(size is not None and size > smaller for size in sizes)
+    return any(size is not None and pixels(size) > pixels(smaller) for size in sizes)
 
 
 def _sides(source: Source) -> Int64[Tensor, "sample 2"]:

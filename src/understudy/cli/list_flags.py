@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe
-from understudy.config.schema import is_number, leaves
+from understudy.config.schema import bare, is_number, leaves, may_be_auto
 
 _EMPTY = ("", "null", "~")
 """Values that are no list, and are left as they are."""
@@ -37,6 +38,8 @@ def bracketed(words: Sequence[str]) -> list[str]:
     ['--data.transforms=["RandAugment", {name: RandomErasing, p: 0.1}]']
     >>> bracketed(["--training.class_weights", "balanced", "fashion/demo"])
     ['--training.class_weights=balanced', 'fashion/demo']
+    >>> bracketed(["--data.size", "224", "160", "--student.size", "224", "fashion/demo"])
+    ['--data.size=[224, 160]', '--student.size=224', 'fashion/demo']
     """
     hints = {f"--{path}": hint for path, hint, _ in leaves(Recipe) if is_list(hint)}
     result: list[str] = []
@@ -50,6 +53,8 @@ def bracketed(words: Sequence[str]) -> list[str]:
             continue
         items, alone = _items(hints[flag]), (*_EMPTY, *_choices(hints[flag]))
         taken = [first] if equals else list(_taken(queue, items, alone))
+        if len(taken) == 1 and _takes_one(hints[flag]) and len(_parts(taken[0])) == 1:
+            alone = (*alone, *taken)
         # Without a value it stays a flag alone, which the parser refuses.
         result.append(f"{flag}={_one_word(taken, items, alone)}" if taken else flag)
     return result
@@ -67,10 +72,19 @@ def _items(hint: Any) -> Any:
 
 def _choices(hint: Any) -> tuple[str, ...]:
     """Return the words that may stand in place of a list, such as `balanced`."""
-    if get_origin(hint) not in (UnionType, Union):
-        return ()
-    literals = (option for option in get_args(hint) if get_origin(option) is Literal)
-    return tuple(word for literal in literals for word in get_args(literal))
+    literals = (option for option in _options(hint) if get_origin(option) is Literal)
+    words = tuple(word for literal in literals for word in get_args(literal))
+    return (*words, AUTO) if may_be_auto(hint) else words
+
+
+def _takes_one(hint: Any) -> bool:
+    """Return True if a number may stand in place of a list, as one side of a square."""
+    return any(bare(option) in (int, float) for option in _options(hint))
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union; none of another type."""
+    return get_args(bare(hint)) if get_origin(bare(hint)) in (UnionType, Union) else ()
 
 
 def _joined_numbers(queue: list[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import final
 
 from understudy import files
+from understudy.config.image_size import as_name
 from understudy.config.limits import AUTO, PathText, Seed
 from understudy.config.recipe import Bank, Recipe, without_methods
 from understudy.config.schema import convert
@@ -176,7 +177,7 @@ def with_bank_in(arm: Recipe, experiment: Experiment, folder: Path) -> Recipe:
     data, few_views = arm.data, experiment.train.views.count is not None
     # Otherwise the seed of the run decides which images are used, or which crops of them.
     shared = data.seed is not None or (few_views and not data.images and not data.validation)
-    folder = Path(str(folder).replace(SIZE, str(experiment.train.views.size)))
+    folder = Path(str(folder).replace(SIZE, as_name(experiment.train.views.size)))
     path, epochs = folder / ("all" if shared else SEED), arm.training.epochs
     banked = replace(arm, bank=replace(arm.bank, path=str(path), views=epochs))
     contract = bank_attach.contract(experiment, teacher, banked)

@@ -7,6 +7,7 @@ the images and networks at hand; the papers' recipes state all of it (`recipes/_
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+from understudy.config.image_size import ImageSize
 from understudy.config.limits import (
     AUTO,
     Count,
@@ -36,8 +37,9 @@ class Data:
     unlabelled: PathText = ""
     """Folder of images without labels that join the training images; default: a folder
     `unlabelled` beside `train` of the source `folder`. `none`: no such images."""
-    size: Pixels | None = None
-    """Side of the square training view in pixels; default: the source's own size, or 224."""
+    size: ImageSize | None = None
+    """Side of the training view in pixels, or its height and width, such as `224 160`; default: the
+    source's own size, or 224."""
     augment: Annotated[
         Literal["none", "flip", "crop_flip", "resized_crop", "squash_flip", "scale_jitter"],
         OrAuto(),
@@ -113,8 +115,9 @@ class Network:
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of its logits, of a network that is trained already;
     default: those that its weights name, or else the order of the data."""
-    size: Pixels | None = None
-    """Side in pixels of the images this network takes; default: what it was trained with."""
+    size: ImageSize | None = None
+    """Side in pixels of the images this network takes, or their height and width; default: what it
+    was trained with."""
     mean: tuple[float, ...] | None = None
     """Channel means this network subtracts, for values in [0, 1]."""
     std: tuple[Positive, ...] | None = None
@@ -127,9 +130,9 @@ class Network:
 class Student(Network):
     """The network to train."""
 
-    size: Annotated[Pixels | None, OrAuto()] = AUTO
-    """Side in pixels of the images this network takes; `auto`: that of `data.size`, if it is set,
-    else what it was built for."""
+    size: Annotated[ImageSize | None, OrAuto()] = AUTO
+    """Side in pixels of the images this network takes, or their height and width; `auto`: that of
+    `data.size`, if it is set, else what it was built for."""
 
 
 @dataclass(frozen=True)

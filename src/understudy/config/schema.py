@@ -194,13 +194,19 @@ def _first_that_fits(options: tuple[Any, ...], value: Any, path: str) -> Any:
         return None
     # The error to report is that of the type which was probably meant.
     several = isinstance(value, list | tuple)
-    lists = {o: "tuple" in str(get_origin(o)) for o in options if o is not NoneType}
+    lists = {o: "tuple" in str(get_origin(bare(o))) for o in options if o is not NoneType}
     errors = []
     for option in sorted(lists, key=lambda o: several != lists[o]):
         try:
             return convert(option, value, path)
         except RecipeError as error:
             errors.append(error)
+    number = next((o for o in lists if bare(o) in (int, float)), None)
+    if isinstance(value, str) and number and any(lists.values()):
+        raise RecipeError(
+            f"{str(errors[0]).rstrip('.')}, or a list of numbers: [32, 16] in a file, 32 16 "
+            "behind a flag."
+        )
     raise errors[0]
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from understudy.config.image_size import Size, of_sides, sides
 from understudy.data.source import Source
 from understudy.errors import DataError
 
@@ -28,47 +29,64 @@ _MARGIN = 256 / 224
 """Resize before the centre crop: timm and torchvision resize to 256 and crop 224 pixels."""
 
 
-def clean(size: int, *, native: int | None, augment: Augment = "none") -> v2.Transform:
+def clean(size: Size, *, native: Size | None, augment: Augment = "none") -> v2.Transform:
     """Return the transform of evaluation: resize by Pillow and centre crop, nothing random.
 
     Args:
-        size: Side of the result in pixels.
-        native: Side of the images if all are squares of one size; images of the right size are not
-            cropped.
+        size: Size of the result in pixels.
+        native: Size of the images if all have the same; images of the right size are not cropped.
         augment: Augmentation in training; with `squash_flip`, evaluation squashes too.
     """
     return _whole(PillowResize, size, native=native, augment=augment)
 
 
-def clean_resize(size: int, *, native: int | None, augment: Augment) -> tuple[int, bool]:
-    """Return to which side evaluation resizes images, and whether both sides (the image squashed).
+def clean_resize(size: Size, *, native: Size | None, augment: Augment) -> tuple[Size, bool]:
+    """Return to which size evaluation resizes images, and whether to both sides (squashed).
 
-    Otherwise the shorter side is meant. The arguments are those of `clean`.
+    Otherwise one number is the shorter side, and height and width are covered by the image. The
+    arguments are those of `clean`.
     """
     if augment == "squash_flip":
         return size, True
-    return size if native == size else round(size * _MARGIN), False
+    if native == size:
+        return size, False
+    if isinstance(size, int):
+        return round(size * _MARGIN), False
+    # Rounded down, as timm's transform does where height and width differ.
+    height, width = (256 * side // 224 for side in size)
+    return of_sides(height, width), False
+
+
+def covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Return the sides to which an image is resized to cover a size, its proportions kept.
+
+    Computed as in timm's `ResizeKeepRatio`, so that its transform gives the same image.
+    """
+    ratio = min(height / size[0], width / size[1])
+    return round(height / ratio), round(width / ratio)
 
 
 def _whole(
-    resize: type[v2.Resize], size: int, *, native: int | None, augment: Augment
+    resize: type[v2.Resize], size: Size, *, native: Size | None, augment: Augment
 ) -> v2.Transform:
     """Return the transform of evaluation, with a resize of this class."""
-    shorter, squash = clean_resize(size, native=native, augment=augment)
+    resized, squash = clean_resize(size, native=native, augment=augment)
     if squash:
-        return resize((shorter, shorter), antialias=True)
-    return v2.Compose([resize(shorter, antialias=True), v2.CenterCrop(size)])
+        return resize(sides(resized), antialias=True)
+    if isinstance(resized, int):
+        return v2.Compose([resize(resized, antialias=True), v2.CenterCrop(size)])
+    return v2.Compose([Cover(resized, resize), v2.CenterCrop(size)])
 
 
 def augmented(
-    augment: Augment, size: int, *, native: int | None, jitter: float
+    augment: Augment, size: Size, *, native: Size | None, jitter: float
 ) -> list[v2.Transform]:
     """Return the transforms of training, in order; the colour jitter comes last.
 
     Args:
         augment: Name of the augmentation.
         size: Side of the result in pixels.
-        native: Side of the images if all are squares of one size.
+        native: Size of the images if all have the same.
         jitter: Strength of the colour jitter; 0 leaves it out.
 
     Raises:
@@ -82,9 +100,17 @@ def augmented(
         "flip": [whole, mirror],
         "squash_flip": [whole, mirror],
         "crop_flip": [whole, v2.RandomCrop(size, padding=PAD), mirror],
-        "resized_crop": [RandomResizedCrop(size, antialias=True), mirror],
+        "resized_crop": [_random_crop(size), mirror],
     }
     return select(steps, augment) + colour_jitter(jitter)
+
+
+def _random_crop(size: Size) -> "RandomResizedCrop":
+    """Return the random resized crop; its proportions vary about those of the result."""
+    if isinstance(size, int):
+        return RandomResizedCrop(size, antialias=True)
+    narrow, wide = (ratio * size[1] / size[0] for ratio in (3 / 4, 4 / 3))
+    return RandomResizedCrop(size, ratio=(narrow, wide), antialias=True)
 
 
 def select(steps: Mapping[Augment, list[v2.Transform]], augment: Augment) -> list[v2.Transform]:
@@ -126,6 +152,29 @@ class PillowResize(v2.Resize):  # type: ignore[misc]
         """Return True if the image has the right size."""
         height, width = image.shape[-2:]
         return self.size in ([min(height, width)], [height, width])
+
+
+@final
+class Cover(v2.Transform):  # type: ignore[misc]
+    """Resize of an image so that it covers a height and a width, its proportions kept.
+
+    Args:
+        size: Height and width to cover.
+        resize: Class of the resize.
+    """
+
+    def __init__(self, size: tuple[int, int], resize: type[v2.Resize]) -> None:
+        super().__init__()
+        self.size, self.by, self._resize = size, resize.__name__, resize
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Return the resize of the first input, which is the image."""
+        height, width = v2.functional.get_size(flat_inputs[0])
+        return {"resize": self._resize(covering(self.size, height, width), antialias=True)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize one part of a sample."""
+        return params["resize"].transform(inpt, {})
 
 
 @final

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from understudy.config.image_size import Size, sides
 from understudy.errors import DataError, RecipeError
 from understudy.functional import seeded
 
@@ -26,14 +27,14 @@ def check_on_whole_image(steps: Sequence[Callable[..., Any]]) -> None:
         _check(steps, _WHOLE, None)
 
 
-def check_on_view(steps: Sequence[Callable[..., Any]], size: int) -> None:
+def check_on_view(steps: Sequence[Callable[..., Any]], size: Size) -> None:
     """Refuse transforms that do not return a view of this size, or not the same for one seed.
 
     Raises:
         RecipeError: As above.
     """
     if steps:
-        _check(steps, (size, size), (size, size))
+        _check(steps, sides(size), sides(size))
 
 
 def check_with_boxes(transform: Callable[..., Any]) -> None:
@@ -88,7 +89,7 @@ def _check_form(image: Any, sides: tuple[int, int] | None) -> None:
     if not fits or image.shape[0] != 3:
         raise RecipeError(
             f"data.transforms return an image of shape {tuple(image.shape)}, and must return "
-            f"{expected}: the side of views is data.size; for another crop set data.augment, or "
+            f"{expected}: the size of views is data.size; for another crop set data.augment, or "
             "`before: true` for a transform of the whole image."
         )
     if image.dtype == torch.uint8:

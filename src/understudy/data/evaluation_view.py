@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from understudy.data._transforms import PillowResize, resize
+from understudy.config.image_size import Size, sides
+from understudy.data._transforms import PillowResize, covering, resize
 
 _WHITE = torch.tensor(255.0)
 
@@ -18,17 +19,19 @@ class EvaluationView:
     """Steps from an image to the view of evaluation, which are the same for every image.
 
     Attributes:
-        resize: Side that the shorter side is resized to; both sides with `squash`. None leaves
-            images as they are.
-        crop: Side of the square that is cut out of the centre; None cuts nothing.
-        squash: Resize both sides, whatever the proportions.
+        resize: Side that the shorter side is resized to; both sides with `squash`. Height and
+            width: the image is resized so that it covers them, or to them with `squash`. None
+            leaves images as they are.
+        crop: Side of the square that is cut out of the centre, or height and width; None cuts
+            nothing.
+        squash: Resize to both sides, whatever the proportions.
         rounded: Resize by Pillow, to whole numbers from 0 to 255; otherwise by torch as floats.
         reduced: Shorter side to which larger images are reduced first, by torch; None for no such
             step.
     """
 
-    resize: int | None
-    crop: int | None
+    resize: Size | None
+    crop: Size | None
     squash: bool = False
     rounded: bool = True
     reduced: int | None = None
@@ -39,8 +42,8 @@ class EvaluationView:
         if self.resize is None:
             return image / _WHITE
         if self.rounded:
-            side = (self.resize, self.resize) if self.squash else self.resize
-            return self._cropped(PillowResize(side)(image)) / _WHITE
+            resized = PillowResize(resized_sides(image, self.resize, squash=self.squash))
+            return self._cropped(resized(image)) / _WHITE
         return self._cropped(self._resized(image / _WHITE))
 
     def _reduced(self, image: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 height width"]:
@@ -53,19 +56,26 @@ class EvaluationView:
     def _resized(self, image: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 height width"]:
         """Resize an image as floats."""
         assert self.resize is not None
-        height, width = image.shape[1:]
-        size = (self.resize, self.resize)
-        if not self.squash:
-            shorter = min(height, width)
-            # Rounded down as in torchvision.
-            size = (int(self.resize * height / shorter), int(self.resize * width / shorter))
-        if (height, width) == size:
+        size = resized_sides(image, self.resize, squash=self.squash)
+        if image.shape[1:] == size:
             return image
         return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     def _cropped(self, image: Tensor) -> Tensor:
         cropped: Tensor = image if self.crop is None else v2.CenterCrop(self.crop)(image)
         return cropped
+
+
+def resized_sides(image: Tensor, resize: Size, *, squash: bool) -> tuple[int, int]:
+    """Return height and width of an image once it is resized; the arguments are as above."""
+    height, width = image.shape[-2:]
+    if squash:
+        return sides(resize)
+    if isinstance(resize, tuple):
+        return covering(resize, height, width)
+    shorter = min(height, width)
+    # Rounded down as in torchvision.
+    return int(resize * height / shorter), int(resize * width / shorter)
 
 
 WHOLE_IMAGE = EvaluationView(None, None)

@@ -10,6 +10,7 @@ form of timm.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from random import Random
 from typing import final
 
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from understudy.config.image_size import Size, sides
 from understudy.config.limits import MixingShape
 from understudy.config.schema import convert
 from understudy.data._random import counter_hash
@@ -69,30 +71,30 @@ class Mixing:
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)
 
-    def blends(self, side: int, *, seed: int, epoch: int, steps: int) -> Sequence[Blend]:
+    def blends(self, size: Size, *, seed: int, epoch: int, steps: int) -> Sequence[Blend]:
         """Draw the blend of every step of an epoch, each a pure function of (seed, epoch, step).
 
         Args:
-            side: Side of the images in pixels.
+            size: Size of the images in pixels.
             seed: Seed of the run.
             epoch: Number of the epoch, from 0.
             steps: Number of steps in the epoch.
         """
         seeds = counter_hash(seed, epoch, torch.arange(steps), _USE).tolist()
-        return [self._draw(Random(number), side) for number in seeds]
+        return [self._draw(Random(number), sides(size)) for number in seeds]
 
-    def _draw(self, random: Random, side: int) -> Blend:
+    def _draw(self, random: Random, size: tuple[int, int]) -> Blend:
         cut = random.random() < 0.5 if self.mixup and self.cutmix else bool(self.cutmix)
         alpha = self.cutmix if cut else self.mixup
         share = random.betavariate(alpha, alpha)
-        return _cutmix(random, share, side) if cut else Blend(share)
+        return _cutmix(random, share, size) if cut else Blend(share)
 
 
-def _cutmix(random: Random, share: float, side: int) -> Blend:
-    length = int(side * (1 - share) ** 0.5)
-    rows, columns = (_clipped(random.randrange(side), length, side) for _ in range(2))
+def _cutmix(random: Random, share: float, size: tuple[int, int]) -> Blend:
+    part = (1 - share) ** 0.5
+    rows, columns = (_clipped(random.randrange(side), int(side * part), side) for side in size)
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
-    return Blend(1 - area / side**2, (rows, columns))
+    return Blend(1 - area / prod(size), (rows, columns))
 
 
 def _clipped(centre: int, length: int, side: int) -> slice:

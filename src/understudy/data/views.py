@@ -21,6 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from understudy.batch import Objects
+from understudy.config.image_size import Size, in_words, of_sides, sides
 from understudy.data import _transforms
 from understudy.data._random import counter_hash as counter_hash
 from understudy.data._random import uniform
@@ -48,8 +49,8 @@ ViewBatch = Tensor | tuple[Tensor, Objects]
 class Views(ABC):
     """Views of the images of one source."""
 
-    size: int
-    """Side of the views in pixels; 0 if they are not all squares of one size."""
+    size: Size
+    """Side of square views in pixels, or height and width; 0 if sizes differ."""
     description: str
     """All that the pixels of `show(index, number)` depend on beside the images.
 
@@ -95,7 +96,7 @@ class MemoryViews(Views):
         pixels: UInt8[Tensor, "images 3 height width"],
         *,
         augment: Finite,
-        size: int,
+        size: Size,
         seed: int,
         channels_last: bool = False,
     ) -> None:
@@ -104,7 +105,7 @@ class MemoryViews(Views):
         Args:
             pixels: All images of the source.
             augment: Name of the augmentation.
-            size: Side of the views in pixels; others than that of the images are resized.
+            size: Size of the views in pixels; others than that of the images are resized.
             seed: With image and view number, all that a view depends on.
             channels_last: Memory layout of the batches.
         """
@@ -113,9 +114,13 @@ class MemoryViews(Views):
         self._mirrors = 1 if augment == "none" else 2
         self.channels, self.height, self.width = pixels.shape[1:]
         self.count: int = self._mirrors * self._positions**2
-        fits, square = self.height == self.width == size, self.height == self.width
+        self._sides = sides(size)
+        fits = (self.height, self.width) == self._sides
+        square = self.height == self.width and isinstance(size, int)
         self.evaluation = EvaluationView(size, size, squash=not square, rounded=fits)
-        self.description = f"{augment}, {self.height} × {self.width} to {size}, {self.count} views"
+        self.description = (
+            f"{augment}, {self.height} × {self.width} to {in_words(size)}, {self.count} views"
+        )
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self._images = len(pixels)
         self._crop = (self.channels, self.height, self.width)
@@ -149,13 +154,13 @@ class MemoryViews(Views):
 
     def __call__(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+    ) -> Float[Tensor, "batch 3 height width"]:
         """Return view `view` of each image in `index`, with values in [0, 1]."""
         return self.show(index, self.number(index, view))
 
     def show(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+    ) -> Float[Tensor, "batch 3 height width"]:
         """Return the view of each image in `index` that has this `number` in [0, count)."""
         device = self._spans.device
         corners = self._corners.index_select(0, number.to(device))
@@ -163,11 +168,9 @@ class MemoryViews(Views):
         strides = (gathered.shape[1], *self._strides)
         crops = gathered.as_strided((len(gathered), *self._crop), strides)
         images = crops.float().div_(self._white)
-        if (self.height, self.width) == (self.size, self.size):
+        if (self.height, self.width) == self._sides:
             return images
-        return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True).clamp(
-            0, 1
-        )
+        return F.interpolate(images, self._sides, mode="bilinear", antialias=True).clamp(0, 1)
 
     def _corner_offsets(self, images: int) -> Int64[Tensor, " count"]:
         """Return the offset of a view's first value from that of its image, for every view."""
@@ -207,8 +210,8 @@ class FileViews(Views):
     """Any torchvision transform, image by image, with torch seeded by (seed, image, view).
 
     A custom `transform` takes a uint8 image `(3, height, width)`, draws its random numbers from
-    torch alone, and returns a square of side `size`, as uint8 or as floats in [0, 1]. For `paired`,
-    it takes and returns an image and its target.
+    torch alone, and returns an image of the size `size`, as uint8 or as floats in [0, 1]. For
+    `paired`, it takes and returns an image and its target.
     """
 
     def __init__(
@@ -216,7 +219,7 @@ class FileViews(Views):
         source: Source,
         *,
         augment: Augment,
-        size: int,
+        size: Size,
         seed: int,
         jitter: float = 0.0,
         channels_last: bool = False,
@@ -233,8 +236,9 @@ class FileViews(Views):
         check_on_view(named.last, size)
         self.source, self.size, self.seed = source, size, seed
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.clean = _transforms.clean(size, native=source.size, augment=augment)
-        steps = _transforms.augmented(augment, size, native=source.size, jitter=jitter)
+        native = _native(source)
+        self.clean = _transforms.clean(size, native=native, augment=augment)
+        steps = _transforms.augmented(augment, size, native=native, jitter=jitter)
         self.transform = transform or v2.Compose(steps)
         self._named = named
         # A random resized crop reads no more of an image than the crop: see RandomResizedCrop.of.
@@ -242,8 +246,8 @@ class FileViews(Views):
         reads_crop = not whole and isinstance(steps[0], _transforms.RandomResizedCrop)
         self._crop, self._after_crop = steps[0] if reads_crop else None, steps[1:]
         self.count = None
-        shorter, squash = _transforms.clean_resize(size, native=source.size, augment=augment)
-        self.evaluation = EvaluationView(shorter, size, squash=squash)
+        resized, squash = _transforms.clean_resize(size, native=native, augment=augment)
+        self.evaluation = EvaluationView(resized, size, squash=squash)
         self.description = f"{self.transform}, seed {seed}; evaluation: {self.clean}"
         if named:
             self.description += f"; transforms: {named.description}"
@@ -256,15 +260,15 @@ class FileViews(Views):
 
     def show(
         self, index: Int64[Tensor, " batch"], number: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+    ) -> Float[Tensor, "batch 3 height width"]:
         """Return the view of each image in `index` that has this number."""
         return self(index, number)
 
     def __call__(
         self, index: Int64[Tensor, " batch"], view: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch 3 size size"]:
+    ) -> Float[Tensor, "batch 3 height width"]:
         """Return view `view` of each image in `index`, with values in [0, 1]."""
-        shape = (len(index), 3, self.size, self.size)
+        shape = (len(index), 3, *sides(self.size))
         batch = torch.empty(shape, memory_format=self.layout)
         for row, (i, v, s) in zip(batch, self._rows(index, view), strict=True):
             with seeded(s):
@@ -311,7 +315,7 @@ def make_views(
     source: Source,
     *,
     augment: Augment,
-    size: int,
+    size: Size,
     seed: int,
     jitter: float = 0.0,
     channels_last: bool = False,
@@ -325,7 +329,7 @@ def make_views(
     Args:
         source: Images to augment.
         augment: Name of the augmentation.
-        size: Side of the views in pixels.
+        size: Size of the views in pixels.
         seed: With image and view number, all that a view depends on.
         jitter: Strength of torchvision's `ColorJitter` in brightness, contrast and saturation.
         channels_last: Memory layout of the batches: channels last instead of planes.
@@ -354,7 +358,14 @@ def make_views(
     )
 
 
-def _copy_as_floats(image: Tensor, row: Float[Tensor, "3 size size"]) -> None:
+def _native(source: Source) -> Size | None:
+    """Return the size of the images of a source if all have the same, as far as that is known."""
+    if source.size is None and source.pixels is not None:
+        return of_sides(*source.pixels.shape[2:])
+    return source.size
+
+
+def _copy_as_floats(image: Tensor, row: Float[Tensor, "3 height width"]) -> None:
     """Write an image as floats into its row of a batch, in a single pass over memory."""
     if image.shape != row.shape:
         raise DataError(

@@ -11,11 +11,10 @@ from torch.nn.parameter import is_lazy
 from understudy.errors import NetworkError, ShapeError
 from understudy.models import detection
 from understudy.models.base import Wrapped
+from understudy.models.layout_size import layout_size
 from understudy.models.network import Network
 from understudy.models.preprocessing import Input, as_given
 from understudy.models.quantised import refuse_student
-from understudy.models.taps import dry_run, eval_mode
-from understudy.models.token_grids import has_prefix_tokens
 from understudy.tasks import Task
 
 Role = Literal["student", "teacher"]
@@ -69,7 +68,7 @@ def wrap(
     if contract is not None:
         dry_size = None if contract.size else size
     else:
-        contract, dry_size = as_given(images.shape[1]), _dry_size(module, images)
+        contract, dry_size = as_given(images.shape[1]), layout_size(module, images.shape[1], size)
     return Network(module, input=contract, example_size=dry_size, taps=taps, classifier=classifier)
 
 
@@ -237,19 +236,3 @@ def _checked_example(example: Tensor | None) -> Tensor:
             f"`example` must be a batch of images (batch, channels, height, width), not {shape}."
         )
     return example
-
-
-def _dry_size(module: nn.Module, example: Tensor) -> tuple[int, int]:
-    """Return the size of dry passes: a square, if the module takes one: they show layouts."""
-    height, width = example.shape[2:]
-    # Of a transformer the image gives the proportion of its grid of patches.
-    if height == width or has_prefix_tokens(module):
-        return height, width
-    side = max(height, width)
-    parameter = next(module.parameters(), example)
-    with eval_mode(module):
-        try:
-            dry_run(module, torch.zeros(2, example.shape[1], side, side).to(parameter))
-        except NetworkError:
-            return height, width
-    return side, side

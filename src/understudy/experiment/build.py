@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from understudy import tasks
+from understudy.config.image_size import Size
 from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe
 from understudy.data import Loader, Source
@@ -317,13 +318,13 @@ def _class_names(source: Source, student: Wrapped, teacher: Wrapped | None) -> t
     return next((names for names in known if len(names) == student.num_classes), ())
 
 
-def _view_size(recipe: Recipe, source: Source, student: Wrapped) -> int:
-    """Return the side of the views in pixels."""
+def _view_size(recipe: Recipe, source: Source, student: Wrapped) -> Size:
+    """Return the size of the views in pixels."""
     own_size = student.input.size if isinstance(student, Network) else None
     return recipe.data.size or source.size or own_size or LARGE
 
 
-def _expected_view_size(recipe: Recipe, source: Source) -> int:
-    """Return the side of the views in pixels, as far as it is known without the student."""
+def _expected_view_size(recipe: Recipe, source: Source) -> Size:
+    """Return the size of the views in pixels, as far as it is known without the student."""
     own = None if recipe.student.size == AUTO else recipe.student.size
     return recipe.data.size or source.size or own or LARGE

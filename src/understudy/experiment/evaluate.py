@@ -12,6 +12,7 @@ from torch import nn
 
 from understudy import diagnostics, tasks
 from understudy.bank.replay import Replay
+from understudy.config.image_size import Size, of_sides
 from understudy.config.recipe import Network, Recipe
 from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
@@ -252,10 +253,16 @@ def student_of(run: Run, *, trust: bool = False) -> Wrapped:
         replace(recipe, teacher=spec, methods={}),
         (),
         tasks.find(recipe.task, recipe.training),
-        view_size=run.environment.get("view_size") or recipe.data.size or build.LARGE,
+        view_size=_view_size(run),
     )
     assert student is not None
     return student
+
+
+def _view_size(run: Run) -> Size:
+    """Return the size of the views of a run, as it is recorded; else as its recipe names it."""
+    recorded = run.environment.get("view_size") or run.recipe.data.size or build.LARGE
+    return recorded if isinstance(recorded, int) else of_sides(*recorded)
 
 
 def _student_file(path: Path) -> Path:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
+from understudy.config.image_size import Size
 from understudy.config.recipe import Recipe
 from understudy.data import Loader, ObjectViews, Source, Views, views
 from understudy.data.mixup import Mixing
@@ -23,7 +24,7 @@ class Loaders:
 
     recipe: Recipe
     task: Task
-    view_size: int
+    view_size: Size
     rank: int
     world: int
 

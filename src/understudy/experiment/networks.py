@@ -1,12 +1,15 @@
 """Build student and teacher of a recipe, for any task."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from understudy import files, models
 from understudy.config import recipe, trust
-from understudy.config.recipe import Recipe
+from understudy.config.image_size import Size, in_words, sides
+from understudy.config.recipe import Network, Recipe
 from understudy.errors import NetworkError, RecipeError
 from understudy.experiment import teacher_classes
 from understudy.functional import seeded
@@ -16,12 +19,16 @@ from understudy.models.quantised import refuse_student
 from understudy.models.weights import class_names
 from understudy.tasks import Task
 
+LOGGER = logging.getLogger("understudy")
+
+_Spec = TypeVar("_Spec", bound=Network)
+
 OWN = "own"
 """Weights of a network whose function in a Python file loads them itself."""
 
 
 def teacher(
-    recipe: Recipe, classes: tuple[str, ...], task: Task, *, view_size: int
+    recipe: Recipe, classes: tuple[str, ...], task: Task, *, view_size: Size
 ) -> Wrapped | None:
     """Build the teacher of a recipe for data of some classes; None if it names none.
 
@@ -29,7 +36,7 @@ def teacher(
         recipe: Names the teacher.
         classes: Class names of the data; none where they are not known.
         task: Says whether it is a detector.
-        view_size: Side of the views in pixels, for a network without an input size of its own.
+        view_size: Size of the views in pixels, for a network without an input size of its own.
 
     Raises:
         NetworkError: It has no weights, or cannot be built.
@@ -46,7 +53,7 @@ def trained(
     task: Task,
     *,
     role: Literal["student", "teacher"],
-    view_size: int,
+    view_size: Size,
 ) -> Wrapped:
     """Build a network of a recipe that is trained already, its classes in the order of the data's.
 
@@ -64,14 +71,52 @@ def trained(
     trained_for = class_names(Path(spec.weights))
     # Unlabelled images tell of no classes, but a run that trained the teacher does.
     num_classes = len(classes or trained_for) or None
-    with seeded(recipe.seed):
-        network = _network(
-            spec, num_classes, task, role=role, view_size=view_size, classes_from_weights=True
-        )
+
+    def build(spec: Network) -> Wrapped:
+        with seeded(recipe.seed):
+            return _network(
+                spec, num_classes, task, role=role, view_size=view_size, classes_from_weights=True
+            )
+
+    network, _ = at_its_size(spec, build)
     network.class_names = teacher_classes.names_of(network, spec, trained_for, task, classes)
     if task.uses_labels:
         teacher_classes.put_in_order(network, classes, of=role)
     return network
+
+
+def at_its_size(spec: _Spec, build: Callable[[_Spec], Wrapped]) -> tuple[Wrapped, _Spec]:
+    """Build a network, a transformer of timm for its `size` by the option `img_size`.
+
+    Args:
+        spec: The network's part of a recipe.
+        build: Builds it.
+
+    Returns:
+        The network, and its part of the recipe, with that option if it was needed.
+
+    Raises:
+        NetworkError: It cannot be built, or not for this size.
+    """
+    try:
+        return build(spec), spec
+    except NetworkError as error:
+        of_timm = spec.name.startswith(("timm:", "hf-hub:"))
+        if not of_timm or spec.size is None or "img_size" in spec.options:
+            raise
+        size = [*sides(spec.size)] if isinstance(spec.size, tuple) else spec.size
+        sized = replace(spec, options={**spec.options, "img_size": size})
+        try:
+            network = build(sized)
+        except NetworkError as second:
+            if "img_size" in str(second):  # an option that this network does not have
+                raise error from second
+            raise
+        LOGGER.info(
+            f"{spec.name} is built for images of {in_words(spec.size)} pixels by timm's option "
+            "img_size; weights of positions, if it has any, are resampled."
+        )
+        return network, sized
 
 
 def check_teacher(recipe: Recipe) -> None:
@@ -95,7 +140,7 @@ def student(
     num_classes: int | None,
     task: Task,
     *,
-    view_size: int,
+    view_size: Size,
     keep_classifier: bool = False,
 ) -> Wrapped:
     """Build a student.
@@ -135,7 +180,7 @@ def _network(
     task: Task,
     *,
     role: Literal["student", "teacher"],
-    view_size: int,
+    view_size: Size,
     reset_classifier: bool = False,
     classes_from_weights: bool = False,
 ) -> Wrapped:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from understudy import tasks
+from understudy.config.image_size import Size
 from understudy.config.recipe import Recipe
 from understudy.data import Source, lost_workers_explained
 from understudy.distillation.device_names import find_device
@@ -114,7 +115,7 @@ def _accuracies(
     recipe: Recipe,
     network: Wrapped,
     images: Images,
-    size: int,
+    size: Size,
     *,
     device: str | None,
     by_train: bool,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from understudy.config.image_size import Size, in_words
 from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe, Student
 from understudy.errors import NetworkError
@@ -13,12 +14,11 @@ from understudy.tasks import Task
 
 
 def built_student(
-    recipe: Recipe, num_classes: int | None, task: Task, *, view_size: int
+    recipe: Recipe, num_classes: int | None, task: Task, *, view_size: Size
 ) -> tuple[Wrapped, Recipe, dict[str, str]]:
-    """Build the student of a recipe, and choose its `size` if that is `auto`.
+    """Build the student of a recipe, and choose its `size` if that is `auto`: that of `data.size`.
 
-    It is that of `data.size`. A transformer of timm, which has weights for every position, is built
-    for that side by its option `img_size`.
+    A transformer of timm, which has weights for every position, is built for it by `img_size`.
 
     Args:
         recipe: Names the student.
@@ -38,24 +38,18 @@ def built_student(
             return networks.student(spec, num_classes, task, view_size=view_size)
 
     if recipe.student.size != AUTO:
-        return build(recipe.student), recipe, {}
+        student, sized = networks.at_its_size(recipe.student, build)
+        return student, replace(recipe, student=sized), {}
     spec, side = replace(recipe.student, size=None), recipe.data.size
     student = build(spec)
     own = student.input.size if isinstance(student, Network) else None
     if side is None or own in (None, side):
         return student, replace(recipe, student=spec), {}
-    for sized in _at(side, spec):
-        try:
-            student = build(sized)
-        except NetworkError:
-            continue
-        reason = f"that of data.size, where it was built for {own}"
-        return student, replace(recipe, student=sized), {"student.size": reason}
-    reason = f"{spec.name} was built for {own} and cannot compute at data.size {side}"
-    return build(spec), replace(recipe, student=spec), {"student.size": reason}
-
-
-def _at(side: int, spec: Student) -> list[Student]:
-    """Return the ways to ask a network for a side."""
-    resized = replace(spec, size=side)
-    return [resized, replace(resized, options={**spec.options, "img_size": side})]
+    built_for = f"was built for {in_words(own or 0)}"
+    try:
+        student, sized = networks.at_its_size(replace(spec, size=side), build)
+    except NetworkError:
+        reason = f"{spec.name} {built_for} and cannot compute at data.size {in_words(side)}"
+        return build(spec), replace(recipe, student=spec), {"student.size": reason}
+    reason = f"that of data.size, where it {built_for}"
+    return student, replace(recipe, student=sized), {"student.size": reason}

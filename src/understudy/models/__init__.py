@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from understudy.config.image_size import Size
 from understudy.errors import NameNotFound, NetworkError
 from understudy.models import cifar
 from understudy.models.network import Network as Network
@@ -43,8 +44,8 @@ def find(
     options: Mapping[str, Any] | None = None,
     taps: Mapping[str, str] | None = None,
     classifier: str | None = None,
-    size: int | None = None,
-    view_size: int | None = None,
+    size: Size | None = None,
+    view_size: Size | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     pool: Pool = "",
@@ -61,8 +62,9 @@ def find(
         options: Further arguments of the network's factory.
         taps: Feature name → module path, added to the taps found automatically.
         classifier: Path of the classifier, as for `Network`; None finds it.
-        size: Side in pixels that images are resized to, instead of the network's own.
-        view_size: Side of the data's views. A network without an input size of its own takes this
+        size: Side in pixels that images are resized to, or height and width, instead of the
+            network's own.
+        view_size: Size of the data's views. A network without an input size of its own takes this
             one, so that its `shapes` are those of such images.
         mean: Channel means to subtract, instead of the network's own.
         std: Channel standard deviations to divide by, instead of the network's own.

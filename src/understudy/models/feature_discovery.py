@@ -15,7 +15,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log2
+from math import log2, sqrt
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ def discover(
 
     Args:
         module: In evaluation mode.
-        images: Two square images as the module takes them.
+        images: Two images as the module takes them.
         classifier: Path of the last layer, or of a module that holds it; None finds it, "" means
             there is none.
         penultimate: Tap path of the penultimate feature, if the user names it.
@@ -92,7 +92,7 @@ def discover(
     body = [c for c in traced.calls if head.began is None or c.ended < head.began]
     maps = [c.output.shape[2:] for c in body if c.output and isinstance(c.module, nn.Conv2d)]
     tokens = token_layout(module, images.shape[2:], [(h, w) for h, w in maps])
-    taps, blocks = _stages(body, len(images), images.shape[-1], tokens.prefix or 0)
+    taps, blocks = _stages(body, len(images), sqrt(images[0, 0].numel()), tokens.prefix or 0)
     norm = _norm_behind(blocks[-1], body) if blocks else None
     taps |= _pre_activations(taps, traced.calls)
     if blocks:
@@ -138,7 +138,7 @@ def _norm_behind(block: Call, calls: list[Call]) -> Call | None:
 
 
 def _stages(
-    calls: list[Call], batch: int, side: int, prefix: int
+    calls: list[Call], batch: int, side: float, prefix: int
 ) -> tuple[dict[str, str], list[Call]]:
     """Return the paths of stem and stages, and the blocks of a transformer of one resolution.
 
@@ -246,7 +246,7 @@ def _siblings(ends: list[Call], after: list[Call]) -> list[Call]:
     return [end for end in ends if [end] not in inner]
 
 
-def _level(call: Call, side: int) -> int:
+def _level(call: Call, side: float) -> int:
     """Return how often the image was halved; class tokens and odd sizes do not matter."""
     return round(log2(side / max(call.positions, 1) ** 0.5))
 

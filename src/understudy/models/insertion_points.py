@@ -57,7 +57,7 @@ def find(module: nn.Module, images: Tensor, blocks: tuple[str, ...] = ()) -> dic
 
     Args:
         module: In evaluation mode.
-        images: Square images as the module takes them.
+        images: Images as the module takes them.
         blocks: Paths of a transformer's blocks, first to last, for a network without such maps.
     """
     return _find_maps(module, images) or _find_blocks(module, images, blocks)

@@ -13,22 +13,23 @@ from typing import final
 from torch import fx, nn
 from torchvision.ops import Permute
 
+from understudy.config.image_size import Size, sides
 from understudy.layers.kd_layer import WithLayer
 from understudy.models.cifar.vgg import VGG
 
 _OWN = "understudy."
 
 
-def as_library_modules(module: nn.Module, size: int | None = None) -> nn.Module:
+def as_library_modules(module: nn.Module, size: Size | None = None) -> nn.Module:
     """Return a network without classes of Understudy; parts of it are replaced in place.
 
     Args:
         module: The network. A layer of letkd or simkd stays one of Understudy only behind a module
             that is called with more than the map, as in some networks of transformers.
-        size: Side of its images, for a network whose layers depend on it.
+        size: Size of its images, for a network whose layers depend on it.
     """
     if size is not None and isinstance(module, VGG):
-        module.fix_size(size)
+        module.fix_size(sides(size)[1])
     # The innermost first: a module is then called as it is by what is traced around it.
     for path, part in reversed(list(module.named_modules())):
         if not path or not _is_own(part) or _is_own(module.get_submodule(path.rpartition(".")[0])):

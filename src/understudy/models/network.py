@@ -27,6 +27,7 @@ from understudy.models.classifier_layers import (
 from understudy.models.embedding import EmbeddedClassifier, fold_into, layers_like
 from understudy.models.feature_discovery import structure
 from understudy.models.initialisation import initialise_like
+from understudy.models.layout_size import layout_size
 from understudy.models.outputs import ClassifierOutput, as_row, pick, warn_if_random
 from understudy.models.pooling import Pool, depends_only_on_mean, replace_pooling
 from understudy.models.preprocessing import ANY_INPUT, Input
@@ -84,7 +85,8 @@ class Network(Wrapped):
         self.module = module
         self.input = input
         self.name = name or type(module).__name__
-        self.example_size = example_size or (input.size or DEFAULT_SIZE,) * 2
+        self.example_size = example_size or input.sides(DEFAULT_SIZE)
+        self._layout_size = layout_size(module, input.channels, self.example_size)
         parameter = next(module.parameters(), torch.empty(0))
         for key, values in (("_mean", input.mean), ("_std", input.std)):
             self.register_buffer(key, parameter.new_tensor(values).view(-1, 1, 1), persistent=False)
@@ -107,8 +109,6 @@ class Network(Wrapped):
         self._classified = ClassifierOutput()
         self._handles: list[RemovableHandle] = []
         warn_if_random(self.name, self._structure.example, self._attach_taps())
-
-    # ---- forward pass ---------------------------------------------------------------------------
 
     def features(self, images: Float[Tensor, "batch 3 h w"]) -> Features:
         """Compute every tapped feature, `penultimate`, and `logits` if there is a classifier.
@@ -138,8 +138,6 @@ class Network(Wrapped):
         """Compute the logits, or the penultimate vector if there is no classifier."""
         features = self.features(images)
         return features["logits" if self._head.logits else "penultimate"]
-
-    # ---- shapes and classifier ------------------------------------------------------------------
 
     @property
     def shapes(self) -> Shapes:
@@ -171,8 +169,6 @@ class Network(Wrapped):
     def feature_table(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """List name, tap path (`output` for the module's own) and shape of every feature."""
         return [(name, self.taps.get(name, "output"), shape) for name, shape in self.shapes.items()]
-
-    # ---- changes --------------------------------------------------------------------------------
 
     def embed(self, dim: int) -> None:
         """Insert a linear embedding layer of width `dim` before a new classifier.
@@ -307,8 +303,6 @@ class Network(Wrapped):
         remove_idle_layers(copy.module)
         return copy.module.eval()
 
-    # ---- private --------------------------------------------------------------------------------
-
     def _normalise(self, images: Tensor) -> Tensor:
         mean, std = self.get_buffer("_mean"), self.get_buffer("_std")
         images = self.input.unit_range(images)
@@ -318,8 +312,10 @@ class Network(Wrapped):
         # Weights in half precision take images of their own kind, under autocast or not.
         return images.to(mean.dtype)
 
-    def _dry_images(self) -> Tensor:
-        return self._normalise(self.input.noise(self.example_size, self.get_buffer("_mean")))
+    def _dry_images(self, size: tuple[int, int] | None = None) -> Tensor:
+        mean, std = self.get_buffer("_mean"), self.get_buffer("_std")
+        images = self.input.noise(size or self._layout_size, mean)
+        return images if self.input.as_given else (images - mean).div_(std)
 
     def _pick(self, value: Any) -> Tensor | None:
         return pick(value, self._structure.output)
@@ -374,6 +370,10 @@ class Network(Wrapped):
         if self._head.classifier and (self._head.is_output or self._head.dist):
             hooks.append((self._head.classifier, self._classified))
         self._handles += [attach_hook(self.module, path, hook) for path, hook in hooks]
+        if self._layout_size != self.example_size:
+            with eval_mode(self.module):
+                dry_run(self.module, self._dry_images(self.example_size), self._pick)
+            shapes = {n: tuple(x.shape[1:]) for n, x in take_features(self._taps).items()}
         if self._head.logits:
             shapes["logits"] = tuple(as_row(output).shape[1:])
         elif "penultimate" not in shapes:

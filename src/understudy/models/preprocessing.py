@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy.config.limits import Pixels, Positive
+from understudy.config.image_size import ImageSize, Size, sides
+from understudy.config.limits import Positive
 from understudy.config.schema import convert
 from understudy.errors import DataError, NetworkError, suggestion
 
@@ -20,7 +21,8 @@ class Input:
     """Input contract of a network: size and normalisation of its images.
 
     Attributes:
-        size: Side in pixels that images are resized to; None accepts any size unchanged.
+        size: Side in pixels that images are resized to, or height and width; None accepts any size
+            unchanged.
         mean: Subtracted from each channel; of one value for a network of grey images, which
             colour images are converted to.
         std: Divides each channel; as many values as `mean`.
@@ -29,7 +31,7 @@ class Input:
             the number of values in `mean` counts, which is that of the channels.
     """
 
-    size: int | None = None
+    size: Size | None = None
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     interpolation: str = "bicubic"
@@ -37,7 +39,7 @@ class Input:
     as_given: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        convert(Pixels | None, self.size, "size")
+        convert(ImageSize | None, self.size, "size")
         convert(tuple[float, ...], self.mean, "mean")
         convert(tuple[Positive, ...], self.std, "std")
         if not self.mean or len(self.std) not in (1, len(self.mean)):
@@ -56,6 +58,10 @@ class Input:
     def channels(self) -> int:
         """Number of channels of the images that enter the network."""
         return len(self.mean)
+
+    def sides(self, default: Size) -> tuple[int, int]:
+        """Return height and width of resized images, or a default if none are resized."""
+        return sides(self.size or default)
 
     def unit_range(self, images: Tensor) -> Float[Tensor, "batch channels h w"]:
         """Return images as floats in the network's channels; uint8 is scaled from 0–255 to 0–1.
@@ -105,14 +111,14 @@ class Input:
         generator = torch.Generator().manual_seed(0)
         return torch.rand((2, self.channels, *size), generator=generator).to(like)
 
-    def resize(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 size size"]:
+    def resize(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Resize images to `size`, with values still in [0, 1]."""
-        if self.size is None or images.shape[-2:] == (self.size, self.size):
+        if self.size is None or images.shape[-2:] == sides(self.size):
             return images
         smooth = self.interpolation != "nearest"
         images = F.interpolate(
             images,
-            size=(self.size, self.size),
+            size=sides(self.size),
             mode=self.interpolation,
             align_corners=False if smooth else None,
             antialias=smooth,

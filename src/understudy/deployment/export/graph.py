@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from understudy.config.image_size import Size, sides
 from understudy.errors import NetworkError
 from understudy.experiment.student_file.config import Preprocessing
 from understudy.models.preprocessing import Input
@@ -74,18 +75,27 @@ class Prepared(nn.Module):
         if self.bytes:
             images = images / 255
         if self.steps.resize is not None:
-            images = self._resized(images, self.steps.resize).clamp(0, 1)
+            size = self._resized_sides(images, self.steps.resize)
+            images = self._resized(images, size).clamp(0, 1)
         if self.steps.crop is not None:
-            images = _centre(images, self.steps.crop)
+            images = _centre(images, sides(self.steps.crop))
         images = self.input.resize(self.input.unit_range(images))
         return (images - self.get_buffer("mean")) / self.get_buffer("std")
 
-    def _resized(self, images: Tensor, side: int) -> Tensor:
+    def _resized_sides(self, images: Tensor, size: Size) -> list[int]:
+        """Return height and width of resized images; whole numbers, which an exporter can trace."""
         height, width = images.shape[-2:]
-        size = [side, side]
-        if not self.steps.squash:
+        if self.steps.squash:
+            return list(sides(size))
+        if isinstance(size, int):
             shorter: Any = torch.sym_min(height, width)
-            size = [side * height // shorter, side * width // shorter]
+            return [size * height // shorter, size * width // shorter]
+        # Both sides divided by the lesser of the ratios height / rows and width / columns.
+        rows, columns = size
+        divisor: Any = torch.sym_min(height * columns, width * rows)
+        return [_rounded(side * rows * columns, divisor) for side in (height, width)]
+
+    def _resized(self, images: Tensor, size: list[int]) -> Tensor:
         return F.interpolate(
             images,
             size,
@@ -95,11 +105,20 @@ class Prepared(nn.Module):
         )
 
 
-def _centre(images: Tensor, side: int) -> Tensor:
+def _rounded(number: int, divisor: int) -> int:
+    """Return a quotient, rounded as Python's `round` does, which takes halves to even numbers."""
+    whole, rest = number // divisor, number % divisor
+    return whole + (2 * rest + whole % 2 + divisor - 1) // (2 * divisor)
+
+
+def _centre(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Crop the centre where torchvision does, which rounds halves to even numbers."""
-    height, width = images.shape[-2:]
+    lengths = images.shape[-2:]
     # Gathered, not sliced: of a slice the exporter does not know that its size is fixed.
-    rows, columns = (torch.arange(side) + _margin(length - side) for length in (height, width))
+    rows, columns = (
+        torch.arange(side) + _margin(length - side)
+        for side, length in zip(size, lengths, strict=True)
+    )
     return images.index_select(2, rows).index_select(3, columns)
 
 

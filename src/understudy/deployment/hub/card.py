@@ -14,12 +14,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from understudy import files
+from understudy.config.image_size import Size, in_words, sides
 from understudy.deployment.hub.card_tables import sections_of
 from understudy.deployment.hub.licences import licence_keys
 from understudy.deployment.saved_student import WEIGHTS
 from understudy.errors import RunError
 from understudy.experiment.plain_table import escaped, markdown
-from understudy.experiment.student_file.config import StudentConfig
+from understudy.experiment.student_file.config import Preprocessing, StudentConfig
 from understudy.experiment.student_file.loading_lines import loading_lines
 
 CARD = "README.md"
@@ -285,19 +286,32 @@ def _steps(config: StudentConfig) -> Iterator[str]:
     if p.reduced:
         yield f"If its shorter side has more than {p.reduced} pixels, it is reduced to these."
     if p.resize:
-        side = "Both sides become" if p.squash else "The shorter side becomes"
-        yield f"{side} {p.resize} pixels ({p.interpolation}{', antialiased' * p.antialias})."
+        yield f"{_resizing(p.resize, p)} ({p.interpolation}{', antialiased' * p.antialias})."
     if p.crop:
-        yield f"The square of {p.crop} × {p.crop} pixels in the centre is cut out."
+        area = "square" if isinstance(p.crop, int) else "part"
+        height, width = sides(p.crop)
+        yield f"The {area} of {height} × {width} pixels in the centre is cut out."
     if config.task == "detection":
         yield "Values become 0 to 1; the network resizes and normalises for itself."
         return
     yield "Values become 0 to 1."
     if p.network_size:
-        yield f"The square is resized to {p.network_size} pixels ({p.network_interpolation})."
+        shape = "square" if isinstance(p.crop, int) else "part"
+        size = in_words(p.network_size)
+        yield f"The {shape} is resized to {size} pixels ({p.network_interpolation})."
     if p.mean:
         mean, std = (", ".join(f"{x:.6g}" for x in values) for values in (p.mean, p.std))
         yield f"The mean ({mean}) is subtracted, and the difference divided by ({std})."
+
+
+def _resizing(resize: Size, steps: Preprocessing) -> str:
+    """Return what happens to the sides of a picture."""
+    if isinstance(resize, int):
+        side = "Both sides become" if steps.squash else "The shorter side becomes"
+        return f"{side} {resize} pixels"
+    size = f"{in_words(resize)} pixels, height and width"
+    covers = "The picture is resized, its proportions kept, so that it covers"
+    return f"{'The picture becomes' if steps.squash else covers} {size}"
 
 
 def _classes(config: StudentConfig) -> str:

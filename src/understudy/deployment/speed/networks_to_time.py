@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from understudy.comparison.arms import CONTROL
+from understudy.config.image_size import sides
 from understudy.deployment.run_companions import control_of, teacher_of
 from understudy.deployment.saved_student import SavedStudent, open_student
 from understudy.deployment.speed.latency import Candidate
@@ -36,22 +37,21 @@ def example_of(saved: SavedStudent) -> Tensor:
     """Return an image of noise as a student takes it."""
     detector, steps = saved.config.detector, saved.config.preprocessing
     if detector is None:
-        return _noise(steps.channels, steps.size or DEFAULT_SIZE)
-    sides = detector["fixed_size"] or detector["min_size"]
-    return _noise(3, int(sides[0])).clamp(0, 1)
+        return _noise(steps.channels, *sides(steps.size or DEFAULT_SIZE))
+    own = detector["fixed_size"] or detector["min_size"]
+    return _noise(3, int(own[0])).clamp(0, 1)
 
 
 def _candidate_of_network(name: str, network: Wrapped) -> Candidate:
     if isinstance(network, Network):
-        height, width = network.example_size
-        image = _noise(network.input.channels, height, width)
+        image = _noise(network.input.channels, *network.example_size)
         # In the form of an opened student: the same network is then known to be the same.
-        module = as_library_modules(network.plain(), height)
+        module = as_library_modules(network.plain(), network.example_size)
         return Candidate(name, network.name, module, image)
     module = network.plain()
     transform: Any = module.get_submodule("transform")
-    sides = getattr(transform, "fixed_size", None) or transform.min_size
-    image = _noise(3, int(sides[0])).clamp(0, 1)
+    own = getattr(transform, "fixed_size", None) or transform.min_size
+    image = _noise(3, int(own[0])).clamp(0, 1)
     return Candidate(name, network.name, module, image, detector=True)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from understudy import files
+from understudy.config.image_size import ImageSize, Size
 from understudy.config.json_form import Form, Such, check_form, parse_json
 from understudy.config.recipe import Network, TaskName
 from understudy.config.schema import build
@@ -33,29 +34,31 @@ class Preprocessing:
 
     1. `reduced`: a picture whose shorter side is larger is reduced to it by torch.
     2. `resize`: the shorter side becomes so long, by Pillow if `rounded`, otherwise by torch as
-       floats; both sides with `squash`. None for a detector, which resizes pictures itself.
-    3. `crop`: the square of this side is cut out of the centre.
+       floats; both sides with `squash`. Of height and width, the picture is resized so that it
+       covers them, as timm's `ResizeKeepRatio` does, and to them with `squash`. None for a
+       detector, which resizes pictures itself.
+    3. `crop`: the square of this side, or this height and width, is cut out of the centre.
     4. Values from 0 to 255 become 0 to 1.
-    5. `network_size`: the square is resized again, by torch, and clamped to 0…1.
+    5. `network_size`: the result is resized again, by torch, and clamped to 0…1.
     6. `mean` is subtracted, and the difference divided by `std`, channel by channel. Of one value,
        the picture becomes grey first. A detector has neither, and normalises pictures itself.
     """
 
-    resize: int | None = None
-    crop: int | None = None
+    resize: ImageSize | None = None
+    crop: ImageSize | None = None
     squash: bool = False
     rounded: bool = True
     reduced: int | None = None
     interpolation: str = "bilinear"
     antialias: bool = True
-    network_size: int | None = None
+    network_size: ImageSize | None = None
     network_interpolation: str = "bicubic"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
     @property
-    def size(self) -> int | None:
-        """Side of the images that the module gets; None for a detector, which takes any."""
+    def size(self) -> Size | None:
+        """Size of the images that the module gets; None for a detector, which takes any."""
         return self.network_size or self.crop
 
     @property
@@ -244,18 +247,19 @@ def _content_fault(content: Mapping[str, Any]) -> str:
 
 
 _SIDE: Form = (Such(int, _side_fault), None)
+_SIZE: Form = (Such(int, _side_fault), [int], None)
 _RESIZING: Form = _one_of("nearest", "bilinear", "bicubic")
 _OPTIONS: Form = Such({str: object}, _names_fault)
 _STEPS: Form = Such(
     {
-        "resize": _SIDE,
-        "crop": _SIDE,
+        "resize": _SIZE,
+        "crop": _SIZE,
         "squash": bool,
         "rounded": bool,
         "reduced": _SIDE,
         "interpolation": _RESIZING,
         "antialias": bool,
-        "network_size": _SIDE,
+        "network_size": _SIZE,
         "network_interpolation": _RESIZING,
         "mean": [float],
         "std": [float],

@@ -12,6 +12,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
+from understudy.config.image_size import sides
 from understudy.experiment.student_file.config import FILE, Preprocessing, StudentConfig
 
 
@@ -254,7 +255,8 @@ def _exported(config: StudentConfig, folder: Path, note: str) -> LoadingLines:
     else:
         file = _text((folder / "student.pt2").as_posix())
         steps = config.preprocessing
-        example = f"torch.rand(2, {steps.channels}, {steps.size}, {steps.size})"
+        height, width = sides(steps.size or 0)
+        example = f"torch.rand(2, {steps.channels}, {height}, {width})"
         before = opening + (
             f"program = torch.export.export(student.module, ({example},), dynamic_shapes="
             '[{0: torch.export.Dim("batch")}])\n'
@@ -301,21 +303,32 @@ def _transform(steps: Preprocessing) -> _Lines:
         parts += ["v2.PILToTensor()", f"v2.Lambda({_reducing(steps.reduced)})", "v2.ToPILImage()"]
     # `ToDtype` would multiply by the rounded reciprocal of 255.
     to_floats = ["v2.PILToTensor()", "v2.Lambda(lambda x: x / 255)"]
-    side = f"({steps.resize}, {steps.resize})" if steps.squash else f"{steps.resize}"
-    resizing = [] if steps.resize is None else [f"v2.Resize({side})"]
+    resizing = [] if steps.resize is None else [_resizing(steps)]
     resizing += [] if steps.crop is None else [f"v2.CenterCrop({steps.crop})"]
     parts += [*resizing, *to_floats] if steps.rounded else [*to_floats, *resizing]
     if steps.channels == 1:
         parts.append(f"v2.Lambda({_GREYING})")
     if steps.network_size:
         mode = f"v2.InterpolationMode.{steps.network_interpolation.upper()}"
-        size = f"({steps.network_size}, {steps.network_size})"
+        size = sides(steps.network_size)
         parts += [f"v2.Resize({size}, {mode})", "v2.Lambda(lambda x: x.clamp(0, 1))"]
     if steps.mean:
         parts.append(f"v2.Normalize({list(steps.mean)}, {list(steps.std)})")
     lines = ["transform = v2.Compose([", *(f"    {part}," for part in parts), "])"]
     grey = ["import torch"] if steps.channels == 1 else []
     return [*grey, "from torchvision.transforms import v2"], lines
+
+
+def _resizing(steps: Preprocessing) -> str:
+    """Return the call that resizes a picture; to cover height and width is none of torchvision."""
+    assert steps.resize is not None
+    if steps.squash or isinstance(steps.resize, int):
+        return f"v2.Resize({sides(steps.resize) if steps.squash else steps.resize})"
+    height, width = steps.resize
+    old = "v2.functional.get_size(x)"
+    ratio = f"min({old}[0] / {height}, {old}[1] / {width})"
+    size = f"[round(n / {ratio}) for n in {old}]"
+    return f"v2.Lambda(lambda x: v2.functional.resize(x, {size}))"
 
 
 _GREYING = "lambda x: (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)"

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from understudy.config.image_size import sides
 from understudy.config.recipe import Network
 from understudy.experiment.student_file.config import Preprocessing
 from understudy.models.pooling import TIMM
@@ -46,14 +47,18 @@ def timm_config(
 
 def _transform(steps: Preprocessing) -> dict[str, Any]:
     """Return the configuration of timm's transform: the same steps, or the nearest there are."""
-    size, resized, interpolation = steps.size or 0, steps.resize or 0, steps.interpolation
+    size, interpolation = sides(steps.size or 0), steps.interpolation
     if steps.network_size and steps.resize == steps.crop:
         interpolation = steps.network_interpolation
-    scale = 1.0 if steps.squash or not steps.crop else resized / steps.crop
+    scales = (1.0, 1.0)
+    if steps.crop and steps.resize and not steps.squash:
+        before, after = sides(steps.resize), sides(steps.crop)
+        scales = before[0] / after[0], before[1] / after[1]
+    shares = (crop_share(n, round(n * scale)) for n, scale in zip(size, scales, strict=True))
     return {
-        "input_size": [steps.channels, size, size],
+        "input_size": [steps.channels, *size],
         "interpolation": interpolation,
-        "crop_pct": crop_share(size, round(size * scale)),
+        "crop_pct": min(shares),
         "crop_mode": "squash" if steps.squash else "center",
         "mean": list(steps.mean),
         "std": list(steps.std),

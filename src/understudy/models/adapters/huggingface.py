@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from understudy.config.image_size import of_sides
 from understudy.errors import NetworkError
 from understudy.models.preprocessing import Input
 
@@ -75,9 +76,11 @@ def _input(content: dict[str, Any]) -> Input:
     """Convert an image processor's settings to an input contract."""
     size = content.get("crop_size") if content.get("do_center_crop") else content.get("size")
     if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge")
-    if not isinstance(size, int):
-        raise NetworkError(f"The image processor names no side of a square image: {size!r}.")
+        edge = size.get("shortest_edge")
+        height, width = size.get("height") or edge, size.get("width") or edge
+        size = of_sides(height, width) if height and width else size
+    if not isinstance(size, int | tuple):
+        raise NetworkError(f"The image processor names no size of its images: {size!r}.")
     resample = content.get("resample")
     if resample not in _INTERPOLATION:
         raise NetworkError(

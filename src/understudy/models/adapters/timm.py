@@ -9,6 +9,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from understudy.config.downloads import from_hub
+from understudy.config.image_size import of_sides
 from understudy.errors import NetworkError, suggestion
 from understudy.models.preprocessing import Input
 
@@ -53,13 +54,21 @@ def build(
         if offline and not isinstance(error, TypeError):
             raise NetworkError(not_in_cache(name, offline)) from error
         raise NetworkError(f"timm cannot build {name!r}: {_reason(name, error)}") from error
-    data = resolve_model_data_config(module, args=dict(options))
+    data = resolve_model_data_config(module, args=_data_arguments(options))
     return module, Input(
-        size=data["input_size"][-1],
+        size=of_sides(*data["input_size"][-2:]),
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         interpolation=data["interpolation"],
     )
+
+
+def _data_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what timm reads of the options for its transform, which takes one `img_size` alone."""
+    size = options.get("img_size")
+    if size is None or isinstance(size, int):
+        return dict(options)
+    return {**options, "img_size": None, "input_size": (options.get("in_chans", 3), *size)}
 
 
 def _refuse_files(options: Mapping[str, Any]) -> None:

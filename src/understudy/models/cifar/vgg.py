@@ -45,7 +45,7 @@ class VGG(nn.Module):
         small_linear(layer)
 
     def fix_size(self, size: int) -> None:
-        """Take images of this side alone, so that no choice is left to a pass."""
+        """Take images of this width alone, so that no choice is left to a pass."""
         self.pooled = _pooled(size)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
