@@ -4,7 +4,7 @@ In a map of square images two equal sides tell where its channels are: (batch, 7
 last. Of other images they are first or last with sides that differ, which no shape tells for sure.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -32,8 +32,7 @@ def layout_size(module: nn.Module, channels: int, size: tuple[int, int]) -> tupl
     if height == width or has_prefix_tokens(module):
         return size
     shapes = _shapes(module, channels, size)
-    tokens, maps = (sum(len(shape) == axes for shape in shapes) for axes in (3, 4))
-    if tokens > maps:
+    if _is_transformer(shapes):
         return size
     side = max(size)
     try:
@@ -62,6 +61,12 @@ def _shapes(module: nn.Module, channels: int, size: tuple[int, int]) -> list[tor
         for handle in handles:
             handle.remove()
     return shapes
+
+
+def _is_transformer(shapes: Sequence[torch.Size]) -> bool:
+    """Return True if most modules return tokens, as many each time but for class tokens."""
+    tokens, maps = ([shape for shape in shapes if len(shape) == axes] for axes in (3, 4))
+    return len(tokens) > len(maps) and len({shape[1] for shape in tokens}) <= 2
 
 
 def _check_channels_first(
