@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import Literal, Protocol
 
 from jaxtyping import Float
@@ -51,6 +52,17 @@ class TokenGrid:
                 "proportion of those that the network was built with."
             )
         return height, width
+
+    @classmethod
+    def square(cls, tokens: int) -> "TokenGrid | None":
+        """Return the square grid of so many tokens, behind at most one class token; else None."""
+        side = isqrt(tokens)
+        return cls(tokens - side**2, side, side) if tokens - side**2 in (0, 1) else None
+
+    def as_map(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch dim h w"]:
+        """Return the patches among tokens as a map, without the tokens before them."""
+        height, width = self.size(x.shape[1])
+        return x[:, self.prefix :].transpose(1, 2).reshape(len(x), -1, height, width)
 
 
 class Shapes(Mapping[str, tuple[int, ...]]):

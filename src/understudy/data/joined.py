@@ -74,6 +74,17 @@ class JoinedSource(Source):
         """Return height and width of every image."""
         return torch.cat([part.sides() for part in self._parts])
 
+    def within(self, index: Int64[Tensor, " kept"]) -> "Source":
+        """Return the same images, of which only some may stand in for a faulty one."""
+        first, second = self._parts
+        of_first, of_second = index[index < len(first)], index[index >= len(first)] - len(first)
+        return JoinedSource(first.within(of_first), second.within(of_second))
+
+    def is_replaced(self, i: int) -> bool:
+        """Return True if another image stands in for image `i`."""
+        source, number = self._of(i)
+        return source.is_replaced(number)
+
     def replaced(self) -> tuple[str, ...]:
         """Return the faulty images of both."""
         return tuple(line for part in self._parts for line in part.replaced())

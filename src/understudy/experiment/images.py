@@ -328,6 +328,7 @@ def _read(
         classes: Class names of the training split, if known: no source then looks for them again.
     """
     spec = recipe.data
+    refuse_address(spec.decoded, "data.decoded")
     load: Callable[..., Source] = data.find(spec.source).load
     options = _options(spec, load, classes)
     source = load(spec.root, split, unreadable=spec.unreadable, **options)
@@ -341,7 +342,6 @@ def _read(
             f"data.decoded_side={spec.decoded_side} reduces the images that are kept decoded in "
             f"a folder; {reason}."
         )
-    refuse_address(spec.decoded, "data.decoded")
     if in_memory or not spec.decoded:
         return source
     return DecodedSource(source, Path(spec.decoded) / split, side=spec.decoded_side)

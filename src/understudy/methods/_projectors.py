@@ -1,7 +1,6 @@
 """Projectors from a student's feature to the teacher's shape, dropped after training."""
 
 from collections.abc import Sequence
-from math import isqrt
 from typing import final
 
 import torch
@@ -173,14 +172,14 @@ def map_shape(shapes: Shapes, feature: str) -> tuple[int, ...]:
     tokens, width = shapes[feature]
     if feature in shapes.grids:
         return width, *shapes.grids[feature].size(tokens)
-    side = isqrt(tokens)
-    if shapes.token_layout or tokens not in (side**2, side**2 + 1):
+    square = TokenGrid.square(tokens)
+    if shapes.token_layout or square is None:
         cause = shapes.token_layout or "they form no square grid, with or without one class token"
         raise ShapeError(
             f"{feature!r} of {shapes.owner} has {tokens} tokens, which are no map: {cause}. "
             "Compare it with tokens, or name another feature."
         )
-    return width, side, side
+    return width, square.height, square.width
 
 
 def as_map(x: Tensor, grid: TokenGrid | None = None) -> Float[Tensor, "batch channels h w"]:
@@ -192,9 +191,6 @@ def as_map(x: Tensor, grid: TokenGrid | None = None) -> Float[Tensor, "batch cha
     """
     if x.dim() == 4:
         return x
-    if grid is None:
-        # A class token makes one more token than a square, and comes first.
-        side = isqrt(x.shape[1])
-        grid = TokenGrid(x.shape[1] - side**2, side, side)
-    height, width = grid.size(x.shape[1])
-    return x[:, grid.prefix :].transpose(1, 2).reshape(len(x), -1, height, width)
+    grid = grid or TokenGrid.square(x.shape[1])
+    assert grid is not None  # `map_shape` refuses other tokens
+    return grid.as_map(x)

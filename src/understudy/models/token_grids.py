@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import isqrt
 from typing import Any
 
 from torch import Tensor, nn
@@ -76,10 +75,7 @@ class TokenLayout:
         if fitting:
             height, width = max(fitting, key=lambda size: size[0] * size[1])
             return TokenGrid(tokens - height * width, height, width)
-        side = isqrt(tokens)
-        if tokens not in (side**2, side**2 + 1):
-            return None
-        return TokenGrid(tokens - side**2, side, side)
+        return TokenGrid.square(tokens)
 
     def describe(self) -> str:
         """Return prefix and patches as part of a sentence; "" if nothing is known."""
@@ -103,7 +99,7 @@ class TokenLayout:
             return _all
         grid = self.grid(tokens)
         if what == "patches" and grid is not None:
-            return partial(_patches, grid)
+            return grid.as_map
         if what == "cls" and grid is not None and self._classes(grid):
             return partial(_vector, self._classes(grid))
         if what == "registers" and grid is not None and self._registers(grid):
@@ -139,11 +135,6 @@ UNKNOWN = TokenLayout()
 
 def _all(x: Tensor) -> Tensor:
     return x
-
-
-def _patches(grid: TokenGrid, x: Tensor) -> Tensor:
-    height, width = grid.size(x.shape[1])
-    return x[:, grid.prefix :].transpose(1, 2).reshape(len(x), -1, height, width)
 
 
 def _vector(count: int, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from understudy.data import FileSource, Loader, Source
 from understudy.data.decoded import DecodedSource
+from understudy.data.joined import join
 from understudy.data.replaced import ReplacedSource, found_since
 from understudy.data.sources import _large_folder, folder
 from understudy.data.sources._cache import cache_folder
@@ -181,6 +182,16 @@ def test_no_image_that_is_held_out_stands_in_for_another_of_a_decoded_folder(
         )
         assert part.sides().tolist() == [list(part.image(i).shape[1:]) for i in range(4)]
         assert [part.is_replaced(i) for i in range(4)] == [True, False, True, False]
+
+
+def test_images_that_are_joined_are_replaced_as_alone(damaged: Path) -> None:
+    labelled = load(damaged)
+    joined = join(labelled, folder.load_unlabelled(damaged / "train"))
+    index = torch.tensor([0, 2, 3, 5])  # of 1 and 4, which stand in for 0 and 3, none is left
+    part = Subset(joined, index, joined.labels[index])
+    assert greys(part) == greys(Subset(labelled, index, labelled.labels[index])) == [5, 5, 2, 2]
+    assert [part.is_replaced(i) for i in range(4)] == [True, False, True, False]
+    assert not joined.is_replaced(1)
 
 
 def test_a_worker_process_notes_faulty_files_too(damaged: Path) -> None:

@@ -92,7 +92,7 @@ _CODEC = ("utf-8", "surrogateescape")
 
 
 @final
-class Packed:
+class Packed(LazySequence[str]):
     """Texts that are packed one after the other while a file of columns is made."""
 
     def __init__(self) -> None:
@@ -101,6 +101,10 @@ class Packed:
 
     def __len__(self) -> int:
         return self._count
+
+    def _entry(self, i: int) -> str:
+        start = int(self._ends[i - 1]) if i else 0
+        return self._bytes[start : int(self._ends[i])].decode(*_CODEC)
 
     def extend(self, texts: Iterable[str]) -> None:
         """Append texts."""

@@ -12,7 +12,7 @@ import torch
 
 from understudy.batch import UNLABELLED
 from understudy.data.source import Source, Split, Unreadable
-from understudy.data.sources._files import from_files
+from understudy.data.sources._large_folder import of_table
 from understudy.data.sources._numbered import names_of
 from understudy.data.sources._splits import SPLIT_NAMES, TEST_NAMES, no_split
 from understudy.data.sources._table import Table, Values
@@ -101,7 +101,7 @@ def load(table: Table, split: Split, *, unreadable: Unreadable) -> Source:
     selected = [row for row in rows if row.split == name]
     labels = torch.tensor([row.labels(classes) for row in selected])
     paths = list(_located(file.parent, selected))
-    source = from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+    source = of_table(file, paths, labels, classes, unreadable)
     source.split_name = name
     return source
 

@@ -1,4 +1,4 @@
-"""Folders of very many image files: listed once, and no file opened before training.
+"""Very many image files in folders, or in a table: listed once, no file opened before training.
 
 A split of more than `LISTED` files is not decoded beforehand, unless its images are small enough to
 be kept in memory. Its list is a file of columns in the user's cache: names, classes, sizes and
@@ -9,7 +9,7 @@ written to since, or one of a sample of its files has changed.
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
@@ -19,7 +19,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy.data._image import SUFFIXES, decode, sides_of
@@ -28,7 +28,13 @@ from understudy.data.replaced import LazySource, ReplacedSource
 from understudy.data.source import Source, Unreadable, short_digest
 from understudy.data.sources._cache import NOTES, cache_folder, made_once
 from understudy.data.sources._columns import Columns, Packed, Texts, store
-from understudy.data.sources._files import IN_MEMORY, MAX_BYTES, SMALL, refuse_skipped
+from understudy.data.sources._files import (
+    IN_MEMORY,
+    MAX_BYTES,
+    SMALL,
+    from_files,
+    refuse_skipped,
+)
 from understudy.data.sources._listing import Listing
 from understudy.data.subset import evenly
 from understudy.errors import DataError
@@ -37,7 +43,7 @@ LOGGER = logging.getLogger("understudy")
 
 LISTED = 10_000
 """Most files of a split that are all decoded before training."""
-_VERSION = 1
+_VERSION = 2
 _SAMPLE = 64
 """Files that are looked at in the place of all, evenly spread."""
 _AT_ONCE = 2**14
@@ -62,6 +68,17 @@ class Files:
         self._prefix = str(top / "x")[:-1]
         self.top, self.names, self.links = top, Packed(), False
         self.skipped, self.folders, self._runs = list[str](), dict[str, int](), [(0, 0)]
+        self._labels: np.ndarray[Any, np.dtype[np.int64]] | None = None
+
+    @classmethod
+    def of_table(
+        cls, top: Path, paths: Iterable[Path], labels: Int64[Tensor, "images ..."]
+    ) -> "Files":
+        """Return the files of a table, with the labels of each, in its order."""
+        files = cls(top)
+        files.names.extend(str(path).removeprefix(files._prefix) for path in paths)
+        files._labels = labels.numpy()
+        return files
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,7 +98,9 @@ class Files:
 
     @property
     def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The label of each file."""
+        """The label of each file, or the presence of each class in it."""
+        if self._labels is not None:
+            return self._labels
         labels, counts = zip(*self._runs, strict=True)
         return np.repeat(np.array(labels, np.int64), counts)
 
@@ -111,7 +130,7 @@ class ListedSource(LazySource):
 
     def __init__(self, columns: Columns, top: Path, classes: Sequence[str]) -> None:
         self._columns = columns
-        self.labels = torch.from_numpy(columns["label"])
+        self.labels = torch.from_numpy(columns["label"]).view(-1, *columns.header["present"])
         self.paths = _Paths(top, columns.texts("name"))
         self.top = "" if columns.header["links"] else columns.header["real"]
         self.classes, self.size = tuple(classes), columns.header["side"]
@@ -187,6 +206,48 @@ def listed(
     return ReplacedSource(source, columns.file.with_name(NOTES))
 
 
+def of_table(
+    file: Path,
+    paths: Sequence[Path],
+    labels: Int64[Tensor, "images ..."],
+    classes: Sequence[str],
+    unreadable: Unreadable,
+) -> Source:
+    """Return the source of the files in a table: decoded beforehand unless they are very many.
+
+    Args:
+        file: The table.
+        paths: Files of one split of it.
+        labels: Their labels, or the presence of each class.
+        classes: Class names in the order of the labels.
+        unreadable: What to do with files that cannot be decoded.
+
+    Raises:
+        DataError: No file, or none of a sample of very many, can be read; or some of few cannot,
+            and `unreadable` is `fail`.
+    """
+    files = Files.of_table(file.parent, paths, labels)
+    side = _side_of_sample(files) if len(files) > LISTED else None
+    if _all_decoded(len(files), side):
+        return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+    # Named by names and labels: of other rows it is another list.
+    content = [x.tobytes() for x in (*files.names.columns("").values(), files.labels)]
+    digest = sha256(b"\0".join(content)).hexdigest()
+    place = cache_folder() / "tables" / short_digest(os.path.realpath(file), digest)
+
+    def make(stored: Path) -> bool:
+        _store(stored, files, files.top, side)
+        return True
+
+    existed = (place / _NAME).is_file()
+    columns = made_once(place, _NAME, is_current, make)
+    assert columns is not None  # `make` always stores them
+    if not existed:
+        _say(columns, file, existed)
+    source = ListedSource(columns, files.top, classes)
+    return source if unreadable == "fail" else ReplacedSource(source, columns.file.with_name(NOTES))
+
+
 def _all_decoded(count: int, side: int | None) -> bool:
     """Return True if all images are decoded before training: few, or small enough for memory."""
     small = side is not None and side <= SMALL and count * 3 * side**2 <= MAX_BYTES
@@ -233,12 +294,13 @@ def _store(file: Path, files: Files, folder: Path, side: int | None) -> None:
         "top": os.path.abspath(files.top),  # noqa: PTH100
         "real": os.path.realpath(folder),
         "side": side,
+        "present": files.labels.shape[1:],
         "links": files.links,
         "skipped": files.skipped,
     }
     columns = {
         **files.names.columns("name"),
-        "label": files.labels,
+        "label": files.labels.reshape(-1),
         "bytes": sizes,
         "time": times,
         **folders.columns("folder"),
@@ -285,8 +347,8 @@ def _side_of_sample(files: Files) -> int | None:
     Raises:
         DataError: None of them can be read.
     """
-    rows, sides, faults = set(evenly(len(files), _SAMPLE).tolist()), set[int](), list[DataError]()
-    for path in (files.top / name for i, name in enumerate(files.names) if i in rows):
+    rows, sides, faults = evenly(len(files), _SAMPLE).tolist(), set[int](), list[DataError]()
+    for path in (files.top / files.names[i] for i in rows):
         try:
             sides.update(sides_of(path))
         except DataError as error:

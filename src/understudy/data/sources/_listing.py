@@ -29,6 +29,12 @@ class Listing:
     links: bool = False
 
     @property
+    def children(self) -> list[str]:
+        """Names of the folders directly in the one that was listed, which comes first."""
+        top, *below = map(Path, self.folders)
+        return sorted(folder.name for folder in below if folder.parent == top)
+
+    @property
     def images(self) -> list[Path]:
         """The image files."""
         return [Path(name) for name in self.names]

@@ -34,7 +34,7 @@ from understudy.batch import UNLABELLED
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _csv_multilabel
 from understudy.data.sources._csv_multilabel import FILE_COLUMNS
-from understudy.data.sources._files import from_files
+from understudy.data.sources._large_folder import of_table
 from understudy.data.sources._named_files import is_file, is_inside
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._splits import TEST_NAMES, choose, no_split
@@ -80,7 +80,7 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     for i in selected:
         _check_file(file, rows[i])
     paths, labels = [rows[i].path for i in selected], torch.tensor([numbers[i] for i in selected])
-    source = from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
+    source = of_table(file, paths, labels, classes, unreadable)
     source.split_name = rows[selected[0]].split
     if missing := sum(rows[i].is_nan for i in selected):
         line = f"{missing} of {len(selected)} rows have the label nan: kept as unlabelled"
@@ -162,7 +162,8 @@ def _numbered(
     if labels is None:
         _check_no_measurements(file, rows)
         distinct = sorted({row.label for row in rows if row.label})
-        return distinct, [distinct.index(row.label) if row.label else UNLABELLED for row in rows]
+        places = {name: i for i, name in enumerate(distinct)}
+        return distinct, [places.get(row.label, UNLABELLED) for row in rows]
     numbers = [int(label) if label else UNLABELLED for label in labels]
     for row, value in zip(rows, numbers, strict=True):
         if value < UNLABELLED:

@@ -189,8 +189,8 @@ def _add_folders(
 ) -> None:
     """Append the images of all class folders, in the order of the folders."""
     for name in folders:
-        _check_no_splits(folder / name, _folders(folder / name))
         listing = list_images(folder / name, deep=True)
+        _check_no_splits(folder / name, listing.children)
         if not listing.names:
             raise _no_images(f"The class folder {folder / name} holds no images", listing)
         files.links = files.links or (folder / name).is_symlink()

@@ -11,6 +11,7 @@ from understudy import tasks
 from understudy.config.recipe import Recipe
 from understudy.data import Source
 from understudy.data.subset import Subset
+from understudy.diagnostics import sample_images
 from understudy.experiment.images import read_images, read_test_images
 from understudy.experiment.run_directory import Run
 from understudy.tasks import Task
@@ -81,5 +82,5 @@ def spread(source: Source, count: int | None) -> Source:
     total = len(source.labels)
     if count is None or count >= total:
         return source
-    index = torch.linspace(0, total - 1, count).round().long()
+    index = sample_images.spread(total, count)
     return Subset(source, index, source.labels[index])
