@@ -16,6 +16,9 @@ Features = dict[str, Tensor]
 """Name → tensor: a map `(batch, channels, height, width)`, tokens `(batch, tokens, dim)` or a
 vector `(batch, dim)`."""
 
+PREVIOUS_PATCHES = "patches/previous"
+"""Patches of the last block but one, behind the last norm as those of the last one, `patches`."""
+
 Kind = Literal["vector", "tokens", "map"]
 _KINDS: dict[int, Kind] = {1: "vector", 2: "tokens", 3: "map"}
 

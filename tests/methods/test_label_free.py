@@ -2,6 +2,7 @@
 
 from itertools import product
 from math import exp, log, sqrt
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 from tests.support.forms import random, shapes
 from tests.test_every_method import TEACHER, network
 from tests.vectors.build import batch
-from understudy import tasks
+from understudy import models, tasks
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import distiller
 from understudy.errors import ShapeError
+from understudy.features import Shapes
 from understudy.methods.cwd import CWD, cwd
 from understudy.methods.dense_mse import DenseMSE, dense_mse
 from understudy.methods.dino import dino, sinkhorn
@@ -200,3 +202,22 @@ def test_a_summary_of_another_width_is_no_row_beside_patches() -> None:
     with pytest.raises(ShapeError, match=r"'penultimate' of cnn has 3 values and 'stage1' has 4"):
         Proteus(net, net)
     assert Proteus(net, net, feature_weight=0).reads == ("penultimate",)
+
+
+def test_dense_mse_reads_the_last_two_blocks_of_a_transformer_by_default() -> None:
+    """Their patches, each behind the last norm, in their order: as timm's own function has them."""
+    options = {"depth": 3, "embed_dim": 32, "num_heads": 2, "img_size": 32, "reg_tokens": 2}
+    vit = models.find("timm:vit_tiny_patch16_224", options=options, size=32).eval()
+    module: Any = vit.module
+    torch.nn.init.uniform_(module.norm.weight)
+    images = torch.rand(2, 3, 32, 32)
+    features = vit.features(images)
+    method = DenseMSE(Shapes("student", {"stage4": (5, 1, 1)}), vit.shapes)
+    assert method.reads == ("patches/previous", "patches")
+    prepared = (images - vit.get_buffer("_mean")) / vit.get_buffer("_std")
+    last = module.get_intermediate_layers(prepared, n=2, norm=True, reshape=True)
+    for name, expected in zip(method.reads, last, strict=True):
+        torch.testing.assert_close(features[name], expected)
+    assert method.head[0].weight.shape == (64, 5)
+    convolutional = Shapes("teacher", {"stage3": (7, 2, 2), "stage4": (9, 1, 1)})
+    assert DenseMSE(convolutional, convolutional).reads == ("stage4",)

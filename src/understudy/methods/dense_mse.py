@@ -23,7 +23,7 @@ from torch import Tensor
 
 from understudy.batch import Batch
 from understudy.config.limits import Count
-from understudy.features import Features, Shapes, TeacherOutputs
+from understudy.features import PREVIOUS_PATCHES, Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
 from understudy.methods import _tokens
 from understudy.methods._method import Method
@@ -50,7 +50,9 @@ class DenseMSE(Method):
         teacher: Shapes of the teacher; needs the same.
         student_map: Map of the student; default: `patches` if it names it, else its last stage.
         teacher_maps: Maps of the teacher, of which the last has the grid that all are resized to;
-            default: `patches` if it names it, else its last stage.
+            default: the patches of a transformer's last two blocks, each behind the last norm
+            (`patches/previous` and `patches`), else `patches` alone or the last stage. Taps name
+            those of more blocks.
         layers: Linear layers of P, with LayerNorm and GELU between them.
         hidden: Width between them.
         standardise: Standardisation of each map of the teacher; see `understudy show radio`.
@@ -73,7 +75,7 @@ class DenseMSE(Method):
     ) -> None:
         super().__init__(student, teacher)
         self.student_map = _tokens.patches(student, student_map)
-        names = teacher_maps or ("",)
+        names = teacher_maps or _last_layers(teacher)
         self.teacher_maps = tuple(_tokens.patches(teacher, name) for name in names)
         widths = [teacher.width(name) for name in self.teacher_maps]
         self.head = head(
@@ -108,3 +110,9 @@ class DenseMSE(Method):
 
     def _by_map(self) -> dict[str, Standardiser]:
         return dict(zip(self.teacher_maps, self.standardisers, strict=True))  # type: ignore[arg-type]
+
+
+def _last_layers(teacher: Shapes) -> tuple[str, ...]:
+    """Return the maps that are compared by default; an empty name is the one by the rule."""
+    published = PREVIOUS_PATCHES, "patches"
+    return published if all(name in teacher for name in published) else ("",)

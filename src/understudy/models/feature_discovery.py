@@ -9,6 +9,7 @@
   resolution (ViT), the longest chain of equal blocks is cut into four.
 - The *tokens* of such a chain are the output of the last norm behind it, else of its last block;
   `cls`, `registers` and `patches` are parts of them (`token_grids.py`).
+  `patches/previous` are those of the block before, behind the same norm.
 - A *pre-activation* `stage1/preact` is what enters the activation whose output is the stage. A
   stage that ends otherwise, or in an activation that is no module, has none.
 """
@@ -21,12 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from understudy.features import PREVIOUS_PATCHES
 from understudy.models import heads
 from understudy.models.heads import Head
 from understudy.models.last_products import is_activation
 from understudy.models.outputs import Key
 from understudy.models.taps import DIST_PENULTIMATE
-from understudy.models.token_grids import UNKNOWN, TokenLayout, token_layout
+from understudy.models.token_grids import NORMALISED, UNKNOWN, TokenLayout, token_layout
 from understudy.models.traced_pass import WEIGHTED, Call, trace
 
 
@@ -97,6 +99,8 @@ def discover(
     taps |= _pre_activations(taps, traced.calls)
     if blocks:
         taps |= _token_taps(norm or blocks[-1], tokens)
+    if norm and len(blocks) > 1 and "patches" in taps:
+        taps[PREVIOUS_PATCHES] = f"{blocks[-2].path}:{NORMALISED} patches"
     if head.penultimate:
         taps["penultimate"] = head.penultimate
     if head.dist_penultimate:
