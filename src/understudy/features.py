@@ -19,6 +19,23 @@ vector `(batch, dim)`."""
 PREVIOUS_PATCHES = "patches/previous"
 """Patches of the last block but one, behind the last norm as those of the last one, `patches`."""
 
+SECOND = "second"
+"""First part of the names of features of a second pass, `second/patches`."""
+
+
+@dataclass(frozen=True)
+class ChangedImages:
+    """Images of a batch that a method has changed, for a second pass of the student.
+
+    Attributes:
+        images: The images, in the order of the batch.
+        features: What the loss needs to know of the change, by name.
+    """
+
+    images: Float[Tensor, "batch channels height width"]
+    features: Features
+
+
 Kind = Literal["vector", "tokens", "map"]
 _KINDS: dict[int, Kind] = {1: "vector", 2: "tokens", 3: "map"}
 

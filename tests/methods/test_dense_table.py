@@ -114,8 +114,17 @@ def _features(network: Network) -> Features:
         return network.features(images)
 
 
+def _second(method: Method, network: Network, batch: Batch) -> Features:
+    """Features of a second pass, if the method asks for one; its images do not matter here."""
+    changed = method.second_images(batch)
+    if changed is None:
+        return {}
+    return {f"second/{n}": x for n, x in (_features_of(network) | changed.features).items()}
+
+
 def leaves(features: Features, dtype: torch.dtype = torch.float32) -> Features:
-    return {name: x.to(dtype).requires_grad_() for name, x in features.items()}
+    floats = {name: x for name, x in features.items() if x.is_floating_point()}
+    return features | {name: x.to(dtype).requires_grad_() for name, x in floats.items()}
 
 
 @pytest.mark.parametrize("method", methods.names())
@@ -137,7 +146,7 @@ def test_trains(name: str, student: str, method: str) -> None:
     built.prepare(Outputs(target, labels))
     batch = Batch.of(torch.zeros(ROWS, 3, 1, 1), labels)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        features = leaves(_features_of(network), dtype)
+        features = leaves(_features_of(network) | _second(built, network, batch), dtype)
         loss = built(features, {k: x.to(dtype) for k, x in target.items()}, batch)
         assert loss.isfinite(), dtype
         if dtype is torch.float32:

@@ -12,10 +12,12 @@ from tests.support.forms import random, shapes
 from tests.test_every_method import TEACHER, network
 from tests.vectors.build import batch
 from understudy import models, tasks
+from understudy.batch import Batch
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import distiller
 from understudy.errors import ShapeError
 from understudy.features import Shapes
+from understudy.functional import seeded
 from understudy.methods.cwd import CWD, cwd
 from understudy.methods.dense_mse import DenseMSE, dense_mse
 from understudy.methods.dino import dino, sinkhorn
@@ -221,3 +223,55 @@ def test_dense_mse_reads_the_last_two_blocks_of_a_transformer_by_default() -> No
     assert method.head[0].weight.shape == (64, 5)
     convolutional = Shapes("teacher", {"stage3": (7, 2, 2), "stage4": (9, 1, 1)})
     assert DenseMSE(convolutional, convolutional).reads == ("stage4",)
+
+
+TRANSFORMER = {"depth": 1, "num_heads": 2, "img_size": 32, "patch_size": 8, "num_classes": 0}
+
+
+def transformer(dim: int) -> models.Network:
+    options = {**TRANSFORMER, "embed_dim": dim}
+    return models.find("timm:vit_tiny_patch16_224", options=options, size=32)
+
+
+def test_proteus_compares_masked_patches_of_a_second_pass() -> None:
+    recipe = Recipe(task="none", methods={"proteus": {}})
+    wired = distiller(recipe, transformer(16), transformer(32), tasks.find("none"))
+    method: Any = wired.trainable.methods["proteus"]
+    images, labels = torch.rand(5, 3, 32, 32), torch.full((5,), -1)
+    with seeded(1):
+        loss = wired(images, labels)["proteus"]
+    with seeded(1):
+        changed = method.second_images(Batch.of(images, labels))
+    masked = changed.features["mask"]
+    assert masked.shape == (5, 4, 4)
+    assert masked.sum((1, 2)).sort().values.tolist() == [0, 0, 0, 8, 8]
+    grey = torch.tensor([0.485, 0.456, 0.406])
+    total, count = 0.0, 0
+    student, teacher = (
+        wired.student.features(changed.images),
+        wired.teacher.network.features(images),
+    )
+    for i, row, column in masked.nonzero().tolist():
+        area = changed.images[i, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        torch.testing.assert_close(area, grey[:, None, None].expand(3, 8, 8))
+        predicted = method.patch_head(student["patches"][i, :, row, column])
+        total += float((predicted - teacher["patches"][i, :, row, column]).square().sum())
+        count += 32
+    untouched = masked.sum((1, 2)) == 0
+    assert torch.equal(changed.images[untouched], images[untouched])
+    method.patch_weight = 0.0
+    others = wired(images, labels)["proteus"]
+    assert float(loss) == pytest.approx(float(others) + total / count, rel=1e-5)
+    loss.backward()
+    assert method.patch_head[1].weight.grad.abs().sum() > 0
+
+
+def test_only_transformers_of_one_grid_have_patches_to_mask() -> None:
+    cnn = shapes("cnn", penultimate=4, stage1=(4, 2, 2))
+    assert Proteus(cnn, cnn).patch_weight == 0
+    with pytest.raises(ShapeError, match=r"'stage1' of cnn is no grid of tokens"):
+        Proteus(cnn, cnn, patch_weight=1.0)
+    vit = transformer(16).shapes
+    teacher = shapes("t", cls=32, patches=(32, 2, 2))
+    with pytest.raises(ShapeError, match="has 4 × 4 patches and t 2 × 2"):
+        Proteus(vit, teacher, patch_weight=1.0)

@@ -93,7 +93,8 @@ def test_lines_without_timm_prepare_alike(oblong: Oblong) -> None:
     of_torchvision = replace(student.config, library="torchvision", network=spec, timm={})
     code = loading_lines(of_torchvision, oblong.run / "student.safetensors").code
     scope: dict[str, Any] = {"v2": v2}
-    exec(code[code.index("transform = ") :], scope)
+    begin = code.index("transform = ")
+    exec(code[begin : code.index("\n])", begin) + 3], scope)
     for picture in oblong.pictures():
         image = opened(picture)
         assert torch.equal(scope["transform"](image), student.preprocess(image))

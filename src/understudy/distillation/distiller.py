@@ -1,6 +1,7 @@
 """Student, frozen teacher, methods and task in one forward pass that gives every loss by name."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast, final
 
 import torch
@@ -17,7 +18,7 @@ from understudy.distillation.user_networks import check_apart
 from understudy.distillation.weights import Weight as Weight
 from understudy.distillation.weights import Weights
 from understudy.errors import DataError, NetworkError, RecipeError, ShapeError
-from understudy.features import Features, of_group
+from understudy.features import SECOND, Features, of_group
 from understudy.methods import Method
 from understudy.models.base import Wrapped
 from understudy.profiling import span
@@ -95,7 +96,8 @@ class Trainable(nn.Module):
             with span(f"forward/{label}"):
                 # What is stored for one method alone loses the method's label.
                 own = teacher | of_group(teacher, label)
-                losses[label] = method(student.features, own, student.batch)
+                second = self._second_pass(cast(Method, method), student.batch)
+                losses[label] = method(student.features | second, own, student.batch)
         if not return_logits:
             return losses
         if student.locations is not None or "logits" not in student.features:
@@ -104,6 +106,14 @@ class Trainable(nn.Module):
                 "`return_logits` out."
             )
         return losses, student.features["logits"]
+
+    def _second_pass(self, method: Method, batch: Batch) -> Features:
+        """Return the student's features of the images that a method changes; empty for most."""
+        changed = method.second_images(batch)
+        if changed is None:
+            return {}
+        features = self.student.observe(replace(batch, images=changed.images)).features
+        return {f"{SECOND}/{name}": x for name, x in (features | changed.features).items()}
 
 
 def _only(features: Features, names: Collection[str]) -> Features:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from understudy.batch import Batch
 from understudy.config.schema import convert, hints_of
 from understudy.errors import UnderstudyError
-from understudy.features import Extendable, Features, Shapes, TeacherOutputs
+from understudy.features import ChangedImages, Extendable, Features, Shapes, TeacherOutputs
 from understudy.methods._projectors import as_map
 
 
@@ -137,6 +137,14 @@ class Method(nn.Module, ABC):
 
         A method whose loss needs them sets `prepared` to False at construction and to True here.
         """
+
+    def second_images(self, batch: Batch) -> ChangedImages | None:
+        """Return changed images for a second pass of the student in the step; default: no pass.
+
+        The loss gets the student's features of them, and what is known of the change, under
+        `second/…`. Random numbers come from torch's generator, which a step has seeded.
+        """
+        return None
 
     @abstractmethod
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
