@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from understudy.batch import UNLABELLED
-from understudy.data.sources import hf
+from understudy.data.sources import _large_folder, _many_rows, hf
 from understudy.errors import DataError
 
 datasets.disable_progress_bars()
@@ -216,3 +216,50 @@ def test_images_without_a_known_column_of_labels_are_said_to_be_unlabelled(
     with caplog.at_level(logging.WARNING, "understudy"):
         assert hf.load(str(tmp_path), "train").labels.tolist() == [UNLABELLED] * 2
     assert "its images are unlabelled; beside the images it has: kind." in caplog.text
+
+
+def test_very_many_rows_are_not_decoded_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = [encoded(i, 80 + i) for i in range(6)]
+    images[1] = {"bytes": b"no image", "path": "1.png"}
+    names = datasets.ClassLabel(names=["cat", "dog"])
+    table([0, 1] * 3, names, images=images).save_to_disk(tmp_path / "rows")
+    few = hf.load(str(tmp_path / "rows"), "train")
+    assert len(few) == 5
+    monkeypatch.setattr(_many_rows, "LISTED", 5)
+    monkeypatch.setattr(_large_folder, "LISTED", 5)
+    monkeypatch.setattr(hf, "_check", None)  # decodes every row
+    many = hf.load(str(tmp_path / "rows"), "train")
+    assert (many.labels.tolist(), many.classes) == ([0, 1] * 3, few.classes)
+    assert many.skipped == ()
+    # Row 3 stands in for row 1, of its class.
+    assert [int(many.image(i)[0, 0, 0]) for i in range(6)] == [0, 3, 2, 3, 4, 5]
+    assert many.sides()[2].tolist() == [82, 82]
+    again = hf.load(str(tmp_path / "rows"), "train")
+    assert "row 1" in again.skipped[0]
+    assert again.digest == many.digest
+    stopped = hf.load(str(tmp_path / "rows"), "train", unreadable="fail")
+    with pytest.raises(DataError, match="row 1 of"):
+        stopped.image(1)
+
+
+def test_very_many_files_of_rows_are_not_opened_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for i in range(6):
+        file = tmp_path / f"images/train/{'ab'[i % 2]}/{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 70 + i), (i, 0, 0)).save(file)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    few = hf.load(str(tmp_path / "images"), "train")
+    monkeypatch.setattr(_many_rows, "LISTED", 5)
+    monkeypatch.setattr(_large_folder, "LISTED", 5)
+    monkeypatch.setattr(hf, "_check_files", None)  # decodes every file
+    many = hf.load(str(tmp_path / "images"), "train")
+    assert list(many.paths) == list(few.paths)
+    assert [many.image(i).shape for i in range(6)] == [few.image(i).shape for i in range(6)]
+    (file := many.paths[0]).write_bytes(b"0" * 10)
+    assert hf.load(str(tmp_path / "images"), "train").digest != many.digest, file

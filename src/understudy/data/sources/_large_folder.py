@@ -44,7 +44,7 @@ LOGGER = logging.getLogger("understudy")
 LISTED = 10_000
 """Most files of a split that are all decoded before training."""
 _VERSION = 2
-_SAMPLE = 64
+SAMPLE = 64
 """Files that are looked at in the place of all, evenly spread."""
 _AT_ONCE = 2**14
 """Files that are looked at together."""
@@ -189,7 +189,7 @@ def listed(
     def make(file: Path) -> bool:
         files.append(list_files())
         side = _side_of_sample(files[0])
-        if _all_decoded(len(files[0]), side):
+        if all_decoded(len(files[0]), side):
             return False
         _store(file, files[0], folder, side)
         return True
@@ -228,7 +228,7 @@ def of_table(
     """
     files = Files.of_table(file.parent, paths, labels)
     side = _side_of_sample(files) if len(files) > LISTED else None
-    if _all_decoded(len(files), side):
+    if all_decoded(len(files), side):
         return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
     # Named by names and labels: of other rows it is another list.
     content = [x.tobytes() for x in (*files.names.columns("").values(), files.labels)]
@@ -248,7 +248,7 @@ def of_table(
     return source if unreadable == "fail" else ReplacedSource(source, columns.file.with_name(NOTES))
 
 
-def _all_decoded(count: int, side: int | None) -> bool:
+def all_decoded(count: int, side: int | None) -> bool:
     """Return True if all images are decoded before training: few, or small enough for memory."""
     small = side is not None and side <= SMALL and count * 3 * side**2 <= MAX_BYTES
     return count <= LISTED or (small and count <= IN_MEMORY)
@@ -270,7 +270,7 @@ def is_current(columns: Columns) -> bool:
     if any(os.stat(name).st_mtime_ns != t for name, t in zip(names, times, strict=True)):  # noqa: PTH116
         return False
     files, top = columns.texts("name"), Path(header["top"])
-    for i in evenly(len(files), _SAMPLE).tolist():
+    for i in evenly(len(files), SAMPLE).tolist():
         status = (top / files[i]).stat()
         if (status.st_size, status.st_mtime_ns) != (columns["bytes"][i], columns["time"][i]):
             return False
@@ -347,7 +347,7 @@ def _side_of_sample(files: Files) -> int | None:
     Raises:
         DataError: None of them can be read.
     """
-    rows, sides, faults = evenly(len(files), _SAMPLE).tolist(), set[int](), list[DataError]()
+    rows, sides, faults = evenly(len(files), SAMPLE).tolist(), set[int](), list[DataError]()
     for path in (files.top / files.names[i] for i in rows):
         try:
             sides.update(sides_of(path))

@@ -25,6 +25,7 @@ from understudy.config.downloads import from_hub
 from understudy.data._image import measured
 from understudy.data.source import Source, Split, Unreadable, content_digest, short_digest
 from understudy.data.sources._files import in_memory_if_small
+from understudy.data.sources._many_rows import ListedRows, listed_rows
 from understudy.data.sources._named_files import is_inside
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._readable import check, warn_of_depth
@@ -106,6 +107,12 @@ def load(root: str, split: Split, *, unreadable: Unreadable = "skip") -> Source:
     labels, classes = _labels(rows, list(splits.values()), root)
     encoded = _as_bytes(rows, column)
     files = _files(encoded, column, root)
+    many = listed_rows(
+        ListedRows(encoded, column, labels, classes, root=root, paths=files), unreadable
+    )
+    if many is not None:
+        many.split_name = choose(split, splits) or split
+        return many
     if files:
         sides, broken, contents = _check_files(files, Path(root))
     else:
