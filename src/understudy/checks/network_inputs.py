@@ -43,7 +43,8 @@ def check(examined: Examined) -> Iterator[Finding]:
             CHECK,
             "note",
             f"The {role} sees images of {in_words(size)} pixels (made of views of "
-            f"{in_words(view_size)}), normalised by mean {_listed(network.input.mean)} and std {_listed(network.input.std)}.",
+            f"{in_words(view_size)}), normalised by mean {_listed(network.input.mean)} and std "
+            f"{_listed(network.input.std)}.",
         )
         enlarged = role == "student" and times >= _LARGER**2
         if enlarged and recipe.student.size is None:
