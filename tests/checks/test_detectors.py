@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.papers import over_papers
 from tests.support.small_scenes import CLASSES, Scenes
+from understudy.checks import divergence
 from understudy.checks.detector_accuracy import check
 from understudy.checks.examine import examine
 from understudy.checks.examined import Examined
@@ -16,7 +17,7 @@ from understudy.config.recipe import Recipe
 from understudy.experiment.images import Images
 from understudy.experiment.train import train
 
-PLANTED = Counter(detector_accuracy=2)
+PLANTED = Counter(detector_accuracy=2, divergence=1)
 """Faults planted below, by check."""
 
 OPTIONS = {"backbone": "timm:test_resnet", "size": 64, "extra": [32, 32]}
@@ -80,3 +81,10 @@ def test_a_fault_of_a_detector_is_found_and_mended(
     assert key == ("teacher.options" if "options" in PLACES[fault] else "teacher.classes")
     (after,) = check(examined(spoiled, **finding.fix))
     assert after.level == "note"
+
+
+def test_a_rate_at_which_a_detector_diverges_is_mended(able: dict[str, Any]) -> None:
+    named = {**able, "teacher": {**able["teacher"], "classes": list(CLASSES)}}
+    (finding,) = divergence.check(examined(named, **{"training.lr": 1000.0}))
+    assert finding.level == "error"
+    assert not list(divergence.check(examined(named, **finding.fix)))

@@ -12,7 +12,8 @@ from understudy.cli.output import console
 _MEANING = (
     "k-NN N: each image has the class that its N nearest images vote for, by the cosine of their "
     "features. linear: the class that a linear classifier on the features says. Neither changes "
-    "the network; the higher, the more its features tell of the classes."
+    "the network; the higher, the more its features tell of the classes. "
+    "A comparison without labels classifies test images by each other: its k-NN is another number."
 )
 
 

@@ -314,7 +314,7 @@ def _word(measured: Verdict, *, sign: int) -> Word:
 def _sentence(name: str, judged: Verdict, *, metric: str, unit: str, methods: int) -> str:
     assert judged.difference is not None
     digits = _digits(judged.difference, judged.low, judged.high)
-    away = _away(judged.difference, digits, unit) + (f" in {metric}" if metric != "top1" else "")
+    away = _away(judged.difference, digits, unit) + _in_words(metric)
     if judged.word == "too few seeds":
         return _too_few(name, judged, away, digits)
     beside = f"({_evidence(judged, digits)})"
@@ -327,6 +327,13 @@ def _sentence(name: str, judged: Verdict, *, metric: str, unit: str, methods: in
             return (
                 f"No gain could be shown: {name} is {away} {beside}{_corrected(judged, methods)}."
             )
+
+
+def _in_words(metric: str) -> str:
+    """For example ` in k-NN`; empty for top-1 accuracy, which goes without saying."""
+    return (
+        "" if metric == "top1" else f" in {metric.replace('knn_', 'k-NN ').replace('knn', 'k-NN')}"
+    )
 
 
 def _too_few(name: str, judged: Verdict, away: str, digits: int) -> str:

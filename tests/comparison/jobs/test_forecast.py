@@ -100,9 +100,12 @@ def test_building_and_measuring_count_besides_the_epochs(
     forecast.end(unlabelled[1])
     assert forecast.seconds_left() == pytest.approx(12.0)
     assert log.messages == ["About 18 s left for 3 runs, after the first epoch of kd seed 0."]
-    now[0] += 100.0
+    # Of these 2 s, those that are left are said while the second seed is evaluated.
     forecast.hand(unlabelled[3])
     forecast.begin(unlabelled[3], 0.0)
+    now[0] += 11.0
+    forecast.move(unlabelled[3], 1.0)
+    assert forecast.seconds_left() == pytest.approx(1.0)
     forecast.end(unlabelled[3])
     assert log.messages[1:] == []
 

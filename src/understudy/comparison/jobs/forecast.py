@@ -143,10 +143,18 @@ class Forecast:
             key=lambda job: job.name not in self._progress,
         ):
             whole = mean(known.get(job.arm) or [others]) if _is_trained(job) else 0.0
-            progress = self._progress.get(job.name)
-            remaining = whole * (1.0 - (progress.share if progress else 0.0))
-            heapq.heapreplace(places, places[0] + remaining)
+            heapq.heapreplace(places, places[0] + self._remaining(job, whole))
         return max(places)
+
+    def _remaining(self, job: Job, whole: float) -> float:
+        """Return the seconds that a job still takes, of those of a whole run."""
+        progress = self._progress.get(job.name)
+        if progress is None:
+            return whole
+        if progress.share < 1.0 or progress.first:
+            return whole * (1.0 - progress.share)
+        # It is evaluated, for as long as other runs of its arm took after their last step.
+        return max(0.0, whole - (time.monotonic() - progress.handed))
 
     def _say(self, reason: str) -> None:
         left, count = self.seconds_left(), sum(not _over(job) for job in self._jobs)
