@@ -42,7 +42,12 @@ HEALTHY: dict[str, dict[str, Any]] = {
 CONTROLS: dict[str, dict[str, Any]] = {
     "clothes alone": FOLDER | {"student": "resnet8"},
     "shipped clothes": {"data.source": "fashion", "data.size": 16, "data.images": 1000},
-    "shapes": SHAPES | {"task": "multilabel", "student": {"name": "resnet8", "size": 48}},
+    "shapes": {
+        **SHAPES,
+        "task": "multilabel",
+        "student": {"name": "resnet8", "size": 48},
+        "training.epochs": 16,
+    },
 }
 
 

@@ -15,7 +15,7 @@ from understudy.cli.commands import COMMANDS
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]*(?:\.[a-z_*{}]+)*)")
 COMMAND = re.compile(r"understudy ([a-z]+)((?: [^`']*)?)")
 
-OTHERS = {"version", "shm-size"}
+OTHERS = {"version", "shm-size", "local-dir", "repo-type"}
 """Flags without a command, and of other programs."""
 
 PLACES: dict[str, tuple[str, ...]] = {
