@@ -179,6 +179,21 @@ def test_images_of_several_sizes_are_seen_alone(
     assert 0 < difference(losses(Recipe.load(padded, {"bank.path": ""}), SIZES), rows) < 1
 
 
+def test_of_endless_views_as_many_are_stored_as_asked_for(
+    teach: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = teach("fasterrcnn", methods=MAPS, **{"data.augment": "scale_jitter"})
+    stored = banked(wanted, tmp_path)
+    first = losses(stored)
+    with passes(monkeypatch) as seen:
+        assert difference(first, losses(stored)) == 0
+    assert seen == [2, 2], "the second epoch has no place"
+    with passes(monkeypatch) as seen:
+        losses(Recipe.load(stored, {"bank.views": 2}))
+        losses(Recipe.load(stored, {"bank.views": 2}))
+    assert seen == [2, 2]
+
+
 def test_mirrored_views_are_numbered_and_shown_as_they_were_drawn() -> None:
     views = ObjectViews(Scenes(5, seed=0), augment="flip", seed=3, jitter=0.0)
     index, view = torch.arange(5).repeat(4), torch.arange(4).repeat_interleave(5)
