@@ -15,6 +15,8 @@ from tests.support.banked_runs import banked
 from tests.support.small_runs import Stop, outcome
 from tests.support.small_scenes import Scenes
 from understudy.bank.map_replay import MapReplay
+from understudy.checks import costs
+from understudy.checks.examined import Examined
 from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
 from understudy.data import CLEAN, ObjectViews
@@ -78,7 +80,7 @@ def losses(recipe: Recipe, images: Images | None = None) -> list[dict[str, torch
 def difference(one: list[dict[str, torch.Tensor]], other: list[dict[str, torch.Tensor]]) -> float:
     """Largest difference of a loss, as a share of it."""
     pairs = [(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a]
-    return max(float((a - b).abs() / a.abs().clamp_min(1e-6)) for a, b in pairs)
+    return max(((a - b).abs() / a.abs().clamp_min(1e-6)).item() for a, b in pairs)
 
 
 @contextmanager
@@ -139,6 +141,8 @@ def test_built_ahead_in_a_table_and_in_shards(
     planned = bank_plan.plan(wanted)
     assert (planned.records, planned.paddings, planned.contract.num_views) == (8, 1, 2)
     assert planned.record_bytes == 4 * 32 * (16**2 + 8**2 + 4**2 + 2**2 + 1)
+    (note,) = costs._bank(Examined(wanted, device="cpu", seconds=60.0))
+    assert f"{planned.record_bytes + 4:,} bytes for each view of an image" in note.message
     assert not (tmp_path / "table").exists()
     assert {"lshfm", "frs"} <= set(planned.serves)
     assert bank_build.fill(wanted).filled() == 8
