@@ -40,8 +40,8 @@ def prepared_by_graph(content: Mapping[str, Any]) -> str:
     if not pipeline:
         return ""
     return (
-        "Pictures prepared by the graph, which does not round the values after resizing, beside "
-        f"the same pictures prepared as in the run: {pipeline['sentence']}."
+        "Pictures prepared by the graph, which never rounds values after resizing, beside the "
+        f"same pictures prepared as in the run: {pipeline['sentence']}."
     )
 
 

@@ -24,7 +24,7 @@ from understudy.reporting.results import Arm
 
 COLUMNS = {
     "labels": "training images with a label; the others are not used",
-    "arm": "`control`: the student that was not distilled; others: how it was distilled before",
+    "arm": "control: the student that was not distilled; others: how it was distilled before",
     "difference": "mean difference from the control with the same labels, with its 95 % interval",
     "verdict": "about that difference, corrected for the number of arms",
 }

@@ -108,6 +108,7 @@ def _of_several(several: SeveralComparisons) -> Iterator[Step]:
         values = {part: _mean(comparisons[part], chosen[part][0], metric) for part in chosen}
         part = max(values, key=lambda one: -values[one] if metric == "loss" else values[one])
         arm, run = chosen[part]
+        part = f"{part} {several.KEY}" if several.KEY == "labels" else part
         yield from _use(run, f"the student with the best {name(metric)} ({part}, {arm})")
     if isinstance(several, StudentComparison):
         seeds = [seed for one in comparisons.values() for seed in one.arms[0]["seeds"]]

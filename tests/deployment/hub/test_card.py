@@ -94,6 +94,17 @@ def test_the_text_says_what_the_student_is(tmp_path: Path) -> None:
     assert "`AP`" not in text
 
 
+def test_options_and_missing_labels_are_said(tmp_path: Path) -> None:
+    """The name alone would be another network, and the images more than what was learned from."""
+    splits = {"train": {"images": 10_000}}
+    data = data_of(Recipe.from_dict({"data": {"source": "fashion", "labels": 200}}), splits)
+    network = Network(name="resnet8x4", options={"widths": [8, 8, 16, 64]})
+    _, text = card(tmp_path, replace(CONFIG, data=data, network=network, metrics={"top1": 100 / 3}))
+    assert "A network `resnet8x4` (`widths=[8, 8, 16, 64]`) that tells" in text
+    assert "- training images: `10,000, of which 200 with their label`" in text
+    assert "value: 33.333333\n" in (tmp_path / CARD).read_text(encoding="utf-8")
+
+
 def test_nothing_is_guessed(tmp_path: Path) -> None:
     unknown = replace(CONFIG, teacher=TEACHER | {"license": None}, data={"source": "folder"})
     header, text = card(tmp_path, unknown)
@@ -104,7 +115,7 @@ def test_nothing_is_guessed(tmp_path: Path) -> None:
     header, text = card(tmp_path, replace(CONFIG, teacher=own, metrics={}, measured={}))
     assert header.base_model is None
     assert not header.eval_results
-    assert "whoever trained this student: they know which one holds" in text
+    assert "whoever trained this student, who knows which licence holds" in text
     assert "## Results" not in text
 
 

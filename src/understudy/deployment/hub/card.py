@@ -50,9 +50,14 @@ _MEANINGS = {
     "agreement": "`agreement` is the share of decisions that the student has in common with its "
     "teacher.",
     "kl": "`kl` and `cka` compare its outputs and features with those of the teacher.",
+    "cosine": "`cosine` is that between its penultimate feature and the teacher's, `norm_ratio` "
+    "the length of its feature over that of the teacher's.",
+    "loss": "`loss` is that of the task on these pictures.",
 }
 """Metric → what it and those beside it are."""
 
+_LONGEST = 80
+"""Letters of the options that the summary names."""
 _MOST_CLASSES = 200
 """Classes that the card lists; more stand in config.json alone."""
 
@@ -189,7 +194,7 @@ def _evaluated(config: StudentConfig, name: str) -> dict[str, Any]:
             dataset_split=str(config.measured.get("split") or "test"),
             metric_type=_METRICS[key],
             metric_name=key,
-            metric_value=value,
+            metric_value=round(value, 6),
         )
         for key, value in config.metrics.items()
         if key in _METRICS and value is not None
@@ -216,12 +221,21 @@ def _summary(config: StudentConfig) -> str:
     backbone = config.network.options.get("backbone") if config.is_detector else None
     over = f" over {_code(backbone)}" if backbone else ""
     lines = [
-        f"A network {_code(config.network.name)}{over} that {doing}, {made} by Understudy "
-        f"{config.version}.".replace(" .", ".")
+        f"A network {_code(config.network.name)}{over}{_options(config)} that {doing}, {made} by "
+        f"Understudy {config.version}.".replace(" .", ".")
     ]
     if config.verdict:
         lines += [escaped(config.verdict), "The control is the same network, trained alone."]
     return " ".join(lines)
+
+
+def _options(config: StudentConfig) -> str:
+    """Return the options of the network, without which its name may mean another; empty if none."""
+    options = {key: x for key, x in config.network.options.items() if key != "backbone"}
+    if not options:
+        return ""
+    text = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f" ({_code(text)})" if len(text) <= _LONGEST else " (with options, in `config.json`)"
 
 
 def _results(config: StudentConfig) -> str:
@@ -334,8 +348,8 @@ def _of_teacher(config: StudentConfig) -> str:
         return f"The teacher {name} is under the licence {_code(licence)}."
     if config.teacher.get("weights") != "pretrained":
         return (
-            f"No licence of the teacher {name} was recorded, whose weights are of a file or run of "
-            "whoever trained this student: they know which one holds."
+            f"No licence of the teacher {name} was recorded: its weights are a file or a run of "
+            "whoever trained this student, who knows which licence holds."
         )
     return f"Under which licence the teacher {name} is was not recorded: look it up."
 
@@ -365,7 +379,9 @@ def _origin(config: StudentConfig) -> str:
 def _training_images(config: StudentConfig) -> str:
     """Return how many images the student was trained on; empty if that is unknown."""
     train = (config.data.get("splits") or {}).get("train") or {}
-    return f"{train['images']:,}" if train.get("images") else ""
+    labels = config.data.get("labels")
+    of_these = f", of which {labels:,} with their label" if isinstance(labels, int) else ""
+    return f"{train['images']:,}{of_these}" if train.get("images") else ""
 
 
 def _code(text: str) -> str:

@@ -77,7 +77,7 @@ def describe(recipe: Recipe, experiment: Experiment, student: Wrapped) -> Studen
 
 
 def data_of(recipe: Recipe, splits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is known of the data of a run: the source, images by split, a name on the hub.
+    """Return what is known of the data of a run: source, images by split, labels, name on the hub.
 
     Folders of this machine are not part of it.
 
@@ -87,7 +87,8 @@ def data_of(recipe: Recipe, splits: Mapping[str, Any]) -> dict[str, Any]:
     """
     source, root = recipe.data.source, recipe.data.root
     name = {"name": root} if source == "hf" and not Path(root).exists() else {}
-    return {"source": source, **name, "splits": dict(splits)}
+    labels = {} if recipe.data.labels is None else {"labels": recipe.data.labels}
+    return {"source": source, **name, **labels, "splits": dict(splits)}
 
 
 def library_of(name: str) -> Library:

@@ -102,12 +102,15 @@ def _classes(config: StudentConfig, folder: Path, *, script: bool = False) -> _L
     if config.is_detector:
         names = f'["background", *{names}]'
         detections = f"network([transform(image)]){'[1]' if script else ''}[0]"
-        what, name = "the objects in an", f'[classes[i] for i in {detections}["labels"]]'
+        what, name = (
+            "the classes of the objects in an",
+            f'[classes[i] for i in {detections}["labels"]]',
+        )
     elif config.threshold is not None:
         present = f"zip({logits}[0].sigmoid(), classes) if p >= {config.threshold:g}"
-        what, name = "an", f"[name for p, name in {present}]"
+        what, name = "the classes of an", f"[name for p, name in {present}]"
     else:
-        what, name = "an", f"classes[{logits}.argmax()]"
+        what, name = "the class of an", f"classes[{logits}.argmax()]"
     named = f"# {'names of' if name[0] == '[' else 'name of'} {what} image of Pillow in RGB:"
     return ["import json"], [f"classes = {names}", named, f"# {name}"]
 
