@@ -110,6 +110,16 @@ def saved_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return on_shapes(tmp_path_factory.mktemp("detector"), "detection", student)
 
 
+@pytest.fixture(scope="module")
+def quick_weights() -> Iterator[None]:
+    """Large networks repeat the first of their random weights; drawing all of them takes long."""
+    from tests.support.quick_weights import draw_in_blocks
+
+    with pytest.MonkeyPatch.context() as patch:
+        draw_in_blocks(patch)
+        yield
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the logger `understudy` says at INFO and above."""

@@ -4,11 +4,14 @@ from copy import deepcopy
 
 import pytest
 import torch
+import torch.fx
 
 from tests.support.network_images import images, stages
 from understudy import models
 from understudy.errors import NameNotFound, NetworkError
 from understudy.models import Network
+
+pytestmark = pytest.mark.usefixtures("quick_weights")
 
 PARAMETERS = {
     "mobilenetv2": 812_836,
@@ -56,7 +59,7 @@ CHEAP = ["mobilenetv2", "resnet8", "resnet50", "shufflenetv1", "shufflenetv2", "
 
 
 @pytest.fixture(scope="module", params=models.names())
-def shipped(request: pytest.FixtureRequest) -> Network:
+def shipped(request: pytest.FixtureRequest, quick_weights: None) -> Network:
     """A network that several tests look at; its norms have seen what an earlier one showed."""
     torch.manual_seed(0)
     return models.find(str(request.param), num_classes=7)
@@ -145,14 +148,26 @@ def test_plain_network_gives_the_same_logits(
     torch.testing.assert_close(plain(x), network(x), rtol=tolerance, atol=tolerance)
 
 
+BRANCHLESS = {"mobilenetv2", "resnet50", "shufflenetv1"}
+"""Networks of many layers that do what is done in the others, in one path for all images."""
+
+
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("name", CHEAP)
+@pytest.mark.parametrize("name", sorted({*CHEAP} - BRANCHLESS))
 def test_compiles_as_one_graph(name: str) -> None:
     network = models.find(name, num_classes=7).eval()
     compiled = torch.compile(network.features, fullgraph=True, backend="eager")
     expected, actual = network.features(images(network)), compiled(images(network))
     assert list(actual) == list(expected)
     assert all(torch.equal(actual[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("name", sorted(BRANCHLESS))
+def test_one_path_leads_through_the_network(name: str) -> None:
+    # What torch.fx can trace has no branch at which torch.compile, a hundred times slower, stops.
+    network = models.find(name, num_classes=7).eval()
+    x = images(network)
+    assert torch.equal(torch.fx.symbolic_trace(network.module)(x), network.module(x))
 
 
 @pytest.mark.parametrize("name", CHEAP)

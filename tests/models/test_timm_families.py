@@ -16,61 +16,85 @@ from understudy.errors import NetworkError
 from understudy.methods._maps import match_maps
 from understudy.models import Input, Network
 
+pytestmark = pytest.mark.usefixtures("quick_weights")
+
 Options = dict[str, object]
 
 _SIDE: Options = {"img_size": 64}
 NATIVE: dict[str, tuple[str, ...]] = {
     "": (
         *("test_byobnet", "test_convnext", "cpubone_nano", "csatv2", "cs3darknet_focus_s"),
-        *("cspnext_tiny", "densenet121", "dla46_c", "dpn48b", "edgenext_xx_small"),
-        *("test_efficientnet", "efficientvit_b0", "efficientvit_m0", "fasternet_t0", "fastvit_t8"),
-        *("ghostnet_050", "hardcorenas_b", "hgnetv2_b0", "hrnet_w18_small", "iformer_t"),
-        *("inception_next_atto", "lcnetv2_small", "lowformer_b0", "test_mambaout"),
-        *("poolformer_s12", "mobilenetv3_small_050", "mobilevit_xxs", "test_nfnet"),
-        *("pvt_v2_b0", "rdnet_tiny", "regnetx_002", "repghostnet_050", "repvit_m1", "res2next50"),
-        *("resnest14d", "test_resnet", "resnetv2_18", "rexnet_100", "selecsls42"),
-        *("legacy_seresnet18", "shvit_s1", "skresnet18", "starnet_s050", "swiftformer_xs"),
-        *("tiny_vit_5m_224", "tresnet_m", "test_vit", "ese_vovnet19b_slim_dw", "legacy_xception"),
-        *("xception41p", "xcit_nano_12_p8_224", "vit_tiny_patch16_dinov3_qkvb"),
+        *("cspnext_tiny", "test_efficientnet", "efficientvit_b0", "efficientvit_m0"),
+        *("ese_vovnet19b_slim_dw", "ghostnet_050", "hardcorenas_b", "hgnetv2_b0"),
+        *("hrnet_w18_small", "iformer_t", "lcnetv2_small", "legacy_xception", "lowformer_b0"),
+        *("test_mambaout", "mobilenetv3_small_050", "mobilevit_xxs", "test_nfnet"),
+        *("poolformer_s12", "rdnet_tiny", "regnetx_002", "repghostnet_050", "resnest14d"),
+        *("test_resnet", "resnetv2_18", "rexnet_100", "selecsls42", "starnet_s050"),
+        *("test_vit", "xception41p"),
     ),
     "img_size": (
-        *("eca_botnext26ts_256", "coat_tiny", "deit_tiny_patch16_224", "efficientformerv2_s0"),
-        *("deit_tiny_distilled_patch16_224", "pit_ti_distilled_224", "gcvit_xxtiny"),
-        *("levit_128s", "test_coatnet", "pit_ti_224", "visformer_tiny", "vit_tiny_r_s16_p8_224"),
-        *("test_vit_relpos", "nest_tiny", "convit_tiny"),
+        *("eca_botnext26ts_256", "test_coatnet", "gcvit_xxtiny", "nest_tiny"),
+        *("pit_ti_224", "pit_ti_distilled_224", "test_vit_relpos"),
     ),
 }
 """Small members that take images of 64 pixels, by the option that tells them so."""
 
 _VIT: Options = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+_SWIN: Options = {"embed_dim": 24, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 2, 1)}
 REDUCED: dict[str, tuple[Options, int]] = {
     "beit_base_patch16_224": (_SIDE | _VIT, 64),
     "cait_xxs24_224": (_SIDE | {"depth": 4}, 64),
+    "coat_tiny": (_SIDE | {"serial_depths": (1, 1, 1, 1), "parallel_depth": 1}, 64),
+    "convit_tiny": (_SIDE | {"depth": 4, "local_up_to_layer": 2}, 64),
     "convmixer_768_32": ({}, 64),
     "crossvit_tiny_240": ({"depth": [[1, 1, 0]] * 3}, 64),
     "davit_tiny": ({"embed_dims": (24, 48, 96, 192)}, 64),
-    "efficientformer_l1": ({}, 224),
+    "deit_tiny_distilled_patch16_224": (_SIDE | {"depth": 4}, 64),
+    "deit_tiny_patch16_224": (_SIDE | {"depth": 4}, 64),
+    "densenet121": ({"block_config": (2, 2, 2, 2)}, 64),
+    "dla46_c": ({"levels": [1] * 6}, 64),
+    "dpn48b": ({"k_sec": (1, 1, 2, 1)}, 64),
+    "edgenext_xx_small": ({"depths": (1, 1, 2, 1)}, 64),
+    "efficientformer_l1": ({"depths": (1, 1, 2, 2)}, 224),
+    "efficientformerv2_s0": (_SIDE | {"depths": (1, 1, 2, 2)}, 64),
     "efficientvim_m1": ({}, 64),
+    "fasternet_t0": ({"depths": (1, 1, 2, 1)}, 64),
+    "fastvit_t8": ({"layers": (1, 1, 2, 1)}, 64),
     "focalnet_tiny_srf": ({}, 64),
     "gmixer_12_224": (_SIDE, 64),
     "hiera_tiny_224": (_SIDE | {"stages": (1, 1, 2, 1), "embed_dim": 48}, 64),
+    "inception_next_atto": ({"depths": (1, 1, 2, 1)}, 64),
     "inception_resnet_v2": ({}, 96),
     "inception_v3": ({}, 96),
     "inception_v4": ({}, 96),
+    "legacy_seresnet18": ({"layers": [1, 1, 1, 1]}, 64),
+    "levit_128s": (_SIDE | {"depth": (1, 1, 2)}, 64),
     "mvitv2_tiny": ({}, 64),
     "naflexvit_base_patch16_gap": (_VIT, 64),
     "nextvit_small": ({}, 64),
+    "pvt_v2_b0": ({"depths": (1, 1, 2, 1)}, 64),
+    "repvit_m1": ({"depth": (1, 1, 2, 1)}, 64),
+    "res2next50": ({"layers": (1, 1, 1, 1)}, 64),
     "sam2_hiera_tiny": ({"stages": (1, 1, 2, 1), "embed_dim": 48}, 64),
     "samvit_base_patch16_224": ({"embed_dim": 48, "depth": 4, "num_heads": 3}, 224),
     "sequencer2d_s": ({"layers": (1, 1, 1, 1)}, 64),
-    "swin_tiny_patch4_window7_224": (_SIDE | {"embed_dim": 24, "num_heads": (1, 2, 4, 8)}, 64),
-    "swinv2_tiny_window8_256": (_SIDE | {"embed_dim": 24, "num_heads": (1, 2, 4, 8)}, 64),
-    "swinv2_cr_tiny_224": (_SIDE | {"embed_dim": 24, "num_heads": (1, 2, 4, 8)}, 64),
+    "shvit_s1": ({"depth": (1, 1, 1)}, 64),
+    "skresnet18": ({"layers": [1, 1, 1, 1]}, 64),
+    "swiftformer_xs": ({"layers": (1, 1, 2, 1)}, 64),
+    "swin_tiny_patch4_window7_224": (_SIDE | _SWIN, 64),
+    "swinv2_cr_tiny_224": (_SIDE | _SWIN, 64),
+    "swinv2_tiny_window8_256": (_SIDE | _SWIN, 64),
+    "tiny_vit_5m_224": ({"depths": (1, 1, 2, 1)}, 64),
     "tnt_s_legacy_patch16_224": (_SIDE | {"depth": 4}, 64),
+    "tresnet_m": ({"layers": [1, 1, 1, 1]}, 64),
     "twins_svt_small": ({"depths": (1, 1, 2, 1)}, 64),
-    "vgg11": ({}, 64),
+    "vgg11": ({"mlp_ratio": 0.05}, 64),
+    "visformer_tiny": (_SIDE | {"depth": (2, 2, 2)}, 64),
+    "vit_tiny_patch16_dinov3_qkvb": ({"depth": 4}, 64),
+    "vit_tiny_r_s16_p8_224": (_SIDE | {"depth": 4}, 64),
     "vitamin_small_224": (_SIDE, 64),
     "volo_d1_224": (_SIDE, 64),
+    "xcit_nano_12_p8_224": ({"depth": 4}, 64),
 }
 """Members that are made smaller by options, or that need other images."""
 

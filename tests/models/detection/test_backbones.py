@@ -19,6 +19,8 @@ from understudy.errors import NetworkError
 from understudy.models import detection
 from understudy.models.detection import NOMINAL_SIZE, backbones
 
+pytestmark = pytest.mark.usefixtures("quick_weights")
+
 
 def find(family: str, **given: Any) -> detection.Detector:
     options = {**OPTIONS[family], "backbone": "timm:test_resnet", **given.pop("options", {})}

@@ -312,7 +312,7 @@ def test_the_hash_loss_alone_diverges_without_a_clip() -> None:
 def test_the_hash_loss_alone_trains_with_the_clip_of_the_recipe() -> None:
     wanted = Recipe.load("voc0712/lsh/retinanet_resnet101_resnet50")
     assert wanted.training.clip is not None
-    losses = list(trained_by_hashes_alone(wanted.training.clip, steps=200))
+    losses = list(trained_by_hashes_alone(wanted.training.clip, steps=100))
     assert max(loss for loss, _ in losses) < 1e3
     assert sum(own for _, own in losses[-20:]) < 0.5 * sum(own for _, own in losses[:20])
 

@@ -15,6 +15,8 @@ from understudy.methods.kd import kd
 from understudy.models import detection
 from understudy.models.detection._detector import inputs
 
+pytestmark = pytest.mark.usefixtures("quick_weights")
+
 
 def test_torchvisions_ssdlite_is_read() -> None:
     found = detection.find("torchvision:ssdlite320_mobilenet_v3_large", num_classes=3)
