@@ -20,8 +20,7 @@ COUNTS = {"train": 6, "test": 3}
 SMALL = {"channels": 64, "min_size": 64, "max_size": 96}
 OPTIONS: dict[str, dict[str, Any]] = {
     "fasterrcnn": SMALL | {"box_batch_size_per_image": 16, "rpn_post_nms_top_n_test": 30},
-    "retinanet": SMALL,
-    "fcos": SMALL | {"channels": 64},  # whose norms have 32 groups
+    "fcos": SMALL,  # whose norms have 32 groups
     "ssdlite": {"size": 96, "extra": [32, 32, 32, 32]},
 }
 TEACHER, STUDENT = {"backbone": "timm:test_resnet"}, {"backbone": "timm:test_efficientnet"}
@@ -107,8 +106,9 @@ FORMATS = {"voc": voc, "coco": coco, "yolo": yolo}
 
 @pytest.mark.parametrize(
     ("family", "source"),
-    # No family sees from which kind of file its boxes come.
-    [*((family, "voc") for family in OPTIONS), ("ssdlite", "coco"), ("ssdlite", "yolo")],
+    # No family sees from which kind of file its boxes come. Those with a pyramid take another
+    # backbone in one way; each of them is interrupted and resumed in `test_detection_run`.
+    [("fasterrcnn", "voc"), ("fcos", "coco"), ("ssdlite", "yolo")],
 )
 def test_students_of_another_backbone_learn_and_resume(
     family: str, source: str, tmp_path: Path
