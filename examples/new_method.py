@@ -38,8 +38,8 @@ class Angle(understudy.Method):
 
 def main(root: Path) -> None:
     """Train a small teacher, then compare the method with the control over three seeds."""
-    short = {"data.images": 400, "data.size": 16, "student.size": 16}
-    short |= {"training.epochs": 4, "training.evaluate_every": 4, "training.schedule": "cosine"}
+    short = {"data.images": 200, "data.size": 16, "student.size": 16}
+    short |= {"training.epochs": 2, "training.evaluate_every": 2, "training.schedule": "cosine"}
     teacher = understudy.train({"student": "resnet14"}, short, out=root / "teacher")
     recipe = {
         "student": "resnet8",

@@ -17,7 +17,7 @@ from understudy.data.sources import fashion
 
 torch.manual_seed(0)
 source = fashion.load("", "train")
-data = TensorDataset(source.pixels[:384] / 255, source.labels[:384])
+data = TensorDataset(source.pixels[:384, :, ::2, ::2] / 255, source.labels[:384])
 loader = DataLoader(data, batch_size=64, shuffle=True)
 
 teacher = resnet18(num_classes=10)

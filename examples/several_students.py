@@ -17,7 +17,7 @@ from understudy.data.sources import fashion
 
 torch.manual_seed(0)
 source = fashion.load("", "train")
-data = TensorDataset(source.pixels[:192] / 255, source.labels[:192])
+data = TensorDataset(source.pixels[:192, :, ::2, ::2] / 255, source.labels[:192])
 loader = DataLoader(data, batch_size=64, shuffle=True)
 
 network = resnet18(num_classes=10)
