@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image
 
 import understudy
-from understudy.config.tables import PAPERS, read
+from understudy.config.tables import PAPERS, merged, read
 
 SEEDS, MOST, FEWEST, OF_A_CLASS = (0, 1, 2), 3000, 20, 600
 SHORTEST = 24
@@ -82,8 +82,7 @@ def recipe(data: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def before(keys: dict[str, Any]) -> dict[str, Any]:
     """Return the same with all that is left open as it was by default."""
-    papers = read(PAPERS)
-    return {**keys, **{group: {**papers[group], **keys[group]} for group in papers}}
+    return merged(read(PAPERS), keys)
 
 
 def trained(keys: dict[str, Any], out: Path, *, methods: bool) -> Any:

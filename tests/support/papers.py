@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from understudy.config.recipe import Recipe, Training
-from understudy.config.tables import PAPERS, read
+from understudy.config.tables import PAPERS, merged, read
 
 KEYS: dict[str, Any] = read(PAPERS)
 
@@ -16,5 +16,4 @@ def as_in_papers(**keys: Any) -> Training:
 
 def over_papers(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe as a dictionary, with what it does not say as in the papers."""
-    groups = {group: {**KEYS[group], **recipe.get(group, {})} for group in KEYS}
-    return {**recipe, **groups}
+    return merged(KEYS, recipe)

@@ -191,7 +191,7 @@ def _resolved(place: _Place, above: tuple[_Place, ...] = ()) -> dict[str, Any]:
     base = convert(PathText, differing.pop("base", base), "base") or (PAPERS if row else "")
     below = _resolved(_place(base, row, path.parent), (*above, place)) if base else {}
     below.pop("name", None)
-    result = _merged(below, content)
+    result = merged(below, content)
     for key, value in differing.items():
         put(result, key, value)
     return result
@@ -223,14 +223,14 @@ def _row(rows: Any, place: _Place) -> dict[str, Any]:
     return dict(differing) if isinstance(differing, dict) else {"about.published": differing}
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two groups of keys, group by group; a network may be just its name in either."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
         if isinstance(value, dict):
             group = {"name": old} if isinstance(old, str) else old
-            value = _merged(group if isinstance(group, dict) else {}, value)
+            value = merged(group if isinstance(group, dict) else {}, value)
         result[key] = value
     return result
 

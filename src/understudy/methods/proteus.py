@@ -17,6 +17,7 @@ such a vector too, so that any transformer can be a student; a convolutional one
 mask.
 """
 
+import logging
 from collections.abc import Mapping
 from math import prod
 from typing import Any, ClassVar, final
@@ -40,6 +41,8 @@ from understudy.methods._tokens import (
     summaries,
     tokens,
 )
+
+LOGGER = logging.getLogger("understudy")
 
 _MASK = "mask"
 """Name of the positions that are masked, a row of the grid for each image."""
@@ -118,17 +121,12 @@ class Proteus(Method):
         self.summary = summaries(student, teacher, summary)
         self.token_head = normed_head(*_widths(student, teacher, self.summary))
         self.patches: tuple[str, str] | None = None
-        self.patch_weight = 0.0
         if feature_weight or patch_weight:
             self.patches = patch_maps(student, teacher, patches)
         if feature_weight and self.patches:
             _check_widths(teacher, self.summary[1], self.patches[1])
             self.feature_head = normed_head(*_widths(student, teacher, self.patches))
-        if self.patches and patch_weight != 0:
-            cause = _not_masked(student, teacher, self.patches)
-            if cause and patch_weight:
-                raise ShapeError(f"proteus cannot mask patches: {cause}. Set patch_weight to 0.")
-            self.patch_weight = 0.0 if cause else 1.0 if patch_weight is None else patch_weight
+        self.patch_weight = _patch_weight(student, teacher, self.patches, patch_weight)
         if self.patches and self.patch_weight:
             self.patch_head = normed_head(*_widths(student, teacher, self.patches))
             self._grid = map_shape(student, self.patches[0])[1:]
@@ -183,8 +181,10 @@ class Proteus(Method):
         second = {name: student[f"{SECOND}/{name}"]}
         p = self.patch_head(tokens(self.student_as_map(second, name)))
         q = tokens(self.teacher_as_map(teacher, self.patches[1]))
-        positions = student[f"{SECOND}/{_MASK}"].flatten().nonzero().flatten()
-        return patch(p, q, positions)
+        # Their number is known: `nonzero` would let a GPU wait for it, and break a CUDA graph.
+        count = _half(len(p)) * _half(prod(self._grid))
+        mask = student[f"{SECOND}/{_MASK}"].flatten()
+        return patch(p, q, mask.float().argsort(descending=True)[:count])
 
 
 def drawn_mask(
@@ -193,9 +193,32 @@ def drawn_mask(
     """Draw which patches are masked: half of those of half of the images, at least one."""
     count = prod(grid)
     order = torch.rand(images, count, device=device).argsort(1).argsort(1)
-    chosen = torch.rand(images, device=device).argsort().argsort() < max(images // 2, 1)
-    masked = (order < max(count // 2, 1)) & chosen.unsqueeze(1)
+    chosen = torch.rand(images, device=device).argsort().argsort() < _half(images)
+    masked = (order < _half(count)) & chosen.unsqueeze(1)
     return masked.view(images, *grid)
+
+
+def _half(number: int) -> int:
+    return max(number // 2, 1)
+
+
+def _patch_weight(
+    student: Shapes, teacher: Shapes, names: tuple[str, str] | None, weight: float | None
+) -> float:
+    """Return λ_pat, by default 1 where patches can be masked.
+
+    Raises:
+        ShapeError: A weight above 0 is asked for, and none can be masked.
+    """
+    if names is None or weight == 0:
+        return 0.0
+    cause = _not_masked(student, teacher, names)
+    if not cause:
+        return 1.0 if weight is None else weight
+    if weight:
+        raise ShapeError(f"proteus cannot mask patches: {cause}. Set patch_weight to 0.")
+    LOGGER.info(f"proteus trains without masked patches: {cause}.")
+    return 0.0
 
 
 def _not_masked(student: Shapes, teacher: Shapes, names: tuple[str, str]) -> str:
