@@ -31,5 +31,6 @@ def test_a_page_of_a_method_ends_with_its_source(capsys: pytest.CaptureFixture[s
     main(["show", "crd"])
     said = capsys.readouterr().out
     assert said.startswith("Contrastive: ")
-    assert said.index("Reads of the teacher: vector. Not for multilabel") < said.index("arXiv")
+    needs = "Reads of the teacher: the vector before its classifier. Not for multilabel"
+    assert said.index(needs) < said.index("arXiv")
     assert said.index("negatives") < said.index("Tian, Krishnan, Isola")

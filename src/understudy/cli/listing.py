@@ -27,11 +27,14 @@ from understudy.errors import NameNotFound
 
 Row = tuple[str, ...]
 
-_ABOUT_METHODS = (
-    "needs: what it reads of the teacher, class scores (logits), the vector before its classifier, "
-    "or maps of its stages. `understudy show NAME` explains a method, `understudy list papers` "
-    "names the sources."
-)
+_CAPTIONS = {
+    "methods": "needs: what it reads of the teacher, class scores (logits), the vector before its "
+    "classifier, or maps of its stages. `understudy show NAME` explains a method, `understudy list "
+    "papers` names the sources.",
+    "models": "parameters: with 100 classes. feature: length of the vector before the classifier. "
+    "`understudy show NAME` lists all features of a network.",
+}
+"""Kind of list → what stands below it."""
 
 
 def table(kind: str) -> Table:
@@ -42,8 +45,8 @@ def table(kind: str) -> Table:
     """
     headings, rows = _KINDS[kind]
     result = _table(headings, rows())
-    if kind == "methods":
-        result.caption, result.caption_justify = _ABOUT_METHODS, "left"
+    if kind in _CAPTIONS:
+        result.caption, result.caption_justify = _CAPTIONS[kind], "left"
     return result
 
 
@@ -96,14 +99,17 @@ def _method_page(method: Any) -> Group:
     """Return what a method does and needs, then its keys, then equation and source."""
     about = inspect.cleandoc(method.__doc__ or "").partition("\nArgs:")[0]
     refused = method_needs.not_for(method)
-    needs = [f"Reads of the teacher: {method_needs.reads(method)}."]
+    needs = [f"Reads of the teacher: {method_needs.in_full(method_needs.reads(method))}."]
     needs += [f"Not for {refused}."] * bool(refused)
     return Group(
         _flowing(about),
         "",
         _flowing(" ".join(needs)),
         "",
-        _table(("key", "default", "meaning"), hyper_parameter_rows(method)),
+        _table(
+            ("key", "default", "meaning, in symbols of the equation below"),
+            hyper_parameter_rows(method),
+        ),
         "",
         _prose(import_module(method.__module__)),
     )
@@ -256,7 +262,7 @@ def _models() -> Iterator[Row]:
     for name in models.names():
         network = models.find(name, num_classes=100)
         count = sum(p.numel() for p in network.module.parameters())
-        about = "network of the CIFAR papers, for images of 32 pixels"
+        about = "of the CIFAR papers, 32 pixels"
         yield name, about, f"{count:,}", str(network.shapes["penultimate"][0])
     others = {
         "timm:NAME": "any model of timm",
@@ -305,7 +311,7 @@ _KINDS: dict[str, tuple[Row, Callable[[], Iterator[Row]]]] = {
     "methods": (("method", "needs", "not for", "what it does"), _methods),
     "papers": (("method", "published weight", "paper"), _papers),
     "models": (
-        ("model", "what it is", "parameters (100 classes)", "length of its feature"),
+        ("model", "what it is", "parameters", "feature"),
         _models,
     ),
     "data": (("source", "what it reads"), _modules("data.sources")),

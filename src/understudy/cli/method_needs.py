@@ -13,6 +13,14 @@ OTHERS = {
 }
 """Method that refuses this pair → what it reads."""
 
+_IN_FULL = {
+    "scores": "its class scores (logits)",
+    "vector": "the vector before its classifier",
+    "maps": "the maps of its stages",
+    "map": "the map of a stage",
+    "detector": "maps and scores of a detector",
+}
+
 _REFUSED = {
     "requires_softmax": "multilabel",
     "requires_hard_labels": "mixup",
@@ -36,6 +44,11 @@ def reads(method: Any) -> str:
         "map": len(maps) == 1,
     }
     return ", ".join(words for words, has in parts.items() if has)
+
+
+def in_full(needs: str) -> str:
+    """Return what `reads` returned in more words."""
+    return ", ".join(_IN_FULL.get(each, each) for each in needs.split(", "))
 
 
 def not_for(method: Any) -> str:
