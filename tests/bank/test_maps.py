@@ -232,7 +232,7 @@ def test_what_cannot_be_stored_is_refused(
 def test_a_view_of_another_size_is_refused(teach: Callable[..., Recipe], tmp_path: Path) -> None:
     wanted = banked(teach("fasterrcnn", classes=3), tmp_path)
     made = build.experiment(wanted, images=SIZES)
-    replay = bank_attach.attach(made, wanted)
+    (replay,) = bank_attach.attach(made, wanted).values()
     batch = next(made.everything.single_pass(augmented=False))
     assert isinstance(replay, MapReplay)
     sizes = replay.bank.canvases.of_image

@@ -37,8 +37,7 @@ def test_a_first_run_asks_the_teacher_for_new_views_only(
 ) -> None:
     wanted = banked(tiny, tmp_path / "bank", **{"training.batch": 10, "data.images": 100})
     experiment = build.experiment(wanted)
-    source = bank_attach.attach(experiment, wanted)
-    assert source is not None
+    (source,) = bank_attach.attach(experiment, wanted).values()
     teacher, size = source.teacher, wanted.training.batch
     shown = 0
     with counted(monkeypatch) as seen:
@@ -190,7 +189,7 @@ def test_only_batches_that_miss_something_are_shown(
     with counted(monkeypatch) as seen, shown(monkeypatch) as images:
         experiment.prepare()
     assert seen == images == [256]
-    got = list(loader.single_pass(augmented=False, stored=distiller.stored))
+    got = list(loader.single_pass(augmented=False, stored=distiller.distillations[0].stored))
     assert [batch.images.shape for batch in got] == [(256, 3, 0, 0), (256, 3, 0, 0), (88, 3, 0, 0)]
     for bare, whole in zip(got, (first, second, third), strict=True):
         assert torch.equal(bare.labels, whole.labels)

@@ -103,13 +103,13 @@ def test_one_teacher_serves_the_check_of_all_arms(
     short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teachers = []
-    build = networks.teacher
+    build = networks.teachers
 
     def counted(*arguments: Any, **options: Any) -> Any:
         teachers.append(build(*arguments, **options))
         return teachers[-1]
 
-    monkeypatch.setattr(networks, "teacher", counted)
+    monkeypatch.setattr(networks, "teachers", counted)
     far = {"far": {"method": "fitnet", "feature": "stage9"}}
     with pytest.raises(UnderstudyError, match="has no feature 'stage9'"):
         compare(replace(short, methods=far), methods=["kd", "pefd", "far"], out=tmp_path)

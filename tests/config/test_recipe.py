@@ -45,6 +45,7 @@ def test_every_key_is_written_out() -> None:
 
 
 SEVERAL: dict[str, Any] = {
+    "teachers": {"dino": {"name": "resnet20"}},
     "methods": {"kd": {}},
     "options": {"width": 2},
     "optimizer_options": {"eps": 1e-6},

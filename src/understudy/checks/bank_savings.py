@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
+from understudy.distillation.distiller import Distillation
 from understudy.experiment import bank_attach
 from understudy.experiment.bank_plan import seconds_per_image
 from understudy.experiment.run_time import in_words, run_seconds, size_in_words
@@ -16,27 +17,36 @@ _SHARE = 0.1
 
 
 def check(examined: Examined) -> Iterator[Finding]:
-    """Compare the time of the teacher's forward passes with that of the run."""
+    """Compare the time of each teacher's forward passes with that of the run."""
+    for each in examined.experiment.distiller.distillations:
+        bank = bank_attach.bank_of(examined.resolved, each.name)
+        serves = bank_attach.serves(examined.experiment, each, examined.resolved)
+        if not bank.path and each.methods and serves:
+            yield from _savings(examined, each)
+
+
+def _savings(examined: Examined, each: Distillation) -> Iterator[Finding]:
     recipe, experiment, trial = examined.resolved, examined.experiment, examined.trial
-    teacher = experiment.distiller.teacher
-    if recipe.bank.path or teacher is None or trial.step_seconds is None or not recipe.methods:
-        return
-    if not bank_attach.serves(experiment, recipe):
+    if trial.step_seconds is None:
         return
     steps, epochs = len(experiment.train), recipe.training.epochs
     whole = run_seconds(recipe, examined.images, steps=steps, step_seconds=trial.step_seconds)
     passes = epochs * len(examined.images.train)
-    teaching = min(passes * seconds_per_image(experiment, teacher), whole)
+    teaching = min(passes * seconds_per_image(experiment, each.teacher), whole)
     if teaching < _SHARE * whole:
         return
-    banked = replace(recipe, bank=replace(recipe.bank, path="runs/bank", views=epochs))
-    contract = bank_attach.contract(experiment, teacher, banked)
+    path, key = "runs/bank", "bank"
+    if each.name:
+        path, key = f"runs/bank/{each.name}", f"teachers.{each.name}.bank"
+    banked = recipe.with_banks(lambda bank: replace(bank, views=epochs))
+    contract = bank_attach.contract(experiment, each.teacher, banked)
     views = min(contract.num_views, epochs)
     yield Finding(
         "bank_savings",
         "note",
-        f"The teacher takes about {in_words(teaching)} of the {in_words(whole)} of a run. A bank "
-        f"would save that in every further run on these images: other methods, students and seeds. "
+        f"The {f'teacher {each.name}'.strip()} takes about {in_words(teaching)} of the "
+        f"{in_words(whole)} of a run. A bank would save that in every further run on these images: "
+        f"other methods, students and seeds. "
         f"It takes up to {size_in_words(contract.record_bytes * contract.num_images * views)}.",
-        fix={"bank.path": "runs/bank", "bank.views": epochs, "data.seed": recipe.seed},
+        fix={f"{key}.path": path, f"{key}.views": epochs, "data.seed": recipe.seed},
     )

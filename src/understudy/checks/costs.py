@@ -12,6 +12,8 @@ from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.plan import Plan
 from understudy.checks.trial import STEPS
+from understudy.config.recipe import Bank
+from understudy.distillation.distiller import Distillation
 from understudy.experiment import bank_attach
 from understudy.experiment.run_time import in_words, run_seconds
 from understudy.experiment.run_time import size_in_words as _size
@@ -101,14 +103,15 @@ def _shared_banks(arms: Sequence[Examined], plan: Plan) -> int:
     sizes: dict[str, int] = {}
     for arm in arms:
         experiment, recipe = arm.experiment, arm.resolved
-        teacher = experiment.distiller.teacher
         banked, count = plan.bank(recipe, experiment)
-        if recipe.bank.path or not banked.bank.path or teacher is None:
-            continue
-        contract = bank_attach.contract(experiment, teacher, banked)
-        views = min(contract.num_views, recipe.training.epochs)
-        size = contract.record_bytes * contract.num_images * views * count
-        sizes[banked.bank.path] = max(size, sizes.get(banked.bank.path, 0))
+        for each in experiment.distiller.distillations:
+            path = bank_attach.bank_of(banked, each.name).path
+            if bank_attach.bank_of(recipe, each.name).path or not path:
+                continue
+            contract = bank_attach.contract(experiment, each.teacher, banked)
+            views = min(contract.num_views, recipe.training.epochs)
+            size = contract.record_bytes * contract.num_images * views * count
+            sizes[path] = max(size, sizes.get(path, 0))
     return sum(sizes.values())
 
 
@@ -124,41 +127,45 @@ def _disk(folder: Path, words: str, needed: int) -> Iterator[Finding]:
 
 
 def _bank(examined: Examined) -> Iterator[Finding]:
-    """Compare the size of the bank of a recipe with the space on its disk, if it has one."""
-    recipe, experiment = examined.resolved, examined.experiment
-    teacher = experiment.distiller.teacher
+    """Compare the size of each teacher's bank with the space on its disk."""
+    experiment = examined.experiment
     boxes = experiment.task.truth == "objects"
-    if not recipe.bank.path or teacher is None or not recipe.methods:
-        return
-    if not (boxes or bank_attach.serves(experiment, recipe)):
-        return
-    contracts = bank_attach.contracts(experiment, teacher, recipe).values()
+    for each in experiment.distiller.distillations:
+        bank = bank_attach.bank_of(examined.resolved, each.name)
+        served = boxes or bank_attach.serves(experiment, each, examined.resolved)
+        if bank.path and each.methods and served:
+            yield from _bank_of(examined, each, bank)
+
+
+def _bank_of(examined: Examined, each: Distillation, bank: Bank) -> Iterator[Finding]:
+    by_size = bank_attach.contracts(examined.experiment, each.teacher, examined.resolved)
+    contracts = list(by_size.values())
     needed = sum(contract.bytes for contract in contracts)
-    each = f"{round(needed / sum(contract.records for contract in contracts)):,} bytes"
-    folder = local_folder(recipe.bank.path)
+    record = f"{round(needed / sum(contract.records for contract in contracts)):,} bytes"
+    folder = local_folder(bank.path)
     free = files.free_bytes(folder)
-    if is_remote(recipe.bank.path):
+    if is_remote(bank.path):
         yield Finding(
             CHECK,
             "note",
-            f"The bank {recipe.bank.path} takes up to {_size(needed)}, {each} for each view of an "
+            f"The bank {bank.path} takes up to {_size(needed)}, {record} for each view of an "
             f"image; the shards that are read are kept in {folder}, where {_size(free)} are free.",
         )
         return
     yield Finding(
         CHECK,
         "note",
-        f"The bank {recipe.bank.path} takes up to {_size(needed)}, {each} for each view of an "
+        f"The bank {bank.path} takes up to {_size(needed)}, {record} for each view of an "
         f"image; {_size(free)} are free there.",
     )
     if needed <= free or folder.is_dir():
         return
-    smaller = replace(recipe, bank=replace(recipe.bank, dtype="fp16"))
-    halved = bank_attach.contracts(experiment, teacher, smaller).values()
-    fits = recipe.bank.dtype == "fp32" and sum(contract.bytes for contract in halved) <= free
+    halved = sum(replace(contract, dtype="fp16").bytes for contract in contracts)
+    fits = bank.dtype == "fp32" and halved <= free
+    key = f"teachers.{each.name}.bank" if each.name else "bank"
     yield Finding(
         CHECK,
         "error",
-        f"The bank needs {_size(needed)}, and {recipe.bank.path} has {_size(free)} free.",
-        fix={"bank.dtype": "fp16"} if fits else {"bank.path": ""},
+        f"The bank needs {_size(needed)}, and {bank.path} has {_size(free)} free.",
+        fix={f"{key}.dtype": "fp16"} if fits else {f"{key}.path": ""},
     )

@@ -1,5 +1,6 @@
 """Examine a recipe before training: run its checks, the shortest first, in the time allowed."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,9 @@ _FORM: Form = {
     "short": bool,
 }
 """Form of `doctor.json`."""
+
+_OF_ONE_TEACHER = ("reset_head", "teacher_accuracy", "teacher_features", "detector_accuracy")
+"""Checks that look at one teacher, and are made for each of several by itself."""
 
 _LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
@@ -231,6 +235,8 @@ class _Log:
             label = " ".join(filter(None, [examined.name, name]))
             if examined.seconds_left() <= 0:
                 self.not_run[label] = f"the {examined.seconds:.0f} {_TIME_OVER}"
+            elif name in _OF_ONE_TEACHER and examined.recipe.teachers:
+                self._check_each_teacher(name, examined)
             elif self._try(label, examined, partial(self._check, name, examined)):
                 self.made[name] = None
         # Also what was said while checks computed what they need.
@@ -243,6 +249,18 @@ class _Log:
         if (plan := first.plan) and tried:
             costs_of = partial(costs.of_all, tried, plan, count=len(arms))
             self._try(costs.CHECK, first, lambda: self._add(first, costs_of()))
+
+    def _check_each_teacher(self, name: str, examined: Examined) -> None:
+        """Make a check for every teacher, as if the recipe had no other."""
+        for teacher in examined.recipe.teachers:
+            label = f"teacher {teacher} {name}"
+
+            def check(teacher: str = teacher) -> None:
+                findings = checks.find(name).check(examined.alone(teacher))
+                self._add(examined.alone(teacher), (_named(x, teacher) for x in findings))
+
+            if self._try(label, examined, check):
+                self.made[name] = None
 
     def _check(self, name: str, examined: Examined) -> None:
         self._add(examined, checks.find(name).check(examined))
@@ -303,3 +321,15 @@ def _of_arms(labels: Sequence[str]) -> str:
 
 def _joined(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _named(finding: Finding, teacher: str) -> Finding:
+    """Return a finding on one of several teachers, with its keys where they are in the recipe."""
+
+    def renamed(text: str) -> str:
+        keys = re.sub(r"(?<![\w.])teacher\.(?=[a-z])", f"teachers.{teacher}.", text)
+        return re.sub(r"(?<![\w.])(bank|methods)\.(?=[a-z])", rf"teachers.{teacher}.\1.", keys)
+
+    fix = {renamed(key): value for key, value in finding.fix.items()}
+    message, advice = renamed(finding.message), renamed(finding.advice)
+    return replace(finding, message=message, advice=advice, fix=fix)

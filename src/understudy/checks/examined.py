@@ -69,6 +69,7 @@ class Examined:
         name: Name of the arm, if the recipe is a further one of a comparison.
         out: Directory that the run or the comparison will write, for the space on its disk.
         plan: All runs of the command, if it makes several.
+        loaded: Images and teachers of the recipe, if they are read and built already.
 
     Attributes:
         warnings: Sentences that the library said while it read the images and built the networks.
@@ -86,6 +87,7 @@ class Examined:
         name: str = "",
         out: Path = Path("runs"),
         plan: Plan | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
         self.out: Path = like.out if like else out
         self.plan: Plan | None = like.plan if like else plan
@@ -93,7 +95,8 @@ class Examined:
         self.warnings: list[str] = []
         self.began: float = like.began if like else time.monotonic()
         self.seconds = seconds or (SHORT_SECONDS if short else LONG_SECONDS)
-        self._images, self._like = images, like
+        self._images, self._like, self._loaded = images, like, loaded
+        self._alone: dict[str, Examined] = {}
         self._failures: dict[str, UnderstudyError] = {}
         self._outputs: dict[tuple[str, SplitName, int], Outputs] = {}
         self._samples: dict[tuple[SplitName, int], Loader] = {}
@@ -123,7 +126,9 @@ class Examined:
 
     @cached_property
     def loaded(self) -> Loaded:
-        """Images and teacher, for another recipe that has the same."""
+        """Images and teachers, for another recipe that has the same."""
+        if self._loaded:
+            return self._loaded
         if self._like:
             return self._like.loaded
         images = self.images
@@ -150,6 +155,31 @@ class Examined:
         settings.apply(distiller)
         return Placed(experiment, devices, settings)
 
+    def alone(self, teacher: str) -> "Examined":
+        """Return the recipe with one of its teachers alone, on the same images.
+
+        Args:
+            teacher: Name of the teacher in the recipe.
+        """
+        if teacher not in self._alone:
+            whole = self.loaded
+            digest = {build.teacher_digest(""): whole.digests[build.teacher_digest(teacher)]}
+            loaded = replace(
+                whole, teachers={"": whole.teachers[teacher]}, digests=whole.digests | digest
+            )
+            one = Examined(
+                self.recipe.alone(teacher),
+                like=self,
+                device=self.device,
+                short=self.short,
+                name=f"teacher {teacher}",
+                loaded=loaded,
+            )
+            # What was said of the networks when they were built is for the checks of each to judge.
+            one.seconds, one.warnings = self.seconds, self.warnings
+            self._alone[teacher] = one
+        return self._alone[teacher]
+
     def need(self) -> None:
         """Build what the recipe names.
 
@@ -172,7 +202,7 @@ class Examined:
     def prepared(self) -> Experiment:
         """The experiment, whose methods have measured the teacher on a sample of the images."""
         experiment = self.experiment
-        if experiment.distiller.teacher is None:
+        if not experiment.distiller.distillations:
             return experiment
         loader = self.sample("train", _MEASURED_IMAGES)
         with self._needed("methods"):
@@ -224,7 +254,7 @@ class Examined:
         return self._samples[key]
 
     def teacher_outputs(self, split: SplitName, count: int) -> Outputs:
-        """Return the teacher's outputs on the images of `sample`, as the task collects them.
+        """Return the only teacher's outputs on the images of `sample`, as the task collects them.
 
         For whole images: `logits`, `penultimate`, `labels` and `index`; `task.evaluate` takes them.
 
@@ -306,6 +336,6 @@ def _unkept(recipe: Recipe) -> Recipe:
     """Return a recipe whose methods keep nothing of the sample that they measure."""
     methods = {
         label: {key: value for key, value in method.items() if key != "keep"}
-        for label, method in recipe.methods.items()
+        for label, method in recipe.each_method.items()
     }
-    return replace(recipe, methods=methods)
+    return recipe.with_methods(methods)

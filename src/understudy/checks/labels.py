@@ -40,7 +40,11 @@ def check(examined: Examined) -> Iterator[Finding]:
         )
     batch, share = recipe.training.batch, known / len(train)
     # A control leaves images without a label out by itself.
-    if recipe.methods and recipe.data.labelled_share is None and batch * share < min(_FEW, batch):
+    if (
+        recipe.each_method
+        and recipe.data.labelled_share is None
+        and batch * share < min(_FEW, batch)
+    ):
         yield Finding(
             "labels",
             "warning",

@@ -13,7 +13,7 @@ from typing import Any
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.config.limits import AUTO
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, key_of_method
 from understudy.distillation.loss_scales import TASK, LossScale, loss_scales
 from understudy.distillation.weights import Weight
 
@@ -34,7 +34,7 @@ _IGNORED, _OVERWHELMING = 1e-3, 1e4
 
 def check(examined: Examined) -> Iterator[Finding]:
     """Compare the terms of the loss, and find those that take no part."""
-    if not examined.recipe.methods:
+    if not examined.recipe.each_method:
         return
     distiller = examined.prepared.distiller
     scales, images = _measured(examined)
@@ -127,6 +127,6 @@ def _suggested(scale: LossScale, weights: Mapping[str, Weight]) -> float:
 
 
 def _reweighted(recipe: Recipe, label: str, value: float) -> dict[str, Any]:
-    entry = recipe.methods[label].get("weight")
+    entry = recipe.each_method[label].get("weight")
     weight = {**entry, "value": value} if isinstance(entry, Mapping) else value
-    return {f"methods.{label}.weight": weight}
+    return {f"{key_of_method(label)}.weight": weight}

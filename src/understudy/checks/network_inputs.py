@@ -1,13 +1,15 @@
 """Size and normalisation of the images, as each network will see them."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.config.image_size import in_words, pixels
+from understudy.config.recipe import key_of
+from understudy.experiment.networks import called
 from understudy.models.network import Network
 
 SHORT, OF_METHODS, SECONDS = True, False, 0.5
@@ -26,15 +28,13 @@ of little contrast 0.18; black drawings on white, and white ones on black, stay 
 
 
 def check(examined: Examined) -> Iterator[Finding]:
-    """Say what both networks see; find a student that enlarges its images, and wrong statistics."""
+    """Say what all networks see; find a student that enlarges its images, and wrong statistics."""
     experiment, recipe = examined.experiment, examined.resolved
     view_size = experiment.train.views.size
-    roles: tuple[tuple[Literal["student", "teacher"], Any], ...] = (
-        ("student", experiment.distiller.student),
-        ("teacher", experiment.teacher),
-    )
+    roles: dict[str, Any] = {"student": experiment.distiller.student}
+    roles |= {key_of(x.name): x.teacher.network for x in experiment.distiller.distillations}
     images = examined.batches(1)[0].images
-    for role, network in roles:
+    for role, network in roles.items():
         if not isinstance(network, Network):
             continue
         size = network.input.size or view_size
@@ -42,7 +42,7 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             CHECK,
             "note",
-            f"The {role} sees images of {in_words(size)} pixels (made of views of "
+            f"The {called(role)} sees images of {in_words(size)} pixels (made of views of "
             f"{in_words(view_size)}), normalised by mean {_listed(network.input.mean)} and std "
             f"{_listed(network.input.std)}.",
         )
@@ -77,8 +77,8 @@ def _statistics(role: str, network: Network, images: torch.Tensor) -> Iterator[F
     yield Finding(
         CHECK,
         "warning",
-        f"Normalised, the images of the {role} have the mean {centre:.2f} and the standard "
-        f"deviation {spread:.3f}, not about 0 and 1"
+        f"Normalised, the images of the {called(role)} have the mean {centre:.2f} and the "
+        f"standard deviation {spread:.3f}, not about 0 and 1"
         + (f": {role}.mean is for values from 0 to 255, and images are 0 to 1." * of_bytes or "."),
         fix if of_bytes else {},
         own.capitalize(),

@@ -81,10 +81,10 @@ def _asked(examined: Examined, smaller: Size) -> bool:
     """Return True if a network has a size of its own, which views of another one do not change."""
     recipe, train, task = examined.resolved, examined.images.train, examined.task
     classes = examined.experiment.distiller.student.num_classes
-    built = (
+    built = [
         networks.student(recipe.student, classes, task, view_size=smaller),
-        networks.teacher(recipe, train.classes, task, view_size=smaller),
-    )
+        *networks.teachers(recipe, train.classes, task, view_size=smaller).values(),
+    ]
     sizes = [network.input.size for network in built if isinstance(network, Network)]
     return any(size is not None and pixels(size) > pixels(smaller) for size in sizes)
 

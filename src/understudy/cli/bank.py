@@ -29,13 +29,37 @@ def entry(recipe: Argument, device: Argument) -> Entry:
 
 
 def _bank(options: Namespace, overrides: dict[str, Any]) -> None:
+    recipe = Recipe.load(options.recipe or {}, overrides)
+    if options.action != "build" and (options.shards or options.shard_images):
+        raise RecipeError(f"--shards and --shard-images are for `build`, not for {options.action}.")
+    if not recipe.teachers:
+        _act(recipe, options)
+    for name in _with_bank(recipe, options.action):
+        print(f"Teacher {name}:")
+        _act(recipe.alone(name), options)
+
+
+def _with_bank(recipe: Recipe, action: str) -> list[str]:
+    """Return the names of the teachers that have a bank, or of all, to plan one.
+
+    Raises:
+        RecipeError: None has.
+    """
+    names = [name for name, x in recipe.teachers.items() if x.bank.path or action == "plan"]
+    if recipe.teachers and not names:
+        raise RecipeError(
+            "No teacher of the recipe has a bank: give a folder for each, such as by "
+            f"--teachers.{next(iter(recipe.teachers))}.bank.path."
+        )
+    return names
+
+
+def _act(recipe: Recipe, options: Namespace) -> None:
+    """Plan, build or verify the bank of a recipe with one teacher."""
     from understudy.experiment import bank_build, bank_plan
     from understudy.experiment.progress import stdout_console
     from understudy.reporting.tables import plan_table
 
-    recipe = Recipe.load(options.recipe or {}, overrides)
-    if options.action != "build" and (options.shards or options.shard_images):
-        raise RecipeError(f"--shards and --shard-images are for `build`, not for {options.action}.")
     if options.action == "plan":
         stdout_console().print(plan_table(bank_plan.plan(recipe, device=options.device)))
     elif options.action == "build" and _in_shards(recipe, options):

@@ -127,9 +127,10 @@ def _train(options: Namespace, overrides: dict[str, Any]) -> None:
 
     folder = take_directory(options, "train")
     loaded = recipe_from(folder, options, overrides)
-    if loaded.methods:
+    if loaded.each_method:
+        methods = ", ".join(loaded.each_method)
         raise RecipeError(
-            f"The recipe {named(loaded).name!r} has the methods {', '.join(loaded.methods)}, and "
+            f"The recipe {named(loaded).name!r} has the methods {methods}, and "
             "`train` trains alone: use `understudy distill`, or `understudy compare` for a control "
             "too."
         )

@@ -28,7 +28,8 @@ _METHODS = (
     {
         "nargs": "+",
         "metavar": "NAME",
-        "help": "Arms, such as: kd lshfm kd+nd; default: each method of the recipe.",
+        "help": "Arms, such as: kd lshfm kd+nd; default: each method of the recipe. With "
+        "`teachers`, their names, such as: dino dino+siglip; default: all together and each alone.",
     },
 )
 _STUDENTS = (

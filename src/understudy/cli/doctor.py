@@ -64,6 +64,13 @@ def _doctor(options: Namespace, overrides: dict[str, Any]) -> None:
 
 def with_methods(recipe: Recipe, names: Sequence[str]) -> Recipe:
     """Return a recipe with further methods, at their published weights, before its own."""
+    if names and recipe.teachers:
+        first = next(iter(recipe.teachers))
+        raise RecipeError(
+            f"--method adds methods for one teacher, and the recipe has "
+            f"{', '.join(recipe.teachers)}: say which, such as by --teachers.{first}.methods."
+            f"{names[0]}.weight 1."
+        )
     methods: dict[str, dict[str, Any]] = {name: {} for name in names}
     return replace(recipe, methods=methods | recipe.methods)
 
@@ -132,7 +139,7 @@ def before_comparison(
 def _is_skipped(recipes: Sequence[Recipe], options: Namespace) -> bool:
     if options.no_doctor or options.resume:
         return True
-    if not all(x.methods and (x.teacher.name or x.teacher.weights) for x in recipes):
+    if not all(x.each_method and x.each_teacher for x in recipes):
         return True  # the command itself says what is missing
     if "RANK" in os.environ:
         if os.environ["RANK"] == "0":

@@ -98,7 +98,7 @@ def parse(command: Entry, name: str, words: Sequence[str]) -> tuple[Namespace, d
         places = getattr(options, name, None)
         for place in [places] if isinstance(places, str) else places or ():
             refuse_address(place, f"--{name}" if name in _WRITTEN else name.upper())
-    keys = {path for path, _, _ in leaves(Recipe)} - {"methods"}
+    keys = {path for path, _, _ in leaves(Recipe)} - {"methods", "teachers"}
     return options, {key: x for key, x in vars(options).items() if key in keys} | entries
 
 
@@ -171,6 +171,10 @@ def _add_recipe_keys(parser: ArgumentParser, description: Callable[[str], str]) 
             groups[section] = parser.add_argument_group(title, help_of.get(section))
         if path == "methods":
             groups[section].description = "--methods.LABEL.KEY VALUE: see `understudy show METHOD`."
+            continue
+        if path == "teachers":
+            use = "--teachers.NAME.KEY VALUE, with the keys of a teacher, methods and bank."
+            groups[section].description = f"{groups[section].description} {use}"
             continue
         value = as_text(default) if isinstance(default, tuple) else default
         notes = [limits(hint), "" if value in (None, "", {}) else f"default: {value}"]

@@ -151,7 +151,7 @@ def _commands(name: str, about: About) -> Iterator[str]:
         first = row if row in tables.shipped() else about.first
         yield from (f"{line} --out runs/first" for line in _commands(first, tables.about(first)))
     recipe = Recipe.load(name)
-    words = ["understudy", "distill" if recipe.methods else "train", name, "--data.root DIR"]
+    words = ["understudy", "distill" if recipe.each_method else "train", name, "--data.root DIR"]
     words += ["--teacher.weights RUN_OR_FILE"] * bool(recipe.methods and not recipe.teacher.weights)
     yield " ".join([*words, *["--student.weights runs/first/last"] * bool(about.first)])
 

@@ -43,7 +43,7 @@ def command_of(folder: Path) -> str:
         return _COMMANDS.get(call.function, call.function)
     run = Run(folder)
     if run.begun:
-        return "distill" if run.recipe.methods else "train"
+        return "distill" if run.recipe.each_method else "train"
     if not folder.is_dir():
         raise RunError(f"There is nothing in {folder} to continue: it does not exist.")
     if any(folder.glob("*/seed*/recipe.yaml")):

@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from understudy import files
 from understudy.config.image_size import as_name
 from understudy.config.limits import AUTO, PathText, Seed
-from understudy.config.recipe import Bank, Recipe, without_methods
+from understudy.config.recipe import Bank, Recipe, teacher_and_method, without_methods
 from understudy.config.schema import convert
+from understudy.distillation.distiller import Distillation
 from understudy.distillation.wire import check_methods
-from understudy.errors import RecipeError
+from understudy.errors import RecipeError, suggestion
 from understudy.experiment import bank_attach, build, defaults, networks
 from understudy.experiment.balance import balanced
 from understudy.experiment.build import Experiment
@@ -69,13 +70,16 @@ def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
 
     Args:
         recipe: The recipe of the comparison.
-        names: Arms: a method's name or label, or several joined by `+`; none for the recipe's.
+        names: Arms: a method's name or label, or several joined by `+`; none for the recipe's. Of a
+            recipe with `teachers`: the name of a teacher, which stands for all its methods, or
+            several; none for all of them together and each alone. All teachers stay in every arm,
+            which is compared with each.
 
     Raises:
         RecipeError: An arm names a method that does not exist, or there is no arm.
         NetworkError: The teacher has no weights.
     """
-    names = list(dict.fromkeys(names)) or list(recipe.methods)
+    names = list(dict.fromkeys(names)) or _default_names(recipe)
     if not names:
         raise RecipeError("There is nothing to compare: name methods, such as --methods kd lshfm.")
     for name in set(names) & _TAKEN.keys():
@@ -84,12 +88,42 @@ def named(recipe: Recipe, names: Sequence[str]) -> dict[str, Recipe]:
         convert(PathText, name, "--methods")
     arms = {CONTROL: without_methods(recipe)}
     for name in names:
-        parts = {label: recipe.methods.get(label, {}) for label in name.split("+")}
-        arms[name] = replace(recipe, methods=parts)
+        arms[name] = recipe.with_methods(_methods_of(recipe, name))
     for arm in arms.values():
         check_methods(arm)
-        networks.check_teacher(arm)
+        networks.check_teachers(arm)
     return arms
+
+
+def _default_names(recipe: Recipe) -> list[str]:
+    """Return each method as an arm; of several teachers all together, and each of them alone."""
+    teaching = [name for name, teacher in recipe.teachers.items() if teacher.methods]
+    together = ["+".join(teaching)] if len(teaching) > 1 else []
+    return [*recipe.methods, *together, *teaching]
+
+
+def _methods_of(recipe: Recipe, arm: str) -> dict[str, dict[str, Any]]:
+    """Return the methods of an arm by their labels in the recipe.
+
+    Raises:
+        RecipeError: The recipe has several teachers, and the arm is none of them.
+    """
+    parts = arm.split("+")
+    if not recipe.teachers:
+        return {label: recipe.methods.get(label, {}) for label in parts}
+    for part in parts:
+        if part not in recipe.teachers or not recipe.teachers[part].methods:
+            known = [name for name, teacher in recipe.teachers.items() if teacher.methods]
+            raise RecipeError(
+                f"'{part}' is no teacher of the recipe with methods{suggestion(part, known)}: with "
+                f"`teachers`, --methods names teachers, each with all its methods: "
+                f"{', '.join(known)}, or several by +, such as {'+'.join(known)}."
+            )
+    return {
+        label: entry
+        for label, entry in recipe.each_method.items()
+        if teacher_and_method(label)[0] in parts
+    }
 
 
 @dataclass(frozen=True)
@@ -124,7 +158,7 @@ def _with_weights(
     arm: Recipe, experiment: Experiment, device: str | None
 ) -> tuple[Recipe, dict[str, str]]:
     """Find the weights of an arm with `weights: auto`: by its first seed, for all of them."""
-    if arm.weights == AUTO and arm.methods:
+    if arm.weights == AUTO and arm.each_method:
         experiment.distiller.to(device=processes(device).device)
         experiment.prepare()
     return balanced(arm, experiment)
@@ -170,24 +204,42 @@ def _needs(experiment: Experiment) -> Needs:
 
 
 def with_bank_in(arm: Recipe, experiment: Experiment, folder: Path) -> Recipe:
-    """Return the arm with the bank of the comparison, if that serves its methods and has room."""
-    teacher = experiment.distiller.teacher
-    if arm.bank.path or teacher is None or not bank_attach.serves(experiment, arm):
+    """Return the arm with the banks of the comparison, which serve its methods and have room.
+
+    A teacher with a name has a folder of its own in `folder`.
+    """
+    for each in experiment.distiller.distillations:
+        arm = _with_bank_of(each, arm, experiment, folder / each.name if each.name else folder)
+    return arm
+
+
+def _with_bank_of(each: Distillation, arm: Recipe, experiment: Experiment, folder: Path) -> Recipe:
+    bank = bank_attach.bank_of(arm, each.name)
+    if bank.path or not bank_attach.serves(experiment, each, arm):
         return arm
     data, few_views = arm.data, experiment.train.views.count is not None
     # Otherwise the seed of the run decides which images are used, or which crops of them.
     shared = data.seed is not None or (few_views and not data.images and not data.validation)
     folder = Path(str(folder).replace(SIZE, as_name(experiment.train.views.size)))
     path, epochs = folder / ("all" if shared else SEED), arm.training.epochs
-    banked = replace(arm, bank=replace(arm.bank, path=str(path), views=epochs))
-    contract = bank_attach.contract(experiment, teacher, banked)
+    banked = _with_bank(arm, each.name, replace(bank, path=str(path), views=epochs))
+    contract = bank_attach.contract(experiment, each.teacher, banked)
     needed = contract.bytes * min(1.0, epochs / contract.num_views)
     return banked if needed < files.free_bytes(folder) / 2 else arm
 
 
+def _with_bank(arm: Recipe, teacher: str, bank: Bank) -> Recipe:
+    """Return the arm with another bank for one teacher."""
+    if not teacher:
+        return replace(arm, bank=bank)
+    one = replace(arm.teachers[teacher], bank=bank)
+    return replace(arm, teachers={**arm.teachers, teacher: one})
+
+
 def seeded(arm: Recipe, name: str, seed: int) -> Recipe:
     """Return the recipe of one run of an arm."""
-    return replace(_at(arm, seed), name=f"{name} seed {seed}", bank=bank_of_seed(arm.bank, seed))
+    banked = _at(arm, seed).with_banks(lambda bank: bank_of_seed(bank, seed))
+    return replace(banked, name=f"{name} seed {seed}")
 
 
 def _at(arm: Recipe, seed: int) -> Recipe:

@@ -1,6 +1,6 @@
 """Compare methods with a control under one budget over several seeds, with a verdict for each.
 
-All arms learn from one teacher. Its outputs are stored in `bank`, by whichever run first meets a
+All arms have the same teachers. Their outputs are stored in `bank`, by whichever run first meets a
 view, and read by all others, unless the recipe names a bank of its own. See `train_arms` for the
 directory of a comparison.
 """
@@ -52,7 +52,8 @@ def compare(
             `Recipe.load`.
         data: Images of a program, as for `train`; the runs are then trained in turn.
         methods: Arms: a method's name or label, or several joined by `+`; default: the recipe's
-            methods, each by itself.
+            methods, each by itself. Of a recipe with `teachers`: the name of a teacher, which
+            stands for all its methods, or several; default: all together, and each alone.
         seeds: One run of every arm per seed; three or more give an interval.
         out: Comparison directory; default `runs/<recipe.name>`, or of a recipe without a name
             `runs/<student>_from_<teacher>_compared`. Finished runs in it are kept and interrupted
@@ -140,5 +141,5 @@ def check_in_turn(jobs: int | None) -> None:
 
 
 def _check_complete(recipe: Recipe) -> None:
-    if not (recipe.teacher.name or recipe.teacher.weights):
+    if not recipe.each_teacher:
         raise RecipeError("A comparison needs a teacher: give --teacher.name or a recipe with one.")

@@ -19,7 +19,7 @@ from understudy.comparison.result import Comparison
 from understudy.comparison.several import SeveralComparisons
 from understudy.comparison.train_arms import Execution, train_arms
 from understudy.config.naming import named
-from understudy.config.recipe import Bank, Network, Recipe, Student
+from understudy.config.recipe import Network, Recipe, Student
 from understudy.errors import RecipeError, RunError
 from understudy.experiment.call import Call
 from understudy.experiment.callback import Callback
@@ -184,9 +184,9 @@ def _recipe(
     task = "classification" if before.task == "none" else before.task
     base = Recipe(task=task, data=before.data) if recipe is None else recipe
     tuned = Recipe.load(base, overrides)
-    if tuned.methods:
+    if tuned.each_method:
         raise RecipeError(
-            f"The fine-tuning has the methods {', '.join(tuned.methods)}, but it learns from "
+            f"The fine-tuning has the methods {', '.join(tuned.each_method)}, but it learns from "
             "labels alone: leave them out, or compare with --student.weights."
         )
     if tuned.task == "none":
@@ -195,13 +195,8 @@ def _recipe(
         raise RecipeError(
             "Fine-tuning goes on with the distilled students: leave the keys of student out."
         )
-    return replace(
-        tuned,
-        name=tuned.name or _name(before),
-        student=before.student,
-        teacher=Network(),
-        bank=Bank(),
-    )
+    name = tuned.name or _name(before)
+    return replace(tuned.with_teacher(Network()), name=name, student=before.student)
 
 
 def _counts(labels: Sequence[int | str], images: int) -> dict[str, int | None]:

@@ -73,10 +73,11 @@ def judge(
         seconds=sum(run.seconds for group in runs.values() for run in group),
         classes=control["classes"],
         teacher=teacher and teacher | {"seconds": teacher_seconds},
+        teachers=control.get("teachers", {}),
         arms=[
             {
                 "name": name,
-                "methods": arms[name].methods,
+                "methods": arms[name].each_method,
                 "seeds": list(seeds),
                 "runs": [str(run.path.relative_to(root)) for run in group if run.finished],
                 "failed": {str(seed): why for (arm, seed), why in failures.items() if arm == name},

@@ -40,6 +40,7 @@ def shared_bank(folder: Path, seeds: int) -> SharedBank:
 
     def with_bank(recipe: Recipe, experiment: Experiment) -> tuple[Recipe, int]:
         banked = with_bank_in(recipe, experiment, folder)
-        return banked, seeds if SEED in banked.bank.path else 1
+        paths = [banked.bank.path, *(each.bank.path for each in banked.teachers.values())]
+        return banked, seeds if any(SEED in path for path in paths) else 1
 
     return with_bank

@@ -55,6 +55,7 @@ _COMPARISON: Form = {
     "seconds": float,
     "classes": [str],
     "teacher": (TEACHER, None),
+    "teachers?": {str: TEACHER},
     "arms": [_ARM],
 }
 
@@ -137,9 +138,12 @@ class Comparison:
     classes: list[str]
     """Class names; empty where none are known."""
     teacher: dict[str, Any] | None
-    """Name, metrics and size of the teacher, and the time its outputs took; None without one."""
+    """Name, metrics and size of the teacher, and the time its outputs took; None without one, or
+    with several."""
     arms: list[dict[str, Any]]
     """One dictionary per arm: methods, seeds, measurements and verdict."""
+    teachers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name, metrics and size of each teacher with a name in the recipe, by these names."""
     path: Path | None = field(default=None, compare=False)
     """Comparison directory; no part of `comparison.json`."""
 
@@ -162,7 +166,7 @@ class Comparison:
                 "'understudy compare' or 'demo'."
             )
         content, keys = read_comparison(folder), {f.name for f in fields(cls)} - {"path"}
-        return cls(**{key: content[key] for key in keys}, path=folder)
+        return cls(**{key: content[key] for key in keys & content.keys()}, path=folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `comparison.json`."""
@@ -246,8 +250,13 @@ class Comparison:
         """Return the cells of `table` as text, the header first."""
         digits = 4 if self.metric in UNITLESS else 2
         header = ["arm", self.metric, "difference [95 %]", "gap closed", "verdict"]
-        reached = ((self.teacher or {}).get("metrics") or {}).get(self.metric)
-        rows = [["teacher", f"{reached:.{digits}f}", "", "", ""]] if reached is not None else []
+        teachers = {f"teacher {name}": teacher for name, teacher in self.teachers.items()}
+        teachers = teachers or {"teacher": self.teacher or {}}
+        rows = [
+            [name, f"{reached:.{digits}f}", "", "", ""]
+            for name, teacher in teachers.items()
+            if (reached := (teacher.get("metrics") or {}).get(self.metric)) is not None
+        ]
         for arm in self.arms:
             verdict = arm["verdict"]
             values = (arm["metrics"] | (arm["fidelity"] or {})).get(self.metric) or []

@@ -155,6 +155,16 @@ class Bank:
 
 
 @dataclass(frozen=True)
+class OneTeacher(Network):
+    """One of several teachers: a network with its methods and its bank."""
+
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Label → hyper-parameters and `weight`, as `methods` of a recipe with one teacher."""
+    bank: Bank = field(default_factory=Bank)
+    """Stored outputs of this teacher."""
+
+
+@dataclass(frozen=True)
 class Training:
     """Optimizer, schedule, precision and evaluation."""
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import yaml
 
-from understudy.config.recipe import Network, Recipe
+from understudy.config.recipe import Network, Recipe, teacher_and_method
 from understudy.config.yaml_text import from_yaml
 
 _LONGEST = 120
@@ -35,12 +35,15 @@ def named(recipe: Recipe, kind: Literal["run", "comparison", "search"] = "run") 
     """
     if recipe.name:
         return recipe
-    name, methods = _plain_name(recipe.student) or "student", kind == "run" and recipe.methods
+    name, methods = _plain_name(recipe.student) or "student", kind == "run" and recipe.each_method
     # A control may name a teacher, and learns nothing from it.
-    if (recipe.teacher.name or recipe.teacher.weights) and (methods or kind != "run"):
-        name += f"_from_{_plain_name(recipe.teacher) or 'teacher'}"
+    if recipe.each_teacher and (methods or kind != "run"):
+        # Of several the recipe's own names are short, and those of the networks long.
+        teachers = "+".join(recipe.teachers) or _plain_name(recipe.teacher) or "teacher"
+        name += f"_from_{teachers}"
     if methods:
-        name += f"_{'+'.join(_letters(label) for label in methods)}"
+        own = dict.fromkeys(teacher_and_method(label)[1] for label in methods)
+        name += f"_{'+'.join(map(_letters, own))}"
     return replace(recipe, name=f"{name[:_LONGEST]}{_ENDINGS[kind]}")
 
 

@@ -6,8 +6,8 @@ Every field is a key of the YAML file and, by its dotted path, a flag of the com
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from understudy.config import rules, trust
 from understudy.config.groups import Bank as Bank
 from understudy.config.groups import Data as Data
 from understudy.config.groups import Network as Network
+from understudy.config.groups import OneTeacher as OneTeacher
 from understudy.config.groups import Student as Student
 from understudy.config.groups import Training as Training
 from understudy.config.limits import NonNegative, RunName, Seed
@@ -31,6 +32,8 @@ TaskName = Literal["classification", "multilabel", "detection", "none"]
 NOT_IN_DIGEST = (
     *("name", "trust", "data.root", "data.unlabelled", "data.workers", "data.decoded"),
     *("bank.path", "bank.views", "bank.codes", "methods.*.keep"),
+    *("teachers.*.bank.path", "teachers.*.bank.views", "teachers.*.bank.codes"),
+    "teachers.*.methods.*.keep",
 )
 """Keys that do not change the result: names, folders, and what makes a run faster.
 
@@ -58,6 +61,9 @@ class Recipe:
     """Label → hyper-parameters and `weight`; a label that is no method's name needs `method`."""
     bank: Bank = field(default_factory=Bank)
     """Stored outputs of the teacher."""
+    teachers: dict[str, OneTeacher] = field(default_factory=dict)
+    """Several teachers by names of your own, in the place of `teacher`, `methods` and `bank`: each
+    has the keys of `teacher`, and `methods` and a `bank` of its own."""
     task_weight: NonNegative = 1.0
     """Weight of the loss on labels."""
     weights: Literal["published", "auto"] = "published"
@@ -86,9 +92,10 @@ class Recipe:
         Args:
             recipe: Name of a shipped recipe, path of a YAML file, nested dictionary, or recipe.
             overrides: Keys to replace, dotted or nested: `{"training.epochs": 1}` and
-                `{"training": {"epochs": 1}}` are the same. `methods`, `options` and `taps` are
-                values: a mapping replaces them whole, a dotted key such as `methods.kd.weight`
-                changes one entry. A network given as a string replaces all its keys.
+                `{"training": {"epochs": 1}}` are the same. `methods`, `teachers`, `options` and
+                `taps` are values: a mapping replaces them whole, a dotted key such as
+                `methods.kd.weight` changes one entry. A network given as a string replaces all its
+                keys.
 
         Raises:
             NameNotFound: `recipe` is neither a file nor the name of a shipped recipe.
@@ -176,7 +183,7 @@ class Recipe:
         Keys at their default do not count, so adding a key to `Recipe` changes no earlier digest.
         For what is `auto` by default that is the value of `recipes/_papers.yaml`.
         """
-        default = _of_papers().flat()
+        default = _of_papers().flat() | self._defaults_of_teachers()
         content = {
             key: value
             for key, value in self.flat().items()
@@ -185,6 +192,114 @@ class Recipe:
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _defaults_of_teachers(self) -> dict[str, Any]:
+        keys = asdict(OneTeacher())
+        return {
+            path: value
+            for name in self.teachers
+            for path, value in _flatten(plain(keys), f"teachers.{name}.")
+        }
+
+    @property
+    def each_teacher(self) -> dict[str, OneTeacher]:
+        """Name → teacher, with its methods and its bank; empty if the recipe names none.
+
+        That of `teacher`, `methods` and `bank` has the empty name.
+
+        >>> [*Recipe(teacher=Network("resnet50"), methods={"kd": {}}).each_teacher[""].methods]
+        ['kd']
+        """
+        if self.teachers or not (self.teacher.name or self.teacher.weights):
+            return dict(self.teachers)
+        keys = {each.name: getattr(self.teacher, each.name) for each in fields(Network)}
+        return {"": OneTeacher(**keys, methods=self.methods, bank=self.bank)}
+
+    @property
+    def each_method(self) -> dict[str, dict[str, Any]]:
+        """Label → hyper-parameters of all methods; `dino/kd` of a teacher with the name `dino`.
+
+        >>> several = {"dino": OneTeacher("resnet50", methods={"kd": {}})}
+        >>> Recipe(methods={"kd": {}}).each_method, Recipe(teachers=several).each_method
+        ({'kd': {}}, {'dino/kd': {}})
+        """
+        return self.methods | {
+            labelled(name, label): entry
+            for name, teacher in self.teachers.items()
+            for label, entry in teacher.methods.items()
+        }
+
+    def with_methods(self, methods: Mapping[str, dict[str, Any]]) -> "Recipe":
+        """Return the recipe with other methods, by the labels of `each_method`.
+
+        >>> several = Recipe(teachers={"dino": OneTeacher("resnet50", methods={"kd": {}})})
+        >>> several.with_methods({}).teachers["dino"].methods
+        {}
+        """
+        if not self.teachers:
+            return replace(self, methods=dict(methods))
+        parts = {label: teacher_and_method(label) for label in methods}
+        teachers = {
+            name: replace(
+                teacher,
+                methods={own: methods[label] for label, (of, own) in parts.items() if of == name},
+            )
+            for name, teacher in self.teachers.items()
+        }
+        return replace(self, teachers=teachers)
+
+    def with_teacher(self, network: Network) -> "Recipe":
+        """Return the recipe with one network in the place of all teachers, methods and banks."""
+        return replace(self, teacher=network, methods={}, bank=Bank(), teachers={})
+
+    def with_banks(self, change: Callable[[Bank], Bank]) -> "Recipe":
+        """Return the recipe with the bank of each teacher changed by a function."""
+        teachers = {
+            name: replace(teacher, bank=change(teacher.bank))
+            for name, teacher in self.teachers.items()
+        }
+        return replace(self, bank=change(self.bank), teachers=teachers)
+
+    def alone(self, name: str) -> "Recipe":
+        """Return the recipe of one teacher by its name in `each_teacher`, as if it had no other.
+
+        >>> several = Recipe(teachers={"dino": OneTeacher("resnet50", methods={"kd": {}})})
+        >>> several.alone("dino").teacher.name, several.alone("dino").methods
+        ('resnet50', {'kd': {}})
+        """
+        if not name:
+            return self
+        one = self.teachers[name]
+        keys = {each.name: getattr(one, each.name) for each in fields(Network)}
+        return replace(
+            self, teacher=Network(**keys), methods=one.methods, bank=one.bank, teachers={}
+        )
+
+
+def labelled(teacher: str, method: str) -> str:
+    """Return the label of a teacher's method among those of all teachers: `dino/kd`, or `kd`."""
+    return f"{teacher}/{method}" if teacher else method
+
+
+def teacher_and_method(label: str) -> tuple[str, str]:
+    """Return the name of the teacher and the method's label among its own; see `labelled`.
+
+    >>> teacher_and_method("dino/kd"), teacher_and_method("kd")
+    (('dino', 'kd'), ('', 'kd'))
+    """
+    teacher, _, method = label.rpartition("/")
+    return teacher, method
+
+
+def key_of(teacher: str) -> str:
+    """Return the key of a teacher in a recipe: `teachers.dino`, or `teacher`."""
+    return f"teachers.{teacher}" if teacher else "teacher"
+
+
+def key_of_method(label: str) -> str:
+    """Return the key of a method in a recipe: `teachers.dino.methods.kd`, or `methods.kd`."""
+    teacher, method = teacher_and_method(label)
+    return f"{key_of(teacher)}.methods.{method}" if teacher else f"methods.{method}"
 
 
 def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -213,4 +328,4 @@ def _of_papers() -> Recipe:
 
 def without_methods(recipe: Recipe) -> Recipe:
     """Return the control of a recipe: same student, data and budget, without methods."""
-    return replace(recipe, methods={})
+    return recipe.with_methods({})

@@ -1,12 +1,24 @@
 """Rules that join several keys of a recipe; limits of single keys stand in their types."""
 
+import re
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from understudy.config.limits import AUTO
-from understudy.errors import RecipeError
+from understudy.errors import RecipeError, short
 
 if TYPE_CHECKING:
     from understudy.config.recipe import Data, Recipe, Training
+
+_TAKEN = {
+    "task": "the loss on labels",
+    "total": "the sum of all losses",
+    "control": "the arm of a comparison without a method",
+    "bank": "the folder of the bank of a comparison",
+    "tuned": "the result of a search",
+    "published": "an arm of a search",
+}
+"""Words that no teacher among several can be called by."""
 
 
 def check(recipe: "Recipe") -> None:
@@ -20,6 +32,7 @@ def check(recipe: "Recipe") -> None:
     _check_transforms(recipe.data)
     _check_balance(recipe)
     _check_shuffle_buffer(recipe.data)
+    _check_teachers(recipe)
 
 
 def _check_nesterov(training: "Training") -> None:
@@ -82,4 +95,55 @@ def _check_balance(recipe: "Recipe") -> None:
             f"data.balance={balance:g} shows images of rare classes more often, and "
             "training.class_weights=balanced would count them once more: choose one of the two, or "
             "give the weights as a list."
+        )
+
+
+def _check_teachers(recipe: "Recipe") -> None:
+    """Refuse several teachers that cannot be told apart, or that nothing could learn from."""
+    names = ", ".join(map(str, recipe.teachers))
+    plain = type(recipe)()
+    for key in ("teacher", "methods", "bank") if recipe.teachers else ():
+        if getattr(recipe, key) != getattr(plain, key):
+            own = _key_in_teachers(key, next(iter(recipe.teachers)))
+            raise RecipeError(
+                f"The recipe has the teachers {names}, and also sets '{key}', which is for one "
+                f"teacher alone: leave it out, or set {own} of a teacher."
+            )
+    if recipe.teachers and recipe.task == "detection":
+        raise RecipeError(
+            "A detector is compared with its teacher at the locations where the student looks, and "
+            f"only one teacher can be read there, not {names}: name one by 'teacher' and "
+            "'methods' in the place of 'teachers'."
+        )
+    for name, teacher in recipe.teachers.items():
+        _check_teacher_name(name)
+        if not (teacher.name or teacher.weights):
+            raise RecipeError(
+                f"The teacher '{name}' names no network: give teachers.{name}.name, or the "
+                f"directory of a run by teachers.{name}.weights."
+            )
+    for (one, first), (other, second) in combinations(recipe.teachers.items(), 2):
+        if first.bank.path and first.bank.path == second.bank.path:
+            raise RecipeError(
+                f"The teachers '{one}' and '{other}' have the same bank.path "
+                f"{first.bank.path!r}, and a bank holds what one teacher gives: name a folder "
+                "for each."
+            )
+
+
+def _key_in_teachers(key: str, name: str) -> str:
+    """Return where a key of a recipe with one teacher stands in one with several."""
+    return f"teachers.{name}.name" if key == "teacher" else f"teachers.{name}.{key}"
+
+
+def _check_teacher_name(name: str) -> None:
+    reason = ""
+    if not re.fullmatch(r"[\w-]{1,50}", name):
+        reason = "which must be letters, digits, _ and -, at most 50: it names losses and folders"
+    elif name in _TAKEN:
+        reason = f"which is {_TAKEN[name]}"
+    if reason:
+        raise RecipeError(
+            f"A teacher cannot have the name {short(name)}, {reason}: call it by another name, "
+            "such as dino."
         )

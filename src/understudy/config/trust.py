@@ -46,20 +46,30 @@ def check_recipe_file(
     """
     if overrides.get("trust", content.get("trust") and is_own(Path(recipe))):
         return
-    for role in ("student", "teacher"):
-        named = content.get(role)
-        name = named.get("name") if isinstance(named, Mapping) else named
-        file = file_of(name) if isinstance(name, str) else None
-        replaced = {role, f"{role}.name"} & overrides.keys()
+    for role, named in _networks(content):
+        called = named.get("name") if isinstance(named, Mapping) else named
+        name = called if isinstance(called, str) else ""
+        file = file_of(name)
+        group = role.partition(".")[0]
+        replaced = {group, role, f"{role}.name"} & overrides.keys()
         if file is not None and not replaced and not is_own(file):
             raise NetworkError(
                 f"The recipe {str(recipe)!r} builds its {role} by the file {str(file)!r}, which "
                 "would be executed and lies outside the working folder: if you know this file, "
                 f"name it yourself by --{role}.name {name}, or give --trust true."
             )
-    group = content.get("data")
-    entries = group.get("transforms") if isinstance(group, Mapping) else None
+    data = content.get("data")
+    entries = data.get("transforms") if isinstance(data, Mapping) else None
     _check_transforms(recipe, () if "data.transforms" in overrides else entries)
+
+
+def _networks(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield key and value of the networks in a recipe's file that is not checked yet."""
+    for role in ("student", "teacher"):
+        yield role, content.get(role)
+    teachers = content.get("teachers")
+    for label, spec in teachers.items() if isinstance(teachers, Mapping) else ():
+        yield f"teachers.{label}", spec
 
 
 def transform_names(entries: Any) -> Iterator[str]:

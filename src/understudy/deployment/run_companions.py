@@ -5,14 +5,14 @@ from pathlib import Path
 
 from understudy import tasks
 from understudy.comparison.arms import CONTROL
-from understudy.config.recipe import Student
+from understudy.config.recipe import Student, key_of
 from understudy.experiment import build, networks
 from understudy.experiment.run_directory import Run
 from understudy.models.base import Wrapped
 
 
-def teacher_of(run: Run, *, trust: bool) -> Wrapped | None:
-    """Return the teacher of a run; None if it had none.
+def teachers_of(run: Run, *, trust: bool) -> dict[str, Wrapped]:
+    """Return the teachers of a run by name, `teacher` or `teacher dino`; none of a control.
 
     Args:
         run: A finished run.
@@ -22,13 +22,14 @@ def teacher_of(run: Run, *, trust: bool) -> Wrapped | None:
         UnderstudyError: It cannot be built or loaded any more.
     """
     recipe = replace(run.recipe, trust=trust)
-    if not (recipe.teacher.name or recipe.teacher.weights):
-        return None
+    if not recipe.each_teacher:
+        return {}
     networks.check_trust(replace(recipe, student=Student()), run.recipe, run.path)
     config = run.config
     size = config.preprocessing.crop or build.LARGE
     task = tasks.find(recipe.task, recipe.training)
-    return networks.teacher(recipe, config.classes, task, view_size=size)
+    teachers = networks.teachers(recipe, config.classes, task, view_size=size)
+    return {networks.called(key_of(name)): network for name, network in teachers.items()}
 
 
 def control_of(run: Run) -> Path | None:

@@ -30,7 +30,7 @@ HASHES = 4096
 @torch.no_grad()
 def measure(
     student: Outputs,
-    teacher: Outputs | None,
+    teachers: Mapping[str, Outputs],
     *,
     task: Task,
     network: Wrapped,
@@ -42,14 +42,16 @@ def measure(
 
     Args:
         student: Outputs of the trained student on all test images.
-        teacher: Outputs of the teacher on the same images, if there is one.
+        teachers: Outputs of the teachers on the same images, by name. Of several, nothing of them
+            is kept: the charts compare with one teacher.
         task: The task that produced the outputs.
         network: The student, for features that are not among the outputs.
-        distiller: Teacher and methods.
+        distiller: Teachers and methods.
         test: The test images.
         accelerator: Device and precision.
     """
-    live = distiller.teacher
+    live = distiller.teacher if len(distiller.distillations) < 2 else None
+    teacher = next(iter(teachers.values()), None) if live else None
     same_classes = live is not None and network.same_classes(live.network)
     content = _predictions(student, teacher if same_classes else None, task, test)
     if teacher is not None and isinstance(network, Network):

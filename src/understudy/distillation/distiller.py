@@ -1,7 +1,8 @@
-"""Student, frozen teacher, methods and task in one forward pass that gives every loss by name."""
+"""Student, frozen teachers, methods and task in one forward pass that gives every loss by name."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, cast, final
 
 import torch
@@ -9,14 +10,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.batch import Batch
+from understudy.config.recipe import labelled, teacher_and_method
 from understudy.distillation.device_names import find_device
+from understudy.distillation.distillation import READ_LATER, TeacherOutput, only
+from understudy.distillation.distillation import Distillation as Distillation
 from understudy.distillation.stored_maps import StoredMaps as StoredMaps
 from understudy.distillation.teacher import Teacher as Teacher
 from understudy.distillation.training_outputs import TrainingOutputs
 from understudy.distillation.user_batches import ReadableAgain, as_batch, num_images
 from understudy.distillation.user_networks import check_apart
 from understudy.distillation.weights import Weight as Weight
-from understudy.distillation.weights import Weights
+from understudy.distillation.weights import Weights, weight_of
 from understudy.errors import DataError, NetworkError, RecipeError, ShapeError
 from understudy.features import SECOND, Features, of_group
 from understudy.methods import Method
@@ -26,11 +30,6 @@ from understudy.tasks import Task
 
 SINGLE_VALUE = "more than 1 value per channel"
 """Words of PyTorch's error for a batch normalisation of a single value."""
-
-
-_READ_LATER = (Teacher, StoredMaps)
-TeacherOutput = Features | Teacher | StoredMaps
-"""Features of images; for a detector what is read where the student looks."""
 
 
 @final
@@ -52,8 +51,13 @@ class Trainable(nn.Module):
 
     @property
     def reads(self) -> set[str]:
-        """Names of the teacher's features that at least one method reads."""
+        """Names of the only teacher's features that at least one method reads."""
         return {name for method in self.methods.values() for name in cast(Method, method).reads}
+
+    def methods_of(self, teacher: str) -> dict[str, Method]:
+        """Return the methods that learn from a teacher, by their labels among its own."""
+        parts = {teacher_and_method(label): method for label, method in self.methods.items()}
+        return {own: cast(Method, x) for (name, own), x in parts.items() if name == teacher}
 
     @property
     def unbounded_loss(self) -> bool:
@@ -66,12 +70,13 @@ class Trainable(nn.Module):
     ) -> dict[str, Tensor] | tuple[dict[str, Tensor], Tensor]:
         """Return the unweighted losses by name: those on labels and one of every method.
 
-        The loss on labels is `task`; a student with losses of its own has several, `task/…`.
+        The loss on labels is `task`; a student with losses of its own has several, `task/…`. Those
+        of methods have their labels: `kd`, or `dino/kd` of a teacher with the name `dino`.
 
         Args:
             batch: Some images.
-            teacher: Features of the teacher; or the teacher or its stored maps, to be read where
-                the student looks.
+            teacher: Features of the teacher, under `dino/…` of a teacher with a name; or the
+                teacher or its stored maps, to be read where the student looks.
             return_logits: Return the student's logits behind the losses.
 
         Raises:
@@ -86,16 +91,18 @@ class Trainable(nn.Module):
             )
         task_loss = self.task.loss(student.features, batch, self.class_weights)
         losses = dict(student.losses) if task_loss is None else {"task": task_loss}
-        if isinstance(teacher, _READ_LATER) and student.locations is not None:
+        if isinstance(teacher, READ_LATER) and student.locations is not None:
             with span("forward/teacher"):
                 # Only now: a detector samples its locations during its own forward pass.
                 reads = self.reads
-                teacher = _only(teacher.at(student.locations, reads), reads)
-        assert not isinstance(teacher, _READ_LATER)
+                teacher = only(teacher.at(student.locations, reads), reads)
+        assert not isinstance(teacher, READ_LATER)
         for label, method in self.methods.items():
             with span(f"forward/{label}"):
+                name = teacher_and_method(label)[0]
+                features = of_group(teacher, name) if name else teacher
                 # What is stored for one method alone loses the method's label.
-                own = teacher | of_group(teacher, label)
+                own = features | of_group(teacher, label)
                 second = self._second_pass(cast(Method, method), student.batch)
                 losses[label] = method(student.features | second, own, student.batch)
         if not return_logits:
@@ -116,16 +123,11 @@ class Trainable(nn.Module):
         return {f"{SECOND}/{name}": x for name, x in (features | changed.features).items()}
 
 
-def _only(features: Features, names: Collection[str]) -> Features:
-    """Drop features of other names, whose maps would fill memory until the step is done."""
-    return {name: x for name, x in features.items() if name in names}
-
-
 def weighted_total(
     losses: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]
 ) -> Float[Tensor, ""]:
     """Return the weighted sum of losses; all losses `task/…` have the weight `task`."""
-    return torch.stack([weights[name.partition("/")[0]] * x for name, x in losses.items()]).sum()
+    return torch.stack([weights[weight_of(name)] * x for name, x in losses.items()]).sum()
 
 
 def _refuse_unsure_output(student: Wrapped, teacher: Wrapped) -> None:
@@ -144,40 +146,78 @@ def _refuse_unsure_output(student: Wrapped, teacher: Wrapped) -> None:
 
 @final
 class Distiller(nn.Module):
-    """Student and teacher in one pass: `distiller(images, labels)` gives every loss by name.
+    """Student and teachers in one pass: `distiller(images, labels)` gives every loss by name.
 
     Args:
         student: Network or detector to be trained.
-        teacher: Network or detector to learn from; None for a control.
-        methods: Label → method.
+        teacher: Network or detector to learn from; several by name; None for a control.
+        methods: Label → method; of a teacher with the name `dino` the label is `dino/kd`.
         task: What labels ask of the student.
         weights: Weight of `task` and of every method: `Weight`s or numbers.
 
     Attributes:
-        replay: Gives the teacher's features of a batch in place of the teacher, such as a bank.
-            Codes that it stores for one method alone are named `<label>/<name>`.
-        stored: Given image and view numbers, returns True if `replay` needs no images for them.
+        distillations: One for each teacher, with its methods.
     """
 
     def __init__(
         self,
         student: Wrapped,
-        teacher: Wrapped | None,
+        teacher: Wrapped | Mapping[str, Wrapped] | None,
         methods: Mapping[str, Method],
         task: Task,
         weights: Mapping[str, Weight | float],
     ) -> None:
         super().__init__()
-        if methods and teacher is None:
+        teachers = teacher if isinstance(teacher, Mapping) else {"": teacher} if teacher else {}
+        if methods and not teachers:
             raise ShapeError(f"{', '.join(methods)} cannot work without a teacher; name one.")
-        if teacher is not None:
-            check_apart(student.module, teacher.module)
-            _refuse_unsure_output(student, teacher)
-        self.teacher = Teacher(teacher) if teacher is not None else None
+        for network in teachers.values():
+            check_apart(student.module, network.module)
+            _refuse_unsure_output(student, network)
         self.trainable = Trainable(student, methods, task)
+        objects = task.truth == "objects"
+        self._distillations = nn.ModuleList(
+            Distillation(
+                name, Teacher(network), self.trainable.methods_of(name), at_locations=objects
+            )
+            for name, network in teachers.items()
+        )
         self._weights = Weights(weights)
-        self.replay: Callable[[Batch], Features | StoredMaps] | None = None
-        self.stored: Callable[[Tensor, Tensor], bool] = _none_stored
+
+    @property
+    def distillations(self) -> tuple[Distillation, ...]:
+        """One for each teacher, with its methods; none for a control without a teacher."""
+        return cast(tuple[Distillation, ...], tuple(self._distillations))
+
+    @property
+    def single(self) -> Distillation | None:
+        """That of the only teacher; None without one.
+
+        Raises:
+            RecipeError: There are several.
+        """
+        if len(self.distillations) > 1:
+            names = ", ".join(each.name for each in self.distillations)
+            raise RecipeError(
+                f"The distiller has several teachers, {names}: take one of its `distillations`."
+            )
+        return next(iter(self.distillations), None)
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The only teacher; None without one, `RecipeError` if there are several."""
+        return self.single.teacher if self.single else None
+
+    @property
+    def replay(self) -> Callable[[Batch], Features | StoredMaps] | None:
+        """What gives the features of the only teacher in its place; see `Distillation`."""
+        return self.single.replay if self.single else None
+
+    @replay.setter
+    def replay(self, replay: Callable[[Batch], Features | StoredMaps] | None) -> None:
+        if self.single is None:
+            raise RecipeError("Without a teacher there is nothing to replay: leave `replay` out.")
+        self.single.replay = replay
 
     def to(self, *args: Any, **kwargs: Any) -> "Distiller":
         """Move all networks and methods, as any module; the device must exist on this machine.
@@ -227,12 +267,21 @@ class Distiller(nn.Module):
             batches: Given whether images are augmented, yields every training image once.
             num_images: Images of one pass; None if that is not known.
         """
-        if self.teacher is None:
-            return
-        outputs = TrainingOutputs(self.observe, self.teacher, self.student, batches, num_images)
-        for method in self.trainable.methods.values():
-            outputs.dtype = cast(Method, method).dtype
-            method.prepare(outputs)  # type: ignore[operator]
+        for each in self.distillations:
+            self.measure_of(each, batches, num_images=num_images)
+
+    def measure_of(
+        self,
+        each: Distillation,
+        batches: Callable[[bool], Iterator[Batch]],
+        *,
+        num_images: int | None,
+    ) -> None:
+        """Do the same for the methods of one teacher."""
+        outputs = TrainingOutputs(each.observe, each.teacher, self.student, batches, num_images)
+        for method in each.methods.values():
+            outputs.dtype = method.dtype
+            method.prepare(outputs)
 
     def forward(
         self,
@@ -278,23 +327,28 @@ class Distiller(nn.Module):
                 )
 
     def observe(self, batch: Batch) -> TeacherOutput:
-        """Return the teacher's features that methods read, from `replay` if it is set.
+        """Return the features that methods read, of every teacher, from its `replay` if it is set.
 
-        Empty without methods. For a detector, the teacher itself or its stored maps: they are read
-        at the locations at which the student is observed, later in the same step.
+        Those of a teacher with a name are under `dino/…`. Empty without methods. For a detector,
+        the teacher itself or its stored maps: they are read at the locations at which the student
+        is observed, later in the same step.
         """
-        if self.teacher is None or not self.trainable.methods:
-            return {}
-        return self.replay(batch) if self.replay else self.observe_live(batch)
+        return _merged({each.name: each.observe(batch) for each in self.distillations})
 
-    def observe_live(self, batch: Batch) -> Features | Teacher:
-        """Return the same as `observe`, never from `replay`."""
-        if self.teacher is None or not self.trainable.methods:
-            return {}
-        self.teacher.keep_evaluating()
-        if self.task.truth == "objects":
-            return self.teacher
-        return _only(self.teacher(batch), self.trainable.reads)
+    def observe_live(
+        self, batch: Batch, *, stored: Mapping[str, Features] = MappingProxyType({})
+    ) -> TeacherOutput:
+        """Return the same as `observe`, never from a `replay`.
+
+        Args:
+            batch: Some images.
+            stored: Features of some teachers, which do not run then, by their names.
+        """
+        observed = {
+            each.name: stored[each.name] if each.name in stored else each.observe_live(batch)
+            for each in self.distillations
+        }
+        return _merged(observed)
 
     def total(self, losses: Mapping[str, Tensor], epoch: int | None = None) -> Float[Tensor, ""]:
         """Return the weighted sum of the losses, to call `backward` on.
@@ -315,5 +369,11 @@ class Distiller(nn.Module):
         return weighted_total(losses, self.weights.at(epoch, losses))
 
 
-def _none_stored(index: Tensor, view: Tensor) -> bool:
-    return False
+def _merged(observed: Mapping[str, TeacherOutput]) -> TeacherOutput:
+    """Return the features of all teachers, each under its teacher's name if that has one."""
+    merged: Features = {}
+    for name, features in observed.items():
+        if isinstance(features, READ_LATER):
+            return features
+        merged |= {labelled(name, key): x for key, x in features.items()}
+    return merged

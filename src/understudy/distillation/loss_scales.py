@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from understudy.batch import Batch
+from understudy.distillation.distillation import TeacherOutput
 from understudy.distillation.distiller import Distiller, Trainable
-from understudy.distillation.teacher import Teacher
+from understudy.distillation.weights import weight_of
 from understudy.errors import DataError
-from understudy.features import Features
 from understudy.functional import seeded
 
 TASK = "task"
@@ -81,7 +81,7 @@ def loss_scales(
 
 
 def _measure(
-    trainable: Trainable, batch: Batch, teacher: Features | Teacher, precision: torch.dtype | None
+    trainable: Trainable, batch: Batch, teacher: TeacherOutput, precision: torch.dtype | None
 ) -> dict[str, LossScale]:
     """Return the scale of every term on one batch."""
     with torch.autocast(batch.images.device.type, precision) if precision else nullcontext():
@@ -102,7 +102,7 @@ def _by_label(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sum the losses `task/…` to one."""
     terms: dict[str, Tensor] = {}
     for name, loss in losses.items():
-        label = name.partition("/")[0]
+        label = weight_of(name)
         terms[label] = terms[label] + loss if label in terms else loss
     return terms
 

@@ -35,6 +35,11 @@ class Weight:
         return self.value * min(1.0, (epoch + self.warmup_counts_from) / self.warmup_epochs)
 
 
+def weight_of(loss: str) -> str:
+    """Return the name of a loss's weight: `task` of all losses `task/…`, otherwise its own."""
+    return "task" if loss.startswith("task/") else loss
+
+
 def as_weight(path: str, value: Any) -> Weight:
     """Return a weight from a number, or from a mapping with the fields of `Weight`.
 
@@ -107,7 +112,7 @@ class Weights(MutableMapping[str, Weight]):
         """
         if epoch is not None:
             epoch = convert(NonNegative, plain_numbers(epoch), "epoch")
-        names = {name.partition("/")[0] for name in losses}
+        names = {weight_of(name) for name in losses}
         weights = {name: self[name] for name in names}
         rising = [name for name, weight in weights.items() if weight.warmup_epochs]
         if epoch is None and rising:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from understudy import methods, tasks
 from understudy.config.limits import Seed
-from understudy.config.recipe import Recipe, TaskName
+from understudy.config.recipe import Recipe, TaskName, key_of_method, teacher_and_method
 from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.labels import check_label
@@ -23,7 +23,7 @@ from understudy.distillation.user_networks import (
     wrap,
 )
 from understudy.distillation.weights import Weight, as_weight, plain_numbers
-from understudy.errors import NetworkError, RecipeError, short, suggestion
+from understudy.errors import NetworkError, RecipeError, ShapeError, short, suggestion
 from understudy.features import Extendable, Shapes
 from understudy.functional import seeded
 from understudy.methods import Grouped, Method
@@ -132,68 +132,102 @@ def wire(
     return wired
 
 
-def distiller(recipe: Recipe, student: Wrapped, teacher: Wrapped | None, task: Task) -> Distiller:
-    """Return the distiller of a student, a teacher and the methods of a recipe.
+def distiller(
+    recipe: Recipe, student: Wrapped, teacher: Wrapped | Mapping[str, Wrapped] | None, task: Task
+) -> Distiller:
+    """Return the distiller of a student, its teachers and the methods of a recipe.
 
     Args:
         recipe: Names the methods, their hyper-parameters and weights.
         student: Network to be trained; a method may add layers to it.
-        teacher: Network to learn from; None for a control.
+        teacher: Network to learn from; several by their names in the recipe; None for a control.
         task: What labels ask of the student.
 
     Raises:
         UnderstudyError: A method does not exist, or cannot work with these networks.
     """
     _check_mixing(recipe, task)
+    _check_labels(recipe)
+    teachers = teacher if isinstance(teacher, Mapping) else {"": teacher} if teacher else {}
     weights, specs = {"task": Weight(recipe.task_weight)}, {}
-    for label, entry in recipe.methods.items():
+    for label, entry in recipe.each_method.items():
         kind, weights[label], hyper_parameters = _method_class(label, entry, recipe.task)
         _check_hard_labels(label, kind, recipe)
         specs[label] = kind, hyper_parameters
-    if specs and teacher is None:
+    if specs and not teachers:
         raise RecipeError(f"The method '{next(iter(specs))}' needs a teacher: give --teacher.name.")
-    if teacher is not None:
-        check_apart(student.module, teacher.module)
-        check_finite(teacher)
-    built = _build(specs, student, teacher, task, recipe.seed) if teacher is not None else {}
-    return Distiller(student, teacher, built, task, weights)
+    for network in teachers.values():
+        check_apart(student.module, network.module)
+        check_finite(network)
+    built = _build(specs, student, teachers, task, recipe.seed) if teachers else {}
+    return Distiller(student, teachers, built, task, weights)
+
+
+_Specs = Mapping[str, tuple[type[Method], dict[str, Any]]]
+"""Label → class and hyper-parameters of a method."""
 
 
 def _build(
-    specs: Mapping[str, tuple[type[Method], dict[str, Any]]],
-    student: Wrapped,
-    teacher: Wrapped,
-    task: Task,
-    seed: int,
+    specs: _Specs, student: Wrapped, teachers: Mapping[str, Wrapped], task: Task, seed: int
 ) -> dict[str, Method]:
-    """Let every method extend the student, then build each; label → class and hyper-parameters."""
+    """Let every method extend the student, then build each."""
+    _check_one_width(specs, teachers)
     # All extend first: a layer that one method adds changes the shapes that all of them see.
     for label, (kind, hyper_parameters) in specs.items():
         _check_softmax(label, kind, task.exclusive_classes and student.shapes.exclusive_classes)
         _check_image_index(label, kind, task)
         with seeded(seed + 2), enough_memory(label):
-            for extendable, shapes in _pairs(student, teacher):
+            for extendable, shapes in _pairs(student, _teacher_of(label, teachers)):
                 kind.extend(extendable, shapes, **hyper_parameters)
     # Last of what changes the student: `extend` may have asked for the teacher's classifier.
-    student.copy_classifier(teacher)
-    # The task decides how logits are read, whatever the networks were trained for.
-    ours, theirs = (
-        network.shapes if task.exclusive_classes else network.shapes.independent()
-        for network in (student, teacher)
-    )
+    lender = next((label for label, (kind, _) in specs.items() if kind.reuses_classifier), None)
+    if lender is not None or len(teachers) == 1:
+        student.copy_classifier(_teacher_of(lender or "", teachers))
     built: dict[str, Method] = {}
-    for label in set(specs) & set(teacher.shapes.groups):
-        raise RecipeError(
-            f"A method cannot have the label '{label}', as locations of this detector are called "
-            "so: give another label, and the method's name under 'method'."
-        )
     for label, (kind, hyper_parameters) in specs.items():
+        teacher = _teacher_of(label, teachers)
+        _check_no_group(label, teacher)
+        # The task decides how logits are read, whatever the networks were trained for.
+        ours, theirs = (
+            network.shapes if task.exclusive_classes else network.shapes.independent()
+            for network in (student, teacher)
+        )
         # Seeded one by one: what a method draws must not depend on its neighbours.
         with seeded(seed + 1), enough_memory(label):
             built[label] = _method(kind, ours, theirs, hyper_parameters)
         if torch.float64 in _data_types(student) | _data_types(teacher):
             built[label].double()
     return built
+
+
+def _teacher_of(label: str, teachers: Mapping[str, Wrapped]) -> Wrapped:
+    """Return the teacher that a method learns from."""
+    if len(teachers) == 1:
+        return next(iter(teachers.values()))
+    return teachers[teacher_and_method(label)[0]]
+
+
+def _check_one_width(specs: _Specs, teachers: Mapping[str, Wrapped]) -> None:
+    """Refuse methods that would each make the student's feature as wide as its own teacher's."""
+    if len(teachers) < 2:
+        return
+    labels = [label for label, (kind, _) in specs.items() if kind.embeds]
+    widths = {label: _teacher_of(label, teachers).shapes.get("penultimate") for label in labels}
+    if len(set(widths.values())) > 1:
+        sizes = " and ".join(f"{width[0]} for {label}" for label, width in widths.items() if width)
+        raise ShapeError(
+            f"A student has one penultimate feature, which these methods make as wide as that of "
+            f"their teacher: {sizes}. Keep one of them, and use a method that adds no layer to the "
+            "student for the other teacher, such as pefd, queue_kl or radio."
+        )
+
+
+def _check_no_group(label: str, teacher: Wrapped) -> None:
+    if label in teacher.shapes.groups:
+        raise RecipeError(
+            f"A method cannot have the label '{label}', as locations of this detector are called "
+            "so: give another label, and the method's name under 'method'."
+        )
 
 
 def _data_types(network: Wrapped) -> set[torch.dtype]:
@@ -230,23 +264,20 @@ def _method_class(
     label: str, entry: Mapping[str, Any], task: str
 ) -> tuple[type[Method], Weight, dict[str, Any]]:
     """Return class, weight and hyper-parameters of an entry of `methods`, completed for a task."""
-    check_label(label)
-    own = dict(entry)
-    kind = methods.find(convert(str, own.pop("method", label), f"methods.{label}.method"))
+    name = teacher_and_method(label)[1]
+    own, path = dict(entry), key_of_method(label)
+    kind = methods.find(convert(str, own.pop("method", name), f"{path}.method"))
     # Published values of the task first, so that those of the entry replace them.
     hyper_parameters = {**kind.published.get(task, {}), **own}
-    weight = as_weight(
-        f"methods.{label}.weight", hyper_parameters.pop("weight", kind.published_weight)
-    )
+    weight = as_weight(f"{path}.weight", hyper_parameters.pop("weight", kind.published_weight))
     known, hints = methods.hyper_parameters(kind), hints_of(kind.__init__)
     for key, value in hyper_parameters.items():
         if key not in known:
             keys = ["weight", *known]
             raise RecipeError(
-                f"Unknown key 'methods.{label}.{key}'{suggestion(key, keys)}. "
-                f"Known here: {', '.join(keys)}."
+                f"Unknown key '{path}.{key}'{suggestion(key, keys)}. Known here: {', '.join(keys)}."
             )
-        hyper_parameters[key] = convert(hints.get(key, Any), value, f"methods.{label}.{key}")
+        hyper_parameters[key] = convert(hints.get(key, Any), value, f"{path}.{key}")
     return kind, weight, hyper_parameters
 
 
@@ -258,11 +289,18 @@ def check_methods(recipe: Recipe) -> None:
     """
     task = tasks.find(recipe.task)
     _check_mixing(recipe, task)
-    for label, entry in recipe.methods.items():
+    _check_labels(recipe)
+    for label, entry in recipe.each_method.items():
         kind = _method_class(label, entry, recipe.task)[0]
         _check_hard_labels(label, kind, recipe)
         _check_softmax(label, kind, task.exclusive_classes)
         _check_image_index(label, kind, task)
+
+
+def _check_labels(recipe: Recipe) -> None:
+    for methods_of_one in (recipe.methods, *(x.methods for x in recipe.teachers.values())):
+        for label in methods_of_one:
+            check_label(label)
 
 
 def _check_mixing(recipe: Recipe, task: Task) -> None:

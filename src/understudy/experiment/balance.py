@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 
 from understudy.batch import Batch
 from understudy.config.limits import AUTO
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, key_of_method
 from understudy.distillation.distiller import Distiller, Weight
 from understudy.distillation.loss_scales import TASK, LossScale, loss_scales
 from understudy.experiment.build import Experiment
@@ -50,7 +50,7 @@ def balanced(
     """
     if recipe.weights != AUTO:
         return recipe, {}
-    if not recipe.methods:
+    if not recipe.each_method:
         return replace(recipe, weights="published"), {}
     distiller = experiment.distiller
     dtype = settings.dtype if settings else None
@@ -68,9 +68,9 @@ def written(recipe: Recipe, distiller: Distiller) -> Recipe:
     """Return a recipe whose methods have the weights of a distiller, and which finds none."""
     methods = {
         label: {**keys, "weight": _plain(distiller.weights[label])}
-        for label, keys in recipe.methods.items()
+        for label, keys in recipe.each_method.items()
     }
-    return replace(recipe, weights="published", methods=methods)
+    return replace(recipe.with_methods(methods), weights="published")
 
 
 def adopted_weights(recipe: Recipe, before: Recipe) -> Recipe:
@@ -80,36 +80,40 @@ def adopted_weights(recipe: Recipe, before: Recipe) -> Recipe:
         recipe: What is asked for; returned as it is if it is not `auto`.
         before: Recipe of a run of the same methods, which may have stopped before it found any.
     """
-    same = recipe.methods.keys() == before.methods.keys()
+    known = before.each_method
+    same = recipe.each_method.keys() == known.keys()
     if recipe.weights != AUTO or before.weights == AUTO or not same:
         return recipe
     methods = {
-        label: {**keys, "weight": before.methods[label].get("weight")}
-        for label, keys in recipe.methods.items()
+        label: {**keys, "weight": known[label].get("weight")}
+        for label, keys in recipe.each_method.items()
     }
-    return replace(recipe, weights="published", methods=methods)
+    return replace(recipe.with_methods(methods), weights="published")
 
 
 def _found(
     recipe: Recipe, scales: Mapping[str, LossScale], distiller: Distiller
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return the weight of every method, and the reason."""
-    first = next(iter(recipe.methods))
+    labels = list(recipe.each_method)
+    first = labels[0]
     by_labels = scales.get(TASK) is not None and recipe.task_weight > 0
-    share, than = recipe.task_weight / len(recipe.methods), "the labels"
+    share, than = recipe.task_weight / len(labels), "the labels"
     if not by_labels:
         share, than = distiller.weights[first].value, first
     weights, reasons = {}, {}
-    for label in recipe.methods:
+    for label in labels:
         ratio = scales[label].ratio
         if not by_labels:
             ratio = _divided(scales[label].gradient_norm, scales[first].gradient_norm)
         if not ratio or not isfinite(ratio):
             weights[label] = distiller.weights[label].value
-            reasons[f"methods.{label}.weight"] = "as published: no gradient could be measured"
+            reasons[f"{key_of_method(label)}.weight"] = (
+                "as published: no gradient could be measured"
+            )
             continue
         weights[label] = float(f"{share / ratio:.3g}")
-        reasons[f"methods.{label}.weight"] = (
+        reasons[f"{key_of_method(label)}.weight"] = (
             f"its gradient is {ratio:.3g} times that of {than}, before training"
         )
     return weights, reasons

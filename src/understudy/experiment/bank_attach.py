@@ -1,10 +1,10 @@
-"""Put a bank in front of the teacher of an experiment; refuse one that cannot serve its methods."""
+"""Put a bank in front of each teacher of an experiment; refuse one that cannot serve methods."""
 
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Literal
 
 from understudy.bank import (
     Bank,
@@ -17,11 +17,12 @@ from understudy.bank import (
 )
 from understudy.bank.map_replay import MapReplay
 from understudy.bank.replay import Codes, Replay
-from understudy.config.recipe import Recipe
-from understudy.distillation.distiller import Teacher
+from understudy.config.recipe import Bank as BankKeys
+from understudy.config.recipe import Recipe, labelled
+from understudy.distillation.distiller import Distillation, Teacher
 from understudy.errors import RecipeError
 from understudy.experiment import bank_maps
-from understudy.experiment.build import Experiment
+from understudy.experiment.build import Experiment, teacher_digest
 from understudy.methods import Method
 from understudy.tasks import COMPARED
 
@@ -31,32 +32,49 @@ _NAMED = 2
 """Folders of shards that are named in a message, at most."""
 
 
-def attach(experiment: Experiment, recipe: Recipe) -> Replay | MapReplay | None:
-    """Let the distiller read the teacher's features from the bank of a recipe.
+def attach(experiment: Experiment, recipe: Recipe) -> dict[str, Replay | MapReplay]:
+    """Let the distiller read each teacher's features from the bank that the recipe has for it.
 
     Returns:
-        What reads and fills the bank; None if the recipe names no bank, or no method.
+        Name of a teacher → what reads and fills its bank; only of those with a bank and a method.
 
     Raises:
-        BankError: The directory holds another bank.
+        BankError: A directory holds another bank.
         RecipeError: A method reads what the bank does not store, or images are mixed.
     """
-    distiller = experiment.distiller
-    if distiller.teacher is None or not recipe.bank.path or not distiller.trainable.methods:
-        return None
+    replays: dict[str, Replay | MapReplay] = {}
+    for each in experiment.distiller.distillations:
+        if bank_of(recipe, each.name).path and each.methods:
+            replays[each.name] = _attach(experiment, each, recipe)
+    return replays
+
+
+def _attach(experiment: Experiment, each: Distillation, recipe: Recipe) -> Replay | MapReplay:
+    keys = bank_of(recipe, each.name)
     if experiment.task.truth == "objects":
-        of_maps = bank_maps.open_maps(experiment, distiller.teacher, recipe)
-        _check_shards(of_maps.bank.banks, recipe)
-        distiller.replay = of_maps
+        of_maps = bank_maps.open_maps(experiment, each.teacher, recipe)
+        _check_shards(of_maps.bank.banks, keys)
+        each.replay = of_maps
         return of_maps
-    _check_served(experiment, recipe)
-    replay = open_replay(experiment, distiller.teacher, recipe)
+    _check_served(each, keys)
+    replay = open_replay(experiment, each.teacher, recipe)
     if isinstance(replay.bank, Shards):
-        _check_shards([replay.bank], recipe)
-    elif recipe.bank.codes:
-        replay.codes = Codes(replay.bank, _methods(experiment))
-    distiller.replay, distiller.stored = replay, replay.holds
+        _check_shards([replay.bank], keys)
+    elif keys.codes:
+        replay.codes = Codes(replay.bank, each.methods)
+    each.replay, each.stored = replay, replay.holds
     return replay
+
+
+def bank_of(recipe: Recipe, teacher: str) -> BankKeys:
+    """Return the keys of a teacher's bank by the teacher's name, empty for one without."""
+    return recipe.teachers[teacher].bank if teacher else recipe.bank
+
+
+def _name_of(experiment: Experiment, teacher: Teacher) -> str:
+    """Return the name of a teacher of an experiment."""
+    every = experiment.distiller.distillations
+    return next(each.name for each in every if each.teacher is teacher)
 
 
 def open_replay(
@@ -74,7 +92,8 @@ def open_replay(
         BankError: The directory holds another bank, or none and it shall not be made.
         RecipeError: Images are mixed.
     """
-    bank = open_bank(recipe.bank.path, contract(experiment, teacher, recipe), create=create)
+    path = bank_of(recipe, _name_of(experiment, teacher)).path
+    bank = open_bank(path, contract(experiment, teacher, recipe), create=create)
     return Replay(teacher, bank, experiment.train.views, upcoming=experiment.train.upcoming)
 
 
@@ -136,49 +155,64 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
             "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
             "leave bank.path out, or set data.mixup and data.cutmix to 0."
         )
-    shapes, views, images = teacher.network.shapes, experiment.train.views, experiment.images.train
+    name = _name_of(experiment, teacher)
+    keys, views, images = bank_of(recipe, name), experiment.train.views, experiment.images.train
+    shapes = teacher.network.shapes
     return Contract(
-        teacher=experiment.digests["teacher"],
+        teacher=experiment.digests[teacher_digest(name)],
         input=str(teacher.network.input),
         precision=str(teacher.precision or "fp32").removeprefix("torch."),
         images=images.images_digest,
         transform=views.description,
         num_images=len(images),
-        num_views=views.count or 1 + recipe.bank.views,
-        features={name: shapes[name] for name in recipe.bank.features if name in shapes},
-        dtype=recipe.bank.dtype,
-        top_logits=recipe.bank.top_logits,
+        num_views=views.count or 1 + keys.views,
+        features={feature: shapes[feature] for feature in keys.features if feature in shapes},
+        dtype=keys.dtype,
+        top_logits=keys.top_logits,
         scales="channel",
     )
 
 
-def open_measured_replay(
+def open_measured_replays(
     experiment: Experiment, recipe: Recipe, split: Literal["validation", "test"]
-) -> Replay | None:
-    """Open the bank of the teacher's outputs on images that are measured, beside that of a recipe.
+) -> dict[str, Replay]:
+    """Open the banks of the teachers' outputs on measured images, beside those of a recipe.
 
-    It stores them in fp32 and whole, whatever the recipe says: metrics of the teacher are computed
+    They store them in fp32 and whole, whatever the recipe says: metrics of the teacher are computed
     of them, and bytes saved there would change those.
 
     Args:
-        experiment: Names the teacher and the images.
-        recipe: Names the bank.
+        experiment: Names the teachers and the images.
+        recipe: Names the banks.
         split: Split of the images.
 
     Returns:
-        What reads and fills that bank; None without such images, without a bank in the recipe, of a
-        detector, or if its directory is read-only.
+        Name of a teacher → what reads and fills that bank; without such images, without a bank in
+        the recipe, of a detector, or if its directory is read-only, a teacher has none.
     """
     if experiment.task.truth == "objects":
-        return None  # it finds another number of objects in each image
-    distiller, root = experiment.distiller, local_folder(recipe.bank.path)
+        return {}  # it finds another number of objects in each image
+    replays = {
+        each.name: _measured_replay(experiment, each, recipe, split)
+        for each in experiment.distiller.distillations
+    }
+    return {name: replay for name, replay in replays.items() if replay is not None}
+
+
+def _measured_replay(
+    experiment: Experiment,
+    each: Distillation,
+    recipe: Recipe,
+    split: Literal["validation", "test"],
+) -> Replay | None:
+    path = bank_of(recipe, each.name).path
     loader = experiment.test if split == "test" else experiment.validation
-    if loader is None or distiller.teacher is None or not recipe.bank.path:
+    if loader is None or not path:
         return None
-    views, shapes = loader.views, distiller.teacher.network.shapes
+    views, shapes, root = loader.views, each.teacher.network.shapes, local_folder(path)
     same = loader is experiment.test
     split_contract = replace(
-        contract(experiment, distiller.teacher, recipe),
+        contract(experiment, each.teacher, recipe),
         images=experiment.digests["test images" if same else "validation images"],
         transform=f"clean view of {views.description}",
         num_images=len(loader.labels),
@@ -190,26 +224,27 @@ def open_measured_replay(
     folder = root / f"clean-{split_contract.images}"
     if root.is_dir() and not folder.is_dir() and not os.access(root, os.W_OK):
         return None
-    return Replay(distiller.teacher, Table(folder, split_contract), views, clean=True)
+    return Replay(each.teacher, Table(folder, split_contract), views, clean=True)
 
 
-def serves(experiment: Experiment, recipe: Recipe) -> bool:
-    """Return True if a bank can store all that a recipe's methods read, and change no result.
+def serves(experiment: Experiment, each: Distillation, recipe: Recipe) -> bool:
+    """Return True if the bank of a teacher can store all that its methods read, and change nothing.
 
     Maps of a detector are stored for each image alone, and are others in a batch with padding.
     """
     if _mixes(recipe) or experiment.task.truth == "objects":
         return False
-    return not any(_not_stored(method, recipe) for method in _methods(experiment).values())
+    keys = bank_of(recipe, each.name)
+    return not any(_not_stored(method, keys) for method in each.methods.values())
 
 
-def _check_shards(banks: Sequence[Bank], recipe: Recipe) -> None:
+def _check_shards(banks: Sequence[Bank], keys: BankKeys) -> None:
     """Refuse codes, which training stores; say what is missing, and where shards are kept."""
     shards = [bank for bank in banks if isinstance(bank, Shards)]
     if not shards:
         return
-    place = recipe.bank.path
-    if recipe.bank.codes:
+    place = keys.path
+    if keys.codes:
         raise RecipeError(
             f"{place} is a bank in shards, to which training adds nothing: set bank.codes to "
             "false, or name a folder without a bank by bank.path."
@@ -233,19 +268,17 @@ def _mixes(recipe: Recipe) -> bool:
     return bool(recipe.data.mixup or recipe.data.cutmix)
 
 
-def _check_served(experiment: Experiment, recipe: Recipe) -> None:
-    for name, method in _methods(experiment).items():
-        if missing := _not_stored(method, recipe):
+def _check_served(each: Distillation, keys: BankKeys) -> None:
+    for label, method in each.methods.items():
+        if missing := _not_stored(method, keys):
+            key = f"teachers.{each.name}.bank" if each.name else "bank"
             raise RecipeError(
-                f"The method '{name}' reads {', '.join(missing)} of the teacher, which the bank "
-                "does not store: add it to bank.features, or leave bank.path out."
+                f"The method '{labelled(each.name, label)}' reads {', '.join(missing)} of the "
+                f"teacher, which the bank does not store: add it to {key}.features, or leave "
+                f"{key}.path out."
             )
 
 
-def _not_stored(method: Method, recipe: Recipe) -> list[str]:
+def _not_stored(method: Method, keys: BankKeys) -> list[str]:
     """Return the features that a method reads and the bank does not store."""
-    return sorted(set(method.reads) - set(recipe.bank.features))
-
-
-def _methods(experiment: Experiment) -> dict[str, Method]:
-    return cast(dict[str, Method], dict(experiment.distiller.trainable.methods.items()))
+    return sorted(set(method.reads) - set(keys.features))

@@ -156,9 +156,10 @@ def built(recipe: Recipe, device: str | None, data: Any) -> tuple[build.Experime
     """Return the experiment of a recipe and its teacher, on its device.
 
     Raises:
-        RecipeError: There is no bank or no teacher in the recipe.
+        RecipeError: There is no bank or no teacher in the recipe, or there are several.
     """
     find_device(device)
+    _refuse_several(recipe)
     with given(recipe, data) as prepared:
         experiment = build.experiment(prepared)
     teacher = experiment.distiller.teacher
@@ -174,10 +175,19 @@ def refuse_without_bank(recipe: Recipe) -> None:
     """Refuse a recipe that names no bank, before one is made in the working directory.
 
     Raises:
-        RecipeError: It has no `bank.path`.
+        RecipeError: It has no `bank.path`, or several teachers.
     """
+    _refuse_several(recipe)
     if not recipe.bank.path:
         raise RecipeError("The recipe names no bank: give a folder by --bank.path.")
+
+
+def _refuse_several(recipe: Recipe) -> None:
+    if recipe.teachers:
+        raise RecipeError(
+            f"A bank holds what one teacher gives, and the recipe has {', '.join(recipe.teachers)}"
+            ": take them one by one, by `recipe.alone(name)`."
+        )
 
 
 def _open(

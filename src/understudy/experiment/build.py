@@ -1,18 +1,22 @@
 """From a recipe to the objects it names: task, images, networks, methods and loaders.
 
-`load` reads the images and the teacher, which are the same for all methods. `assemble` adds the
+`load` reads the images and the teachers, which are the same for all methods. `assemble` adds the
 student, the methods and the loaders. `experiment` does both.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+
+from torch import Tensor
 
 from understudy import tasks
+from understudy.batch import Batch
 from understudy.config.image_size import Size
 from understudy.config.limits import AUTO
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, key_of
 from understudy.data import Loader, Source
 from understudy.data.class_names import check as check_classes
 from understudy.data.named_transforms import digests as digests_of_files
@@ -26,11 +30,12 @@ from understudy.experiment.images import Images, read_images, read_test_images
 from understudy.experiment.loaders import Loaders
 from understudy.experiment.student_size import built_student
 from understudy.experiment.view_sizes import say_resized
-from understudy.methods import Method
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
 from understudy.models.weights import class_names, digest
 from understudy.tasks import Task
+
+LOGGER = logging.getLogger("understudy")
 
 LARGE = 224
 """Side of the views in pixels where neither the images nor the networks have one of their own."""
@@ -43,13 +48,13 @@ class Loaded:
     Attributes:
         task: The supervised task.
         images: Training, validation and test images.
-        teacher: Network to learn from, if the recipe names one.
-        digests: Digests of the images of each split, and of the teacher.
+        teachers: Networks to learn from, by their names in the recipe; see `Recipe.each_teacher`.
+        digests: Digests of the images of each split, and of the teachers.
     """
 
     task: Task
     images: Images
-    teacher: Wrapped | None
+    teachers: dict[str, Wrapped]
     digests: dict[str, str]
 
 
@@ -59,7 +64,7 @@ class Experiment:
 
     Attributes:
         recipe: The recipe, in which nothing is `auto` any more: see `defaults`.
-        distiller: Student, teacher and methods.
+        distiller: Student, teachers and methods.
         task: The supervised task.
         images: Training, validation and test images.
         train: Training images, shuffled and augmented, this process's share.
@@ -67,7 +72,7 @@ class Experiment:
         test: Test images in order, this process's share.
         validation: Validation images likewise; None without any, `test` if they stand in for it.
         classes: Names of the student's classes; empty if they are not known.
-        digests: Digests of the images of each split, and of the teacher.
+        digests: Digests of the images of each split, and of the teachers.
         reasons: Key that was `auto` → why it has its value.
     """
 
@@ -85,7 +90,7 @@ class Experiment:
 
     @property
     def teacher(self) -> Wrapped | None:
-        """Network to learn from, if the recipe names one."""
+        """The only network to learn from; None without one, `RecipeError` if there are several."""
         return self.distiller.teacher.network if self.distiller.teacher else None
 
     @property
@@ -95,11 +100,19 @@ class Experiment:
 
     def prepare(self) -> None:
         """Let every method measure the teacher on all training images, in every process alike."""
-        loader, stored = self.everything, self.distiller.stored
-        self.distiller.measure(
-            lambda augmented: loader.single_pass(augmented=augmented, stored=stored),
-            num_images=len(loader.labels),
-        )
+        loader = self.everything
+        for each in self.distiller.distillations:
+            self.distiller.measure_of(
+                each,
+                partial(_single_pass, loader, each.stored),
+                num_images=len(loader.labels),
+            )
+
+
+def _single_pass(
+    loader: Loader, stored: Callable[[Tensor, Tensor], bool], augmented: bool
+) -> Iterator[Batch]:
+    return loader.single_pass(augmented=augmented, stored=stored)
 
 
 def experiment(
@@ -130,15 +143,20 @@ def load(recipe: Recipe, images: Images | None = None) -> Loaded:
     images = images or read_images(recipe, task)
     train = images.train
     task = task.weighted(recipe.training.class_weights, train.labels, train.classes)
-    teacher = _teacher(recipe, images.train, task)
+    teachers = _teachers(recipe, images.train, task)
     digests = {"training images": images.train.digest, "test images": images.test.digest}
     if images.validation is not None and images.measured == "test":
         digests["validation images"] = images.validation.digest
-    if teacher is not None:
-        digests["teacher"] = digest(teacher.module)[:16]
+    for name, teacher in teachers.items():
+        digests[teacher_digest(name)] = digest(teacher.module)[:16]
     if files := digests_of_files(recipe.data.transforms):
         digests["files of data.transforms"] = files
-    return Loaded(task, images, teacher, digests)
+    return Loaded(task, images, teachers, digests)
+
+
+def teacher_digest(name: str) -> str:
+    """Return what the digest of a teacher is called: `teacher`, or `teacher dino`."""
+    return f"teacher {name}".strip()
 
 
 def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -> Experiment:
@@ -147,23 +165,24 @@ def assemble(recipe: Recipe, loaded: Loaded, *, rank: int = 0, world: int = 1) -
     Raises:
         UnderstudyError: As for `experiment`.
     """
-    task, train, teacher = loaded.task, loaded.images.train, loaded.teacher
+    task, train, teachers = loaded.task, loaded.images.train, loaded.teachers
     student, recipe, reasons = built_student(
         recipe,
-        _num_classes(train, teacher, task),
+        _num_classes(train, teachers, task),
         task,
         view_size=_expected_view_size(recipe, train),
     )
     recipe, others = defaults.resolve(recipe, loaded.images, student)
-    student.class_names = _class_names(train, student, teacher)
-    wired = distiller(recipe, student, teacher, task)
-    if task.uses_labels:
-        methods = wired.trainable.methods.values()
-        teacher_classes.check(train.classes, teacher, cast(Iterable[Method], methods), task)
+    student.class_names = _class_names(train, student, teachers)
+    wired = distiller(recipe, student, teachers, task)
+    for each in wired.distillations if task.uses_labels else ():
+        methods = each.methods.values()
+        teacher_classes.check(train.classes, each.teacher.network, methods, task)
     train_only(student, recipe.training.only)
     view_size = _view_size(recipe, train, student)
     say_resized(recipe, view_size, "student", student)
-    say_resized(recipe, view_size, "teacher", teacher)
+    for name, teacher in teachers.items():
+        say_resized(recipe, view_size, key_of(name), teacher)
     loaders = Loaders(recipe, task, view_size, rank, world)
     images, test = loaded.images, loaders.test(loaded.images.test)
     training = loaders.training(train)
@@ -206,11 +225,11 @@ def sampled(
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """A trained student, its teacher, and the test images to evaluate them on.
+    """A trained student, its teachers, and the test images to evaluate them on.
 
     Attributes:
         student: The trained student.
-        teacher: Its teacher, if the recipe names one.
+        teachers: Its teachers, by their names in the recipe.
         task: The supervised task.
         test: Test images in order.
         split: Split of these images: `test`, or `validation` if there are no test images.
@@ -218,7 +237,7 @@ class TrainedStudent:
     """
 
     student: Wrapped
-    teacher: Wrapped | None
+    teachers: dict[str, Wrapped]
     task: Task
     test: Loader
     split: str
@@ -240,16 +259,16 @@ def trained_student(recipe: Recipe, weights: Path, *, trained_on: str = "") -> T
     images = read_test_images(recipe, task, trained_on=trained_on)
     recipe, test = _to_evaluate(recipe, images), images.test
     check_classes(test.classes, class_names(weights), of="student")
-    teacher = _teacher(recipe, test, task)
+    teachers = _teachers(recipe, test, task)
     student = networks.student(
         replace(recipe.student, weights=str(weights)),
-        _num_classes(test, teacher, task),
+        _num_classes(test, teachers, task),
         task,
         view_size=_expected_view_size(recipe, test),
         keep_classifier=True,
     )
-    student.class_names = _class_names(test, student, teacher)
-    return _to_measure(recipe, task, images, student, teacher)
+    student.class_names = _class_names(test, student, teachers)
+    return _to_measure(recipe, task, images, student, teachers)
 
 
 def trained_network(recipe: Recipe) -> TrainedStudent:
@@ -272,13 +291,13 @@ def trained_network(recipe: Recipe) -> TrainedStudent:
     task = tasks.find(recipe.task, recipe.training)
     images = read_test_images(recipe, task)
     recipe, test = _to_evaluate(recipe, images), images.test
-    teacher = _teacher(recipe, test, task)
+    teachers = _teachers(recipe, test, task)
     size = _expected_view_size(recipe, test)
     student = networks.trained(recipe, test.classes, task, role="student", view_size=size)
     if task.uses_labels:
         teacher_classes.check_number(test.classes, student)
         check_classes(test.classes, student.class_names, of="network")
-    return _to_measure(recipe, task, images, student, teacher)
+    return _to_measure(recipe, task, images, student, teachers)
 
 
 def _to_evaluate(recipe: Recipe, images: Images) -> Recipe:
@@ -289,32 +308,42 @@ def _to_evaluate(recipe: Recipe, images: Images) -> Recipe:
 
 
 def _to_measure(
-    recipe: Recipe, task: Task, images: Images, student: Wrapped, teacher: Wrapped | None
+    recipe: Recipe, task: Task, images: Images, student: Wrapped, teachers: dict[str, Wrapped]
 ) -> TrainedStudent:
     test, split = images.test, images.measured
     loaders = Loaders(recipe, task, _view_size(recipe, test, student), rank=0, world=1)
     return TrainedStudent(
-        student, teacher, task, loaders.test(test), split, images.origins.get(split, "")
+        student, teachers, task, loaders.test(test), split, images.origins.get(split, "")
     )
 
 
-def _teacher(recipe: Recipe, source: Source, task: Task) -> Wrapped | None:
+def _teachers(recipe: Recipe, source: Source, task: Task) -> dict[str, Wrapped]:
     size = _expected_view_size(recipe, source)
-    return networks.teacher(recipe, source.classes, task, view_size=size)
+    return networks.teachers(recipe, source.classes, task, view_size=size)
 
 
-def _num_classes(source: Source, teacher: Wrapped | None, task: Task) -> int | None:
+def _num_classes(source: Source, teachers: Mapping[str, Wrapped], task: Task) -> int | None:
     """Return the number of classes of a student; None if nothing tells it.
 
-    It is that of the data, or else that of the teacher; without labels, the other way round.
+    It is that of the data, or else that of the teacher; without labels, the other way round. Of
+    several teachers it is the first one's that has classes.
     """
-    of_data, of_teacher = len(source.classes) or None, teacher.num_classes if teacher else None
+    numbers = {name: x.num_classes for name, x in teachers.items() if x.num_classes}
+    of_data, of_teacher = len(source.classes) or None, next(iter(numbers.values()), None)
+    if (not task.uses_labels or of_data is None) and len(set(numbers.values())) > 1:
+        listed = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        LOGGER.info(
+            f"The student has {of_teacher} classes, as many as {next(iter(numbers))}, the first of "
+            f"the teachers with classes ({listed}): put another one first to have as many as that."
+        )
     return of_data or of_teacher if task.uses_labels else of_teacher or of_data
 
 
-def _class_names(source: Source, student: Wrapped, teacher: Wrapped | None) -> tuple[str, ...]:
-    """Return the names of the student's classes, of the data or the teacher; empty if unknown."""
-    known = (source.classes, teacher.class_names if teacher else ())
+def _class_names(
+    source: Source, student: Wrapped, teachers: Mapping[str, Wrapped]
+) -> tuple[str, ...]:
+    """Return the names of the student's classes, of the data or a teacher; empty if unknown."""
+    known = (source.classes, *(teacher.class_names for teacher in teachers.values()))
     return next((names for names in known if len(names) == student.num_classes), ())
 
 

@@ -45,3 +45,10 @@ def flat_numbers(record: dict[str, Any]) -> dict[str, float]:
         numbers = {k: v for k, v in inner.items() if isinstance(v, int | float)}
         flat |= {f"{key}/{k}".rstrip("/"): v for k, v in numbers.items()}
     return flat
+
+
+def of_teachers(summaries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the entry of the only teacher, and those of teachers with names."""
+    only = next(iter(summaries.values())) if len(summaries) == 1 else None
+    named = {name: summary for name, summary in summaries.items() if name}
+    return {"teacher": only} | ({"teachers": named} if named else {})

@@ -19,6 +19,7 @@ from understudy.distillation.device_names import find_device
 from understudy.errors import RunError
 from understudy.experiment import build, networks
 from understudy.experiment.build import Experiment
+from understudy.experiment.fidelity import evaluation, outcomes
 from understudy.experiment.outputs import collect, comparable
 from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import Run
@@ -31,14 +32,14 @@ from understudy.training.missing_operations import missing_operations_explained
 
 @final
 class Evaluator:
-    """Measures a student on the images of one split; the teacher's outputs are computed once.
+    """Measures a student on the images of one split; its teachers' outputs are computed once.
 
     Args:
-        experiment: Task, images and teacher.
+        experiment: Task, images and teachers.
         split: Split to measure on.
         student: Network to evaluate: the moving average, if there is one.
         accelerator: Devices, processes and precision.
-        replay: Gives the teacher's outputs from a bank, if there is one.
+        replays: Name of a teacher → what gives its outputs from a bank, if there is one.
     """
 
     def __init__(
@@ -47,56 +48,63 @@ class Evaluator:
         split: Literal["validation", "test"],
         student: Wrapped,
         accelerator: Accelerator,
-        replay: Replay | None,
+        replays: Mapping[str, Replay],
     ) -> None:
         self._experiment, self._student, self.split = experiment, student, split
         validation = experiment.validation if split == "validation" else None
         self._loader = experiment.test if validation is None else validation
-        self._accelerator, self._replay = accelerator, replay
-        self._teacher_outputs: Outputs | None = None
-        self._teacher_summary: dict[str, Any] | None = None
+        self._accelerator, self._replays = accelerator, replays
+        self._teacher_outputs: dict[str, Outputs] = {}
+        self._summaries: dict[str, dict[str, Any]] = {}
 
     def collect(self) -> Outputs:
         """Return the present student's outputs on the images of all processes."""
         images, task = self._loader, self._experiment.task
-        teacher = self._experiment.distiller.teacher
-        if teacher is not None and self._teacher_outputs is None:
-            self._teacher_outputs = collect(
-                teacher.network,
-                images.single_pass(augmented=False),
-                self._accelerator,
-                task,
-                role="teacher",
-                replay=self._replay or teacher.outputs,
-            )
+        for each in self._experiment.distiller.distillations:
+            if each.name not in self._teacher_outputs:
+                self._teacher_outputs[each.name] = collect(
+                    each.teacher.network,
+                    images.single_pass(augmented=False),
+                    self._accelerator,
+                    task,
+                    role="teacher",
+                    replay=self._replays.get(each.name) or each.teacher.outputs,
+                )
         if self._accelerator.num_processes > 1:
             # Running statistics differ between processes, and those of the first are saved.
             broadcast(list(self._student.buffers()))
         return collect(self._student, images.single_pass(augmented=False), self._accelerator, task)
 
     def evaluate(self, student: Outputs, *, finished: bool = False) -> Evaluation:
-        """Return metrics of outputs from `collect`, and their fidelity to the teacher's.
+        """Return metrics of outputs from `collect`, and their fidelity to the teachers'.
 
         Args:
             student: Outputs of the student.
             finished: Compute what takes too long for every epoch, too.
         """
-        task = self._experiment.task
-        measure = task.evaluate_finished if finished else task.evaluate
+        measured = evaluation(self._experiment.task, student, self._compared, finished=finished)
         return replace(
-            measure(student, self._compared),
+            measured,
             split=self.split,
             images=len(self._loader.labels),
             origin=self._experiment.images.origins.get(self.split, ""),
         )
 
     @property
-    def _compared(self) -> Outputs | None:
+    def _compared(self) -> dict[str, Outputs | None]:
         experiment = self._experiment
-        return comparable(experiment.task, self._student, experiment.teacher, self._teacher_outputs)
+        return {
+            each.name: comparable(
+                experiment.task,
+                self._student,
+                each.teacher.network,
+                self._teacher_outputs.get(each.name),
+            )
+            for each in experiment.distiller.distillations
+        }
 
     def measure(self) -> Evaluation:
-        """Return metrics of the present student, and their fidelity to the teacher's."""
+        """Return metrics of the present student, and their fidelity to the teachers'."""
         return self.evaluate(self.collect())
 
     def diagnostics(self, student: Outputs) -> dict[str, Any]:
@@ -113,34 +121,33 @@ class Evaluator:
 
     def outcomes(self, student: Outputs) -> Outcomes | None:
         """Return what single images contribute to the headline metric."""
-        return self._experiment.task.outcomes(student, self._compared)
+        return outcomes(self._experiment.task, student, self._compared)
 
     def teacher_score(self, metric: str) -> dict[str, float]:
-        """Return a metric of the teacher under `teacher`; nothing where it is not known."""
+        """Return a metric of the only teacher under `teacher`; nothing where it is not known."""
         if not self._experiment.task.uses_labels:
             return {}  # fidelity to the teacher ranks: nothing that it has itself
-        summary = self.teacher_summary()
-        value = summary["metrics"].get(metric) if summary else None
+        summaries = self.teacher_summaries()
+        value = summaries.popitem()[1]["metrics"].get(metric) if len(summaries) == 1 else None
         return {} if value is None else {"teacher": value}
 
-    def teacher_summary(self) -> dict[str, Any] | None:
-        """Return name, size and own metrics of the teacher; no metrics if its classes differ."""
-        teacher = self._experiment.teacher
-        if self._teacher_outputs is None or teacher is None:
-            return None
-        if self._teacher_summary is not None:
-            return self._teacher_summary
-        evaluation = Evaluation({}, [], None)
+    def teacher_summaries(self) -> dict[str, dict[str, Any]]:
+        """Return name, size and own metrics of each teacher; no metrics if its classes differ."""
         task = self._experiment.task
-        if self._student.same_classes(teacher) or not task.uses_labels:
-            evaluation = task.evaluate_finished(self._teacher_outputs, None)
-        self._teacher_summary = {
-            "name": teacher.name,
-            "metrics": evaluation.metrics,
-            "per_class": evaluation.per_class,
-            "parameters": num_parameters(teacher.module),
-        }
-        return self._teacher_summary
+        for each in self._experiment.distiller.distillations:
+            network, outputs = each.teacher.network, self._teacher_outputs.get(each.name)
+            if outputs is None or each.name in self._summaries:
+                continue
+            own = Evaluation({}, [], None)
+            if self._student.same_classes(network) or not task.uses_labels:
+                own = task.evaluate_finished(outputs, None)
+            self._summaries[each.name] = {
+                "name": network.name,
+                "metrics": own.metrics,
+                "per_class": own.per_class,
+                "parameters": num_parameters(network.module),
+            }
+        return dict(self._summaries)
 
 
 @lost_workers_explained()
@@ -168,7 +175,7 @@ def evaluate(
 
     Returns:
         Metrics, accuracy per class, and fidelity to the teacher, which is None without one; and
-        which images they are of.
+        which images they are of. Of teachers with names, fidelity to each is under `dino/…`.
 
     Raises:
         RunError: There is no run or no student in the directory.
@@ -191,22 +198,24 @@ def evaluate(
     # order.
     last = run is not None and Run(Path(run)).channels_last
     layout = torch.channels_last if last else torch.contiguous_format
-    outputs = [
-        collect(
+
+    def outputs(network: Wrapped, role: str) -> Outputs:
+        return collect(
             network.to(devices.device).to(memory_format=layout),
             trained.test.single_pass(augmented=False),
             devices,
             trained.task,
             role=role,
         )
-        for role, network in (("student", trained.student), ("teacher", trained.teacher))
-        if network is not None
-    ]
-    of_teacher = outputs[1] if trained.teacher else None
-    compared = comparable(trained.task, trained.student, trained.teacher, of_teacher)
-    evaluation = trained.task.evaluate_finished(outputs[0], compared)
+
+    of_student = outputs(trained.student, "student")
+    compared = {
+        name: comparable(trained.task, trained.student, teacher, outputs(teacher, "teacher"))
+        for name, teacher in trained.teachers.items()
+    }
+    measured = evaluation(trained.task, of_student, compared, finished=True)
     return replace(
-        evaluation, split=trained.split, images=len(trained.test.labels), origin=trained.origin
+        measured, split=trained.split, images=len(trained.test.labels), origin=trained.origin
     )
 
 
@@ -246,11 +255,11 @@ def load_student(run: Run, *, trust: bool = False) -> nn.Module:
 def student_of(run: Run, *, trust: bool = False) -> Wrapped:
     """Return the same with its features by name; see `load_student`."""
     recipe = replace(run.recipe, trust=trust)
-    networks.check_trust(replace(recipe, teacher=Network()), run.recipe, run.path)
+    networks.check_trust(recipe.with_teacher(Network()), run.recipe, run.path)
     # Built as a teacher, which takes the classes that its weights are of.
     spec = replace(recipe.student, weights=str(_student_file(run.path)))
     student = networks.teacher(
-        replace(recipe, teacher=spec, methods={}),
+        recipe.with_teacher(spec),
         (),
         tasks.find(recipe.task, recipe.training),
         view_size=_view_size(run),

@@ -38,7 +38,7 @@ class Loaders:
                 f"data.shuffle_buffer is for images in shards, and the source {data.source!r} has "
                 "none (webdataset and parquet have): leave it out."
             )
-        control = self.task.uses_labels and not boxes and not self.recipe.methods
+        control = self.task.uses_labels and not boxes and not self.recipe.each_method
         if control and not source.labelled.all():
             share = 1.0  # A control has no use for an image without a label.
         return Loader(

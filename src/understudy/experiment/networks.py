@@ -1,15 +1,16 @@
-"""Build student and teacher of a recipe, for any task."""
+"""Build student and teachers of a recipe, for any task."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from understudy import files, models
-from understudy.config import recipe, trust
+from understudy.config import recipe as recipes
+from understudy.config import trust
 from understudy.config.image_size import Size, in_words, sides
-from understudy.config.recipe import Network, Recipe
+from understudy.config.recipe import Network, Recipe, key_of
 from understudy.errors import NetworkError, RecipeError
 from understudy.experiment import teacher_classes
 from understudy.functional import seeded
@@ -30,7 +31,7 @@ OWN = "own"
 def teacher(
     recipe: Recipe, classes: tuple[str, ...], task: Task, *, view_size: Size
 ) -> Wrapped | None:
-    """Build the teacher of a recipe for data of some classes; None if it names none.
+    """Build the only teacher of a recipe for data of some classes; None if it names none.
 
     Args:
         recipe: Names the teacher.
@@ -41,19 +42,29 @@ def teacher(
     Raises:
         NetworkError: It has no weights, or cannot be built.
     """
-    if not (recipe.teacher.name or recipe.teacher.weights):
-        return None
-    check_teacher(recipe)
-    return trained(recipe, classes, task, role="teacher", view_size=view_size)
+    return teachers(recipe, classes, task, view_size=view_size).get("")
+
+
+def teachers(
+    recipe: Recipe, classes: tuple[str, ...], task: Task, *, view_size: Size
+) -> dict[str, Wrapped]:
+    """Build the teachers of a recipe; see `teacher`.
+
+    Returns:
+        Name → teacher, as in `Recipe.each_teacher`.
+
+    Raises:
+        NetworkError: One has no weights, or cannot be built.
+    """
+    check_teachers(recipe)
+    return {
+        name: trained(recipe, classes, task, role=key_of(name), view_size=view_size)
+        for name in recipe.each_teacher
+    }
 
 
 def trained(
-    recipe: Recipe,
-    classes: tuple[str, ...],
-    task: Task,
-    *,
-    role: Literal["student", "teacher"],
-    view_size: Size,
+    recipe: Recipe, classes: tuple[str, ...], task: Task, *, role: str, view_size: Size
 ) -> Wrapped:
     """Build a network of a recipe that is trained already, its classes in the order of the data's.
 
@@ -61,13 +72,13 @@ def trained(
         recipe: Names the network.
         classes: As for `teacher`.
         task: As for `teacher`.
-        role: Key of the network in the recipe.
+        role: Key of the network in the recipe: `student`, `teacher`, `teachers.dino`.
         view_size: As for `teacher`.
 
     Raises:
         NetworkError: It cannot be built.
     """
-    spec = recipe.student if role == "student" else recipe.teacher
+    spec = spec_of(recipe, role)
     trained_for = class_names(Path(spec.weights))
     # Unlabelled images tell of no classes, but a run that trained the teacher does.
     num_classes = len(classes or trained_for) or None
@@ -81,7 +92,7 @@ def trained(
     network, _ = at_its_size(spec, build)
     network.class_names = teacher_classes.names_of(network, spec, trained_for, task, classes)
     if task.uses_labels:
-        teacher_classes.put_in_order(network, classes, of=role)
+        teacher_classes.put_in_order(network, classes, of=called(role))
     return network
 
 
@@ -119,24 +130,37 @@ def at_its_size(spec: _Spec, build: Callable[[_Spec], Wrapped]) -> tuple[Wrapped
         return network, sized
 
 
-def check_teacher(recipe: Recipe) -> None:
+def spec_of(recipe: Recipe, role: str) -> recipes.Network:
+    """Return the network at a key of a recipe: `student`, `teacher`, `teachers.dino`."""
+    if role == "student":
+        return recipe.student
+    name = role.partition(".")[2]
+    return recipe.teachers[name] if name else recipe.teacher
+
+
+def called(role: str) -> str:
+    """Return what messages call the network at a key of a recipe, such as `teacher dino`."""
+    return role.replace("teachers.", "teacher ")
+
+
+def check_teachers(recipe: Recipe) -> None:
     """Refuse methods that would learn from a teacher without weights.
 
     Raises:
         NetworkError: The recipe names such a teacher, and a method.
     """
-    spec = recipe.teacher
-    untrained = spec.name and not spec.weights and not spec.name.startswith("hf:")
-    if untrained and recipe.methods:
-        raise NetworkError(
-            f"The teacher {spec.name} has no weights and would teach noise: give "
-            "--teacher.weights, a file, a run directory or 'pretrained', or 'own' for a function "
-            "of a Python file that loads the weights itself."
-        )
+    for name, spec in recipe.each_teacher.items():
+        untrained = spec.name and not spec.weights and not spec.name.startswith("hf:")
+        if untrained and spec.methods:
+            raise NetworkError(
+                f"The teacher {spec.name} has no weights and would teach noise: give "
+                f"--{key_of(name)}.weights, a file, a run directory or 'pretrained', or 'own' for "
+                "a function of a Python file that loads the weights itself."
+            )
 
 
 def student(
-    spec: recipe.Network,
+    spec: recipes.Network,
     num_classes: int | None,
     task: Task,
     *,
@@ -175,11 +199,11 @@ def student(
 
 
 def _network(
-    spec: recipe.Network,
+    spec: recipes.Network,
     num_classes: int | None,
     task: Task,
     *,
-    role: Literal["student", "teacher"],
+    role: str,
     view_size: Size,
     reset_classifier: bool = False,
     classes_from_weights: bool = False,
@@ -217,7 +241,7 @@ def _network(
     )
 
 
-def completed(spec: recipe.Network, role: str) -> recipe.Network:
+def completed(spec: recipes.Network, role: str) -> recipes.Network:
     """Return a network's part of a recipe, completed by the run directory of its weights.
 
     Raises:
@@ -229,8 +253,8 @@ def completed(spec: recipe.Network, role: str) -> recipe.Network:
     files.refuse_address(spec.weights, f"{role}.weights")
     if spec.weights not in ("", "pretrained") and not Path(spec.weights).exists():
         raise NetworkError(
-            f"There is no file or directory '{spec.weights}' to take the {role}'s weights from: "
-            f"correct --{role}.weights."
+            f"There is no file or directory '{spec.weights}' to take the {called(role)}'s "
+            f"weights from: correct --{role}.weights."
         )
     recipe_of_run = Path(spec.weights) / "recipe.yaml"
     if not spec.name and recipe_of_run.is_file():
@@ -241,11 +265,11 @@ def completed(spec: recipe.Network, role: str) -> recipe.Network:
             f"they are of: give --{role}.name."
         )
     if not spec.name:
-        raise RecipeError(f"The recipe names no {role}: give --{role}.name.")
+        raise RecipeError(f"The recipe names no {called(role)}: give --{role}.name.")
     return spec
 
 
-def _with_own_weights(spec: recipe.Network, role: str) -> recipe.Network:
+def _with_own_weights(spec: recipes.Network, role: str) -> recipes.Network:
     """Return a network that the function of a Python file builds with its weights.
 
     Raises:
@@ -260,7 +284,7 @@ def _with_own_weights(spec: recipe.Network, role: str) -> recipe.Network:
     return replace(spec, weights="")
 
 
-def _check_detector(spec: recipe.Network, role: str) -> None:
+def _check_detector(spec: recipes.Network, role: str) -> None:
     """Refuse keys that have no meaning for a detector."""
     if spec.pool:
         raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
@@ -290,29 +314,35 @@ def check_trust(recipe: Recipe, stored: Recipe | None = None, folder: Path | Non
     """
     if recipe.trust:
         return
-    for role in ("student", "teacher"):
-        spec = getattr(recipe, role)
+    for role in ("student", *map(key_of, recipe.each_teacher)):
+        spec = spec_of(recipe, role)
         name, place, source = spec.name, folder, ""
         if not name and (Path(spec.weights) / "recipe.yaml").is_file():
             name = Recipe.read(Path(spec.weights) / "recipe.yaml").student.name
             place, source = Path(spec.weights), spec.weights
-        elif stored is not None and name == getattr(stored, role).name:
+        elif stored is not None and _names(stored, role, name):
             source = "the run"
         file = trust.file_of(name) if source else None
         if file is not None and not (place and trust.is_own(file, received=place)):
             raise NetworkError(
-                f"The {role} is built by the file {str(file)!r}, which {source} names and which "
-                "would be executed, but lies outside the working folder or in the run itself: if "
-                f"you know this file, name it yourself by --{role}.name {name}, or trust the run "
-                "by --trust true."
+                f"The {called(role)} is built by the file {str(file)!r}, which {source} names "
+                "and which would be executed, but lies outside the working folder or in the run "
+                f"itself: if you know this file, name it yourself by --{role}.name {name}, or "
+                "trust the run by --trust true."
             )
 
 
-def _with_keys_of(spec: recipe.Network, stored: recipe.Network) -> recipe.Network:
+def _names(stored: Recipe, role: str, name: str) -> bool:
+    """Return True if a recipe names the same network at a key."""
+    teacher = role.partition(".")[2]
+    return (not teacher or teacher in stored.teachers) and spec_of(stored, role).name == name
+
+
+def _with_keys_of(spec: recipes.Network, stored: recipes.Network) -> recipes.Network:
     """Return the network that a run stored, with the keys that the recipe sets replaced."""
     overrides = {
         field.name: getattr(spec, field.name)
-        for field in fields(recipe.Network)
+        for field in fields(recipes.Network)
         if getattr(spec, field.name) not in ("", None, {}, ())
     }
     return replace(stored, **overrides)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from understudy import tasks
 from understudy.config.image_size import Size
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, key_of
 from understudy.data import Source, lost_workers_explained
 from understudy.distillation.device_names import find_device
 from understudy.errors import DataError, RecipeError
@@ -43,7 +43,8 @@ class Probed:
     """What the features of networks tell of the classes, in percent.
 
     Attributes:
-        accuracies: Network (`student`, `teacher`) → `k-NN 20` and so on, and `linear`.
+        accuracies: Network (`student`, `teacher`, `teacher dino`) → `k-NN 20` and so on, and
+            `linear`.
         stored: Images with labels that the others are classified by.
         images: Test images with labels.
         classes: Number of classes.
@@ -64,7 +65,7 @@ def probe(
     *,
     device: str | None = None,
 ) -> Probed:
-    """Probe the student of a run, and its teacher, on the images of the run or on others.
+    """Probe the student of a run, and its teachers, on the images of the run or on others.
 
     Args:
         run: Run, or its directory.
@@ -88,18 +89,18 @@ def probe(
             f"{recipe.task}: use `understudy evaluate`."
         )
     # Read as without labels: classes may be others than those that the student was trained for.
-    recipe = replace(recipe, task="none", methods={})
+    recipe = replace(recipe.with_methods({}), task="none")
     images = read_images(recipe, tasks.find("none"))
     train, test = (_labelled(source) for source in (images.train, images.test))
     _check_labels(test)
     by_train = images.test is not images.train and _tells_classes(train)
     student = student_of(run, trust=recipe.trust)
     size = recipe.data.size or images.test.size or build.LARGE
-    teacher = networks.teacher(recipe, (), tasks.find("none"), view_size=size)
+    teachers = networks.teachers(recipe, (), tasks.find("none"), view_size=size)
+    named = {networks.called(key_of(name)): network for name, network in teachers.items()}
     accuracies = {
         role: _accuracies(recipe, network, images, size, device=device, by_train=by_train)
-        for role, network in (("student", student), ("teacher", teacher))
-        if network is not None
+        for role, network in ({"student": student} | named).items()
     }
     fifth = "the test images by each other (linear: each fifth by the others), as no training "
     return Probed(

@@ -122,7 +122,7 @@ class Terminal(Callback):
         self._epochs = trainer.training.epochs
         self._steps = self._epochs * len(trainer.loader)
         self._metric = trainer.distiller.trainable.task.headline
-        fidelity = ["agreement"] if trainer.distiller.teacher else []
+        fidelity = ["agreement"] if trainer.distiller.distillations else []
         self._metrics = [self._metric, *fidelity]
         self._details.clear()
         self._began = time.monotonic(), float(trainer.position.epoch)

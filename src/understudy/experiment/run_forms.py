@@ -71,6 +71,7 @@ _EVALUATION: dict[str, Form] = {
     "fidelity": (VALUES, None),
     "per_class?": ([(float, None)], None),
     "teacher?": (TEACHER, None),
+    "teachers?": {str: TEACHER},
     "classes?": [str],
     "seconds?": (float, None),
     "prepare_seconds?": (float, None),

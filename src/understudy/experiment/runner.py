@@ -19,6 +19,7 @@ from understudy.experiment.epoch_records import (
     best_epoch,
     flat_numbers,
     measures,
+    of_teachers,
     total_teacher_seconds,
 )
 from understudy.experiment.evaluate import Evaluator
@@ -28,7 +29,7 @@ from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
 from understudy.experiment.setup import Setup, set_up
 from understudy.experiment.student_file.describe import describe, measured
-from understudy.experiment.teacher_warning import teacher_warning
+from understudy.experiment.teacher_warning import teacher_warnings
 from understudy.files import to_continue
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
@@ -129,7 +130,7 @@ class Runner:
             settings=setup.settings,
             seed=recipe.seed,
             accelerator=setup.accelerator,
-            resident=setup.resident,
+            resident=setup.residents,
         )
         if state is not None:
             trainer.load_state_dict(state)
@@ -163,13 +164,14 @@ class Runner:
 
     def _explained(self, error: Diverged) -> Diverged:
         """Return the error, with the teacher as its cause if that is not finite either."""
-        teacher, batches = self.experiment.distiller.teacher, self.experiment.everything
-        if teacher is None or self.experiment.task.truth == "objects":
+        each, batches = self.experiment.distiller.distillations, self.experiment.everything
+        if not each or self.experiment.task.truth == "objects":
             return error
         batch = next(batches.single_pass(augmented=False))[: self.recipe.training.batch]
         batch = batch.to(self.accelerator.device, self._setup.settings.memory_format)
         try:
-            teacher.refuse_not_finite(teacher(batch))
+            for teacher in (one.teacher for one in each):
+                teacher.refuse_not_finite(teacher(batch))
         except NetworkError as cause:
             return Diverged(f"{error} {cause}")
         return error
@@ -183,7 +185,7 @@ class Runner:
             self.callback.start(self.trainer, self.recipe.name)
         if self.accelerator.is_main_process:
             self._log_start()
-        if not (self.experiment.task.uses_labels or self.recipe.methods):
+        if not (self.experiment.task.uses_labels or self.recipe.each_method):
             self._keep_untrained()
             return
         with self._profile or nullcontext(), stop_signals() as received:
@@ -230,7 +232,10 @@ class Runner:
             self._recorder.add_skipped(replaced)
         self._write_configs(summary)
         self._recorder.write_evaluation(summary)
-        if warning := self._teacher_warning(summary):
+        metric, teachers = self.experiment.task.headline, self._final.teacher_summaries()
+        own, classes = summary["metrics"].get(metric), len(self.experiment.classes)
+        images = summary["images"]
+        for warning in teacher_warnings(metric, teachers, own, classes=classes, images=images):
             LOGGER.warning(warning)
         if self.callback:
             self.callback.end(self.recipe.name, self.experiment.task.headline, summary)
@@ -243,14 +248,6 @@ class Runner:
         if summary["best"] is not None:
             best = measured(self._description, summary, settings, best=True)
             self._recorder.write_config(best, best=True)
-
-    def _teacher_warning(self, summary: Mapping[str, Any]) -> str:
-        metric = self.experiment.task.headline
-        teacher = ((summary["teacher"] or {}).get("metrics") or {}).get(metric)
-        student = summary["metrics"].get(metric)
-        others = {} if student is None else {"student": student}
-        classes, images = len(self.experiment.classes), summary["images"]
-        return teacher_warning(metric, teacher, others, classes=classes, images=images)
 
     @property
     def _chosen_on(self) -> str | None:
@@ -343,7 +340,7 @@ class Runner:
         student = self.trainer.student
         return asdict(evaluation) | {
             "best": best_epoch(records, self._chosen_on, self._final.split),
-            "teacher": self._final.teacher_summary(),
+            **of_teachers(self._final.teacher_summaries()),
             "prepare_seconds": environment["prepare_seconds"],
             "teacher_seconds": total_teacher_seconds(environment, *records),
             "classes": self.experiment.classes,
@@ -387,8 +384,8 @@ def _evaluators(recipe: Recipe, setup: Setup, trainer: Trainer) -> tuple[Evaluat
     experiment, student = setup.experiment, trainer.student
 
     def on(split: Literal["validation", "test"]) -> Evaluator:
-        replay = setup.measured_replays[split]
-        return Evaluator(experiment, split, student, setup.accelerator, replay)
+        replays = setup.measured_replays[split]
+        return Evaluator(experiment, split, student, setup.accelerator, replays)
 
     images = experiment.images
     final = on(images.measured)

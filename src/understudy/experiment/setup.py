@@ -1,4 +1,4 @@
-"""Set up a run: its experiment built, on its device, and behind its bank."""
+"""Set up a run: its experiment built, on its device, and behind its banks."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from understudy.bank import RecordsDropped, Resident
+from understudy.bank import Bank, RecordsDropped, Resident
 from understudy.bank.map_replay import MapReplay
 from understudy.bank.replay import Replay
 from understudy.config.recipe import Recipe
@@ -29,34 +29,42 @@ SPLITS: tuple[Literal["validation"], Literal["test"]] = ("validation", "test")
 @final
 @dataclass(frozen=True)
 class Setup:
-    """An experiment on its device, behind the bank of its recipe if it names one.
+    """An experiment on its device, behind the banks that its recipe names.
 
     Attributes:
         experiment: Everything the recipe names.
         accelerator: Devices and processes.
         settings: Resolved compute settings.
-        replay: Reads and fills the bank of the training images; None without a bank.
-        measured_replays: As `replay`, for the teacher's outputs on the validation and test images.
+        replays: Name of a teacher → what reads and fills its bank of the training images; a teacher
+            without a bank has none.
+        measured_replays: Split → the same, for the teachers' outputs on validation or test images.
     """
 
     experiment: Experiment
     accelerator: Accelerator
     settings: ComputeSettings
-    replay: Replay | MapReplay | None
-    measured_replays: dict[str, Replay | None]
+    replays: dict[str, Replay | MapReplay]
+    measured_replays: dict[str, dict[str, Replay]]
 
     def take_teacher_seconds(self) -> float | None:
-        """Return seconds in the teacher since the last call; None without a bank to fill."""
-        if self.replay is None:
+        """Return seconds in the teachers since the last call; None without a bank to fill."""
+        if not self.replays:
             return None
-        seconds, self.replay.seconds = self.replay.seconds, 0.0
+        seconds = sum(replay.seconds for replay in self.replays.values())
+        for replay in self.replays.values():
+            replay.seconds = 0.0
         return seconds
 
-    def resident(self) -> Resident | None:
-        """Return the bank copied to the GPU, where steps are captured; None if incomplete."""
-        if not isinstance(self.replay, Replay):
-            return None  # steps of detectors are not captured
-        bank = self.replay.bank
+    def residents(self) -> dict[str, Resident]:
+        """Return the complete banks copied to the GPU, where steps are captured, by teacher."""
+        residents = {
+            name: self._resident(replay.bank)
+            for name, replay in self.replays.items()
+            if isinstance(replay, Replay)  # steps of detectors are not captured
+        }
+        return {name: resident for name, resident in residents.items() if resident}
+
+    def _resident(self, bank: Bank) -> Resident | None:
         with suppress(RecordsDropped):
             if bank.filled() == bank.contract.records:
                 return Resident(bank, self.accelerator.device)
@@ -92,7 +100,7 @@ def set_up(
     threads: ThreadChoice = None,
     threads_before: int | None = None,
 ) -> Setup:
-    """Build a recipe, move it to its device, and put its bank in front of the teacher.
+    """Build a recipe, move it to its device, and put its banks in front of the teachers.
 
     Args:
         recipe: Names everything.
@@ -119,8 +127,8 @@ def set_up(
     # Before methods measure the teacher: the outputs they get may be stored for training.
     settings.apply(distiller)
     with devices.main_process_first():  # which makes the bank, if there is none
-        replay = bank_attach.attach(experiment, recipe)
-        measured: dict[str, Replay | None] = {
-            split: bank_attach.open_measured_replay(experiment, recipe, split) for split in SPLITS
+        replays = bank_attach.attach(experiment, recipe)
+        measured: dict[str, dict[str, Replay]] = {
+            split: bank_attach.open_measured_replays(experiment, recipe, split) for split in SPLITS
         }
-    return Setup(experiment, devices, settings, replay, measured)
+    return Setup(experiment, devices, settings, replays, measured)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 
 def teacher_warning(
@@ -11,6 +12,7 @@ def teacher_warning(
     *,
     classes: int,
     images: int | None = None,
+    name: str = "",
 ) -> str:
     """Say that a teacher is too bad to teach; empty if it is not, or if nothing is known of it.
 
@@ -21,10 +23,12 @@ def teacher_warning(
         classes: Number of classes; chance is known for `top1` alone.
         images: Number of test images: of `top1`, a lead of the student within two standard errors
             of a difference is none. None if it is not known.
+        name: Name of the teacher, if it is one of several.
     """
     if teacher is None:
         return ""
-    value = f"The teacher's own {metric} is {teacher:.2f}"
+    called = f"The teacher {name} has a {metric} of" if name else f"The teacher's own {metric} is"
+    value = f"{called} {teacher:.2f}"
     fix = "check the order of its classes, its input size and its normalisation"
     chance = 100 / classes if metric == "top1" and classes else None
     if chance is not None and teacher <= chance:
@@ -34,6 +38,33 @@ def teacher_warning(
         noise = 2 * math.sqrt(2 * max(teacher * (100 - teacher), 0.0) / images)
     better = {name: x for name, x in students.items() if x > teacher + noise}
     if better:
-        name, best = max(better.items(), key=lambda pair: pair[1])
-        return f"{value}, below the {name} ({best:.2f}): {fix}."
+        above, best = max(better.items(), key=lambda pair: pair[1])
+        return f"{value}, below the {above} ({best:.2f}): {fix}."
     return ""
+
+
+def teacher_warnings(
+    metric: str,
+    teachers: Mapping[str, Mapping[str, Any]],
+    student: float | None,
+    *,
+    classes: int,
+    images: int | None = None,
+) -> list[str]:
+    """Return the warnings of all teachers of a run, held against its student.
+
+    Args:
+        metric: As for `teacher_warning`.
+        teachers: Name → what is known of a teacher, with its `metrics`.
+        student: The student's value, if it is known.
+        classes: As for `teacher_warning`.
+        images: As for `teacher_warning`.
+    """
+    others = {} if student is None else {"student": student}
+    every = (
+        teacher_warning(
+            metric, one["metrics"].get(metric), others, classes=classes, images=images, name=name
+        )
+        for name, one in teachers.items()
+    )
+    return [warning for warning in every if warning]

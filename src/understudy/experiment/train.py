@@ -84,7 +84,7 @@ def distill(
         student = run.student()
     """
     loaded = Recipe.load(recipe, overrides)
-    if not loaded.methods or not (loaded.teacher.name or loaded.teacher.weights):
+    if not loaded.each_method or not loaded.each_teacher:
         raise RecipeError(
             "Distilling needs a teacher and a method: give --teacher.name and --method, "
             "or use `understudy train` for a control."

@@ -45,7 +45,7 @@ def with_unlabelled(recipe: Recipe, task: Task, train: Source) -> Source:
     more = folder.load_unlabelled(place, unreadable=spec.unreadable)
     if spec.decoded and more.pixels is None:
         more = DecodedSource(more, Path(spec.decoded) / "unlabelled", side=spec.decoded_side)
-    _say(len(train), len(more), place, bool(recipe.methods))
+    _say(len(train), len(more), place, bool(recipe.each_method))
     return join(train, more)
 
 

@@ -44,6 +44,13 @@ class Method(nn.Module, ABC):
     """True if the method stores a vector or a label for each training image, by image index.
     Refused for detection, whose rows are new locations in every step."""
 
+    embeds: ClassVar[bool] = False
+    """True if `extend` makes the student's penultimate feature as wide as the teacher's, which it
+    can do for one width alone."""
+
+    reuses_classifier: ClassVar[bool] = False
+    """True if `extend` gives the student a head for the teacher's classifier."""
+
     unbounded_loss: bool = False
     """True if the loss has no finite minimum: it decreases as the norm of the student's features
     grows. Gradients of detectors are then clipped by default."""

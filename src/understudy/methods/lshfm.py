@@ -223,6 +223,7 @@ class LSHFM(Method):
         "none": {"selective": False},
         "detection": {"weight": 7.0, "hashes": 4096, "offset": "zero", "selective": False},
     }
+    embeds: ClassVar[bool] = True
     code_buffers: ClassVar[tuple[str, ...]] = ("hash_weight", "hash_bias")
     hash_weight: Float[Tensor, "hashes dim"]
     hash_bias: Float[Tensor, " hashes"]

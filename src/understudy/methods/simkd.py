@@ -51,6 +51,7 @@ class SimKD(Method):
     """
 
     published_weight: ClassVar[float] = 1.0
+    reuses_classifier: ClassVar[bool] = True
 
     @classmethod
     def extend(

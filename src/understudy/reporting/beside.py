@@ -200,8 +200,9 @@ def _shot(
     predictions: Sequence[Prediction],
 ) -> Shot:
     loaded = [(each, ink) for each, ink in _inked(networks) if each.predictor is not None]
-    is_teachers = loaded[0][0].role == "teacher"
-    reference = predictions[0] if is_teachers else None
+    # Of several teachers, none is the one that the others are held against.
+    only_teacher = [each.role for each, _ in loaded].count("teacher") == 1
+    reference = predictions[0] if only_teacher else None
     tiles = [
         _tile(each.name, ink, prediction, None if prediction is reference else reference)
         for (each, ink), prediction in zip(loaded, predictions, strict=True)

@@ -58,13 +58,13 @@ def _of_comparison(content: Mapping[str, Any], root: Path | None) -> Results:
     }
     teacher, rows = content["teacher"], content["arms"]
     names = [row["name"] for row in rows if row["verdict"]]
-    arms = [_teacher(teacher)] if teacher else []
+    arms = _rows_of_teachers(content)
     metric = content["metric"]
     arms += [_arm(row, names, runs[row["name"]], _by_seed(row, metric)) for row in rows]
     seeds = ", ".join(map(str, rows[0]["seeds"]))
     facts = {
         "task": content["task"],
-        "teacher": teacher["name"] if teacher else "none",
+        "teacher": _named_teachers(content) or (teacher["name"] if teacher else "none"),
         "seeds": seeds,
         "recipe digest": content["recipe_digest"],
         "machine": content["machine"],
@@ -76,9 +76,22 @@ def _of_comparison(content: Mapping[str, Any], root: Path | None) -> Results:
     return Results(content["name"], content["metric"], content["classes"], arms, facts)
 
 
-def _teacher(content: Mapping[str, Any]) -> Arm:
+def _rows_of_teachers(content: Mapping[str, Any]) -> list[Arm]:
+    """Return a row for the teacher, or for each teacher that the recipe calls by a name."""
+    named = content.get("teachers") or {}
+    if not named:
+        return [_teacher(content["teacher"])] if content.get("teacher") else []
+    return [_teacher(teacher, f"teacher {name}") for name, teacher in named.items()]
+
+
+def _named_teachers(content: Mapping[str, Any]) -> str:
+    named = content.get("teachers") or {}
+    return ", ".join(f"{name}: {teacher['name']}" for name, teacher in named.items())
+
+
+def _teacher(content: Mapping[str, Any], name: str = "teacher") -> Arm:
     return Arm(
-        "teacher",
+        name,
         "teacher",
         "teacher",
         metrics={key: [value] for key, value in content["metrics"].items() if value is not None},
@@ -139,12 +152,12 @@ def of_runs(runs: Sequence[Run]) -> Results:
 
 
 def _shared_teacher(runs: Sequence[Run]) -> list[Arm]:
-    """Return the row of the teacher, if all runs that are finished had the same one."""
-    teachers = [_evaluation(run).get("teacher") for run in runs if run.finished]
-    first = teachers[0] if teachers else None
-    if not first or not first["metrics"] or any(teacher != first for teacher in teachers):
+    """Return the rows of the teachers, if all runs that are finished had the same."""
+    kept = ("teacher", "teachers")
+    every = [{key: _evaluation(run).get(key) for key in kept} for run in runs if run.finished]
+    if not every or any(teachers != every[0] for teachers in every):
         return []
-    return [_teacher(first)]
+    return [arm for arm in _rows_of_teachers(every[0]) if arm.metrics]
 
 
 def _evaluation(run: Run) -> dict[str, Any]:

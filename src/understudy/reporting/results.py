@@ -81,8 +81,9 @@ class Results:
 
     @property
     def teacher(self) -> Arm | None:
-        """The teacher's row; None without a teacher."""
-        return next((arm for arm in self.arms if arm.role == "teacher"), None)
+        """The only teacher's row; None without one, or with several."""
+        rows = [arm for arm in self.arms if arm.role == "teacher"]
+        return rows[0] if len(rows) == 1 else None
 
     @property
     def control(self) -> Arm | None:

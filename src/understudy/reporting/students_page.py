@@ -84,11 +84,11 @@ def overview(students: StudentComparison, speeds: Speeds) -> Overview:
         results[student] = of_comparison(read_comparison(path), root=path)
         for arm in results[student].arms:
             of_teacher = arm.role == "teacher"
-            if of_teacher and lines:
-                continue  # the same teacher in all of them
-            row = speeds.of("teacher" if of_teacher else network_name(student, arm.name))
+            if of_teacher and any(line.student == arm.name for line in lines):
+                continue  # the same teachers in all of them
+            row = speeds.of(arm.name if of_teacher else network_name(student, arm.name))
             ms = row.ms("torch", "fp32", 1) if row else None
-            lines.append(Line("teacher" if of_teacher else student, arm, ms, arm.parameters))
+            lines.append(Line(arm.name if of_teacher else student, arm, ms, arm.parameters))
     return Overview(students, results, speeds, lines)
 
 
@@ -182,7 +182,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 def _in_words(point: Point) -> str:
     if point.arm.role == "teacher":
-        return "the teacher"
+        return f"the {point.arm.name}"
     made = "without a teacher" if point.arm.role == "control" else f"with {point.arm.name}"
     return f"{point.student} {made}"
 

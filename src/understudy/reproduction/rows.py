@@ -215,6 +215,11 @@ def _teacher(
         RecipeError: Nothing says how to train it, or the folder does not have it.
     """
     spec = recipe.teacher
+    if recipe.teachers:
+        raise RecipeError(
+            f"The row {recipe.name} has several teachers, and a table trains or takes one teacher "
+            "for each row: run it by `understudy distill`."
+        )
     if not recipe.methods or not (spec.name or spec.weights):
         return None, ""
     if spec.weights:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from understudy import methods
 from understudy.config.limits import AUTO, InEpochs
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, teacher_and_method
 from understudy.config.schema import hints_of, leaves
 from understudy.config.tables import put
 from understudy.distillation.weights import Weight
@@ -47,10 +47,12 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
             put(content, path, _shorter(values[path], unit, share))
     milestones = [epoch for epoch in content["training"]["milestones"] if epoch < epochs]
     put(content, "training.milestones", milestones)
-    content["methods"] = {
-        label: _shorter_method(label, keys, share) for label, keys in recipe.methods.items()
+    shorter = Recipe.from_dict(content)
+    methods = {
+        label: _shorter_method(teacher_and_method(label)[1], keys, share)
+        for label, keys in shorter.each_method.items()
     }
-    return Recipe.from_dict(content)
+    return shorter.with_methods(methods)
 
 
 def unit_of(hint: Any) -> InEpochs | None:

@@ -27,11 +27,11 @@ def with_bank(recipe: Recipe, folder: Path, images: Images) -> Recipe:
     if not recipe.methods:
         return recipe
     experiment = build.experiment(recipe, images=images)
-    teacher = experiment.distiller.teacher
-    if teacher is None or not bank_attach.serves(experiment, recipe):
+    each = experiment.distiller.single
+    if each is None or not bank_attach.serves(experiment, each, recipe):
         return recipe
     # A bank can grow by views; the precision is known when the run is on its device.
-    contract = asdict(replace(bank_attach.contract(experiment, teacher, recipe), num_views=0))
+    contract = asdict(replace(bank_attach.contract(experiment, each.teacher, recipe), num_views=0))
     del contract["scales"]  # a bank keeps those that it was made with
     precision = recipe.training.precision, recipe.training.teacher_precision
     key = hashlib.sha256(as_json([contract, precision]).encode()).hexdigest()[:12]

@@ -68,15 +68,15 @@ class ComputeSettings:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def apply(self, distiller: Distiller) -> None:
-        """Move student, teacher and methods to their device, memory format and precision."""
+        """Move student, teachers and methods to their device, memory format and precision."""
         torch.set_num_threads(self.threads)
         if self.device == "cpu":
             hardware.keep_memory()
         distiller.to(device=torch.device(self.device))
         distiller.to(memory_format=self.memory_format)
         # Last: once frozen, the teacher may be read from a copy that no longer moves.
-        if distiller.teacher is not None:
-            distiller.teacher.freeze(self.teacher_dtype)
+        for each in distiller.distillations:
+            each.teacher.freeze(self.teacher_dtype)
 
     def __str__(self) -> str:
         differ = self.teacher_precision != self.precision
@@ -261,7 +261,7 @@ def _teacher_precision(training: Training, distiller: Distiller, *, cpu: bool) -
         return training.teacher_precision
     detector_fp32 = training.precision == "fp32" and distiller.trainable.task.truth == "objects"
     follows_student = training.precision != "auto" and not detector_fp32
-    if follows_student or distiller.teacher is None:
+    if follows_student or not distiller.distillations:
         return _precision(training, distiller.student, cpu=cpu)
     return _fastest(cpu=cpu)
 

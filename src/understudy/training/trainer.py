@@ -8,7 +8,7 @@ that is saved between any two steps therefore continues bit for bit (on the CPU)
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -93,8 +93,8 @@ class Trainer:
         settings: How this machine computes.
         seed: Seed of dropout, and of methods that draw in a step.
         accelerator: Devices, processes and precision.
-        resident: Gives a complete bank on the GPU, if there is one; called only where steps are
-            captured as CUDA graphs.
+        resident: Gives the complete banks on the GPU, by their teachers' names; called only where
+            steps are captured as CUDA graphs.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Trainer:
         settings: ComputeSettings,
         seed: int,
         accelerator: Accelerator,
-        resident: Callable[[], Resident | None] = lambda: None,
+        resident: Callable[[], Mapping[str, Resident]] = dict,
     ) -> None:
         self.distiller, self.loader, self.training = distiller, loader, training
         self.settings, self.seed, self.accelerator = settings, seed, accelerator
@@ -115,8 +115,8 @@ class Trainer:
         if training.compile:
             # In place, so that state dicts keep the names of the plain modules.
             distiller.trainable.compile()
-            if distiller.teacher is not None:
-                distiller.teacher.compile()
+            for each in distiller.distillations:
+                each.teacher.compile()
         self.splitter = StepSplitter(distiller.trainable)
         self.optimizer = make_optimizer(distiller.trainable, training)
         if accelerator.num_processes > 1:
@@ -135,7 +135,7 @@ class Trainer:
         self._loss_names: list[str] = []
         self._loss_sums = torch.zeros(())
         self._seeds: list[int] = []
-        self._resident = resident() if self._capturable else None
+        self._resident = resident() if self._capturable else {}
         self._graphs = self._make_graphs() if self._capturable else None
 
     @property
@@ -242,11 +242,10 @@ class Trainer:
     def _captured_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch that lies on the device, without asking the host."""
         with self.accelerator.autocast():
-            teacher = (
-                self._resident.read(batch.index, batch.view)
-                if self._resident
-                else self.distiller.observe_live(batch)
-            )
+            stored = {
+                name: bank.read(batch.index, batch.view) for name, bank in self._resident.items()
+            }
+            teacher = self.distiller.observe_live(batch, stored=stored)
             losses: dict[str, Tensor] = self.distiller.trainable(batch, teacher)
         return losses
 

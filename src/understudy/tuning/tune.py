@@ -220,7 +220,13 @@ def _check(recipe: Recipe, trials: int, seeds: Sequence[int]) -> None:
             f"--seeds names {recipe.seed}, the seed of the trials, which the winner was chosen by: "
             "judge it by others."
         )
-    if not (recipe.teacher.name or recipe.teacher.weights):
+    if recipe.teachers:
+        raise RecipeError(
+            f"A search tries methods of one teacher, and the recipe has "
+            f"{', '.join(recipe.teachers)}: name one by 'teacher', tune it, and put the values "
+            "into the recipe with `teachers`."
+        )
+    if not recipe.each_teacher:
         raise RecipeError("A search needs a teacher: give --teacher.name or a recipe with one.")
     if recipe.weights == AUTO:
         raise RecipeError("`tune` searches for weights itself: leave `weights: auto` out.")

@@ -220,7 +220,7 @@ def clock(seconds: float | None) -> str:
 
 def _is_trained(job: Job) -> bool:
     """Return False for a control without labels, which is only measured."""
-    return bool(job.recipe.methods) or job.recipe.task != "none"
+    return bool(job.recipe.each_method) or job.recipe.task != "none"
 
 
 def _over(job: Job) -> bool:

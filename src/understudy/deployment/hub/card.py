@@ -7,7 +7,7 @@ not in the card.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +102,17 @@ def write_card(folder: Path, config: StudentConfig, *, name: str = "", licence: 
 
 def card_data(config: StudentConfig, *, name: str, licence: str = "") -> ModelCardData:
     """Return the header of a card."""
-    teacher = config.teacher or {}
     data_set = _data_set(config)
     keys: dict[str, Any] = {**licence_keys(licence or _known_licence(config))}
     return ModelCardData(
         **keys,
         library_name=_LIBRARIES.get(config.library, "pytorch"),
         pipeline_tag=_PIPELINES.get(config.task, "image-classification"),
-        tags=["understudy", *(["knowledge-distillation"] if teacher else []), *_task_tags(config)],
+        tags=[
+            "understudy",
+            *(["knowledge-distillation"] if config.each_teacher else []),
+            *_task_tags(config),
+        ],
         datasets=[data_set] if data_set else None,
         metrics=sorted({_METRICS[key] for key in config.metrics if key in _METRICS}) or None,
         base_model=_base_models(config) or None,
@@ -148,9 +151,10 @@ def _known_licence(config: StudentConfig) -> str:
     """Return the licence of the weights that a student comes from; empty if one is not known.
 
     It is that of its teacher, or without a teacher that of the weights that training began with.
-    Where both have one, and these differ, neither holds for the student.
+    Where several of them have one, and these differ, none holds for the student.
     """
-    sources = [each for each in (config.teacher, config.initial) if each and each.get("weights")]
+    every = (*config.each_teacher, config.initial)
+    sources = [each for each in every if each and each.get("weights")]
     known = {str(each.get("license") or "") for each in sources}
     return known.pop() if len(known) == 1 else ""
 
@@ -167,8 +171,7 @@ def _data_set(config: StudentConfig) -> str:
 
 def _base_models(config: StudentConfig) -> list[str]:
     """Return the names on the hub of the networks that this one comes from."""
-    teacher = config.teacher or {}
-    names = [(teacher.get("name") or "", teacher.get("weights") or "")]
+    names = [(each.get("name") or "", each.get("weights") or "") for each in config.each_teacher]
     names += [(config.network.name, config.initial.get("weights") or "")]
     known = [_on_hub(name) for name, weights in names if weights == "pretrained"]
     return list(dict.fromkeys(filter(None, known)))
@@ -216,8 +219,9 @@ def _summary(config: StudentConfig) -> str:
     count = config.num_classes
     doing = kinds[config.task].format(classes=f"{count} classes" if count else "classes")
     made = "trained alone"
-    if config.teacher:
-        made = f"trained to imitate {_code(config.teacher['name'])}"
+    if config.each_teacher:
+        names = " and ".join(_code(teacher["name"]) for teacher in config.each_teacher)
+        made = f"trained to imitate {names}"
     backbone = config.network.options.get("backbone") if config.is_detector else None
     over = f" over {_code(backbone)}" if backbone else ""
     lines = [
@@ -252,7 +256,7 @@ def _beside(config: StudentConfig) -> str:
     values = [control.get("control"), control.get("student")]
     if None in values:
         alone = "No control (the same student without its teacher) was trained beside this one: "
-        return f"{alone}what the teacher gave is not known." if config.teacher else ""
+        return f"{alone}what the teacher gave is not known." if config.each_teacher else ""
     without, with_teacher = (f"{value:.2f}" for value in values if value is not None)
     return (
         f"Over all seeds, students that were trained like this one have a {control['metric']} of "
@@ -337,16 +341,15 @@ def _classes(config: StudentConfig) -> str:
 
 
 def _licence(config: StudentConfig) -> str:
-    return " ".join(filter(None, [_of_teacher(config), _of_initial(config)]))
+    of_teachers = [_of_teacher(teacher) for teacher in config.each_teacher]
+    return " ".join(filter(None, [*of_teachers, _of_initial(config)]))
 
 
-def _of_teacher(config: StudentConfig) -> str:
-    if not config.teacher:
-        return ""
-    name, licence = _code(config.teacher["name"]), config.teacher.get("license")
+def _of_teacher(teacher: Mapping[str, Any]) -> str:
+    name, licence = _code(teacher["name"]), teacher.get("license")
     if licence:
         return f"The teacher {name} is under the licence {_code(licence)}."
-    if config.teacher.get("weights") != "pretrained":
+    if teacher.get("weights") != "pretrained":
         return (
             f"No licence of the teacher {name} was recorded: its weights are a file or a run of "
             "whoever trained this student, who knows which licence holds."
@@ -363,17 +366,22 @@ def _of_initial(config: StudentConfig) -> str:
 
 
 def _origin(config: StudentConfig) -> str:
-    teacher = config.teacher or {}
     source = str(config.data.get("source") or "")
     facts = {
         "data": f"{source} {config.data.get('name', '')}".strip(),
         "training images": _training_images(config),
-        "teacher": str(teacher.get("name") or ""),
-        "digest of the teacher": str(teacher.get("digest") or ""),
+        **_digests_of_teachers(config),
         "digest of the recipe": config.recipe,
         "Understudy": config.version,
     }
     return "\n".join(f"- {key}: {_code(value)}" for key, value in facts.items() if value)
+
+
+def _digests_of_teachers(config: StudentConfig) -> dict[str, str]:
+    named = {"teacher": config.teacher} if config.teacher else {}
+    named |= {f"teacher {name}": teacher for name, teacher in config.teachers.items()}
+    digests = {f"digest of the {key}": str(each.get("digest") or "") for key, each in named.items()}
+    return {key: str(each.get("name") or "") for key, each in named.items()} | digests
 
 
 def _training_images(config: StudentConfig) -> str:

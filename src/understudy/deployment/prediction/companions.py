@@ -9,10 +9,11 @@ from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
 from understudy.deployment.prediction.predictor import Predictor, load
-from understudy.deployment.run_companions import teacher_of
+from understudy.deployment.run_companions import teachers_of
 from understudy.errors import NetworkError, RunError, UnderstudyError
 from understudy.experiment.run_directory import Run
 from understudy.experiment.student_file.preprocess import Preprocess, ended_by
+from understudy.models.base import Wrapped
 from understudy.models.network import Network
 
 
@@ -66,7 +67,7 @@ def companions(
         controls = [run_folder.parent.parent / CONTROL / run_folder.name]
     first = _run_of(next(iter(students.values())))
     return [
-        _teacher(first, trust=trust, device=device),
+        *_teachers(first, trust=trust, device=device),
         *_control(controls, students, trust=trust, device=device),
         *(
             Companion("student", name, load(place, trust=trust, device=device))
@@ -117,24 +118,21 @@ def _short(path: Path) -> Path:
     return path.relative_to(current) if path.is_relative_to(current) else path
 
 
-def _teacher(folder: Path, *, trust: bool, device: str | None) -> Companion:
-    """Return the teacher that the recipe of a run names."""
-    try:
-        return Companion("teacher", "teacher", _loaded_teacher(folder, trust=trust, device=device))
-    except UnderstudyError as error:
-        return Companion("teacher", "teacher", None, str(error))
-
-
-def _loaded_teacher(folder: Path, *, trust: bool, device: str | None) -> Predictor:
-    """Load the teacher of a run, for pictures prepared as those of its student.
-
-    Raises:
-        UnderstudyError: The recipe names none, or it cannot be built or loaded.
-    """
+def _teachers(folder: Path, *, trust: bool, device: str | None) -> Iterator[Companion]:
+    """Yield the teachers that the recipe of a run names."""
     run = Run(folder)
-    teacher = teacher_of(run, trust=trust)
-    if teacher is None:
-        raise NetworkError("The recipe names no teacher.")
+    try:
+        teachers = teachers_of(run, trust=trust)
+        if not teachers:
+            raise NetworkError("The recipe names no teacher.")
+        for name, teacher in teachers.items():
+            yield Companion("teacher", name, _predictor(run, teacher, device=device))
+    except UnderstudyError as error:
+        yield Companion("teacher", "teacher", None, str(error))
+
+
+def _predictor(run: Run, teacher: Wrapped, *, device: str | None) -> Predictor:
+    """Return the predictions of a teacher, for pictures prepared as those of its student."""
     config = run.config
     steps = config.preprocessing
     if isinstance(teacher, Network):

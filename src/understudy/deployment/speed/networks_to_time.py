@@ -9,7 +9,7 @@ from torch import Tensor
 
 from understudy.comparison.arms import CONTROL
 from understudy.config.image_size import sides
-from understudy.deployment.run_companions import control_of, teacher_of
+from understudy.deployment.run_companions import control_of, teachers_of
 from understudy.deployment.saved_student import SavedStudent, open_student
 from understudy.deployment.speed.latency import Candidate
 from understudy.errors import UnderstudyError
@@ -61,7 +61,7 @@ def _noise(channels: int, *sides: int) -> Tensor:
 
 
 def beside(run: Run, *, trust: bool) -> tuple[list[Candidate], list[str]]:
-    """Return teacher and control of a run, and why one of them is missing."""
+    """Return teachers and control of a run, and why one of them is missing."""
     control = control_of(run)
     return candidates(run, {CONTROL: control} if control else {}, trust=trust)
 
@@ -69,17 +69,17 @@ def beside(run: Run, *, trust: bool) -> tuple[list[Candidate], list[str]]:
 def candidates(
     run: Run, students: Mapping[str, Path], *, trust: bool
 ) -> tuple[list[Candidate], list[str]]:
-    """Return all networks that can be opened, the teacher first, and why others cannot.
+    """Return all networks that can be opened, the teachers first, and why others cannot.
 
     Args:
-        run: Its teacher is meant.
+        run: Its teachers are meant.
         students: Name → directory of every student.
         trust: Execute the Python files that the runs name for their networks.
     """
     opened, notes = list[Candidate](), list[str]()
     try:
-        if teacher := teacher_of(run, trust=trust):
-            opened.append(_candidate_of_network("teacher", teacher))
+        for name, teacher in teachers_of(run, trust=trust).items():
+            opened.append(_candidate_of_network(name, teacher))
     except UnderstudyError as error:
         notes.append(f"teacher not measured: {error}")
     for name, folder in students.items():

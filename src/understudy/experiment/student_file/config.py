@@ -90,6 +90,7 @@ class StudentConfig:
         threshold: Probability from which a class counts as present, where there may be several.
         initial: Weights that training began with, and their licence.
         teacher: Name, weights, digest and licence of the teacher; None without one.
+        teachers: The same of each teacher with a name in the recipe, by these names.
         recipe: Digest of the recipe.
         data: Source of the images, and how many there are of each split.
         metrics: Metrics of this student.
@@ -114,6 +115,7 @@ class StudentConfig:
     threshold: float | None = None
     initial: dict[str, Any] = field(default_factory=dict)
     teacher: dict[str, Any] | None = None
+    teachers: dict[str, dict[str, Any]] = field(default_factory=dict)
     recipe: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -128,6 +130,11 @@ class StudentConfig:
     def is_detector(self) -> bool:
         """True for a detector, which takes a list of pictures and finds boxes."""
         return self.detector is not None
+
+    @property
+    def each_teacher(self) -> list[dict[str, Any]]:
+        """What is known of each teacher; none of a student that was trained alone."""
+        return [*([self.teacher] if self.teacher else []), *self.teachers.values()]
 
     @classmethod
     def read(cls, folder: Path) -> "StudentConfig":
@@ -146,6 +153,7 @@ class StudentConfig:
         content = parse_json(path, remedy=_REMEDY)
         check_form(content, FORM, path, remedy=_REMEDY)
         own = {key: content["understudy"][key] for key in _OWN}
+        own["teachers"] = content["understudy"].get("teachers", {})
         try:
             own["network"] = build(Network, own["network"], "network")
             own["preprocessing"] = build(Preprocessing, own["preprocessing"], "preprocessing")
@@ -166,16 +174,19 @@ class StudentConfig:
 
     def without_folders(self) -> "StudentConfig":
         """Return the same for other machines: of files of this one the names alone."""
-        teacher, initial = (
+        teacher, initial, *others = (
             {key: _file_name(x) if key in ("name", "weights") else x for key, x in each.items()}
-            for each in (self.teacher or {}, self.initial)
+            for each in (self.teacher or {}, self.initial, *self.teachers.values())
         )
+        teachers = dict(zip(self.teachers, others, strict=True))
         network = replace(
             self.network,
             name=_file_name(self.network.name),
             weights=_file_name(self.network.weights),
         )
-        return replace(self, network=network, teacher=teacher or None, initial=initial)
+        return replace(
+            self, network=network, teacher=teacher or None, teachers=teachers, initial=initial
+        )
 
     def to_json(self) -> str:
         """Return the content of the file."""
@@ -280,6 +291,7 @@ _UNDERSTUDY: Form = {
     "threshold": (Such(float, lambda x: "" if 0 <= x <= 1 else f"{x:g}"), None),
     "initial": {str: (str, None)},
     "teacher": (_TEACHER, None),
+    "teachers?": {str: _TEACHER},
     "recipe": str,
     "data": {str: object},
     "metrics": _NUMBERS,
@@ -290,7 +302,7 @@ _UNDERSTUDY: Form = {
     "factory": (_FACTORY, None),
     "version": str,
 }
-_OWN = tuple(key for key in _UNDERSTUDY if key != "format")
+_OWN = tuple(key for key in _UNDERSTUDY if key not in ("format", "teachers?"))
 
 FORM: Form = Such(
     {

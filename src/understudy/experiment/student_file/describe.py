@@ -14,9 +14,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from understudy import __version__
 from understudy.config import recipe as recipes
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, key_of
 from understudy.experiment import networks
-from understudy.experiment.build import Experiment
+from understudy.experiment.build import Experiment, teacher_digest
 from understudy.experiment.student_file.config import Library, Preprocessing, StudentConfig
 from understudy.experiment.student_file.licences import licence_of
 from understudy.experiment.student_file.preprocess import ended_by
@@ -49,7 +49,7 @@ def describe(recipe: Recipe, experiment: Experiment, student: Wrapped) -> Studen
     """
     spec = networks.completed(recipe.student, "student")
     plain, boxes = student.plain(), experiment.task.truth == "objects"
-    kept = _kept_layers(plain)
+    kept, teachers = _kept_layers(plain), _teachers(recipe, experiment)
     steps = _preprocessing(recipe, experiment, student)
     library = "detector" if boxes else library_of(spec.name)
     timm = {}
@@ -67,7 +67,8 @@ def describe(recipe: Recipe, experiment: Experiment, student: Wrapped) -> Studen
         detector=_detector(plain) if boxes else None,
         threshold=THRESHOLD if experiment.task.truth == "classes" else None,
         initial=_initial(recipe.student, student),
-        teacher=_teacher(recipe, experiment),
+        teacher=teachers.pop("", None),
+        teachers=teachers,
         recipe=recipe.digest,
         data=data_of(recipe, experiment.images.counts()),
         huggingface=_huggingface(plain, student) if library == "huggingface" else None,
@@ -140,16 +141,18 @@ def _initial(spec: recipes.Network, student: Wrapped) -> dict[str, Any]:
     return {"weights": str(weights), "license": licence_of(spec, student.module)}
 
 
-def _teacher(recipe: Recipe, experiment: Experiment) -> dict[str, Any] | None:
-    teacher, spec = experiment.teacher, recipe.teacher
-    if teacher is None:
-        return None
-    return {
-        "name": teacher.name,
-        "weights": spec.weights,
-        "digest": experiment.digests.get("teacher"),
-        "license": licence_of(replace(spec, name=teacher.name), teacher.module),
-    }
+def _teachers(recipe: Recipe, experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """Return name → what is known of a teacher; see `Recipe.each_teacher`."""
+    teachers = {}
+    for each in experiment.distiller.distillations:
+        network, spec = each.teacher.network, networks.spec_of(recipe, key_of(each.name))
+        teachers[each.name] = {
+            "name": network.name,
+            "weights": spec.weights,
+            "digest": experiment.digests.get(teacher_digest(each.name)),
+            "license": licence_of(replace(spec, name=network.name), network.module),
+        }
+    return teachers
 
 
 def _kept_layers(module: nn.Module) -> dict[str, str]:

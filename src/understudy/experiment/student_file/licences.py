@@ -34,7 +34,9 @@ def licence_of(network: Network, module: nn.Module) -> str | None:
     folder = folder if folder.is_dir() else folder.parent
     if network.weights and (folder / FILE).is_file():
         config = StudentConfig.read(folder)
-        return config.initial.get("license") or (config.teacher or {}).get("license")
+        licences = {teacher.get("license") for teacher in config.each_teacher}
+        # Of several teachers whose licences differ, none holds for the student.
+        return config.initial.get("license") or (licences.pop() if len(licences) == 1 else None)
     return None
 
 
