@@ -255,13 +255,13 @@ def test_proteus_compares_masked_patches_of_a_second_pass() -> None:
         area = changed.images[i, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         torch.testing.assert_close(area, grey[:, None, None].expand(3, 8, 8))
         predicted = method.patch_head(student["patches"][i, :, row, column])
-        total += float((predicted - teacher["patches"][i, :, row, column]).square().sum())
+        total += float((predicted - teacher["patches"][i, :, row, column]).square().sum().detach())
         count += 32
     untouched = masked.sum((1, 2)) == 0
     assert torch.equal(changed.images[untouched], images[untouched])
     method.patch_weight = 0.0
     others = wired(images, labels)["proteus"]
-    assert float(loss) == pytest.approx(float(others) + total / count, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float(others.detach()) + total / count, rel=1e-5)
     loss.backward()
     assert method.patch_head[1].weight.grad.abs().sum() > 0
 
