@@ -11,6 +11,8 @@ import pytest
 from tests.test_imports import FILES, ROOT
 from understudy import files
 from understudy.cli.commands import COMMANDS
+from understudy.config.groups import OneTeacher
+from understudy.config.schema import leaves
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_-]*(?:\.[a-z_*{}]+)*)")
 COMMAND = re.compile(r"understudy ([a-z]+)((?: [^`']*)?)")
@@ -44,6 +46,9 @@ def flags(command: str) -> set[str]:
     return {flag.removeprefix("--") for flag in parser._option_string_actions}
 
 
+OF_A_TEACHER = {path for path, _, _ in leaves(OneTeacher)}
+"""Keys of `teachers.NAME`, whatever its name."""
+
 FLAGS = {command: flags(command) for command in COMMANDS}
 
 
@@ -64,7 +69,8 @@ def texts(path: Path) -> Iterator[str]:
 
 
 def exists(flag: str, command: str) -> bool:
-    if flag.startswith("methods."):
+    key = flag.removeprefix("teachers.{}.")
+    if key.startswith("methods.") or (key != flag and key in OF_A_TEACHER):
         return "training.epochs" in FLAGS[command]
     pattern = re.escape(flag).replace(r"\{\}", r"[\w.]+") + "$"
     return any(re.match(pattern, known) for known in FLAGS[command])

@@ -8,7 +8,10 @@ from understudy.cli.commands import main
 from understudy.errors import UnderstudyError
 
 
-def test_a_list_of_methods_says_what_they_do_and_need(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_of_methods_says_what_they_do_and_need(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # the rows of a narrower table break their cells
     main(["list", "methods"])
     said = " ".join(capsys.readouterr().out.split())
     assert "kd scores Knowledge distillation: the student's class probabilities follow" in said

@@ -141,7 +141,7 @@ def test_a_series_has_a_line_a_minute_without_a_terminal(
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     terminal = Terminal(Console(file=StringIO(), width=120))
     task, epochs = SimpleNamespace(headline="top1"), SimpleNamespace(epochs=9)
-    distiller = SimpleNamespace(trainable=SimpleNamespace(task=task), teacher=None)
+    distiller = SimpleNamespace(trainable=SimpleNamespace(task=task), distillations={})
     position = SimpleNamespace(epoch=0)
     trainer: Any = SimpleNamespace(
         training=epochs, loader=range(3), distiller=distiller, position=position

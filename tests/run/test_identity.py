@@ -12,7 +12,7 @@ from tests.support.processes import command_line
 from tests.support.small_runs import TINY, Stop
 from understudy.config.recipe import Recipe
 from understudy.errors import Interrupted
-from understudy.experiment import bank_build
+from understudy.experiment import bank_build, bank_parts
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 
@@ -43,7 +43,7 @@ def test_from_a_bank_that_was_filled_in_another_order_and_batch_size(
     wanted: Recipe, online: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     banked = Recipe.load(wanted, {"bank.path": str(tmp_path / "bank")})
-    monkeypatch.setattr(bank_build, "BATCH", 200)
+    monkeypatch.setattr(bank_parts, "BATCH", 200)
     bank_build.fill(banked)
     assert weights(train(banked, out=tmp_path / "run")) == online
 

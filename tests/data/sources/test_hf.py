@@ -127,7 +127,7 @@ def test_no_test_split(tmp_path: Path) -> None:
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no Hugging Face data set"):
+    with pytest.raises(DataError, match="There is no folder"):
         hf.load(str(tmp_path / "nowhere" / "at" / "all"), "train")
 
 

@@ -9,6 +9,7 @@ validation split.
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache, cached_property
@@ -39,6 +40,7 @@ LOGGER = logging.getLogger("understudy")
 SPLITS = ("train", "validation", "test")
 _LABELS = ("label", "labels", "fine_label", "target", "class")
 """Columns of whole numbers or names that are read as labels, the one to be taken first."""
+_NAME_ON_HUB = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _TEXTS = ("string", "large_string")
 
 
@@ -155,6 +157,11 @@ def _open(root: str) -> Any:
             check_quotes(file)
     saved = any((Path(root) / f).is_file() for f in ("dataset_dict.json", "state.json"))
     offline = ""
+    if not _NAME_ON_HUB.fullmatch(root) and not Path(root).exists():
+        raise DataError(
+            f"There is no folder {root!r}; set data.root to a saved folder, or to the name of a "
+            "data set on the hub, such as OWNER/NAME."
+        )
     try:
         if saved:
             return datasets.load_from_disk(root)

@@ -51,6 +51,11 @@ def build(
             keywords = {**classes, **options}
             module: nn.Module = timm.create_model(name, pretrained=pretrained, **keywords)
     except Exception as error:
+        if pretrained and not name.startswith(HOLDERS) and not _has_weights(name):
+            raise NetworkError(
+                f"timm has no pretrained weights of {name!r}: name a file of weights instead, or "
+                "another model."
+            ) from error
         if offline and not isinstance(error, TypeError):
             raise NetworkError(not_in_cache(name, offline)) from error
         raise NetworkError(f"timm cannot build {name!r}: {_reason(name, error)}") from error
@@ -80,6 +85,12 @@ def _refuse_files(options: Mapping[str, Any]) -> None:
             f"timm networks take no option {refused[0]}: give the file of weights by the key "
             "weights, which reads it without running code."
         )
+
+
+def _has_weights(name: str) -> bool:
+    """Return True if there are weights of a model of timm's registry to download."""
+    config = timm.get_pretrained_cfg(name)
+    return bool(config and config.has_weights)
 
 
 def not_in_cache(name: str, offline: str) -> str:
