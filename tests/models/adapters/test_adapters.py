@@ -123,8 +123,10 @@ def test_pretrained_weights_of_other_classes_are_no_teacher(tmp_path: Path) -> N
 def test_pretrained_weights_that_do_not_exist() -> None:
     with pytest.raises(NetworkError, match="has no pretrained weights of its own"):
         models.find("resnet20", weights="pretrained")
-    with pytest.raises(NetworkError, match="no pretrained weights of .*name a file of weights"):
+    with pytest.raises(NetworkError, match=r"no pretrained weights of .*name a file of weights"):
         models.find("timm:coatnet_pico_rw_224", weights="pretrained")
+    with pytest.raises(NetworkError, match=r"Invalid pretrained tag \(no_such\)"):
+        models.find("timm:resnet18.no_such", weights="pretrained")
 
 
 def test_auxiliary_classifiers_are_left_out() -> None:

@@ -19,6 +19,9 @@ HUB = "hf-hub:"
 HOLDERS = (HUB, "local-dir:")
 """Prefixes of models whose config.json names their architecture."""
 
+_CONFIGS = frozenset(("pretrained_cfg", "pretrained_cfg_overlay"))
+"""Options of timm that say where weights are."""
+
 
 def build(
     name: str, num_classes: int | None, pretrained: bool, options: Mapping[str, Any]
@@ -44,6 +47,8 @@ def build(
             f"timm has no model {name!r}{suggestion(name, timm.list_models())}. "
             "timm.list_models() lists what there is."
         )
+    if pretrained and not name.startswith(HOLDERS) and not _CONFIGS & options.keys():
+        _check_weights(name)
     classes = {} if num_classes is None else {"num_classes": num_classes}
     offline = ""
     try:
@@ -51,11 +56,6 @@ def build(
             keywords = {**classes, **options}
             module: nn.Module = timm.create_model(name, pretrained=pretrained, **keywords)
     except Exception as error:
-        if pretrained and not name.startswith(HOLDERS) and not _has_weights(name):
-            raise NetworkError(
-                f"timm has no pretrained weights of {name!r}: name a file of weights instead, or "
-                "another model."
-            ) from error
         if offline and not isinstance(error, TypeError):
             raise NetworkError(not_in_cache(name, offline)) from error
         raise NetworkError(f"timm cannot build {name!r}: {_reason(name, error)}") from error
@@ -78,7 +78,7 @@ def _data_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_files(options: Mapping[str, Any]) -> None:
     """Refuse options by which timm would read a file of weights, in earlier releases as pickle."""
-    configs = [options.get(key) for key in ("pretrained_cfg", "pretrained_cfg_overlay")]
+    configs = [options.get(key) for key in _CONFIGS]
     inside = {key for each in configs if isinstance(each, Mapping) for key in each}
     if refused := sorted({"checkpoint_path"} & options.keys() | {"file", "url"} & inside):
         raise NetworkError(
@@ -87,10 +87,17 @@ def _refuse_files(options: Mapping[str, Any]) -> None:
         )
 
 
-def _has_weights(name: str) -> bool:
-    """Return True if there are weights of a model of timm's registry to download."""
-    config = timm.get_pretrained_cfg(name)
-    return bool(config and config.has_weights)
+def _check_weights(name: str) -> None:
+    """Refuse a model of timm's registry that has no weights to download."""
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # of an unknown tag, as in `resnet18.TAG`
+        raise NetworkError(f"timm cannot build {name!r}: {_reason(name, error)}.") from error
+    if not (config and config.has_weights):
+        raise NetworkError(
+            f"timm has no pretrained weights of {name!r}: name a file of weights instead, or "
+            "another model."
+        )
 
 
 def not_in_cache(name: str, offline: str) -> str:
