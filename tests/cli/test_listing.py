@@ -16,6 +16,7 @@ def test_a_list_of_methods_says_what_they_do_and_need(
     said = " ".join(capsys.readouterr().out.split())
     assert "kd scores Knowledge distillation: the student's class probabilities follow" in said
     assert "crd vector multilabel, mixup, detection Contrastive: " in said
+    assert "lshfm vector Feature mimicking: " in said  # scores are for the selective form alone
     assert "arXiv" not in said
     main(["list", "papers"])
     assert "Hinton, Vinyals, Dean" in capsys.readouterr().out

@@ -30,12 +30,16 @@ _REFUSED = {
 
 
 def reads(method: Any) -> str:
-    """Return what a method reads of the teacher: class scores, a vector, a map or several."""
+    """Return what a method reads of the teacher: class scores, a vector, a map or several.
+
+    Scores that only labels need, as in the selective form of lshfm, do not count: without labels
+    the method works for a teacher that has none.
+    """
     name = method.__module__.rpartition(".")[2]
     if name in OTHERS:
         return OTHERS[name]
     student, teacher = map(_shapes, PAIR)
-    features = method(student, teacher).reads
+    features = method(student, teacher, **_without_labels(method)).reads
     maps = [x for x in features if x.startswith("st") or x == "penultimate/map"]
     parts = {
         "scores": "logits" in features,
@@ -44,6 +48,11 @@ def reads(method: Any) -> str:
         "map": len(maps) == 1,
     }
     return ", ".join(words for words, has in parts.items() if has)
+
+
+def _without_labels(method: Any) -> dict[str, Any]:
+    """Return the defaults of a method where images have no labels."""
+    return {key: x for key, x in method.published.get("none", {}).items() if key != "weight"}
 
 
 def in_full(needs: str) -> str:
