@@ -156,6 +156,16 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
+def test_a_recipe_of_the_papers_names_no_student(
+    finetuned: FinetuneComparison, few: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = {**few, "student": {"size": None}}  # as `base: _papers` leaves it
+    with pytest.raises(RecipeError, match="not between 1 and the 12"):  # what is checked next
+        understudy.finetune(
+            finetuned.path / "distilled", recipe, labels=[0], out=tmp_path / "out", device="cpu"
+        )
+
+
 def test_a_single_run_is_not_a_comparison(finetuned: FinetuneComparison) -> None:
     run = finetuned.path / "distilled" / "lshfm" / "seed0"
     with pytest.raises(RunError, match="train --student"):

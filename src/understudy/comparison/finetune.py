@@ -191,12 +191,17 @@ def _recipe(
         )
     if tuned.task == "none":
         raise RecipeError("Fine-tuning needs labels, but its task is none: name another --task.")
-    if tuned.student not in (Student(), before.student):
+    if _named(tuned.student) not in (Student(), before.student):
         raise RecipeError(
             "Fine-tuning goes on with the distilled students: leave the keys of student out."
         )
     name = tuned.name or _name(before)
     return replace(tuned.with_teacher(Network()), name=name, student=before.student)
+
+
+def _named(student: Student) -> Student:
+    """Return a student without the `size: null` of `base: _papers`, which names no size."""
+    return replace(student, size=Student().size) if student.size is None else student
 
 
 def _counts(labels: Sequence[int | str], images: int) -> dict[str, int | None]:
