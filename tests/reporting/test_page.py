@@ -102,6 +102,21 @@ def test_honest_headline_without_a_gain(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("classification", "trained as long on the same data, without the teacher"),
+        ("none", "as it was before it learned from the teacher"),
+    ],
+)
+def test_the_control_is_what_the_task_makes_it(tmp_path, task, words):
+    write_comparison(tmp_path, arms=("control", "kd"), epochs=1)
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    write_json(tmp_path / "comparison.json", content | {"task": task})
+    _, _, text = read(report(tmp_path))
+    assert f"(vertical line) is the same student, {words}. Dot" in text
+
+
 def test_one_seed_one_epoch_no_fidelity(tmp_path):
     write_comparison(tmp_path, arms=("control", "kd"), seeds=1, epochs=1, fidelity=False)
     html, _, text = read(report(tmp_path))
