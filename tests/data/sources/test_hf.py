@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from understudy.batch import UNLABELLED
-from understudy.data.sources import _large_folder, _many_rows, hf
+from understudy.data.sources import _undecoded, hf
 from understudy.errors import DataError
 
 datasets.disable_progress_bars()
@@ -228,8 +228,7 @@ def test_very_many_rows_are_not_decoded_before_training(
     table([0, 1] * 3, names, images=images).save_to_disk(tmp_path / "rows")
     few = hf.load(str(tmp_path / "rows"), "train")
     assert len(few) == 5
-    monkeypatch.setattr(_many_rows, "LISTED", 5)
-    monkeypatch.setattr(_large_folder, "LISTED", 5)
+    monkeypatch.setattr(_undecoded, "LISTED", 5)
     monkeypatch.setattr(hf, "_check", None)  # decodes every row
     many = hf.load(str(tmp_path / "rows"), "train")
     assert (many.labels.tolist(), many.classes) == ([0, 1] * 3, few.classes)
@@ -255,8 +254,7 @@ def test_very_many_files_of_rows_are_not_opened_before_training(
         Image.new("RGB", (80, 70 + i), (i, 0, 0)).save(file)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     few = hf.load(str(tmp_path / "images"), "train")
-    monkeypatch.setattr(_many_rows, "LISTED", 5)
-    monkeypatch.setattr(_large_folder, "LISTED", 5)
+    monkeypatch.setattr(_undecoded, "LISTED", 5)
     monkeypatch.setattr(hf, "_check_files", None)  # decodes every file
     many = hf.load(str(tmp_path / "images"), "train")
     assert list(many.paths) == list(few.paths)

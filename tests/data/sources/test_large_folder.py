@@ -16,7 +16,7 @@ from understudy.data import FileSource, Loader, Source
 from understudy.data.decoded import DecodedSource
 from understudy.data.joined import join
 from understudy.data.replaced import ReplacedSource, found_since
-from understudy.data.sources import _large_folder, folder
+from understudy.data.sources import _large_folder, _undecoded, folder
 from understudy.data.sources._cache import cache_folder
 from understudy.data.subset import Subset, split
 from understudy.data.views import make_views
@@ -29,7 +29,7 @@ Change = Callable[[Path], object]
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """More than four files are listed, as are folders that were changed just now."""
-    monkeypatch.setattr(_large_folder, "LISTED", 4)
+    monkeypatch.setattr(_undecoded, "LISTED", 4)
     monkeypatch.setattr(_large_folder, "_FINE", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
@@ -59,7 +59,7 @@ def load(top: Path, **options: str) -> Source:
 
 def test_it_holds_what_a_decoded_one_does(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = load(top)
-    monkeypatch.setattr(_large_folder, "LISTED", 100)
+    monkeypatch.setattr(_undecoded, "LISTED", 100)
     decoded = load(top)
     assert isinstance(decoded, FileSource)
     assert not isinstance(listed, FileSource)

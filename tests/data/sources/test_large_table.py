@@ -9,7 +9,7 @@ from PIL import Image
 
 from understudy.data import FileSource
 from understudy.data.replaced import found_since
-from understudy.data.sources import _large_folder, csv
+from understudy.data.sources import _large_folder, _undecoded, csv
 from understudy.errors import DataError
 
 TABLES = {
@@ -22,7 +22,7 @@ TABLES = {
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """More than four files are listed."""
-    monkeypatch.setattr(_large_folder, "LISTED", 4)
+    monkeypatch.setattr(_undecoded, "LISTED", 4)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -49,9 +49,9 @@ def greys(source: csv.Source) -> list[int]:
 def test_no_file_is_opened_before_it_is_shown(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = csv.load(str(table), "test")
     assert isinstance(few, FileSource)
-    monkeypatch.setattr(_large_folder, "LISTED", 9)
+    monkeypatch.setattr(_undecoded, "LISTED", 9)
     decoded = csv.load(str(table), "train")
-    monkeypatch.setattr(_large_folder, "LISTED", 4)
+    monkeypatch.setattr(_undecoded, "LISTED", 4)
     opened = list[Path]()
     decode: Callable[[Path], torch.Tensor] = _large_folder.decode
     monkeypatch.setattr(_large_folder, "decode", lambda p: opened.append(p) or decode(p))

@@ -57,7 +57,7 @@ def from_files(
         skipped=(*skipped, *checked.skipped),
         contents=[checked.contents[i] for i in checked.kept],
     )
-    return _with_cache(source) if is_small(source) else source
+    return _with_cache(source) if is_small(len(source), source.size) else source
 
 
 def refuse_skipped(skipped: Sequence[str], unreadable: Unreadable) -> None:
@@ -75,13 +75,14 @@ def refuse_skipped(skipped: Sequence[str], unreadable: Unreadable) -> None:
 
 def in_memory_if_small(source: Source) -> Source:
     """Decode all images into memory if they are small and few; else return the source unchanged."""
-    return _in_memory(source, _decoded(source)) if is_small(source) else source
+    if not is_small(len(source), source.size):
+        return source
+    return _in_memory(source, _decoded(source))
 
 
-def is_small(source: Source) -> bool:
-    """Return True for images that may be kept in memory."""
-    size = source.size
-    return size is not None and size <= SMALL and len(source) * 3 * size**2 <= MAX_BYTES
+def is_small(count: int, side: int | None) -> bool:
+    """Return True for images that may be kept in memory: squares of one size, small and few."""
+    return side is not None and side <= SMALL and count * 3 * side**2 <= MAX_BYTES
 
 
 def _with_cache(source: FileSource) -> MemorySource:

@@ -1,15 +1,16 @@
 """Very many image files in folders, or in a table: listed once, no file opened before training.
 
-A split of more than `LISTED` files is not decoded beforehand, unless its images are small enough to
-be kept in memory. Its list is a file of columns in the user's cache: names, classes, sizes and
-times of change. One process makes it, the others wait. It is made anew when a folder has been
-written to since, or one of a sample of its files has changed.
+A split of very many files (`_undecoded.LISTED`) is not decoded beforehand, unless its images are
+small enough to be kept in memory. Its list is a file of columns in the user's cache: names,
+classes, sizes and times of change. One process makes it, the others wait. It is made anew when a
+folder has been written to since, or one of a sample of its files has changed.
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
@@ -24,28 +25,25 @@ from torch import Tensor
 
 from understudy.data._image import SUFFIXES, decode, sides_of
 from understudy.data._lazy import LazySequence
-from understudy.data.replaced import LazySource, ReplacedSource
+from understudy.data.replaced import LazySource
 from understudy.data.source import Source, Unreadable, short_digest
+from understudy.data.sources import _undecoded
 from understudy.data.sources._cache import NOTES, cache_folder, made_once
 from understudy.data.sources._columns import Columns, Packed, Texts, store
-from understudy.data.sources._files import (
-    IN_MEMORY,
-    MAX_BYTES,
-    SMALL,
-    from_files,
-    refuse_skipped,
-)
+from understudy.data.sources._files import IN_MEMORY, from_files, refuse_skipped
 from understudy.data.sources._listing import Listing
+from understudy.data.sources._undecoded import (
+    SAMPLE,
+    all_decoded,
+    replacing,
+    side_of_sample,
+    why_undecoded,
+)
 from understudy.data.subset import evenly
-from understudy.errors import DataError
 
 LOGGER = logging.getLogger("understudy")
 
-LISTED = 10_000
-"""Most files of a split that are all decoded before training."""
 _VERSION = 2
-SAMPLE = 64
-"""Files that are looked at in the place of all, evenly spread."""
 _AT_ONCE = 2**14
 """Files that are looked at together."""
 _NAME = "files.columns"
@@ -109,6 +107,10 @@ class Files:
         """The files."""
         return [self.top / name for name in self.names]
 
+    def sides_of(self, i: int) -> tuple[int, int]:
+        """Return height and width of image `i`, read from its header."""
+        return sides_of(self.top / self.names[i])
+
 
 @final
 class _Paths(LazySequence[Path]):
@@ -161,6 +163,28 @@ class ListedSource(LazySource):
         return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the files of a split are, and where their list is kept.
+
+    Attributes:
+        name: What lists them, for messages: their folder, or a table.
+        folder: Folder that holds them.
+        top: Folder to which their names are relative.
+        cache: Folder of the list, in the user's cache.
+    """
+
+    name: str
+    folder: Path
+    top: Path
+    cache: Path
+
+    @property
+    def is_listed(self) -> bool:
+        """True if there is a list, which may be outdated."""
+        return (self.cache / _NAME).is_file()
+
+
 def listed(
     folder: Path,
     top: Path,
@@ -181,29 +205,10 @@ def listed(
         DataError: None of a sample of the files can be read, or some were left out and
             `unreadable` is `fail`.
     """
-    place, files = _cache_of(folder, top, classes), list[Files]()
-    existed = (place / _NAME).is_file()
-    if not existed and not _more_than(LISTED, folder):
+    place = _Place(str(folder), folder, top, _cache_of(folder, top, classes))
+    if not place.is_listed and not _more_than(_undecoded.LISTED, folder):
         return list_files()
-
-    def make(file: Path) -> bool:
-        files.append(list_files())
-        side = _side_of_sample(files[0])
-        if all_decoded(len(files[0]), side):
-            return False
-        _store(file, files[0], folder, side)
-        return True
-
-    columns = made_once(place, _NAME, is_current, make)
-    if columns is None:
-        return files[0]
-    if files:
-        _say(columns, folder, existed)
-    source = ListedSource(columns, top, classes)
-    refuse_skipped(source.skipped, unreadable)
-    if unreadable == "fail":
-        return source
-    return ReplacedSource(source, columns.file.with_name(NOTES))
+    return _source_or_files(place, classes, unreadable, list_files)
 
 
 def of_table(
@@ -226,32 +231,46 @@ def of_table(
         DataError: No file, or none of a sample of very many, can be read; or some of few cannot,
             and `unreadable` is `fail`.
     """
-    files = Files.of_table(file.parent, paths, labels)
-    side = _side_of_sample(files) if len(files) > LISTED else None
-    if all_decoded(len(files), side):
-        return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
-    # Named by names and labels: of other rows it is another list.
-    content = [x.tobytes() for x in (*files.names.columns("").values(), files.labels)]
-    digest = sha256(b"\0".join(content)).hexdigest()
-    place = cache_folder() / "tables" / short_digest(os.path.realpath(file), digest)
+    if len(paths) > _undecoded.LISTED:
+        files = Files.of_table(file.parent, paths, labels)
+        # Named by names and labels: of other rows it is another list.
+        content = [x.tobytes() for x in (*files.names.columns("").values(), files.labels)]
+        digest = sha256(b"\0".join(content)).hexdigest()
+        cache = cache_folder() / "tables" / short_digest(os.path.realpath(file), digest)
+        place = _Place(str(file), file.parent, file.parent, cache)
+        source = _source_or_files(place, classes, unreadable, lambda: files)
+        if isinstance(source, Source):
+            return source
+    return from_files(paths, labels, classes, root=file.parent, unreadable=unreadable)
 
-    def make(stored: Path) -> bool:
-        _store(stored, files, files.top, side)
+
+def _source_or_files(
+    place: _Place,
+    classes: Sequence[str],
+    unreadable: Unreadable,
+    list_files: Callable[[], Files],
+) -> Source | Files:
+    """Return the source of listed files, or the files if they are to be decoded."""
+    files, existed = list[Files](), place.is_listed
+
+    def make(file: Path) -> bool:
+        files.append(list_files())
+        count, side = len(files[0]), None
+        if count > _undecoded.LISTED:
+            side = side_of_sample(count, files[0].sides_of, "files")
+        if all_decoded(count, side):
+            return False
+        _store(file, files[0], place.folder, side)
         return True
 
-    existed = (place / _NAME).is_file()
-    columns = made_once(place, _NAME, is_current, make)
-    assert columns is not None  # `make` always stores them
-    if not existed:
-        _say(columns, file, existed)
-    source = ListedSource(columns, files.top, classes)
-    return source if unreadable == "fail" else ReplacedSource(source, columns.file.with_name(NOTES))
-
-
-def all_decoded(count: int, side: int | None) -> bool:
-    """Return True if all images are decoded before training: few, or small enough for memory."""
-    small = side is not None and side <= SMALL and count * 3 * side**2 <= MAX_BYTES
-    return count <= LISTED or (small and count <= IN_MEMORY)
+    columns = made_once(place.cache, _NAME, is_current, make)
+    if columns is None:
+        return files[0]
+    if files:
+        _say(columns, place.name, existed)
+    source = ListedSource(columns, place.top, classes)
+    refuse_skipped(source.skipped, unreadable)
+    return replacing(source, columns.file.parent, unreadable)
 
 
 def _more_than(count: int, folder: Path) -> bool:
@@ -311,7 +330,7 @@ def _store(file: Path, files: Files, folder: Path, side: int | None) -> None:
 
 def _rules() -> list[int]:
     """Return by which rules a list is made: one made by others does not hold."""
-    return [_VERSION, LISTED, IN_MEMORY]
+    return [_VERSION, _undecoded.LISTED, IN_MEMORY]
 
 
 def _stamps(files: Files) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -341,28 +360,9 @@ def _settled(changed: int) -> int:
     return changed if time.time_ns() - changed > window else -1
 
 
-def _side_of_sample(files: Files) -> int | None:
-    """Return the side of the images of a sample if all are squares of one size, else None.
-
-    Raises:
-        DataError: None of them can be read.
-    """
-    rows, sides, faults = evenly(len(files), SAMPLE).tolist(), set[int](), list[DataError]()
-    for path in (files.top / files.names[i] for i in rows):
-        try:
-            sides.update(sides_of(path))
-        except DataError as error:
-            faults.append(error)
-    if len(faults) == len(rows) and len(files) > LISTED:
-        raise DataError(f"None of {len(rows)} sampled files can be read, first: {faults[0]}")
-    return sides.pop() if len(sides) == 1 else None
-
-
-def _say(columns: Columns, folder: Path, existed: bool) -> None:
+def _say(columns: Columns, name: str, existed: bool) -> None:
     again = "The files in it have changed since they were listed: " if existed else ""
     LOGGER.info(
-        f"{folder}: {again}{len(columns['label']):,} image files are listed in {columns.file} and "
-        f"not opened before training, since they are more than {LISTED:,}. A faulty one is found "
-        "when it is decoded, counted, and replaced by the next of its class (data.unreadable=fail "
-        "stops there)."
+        f"{name}: {again}{len(columns['label']):,} image files are listed in {columns.file} and "
+        f"not opened before training, {why_undecoded()}"
     )

@@ -12,12 +12,17 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from understudy.data._image import measured, sides_of
-from understudy.data.replaced import LazySource, ReplacedSource
+from understudy.data.replaced import LazySource
 from understudy.data.source import Source, Unreadable, short_digest
-from understudy.data.sources._cache import NOTES, cache_folder
-from understudy.data.sources._large_folder import LISTED, SAMPLE, all_decoded
+from understudy.data.sources import _undecoded
+from understudy.data.sources._cache import cache_folder
 from understudy.data.sources._named_files import is_inside
-from understudy.data.subset import evenly
+from understudy.data.sources._undecoded import (
+    all_decoded,
+    replacing,
+    side_of_sample,
+    why_undecoded,
+)
 from understudy.errors import DataError
 
 LOGGER = logging.getLogger("understudy")
@@ -85,27 +90,11 @@ def listed_rows(source: ListedRows, unreadable: Unreadable) -> Source | None:
     Raises:
         DataError: None of a sample of the rows can be read.
     """
-    if len(source) <= LISTED or all_decoded(len(source), _side_of_sample(source)):
+    count = len(source)
+    if count <= _undecoded.LISTED:
         return None
-    LOGGER.info(
-        f"The {len(source):,} rows are not decoded before training, since they are more than "
-        f"{LISTED:,}. A faulty one is found when it is decoded, counted, and replaced by the next "
-        "of its class (data.unreadable=fail stops there)."
-    )
-    if unreadable == "fail":
-        return source
-    place = cache_folder() / "rows" / short_digest(source.images_digest, source.column)
-    return ReplacedSource(source, place / NOTES)
-
-
-def _side_of_sample(source: ListedRows) -> int | None:
-    """Return the side of the images of a sample if all are squares of one size, else None."""
-    rows, sides, faults = evenly(len(source), SAMPLE).tolist(), set[int](), list[DataError]()
-    for i in rows:
-        try:
-            sides.update(source.sides_of(i))
-        except DataError as error:
-            faults.append(error)
-    if len(faults) == len(rows):
-        raise DataError(f"None of {len(rows)} sampled rows can be read, first: {faults[0]}")
-    return sides.pop() if len(sides) == 1 else None
+    if all_decoded(count, side_of_sample(count, source.sides_of, "rows")):
+        return None
+    LOGGER.info(f"The {count:,} rows are not decoded before training, {why_undecoded()}")
+    folder = cache_folder() / "rows" / short_digest(source.images_digest, source.column)
+    return replacing(source, folder, unreadable)

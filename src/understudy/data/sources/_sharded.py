@@ -20,7 +20,7 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED
 from understudy.data._image import decode, sides_of
-from understudy.data.replaced import LazySource, ReplacedSource, found_since
+from understudy.data.replaced import LazySource, found_since
 from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources import _shards
 from understudy.data.sources._cache import NOTES, cache_folder, made_once, opened
@@ -29,7 +29,7 @@ from understudy.data.sources._files import IN_MEMORY, in_memory_if_small, is_sma
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._shards import Shard
 from understudy.data.sources._splits import no_split
-from understudy.data.subset import evenly
+from understudy.data.sources._undecoded import replacing, side_of_sample
 from understudy.errors import DataError
 
 LOGGER = logging.getLogger("understudy")
@@ -37,6 +37,7 @@ LOGGER = logging.getLogger("understudy")
 _VERSION = 1
 _NAME = "index.columns"
 _SAMPLE = 16
+"""Images that are looked at in the place of all: each may cost a request."""
 
 Label = int | str | None
 """Label of an image as a shard tells it: a class number, a class name, or nothing."""
@@ -102,14 +103,12 @@ def load(form: Format, root: str, split: Split, unreadable: Unreadable) -> Sourc
     names, numbers = _classes(labels, root, form.names(next(iter(shards.values()))[0]))
     source = ShardedSource(form, columns, [shard.place for shard in shards[split]], names, numbers)
     source.split_name = split
-    if unreadable == "fail":
-        return _in_memory_if_small(source)
-    return _in_memory_if_small(ReplacedSource(source, columns.file.with_name(NOTES)))
+    return _in_memory_if_small(replacing(source, columns.file.parent, unreadable))
 
 
 def _in_memory_if_small(source: Source) -> Source:
     """Decode all images if they are small and few; else return the source unchanged."""
-    if len(source) > IN_MEMORY or not is_small(source):
+    if len(source) > IN_MEMORY or not is_small(len(source), source.size):
         return source
     # The side is that of a sample.
     if not source.sides().eq(source.size or 0).all():
@@ -278,19 +277,13 @@ def _known(before: Columns | None, place: int, shard: Shard) -> list[Sample] | N
 
 def _side(form: Format, shards: Sequence[Shard], columns: dict[str, Any]) -> int | None:
     """Return the side of the images of a sample if all are squares of one size, else None."""
-    count, sides = len(columns["start"]), set[int]()
-    faults = list[DataError]()
-    rows = evenly(count, _SAMPLE).tolist()
-    for i in rows:
+
+    def sides(i: int) -> tuple[int, int]:
         place = shards[int(np.searchsorted(columns["shard"], i, side="right")) - 1].place
-        try:
-            content = form.read(place, int(columns["start"][i]), int(columns["size"][i]))
-            sides.update(sides_of(BytesIO(content)))
-        except DataError as error:
-            faults.append(error)
-    if len(faults) == len(rows):
-        raise DataError(f"None of {len(rows)} sampled images can be read, first: {faults[0]}")
-    return sides.pop() if len(sides) == 1 else None
+        content = form.read(place, int(columns["start"][i]), int(columns["size"][i]))
+        return sides_of(BytesIO(content))
+
+    return side_of_sample(len(columns["start"]), sides, "images", _SAMPLE)
 
 
 def _classes(
