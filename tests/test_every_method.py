@@ -165,6 +165,8 @@ def test_gradient_reaches_student_and_own_parameters_but_not_the_teacher(made: P
         assert parameter.grad is not None, f"no gradient reaches {name}"
         assert parameter.grad.isfinite().all()
     assert all(x.grad is None for x in teacher.values())
+    scores = any(student[name].grad is not None for name in ("logits", "dist_logits"))
+    assert scores == made.method.trains_classifier
 
 
 def test_order_of_the_batch_is_irrelevant(made: Pair) -> None:

@@ -18,9 +18,12 @@ from understudy.config.recipe import Recipe
 from understudy.data import Source
 from understudy.errors import Diverged, RecipeError, RunError, UnderstudyError
 from understudy.experiment import networks
+from understudy.experiment.evaluate import evaluate
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.reporting import report, terminal_table
+from understudy.reporting.collect import read
+from understudy.reporting.tables import table
 
 BROKEN = {"kd": {"weight": 1e38, "temperature": 1.0}, "pefd": {}}
 
@@ -220,12 +223,32 @@ def test_seeds_that_repeat_are_no_evidence(short: Recipe, tmp_path: Path) -> Non
 
 
 def test_without_labels_the_control_is_the_student_as_it_begins(
-    short: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    short: Recipe,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    wanted = replace(short, task="none", methods={})
     with caplog.at_level("INFO", logger="understudy"):
-        result = compare(replace(short, task="none"), methods=["pkt"], seeds=[0], out=tmp_path)
+        result = compare(wanted, methods=["pkt", "kd"], seeds=[0], out=tmp_path, progress=True)
     assert "the student is measured with random weights" in caplog.text
-    control, pkt = result.arms
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("seed 0" in line and "]  knn " in line for line in lines) == 3
+    control, pkt, kd = result.arms
+    # Nothing but kd reads the student's scores: those of others are of an untrained classifier.
+    for key in ("agreement", "kl"):
+        assert control["fidelity"][key] == pkt["fidelity"][key] == [None]
+        assert kd["fidelity"][key] != [None]
+    header, *rows = table(read([tmp_path]))
+    place = header.index("agreement")
+    assert [row[place] for row in rows[:-1]] == ["–", "–", "–"]
+    assert rows[-1][place].endswith("%")
+    for arm in (pkt, kd):
+        run = tmp_path / arm["runs"][0]
+        measured = evaluate(run, {"trust": True}).fidelity
+        assert measured is not None
+        assert measured["agreement"] == arm["fidelity"]["agreement"][0]
+        assert repr(Run(run)).endswith(f"knn {arm['metrics']['knn'][0]:.4g}>")
     assert result.metric == "knn"
     assert set(control["metrics"]) == set(pkt["metrics"]) == {"knn", "linear"}
     assert result.teacher["metrics"]["knn"] > 0

@@ -75,17 +75,17 @@ def test_the_task_measures_what_is_at_hand() -> None:
     task = Unlabelled()
     x, index = torch.randn(60, 4), torch.arange(60)
     outputs = {"penultimate": x, "labels": torch.full((60,), -1), "index": index}
-    bare = task.evaluate_finished(outputs, outputs)
+    bare = task.evaluate(outputs, outputs, finished=True)
     assert bare.metrics == {}
     assert bare.fidelity["knn_agreement"] == 1
     assert task.judged_by(bare.metrics) == "knn_agreement"
     kept = task.outcomes(outputs, outputs)
     assert (kept.metric, kept.resampled[0]) == ("knn_agreement", pytest.approx(1))
     some = outputs | {"labels": torch.where(index < 40, (x[:, 0] > 0).long(), -1)}
-    measured = task.evaluate_finished(some, None)
+    measured = task.evaluate(some, None, finished=True)
     assert set(measured.metrics) == {"knn", "linear"}
     assert measured.metrics["linear"] > 80
     assert measured.fidelity is None
     kept = task.outcomes(some)
     assert (kept.images, kept.correct.count("1") / 0.4) == (40, measured.metrics["knn"])
-    assert task.evaluate_finished(outputs | {"labels": torch.zeros(60).long()}, None).metrics == {}
+    assert task.measure(outputs | {"labels": torch.zeros(60).long()}, finished=True).metrics == {}

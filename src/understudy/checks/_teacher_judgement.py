@@ -142,7 +142,7 @@ def _judged(examined: Examined) -> Judgement | None:
     return Judgement(
         split=split,
         images=len(labels),
-        value=examined.task.evaluate(outputs, None).metrics[examined.task.headline],
+        value=examined.task.measure(outputs).metrics[examined.task.headline],
         score=100 * float(own.mean()),
         chance=100 * float(random.mean()),
         probe=100 * float(probed.mean()),

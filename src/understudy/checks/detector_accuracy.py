@@ -160,7 +160,7 @@ class _Measure:
 
 def classes_of_objects(outputs: Outputs, task: Task) -> _Measured:
     """Return the precision of a detector, and the class of the best box over each object."""
-    value = task.evaluate(outputs, None).metrics.get("AP50", 0.0)
+    value = task.measure(outputs).metrics.get("AP50", 0.0)
     detections, truth = detections_in(outputs), ground_truth_in(outputs)
     truth = truth[truth.required]
     named = torch.full_like(truth.classes, _NONE)

@@ -171,11 +171,9 @@ def _train_at_once(
     how: Execution,
 ) -> None:
     forecast = Forecast(agenda.jobs, count.jobs)
-    metric = tasks.find(agenda.jobs[0].recipe.task).headline
+    task = tasks.find(agenda.jobs[0].recipe.task)
     printing = how.progress and hardware.is_first_process()
-    table = JobsTable(
-        agenda.jobs, forecast, metric=metric, progress=printing, callback=how.callback
-    )
+    table = JobsTable(agenda.jobs, forecast, task=task, progress=printing, callback=how.callback)
     with table.shown():
         _announce(agenda, count, forecast, chosen, how.callback)
         train_at_once(agenda, setup.of_workers(count.jobs, count.gpus), table)

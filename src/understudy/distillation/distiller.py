@@ -60,6 +60,12 @@ class Trainable(nn.Module):
         return {own: cast(Method, x) for (name, own), x in parts.items() if name == teacher}
 
     @property
+    def gives_scores(self) -> bool:
+        """False if the student's scores are those of an untrained classifier, without labels."""
+        methods = (cast(Method, method) for method in self.methods.values())
+        return self.task.uses_labels or any(method.gives_scores() for method in methods)
+
+    @property
     def unbounded_loss(self) -> bool:
         """True for a detector with a method whose loss lets features grow without bound."""
         methods = (cast(Method, method) for method in self.methods.values())

@@ -281,6 +281,12 @@ def _method_class(
     return kind, weight, hyper_parameters
 
 
+def gives_scores(recipe: Recipe) -> bool:
+    """Return False if a student has an untrained classifier, as nothing read its scores."""
+    kinds = (_method_class(x, entry, recipe.task)[0] for x, entry in recipe.each_method.items())
+    return tasks.find(recipe.task).uses_labels or any(kind.gives_scores() for kind in kinds)
+
+
 def check_methods(recipe: Recipe) -> None:
     """Refuse what is wrong whatever the images and networks are, before they are loaded.
 

@@ -16,6 +16,7 @@ from understudy.config.image_size import Size, of_sides
 from understudy.config.recipe import Network, Recipe
 from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
+from understudy.distillation.wire import gives_scores
 from understudy.errors import RunError
 from understudy.experiment import build, networks
 from understudy.experiment.build import Experiment
@@ -99,6 +100,7 @@ class Evaluator:
                 self._student,
                 each.teacher.network,
                 self._teacher_outputs.get(each.name),
+                scores=experiment.distiller.trainable.gives_scores,
             )
             for each in experiment.distiller.distillations
         }
@@ -140,7 +142,7 @@ class Evaluator:
                 continue
             own = Evaluation({}, [], None)
             if self._student.same_classes(network) or not task.uses_labels:
-                own = task.evaluate_finished(outputs, None)
+                own = task.measure(outputs, finished=True)
             self._summaries[each.name] = {
                 "name": network.name,
                 "metrics": own.metrics,
@@ -209,8 +211,12 @@ def evaluate(
         )
 
     of_student = outputs(trained.student, "student")
+    # What weights named by the user give is taken for scores: nothing tells how they were trained.
+    scores = run is None or gives_scores(recipe)
     compared = {
-        name: comparable(trained.task, trained.student, teacher, outputs(teacher, "teacher"))
+        name: comparable(
+            trained.task, trained.student, teacher, outputs(teacher, "teacher"), scores=scores
+        )
         for name, teacher in trained.teachers.items()
     }
     measured = evaluation(trained.task, of_student, compared, finished=True)

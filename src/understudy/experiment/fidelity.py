@@ -22,18 +22,20 @@ def evaluation(
         teachers: Name → outputs that the student is compared with; None where there are none.
         finished: Compute what takes too long for every epoch, too.
     """
-    measure = task.evaluate_finished if finished else task.evaluate
-    parts = {name: measure(student, outputs) for name, outputs in teachers.items()}
-    if not parts:
-        return measure(student, None)
-    first = next(iter(parts.values()))
-    if "" in parts:
-        return first
-    fidelity = {name: part.fidelity or {} for name, part in parts.items()}
-    every = {key: [part.get(key) for part in fidelity.values()] for key in first.fidelity or {}}
+    measured = task.measure(student, finished=finished)
+    fidelity = {
+        name: task.fidelity(student, outputs, finished=finished)
+        for name, outputs in teachers.items()
+        if outputs
+    }
+    if not fidelity or "" in fidelity:
+        return replace(measured, fidelity=fidelity.get(""))
+    every = {
+        key: [part.get(key) for part in fidelity.values()] for key in next(iter(fidelity.values()))
+    }
     means = {key: _mean(values) for key, values in every.items()}
     own = {labelled(name, key): x for name, part in fidelity.items() for key, x in part.items()}
-    return replace(first, fidelity={**means, **own} or None)
+    return replace(measured, fidelity={**means, **own})
 
 
 def outcomes(
@@ -43,13 +45,15 @@ def outcomes(
 
     Of several teachers, resampled values are means over the teachers, as the metric is.
     """
-    parts = [task.outcomes(student, outputs) for outputs in teachers.values()]
-    if len(parts) < 2:
-        return parts[0] if parts else task.outcomes(student, None)
-    first, resampled = parts[0], [part.resampled for part in parts if part and part.resampled]
-    if first is None or first.correct or len(resampled) < len(parts):
-        return first
-    return replace(first, resampled=[fmean(values) for values in zip(*resampled, strict=True)])
+    first, *others = list(teachers.values()) or [None]
+    of_first = task.outcomes(student, first)
+    if not others or of_first is None or of_first.correct:
+        return of_first
+    parts = [of_first, *(task.outcomes(student, outputs) for outputs in others)]
+    resampled = [part.resampled for part in parts if part and part.resampled]
+    if len(resampled) < len(parts):
+        return of_first
+    return replace(of_first, resampled=[fmean(values) for values in zip(*resampled, strict=True)])
 
 
 def _mean(values: list[float | None]) -> float | None:

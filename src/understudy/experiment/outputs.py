@@ -83,13 +83,26 @@ def _outputs(
 
 
 def comparable(
-    task: Task, student: Wrapped, teacher: Wrapped | None, outputs: Outputs | None
+    task: Task,
+    student: Wrapped,
+    teacher: Wrapped | None,
+    outputs: Outputs | None,
+    *,
+    scores: bool = True,
 ) -> Outputs | None:
     """Return the teacher's outputs that a student is compared with; None if there are none.
 
-    If the classes are others, boxes are not compared, and of whole images only features.
+    If the classes are others, or the student's scores of classes are those of an untrained
+    classifier, boxes are not compared, and of whole images only features.
+
+    Args:
+        task: Says what is compared.
+        student: The student.
+        teacher: Its teacher.
+        outputs: Outputs of the teacher.
+        scores: False if nothing trained the student's scores; see `Method.gives_scores`.
     """
-    if outputs is None or student.same_classes(teacher):
+    if outputs is None or (scores and student.same_classes(teacher)):
         return outputs
     if task.truth == "objects":
         return None

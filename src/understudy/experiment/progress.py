@@ -89,6 +89,7 @@ class Terminal(Callback):
         )
         self._task = self._bar.add_task("", start=False, visible=False, rate="0")
         self._runs, self._ended = 1, 0
+        self._metric = ""
         self._headings: list[str] = []
         self._moved, self._began, self._printed = 0.0, (0.0, 0.0), time.monotonic()
         self._messages: AbstractContextManager[None] = nullcontext()
@@ -122,7 +123,9 @@ class Terminal(Callback):
         self._epochs = trainer.training.epochs
         self._steps = self._epochs * len(trainer.loader)
         self._metric = trainer.distiller.trainable.task.headline
-        fidelity = ["agreement"] if trainer.distiller.distillations else []
+        distiller = trainer.distiller
+        compared = distiller.distillations and distiller.trainable.gives_scores
+        fidelity = ["agreement"] if compared else []
         self._metrics = [self._metric, *fidelity]
         self._details.clear()
         self._began = time.monotonic(), float(trainer.position.epoch)
@@ -185,7 +188,8 @@ class Terminal(Callback):
             own = ((evaluation.get("teacher") or {}).get("metrics") or {}).get(metric)
             beside = "" if own is None else f", teacher {number_text(own)}"
             self._print(f"{name}: {score}{beside} after {seconds}")
-            if best := splits.best_sentence(evaluation.get("best"), metric):
+            # An epoch is chosen by the metric that every epoch is measured by.
+            if best := splits.best_sentence(evaluation.get("best"), self._metric or metric):
                 self._print(best)
         else:
             count = f"{self._ended:>{len(str(self._runs))}}/{self._runs}"

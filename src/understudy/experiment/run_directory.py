@@ -169,7 +169,10 @@ class Run:
 
         measured = self.evaluation if self.finished else next(iter(self.history[::-1]), {})
         values = {**(measured.get("metrics") or {}), **(measured.get("fidelity") or {})}
-        metric = tasks.find(self.recipe.task).headline if values else ""
+        if not values:
+            return []
+        task = tasks.find(self.recipe.task)
+        metric = task.judged_by(measured["metrics"]) if self.finished else task.headline
         return [f"{metric} {values[metric]:.4g}"] if values.get(metric) is not None else []
 
     @property

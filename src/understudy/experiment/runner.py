@@ -238,7 +238,8 @@ class Runner:
         for warning in teacher_warnings(metric, teachers, own, classes=classes, images=images):
             LOGGER.warning(warning)
         if self.callback:
-            self.callback.end(self.recipe.name, self.experiment.task.headline, summary)
+            judged_by = self.experiment.task.judged_by(summary["metrics"])
+            self.callback.end(self.recipe.name, judged_by, summary)
         self.accelerator.wait_for_everyone()
 
     def _write_configs(self, summary: Mapping[str, Any]) -> None:

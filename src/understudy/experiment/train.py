@@ -192,7 +192,8 @@ def train(
             loaded = extended(run, extend)
         if resume and run.finished:
             if listener:
-                listener.end(loaded.name, tasks.find(loaded.task).headline, run.evaluation)
+                judged_by = tasks.find(loaded.task).judged_by(run.evaluation["metrics"])
+                listener.end(loaded.name, judged_by, run.evaluation)
             return run
         if run.diverged:
             raise Diverged(

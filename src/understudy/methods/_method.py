@@ -44,6 +44,10 @@ class Method(nn.Module, ABC):
     """True if the method stores a vector or a label for each training image, by image index.
     Refused for detection, whose rows are new locations in every step."""
 
+    trains_classifier: ClassVar[bool] = False
+    """True if the loss reads the student's scores of classes: without labels nothing else trains
+    the student's own classifier, and its scores are compared with the teacher's only then."""
+
     embeds: ClassVar[bool] = False
     """True if `extend` makes the student's penultimate feature as wide as the teacher's, which it
     can do for one width alone."""
@@ -88,6 +92,11 @@ class Method(nn.Module, ABC):
 
         super()._apply(in_full_precision, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    @classmethod
+    def gives_scores(cls) -> bool:
+        """Return True if the student's scores of classes mean something without any label."""
+        return cls.trains_classifier or cls.reuses_classifier
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ class DeiT(Method):
     """
 
     published_weight: ClassVar[float] = 0.5
+    trains_classifier: ClassVar[bool] = True
     requires_softmax: ClassVar[bool] = True
 
     @classmethod

@@ -95,6 +95,7 @@ class DINO(Method):
         iterations: Iterations of Sinkhorn.
     """
 
+    trains_classifier: ClassVar[bool] = True
     requires_softmax: ClassVar[bool] = True
 
     def __init__(

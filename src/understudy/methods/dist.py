@@ -80,6 +80,7 @@ class DIST(Method):
     """
 
     published_weight: ClassVar[float] = 2.0
+    trains_classifier: ClassVar[bool] = True
     requires_softmax: ClassVar[bool] = True
 
     def __init__(

@@ -76,6 +76,7 @@ class DKD(Method):
     """
 
     published_weight: ClassVar[float] = 1.0
+    trains_classifier: ClassVar[bool] = True
     requires_softmax: ClassVar[bool] = True
     requires_hard_labels: ClassVar[bool] = True
 

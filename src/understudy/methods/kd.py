@@ -69,6 +69,7 @@ class KD(Method):
     """
 
     published_weight: ClassVar[float] = 0.9
+    trains_classifier: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "multilabel": {"weight": 1.0},
         "detection": {"weight": 1.0, "temperature": 1.0},

@@ -214,11 +214,9 @@ class _Work:
         """
         agenda = self.agenda(images)
         first = agenda.jobs[0].recipe
-        metric = tasks.find(first.task, first.training).headline
+        task = tasks.find(first.task, first.training)
         forecast = Forecast(agenda.jobs, jobs)
-        table = JobsTable(
-            agenda.jobs, forecast, metric=metric, progress=progress, callback=callback
-        )
+        table = JobsTable(agenda.jobs, forecast, task=task, progress=progress, callback=callback)
         count = job_count.choose(jobs, None, Needs(0, 0), device=device, runs=[])
         setups = WorkerSetup(device, "auto").of_workers(jobs, count.gpus)
         with table.shown(), self._budget.watched():

@@ -60,15 +60,13 @@ def collect(features: Features, batch: Batch) -> Outputs:
 
 
 def fidelity(
-    student: Outputs, teacher: Outputs | None, comparisons: tuple[Comparison, ...]
-) -> dict[str, float | None] | None:
-    """Compute the fidelity of a student to its teacher on the same images; None without a teacher.
+    student: Outputs, teacher: Outputs, comparisons: tuple[Comparison, ...]
+) -> dict[str, float | None]:
+    """Compute the fidelity of a student to its teacher on the same images.
 
     `agreement` and `kl` compare logits; `cosine`, `norm_ratio` and `cka` (linear) compare
     penultimate features. All but `cka` need equal shapes, and are None otherwise.
     """
-    if not teacher:
-        return None
     result: dict[str, float | None] = {}
     for name, key, compare in comparisons:
         same = key in student and key in teacher and student[key].shape == teacher[key].shape

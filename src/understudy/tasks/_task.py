@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -132,12 +132,29 @@ class Task(ABC):
         """Select the outputs of a batch that metrics need, with its `index` and labels."""
 
     @abstractmethod
-    def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Compute metrics of a student's outputs, and their fidelity to its teacher's."""
+    def measure(self, outputs: Outputs, *, finished: bool = False) -> Evaluation:
+        """Compute metrics of a network's own outputs, without any fidelity.
 
-    def evaluate_finished(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Compute the same as `evaluate`, and what takes too long to be computed every epoch."""
-        return self.evaluate(student, teacher)
+        Args:
+            outputs: Outputs of the network.
+            finished: Compute what takes too long for every epoch, too.
+        """
+
+    @abstractmethod
+    def fidelity(
+        self, student: Outputs, teacher: Outputs, *, finished: bool = False
+    ) -> dict[str, float | None]:
+        """Compute how close a student's outputs are to its teacher's; None if undefined."""
+
+    @final
+    def evaluate(
+        self, student: Outputs, teacher: Outputs | None, *, finished: bool = False
+    ) -> Evaluation:
+        """Compute metrics of a student's outputs, and their fidelity to its teacher's."""
+        measured = self.measure(student, finished=finished)
+        if not teacher:
+            return measured
+        return replace(measured, fidelity=self.fidelity(student, teacher, finished=finished))
 
     def judged_by(self, measured: Mapping[str, Any]) -> str:
         """Return the metric by which finished students are judged, of those of the control."""

@@ -51,17 +51,12 @@ class Classification(Task):
         """Select index, labels, logits and penultimate features."""
         return _image_outputs.collect(features, batch)
 
-    def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Compute top-1 and top-5 accuracy in percent, cross-entropy and calibration error.
-
-        Fidelity: `agreement` is the share of images on which both networks predict the same class,
-        `kl` the mean KL(teacher ‖ student).
-        """
-        fidelity = _image_outputs.fidelity(student, teacher, _image_outputs.SINGLE_LABEL)
-        labelled = student["labels"] != UNLABELLED
-        if "logits" not in student or not labelled.any():
-            return Evaluation({}, [], fidelity)
-        logits, labels = student["logits"][labelled], student["labels"][labelled]
+    def measure(self, outputs: Outputs, *, finished: bool = False) -> Evaluation:
+        """Compute top-1 and top-5 accuracy in percent, cross-entropy and calibration error."""
+        labelled = outputs["labels"] != UNLABELLED
+        if "logits" not in outputs or not labelled.any():
+            return Evaluation({}, [], None)
+        logits, labels = outputs["logits"][labelled], outputs["labels"][labelled]
         by_class = classification.per_class_accuracy(logits, labels)
         metrics = {
             "top1": 100 * classification.top_k(logits, labels, k=1),
@@ -69,7 +64,17 @@ class Classification(Task):
             "loss": float(F.cross_entropy(logits, labels)),
             "calibration_error": classification.calibration_error(logits, labels),
         }
-        return Evaluation(metrics, [None if x is None else 100 * x for x in by_class], fidelity)
+        return Evaluation(metrics, [None if x is None else 100 * x for x in by_class], None)
+
+    def fidelity(
+        self, student: Outputs, teacher: Outputs, *, finished: bool = False
+    ) -> dict[str, float | None]:
+        """Compute `_image_outputs.fidelity`.
+
+        `agreement` is the share of images on which both networks predict the same class, `kl` the
+        mean KL(teacher ‖ student).
+        """
+        return _image_outputs.fidelity(student, teacher, _image_outputs.SINGLE_LABEL)
 
     def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
         """Return which labelled images are classified correctly; None without any."""

@@ -50,21 +50,25 @@ class Detection(Task):
         """Concatenate the rows of all batches, unsorted, as each row holds its image's number."""
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
-    def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
+    def measure(self, outputs: Outputs, *, finished: bool = False) -> Evaluation:
         """Compute AP, AP50, AP75, APs, APm, APl, AR100 of COCO and AP50 of VOC, in percent.
 
-        Metrics without any object to detect are left out. Per class: AP50 of COCO. Fidelity:
-        `agreement` and `overlap` of `metrics.detection.fidelity`.
+        Metrics without any object to detect are left out. Per class: AP50 of COCO.
         """
-        detections, truth = detections_in(student), ground_truth_in(student)
-        classes = student["labels"].shape[1]
+        detections, truth = detections_in(outputs), ground_truth_in(outputs)
+        classes = outputs["labels"].shape[1]
         coco = detection.coco(detections, truth, classes)
         values = {name: coco.metrics[name] for name in COCO}
         aps = [x for x in detection.voc(detections, truth, classes) if x is not None]
         values["voc_AP50"] = sum(aps) / len(aps) if aps else None
         metrics = {name: value for name, value in values.items() if value is not None}
-        fidelity = detection.fidelity(detections, detections_in(teacher)) if teacher else None
-        return Evaluation(metrics, coco.ap50, fidelity)
+        return Evaluation(metrics, coco.ap50, None)
+
+    def fidelity(
+        self, student: Outputs, teacher: Outputs, *, finished: bool = False
+    ) -> dict[str, float | None]:
+        """Compute `agreement` and `overlap` of `metrics.detection.fidelity`."""
+        return detection.fidelity(detections_in(student), detections_in(teacher))
 
     def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
         """Return VOC's mean AP50 on resampled test sets; None without objects.

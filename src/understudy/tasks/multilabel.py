@@ -109,19 +109,27 @@ class MultiLabel(Task):
         """Select index, labels, logits and penultimate features."""
         return _image_outputs.collect(features, batch)
 
-    def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
+    def measure(self, outputs: Outputs, *, finished: bool = False) -> Evaluation:
         """Compute the metrics of `multilabel_metrics`, and the loss.
 
-        Per class: VOC's average precision. Fidelity: `agreement` is the share of labels on which
-        both networks decide alike, `kl` the mean KL(teacher ‖ student) of a label.
+        Per class: VOC's average precision.
         """
-        fidelity = _image_outputs.fidelity(student, teacher, _image_outputs.MULTI_LABEL)
-        labels = student["labels"]
-        if "logits" not in student or not (labels == 1).any():
-            return Evaluation({}, [], fidelity)
-        metrics, by_class = multilabel_metrics(student["logits"].float(), labels)
-        metrics["loss"] = float(self._mean_loss(student["logits"], labels))
-        return Evaluation(metrics, by_class, fidelity)
+        labels = outputs["labels"]
+        if "logits" not in outputs or not (labels == 1).any():
+            return Evaluation({}, [], None)
+        metrics, by_class = multilabel_metrics(outputs["logits"].float(), labels)
+        metrics["loss"] = float(self._mean_loss(outputs["logits"], labels))
+        return Evaluation(metrics, by_class, None)
+
+    def fidelity(
+        self, student: Outputs, teacher: Outputs, *, finished: bool = False
+    ) -> dict[str, float | None]:
+        """Compute `_image_outputs.fidelity`.
+
+        `agreement` is the share of labels on which both networks decide alike, `kl` the mean
+        KL(teacher ‖ student) of a label.
+        """
+        return _image_outputs.fidelity(student, teacher, _image_outputs.MULTI_LABEL)
 
     def outcomes(self, student: Outputs, teacher: Outputs | None = None) -> Outcomes | None:
         """Return VOC's mean average precision on resampled test sets; None without positives."""

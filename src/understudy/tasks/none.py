@@ -9,7 +9,6 @@ networks.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, final
 
 from jaxtyping import Float, Int
@@ -38,20 +37,27 @@ class Unlabelled(Task):
         """Select index, labels, logits and penultimate features."""
         return _image_outputs.collect(features, batch)
 
-    def evaluate(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Compute fidelity only, as in classification."""
-        fidelity = _image_outputs.fidelity(student, teacher, _image_outputs.SINGLE_LABEL)
-        return Evaluation({}, [], fidelity)
+    def measure(self, outputs: Outputs, *, finished: bool = False) -> Evaluation:
+        """Compute `knn` and `linear` of a finished network, on the images with labels."""
+        correct = _knn_correct(outputs) if finished else None
+        if correct is None:
+            return Evaluation({}, [], None)
+        metrics = {"knn": _percent(correct), "linear": _percent(_linear_correct(outputs))}
+        return Evaluation(metrics, [], None)
 
-    def evaluate_finished(self, student: Outputs, teacher: Outputs | None) -> Evaluation:
-        """Compute fidelity with `knn_agreement` and, of images with labels, `knn` and `linear`."""
-        evaluation, metrics = self.evaluate(student, teacher), {}
-        if (correct := _knn_correct(student)) is not None:
-            metrics = {"knn": _percent(correct), "linear": _percent(_linear_correct(student))}
-        if teacher and evaluation.fidelity is not None:
+    def fidelity(
+        self, student: Outputs, teacher: Outputs, *, finished: bool = False
+    ) -> dict[str, float | None]:
+        """Compute fidelity as in classification, and `knn_agreement` of a finished student.
+
+        `agreement` and `kl` are None unless the teacher's outputs have its scores: they compare
+        classifiers, of which the student's may be untrained.
+        """
+        measured = _image_outputs.fidelity(student, teacher, _image_outputs.SINGLE_LABEL)
+        if finished:
             shares = _shared_neighbours(student, teacher)
-            evaluation.fidelity["knn_agreement"] = float(shares.mean()) if len(shares) else None
-        return replace(evaluation, metrics=metrics)
+            measured["knn_agreement"] = float(shares.mean()) if len(shares) else None
+        return measured
 
     def judged_by(self, measured: Mapping[str, Any]) -> str:
         """Return `knn` if it was measured, else `knn_agreement`."""

@@ -163,6 +163,19 @@ def test_a_control_that_is_only_measured_tells_nothing_of_the_others(jobs: list[
     assert forecast.seconds_left() == 200.0, "of kd, and nothing of the control"
 
 
+def test_runs_that_are_not_trained_again_take_no_time(jobs: list[Job]) -> None:
+    forecast = Forecast(jobs, at_once=1)
+    finish(jobs[0], 100.0)
+    finish(jobs[1], 200.0)
+    assert forecast.seconds_left() == 300.0
+    forecast.fail(jobs[2])
+    assert forecast.seconds_left() == 200.0
+    # An arm that diverged is not trained with the seeds behind.
+    (jobs[1].run.path / "evaluation.json").unlink()
+    (jobs[1].run.path / "diverged.txt").write_text("The loss became NaN.")
+    assert not forecast.seconds_left()
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "1 s"), (70, "70 s"), (100, "2 min"), (7200, "2.0 h")]
 )

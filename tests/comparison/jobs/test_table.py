@@ -13,6 +13,7 @@ from understudy.comparison.jobs.forecast import Forecast
 from understudy.comparison.jobs.table import Ended, EpochEnded, JobsTable, Started
 from understudy.config.recipe import Recipe
 from understudy.experiment.run_directory import Run
+from understudy.tasks.classification import Classification
 
 RECIPE = Recipe(training=as_in_papers(epochs=40))
 
@@ -31,7 +32,7 @@ def test_a_minute_has_one_line_for_all_runs_and_an_end_has_its_own(
         Job(arm, 0, replace(RECIPE, name=f"{arm} seed 0", methods={arm: {}}), Run(tmp_path / arm))
         for arm in ("kd", "nd", "at")
     ]
-    table = JobsTable(jobs, Forecast(jobs, 2), metric="top1", progress=True, callback=None)
+    table = JobsTable(jobs, Forecast(jobs, 2), task=Classification(), progress=True, callback=None)
     with table.shown():
         for job in jobs[:2]:
             table.begin(job)

@@ -278,4 +278,7 @@ def in_turn(
         listener: Callback | None = BesideControl(job, callback) if callback else None
         if forecast:
             listener = Callbacks(*filter(None, [listener]), Timed(forecast, job))
-        agenda.end(job, attempt(job, images, device=device, threads=threads, callback=listener))
+        outcome = attempt(job, images, device=device, threads=threads, callback=listener)
+        if forecast and isinstance(outcome, Failure):
+            forecast.fail(job)
+        agenda.end(job, outcome)

@@ -72,15 +72,17 @@ class Forecast:
     def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
         self._jobs, self._at_once = list(jobs), at_once
         self._progress: dict[str, _Progress] = {}
+        self._failed: set[str] = set()
         self._said_of_control = self._said_of_arm = False
         self._said_at = -_SAY_AGAIN
 
     def say_before(self) -> None:
         """Log the time of all that is left, if a finished run tells it."""
-        ended, left = [job for job in self._jobs if job.run.finished], self.seconds_left()
+        ended = [job for job in self._jobs if job.run.finished]
+        left, count = self.seconds_left(), len(self._left())
         if ended and left:
             LOGGER.info(
-                f"About {in_words(left)} for {len(self._jobs) - len(ended)} of {len(self._jobs)} "
+                f"About {in_words(left)} for {count} of {len(self._jobs)} "
                 f"runs, as the {len(ended)} finished ones took."
             )
         elif not ended:
@@ -129,6 +131,10 @@ class Forecast:
         if _is_trained(job) and time.monotonic() - self._said_at >= _SAY_AGAIN:
             self._say(f", after {job.name}")
 
+    def fail(self, job: Job) -> None:
+        """Note that a run failed: this call does not train it again."""
+        self._failed.add(job.name)
+
     def seconds_left(self) -> float | None:
         """Return the seconds until all jobs are done; None before anything is known."""
         known = self._known()
@@ -138,13 +144,20 @@ class Forecast:
         others = mean(taught or known[CONTROL])
         # Each job goes to the place that is free first, as when they are trained.
         places = [0.0] * self._at_once
-        for job in sorted(
-            (job for job in self._jobs if not _over(job)),
-            key=lambda job: job.name not in self._progress,
-        ):
+        for job in sorted(self._left(), key=lambda job: job.name not in self._progress):
             whole = mean(known.get(job.arm) or [others]) if _is_trained(job) else 0.0
             heapq.heapreplace(places, places[0] + self._remaining(job, whole))
         return max(places)
+
+    def _left(self) -> list[Job]:
+        """Return the jobs to be trained; an arm that diverged is not trained with later seeds."""
+        left, diverged = [], set()
+        for job in self._jobs:
+            if job.arm not in diverged and job.name not in self._failed and not _over(job):
+                left.append(job)
+            if job.run.diverged:
+                diverged.add(job.arm)
+        return left
 
     def _remaining(self, job: Job, whole: float) -> float:
         """Return the seconds that a job still takes, of those of a whole run."""
@@ -157,7 +170,7 @@ class Forecast:
         return max(0.0, whole - (time.monotonic() - progress.handed))
 
     def _say(self, reason: str) -> None:
-        left, count = self.seconds_left(), sum(not _over(job) for job in self._jobs)
+        left, count = self.seconds_left(), len(self._left())
         if left and count:
             self._said_at = time.monotonic()
             runs = f"{count} run{'s' * (count != 1)}"

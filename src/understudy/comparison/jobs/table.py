@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from rich.box import SIMPLE_HEAD
 from rich.live import Live
@@ -22,6 +22,9 @@ from understudy.experiment.progress import (
     stdout_console,
     value_of,
 )
+
+if TYPE_CHECKING:
+    from understudy.tasks import Task
 
 LOGGER = logging.getLogger("understudy")
 
@@ -111,7 +114,7 @@ class JobsTable:
     Args:
         jobs: All jobs of the comparison.
         forecast: Predicts the time of all of them.
-        metric: Metric that ranks students.
+        task: Task of the jobs, which names the metric that ranks students.
         progress: Print; otherwise only tell the callback.
         callback: Told of `series`, of every `epoch`, whose record has the entry `run` besides, and
             of every `end`.
@@ -122,11 +125,12 @@ class JobsTable:
         jobs: Sequence[Job],
         forecast: Forecast,
         *,
-        metric: str,
+        task: "Task",
         progress: bool,
         callback: Callback | None,
     ) -> None:
-        self._jobs, self._forecast, self._metric = list(jobs), forecast, metric
+        self._jobs, self._forecast = list(jobs), forecast
+        self._task, self._metric = task, task.headline
         self._callback, self._progress = callback, progress
         self._console = stdout_console()
         self._rows: dict[str, _Row] = {}
@@ -155,7 +159,8 @@ class JobsTable:
 
     def finished(self, job: Job) -> None:
         """Show a run that was finished before."""
-        self._ended(job, Ended(self._metric, job.run.evaluation))
+        evaluation = job.run.evaluation
+        self._ended(job, Ended(self._task.judged_by(evaluation["metrics"]), evaluation))
 
     def take(self, job: Job | None, event: Event) -> None:
         """Take an event of the worker that trains a job; of none between two jobs."""
@@ -164,9 +169,11 @@ class JobsTable:
         elif job is not None:
             self._of_job(job, event)
 
-    def end(self, job: Job) -> None:
+    def end(self, job: Job, *, failed: bool = False) -> None:
         """Remove the row of a job that is finished, failed or stopped."""
         self._rows.pop(job.name, None)
+        if failed:
+            self._forecast.fail(job)
 
     def refresh(self) -> None:
         """Draw the table again a few times a second, or sum it up in a line once a minute."""

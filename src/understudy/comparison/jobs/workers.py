@@ -147,7 +147,7 @@ class _Pool:
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         try:
-            self._table.end(job)
+            self._table.end(job, failed=isinstance(outcome, Failure))
             self._agenda.end(job, outcome)
         except UnderstudyError as error:
             self.fatal = self.fatal or error

@@ -41,7 +41,7 @@ class RunImages:
     def metric(self, outputs: Tensor) -> float | None:
         """Return the metric that ranks students, of the logits for all images; None without one."""
         rows = {"index": torch.arange(len(outputs)), "labels": self.source.labels}
-        metrics = self.task.evaluate({**rows, "logits": outputs}, None).metrics
+        metrics = self.task.measure({**rows, "logits": outputs}).metrics
         return metrics.get(self.task.headline)
 
 
