@@ -178,7 +178,7 @@ def test_a_teacher_computes_no_more_than_methods_read(family: str) -> None:
 def test_a_control_computes_what_torchvision_does(family: str) -> None:
     student = detector(family, "resnet18").train()
     plain = deepcopy(student.module)
-    control = Distiller(student, None, {}, tasks.find("detection"), {"task": Weight(1.0)})
+    control = Distiller(student, {}, {}, tasks.find("detection"), {"task": Weight(1.0)})
     batch = scene()
     torch.manual_seed(3)
     with Counter() as ours:

@@ -242,7 +242,9 @@ def test_batch_without_labels_teaches(made: Pair) -> None:
 
 def test_teaches_without_any_task(made: Pair) -> None:
     methods_by_name, weights = {"m": made.method}, {"m": Weight(1.0)}
-    distiller = Distiller(made.student, made.teacher, methods_by_name, tasks.find("none"), weights)
+    distiller = Distiller(
+        made.student, {"": made.teacher}, methods_by_name, tasks.find("none"), weights
+    )
     losses = distiller(made.images(8).images)
     assert set(losses) == {"m"}
     distiller.total(losses).backward()

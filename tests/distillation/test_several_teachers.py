@@ -1,11 +1,13 @@
 """Several teachers of one student: each with its own images, its methods and its features."""
 
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import understudy
 from tests.distillation.small_networks import images, network
 from understudy import tasks
 from understudy.batch import Batch
@@ -13,8 +15,8 @@ from understudy.config.recipe import OneTeacher, Recipe
 from understudy.distillation import wire
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.loss_scales import loss_scales
-from understudy.errors import RecipeError, ShapeError
-from understudy.features import Features
+from understudy.errors import RecipeError, ShapeError, UnderstudyError
+from understudy.features import Features, of_group
 from understudy.models.network import Network
 from understudy.models.preprocessing import Input
 
@@ -42,10 +44,9 @@ def distiller(*names: str, methods: dict[str, dict[str, Any]] = METHODS) -> Dist
     networks = {name: wrapped(name) for name in names}
     entries = {name: OneTeacher(name, methods=methods[name]) for name in names}
     recipe = Recipe(teachers=entries)
-    teachers: Any = networks
     if len(names) == 1:
-        recipe, teachers = Recipe(methods=methods[names[0]]), networks[names[0]]
-    return wire.distiller(recipe, wrapped("student"), teachers, tasks.find("classification"))
+        recipe, networks = Recipe(methods=methods[names[0]]), {"": networks[names[0]]}
+    return wire.distiller(recipe, wrapped("student"), networks, tasks.find("classification"))
 
 
 def batch() -> Batch:
@@ -176,3 +177,109 @@ def test_the_classifier_comes_from_the_teacher_that_lends_it() -> None:
     both = distiller("dino", "siglip", methods=methods)
     lent = both.distillations[1].teacher.network.classifier_weight
     torch.testing.assert_close(both.student.classifier_weight, lent, rtol=0, atol=0)
+
+
+def unics(**changes: Any) -> dict[str, dict[str, Any]]:
+    common = {"stages": ["stage1"], "hidden": 8, "last_hidden": 8, "standardise": "none"}
+    return {name: {"unic": {**common, **changes}} for name in ("dino", "siglip")}
+
+
+def test_unic_drops_the_better_of_two_networks_on_each_image() -> None:
+    both = distiller("dino", "siglip", methods=unics(drop=1.0))
+    students = dict(both.trainable.methods.items())
+    observed: Any = both.observe(batch())
+    features = both.student.train().observe(batch()).features
+    rows = {
+        name: method.image_losses(features, of_group(observed, name.partition("/")[0]), batch())
+        for name, method in students.items()
+    }
+    (dino,), (siglip,) = rows.values()
+    losses = losses_of(both)
+    worse = torch.maximum(dino, siglip)
+    joint = losses["dino/unic"] + losses["siglip/unic"]
+    torch.testing.assert_close(joint, worse.mean(), rtol=0, atol=1e-6)
+    share = torch.where(dino >= siglip, dino, 0).mean()
+    torch.testing.assert_close(losses["dino/unic"], share, rtol=0, atol=1e-6)
+    both.trainable.methods.eval()  # as `Distiller.eval` does: all teachers stay
+    kept = both.trainable(batch(), observed)
+    torch.testing.assert_close(kept["dino/unic"], dino.mean() / 2, rtol=0, atol=1e-6)
+    assert list(losses) == ["task", "dino/unic", "siglip/unic"]
+
+
+def test_teachers_that_are_dropped_together_are_dropped_alike() -> None:
+    methods = unics()
+    methods["siglip"]["unic"]["drop"] = 0.25
+    with pytest.raises(RecipeError, match=r"'dino/unic' has drop 0.5 and 'siglip/unic' 0.25"):
+        distiller("dino", "siglip", methods=methods)
+
+
+@pytest.mark.parametrize("places", [("penultimate", "intermediate"), ("penultimate", "both")])
+def test_two_teachers_have_a_layer_of_letkd_each_at_another_place(places: tuple[str, str]) -> None:
+    entries = {
+        name: {"letkd": {"places": place, "intermediate": "stem", "words": 4, "subclasses": 2}}
+        for name, place in zip(("dino", "siglip"), places, strict=True)
+    }
+    if places[1] == "both":
+        with pytest.raises(
+            ShapeError, match=r"a KD layer at its penultimate place already.* of two"
+        ):
+            distiller("dino", "siglip", methods=entries)
+        return
+    both = distiller("dino", "siglip", methods=entries)
+    both.prepare([(batch().images, LABELS)])
+    losses = losses_of(both)
+    assert all(losses[f"{name}/letkd"] > 0 for name in entries)
+
+
+def plain(seed: int) -> nn.Module:
+    return network(seed=seed)
+
+
+def test_wire_takes_several_teachers_each_with_its_methods_and_input() -> None:
+    modules = {"dino": plain(1), "siglip": plain(2)}
+    inputs = {"dino": INPUTS["dino"], "siglip": INPUTS["siglip"]}
+    shown = images(4, 3, 32, 32).sigmoid()
+    wired = understudy.wire(
+        plain(0),
+        modules,
+        {"dino": {"rkd": 0.5}, "siglip": {"kd": {"weight": 2.0, "temperature": 2.0}}},
+        example=shown,
+        student_input=INPUTS["student"],
+        teacher_input=inputs,
+        taps={"siglip": {"mine": "1"}},
+        seed=1,
+    )
+    losses: Any = wired.train()(shown, LABELS)
+    assert list(losses) == ["task", "dino/rkd", "siglip/kd"]
+    assert [wired.weights[name].value for name in losses] == [1.0, 0.5, 2.0]
+    for name, methods in (("dino", {"rkd": 0.5}), ("siglip", {"kd": {"temperature": 2.0}})):
+        alone = understudy.wire(
+            plain(0),
+            modules[name],
+            methods,
+            example=shown,
+            student_input=INPUTS["student"],
+            teacher_input=inputs[name],
+        )
+        (label,) = methods
+        own: Any = alone.train()(shown, LABELS)
+        torch.testing.assert_close(losses[f"{name}/{label}"], own[label])
+    assert "mine" in wired.distillations[1].teacher.network.shapes
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"methods": {"kd": 1}}, "from their names to mappings"),
+    ({"methods": {"dina": {"kd": 1}}}, "teacher 'dina' (did you mean 'dino'?)"),
+    ({"methods": {"dino": {"kd": 1}}, "taps": {"teacher": {}}}, "{'dino': …} or {'siglip': …}"),
+    ({"methods": {"dino": {"kd": 1}}, "teacher_input": INPUTS["dino"]}, "for one teacher, which"),
+    ({"methods": {"task": {"kd": 1}}, "teacher": {"task": None}}, "which is the loss on labels"),
+    ({"methods": {"student": {"kd": 1}}, "teacher": {"student": None}}, "another name"),
+    ({"methods": {"dino": {"kd": 1}}, "teacher": {"dino": None}}, "The teacher dino is None"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSED)
+def test_wire_refuses_what_belongs_to_no_teacher(changes: dict[str, Any], words: str) -> None:
+    arguments = {"teacher": {"dino": plain(1), "siglip": plain(2)}, **changes}
+    with pytest.raises(UnderstudyError, match=re.escape(words)):
+        understudy.wire(plain(0), example=torch.rand(2, 3, 32, 32), **arguments)

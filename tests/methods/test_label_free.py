@@ -27,7 +27,7 @@ from understudy.methods.pkd import PKD, normalised, pkd
 from understudy.methods.proteus import Proteus, feature, token
 from understudy.methods.radio import cosine_l1
 from understudy.methods.theia import theia
-from understudy.methods.unic import UNIC, combined, kept, unic
+from understudy.methods.unic import UNIC, kept, shares, unic
 
 
 def drawn(*size: int) -> tuple[Tensor, Tensor]:
@@ -150,8 +150,9 @@ def test_prototypes_are_used_equally_often_whatever_the_scale() -> None:
 def test_unic_counts_every_image_alike_unless_published() -> None:
     losses = torch.tensor([[1.0, 4.0], [3.0, 2.0]])
     keep = torch.tensor([[True, True], [True, False]])
-    assert combined(losses, keep).item() == pytest.approx((2 + 4) / 2)
-    assert combined(losses, keep, "published").item() == pytest.approx((1 + 3 + 4) / 3)
+    # The first image keeps both teachers, the second the first.
+    assert shares(losses, keep).tolist() == pytest.approx([(1 / 2 + 4) / 2, (3 / 2) / 2])
+    assert shares(losses, keep, "published").tolist() == pytest.approx([(1 + 4) / 3, 3 / 3])
     drawn_often = torch.stack([kept(losses, 0.5) for _ in range(400)]).float().mean(0)
     assert drawn_often[[1, 0], [0, 1]].tolist() == [1, 1]
     assert drawn_often[[0, 1], [0, 1]].tolist() == pytest.approx([0.5, 0.5], abs=0.1)

@@ -240,5 +240,5 @@ def test_a_feature_that_is_no_map_takes_no_layer() -> None:
 
 def test_a_student_takes_the_layers_once() -> None:
     student, teacher, _ = pair()
-    with pytest.raises(ShapeError, match="has a KD layer for 'letkd/intermediate' already"):
+    with pytest.raises(ShapeError, match="has a KD layer at its intermediate place already"):
         LetKD.extend(student, teacher.shapes, **SMALL)

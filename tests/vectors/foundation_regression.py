@@ -17,7 +17,7 @@ from understudy.methods.dense_mse import DenseMSE, dense_mse
 from understudy.methods.radio import RADIO, cosine_l1, radio
 from understudy.methods.radio import one_minus_cosine as angle
 from understudy.methods.theia import cosine, l1, theia
-from understudy.methods.unic import Ladder, combined, unic
+from understudy.methods.unic import Ladder, shares, unic
 from understudy.training import lr_schedule
 
 
@@ -99,7 +99,7 @@ def check_unic(fields: Fields) -> None:
         leaves |= {f"student_cls{n}": s, f"student_patch{n}": p}
         rows.append(unic((s, t), (p, q), *weights))
     losses = torch.stack(rows)
-    loss = combined(losses, tensor(fields["keep"]).bool(), "published")
+    loss = shares(losses, tensor(fields["keep"]).bool(), "published").sum()
     loss.backward()
     close(losses, fields["loss_per_teacher"])
     close(loss, fields["loss"])

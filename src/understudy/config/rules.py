@@ -116,7 +116,7 @@ def _check_teachers(recipe: "Recipe") -> None:
             "'methods' in the place of 'teachers'."
         )
     for name, teacher in recipe.teachers.items():
-        _check_teacher_name(name)
+        check_teacher_name(name)
         if not (teacher.name or teacher.weights):
             raise RecipeError(
                 f"The teacher '{name}' names no network: give teachers.{name}.name, or the "
@@ -136,7 +136,12 @@ def _key_in_teachers(key: str, name: str) -> str:
     return f"teachers.{name}.name" if key == "teacher" else f"teachers.{name}.{key}"
 
 
-def _check_teacher_name(name: str) -> None:
+def check_teacher_name(name: str) -> None:
+    """Refuse a name of a teacher that names no folder, or that something else is called by.
+
+    Raises:
+        RecipeError: Says why.
+    """
     reason = ""
     if not re.fullmatch(r"[\w-]{1,50}", name):
         reason = "which must be letters, digits, _ and -, at most 50: it names losses and folders"

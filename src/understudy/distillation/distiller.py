@@ -23,7 +23,7 @@ from understudy.distillation.weights import Weight as Weight
 from understudy.distillation.weights import Weights, weight_of
 from understudy.errors import DataError, NetworkError, RecipeError, ShapeError
 from understudy.features import SECOND, Features, of_group
-from understudy.methods import Method
+from understudy.methods import Call, Method, check_joined, joint_losses
 from understudy.models.base import Wrapped
 from understudy.profiling import span
 from understudy.tasks import Task
@@ -103,14 +103,17 @@ class Trainable(nn.Module):
                 reads = self.reads
                 teacher = only(teacher.at(student.locations, reads), reads)
         assert not isinstance(teacher, READ_LATER)
-        for label, method in self.methods.items():
-            with span(f"forward/{label}"):
-                name = teacher_and_method(label)[0]
-                features = of_group(teacher, name) if name else teacher
-                # What is stored for one method alone loses the method's label.
-                own = features | of_group(teacher, label)
-                second = self._second_pass(cast(Method, method), student.batch)
-                losses[label] = method(student.features | second, own, student.batch)
+        of_teacher: Features = teacher
+
+        def call(label: str) -> Call:
+            name = teacher_and_method(label)[0]
+            features = of_group(of_teacher, name) if name else of_teacher
+            # What is stored for one method alone loses the method's label.
+            own = features | of_group(of_teacher, label)
+            second = self._second_pass(cast(Method, self.methods[label]), student.batch)
+            return student.features | second, own, student.batch
+
+        losses |= joint_losses(cast(Mapping[str, Method], self.methods), call)
         if not return_logits:
             return losses
         if student.locations is not None or "logits" not in student.features:
@@ -156,7 +159,8 @@ class Distiller(nn.Module):
 
     Args:
         student: Network or detector to be trained.
-        teacher: Network or detector to learn from; several by name; None for a control.
+        teachers: Networks or detectors to learn from, by name; of a single one the name may be
+            empty; none for a control.
         methods: Label → method; of a teacher with the name `dino` the label is `dino/kd`.
         task: What labels ask of the student.
         weights: Weight of `task` and of every method: `Weight`s or numbers.
@@ -168,13 +172,12 @@ class Distiller(nn.Module):
     def __init__(
         self,
         student: Wrapped,
-        teacher: Wrapped | Mapping[str, Wrapped] | None,
+        teachers: Mapping[str, Wrapped],
         methods: Mapping[str, Method],
         task: Task,
         weights: Mapping[str, Weight | float],
     ) -> None:
         super().__init__()
-        teachers = teacher if isinstance(teacher, Mapping) else {"": teacher} if teacher else {}
         if methods and not teachers:
             raise ShapeError(f"{', '.join(methods)} cannot work without a teacher; name one.")
         for network in teachers.values():
@@ -188,6 +191,7 @@ class Distiller(nn.Module):
             )
             for name, network in teachers.items()
         )
+        check_joined(methods)
         self._weights = Weights(weights)
 
     @property

@@ -1,7 +1,7 @@
 """A user's own modules as student and teacher of a training loop of the user's own."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,10 @@ from understudy.models.preprocessing import Input, as_given
 from understudy.models.quantised import refuse_student
 from understudy.tasks import Task
 
-Role = Literal["student", "teacher"]
-
 
 def wrap(
     module: Any,
-    role: Role,
+    role: str,
     task: Task,
     example: Tensor | None,
     contract: Input | None,
@@ -33,7 +31,7 @@ def wrap(
 
     Args:
         module: The user's module.
-        role: What it is to be, for errors.
+        role: What it is to be, for errors: `student`, `teacher`, or `teacher dino` of several.
         task: Says whether it is a detector.
         example: Images as it takes them; not needed for detectors.
         contract: Size and normalisation of images in [0, 1]; None for images as they are given.
@@ -49,8 +47,9 @@ def wrap(
     _check_values(module, role)
     if contract is not None and (isinstance(module, Wrapped) or task.truth == "objects"):
         raise NetworkError(
-            f"'{role}_input' is for a plain module that classifies images, but the {role} is a "
-            f"{type(module).__name__}, which has an input contract of its own: leave it out."
+            f"'{role.split()[0]}_input' is for a plain module that classifies images, but the "
+            f"{role} is a {type(module).__name__}, which has an input contract of its own: leave "
+            "it out."
         )
     chosen = bool(taps) or classifier is not None
     if chosen and (isinstance(module, Wrapped) or task.truth == "objects"):
@@ -72,20 +71,40 @@ def wrap(
     return Network(module, input=contract, example_size=dry_size, taps=taps, classifier=classifier)
 
 
-def check_roles(**choices: Mapping[str, object]) -> None:
-    """Refuse choices for a network that is neither the student nor the teacher.
+def check_roles(teachers: Iterable[str], **choices: Mapping[str, object]) -> None:
+    """Refuse choices for a network that is neither the student nor a teacher.
+
+    Args:
+        teachers: `teacher`, or the names of several.
+        choices: Keyword of `wire` → its value.
 
     Raises:
         NetworkError: A key is another one, or a choice is no mapping.
     """
+    roles = ["student", *teachers]
     for name, choice in choices.items():
         others: list[object] = [choice]
         if isinstance(choice, Mapping):
-            others = [key for key in choice if key not in ("student", "teacher")]
+            others = [key for key in choice if key not in roles]
         if others:
             raise NetworkError(
                 f"'{name}' of wire is by network: give {name}={{'student': …}} or "
-                f"{{'teacher': …}}, not {others[0]!r}."
+                f"{' or '.join(f'{{{role!r}: …}}' for role in roles[1:])}, not {others[0]!r}."
+            )
+
+
+def check_inputs(inputs: Mapping[str, object], teachers: Mapping[str, object]) -> None:
+    """Refuse an input contract of a teacher that is not there.
+
+    Raises:
+        NetworkError: A name is none of the teachers', or one contract is given for several.
+    """
+    for name, contract in inputs.items():
+        if contract is not None and name not in teachers:
+            own = dict.fromkeys(teachers, "Input(…)") if any(teachers) else "Input(…)"
+            raise NetworkError(
+                f"'teacher_input' is {f'for the teacher {name!r}' if name else 'for one teacher'}, "
+                f"which is not there: give teacher_input={own}."
             )
 
 
@@ -156,11 +175,11 @@ def _keys(parameter: Tensor) -> set[tuple[str, int]]:
     return {("id", id(parameter))} | ({("memory", pointer)} if pointer else set())
 
 
-def _check_module(module: Any, role: Role) -> None:
+def _check_module(module: Any, role: str) -> None:
     if not isinstance(module, nn.Module):
         raise NetworkError(
             f"The {role} is {'None' if module is None else f'a {type(module).__name__}'}: give a "
-            f"torch module{' to learn from' if role == 'teacher' else ' to train'}."
+            f"torch module{' to train' if role == 'student' else ' to learn from'}."
         )
     for path, inner in module.named_modules():
         place = f"its part '{path}'" if path else f"the {role}"
@@ -186,7 +205,7 @@ def _check_module(module: Any, role: Role) -> None:
             )
 
 
-def _check_values(module: nn.Module, role: Role) -> None:
+def _check_values(module: nn.Module, role: str) -> None:
     """Refuse a module whose parameters have no values or shapes yet."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if is_lazy(tensor):
@@ -215,7 +234,7 @@ def check_trained(student: nn.Module) -> None:
         )
 
 
-def _check_full_precision(detector: nn.Module, role: Role) -> None:
+def _check_full_precision(detector: nn.Module, role: str) -> None:
     lower = {p.dtype for p in detector.parameters()} & {torch.float16, torch.bfloat16}
     if lower:
         kind = str(lower.pop()).removeprefix("torch.")

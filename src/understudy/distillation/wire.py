@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,15 +16,17 @@ from understudy.config.schema import convert, hints_of
 from understudy.distillation.distiller import Distiller
 from understudy.distillation.labels import check_label
 from understudy.distillation.memory_parts import enough_memory
+from understudy.distillation.user_methods import recipe_of
 from understudy.distillation.user_networks import (
     check_apart,
     check_finite,
+    check_inputs,
     check_roles,
     check_trained,
     wrap,
 )
-from understudy.distillation.weights import Weight, as_weight, plain_numbers
-from understudy.errors import NetworkError, RecipeError, ShapeError, short, suggestion
+from understudy.distillation.weights import Weight, as_weight
+from understudy.errors import NetworkError, RecipeError, ShapeError, suggestion
 from understudy.features import Extendable, Shapes
 from understudy.functional import seeded
 from understudy.methods import Grouped, Method
@@ -34,7 +37,7 @@ from understudy.tasks import Task
 
 def wire(
     student: nn.Module,
-    teacher: nn.Module | None,
+    teacher: nn.Module | Mapping[str, nn.Module] | None,
     methods: Mapping[str, float | Mapping[str, Any]],
     *,
     example: Tensor | None = None,
@@ -42,7 +45,7 @@ def wire(
     task_weight: float | Mapping[str, float] = 1.0,
     seed: int | None = None,
     student_input: Input | None = None,
-    teacher_input: Input | None = None,
+    teacher_input: Input | Mapping[str, Input] | None = None,
     taps: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     classifier: Mapping[str, str] = MappingProxyType({}),
 ) -> Distiller:
@@ -54,8 +57,9 @@ def wire(
 
     Args:
         student: Network to be trained; maps images to logits, or is a detector of torchvision.
-        teacher: Network to learn from; None only without methods.
-        methods: Method's name → its weight, or its hyper-parameters with a `weight`.
+        teacher: Network to learn from; several by names of your own; None only without methods.
+        methods: Method's name → its weight, or its hyper-parameters with a `weight`. Of several
+            teachers: name of the teacher → such a mapping.
         example: Images as both networks take them, of which only the number of channels, the height
             and the width matter. Not needed for detectors.
         task: `classification`, `multilabel`, `detection`, or `none` to learn from the teacher
@@ -64,15 +68,17 @@ def wire(
         seed: Seed of what methods draw when they are built, such as hashes and projectors; None
             draws it from torch's generator, which `torch.manual_seed` sets.
         student_input: Size and normalisation of images in [0, 1] for the student.
-        teacher_input: The same for the teacher.
-        taps: `student` or `teacher` → feature name → module path, where a feature is not found
-            automatically, such as `{"teacher": {"penultimate": "pool"}}`.
-        classifier: `student` or `teacher` → path of the layer or module that computes the logits of
-            the penultimate feature; "" if that network has none and its output is the feature.
+        teacher_input: The same for the teacher; of several by their names.
+        taps: `student` or `teacher`, or the name of one of several teachers → feature name → module
+            path, where a feature is not found automatically, such as
+            `{"teacher": {"penultimate": "pool"}}`.
+        classifier: The same name → path of the layer or module that computes the logits of the
+            penultimate feature; "" if that network has none and its output is the feature.
 
     Returns:
-        The distiller: `distiller(images, labels)` computes every loss by name, unweighted;
-        `distiller.total(losses)` is what `backward` is called on.
+        The distiller: `distiller(images, labels)` computes every loss by name, unweighted, such as
+        `kd`, or `dino/kd` of a teacher with a name; `distiller.total(losses)` is what `backward` is
+        called on.
 
     Raises:
         NameNotFound: There is no such method or task.
@@ -88,22 +94,16 @@ def wire(
     >>> sorted(distiller(images, torch.tensor([3, 4])))
     ['kd', 'task']
     """
-    if not isinstance(methods, Mapping):
-        raise RecipeError(
-            f"'methods' is {short(methods)}; it must be a mapping from names to weights, such as "
-            "{'kd': 1}."
-        )
-    entries = {
-        label: plain_numbers(dict(entry) if isinstance(entry, Mapping) else {"weight": entry})
-        for label, entry in methods.items()
-    }
     resolved = tasks.find(task)
-    if not entries and not resolved.uses_labels:
+    teachers: dict[str, Any] = dict(teacher) if isinstance(teacher, Mapping) else {"": teacher}
+    recipe = recipe_of(methods, teachers, task)
+    if not recipe.each_method and not resolved.uses_labels:
         raise RecipeError(
             "Without labels there is nothing to learn from but a method: name one, such as "
             "{'lshfm': 1}."
         )
-    check_roles(taps=taps, classifier=classifier)
+    roles = {name: name or "teacher" for name in teachers}
+    check_roles(roles.values(), taps=taps, classifier=classifier)
     ours = wrap(
         student,
         "student",
@@ -114,33 +114,37 @@ def wire(
         classifier.get("student"),
     )
     check_trained(ours.module)
-    theirs = None
-    if teacher is not None or entries:
-        theirs = wrap(
-            teacher,
-            "teacher",
+    if teacher is None and not recipe.each_method:
+        teachers = {}
+    inputs = teacher_input if isinstance(teacher_input, Mapping) else {"": teacher_input}
+    check_inputs(inputs, teachers)
+    theirs = {
+        name: wrap(
+            module,
+            f"teacher {name}".strip(),
             resolved,
             example,
-            teacher_input,
-            taps.get("teacher"),
-            classifier.get("teacher"),
+            inputs.get(name),
+            taps.get(roles[name]),
+            classifier.get(roles[name]),
         )
+        for name, module in teachers.items()
+    }
     drawn = int(torch.randint(2**31, ())) if seed is None else convert(Seed, seed, "seed")
-    recipe = Recipe(task=task, methods=entries, seed=drawn)
-    wired = distiller(recipe, ours, theirs, resolved)
+    wired = distiller(replace(recipe, seed=drawn), ours, theirs, resolved)
     wired.weights["task"] = as_weight("task_weight", task_weight)
     return wired
 
 
 def distiller(
-    recipe: Recipe, student: Wrapped, teacher: Wrapped | Mapping[str, Wrapped] | None, task: Task
+    recipe: Recipe, student: Wrapped, teachers: Mapping[str, Wrapped], task: Task
 ) -> Distiller:
     """Return the distiller of a student, its teachers and the methods of a recipe.
 
     Args:
         recipe: Names the methods, their hyper-parameters and weights.
         student: Network to be trained; a method may add layers to it.
-        teacher: Network to learn from; several by their names in the recipe; None for a control.
+        teachers: Networks to learn from, by their names in the recipe; none for a control.
         task: What labels ask of the student.
 
     Raises:
@@ -148,7 +152,6 @@ def distiller(
     """
     _check_mixing(recipe, task)
     _check_labels(recipe)
-    teachers = teacher if isinstance(teacher, Mapping) else {"": teacher} if teacher else {}
     weights, specs = {"task": Weight(recipe.task_weight)}, {}
     for label, entry in recipe.each_method.items():
         kind, weights[label], hyper_parameters = _method_class(label, entry, recipe.task)

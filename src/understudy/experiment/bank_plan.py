@@ -160,7 +160,9 @@ def _reads(
         # A copy, because a method may add a layer to the student.
         student = deepcopy(experiment.distiller.student)
         try:
-            wired = wire.distiller(Recipe(methods={name: {}}), student, teacher, experiment.task)
+            wired = wire.distiller(
+                Recipe(methods={name: {}}), student, {"": teacher}, experiment.task
+            )
             reads[name] = cast(Method, wired.trainable.methods[name]).reads
         except UnderstudyError as error:
             unfit[name] = str(error)

@@ -174,6 +174,21 @@ class Method(nn.Module, ABC):
         Raises:
             UnderstudyError: `prepare` has not run.
         """
+        return self.in_full_precision(self.loss, student, teacher, batch)
+
+    @final
+    def in_full_precision(
+        self,
+        function: Callable[[Features, Features, Batch], Tensor],
+        student: Features,
+        teacher: Features,
+        batch: Batch,
+    ) -> Tensor:
+        """Call a function of this method as `forward` calls `loss`.
+
+        Raises:
+            UnderstudyError: `prepare` has not run.
+        """
         if not self.prepared:
             raise UnderstudyError(
                 f"{type(self).__name__} must measure the teacher before the first loss; call "
@@ -184,7 +199,7 @@ class Method(nn.Module, ABC):
             target = {name: x.detach() for name, x in teacher.items()}
             doubles = any(x.dtype == torch.float64 for f in (student, teacher) for x in f.values())
             dtype = self.dtype or torch.float64 if doubles else None
-            return self.loss(_FullPrecision(student, dtype), _FullPrecision(target, dtype), batch)
+            return function(_FullPrecision(student, dtype), _FullPrecision(target, dtype), batch)
 
 
 def _with_checked_values(function: Callable[..., None]) -> Callable[..., None]:

@@ -180,8 +180,9 @@ class LetKD(Method):
         for place in _names(places):
             if SCORES[place] in student.shapes:
                 raise ShapeError(
-                    f"{student.shapes.owner} has a KD layer for {SCORES[place]!r} already; use one "
-                    "letkd for each student."
+                    f"{student.shapes.owner} has a KD layer at its {place} place already, where "
+                    "there is room for one: leave one letkd out, or of two teachers set places to "
+                    "penultimate for one and to intermediate for the other."
                 )
             feature = features[place]
             channels = map_shape(student.shapes, feature)[0]

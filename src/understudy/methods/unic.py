@@ -36,7 +36,7 @@ from understudy.batch import Batch
 from understudy.config.limits import Count, NonNegative, Positive, Share
 from understudy.features import Features, Shapes, TeacherOutputs
 from understudy.functional import batch_mean
-from understudy.methods._method import Method
+from understudy.methods._joined import Joined
 from understudy.methods._projectors import resize
 from understudy.methods._standardise import Kind, Standardiser, measure
 from understudy.methods._tokens import (
@@ -71,15 +71,21 @@ def kept(
     return stays.scatter(0, largest, True)
 
 
-def combined(
+def shares(
     losses: Float[Tensor, "teachers batch"],
     kept: Bool[Tensor, "teachers batch"],
     weighting: Weighting = "image",
-) -> Float[Tensor, ""]:
-    """Average the losses of the teachers that are kept: over each image's, or over all at once."""
+) -> Float[Tensor, " teachers"]:
+    """Return each teacher's share in the average of the losses of teachers that are kept.
+
+    The average, their sum, is over the teachers of each image first, or over all pairs at once.
+    """
+    losses = torch.where(kept, losses, 0)
     if weighting == "published":
-        return batch_mean(losses.flatten(), kept.flatten())
-    return batch_mean(torch.where(kept, losses, 0).sum(0) / kept.sum(0))
+        own = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+        parts = own[:, :, None] * losses  # of each teacher, and 0 of the others
+        return torch.stack([batch_mean(part.flatten(), kept.flatten()) for part in parts])
+    return torch.stack([batch_mean(rows) for rows in losses / kept.sum(0)])
 
 
 @final
@@ -114,8 +120,10 @@ class Ladder(nn.Module):
 
 
 @final
-class UNIC(Method):
+class UNIC(Joined):
     """Ladders on all stages predict the standardised summary and patches of one or more teachers.
+
+    Several networks of a recipe (`teachers:`) that each have `unic` are the teachers k of one loss.
 
     Published weight: 1, alone; AdamW, lr 3e-4 · batch / 256, 200 epochs.
 
@@ -189,16 +197,26 @@ class UNIC(Method):
         measure(self._by_name(), teacher, self.teacher_as_map)
         self.prepared = True
 
-    def loss(self, student: Features, teacher: Features, batch: Batch) -> Float[Tensor, ""]:
-        """Return the unweighted loss; labels are not used."""
+    @property
+    def joining(self) -> Mapping[str, object]:
+        """How teachers are dropped, and their losses averaged."""
+        return {"drop": self.drop, "weighting": self.weighting}
+
+    def image_losses(
+        self, student: Features, teacher: Features, batch: Batch
+    ) -> Float[Tensor, "teachers batch"]:
+        """Return ℓ of each image for each teacher; labels are not used."""
         maps = [self.student_as_map(student, name) for name in self.stages]
         vectors = [x.mean((2, 3)) for x in maps[:-1]] + [student[self.summary]]
-        losses = torch.stack(
+        return torch.stack(
             [self._of_one(number, vectors, maps, teacher) for number in range(len(self.targets))]
         )
+
+    def join(self, losses: Float[Tensor, "teachers batch"]) -> Float[Tensor, " teachers"]:
+        """Return the share of each teacher in L, with some of them dropped in training."""
         several = len(losses) > 1 and self.training
         keep = kept(losses, self.drop) if several else torch.ones_like(losses, dtype=torch.bool)
-        return combined(losses, keep, self.weighting)
+        return shares(losses, keep, self.weighting)
 
     def _of_one(
         self, number: int, vectors: list[Tensor], maps: list[Tensor], teacher: Features
