@@ -15,16 +15,20 @@ from tests.support.banked_runs import banked
 from tests.support.small_runs import Stop, outcome
 from tests.support.small_scenes import Scenes
 from understudy.bank.map_replay import MapReplay
+from understudy.batch import Batch
 from understudy.checks import costs
 from understudy.checks.examined import Examined
 from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
 from understudy.data import CLEAN, ObjectViews
+from understudy.distillation.teacher import Teacher
 from understudy.errors import BankError, Interrupted, RecipeError
 from understudy.experiment import bank_attach, bank_build, bank_plan, build
 from understudy.experiment.bank_shards import fill_shards
 from understudy.experiment.images import Images
+from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
+from understudy.features import Features
 from understudy.functional import seeded
 from understudy.models import detection
 from understudy.models.detection import Detector
@@ -161,10 +165,27 @@ def test_arms_of_a_comparison_share_a_bank_that_is_named(
 ) -> None:
     wanted = banked(teach("fasterrcnn", methods={}), tmp_path / "bank", **{"training.epochs": 1})
     bank_build.fill(wanted)
+    measured: list[int] = []
+    find = Teacher.outputs
+
+    def counted(self: Teacher, batch: Batch) -> Features:
+        measured.append(len(batch))
+        return find(self, batch)
+
+    monkeypatch.setattr(Teacher, "outputs", counted)
     with passes(monkeypatch) as seen:
         compared = compare(wanted, methods=["pefd"], seeds=[0], out=tmp_path / "compared")
     assert seen == []
     assert [arm["verdict"] is None for arm in compared.arms] == [True, False]
+    control, pefd = (Run(tmp_path / "compared" / arm["runs"][0]) for arm in compared.arms)
+    images = control.evaluation["images"]
+    assert sum(measured) == images, "the teacher finds its objects once, for both arms"
+    assert pefd.evaluation["teacher"]["metrics"] == control.evaluation["teacher"]["metrics"]
+    (kept,) = (tmp_path / "bank").glob("outputs-*.bin")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    again = train(Recipe.load(wanted, {"methods": {"pefd": {}}}), out=tmp_path / "again")
+    assert sum(measured) == 2 * images, "a damaged file is written anew"
+    assert again.evaluation["teacher"] == pefd.evaluation["teacher"]
 
 
 def test_images_of_several_sizes_are_seen_alone(

@@ -23,6 +23,7 @@ from understudy.distillation.distiller import Distillation, Teacher
 from understudy.errors import RecipeError
 from understudy.experiment import bank_maps
 from understudy.experiment.build import Experiment, teacher_digest
+from understudy.experiment.stored_outputs import StoredOutputs
 from understudy.methods import Method
 from understudy.tasks import COMPARED
 
@@ -175,7 +176,7 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
 
 def open_measured_replays(
     experiment: Experiment, recipe: Recipe, split: Literal["validation", "test"]
-) -> dict[str, Replay]:
+) -> dict[str, Replay | StoredOutputs]:
     """Open the banks of the teachers' outputs on measured images, beside those of a recipe.
 
     They store them in fp32 and whole, whatever the recipe says: metrics of the teacher are computed
@@ -187,16 +188,41 @@ def open_measured_replays(
         split: Split of the images.
 
     Returns:
-        Name of a teacher → what reads and fills that bank; without such images, without a bank in
-        the recipe, of a detector, or if its directory is read-only, a teacher has none.
+        Name of a teacher → what reads and fills that bank, or of a detector, which finds another
+        number of objects in each image, one file; without such images, without a bank in the
+        recipe, or if its directory is read-only, a teacher has none.
     """
-    if experiment.task.truth == "objects":
-        return {}  # it finds another number of objects in each image
+    opened = _measured_outputs if experiment.task.truth == "objects" else _measured_replay
     replays = {
-        each.name: _measured_replay(experiment, each, recipe, split)
+        each.name: opened(experiment, each, recipe, split)
         for each in experiment.distiller.distillations
     }
     return {name: replay for name, replay in replays.items() if replay is not None}
+
+
+def _measured_outputs(
+    experiment: Experiment,
+    each: Distillation,
+    recipe: Recipe,
+    split: Literal["validation", "test"],
+) -> StoredOutputs | None:
+    path, teacher = bank_of(recipe, each.name).path, each.teacher
+    loader = experiment.test if split == "test" else experiment.validation
+    if loader is None or not path:
+        return None
+    same = loader is experiment.test
+    depends_on = (
+        experiment.digests[teacher_digest(each.name)],
+        experiment.digests["test images" if same else "validation images"],
+        f"clean view of {loader.views.description}",
+        # Settings of the network that are no weights, such as thresholds of scores.
+        str(recipe.teacher),
+        f"{teacher.precision}, {recipe.training.precision}",
+    )
+    root = local_folder(path)
+    stored = StoredOutputs(root, "; ".join(depends_on))
+    writable = not root.is_dir() or os.access(root, os.W_OK)
+    return stored if writable or stored.path.is_file() else None
 
 
 def _measured_replay(

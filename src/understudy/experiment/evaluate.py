@@ -1,6 +1,6 @@
 """Evaluate the student of a run: after every epoch beside its teacher, and once it is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
@@ -12,10 +12,12 @@ from torch import nn
 
 from understudy import diagnostics, tasks
 from understudy.bank.replay import Replay
+from understudy.batch import Batch
 from understudy.config.image_size import Size, of_sides
 from understudy.config.recipe import Network, Recipe
 from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
+from understudy.distillation.distiller import Distillation
 from understudy.distillation.wire import gives_scores
 from understudy.errors import RunError
 from understudy.experiment import build, networks
@@ -24,6 +26,8 @@ from understudy.experiment.fidelity import evaluation, outcomes
 from understudy.experiment.outputs import collect, comparable
 from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import Run
+from understudy.experiment.stored_outputs import StoredOutputs
+from understudy.features import Features
 from understudy.models.base import Wrapped
 from understudy.models.cost import num_parameters
 from understudy.tasks import Evaluation, Outcomes, Outputs
@@ -40,7 +44,7 @@ class Evaluator:
         split: Split to measure on.
         student: Network to evaluate: the moving average, if there is one.
         accelerator: Devices, processes and precision.
-        replays: Name of a teacher → what gives its outputs from a bank, if there is one.
+        replays: Name of a teacher → what gives its outputs from a bank or a file, if there is one.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Evaluator:
         split: Literal["validation", "test"],
         student: Wrapped,
         accelerator: Accelerator,
-        replays: Mapping[str, Replay],
+        replays: Mapping[str, Replay | StoredOutputs],
     ) -> None:
         self._experiment, self._student, self.split = experiment, student, split
         validation = experiment.validation if split == "validation" else None
@@ -63,18 +67,28 @@ class Evaluator:
         images, task = self._loader, self._experiment.task
         for each in self._experiment.distiller.distillations:
             if each.name not in self._teacher_outputs:
-                self._teacher_outputs[each.name] = collect(
-                    each.teacher.network,
-                    images.single_pass(augmented=False),
-                    self._accelerator,
-                    task,
-                    role="teacher",
-                    replay=self._replays.get(each.name) or each.teacher.outputs,
-                )
+                self._teacher_outputs[each.name] = self._of_teacher(each)
         if self._accelerator.num_processes > 1:
             # Running statistics differ between processes, and those of the first are saved.
             broadcast(list(self._student.buffers()))
         return collect(self._student, images.single_pass(augmented=False), self._accelerator, task)
+
+    def _of_teacher(self, each: Distillation) -> Outputs:
+        stored = self._replays.get(each.name)
+
+        def compute(replay: Callable[[Batch], Features]) -> Outputs:
+            return collect(
+                each.teacher.network,
+                self._loader.single_pass(augmented=False),
+                self._accelerator,
+                self._experiment.task,
+                role="teacher",
+                replay=replay,
+            )
+
+        if isinstance(stored, StoredOutputs):
+            return stored.or_computed(lambda: compute(each.teacher.outputs), self._accelerator)
+        return compute(stored or each.teacher.outputs)
 
     def evaluate(self, student: Outputs, *, finished: bool = False) -> Evaluation:
         """Return metrics of outputs from `collect`, and their fidelity to the teachers'.

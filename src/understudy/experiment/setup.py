@@ -17,6 +17,7 @@ from understudy.config.recipe import Recipe
 from understudy.experiment import bank_attach, build
 from understudy.experiment.build import Experiment
 from understudy.experiment.images import Images
+from understudy.experiment.stored_outputs import StoredOutputs
 from understudy.training import hardware
 from understudy.training.devices import ComputeSettings, accelerator, processes, resolve
 from understudy.training.threads import ThreadChoice, choose
@@ -44,7 +45,7 @@ class Setup:
     accelerator: Accelerator
     settings: ComputeSettings
     replays: dict[str, Replay | MapReplay]
-    measured_replays: dict[str, dict[str, Replay]]
+    measured_replays: dict[str, dict[str, Replay | StoredOutputs]]
 
     def take_teacher_seconds(self) -> float | None:
         """Return seconds in the teachers since the last call; None without a bank to fill."""
@@ -128,7 +129,7 @@ def set_up(
     settings.apply(distiller)
     with devices.main_process_first():  # which makes the bank, if there is none
         replays = bank_attach.attach(experiment, recipe)
-        measured: dict[str, dict[str, Replay]] = {
+        measured: dict[str, dict[str, Replay | StoredOutputs]] = {
             split: bank_attach.open_measured_replays(experiment, recipe, split) for split in SPLITS
         }
     return Setup(experiment, devices, settings, replays, measured)
