@@ -272,9 +272,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"methods": {"dina": {"kd": 1}}}, "teacher 'dina' (did you mean 'dino'?)"),
     ({"methods": {"dino": {"kd": 1}}, "taps": {"teacher": {}}}, "{'dino': …} or {'siglip': …}"),
     ({"methods": {"dino": {"kd": 1}}, "teacher_input": INPUTS["dino"]}, "for one teacher, which"),
-    ({"methods": {"task": {"kd": 1}}, "teacher": {"task": None}}, "which is the loss on labels"),
-    ({"methods": {"student": {"kd": 1}}, "teacher": {"student": None}}, "another name"),
-    ({"methods": {"dino": {"kd": 1}}, "teacher": {"dino": None}}, "The teacher dino is None"),
+    (
+        {"methods": {"task": {"kd": 1}}, "teacher": {"task": plain(1)}},
+        "which is the loss on labels",
+    ),
+    ({"methods": {"student": {"kd": 1}}, "teacher": {"student": plain(1)}}, "another name"),
+    (
+        {"methods": {"dino": {"kd": 1}}, "teacher": {"dino": None, "siglip": plain(2)}},
+        "The teacher dino is None",
+    ),
 ]
 
 

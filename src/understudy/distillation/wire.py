@@ -95,7 +95,10 @@ def wire(
     ['kd', 'task']
     """
     resolved = tasks.find(task)
-    teachers: dict[str, Any] = dict(teacher) if isinstance(teacher, Mapping) else {"": teacher}
+    teachers: dict[str, Any] = {"": teacher}
+    # A mapping without any module, such as a state dict, is refused as no teacher.
+    if isinstance(teacher, Mapping) and any(isinstance(x, nn.Module) for x in teacher.values()):
+        teachers = dict(teacher)
     recipe = recipe_of(methods, teachers, task)
     if not recipe.each_method and not resolved.uses_labels:
         raise RecipeError(
