@@ -58,6 +58,13 @@ def test_a_view_lies_in_one_piece(tmp_path: Path) -> None:
     assert not any(content[2 * size :])
 
 
+def test_the_files_take_the_bytes_of_the_contract(tmp_path: Path) -> None:
+    Table(tmp_path, CONTRACT)
+    sizes = [(tmp_path / name).stat().st_size for name in ("records.bin", "checks.bin")]
+    assert sum(sizes) == CONTRACT.bytes == CONTRACT.bytes_after(3) == CONTRACT.bytes_after(9)
+    assert CONTRACT.bytes_after(1) == replace(CONTRACT, num_views=1).bytes
+
+
 def test_the_order_in_which_features_are_named_does_not_matter(tmp_path: Path) -> None:
     store(Table(tmp_path, CONTRACT), 0)
     turned = dict(reversed(CONTRACT.features.items()))

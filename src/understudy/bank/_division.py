@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeVar, final
 
-from understudy.bank.manifest import CHECK_BYTES, Contract
+from understudy.bank.manifest import Contract
 
 _T = TypeVar("_T")
 
@@ -70,7 +70,7 @@ class Division:
         """
         views = contract.num_views if few_views else 1
         if images is None:
-            fit = SHARD_BYTES // (views * (contract.record_bytes + CHECK_BYTES))
+            fit = SHARD_BYTES // (views * contract.stored_bytes)
             images = max(1, min(fit, _MOST_IMAGES))
             images -= images % BATCH if images > BATCH else 0
         return cls(min(images, contract.num_images), views)

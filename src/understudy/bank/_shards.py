@@ -27,7 +27,7 @@ from understudy.bank._bank import Bank, Keys
 from understudy.bank._division import Division, Shard, parse_name
 from understudy.bank._row_file import RowNumbers, Words, checksums
 from understudy.bank._store import Store, local_folder, read_manifest
-from understudy.bank.manifest import CHECK_BYTES, Contract, refuse_other
+from understudy.bank.manifest import Contract, refuse_other
 from understudy.errors import BankError
 from understudy.features import Features
 
@@ -93,7 +93,7 @@ class Shards(Bank):
         with self._writing_folder() as folder:
             file = folder / "records.bin"
             size, digest = self._write(file, batches)
-            if size != shard.records * (self.contract.record_bytes + CHECK_BYTES):
+            if size != shard.records * self.contract.stored_bytes:
                 raise BankError(f"{shard.name('')}: there are features of other records.")
             name = shard.name(digest[:32])
             self.store.upload(file, f"{_RECORDS}/{name}.bin")

@@ -68,8 +68,13 @@ class Contract:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of one record."""
+        """Bytes of one record, without its checksum."""
         return sum(codec.bytes for codec in self.codecs.values())
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that one record takes: its own, and its checksum."""
+        return self.record_bytes + CHECK_BYTES
 
     @property
     def records(self) -> int:
@@ -79,7 +84,11 @@ class Contract:
     @property
     def bytes(self) -> int:
         """Bytes of a complete bank, checksums included."""
-        return self.records * (self.record_bytes + CHECK_BYTES)
+        return self.records * self.stored_bytes
+
+    def bytes_after(self, epochs: int) -> int:
+        """Return the bytes of what training stores in so many epochs: of each a view per image."""
+        return self.num_images * min(self.num_views, epochs) * self.stored_bytes
 
 
 def refuse_other(stored: Mapping[str, Any], expected: Mapping[str, Any], place: str) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import cast, final
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from understudy.bank._bank import Bank
 from understudy.bank._table import Table
 from understudy.bank.maps import MapBank
-from understudy.bank.replay import Numbers, bank_number, read_or_store
+from understudy.bank.replay import Numbers, bank_number, read_or_compute
 from understudy.batch import Batch
 from understudy.data import Views
 from understudy.distillation.stored_maps import StoredMaps, maps_alone
@@ -84,23 +85,12 @@ class MapReplay:
     def _read(
         self, bank: Bank, index: Numbers, number: Numbers, images: Sequence[Tensor]
     ) -> Features:
-        in_range = bool(((number >= 0) & (number < bank.contract.num_views)).all())
-        table = bank if isinstance(bank, Table) else None
-        if not in_range or (table is None and not bank.has(index, number).all()):
-            return self.compute(images)
+        def store(table: Table, missing: Bool[Tensor, " batch"]) -> None:
+            chosen = [images[i] for i in missing.nonzero().flatten().tolist()]
+            table.write(index[missing], number[missing], self.compute(chosen))
 
-        def store_missing() -> None:
-            missing = ~bank.has(index, number)
-            if table is None or not missing.any():
-                return
-            with table.claimed(index[missing], number[missing]):
-                # Another process may have computed them while this one waited.
-                missing = ~bank.has(index, number)
-                if missing.any():
-                    chosen = [images[i] for i in missing.nonzero().flatten().tolist()]
-                    table.write(index[missing], number[missing], self.compute(chosen))
-
-        return self._placed(read_or_store(bank, index, number, store_missing))
+        maps = read_or_compute(bank, index, number, store)
+        return self.compute(images) if maps is None else self._placed(maps)
 
     def _placed(self, maps: Features) -> Features:
         """Return stored maps on the device and in the precision of the teacher."""

@@ -72,7 +72,7 @@ class Codes:
                 codes = {name: x.cpu()[missing] for name, x in method.codes(stored).items()}
                 bank.write(index[missing], number[missing], codes)
 
-        return read_or_store(bank, index, number, store_missing)
+        return _read_or_store(bank, index, number, store_missing)
 
     def _open(self, label: str, method: Method, shapes: dict[str, tuple[int, ...]]) -> Table:
         """Open the bank of a method's codes, whose name tells all that the codes depend on."""
@@ -127,30 +127,14 @@ class Replay:
         """Return the teacher's features, and codes if there are any, on the device of the batch."""
         index, view = batch.index.cpu(), batch.view.cpu()
         number = self._number(index, view)
-        # Beyond `bank.views` of an image, the teacher runs and nothing is stored.
-        if not self._in_range(number):
-            return self._live(batch)
-        # Nor is anything added to a bank in shards, of which one may be missing.
-        table = self.bank if isinstance(self.bank, Table) else None
-        if table is None and not self.bank.has(index, number).all():
-            return self._live(batch)
 
-        def store_missing() -> None:
-            if table is None:
-                return
-            missing = ~self.bank.has(index, number)
-            if not missing.any():
-                return
-            with table.claimed(index[missing], number[missing]):
-                # Another process may have computed them while this one waited.
-                missing = ~self.bank.has(index, number)
-                if missing.any():
-                    self._store_missing(table, batch, (index, number), missing)
+        def store(table: Table, missing: Bool[Tensor, " batch"]) -> None:
+            self._store_missing(table, batch, (index, number), missing)
 
-        device, features = (
-            batch.images.device,
-            read_or_store(self.bank, index, number, store_missing),
-        )
+        features = read_or_compute(self.bank, index, number, store)
+        if features is None:
+            return self._live(batch)
+        device = batch.images.device
         stored = {name: x.to(device) for name, x in features.items()}
         if self.codes is None:
             return stored
@@ -160,7 +144,7 @@ class Replay:
     def holds(self, index: Numbers, view: Numbers) -> bool:
         """Return True if all of some views are stored, so that their images are not needed."""
         number = self._number(index, view)
-        return self._in_range(number) and self.bank.intact(index, number)
+        return _in_range(self.bank, number) and self.bank.intact(index, number)
 
     def _number(self, index: Numbers, view: Numbers) -> Numbers:
         if self.clean:
@@ -204,9 +188,6 @@ class Replay:
         assert isinstance(images, Tensor)  # nothing is stored of images with boxes
         return images
 
-    def _in_range(self, number: Numbers) -> bool:
-        return bool(((number >= 0) & (number < self.bank.contract.num_views)).all())
-
     def _live_on_cpu(self, batch: Batch) -> Features:
         features = {name: x.cpu() for name, x in self._live(batch).items()}
         self.teacher.refuse_not_finite(features)
@@ -222,7 +203,7 @@ class Replay:
         return features
 
 
-def read_or_store(
+def _read_or_store(
     bank: Bank, index: Numbers, number: Numbers, store_missing: Callable[[], None]
 ) -> Features:
     """Return stored features after storing those that are missing, or damaged."""
@@ -232,6 +213,48 @@ def read_or_store(
     except RecordsDropped:
         store_missing()
         return bank.read(index, number)
+
+
+def read_or_compute(
+    bank: Bank,
+    index: Numbers,
+    number: Numbers,
+    store: Callable[[Table, Bool[Tensor, " batch"]], None],
+) -> Features | None:
+    """Return stored features after storing those that are missing; None if they cannot be stored.
+
+    Beyond `bank.views` of an image nothing is stored. Nor is anything added to a bank in shards, of
+    which one may be missing. Of processes that miss the same records at the same time, one stores
+    them and the others wait.
+
+    Args:
+        bank: The bank.
+        index: Image numbers.
+        number: For each image the number of a view.
+        store: Given the bank, and which of the records are missing, computes and writes these.
+    """
+    if not _in_range(bank, number):
+        return None
+    if not isinstance(bank, Table):
+        return bank.read(index, number) if bank.has(index, number).all() else None
+    table = bank
+
+    def store_missing() -> None:
+        missing = ~table.has(index, number)
+        if not missing.any():
+            return
+        with table.claimed(index[missing], number[missing]):
+            # Another process may have computed them while this one waited.
+            missing = ~table.has(index, number)
+            if missing.any():
+                store(table, missing)
+
+    return _read_or_store(table, index, number, store_missing)
+
+
+def _in_range(bank: Bank, number: Numbers) -> bool:
+    """Return True if a bank has a place for all of some views."""
+    return bool(((number >= 0) & (number < bank.contract.num_views)).all())
 
 
 def bank_number(views: Views, index: Numbers, view: Numbers) -> Numbers:

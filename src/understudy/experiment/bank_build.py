@@ -90,8 +90,7 @@ def fill(
 
 def _missing_bytes(bank: Bank) -> int:
     """Return the bytes of the records that are not stored."""
-    contract = bank.contract
-    return (contract.records - bank.filled()) * contract.bytes // contract.records
+    return (bank.contract.records - bank.filled()) * bank.contract.stored_bytes
 
 
 @lost_workers_explained()

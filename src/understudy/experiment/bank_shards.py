@@ -138,8 +138,7 @@ class _Piece:
     @property
     def bytes(self) -> int:
         """Bytes of its records."""
-        contract = self.bank.contract
-        return self.shard.records * contract.bytes // contract.records
+        return self.shard.records * self.bank.contract.stored_bytes
 
 
 def _missing(pieces: Sequence[_Piece]) -> list[_Piece]:
@@ -186,7 +185,7 @@ def _plan_line(pieces: Sequence[_Piece], own: int, todo: int) -> str:
     )
 
 
-def _size(piece: _Piece) -> float:
+def _size(piece: _Piece) -> int:
     """Return the bytes of a whole shard of a bank."""
-    division, contract = piece.bank.division, piece.bank.contract
-    return division.images * division.views * contract.bytes / contract.records
+    division = piece.bank.division
+    return division.images * division.views * piece.bank.contract.stored_bytes
