@@ -6,7 +6,7 @@ from dataclasses import replace
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.distillation.distiller import Distillation
-from understudy.experiment import bank_attach
+from understudy.experiment import bank_attach, bank_contract
 from understudy.experiment.bank_plan import seconds_per_image
 from understudy.experiment.run_time import in_words, run_seconds, size_in_words
 
@@ -19,7 +19,7 @@ _SHARE = 0.1
 def check(examined: Examined) -> Iterator[Finding]:
     """Compare the time of each teacher's forward passes with that of the run."""
     for each in examined.experiment.distiller.distillations:
-        bank = bank_attach.bank_of(examined.resolved, each.name)
+        bank = bank_contract.bank_of(examined.resolved, each.name)
         serves = bank_attach.serves(examined.experiment, each, examined.resolved)
         if not bank.path and each.methods and serves:
             yield from _savings(examined, each)
@@ -39,14 +39,13 @@ def _savings(examined: Examined, each: Distillation) -> Iterator[Finding]:
     if each.name:
         path, key = f"runs/bank/{each.name}", f"teachers.{each.name}.bank"
     banked = recipe.with_banks(lambda bank: replace(bank, views=epochs))
-    contract = bank_attach.contract(experiment, each.teacher, banked)
-    views = min(contract.num_views, epochs)
+    contract = bank_contract.contract(experiment, each.teacher, banked)
     yield Finding(
         "bank_savings",
         "note",
         f"The {f'teacher {each.name}'.strip()} takes about {in_words(teaching)} of the "
         f"{in_words(whole)} of a run. A bank would save that in every further run on these images: "
         f"other methods, students and seeds. "
-        f"It takes up to {size_in_words(contract.record_bytes * contract.num_images * views)}.",
+        f"It takes up to {size_in_words(contract.bytes_after(epochs))}.",
         fix={f"{key}.path": path, f"{key}.views": epochs, "data.seed": recipe.seed},
     )

@@ -14,7 +14,7 @@ from understudy.checks.plan import Plan
 from understudy.checks.trial import STEPS
 from understudy.config.recipe import Bank
 from understudy.distillation.distiller import Distillation
-from understudy.experiment import bank_attach
+from understudy.experiment import bank_attach, bank_contract
 from understudy.experiment.run_time import in_words, run_seconds
 from understudy.experiment.run_time import size_in_words as _size
 
@@ -105,12 +105,11 @@ def _shared_banks(arms: Sequence[Examined], plan: Plan) -> int:
         experiment, recipe = arm.experiment, arm.resolved
         banked, count = plan.bank(recipe, experiment)
         for each in experiment.distiller.distillations:
-            path = bank_attach.bank_of(banked, each.name).path
-            if bank_attach.bank_of(recipe, each.name).path or not path:
+            path = bank_contract.bank_of(banked, each.name).path
+            if bank_contract.bank_of(recipe, each.name).path or not path:
                 continue
-            contract = bank_attach.contract(experiment, each.teacher, banked)
-            views = min(contract.num_views, recipe.training.epochs)
-            size = contract.record_bytes * contract.num_images * views * count
+            contract = bank_contract.contract(experiment, each.teacher, banked)
+            size = contract.bytes_after(recipe.training.epochs) * count
             sizes[path] = max(size, sizes.get(path, 0))
     return sum(sizes.values())
 
@@ -131,14 +130,14 @@ def _bank(examined: Examined) -> Iterator[Finding]:
     experiment = examined.experiment
     boxes = experiment.task.truth == "objects"
     for each in experiment.distiller.distillations:
-        bank = bank_attach.bank_of(examined.resolved, each.name)
+        bank = bank_contract.bank_of(examined.resolved, each.name)
         served = boxes or bank_attach.serves(experiment, each, examined.resolved)
         if bank.path and each.methods and served:
             yield from _bank_of(examined, each, bank)
 
 
 def _bank_of(examined: Examined, each: Distillation, bank: Bank) -> Iterator[Finding]:
-    by_size = bank_attach.contracts(examined.experiment, each.teacher, examined.resolved)
+    by_size = bank_contract.contracts(examined.experiment, each.teacher, examined.resolved)
     contracts = list(by_size.values())
     needed = sum(contract.bytes for contract in contracts)
     record = f"{round(needed / sum(contract.records for contract in contracts)):,} bytes"

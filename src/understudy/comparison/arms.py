@@ -13,7 +13,7 @@ from understudy.config.schema import convert
 from understudy.distillation.distiller import Distillation
 from understudy.distillation.wire import check_methods
 from understudy.errors import RecipeError, suggestion
-from understudy.experiment import bank_attach, build, defaults, networks
+from understudy.experiment import bank_attach, bank_contract, build, defaults, networks
 from understudy.experiment.balance import balanced
 from understudy.experiment.build import Experiment
 from understudy.experiment.images import Images
@@ -214,7 +214,7 @@ def with_bank_in(arm: Recipe, experiment: Experiment, folder: Path) -> Recipe:
 
 
 def _with_bank_of(each: Distillation, arm: Recipe, experiment: Experiment, folder: Path) -> Recipe:
-    bank = bank_attach.bank_of(arm, each.name)
+    bank = bank_contract.bank_of(arm, each.name)
     if bank.path or not bank_attach.serves(experiment, each, arm):
         return arm
     data, few_views = arm.data, experiment.train.views.count is not None
@@ -223,9 +223,8 @@ def _with_bank_of(each: Distillation, arm: Recipe, experiment: Experiment, folde
     folder = Path(str(folder).replace(SIZE, as_name(experiment.train.views.size)))
     path, epochs = folder / ("all" if shared else SEED), arm.training.epochs
     banked = _with_bank(arm, each.name, replace(bank, path=str(path), views=epochs))
-    contract = bank_attach.contract(experiment, each.teacher, banked)
-    needed = contract.bytes * min(1.0, epochs / contract.num_views)
-    return banked if needed < files.free_bytes(folder) / 2 else arm
+    contract = bank_contract.contract(experiment, each.teacher, banked)
+    return banked if contract.bytes_after(epochs) < files.free_bytes(folder) / 2 else arm
 
 
 def _with_bank(arm: Recipe, teacher: str, bank: Bank) -> Recipe:

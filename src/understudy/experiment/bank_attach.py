@@ -8,20 +8,29 @@ from typing import Literal
 
 from understudy.bank import (
     Bank,
-    Contract,
     Shards,
     Table,
+    in_shards,
     local_folder,
     make_shards,
     open_bank,
 )
 from understudy.bank.map_replay import MapReplay
+from understudy.bank.maps import MapBank, open_padding
 from understudy.bank.replay import Codes, Replay
 from understudy.config.recipe import Bank as BankKeys
 from understudy.config.recipe import Recipe, labelled
 from understudy.distillation.distiller import Distillation, Teacher
+from understudy.distillation.stored_maps import padding
 from understudy.errors import RecipeError
-from understudy.experiment import bank_maps
+from understudy.experiment.bank_contract import (
+    bank_of,
+    contract,
+    map_contracts,
+    mixes,
+    name_of,
+    sizes,
+)
 from understudy.experiment.build import Experiment, teacher_digest
 from understudy.experiment.stored_outputs import StoredOutputs
 from understudy.methods import Method
@@ -53,7 +62,7 @@ def attach(experiment: Experiment, recipe: Recipe) -> dict[str, Replay | MapRepl
 def _attach(experiment: Experiment, each: Distillation, recipe: Recipe) -> Replay | MapReplay:
     keys = bank_of(recipe, each.name)
     if experiment.task.truth == "objects":
-        of_maps = bank_maps.open_maps(experiment, each.teacher, recipe)
+        of_maps = open_maps(experiment, each.teacher, recipe)
         _check_shards(of_maps.bank.banks, keys)
         each.replay = of_maps
         return of_maps
@@ -65,17 +74,6 @@ def _attach(experiment: Experiment, each: Distillation, recipe: Recipe) -> Repla
         replay.codes = Codes(replay.bank, each.methods)
     each.replay, each.stored = replay, replay.holds
     return replay
-
-
-def bank_of(recipe: Recipe, teacher: str) -> BankKeys:
-    """Return the keys of a teacher's bank by the teacher's name, empty for one without."""
-    return recipe.teachers[teacher].bank if teacher else recipe.bank
-
-
-def _name_of(experiment: Experiment, teacher: Teacher) -> str:
-    """Return the name of a teacher of an experiment."""
-    every = experiment.distiller.distillations
-    return next(each.name for each in every if each.teacher is teacher)
 
 
 def open_replay(
@@ -93,9 +91,60 @@ def open_replay(
         BankError: The directory holds another bank, or none and it shall not be made.
         RecipeError: Images are mixed.
     """
-    path = bank_of(recipe, _name_of(experiment, teacher)).path
+    path = bank_of(recipe, name_of(experiment, teacher)).path
     bank = open_bank(path, contract(experiment, teacher, recipe), create=create)
     return Replay(teacher, bank, experiment.train.views, upcoming=experiment.train.upcoming)
+
+
+def open_maps(
+    experiment: Experiment,
+    teacher: Teacher,
+    recipe: Recipe,
+    *,
+    create: bool = True,
+    shards: bool = False,
+    images: int | None = None,
+) -> MapReplay:
+    """Open the bank of a recipe for the maps of its teaching detector.
+
+    Args:
+        experiment: Has the images, and the student that resizes them.
+        teacher: Computes what is not stored.
+        recipe: Names the bank.
+        create: Make it if there is none, and enlarge it if it has fewer views.
+        shards: Make it in shards.
+        images: Images of a shard of a new bank in shards.
+
+    Raises:
+        BankError: The place holds another bank, or none and it shall not be made.
+        RecipeError: No bank can serve this student or these views.
+    """
+    canvases = sizes(experiment)
+    contracts = map_contracts(experiment, teacher, recipe, canvases)
+    place, few = recipe.bank.path, experiment.train.views.count is not None
+    divided = shards or in_shards(place)
+    vectors = open_padding(
+        place,
+        next(iter(contracts.values())),
+        make=(lambda: padding(teacher)) if create and (shards or not divided) else None,
+        in_shards=divided,
+    )
+    banks: list[Bank] = []
+    for folder, of_size in contracts.items():
+        inner = f"{place.rstrip('/')}/{folder}"
+        if shards:
+            banks.append(make_shards(inner, of_size, few_views=few, images=images))
+        else:
+            banks.append(open_bank(inner, of_size, create=create and not divided))
+    if len(banks) > 1:
+        LOGGER.info(
+            f"The images are padded to {len(banks)} sizes: the bank holds the teacher's maps of "
+            "each image alone, without the padding of its batch."
+        )
+    return MapReplay(
+        teacher, experiment.distiller.student, MapBank(banks, canvases, vectors),
+        experiment.train.views,
+    )  # fmt: skip
 
 
 def open_any(
@@ -107,7 +156,7 @@ def open_any(
         UnderstudyError: As for `open_replay` and `open_maps`.
     """
     if experiment.task.truth == "objects":
-        return bank_maps.open_maps(experiment, teacher, recipe, create=create)
+        return open_maps(experiment, teacher, recipe, create=create)
     return open_replay(experiment, teacher, recipe, create=create)
 
 
@@ -126,52 +175,11 @@ def open_shards(
         UnderstudyError: As for `open_replay` and `open_maps`.
     """
     if experiment.task.truth == "objects":
-        return bank_maps.open_maps(experiment, teacher, recipe, shards=True, images=images)
+        return open_maps(experiment, teacher, recipe, shards=True, images=images)
     whole, views = contract(experiment, teacher, recipe), experiment.train.views
     few = views.count is not None
     bank = make_shards(recipe.bank.path, whole, few_views=few, images=images)
     return Replay(teacher, bank, views)
-
-
-def contracts(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> dict[str, Contract]:
-    """Return the contracts of a recipe's bank: one, or of a detector's maps one for each size.
-
-    Raises:
-        RecipeError: No bank can store what this teacher gives for these views.
-    """
-    if experiment.task.truth == "objects":
-        canvases = bank_maps.sizes(experiment)
-        return bank_maps.map_contracts(experiment, teacher, recipe, canvases)
-    return {"": contract(experiment, teacher, recipe)}
-
-
-def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contract:
-    """Return all that the records of a recipe's bank of whole images depend on.
-
-    Raises:
-        RecipeError: Images are mixed.
-    """
-    if _mixes(recipe):
-        raise RecipeError(
-            "A bank stores what the teacher gives for single images and cannot serve mixed ones: "
-            "leave bank.path out, or set data.mixup and data.cutmix to 0."
-        )
-    name = _name_of(experiment, teacher)
-    keys, views, images = bank_of(recipe, name), experiment.train.views, experiment.images.train
-    shapes = teacher.network.shapes
-    return Contract(
-        teacher=experiment.digests[teacher_digest(name)],
-        input=str(teacher.network.input),
-        precision=str(teacher.precision or "fp32").removeprefix("torch."),
-        images=images.images_digest,
-        transform=views.description,
-        num_images=len(images),
-        num_views=views.count or 1 + keys.views,
-        features={feature: shapes[feature] for feature in keys.features if feature in shapes},
-        dtype=keys.dtype,
-        top_logits=keys.top_logits,
-        scales="channel",
-    )
 
 
 def open_measured_replays(
@@ -258,7 +266,7 @@ def serves(experiment: Experiment, each: Distillation, recipe: Recipe) -> bool:
 
     Maps of a detector are stored for each image alone, and are others in a batch with padding.
     """
-    if _mixes(recipe) or experiment.task.truth == "objects":
+    if mixes(recipe) or experiment.task.truth == "objects":
         return False
     keys = bank_of(recipe, each.name)
     return not any(_not_stored(method, keys) for method in each.methods.values())
@@ -287,11 +295,6 @@ def _check_shards(banks: Sequence[Bank], keys: BankKeys) -> None:
             "training adds none to a bank in shards: the teacher runs for batches that miss one. "
             "`understudy bank build` completes it."
         )
-
-
-def _mixes(recipe: Recipe) -> bool:
-    """Return True if the teacher gets mixed images, of which a bank can store nothing."""
-    return bool(recipe.data.mixup or recipe.data.cutmix)
 
 
 def _check_served(each: Distillation, keys: BankKeys) -> None:

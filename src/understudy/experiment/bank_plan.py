@@ -20,7 +20,7 @@ from understudy.distillation.distiller import Teacher
 from understudy.distillation.memory_parts import MemoryParts
 from understudy.distillation.stored_maps import maps_alone
 from understudy.errors import UnderstudyError
-from understudy.experiment import bank_attach, build
+from understudy.experiment import bank_contract, build
 from understudy.experiment.bank_build import built
 from understudy.methods import Method
 from understudy.models.detection import images_of
@@ -87,7 +87,7 @@ def plan(recipe: Recipe, *, data: Any = None, device: str | None = None) -> Plan
         UnderstudyError: The recipe cannot be built, or names no teacher.
     """
     experiment, teacher = built(recipe, device, data)
-    contracts = [*bank_attach.contracts(experiment, teacher, recipe).values()]
+    contracts = [*bank_contract.contracts(experiment, teacher, recipe).values()]
     contract = max(contracts, key=lambda each: each.num_images)
     records, size = (sum(getattr(x, name) for x in contracts) for name in ("records", "bytes"))
     boxes = experiment.task.truth == "objects"

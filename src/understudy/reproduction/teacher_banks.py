@@ -6,7 +6,7 @@ from pathlib import Path
 
 from understudy.comparison.arms import bank_of_seed, with_bank_in
 from understudy.config.recipe import Recipe
-from understudy.experiment import bank_attach, build
+from understudy.experiment import bank_attach, bank_contract, build
 from understudy.experiment.images import Images
 from understudy.files import as_json
 
@@ -31,7 +31,9 @@ def with_bank(recipe: Recipe, folder: Path, images: Images) -> Recipe:
     if each is None or not bank_attach.serves(experiment, each, recipe):
         return recipe
     # A bank can grow by views; the precision is known when the run is on its device.
-    contract = asdict(replace(bank_attach.contract(experiment, each.teacher, recipe), num_views=0))
+    contract = asdict(
+        replace(bank_contract.contract(experiment, each.teacher, recipe), num_views=0)
+    )
     del contract["scales"]  # a bank keeps those that it was made with
     precision = recipe.training.precision, recipe.training.teacher_precision
     key = hashlib.sha256(as_json([contract, precision]).encode()).hexdigest()[:12]
