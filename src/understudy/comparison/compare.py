@@ -89,55 +89,44 @@ def compare(
         comparison = understudy.compare("fashion/demo", teacher, methods=["kd", "lshfm", "kd+nd"])
         print(comparison.table())
     """
-    if data is not None:
-        check_in_turn(jobs)
-        with given(Recipe.load(recipe, overrides), data) as prepared:
-            return compare(
-                prepared,
-                methods=methods,
-                seeds=seeds,
-                out=out,
-                bank=bank,
-                resume=resume,
-                device=device,
-                threads=threads,
-                progress=progress,
-                callback=callback,
-                images=images,
-            )
-    recipe = named(Recipe.load(recipe, overrides), "comparison")
-    _check_complete(recipe)
-    root = Path(out) if out else Path("runs") / recipe.name
-    arguments = {
-        "methods": list(methods),
-        "seeds": list(seeds),
-        "bank": None if bank is None else str(bank),
-        "threads": threads,
-    }
-    return train_arms(
-        recipe,
-        partial(arms_named, names=methods),
-        Place(root),
-        arguments,
-        seeds=seeds,
-        bank=Path(bank) if bank else root / "bank",
-        resume=resume,
-        how=Execution(device, jobs, threads, progress, callback),
-        images=images,
-    )
+    jobs = at_once(jobs, data)
+    with given(Recipe.load(recipe, overrides), data) as prepared:
+        recipe = named(prepared, "comparison")
+        _check_complete(recipe)
+        root = Path(out) if out else Path("runs") / recipe.name
+        arguments = {
+            "methods": list(methods),
+            "seeds": list(seeds),
+            "bank": None if bank is None else str(bank),
+            "threads": threads,
+        }
+        return train_arms(
+            recipe,
+            partial(arms_named, names=methods),
+            Place(root),
+            arguments,
+            seeds=seeds,
+            bank=Path(bank) if bank else root / "bank",
+            resume=resume,
+            how=Execution(device, jobs, threads, progress, callback),
+            images=images,
+        )
 
 
-def check_in_turn(jobs: int | None) -> None:
-    """Refuse several runs at once on images that only this process has.
+def at_once(jobs: int | None, data: Any) -> int | None:
+    """Return how many runs may be trained at once: one, if only this process has their images.
 
     Raises:
-        RecipeError: As above.
+        RecipeError: More of those are asked for.
     """
+    if data is None:
+        return jobs
     if jobs not in (None, 1):
         raise RecipeError(
             f"The images of data= are in this process alone, so that its runs are trained in turn: "
             f"leave jobs={jobs} out, or write the images into folders for data.source=folder."
         )
+    return 1
 
 
 def _check_complete(recipe: Recipe) -> None:

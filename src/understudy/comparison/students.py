@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy.comparison.arms import SIZE, check_seeds
-from understudy.comparison.compare import check_in_turn, compare
+from understudy.comparison.compare import at_once, compare
 from understudy.comparison.several import SeveralComparisons
 from understudy.config.naming import named
 from understudy.config.recipe import Recipe
@@ -82,49 +82,39 @@ def compare_students(
         students = understudy.compare_students("fashion/demo", ["resnet8", "resnet14"], teacher)
         understudy.report(students)
     """
-    if data is not None:
-        check_in_turn(jobs)
-        with given(Recipe.load(recipe, overrides), data) as prepared:
-            return compare_students(
-                prepared,
-                students,
+    jobs = at_once(jobs, data)
+    with given(Recipe.load(recipe, overrides), data) as prepared:
+        recipe = named(prepared, "comparison")
+        check_seeds(seeds)
+        root = Path(out) if out else Path("runs") / recipe.name
+        folders = _folders(students)
+        StudentComparison.check_place(root, folders, resume=resume)
+        bank = root / "bank" / SIZE
+        arguments = {
+            "recipe": recipe.to_dict(),
+            "students": list(students),
+            "methods": list(methods),
+        }
+        Call("compare_students", arguments | {"seeds": list(seeds), "threads": threads}).write(root)
+        images, done = images or ImagesOfRecipes(), {}
+        for student, folder in folders.items():
+            done[student] = compare(
+                of_student(recipe, student),
                 methods=methods,
                 seeds=seeds,
-                out=out,
-                resume=resume,
+                out=root / folder,
+                bank=bank,
                 device=device,
+                jobs=jobs,
                 threads=threads,
                 progress=progress,
                 callback=callback,
                 images=images,
             )
-    recipe = named(Recipe.load(recipe, overrides), "comparison")
-    check_seeds(seeds)
-    root = Path(out) if out else Path("runs") / recipe.name
-    folders = _folders(students)
-    StudentComparison.check_place(root, folders, resume=resume)
-    bank = root / "bank" / SIZE
-    arguments = {"recipe": recipe.to_dict(), "students": list(students), "methods": list(methods)}
-    Call("compare_students", arguments | {"seeds": list(seeds), "threads": threads}).write(root)
-    images, done = images or ImagesOfRecipes(), {}
-    for student, folder in folders.items():
-        done[student] = compare(
-            of_student(recipe, student),
-            methods=methods,
-            seeds=seeds,
-            out=root / folder,
-            bank=bank,
-            device=device,
-            jobs=jobs,
-            threads=threads,
-            progress=progress,
-            callback=callback,
-            images=images,
-        )
-    metric = next(iter(done.values())).metric
-    result = StudentComparison(recipe.name, metric, folders, root)
-    result.write()
-    return result
+        metric = next(iter(done.values())).metric
+        result = StudentComparison(recipe.name, metric, folders, root)
+        result.write()
+        return result
 
 
 def of_student(recipe: Recipe, student: str) -> Recipe:
