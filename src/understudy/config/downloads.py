@@ -13,6 +13,8 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from understudy.errors import NetworkError
+
 _SECONDS = 10.0
 """Time until a connection that answers nothing is given up."""
 
@@ -61,30 +63,36 @@ def from_hub() -> Iterator[str]:
 
 
 @contextmanager
-def from_torch() -> Iterator[None]:
-    """Let downloads of torch end if a connection answers nothing."""
+def from_torch(of: str, failed: str) -> Iterator[None]:
+    """Let downloads of torch end if a connection answers nothing, and say what went wrong.
+
+    Args:
+        of: What is built, and may have to be downloaded.
+        failed: What is said of any other failure, before its reason.
+
+    Raises:
+        NetworkError: Something failed.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS)
     try:
         yield
+    except Exception as error:
+        raise NetworkError(_failed_download(error, of) or f"{failed}: {error}") from error
     finally:
         socket.setdefaulttimeout(before)
 
 
-def failed_download(error: BaseException, *, of: str, folder: str) -> str:
-    """Return why a download of torch failed, and what to do; empty if the error is another one.
-
-    Args:
-        error: What torch raised.
-        of: What was to be downloaded.
-        folder: The cache of torch, `torch.hub.get_dir()`.
-    """
+def _failed_download(error: Exception, of: str) -> str:
+    """Return why a download of torch failed, and what to do; empty if the error is another one."""
     if not isinstance(error, URLError | TimeoutError | ConnectionError):
         return ""
+    from torch import hub
+
     return (
         f"The weights of {of} cannot be downloaded ({_words(getattr(error, 'reason', error))}). "
         "Where there is a connection, download the file that is named above; then put it into "
-        f"{folder}/checkpoints, or give it as weights, such as --teacher.weights FILE."
+        f"{hub.get_dir()}/checkpoints, or give it as weights, such as --teacher.weights FILE."
     )
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import hub, nn
+from torch import nn
 from torchvision import models
 
-from understudy.config.downloads import failed_download, from_torch
+from understudy.config.downloads import from_torch
 from understudy.errors import NetworkError, suggestion
 from understudy.models.initialisation import small_linear
 from understudy.models.preprocessing import Input
@@ -35,14 +35,10 @@ def build(
         )
     classes = {} if num_classes is None else {"num_classes": num_classes}
     weights = models.get_model_weights(name).DEFAULT
-    try:
-        with from_torch():
-            module: nn.Module = models.get_model(
-                name, weights=weights if pretrained else None, **classes, **options
-            )
-    except Exception as error:
-        failed = failed_download(error, of=f"torchvision's {name!r}", folder=hub.get_dir())
-        raise NetworkError(failed or f"torchvision cannot build {name!r}: {error}") from error
+    with from_torch(f"torchvision's {name!r}", f"torchvision cannot build {name!r}"):
+        module: nn.Module = models.get_model(
+            name, weights=weights if pretrained else None, **classes, **options
+        )
     if getattr(module, "aux_logits", False):
         module.aux_logits = False  # type: ignore[assignment]
         for path in ("aux1", "aux2", "AuxLogits"):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from timm.layers import freeze_batch_norm_2d
-from torch import Tensor, hub, nn
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection import (
     FCOS,
@@ -22,7 +22,7 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.ssd import SSD
 
-from understudy.config.downloads import failed_download, from_torch
+from understudy.config.downloads import from_torch
 from understudy.errors import NameNotFound, NetworkError
 from understudy.models.adapters import file
 from understudy.models.detection import classes, families
@@ -210,14 +210,9 @@ def _torchvision(
         "weights": "DEFAULT" if pretrained else None,
         "weights_backbone": None if pretrained else online,
     }
-    try:
-        with from_torch():
-            module: nn.Module = models.get_model(name, **weights, num_classes=columns, **keywords)
-    except Exception as error:
-        failed = failed_download(
-            error, of=f"torchvision's {name!r} or its backbone", folder=hub.get_dir()
-        )
-        raise NetworkError(failed or f"torchvision cannot build {name!r}: {error}") from error
+    of = f"torchvision's {name!r} or its backbone"
+    with from_torch(of, f"torchvision cannot build {name!r}"):
+        module: nn.Module = models.get_model(name, **weights, num_classes=columns, **keywords)
     families.check_options(f"torchvision:{name}", type(module), keywords)
     if trainable is not None:
         body = getattr(module.backbone, "body", None)

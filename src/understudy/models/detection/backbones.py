@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from timm.data import resolve_model_data_config
 from timm.layers import freeze_batch_norm_2d
-from torch import Tensor, hub, nn
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.models._utils import IntermediateLayerGetter
 
-from understudy.config.downloads import failed_download, from_hub, from_torch
+from understudy.config.downloads import from_hub, from_torch
 from understudy.errors import NetworkError, suggestion
 from understudy.models.adapters.timm import not_in_cache
 from understudy.models.weights import load
@@ -127,12 +127,8 @@ def _torchvision(name: str, strides: tuple[int, ...], weights: str) -> Backbone:
             f"There are no weights at {weights}, and torchvision's for {name} are: "
             f"{', '.join(published) or 'none'}."
         )
-    try:
-        with from_torch():
-            network = models.get_model(name, weights=online.get(weights))
-    except Exception as error:
-        failed = failed_download(error, of=f"torchvision's {name!r}", folder=hub.get_dir())
-        raise NetworkError(failed or f"The backbone {name} cannot be built: {error}") from error
+    with from_torch(f"torchvision's {name!r}", f"The backbone {name} cannot be built"):
+        network = models.get_model(name, weights=online.get(weights))
     if weights and weights not in online:
         load(network, weights, classifier=_classifier(network), reset_classifier=True)
     features = getattr(network, "features", None)
