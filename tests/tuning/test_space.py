@@ -6,7 +6,7 @@ from understudy import methods
 from understudy.config.recipe import Recipe
 from understudy.distillation.wire import check_methods
 from understudy.errors import RecipeError
-from understudy.tuning.rungs import epochs_ahead, promoted, rungs
+from understudy.tuning.rungs import epochs_to_train, promoted, rungs
 from understudy.tuning.space import candidate
 from understudy.tuning.suggest import Scored, Suggestions
 
@@ -78,4 +78,6 @@ def test_rungs_are_multiples_of_the_first(epochs: int, at: tuple[int, ...]) -> N
 
 def test_a_third_goes_on() -> None:
     assert [promoted(count) for count in (1, 3, 4, 20)] == [1, 1, 2, 7]
-    assert epochs_ahead(20, (27, 81, 240)) == 7 * 54 + 3 * 159
+    beyond = 7 * 54 + 3 * 159
+    assert epochs_to_train(20, (27, 81, 240)) == 20 * 27 + beyond
+    assert epochs_to_train(20, (27, 81, 240), begun=20) == beyond

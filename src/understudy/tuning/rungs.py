@@ -3,13 +3,10 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from understudy.experiment.callback import Callback
 from understudy.training.signals import ask_to_stop
-
-if TYPE_CHECKING:
-    from understudy.training.trainer import Trainer
 
 _SHARE = 3
 """One of how many trials goes on, to as many times the epochs."""
@@ -35,13 +32,18 @@ def promoted(count: int) -> int:
     return math.ceil(count / _SHARE)
 
 
-def epochs_ahead(trials: int, steps: Sequence[int]) -> float:
-    """Return the epochs to train after the first rung, by all trials together.
+def epochs_to_train(trials: int, steps: Sequence[int], *, begun: int = 0) -> int:
+    """Return the epochs of all trials together, to the first rung and beyond it.
 
-    >>> epochs_ahead(9, (1, 3, 9))
-    12
+    Args:
+        trials: Number of trials.
+        steps: Epochs of the rungs.
+        begun: Trials that have reached the first rung, which are not counted up to there.
+
+    >>> epochs_to_train(9, (1, 3, 9)), epochs_to_train(9, (1, 3, 9), begun=9)
+    (21, 12)
     """
-    total, count = 0, trials
+    total, count = (trials - begun) * steps[0], trials
     for before, step in pairwise(steps):
         count = promoted(count)
         total += count * (step - before)
@@ -54,20 +56,12 @@ class StopsAfter(Callback):
 
     Args:
         epoch: Epoch after which it stops.
-
-    Attributes:
-        reached: True once that epoch ended.
     """
 
     def __init__(self, epoch: int) -> None:
-        self._epoch, self.reached = epoch, False
-
-    def start(self, trainer: "Trainer", name: str) -> None:
-        """Note what is trained already."""
-        self.reached = trainer.position.epoch >= self._epoch
+        self._epoch = epoch
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Ask the run to stop where the rung is."""
         if record["epoch"] >= self._epoch:
-            self.reached = True
             ask_to_stop(STOPPED)

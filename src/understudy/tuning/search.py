@@ -15,7 +15,7 @@ from understudy.experiment.progress import number_text
 from understudy.experiment.run_time import in_words
 from understudy.experiment.train import train
 from understudy.reproduction.budget import Budget
-from understudy.tuning.rungs import STOPPED, StopsAfter, epochs_ahead, promoted, rungs
+from understudy.tuning.rungs import STOPPED, StopsAfter, epochs_to_train, promoted, rungs
 from understudy.tuning.space import Candidate
 from understudy.tuning.suggest import Scored, Suggestions
 from understudy.tuning.trials import Tried
@@ -168,7 +168,7 @@ class Search:
             return None
         epoch = mean(trial.seconds / trial.epochs for trial in trained)
         plan = self._plan
-        ahead = (trials - len(self._trials)) * plan.steps[0] + epochs_ahead(trials, plan.steps)
+        ahead = epochs_to_train(trials, plan.steps, begun=len(self._trials))
         # Of what follows the trials some may be trained already, by a call before.
         done = sum(max(0, trial.epochs - plan.steps[0]) for trial in trained)
         return epoch * (max(0.0, ahead - done) + plan.judged_runs * plan.epochs)

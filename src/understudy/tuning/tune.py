@@ -36,6 +36,7 @@ from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.progress import displayed
 from understudy.experiment.taken import difference_of, free_beside
 from understudy.reproduction.budget import Budget, seconds_of
+from understudy.tuning.planned import JUDGED_ARMS, judging_seeds
 from understudy.tuning.result import JUDGED, Tuning
 from understudy.tuning.rungs import rungs
 from understudy.tuning.search import Plan, Search
@@ -110,7 +111,7 @@ def tune(
     watch = Budget(None if budget is None else seconds_of(budget))
     recipe = with_name(Recipe.load(recipe, overrides), "search")
     names = _names(recipe, methods)
-    seeds = tuple(seeds) or tuple(recipe.seed + number for number in (1, 2, 3))
+    seeds = judging_seeds(recipe, seeds)
     _check(recipe, trials, seeds)
     find_device(device)
     root = Path(out) if out else default_place(recipe)
@@ -171,7 +172,7 @@ def arms(
         RecipeError: `tune` would refuse it.
     """
     names = _names(recipe, methods)
-    _check(recipe, trials, tuple(seeds) or (recipe.seed + 1,))
+    _check(recipe, trials, judging_seeds(recipe, seeds))
     chosen = _choosing(recipe)
     return [replace(arm, name=name) for name, arm in named(chosen, names).items() if name in names]
 
@@ -333,7 +334,7 @@ def _plan(
         candidates={name: candidate(recipe, name) for name in arms},
         trials=trials,
         metric=tasks.find(recipe.task, recipe.training).headline,
-        judged_runs=3 * len(seeds),
+        judged_runs=JUDGED_ARMS * len(seeds),
         device=device,
     )
 
