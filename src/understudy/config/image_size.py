@@ -47,17 +47,21 @@ def of_sides(height: int, width: int) -> Size:
 
 def in_words(size: Size) -> str:
     """Return a size as text: `224`, or `224 × 160`, the height first."""
-    return " × ".join(map(str, dict.fromkeys(sides(size))))
+    return _joined(size, " × ")
 
 
 def as_flag(size: Size) -> str:
     """Return a size as a flag takes it: `224`, or `224 160`."""
-    return " ".join(map(str, dict.fromkeys(sides(size))))
+    return _joined(size, " ")
 
 
 def as_name(size: Size) -> str:
     """Return a size as part of a file's name: `224`, or `224x160`."""
-    return "x".join(map(str, dict.fromkeys(sides(size))))
+    return _joined(size, "x")
+
+
+def _joined(size: Size, between: str) -> str:
+    return between.join(map(str, dict.fromkeys(sides(size))))
 
 
 def pixels(size: Size) -> int:

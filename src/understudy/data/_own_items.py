@@ -17,7 +17,7 @@ from understudy.data._own_targets import Targets
 from understudy.data._workers import Sent, lost_workers_explained, received, sent
 from understudy.data.source import MemorySource, Source, Unreadable, content_digest, short_digest
 from understudy.data.sources._annotated import AnnotatedSource
-from understudy.data.sources._files import MAX_BYTES, SMALL
+from understudy.data.sources._files import SMALL, is_small
 from understudy.errors import DataError, UnderstudyError, memory_ran_out
 
 LOGGER = logging.getLogger("understudy")
@@ -159,9 +159,7 @@ def read(dataset: Any, name: str, unreadable: Unreadable, workers: int) -> Image
         if packed is not None and kept_small:
             small.append(received(packed))
         is_first_size = sides == rows[0][2]
-        kept_small &= (
-            packed is not None and is_first_size and 3 * len(rows) * sides[0] ** 2 <= MAX_BYTES
-        )
+        kept_small &= packed is not None and is_first_size and is_small(len(rows), sides[0])
     if not rows:
         raise DataError(f"None of the images of {name} can be read, first: {skipped[0]}.")
     for number, digest, _, _ in (rows[0], rows[len(rows) // 2], rows[-1]):

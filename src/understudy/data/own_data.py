@@ -1,7 +1,7 @@
 """Data that a program gives: map-style datasets of torch and Hugging Face, and pairs of arrays.
 
     data = train_set                               the training images alone
-    data = (train_set, test_set)                   or with the validation images behind them
+    data = (train_set, test_set)                   or with the test images, perhaps validation
     data = {"train": …, "validation": …, "test": …}
 
 Each of these is a dataset with `len` and whole numbers as indices, or a pair (images, labels) of
