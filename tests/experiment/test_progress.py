@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 from rich.console import Console
 
 import understudy
+from tests.support.clock import Clock
 from understudy.config.recipe import Recipe
 from understudy.experiment.callback import Callback
 from understudy.experiment.live_details import LiveDetails
@@ -136,9 +136,7 @@ def test_only_the_first_process_displays_and_is_called(monkeypatch: pytest.Monke
 def test_a_series_has_a_line_a_minute_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = Clock(monkeypatch)
     terminal = Terminal(Console(file=StringIO(), width=120))
     task, epochs = SimpleNamespace(headline="top1"), SimpleNamespace(epochs=9)
     distiller = SimpleNamespace(trainable=SimpleNamespace(task=task), distillations={})
@@ -150,7 +148,7 @@ def test_a_series_has_a_line_a_minute_without_a_terminal(
         terminal.series(4)
         terminal.start(trainer, "kd seed 0")
         for number in range(1, 8):
-            now[0] += 20.0
+            clock.now += 20.0
             record = {"epoch": number, "images_per_second": 99.0, "losses": {"total": 1.5}}
             terminal.epoch(record | {"metrics": {"top1": 40.0 + number}, "fidelity": {}})
     written: Any = terminal.console.file

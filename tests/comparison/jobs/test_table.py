@@ -1,12 +1,12 @@
 """Lines of several runs at once, where there is no terminal: of runs that end, and one a minute."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.clock import Clock
 from tests.support.papers import as_in_papers
 from understudy.comparison.arms import Job
 from understudy.comparison.jobs.forecast import Forecast
@@ -26,8 +26,7 @@ def record(epoch: int, top1: float) -> dict[str, Any]:
 def test_a_minute_has_one_line_for_all_runs_and_an_end_has_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(monkeypatch)
     jobs = [
         Job(arm, 0, replace(RECIPE, name=f"{arm} seed 0", methods={arm: {}}), Run(tmp_path / arm))
         for arm in ("kd", "nd", "at")
@@ -36,10 +35,10 @@ def test_a_minute_has_one_line_for_all_runs_and_an_end_has_its_own(
     with table.shown():
         for job in jobs[:2]:
             table.begin(job)
-            table.take(job, Started(0.0, at=now[0]))
+            table.take(job, Started(0.0, at=clock.now))
         for epoch in range(1, 33):
-            now[0] += 4.0
-            table.take(jobs[0], EpochEnded(record(epoch, 50 + epoch), at=now[0]))
+            clock.now += 4.0
+            table.take(jobs[0], EpochEnded(record(epoch, 50 + epoch), at=clock.now))
             table.refresh()
         ended = Ended("top1", record(40, 90.0) | {"seconds": 164.0})
         table.take(jobs[0], ended)
