@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.report_directories import write_json, write_run
-from understudy.experiment.evidence import standard_error
 from understudy.experiment.run_directory import Run
 from understudy.reporting import report
 from understudy.reporting.cautions import cautions
@@ -115,4 +114,8 @@ def test_page_and_markdown_say_it(tmp_path: Path) -> None:
 )
 def test_resolution_of_an_accuracy(accuracy: float, images: int, words: str) -> None:
     assert resolution(accuracy, images) == words
-    assert standard_error(100.0, images) == 0.0
+
+
+def test_few_images_without_a_mistake_are_said_too(tmp_path: Path) -> None:
+    (caution,) = cautions(compared(tmp_path, [100.0] * 10, [100.0] * 10, images=20))
+    assert "the standard error at 100 % is 4.7 points" in caution.message

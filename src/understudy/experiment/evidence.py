@@ -26,16 +26,19 @@ shown from about two of them: three points.
 def standard_error(accuracy: float, images: int) -> float:
     """Return the standard error of an accuracy, in points.
 
-    It is that of the choice of test images alone; seeds vary besides.
+    It is that of the choice of test images alone; seeds vary besides. One right and one wrong are
+    added, as Agresti and Coull (The American Statistician 52, 1998) do: an accuracy of 100 % on a
+    handful of images is not certain.
 
     Args:
         accuracy: In percent.
         images: How many images it was measured on.
 
-    >>> standard_error(90.0, 900), round(standard_error(70.0, 60), 2)
-    (1.0, 5.92)
+    >>> [round(standard_error(*x), 2) for x in ((90.0, 900), (70.0, 60), (100.0, 20))]
+    [1.0, 5.95, 4.66]
     """
-    return math.sqrt(max(accuracy * (100.0 - accuracy), 0.0) / images)
+    share = (accuracy * images + 100.0) / (images + 2)
+    return math.sqrt(share * (100.0 - share) / images)
 
 
 def points_of_one(images: int) -> float:
@@ -69,9 +72,7 @@ def few_labels(labels: int, noun: str, images: int, *, split: str = "test") -> s
 
 
 def _few(what: str, share: str, percent: float, count: int, noun: str) -> str:
-    # One right and one wrong are added, as Agresti and Coull (The American Statistician 52, 1998)
-    # do: an accuracy of 100 % on a handful of images is not certain.
-    error = standard_error((percent * count + 100.0) / (count + 2), count)
+    error = standard_error(percent, count)
     if error <= COARSE:
         return ""
     enough = _rounded_up(count * (error / USUAL_GAIN) ** 2)

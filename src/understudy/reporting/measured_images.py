@@ -55,7 +55,7 @@ def resolution(accuracy: float, images: int) -> str:
     """Return in words how finely some images measure an accuracy.
 
     >>> resolution(70.0, 60)
-    'one image is 1.7 points, and the standard error at 70 % is 5.9 points'
+    'one image is 1.7 points, and the standard error at 70 % is 6 points'
     """
     unit = points_of_one(images)
     return (
