@@ -91,7 +91,7 @@ def judge(
 
 
 def _verdicts(runs: Runs, failures: Failures, metric: str) -> dict[str, Verdict]:
-    """The verdict on every arm but the control."""
+    """Return the verdict on every arm but the control."""
     control, methods = runs[CONTROL], {k: v for k, v in runs.items() if k != CONTROL}
     ended = {
         name: ended_early(name, "diverged", group[-1].diverged)

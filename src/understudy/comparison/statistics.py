@@ -242,7 +242,7 @@ def _is_number(value: object) -> bool:
 
 
 def _measured(name: str, arm: Scores, control: Sequence[float], *, metric: str) -> Verdict:
-    """The numbers of a verdict, for one arm alone."""
+    """Return the numbers of a verdict, for one arm alone."""
     _check(arm.values, control, name=name, metric=metric)
     differences = np.subtract(arm.values, control)
     seeds, difference = len(differences), float(differences.mean())
@@ -277,12 +277,12 @@ def margin(level: float, seeds: int, seed_variance: float, image_variance: float
 
 @lru_cache
 def _quantiles(level: float, seeds: int) -> tuple[float, float]:
-    """Two-sided quantiles: Student's for the seeds, the normal one for the images."""
+    """Return two-sided quantiles: Student's for the seeds, the normal one for the images."""
     return float(stats.t.isf(level / 2, seeds - 1)), float(stats.norm.isf(level / 2))
 
 
 def _p_value(size: float, seeds: int, seed_variance: float, image_variance: float) -> float:
-    """The level at which the interval around a difference of this size touches 0."""
+    """Return the level at which the interval around a difference of this size touches 0."""
     smallest = 1e-12
 
     def excess(log_level: float) -> float:
@@ -330,7 +330,7 @@ def _sentence(name: str, judged: Verdict, *, metric: str, unit: str, methods: in
 
 
 def _in_words(metric: str) -> str:
-    """For example ` in k-NN`; empty for top-1 accuracy, which goes without saying."""
+    """Return the metric in words, such as ` in k-NN`; empty for top-1 accuracy, the usual one."""
     return (
         "" if metric == "top1" else f" in {metric.replace('knn_', 'k-NN ').replace('knn', 'k-NN')}"
     )
@@ -345,7 +345,7 @@ def _too_few(name: str, judged: Verdict, away: str, digits: int) -> str:
 
 
 def _evidence(judged: Verdict, digits: int) -> str:
-    """For example `95 % interval 7.0 to 7.4, 3 seeds × 372 images`."""
+    """Return what a verdict rests on, such as `95 % interval 7.0 to 7.4, 3 seeds × 372 images`."""
     measured = f"{judged.seeds} seeds"
     measured += f" × {judged.images:,} images" if judged.images else ", test images left out"
     if judged.low is None:
@@ -361,7 +361,7 @@ def _corrected(judged: Verdict, methods: int) -> str:
 
 
 def _away(difference: float, digits: int, unit: str) -> str:
-    """For example `7.2 points above the control`."""
+    """Return a difference in words, such as `7.2 points above the control`."""
     size = f"{abs(difference):.{digits}f}"
     if float(size) == 0:
         return "level with the control"
@@ -382,7 +382,7 @@ def _closing(gap: float | None) -> str:
 
 
 def _digits(difference: float, low: float | None, high: float | None) -> int:
-    """Decimals that keep every number and the interval's width visible: one to four."""
+    """Return the decimals, one to four, that keep all numbers and the interval's width visible."""
     sizes = [abs(difference)]
     if low is not None and high is not None:
         sizes += [abs(low), abs(high), high - low]

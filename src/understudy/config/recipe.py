@@ -303,7 +303,7 @@ def key_of_method(label: str) -> str:
 
 
 def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted path and value of every override; a mapping is entered where a recipe has a group."""
+    """Yield path and value of every override; a mapping is entered where a recipe has a group."""
     groups = {path.rpartition(".")[0] for path, _, _ in leaves(Recipe)} - {""}
     for key, value in overrides.items():
         path = f"{prefix}{key}"

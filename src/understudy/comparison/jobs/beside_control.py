@@ -21,20 +21,20 @@ class BesideControl(Callback):
         self._job, self._callback, self._metric = job, callback, ""
 
     def start(self, trainer: Any, name: str) -> None:
-        """Pass it on."""
+        """Pass on that training begins."""
         self._metric = trainer.distiller.trainable.task.headline
         self._callback.start(trainer, name)
 
     def step(self, trainer: Any) -> None:
-        """Pass it on."""
+        """Pass on a step."""
         self._callback.step(trainer)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Pass it on with the control's metric under `control`, if that is known."""
+        """Pass on the record of an epoch, with the control's metric under `control` if known."""
         self._callback.epoch(with_control(record, self._job, self._metric))
 
     def end(self, name: str, metric: str, evaluation: dict[str, Any]) -> None:
-        """Pass it on."""
+        """Pass on the result."""
         self._callback.end(name, metric, evaluation)
 
 
