@@ -16,7 +16,7 @@ from understudy.data import FileSource, Loader, Source
 from understudy.data.decoded import DecodedSource
 from understudy.data.joined import join
 from understudy.data.replaced import ReplacedSource, found_since
-from understudy.data.sources import _large_folder, _undecoded, folder
+from understudy.data.sources import _many_files, _undecoded, folder
 from understudy.data.sources._cache import cache_folder
 from understudy.data.subset import Subset, split
 from understudy.data.views import make_views
@@ -30,7 +30,7 @@ Change = Callable[[Path], object]
 def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """More than four files are listed, as are folders that were changed just now."""
     monkeypatch.setattr(_undecoded, "LISTED", 4)
-    monkeypatch.setattr(_large_folder, "_FINE", 0)
+    monkeypatch.setattr(_many_files, "_FINE", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -72,8 +72,8 @@ def test_it_holds_what_a_decoded_one_does(top: Path, monkeypatch: pytest.MonkeyP
 
 def test_no_image_is_decoded_before_it_is_shown(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = list[Path]()
-    real = _large_folder.decode
-    monkeypatch.setattr(_large_folder, "decode", lambda p: decoded.append(p) or real(p))
+    real = _many_files.decode
+    monkeypatch.setattr(_many_files, "decode", lambda p: decoded.append(p) or real(p))
     source = load(top)
     assert len(source.digest) == 16
     loader = Loader(
@@ -131,7 +131,7 @@ def test_folders_that_were_changed_just_now_are_listed_again(
     top: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "understudy")
-    monkeypatch.setattr(_large_folder, "_FINE", 10**12)
+    monkeypatch.setattr(_many_files, "_FINE", 10**12)
     for _ in range(2):
         caplog.clear()
         assert len(load(top)) == 6
@@ -239,14 +239,14 @@ def test_faulty_files_stop_on_request(damaged: Path) -> None:
 def test_a_fault_of_the_network_replaces_no_image(
     top: Path, fault: OSError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, real = load(top), _large_folder.decode
+    source, real = load(top), _many_files.decode
 
     def decode_by_network(path: Path) -> torch.Tensor:
         if path.name == "4.png":
             raise DataError("4.png cannot be read") from fault
         return real(path)
 
-    monkeypatch.setattr(_large_folder, "decode", decode_by_network)
+    monkeypatch.setattr(_many_files, "decode", decode_by_network)
     with pytest.raises(DataError, match=r"4\.png cannot be read$"):
         source.image(0)
     assert source.replaced() == ()
@@ -280,6 +280,22 @@ def test_nothing_readable_is_an_error(top: Path) -> None:
         file.write_text("text")
     with pytest.raises(DataError, match="None of 6 sampled files can be read"):
         load(top)
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_one_of_the_cache(
+    top: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = os.scandir
+
+    def scandir(place: str | Path) -> object:
+        if Path(place).name == "x":
+            raise PermissionError(13, "Permission denied", str(place))
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"The folder .*x cannot be read \(Permission denied\)"):
+        load(top)
+    assert "cannot be written" not in caplog.text
 
 
 def test_small_images_are_kept_in_memory_as_before(tmp_path: Path) -> None:

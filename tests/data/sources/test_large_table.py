@@ -9,7 +9,7 @@ from PIL import Image
 
 from understudy.data import FileSource
 from understudy.data.replaced import found_since
-from understudy.data.sources import _large_folder, _undecoded, csv
+from understudy.data.sources import _many_files, _undecoded, csv
 from understudy.errors import DataError
 
 TABLES = {
@@ -53,8 +53,8 @@ def test_no_file_is_opened_before_it_is_shown(table: Path, monkeypatch: pytest.M
     decoded = csv.load(str(table), "train")
     monkeypatch.setattr(_undecoded, "LISTED", 4)
     opened = list[Path]()
-    decode: Callable[[Path], torch.Tensor] = _large_folder.decode
-    monkeypatch.setattr(_large_folder, "decode", lambda p: opened.append(p) or decode(p))
+    decode: Callable[[Path], torch.Tensor] = _many_files.decode
+    monkeypatch.setattr(_many_files, "decode", lambda p: opened.append(p) or decode(p))
     listed = csv.load(str(table), "train")
     assert not opened
     assert not isinstance(listed, FileSource)

@@ -12,7 +12,7 @@ import torch
 
 from understudy.batch import UNLABELLED
 from understudy.data.source import Source, Split, Unreadable
-from understudy.data.sources._large_folder import of_table
+from understudy.data.sources._many_files import of_table
 from understudy.data.sources._numbered import names_of
 from understudy.data.sources._splits import SPLIT_NAMES, TEST_NAMES, no_split
 from understudy.data.sources._table import Table, Values

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from understudy.data._image import SUFFIXES, why_not_read
+from understudy.errors import DataError
 
 _SUFFIXES = tuple(SUFFIXES)
 _IGNORED = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
@@ -73,9 +74,19 @@ def _files(
 
     Several times faster than `Path.glob`: `os.scandir` tells files from folders without a further
     call for each.
+
+    Raises:
+        DataError: The folder, or one below it, cannot be read.
     """
-    listing.folders[str(folder)] = os.stat(folder).st_mtime_ns  # noqa: PTH116 (of many folders)
-    with os.scandir(folder) as entries:
+    try:
+        listing.folders[str(folder)] = os.stat(folder).st_mtime_ns  # noqa: PTH116 (of many folders)
+        entries = os.scandir(folder)
+    except OSError as error:
+        raise DataError(
+            f"The folder {folder} cannot be read ({error.strerror}): make it readable, or move it "
+            "out of the images."
+        ) from error
+    with entries:
         for entry in entries:
             if is_hidden(entry.name):
                 continue

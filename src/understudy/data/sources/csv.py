@@ -34,7 +34,7 @@ from understudy.batch import UNLABELLED
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _csv_multilabel
 from understudy.data.sources._csv_multilabel import FILE_COLUMNS
-from understudy.data.sources._large_folder import of_table
+from understudy.data.sources._many_files import of_table
 from understudy.data.sources._named_files import is_file, is_inside
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._splits import TEST_NAMES, choose, no_split

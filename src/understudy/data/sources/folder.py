@@ -21,8 +21,8 @@ from understudy.batch import UNLABELLED
 from understudy.data._image import SUFFIXES
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources._files import from_files
-from understudy.data.sources._large_folder import Files, listed
 from understudy.data.sources._listing import Listing, is_folder, is_hidden, list_images
+from understudy.data.sources._many_files import Files, listed
 from understudy.data.sources._splits import TEST_NAMES, choose, existing, no_split
 from understudy.errors import DataError
 
