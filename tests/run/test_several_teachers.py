@@ -17,6 +17,9 @@ from understudy.experiment.evaluate import evaluate
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
 from understudy.experiment.train import distill, train
+from understudy.reporting import report
+from understudy.reporting.charts.feature_geometry import feature_geometries
+from understudy.reporting.collect import read
 
 METHODS: dict[str, Any] = {"lshfm": {"hashes": 64}, "kd": {}}
 
@@ -120,6 +123,27 @@ def test_the_arms_of_a_comparison_share_the_banks(
     assert {row[0] for row in result.cells()} >= {"teacher one", "teacher two"}
     cka = result.arms[2]["fidelity"]
     assert {"cka", "one/cka", "two/cka"} <= cka.keys()
+    _check_charts(tmp_path, cka["two/cka"])
+
+
+def _check_charts(folder: Path, cka: list[float]) -> None:
+    """Check that the report compares the features of every arm with those of each teacher."""
+    results = read([folder])
+    charts = feature_geometries(results)
+    assert [each.teacher for each in charts] == ["one", "two"]
+    for each in charts:
+        names = [arm.name for arm in each.arms]
+        assert names == [f"teacher {each.teacher}", "control", "one+two", "one", "two"]
+        assert {plot.title for plot in each.ridges} >= {"Feature norm"}
+    # The projector of pefd belongs to the teacher two; the others have none beside it.
+    (plot,) = [x for x in charts[1].dots if x.title == "Projector: CKA, penultimate"]
+    rows = {row.arm.name: row for row in plot.rows}
+    assert rows["two"].projected is not None
+    assert rows["one"].projected is None
+    assert rows["one"].own is not None
+    assert cka != results.arms[-1].fidelity["one/cka"]
+    page = report(folder).read_text()
+    assert page.count("<h2>Direction and norm of the features, beside the teacher ") == 2
 
 
 def _watch(monkeypatch: pytest.MonkeyPatch, passes: list[int], seen: list[int]) -> None:

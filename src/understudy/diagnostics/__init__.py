@@ -18,6 +18,7 @@ from understudy.diagnostics.projections import projections
 from understudy.diagnostics.sample_images import FeaturePairs
 from understudy.diagnostics.templates import templates
 from understudy.distillation.distiller import Distiller
+from understudy.methods import Method
 from understudy.methods.lshfm import LSHFM
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
@@ -42,21 +43,38 @@ def measure(
 
     Args:
         student: Outputs of the trained student on all test images.
-        teachers: Outputs of the teachers on the same images, by name. Of several, nothing of them
-            is kept: the charts compare with one teacher.
+        teachers: Outputs of the teachers on the same images, by name. Of several, the statistics
+            of features beside each are kept under `teachers`; predictions are the student's alone.
         task: The task that produced the outputs.
         network: The student, for features that are not among the outputs.
         distiller: Teachers and methods.
         test: The test images.
         accelerator: Device and precision.
     """
-    live = distiller.teacher if len(distiller.distillations) < 2 else None
-    teacher = next(iter(teachers.values()), None) if live else None
-    same_classes = live is not None and network.same_classes(live.network)
-    content = _predictions(student, teacher if same_classes else None, task, test)
-    if teacher is not None and isinstance(network, Network):
-        content |= _features(student, teacher, network, distiller, test, accelerator)
-    return content
+    every = distiller.distillations
+    only = every[0] if len(every) == 1 else None
+    same_classes = only is not None and network.same_classes(only.teacher.network)
+    teacher = teachers.get(only.name) if only and same_classes else None
+    content = _predictions(student, teacher, task, test)
+    if not (teachers and isinstance(network, Network)):
+        return content
+    training = distiller.trainable.training
+    distiller.trainable.eval()
+    network.eval()
+    beside = {
+        each.name: _features(
+            student,
+            teachers[each.name],
+            each.methods,
+            FeaturePairs(network, each.teacher, test, accelerator),
+        )
+        for each in every
+        if each.name in teachers
+    }
+    distiller.trainable.train(training)
+    if len(every) > 1:
+        return content | {"teachers": beside}
+    return content | next(iter(beside.values()), {})
 
 
 def _predictions(
@@ -76,31 +94,18 @@ def _predictions(
 
 
 def _features(
-    student: Outputs,
-    teacher: Outputs,
-    network: Network,
-    distiller: Distiller,
-    test: Loader,
-    accelerator: Accelerator,
+    student: Outputs, teacher: Outputs, methods: Mapping[str, Method], pairs: FeaturePairs
 ) -> dict[str, Any]:
-    """Return the statistics of both networks' features of whole images."""
-    assert distiller.teacher is not None
+    """Return the statistics of both networks' features of whole images, in evaluation mode."""
     s, t, labels = student["penultimate"], teacher["penultimate"], student["labels"]
-    methods = dict(distiller.trainable.methods.items())
-    pairs = FeaturePairs(network, distiller.teacher, test, accelerator)
-    training = distiller.trainable.training
-    distiller.trainable.eval()
-    network.eval()
-    content = {
+    return {
         "images": len(s),
         "student": of_student(s, t, labels),
         "teacher": of_teacher(t, labels),
         "bits": bit_agreement(s, t, *_hashes(methods, t)) if s.shape == t.shape else None,
-        "projectors": projections(methods, student, teacher, pairs, accelerator.device),
+        "projectors": projections(methods, student, teacher, pairs, pairs.accelerator.device),
         "templates": templates(methods, pairs),
     }
-    distiller.trainable.train(training)
-    return content
 
 
 def _hashes(methods: Mapping[str, Any], teacher: Tensor) -> tuple[Tensor, Tensor, str | None]:

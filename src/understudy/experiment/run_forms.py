@@ -253,11 +253,8 @@ _LAYER: Form = {
 _TEMPLATES: Form = Such({"method": str, "images": [str], "places": {str: _LAYER}}, _templates_fault)
 _BITS: Form = Such({"angle": [float], "agreement": [float], "images": [int]}, _bits_fault)
 
-_DIAGNOSTICS: Form = {
+_BESIDE_TEACHER: Form = {
     "images?": int,
-    "confusion?": Such([[int]], _square_fault),
-    "scenes?": [_SCENE],
-    "precision?": Such([_CURVE], _classes_of_curves_fault),
     "student?": (_FEATURES, None),
     "teacher?": (_FEATURES, None),
     "bits?": (_BITS, None),
@@ -265,5 +262,14 @@ _DIAGNOSTICS: Form = {
     "templates?": (_TEMPLATES, None),
 }
 
-DIAGNOSTICS: Form = Such(_DIAGNOSTICS, _bins_fault)
+DIAGNOSTICS: Form = Such(
+    {
+        **_BESIDE_TEACHER,
+        "confusion?": Such([[int]], _square_fault),
+        "scenes?": [_SCENE],
+        "precision?": Such([_CURVE], _classes_of_curves_fault),
+        "teachers?": {str: Such(_BESIDE_TEACHER, _bins_fault)},
+    },
+    _bins_fault,
+)
 """Form of `diagnostics.json`."""

@@ -13,7 +13,7 @@ from understudy.reporting.before_training import made
 from understudy.reporting.cautions import DETECTION, cautions
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
-from understudy.reporting.charts.feature_geometry import feature_geometry
+from understudy.reporting.charts.feature_geometry import feature_geometries
 from understudy.reporting.charts.precision_recall import precision_recall
 from understudy.reporting.charts.samples import samples
 from understudy.reporting.charts.style import INKS
@@ -60,7 +60,7 @@ def page(results: Results, steps: Sequence[Step] = ()) -> str:
         intervals=intervals(results),
         verdicts=VERDICTS,
         curves=training_curves(results),
-        geometry=feature_geometry(results),
+        geometries=feature_geometries(results),
         samples=samples(results),
         precision=precision_recall(results),
         several=any(len(arm.runs) > 1 for arm in results.arms),

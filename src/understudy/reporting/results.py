@@ -35,6 +35,8 @@ class Arm:
     methods: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
     runs: list[Run] = field(default_factory=list)
+    beside: str = ""
+    """Of several teachers, the name of the one that charts of features compare with."""
 
     def values(self, metric: str) -> Numbers:
         """Return a metric of the task or of fidelity, one value per seed; empty if not measured."""
@@ -42,7 +44,10 @@ class Arm:
 
     def diagnostics(self, key: str) -> list[Any]:
         """Return one entry of diagnostics.json, of each run in which it is not empty."""
-        return [run.diagnostics[key] for run in self.runs if run.diagnostics.get(key)]
+        stored = [run.diagnostics for run in self.runs]
+        if self.beside:
+            stored = [content.get("teachers", {}).get(self.beside, {}) for content in stored]
+        return [content[key] for content in stored if content.get(key)]
 
     def best(self, metric: str) -> Numbers:
         """Return a metric of the best epoch of each run, on the images of the final figures."""

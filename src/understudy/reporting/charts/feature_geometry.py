@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any
 
+from understudy.config.recipe import labelled
 from understudy.reporting.charts.dot_plot import DotPlot, Measured, dot_plot
 from understudy.reporting.charts.hash_agreement import hash_agreement
 from understudy.reporting.charts.ridge_plot import RidgePlot, ridge_plot
@@ -67,8 +68,12 @@ PROJECTED = {
 
 @dataclass(frozen=True)
 class FeatureGeometry:
-    """Every chart that has something to show, and the arms whose runs stored nothing to draw."""
+    """Every chart that has something to show, and the arms whose runs stored nothing to draw.
 
+    Of several teachers, `teacher` is the name of the one that students are compared with.
+    """
+
+    teacher: str
     arms: list[Arm]
     ridges: list[RidgePlot]
     bits: Chart | None
@@ -89,11 +94,21 @@ class _Side:
         return [seed[key] for seed in self.seeds if seed.get(key) is not None]
 
 
-def feature_geometry(results: Results) -> FeatureGeometry:
-    """Return all charts of the direction and the norm of features."""
-    arms = [arm for arm in results.arms if arm.diagnostics("student")]
+def feature_geometries(results: Results) -> list[FeatureGeometry]:
+    """Return the charts beside each teacher, as far as there is something to say."""
+    stored = (run.diagnostics.get("teachers", {}) for arm in results.arms for run in arm.runs)
+    names = list(dict.fromkeys(name for teachers in stored for name in teachers)) or [""]
+    every = [feature_geometry(results, name) for name in names]
+    return [each for each in every if each.arms or each.unmeasured]
+
+
+def feature_geometry(results: Results, teacher: str = "") -> FeatureGeometry:
+    """Return all charts of the direction and the norm of features, beside one teacher."""
+    beside = [replace(arm, beside=teacher) for arm in results.arms]
+    arms = [arm for arm in beside if arm.diagnostics("student")]
     sides = [*_teacher(arms), *(_Side(arm, arm.diagnostics("student")) for arm in arms)]
     return FeatureGeometry(
+        teacher=teacher,
         arms=[side.arm for side in sides],
         ridges=list(_ridges(sides)),
         bits=hash_agreement(arms),
@@ -113,7 +128,8 @@ def _teacher(arms: Sequence[Arm]) -> list[_Side]:
     norms = [side["norm"]["mean"] for side in measured]
     if not measured or not all(isclose(norm, norms[0], rel_tol=0.01) for norm in norms):
         return []
-    return [_Side(TEACHER, measured[:1])]
+    name = f"teacher {arms[0].beside}".strip()
+    return [_Side(replace(TEACHER, name=name), measured[:1])]
 
 
 def _ridges(sides: Sequence[_Side]) -> Iterator[RidgePlot]:
@@ -155,4 +171,4 @@ def _projected(arm: Arm, feature: str, key: str) -> Iterator[Measured]:
         name = arm.name if len(methods) == 1 else f"{arm.name}: {method}"
         yield Measured(replace(arm, name=name), own, projected)
     if not methods and feature == "penultimate":
-        yield Measured(arm, arm.fidelity.get(key, []))
+        yield Measured(arm, arm.fidelity.get(labelled(arm.beside, key), []))
