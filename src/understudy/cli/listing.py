@@ -166,7 +166,7 @@ def _model_page(name: str) -> Group:
         for feature, path, shape in network.feature_table()
     )
     return Group(
-        f"{name}: {count:,} parameters, {network.num_classes} classes",
+        f"{name}: {count:,} parameters, {network.num_classes or 'no'} classes",
         "",
         _table(("feature", "read at", "shape"), rows),
         *_about_tokens(network),

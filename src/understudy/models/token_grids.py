@@ -82,7 +82,8 @@ class TokenLayout:
         if not self.declared and self.prefix is None:
             return ""
         size = " × ".join(map(str, self.declared[0])) if self.declared else "of unknown number"
-        return f"the network's patches are {size}, behind {self.prefix or 0} other tokens"
+        behind = f"{self.prefix or 'no'} other token{'s' * (self.prefix != 1)}"
+        return f"the network's patches are {size}, behind {behind}"
 
     def select(self, what: str, tokens: int, owner: str) -> Select:
         """Return a function that selects a part of so many tokens.
