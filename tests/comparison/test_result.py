@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,12 @@ def test_its_students_know_their_verdict(comparison: Comparison) -> None:
         assert config.recipe == run.recipe.digest
     assert all(run.config.verdict is None for run in comparison.runs("control"))
     assert comparison.best == comparison.runs("kd")[0]
+
+
+def test_the_best_by_a_measure_of_fidelity_is_one_too(comparison: Comparison) -> None:
+    judged = replace(comparison, metric="agreement")
+    assert judged.metric not in judged.arms[1]["metrics"]
+    assert judged.best == judged.runs("kd")[0]
 
 
 def test_a_data_frame_has_a_row_for_every_run(comparison: Comparison) -> None:

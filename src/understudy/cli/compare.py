@@ -182,6 +182,7 @@ def _show_comparison(comparison: "Comparison") -> None:
 def _show_best(comparison: "Comparison") -> None:
     """Print where a student of the best method is, and of the control where no method gained."""
     from understudy.comparison.arms import CONTROL
+    from understudy.comparison.result import seed_of
 
     run = comparison.best
     if run is None:
@@ -191,7 +192,7 @@ def _show_best(comparison: "Comparison") -> None:
         plain = comparison.runs(CONTROL)[0].path
         sentence = f"No method was shown to be better than the control: that of {plain} serves too."
         console().print(sentence, soft_wrap=True, highlight=False, markup=False)
-    arm, seed = run.path.parent.name, run.path.name.removeprefix("seed")
+    arm, seed = run.path.parent.name, seed_of(run.path)
     print_lines(run, f"The student of {arm}, the method of the highest mean, with seed {seed},")
 
 

@@ -101,6 +101,11 @@ def values_of(arm: Mapping[str, Any], metric: str) -> list[float | None]:
     return values
 
 
+def seed_of(run: str | Path) -> int:
+    """Return the seed of a run of a comparison, from its directory `ARM/seedN`."""
+    return int(Path(run).name.removeprefix("seed"))
+
+
 def _consistent(arm: Mapping[str, Any], classes: int) -> bool:
     """Return True if every list of an arm has an entry for each run, or for each class."""
     measured = [*arm["metrics"].values(), *(arm["fidelity"] or {}).values()]
@@ -193,11 +198,11 @@ class Comparison:
     def best(self) -> Run | None:
         """The first finished run of the method that is best on average; None without one."""
         means = {
-            arm["name"]: mean(values)
+            arm["name"]: mean(x for x in values if x is not None)
             for arm in self.arms
             if arm["verdict"] is not None
             and arm["runs"]
-            and None not in (values := arm["metrics"].get(self.metric) or [None])
+            and None not in (values := values_of(arm, self.metric) or [None])
         }
         name = max(means, key=lambda arm: means[arm], default=None)
         return None if name is None else self.runs(name)[0]
@@ -259,7 +264,7 @@ class Comparison:
         ]
         for arm in self.arms:
             verdict = arm["verdict"]
-            values = (arm["metrics"] | (arm["fidelity"] or {})).get(self.metric) or []
+            values: Any = values_of(arm, self.metric)
             rows.append(
                 [
                     arm["name"],
@@ -278,5 +283,4 @@ class Comparison:
             for row, path in enumerate(arm["runs"]):
                 values = {key: by_seed[row] for key, by_seed in measured.items()}
                 # Of an arm that failed, any seed may be missing.
-                seed = int(Path(path).name.removeprefix("seed"))
-                yield {"arm": arm["name"], "seed": seed, **values}
+                yield {"arm": arm["name"], "seed": seed_of(path), **values}
