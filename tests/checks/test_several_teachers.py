@@ -48,6 +48,11 @@ def test_each_teacher_is_judged_and_mended_by_itself(tmp_path: Path) -> None:
     (note,) = [finding for finding in judged if "teacher good" in finding.message]
     assert note.level == "note"
 
+    (few,) = found_by(examined, "few_test_images")
+    assert "an accuracy of 50 %" not in few.message  # the good teacher's own is known
+
+    assert len(examined.trial_at(0.01).losses) == len(examined.trial.losses)
+
     (fault,) = [finding for finding in found_by(examined, "losses") if finding.is_fault]
     assert list(fault.fix) == ["teachers.good.methods.pefd.weight"]
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
+from understudy.config.recipe import key_of, key_of_bank
 from understudy.distillation.distiller import Distillation
 from understudy.experiment import bank_attach, bank_contract
 from understudy.experiment.bank_plan import seconds_per_image
+from understudy.experiment.networks import called
 from understudy.experiment.run_time import in_words, run_seconds, size_in_words
 
 SHORT, OF_METHODS, SECONDS = False, True, 8.0
@@ -35,15 +37,13 @@ def _savings(examined: Examined, each: Distillation) -> Iterator[Finding]:
     teaching = min(passes * seconds_per_image(experiment, each.teacher), whole)
     if teaching < _SHARE * whole:
         return
-    path, key = "runs/bank", "bank"
-    if each.name:
-        path, key = f"runs/bank/{each.name}", f"teachers.{each.name}.bank"
+    path, key = f"runs/bank/{each.name}".rstrip("/"), key_of_bank(each.name)
     banked = recipe.with_banks(lambda bank: replace(bank, views=epochs))
     contract = bank_contract.contract(experiment, each.teacher, banked)
     yield Finding(
         "bank_savings",
         "note",
-        f"The {f'teacher {each.name}'.strip()} takes about {in_words(teaching)} of the "
+        f"The {called(key_of(each.name))} takes about {in_words(teaching)} of the "
         f"{in_words(whole)} of a run. A bank would save that in every further run on these images: "
         f"other methods, students and seeds. "
         f"It takes up to {size_in_words(contract.bytes_after(epochs))}.",

@@ -12,7 +12,7 @@ from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.checks.plan import Plan
 from understudy.checks.trial import STEPS
-from understudy.config.recipe import Bank
+from understudy.config.recipe import Bank, key_of_bank
 from understudy.distillation.distiller import Distillation
 from understudy.experiment import bank_attach, bank_contract
 from understudy.experiment.run_time import in_words, run_seconds
@@ -161,7 +161,7 @@ def _bank_of(examined: Examined, each: Distillation, bank: Bank) -> Iterator[Fin
         return
     halved = sum(replace(contract, dtype="fp16").bytes for contract in contracts)
     fits = bank.dtype == "fp32" and halved <= free
-    key = f"teachers.{each.name}.bank" if each.name else "bank"
+    key = key_of_bank(each.name)
     yield Finding(
         CHECK,
         "error",

@@ -232,13 +232,10 @@ class _Log:
         for name in sorted(names, key=lambda name: (checks.find(name).SECONDS, name)):
             if examined.short and not checks.find(name).SHORT:
                 continue
-            label = " ".join(filter(None, [examined.name, name]))
-            if examined.seconds_left() <= 0:
-                self.not_run[label] = f"the {examined.seconds:.0f} {_TIME_OVER}"
-            elif name in _OF_ONE_TEACHER and examined.recipe.teachers:
+            if name in _OF_ONE_TEACHER and examined.recipe.teachers:
                 self._check_each_teacher(name, examined)
-            elif self._try(label, examined, partial(self._check, name, examined)):
-                self.made[name] = None
+            else:
+                self._make(name, examined, partial(self._check, name, examined))
         # Also what was said while checks computed what they need.
         said = (Finding("messages", "warning", sentence) for sentence in examined.warnings)
         self._add(examined, said)
@@ -253,14 +250,22 @@ class _Log:
     def _check_each_teacher(self, name: str, examined: Examined) -> None:
         """Make a check for every teacher, as if the recipe had no other."""
         for teacher in examined.recipe.teachers:
-            label = f"teacher {teacher} {name}"
 
             def check(teacher: str = teacher) -> None:
                 findings = checks.find(name).check(examined.alone(teacher))
                 self._add(examined.alone(teacher), (_named(x, teacher) for x in findings))
 
-            if self._try(label, examined, check):
-                self.made[name] = None
+            self._make(name, examined, check, of=f"teacher {teacher}")
+
+    def _make(
+        self, name: str, examined: Examined, step: Callable[[], object], *, of: str = ""
+    ) -> None:
+        """Make a check, of one teacher among several or of all, if there is time for it."""
+        label = " ".join(filter(None, [examined.name, of, name]))
+        if examined.seconds_left() <= 0:
+            self.not_run[label] = f"the {examined.seconds:.0f} {_TIME_OVER}"
+        elif self._try(label, examined, step):
+            self.made[name] = None
 
     def _check(self, name: str, examined: Examined) -> None:
         self._add(examined, checks.find(name).check(examined))
@@ -269,9 +274,10 @@ class _Log:
         """Keep findings; those of a further arm begin with its name, unless they are known."""
         known = {str(finding) for finding in self.findings}
         for finding in findings:
-            if str(finding) not in known:
-                named = f"{examined.name}: {finding.message}" if examined.name else finding.message
-                self.findings.append(replace(finding, message=named))
+            message = f"{examined.name}: {finding.message}" if examined.name else finding.message
+            named = replace(finding, message=message)
+            if not {str(finding), str(named)} & known:
+                self.findings.append(named)
 
     def _try(self, name: str, examined: Examined, step: Callable[[], object]) -> bool:
         """Make a step; return False if it could not be made, and note why."""

@@ -43,9 +43,11 @@ def check(examined: Examined) -> Iterator[Finding]:
 
 
 def _accuracy(examined: Examined) -> float:
-    """Return the teacher's own accuracy in percent, if it is known and above chance."""
-    judged = judgement(examined) if examined.experiment.teacher else None
-    return _UNKNOWN if judged is None or judged.at_chance else judged.value
+    """Return the best teacher's own accuracy in percent, if it is known and above chance."""
+    names = examined.recipe.each_teacher
+    judged = [judgement(examined.alone(name) if name else examined) for name in names]
+    known = [one.value for one in judged if one is not None and not one.at_chance]
+    return max(known, default=_UNKNOWN)
 
 
 def _count(test: Source, noun: str) -> int:

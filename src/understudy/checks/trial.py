@@ -88,7 +88,9 @@ class Bench:
         self._recipe, self._experiment, self._start = recipe, experiment, start
         self._placed = placed
         self._settings = replace(settings, graphs=False, compile=False)
-        self._remembered = _Remembered(experiment.distiller.observe_live)
+        self._remembered = {
+            each.name: _Remembered(each.observe_live) for each in experiment.distiller.distillations
+        }
 
     def trial(self) -> Trial:
         """Make the first optimizer steps of the run at its full learning rate, and time them."""
@@ -110,10 +112,11 @@ class Bench:
     def at(self, lr: float) -> Trial:
         """Make the same steps at another learning rate; neither times nor memory are noted.
 
-        The teacher's features of the steps before are used again.
+        The teachers' features of the steps before are used again.
         """
         if self._experiment.task.truth != "objects":  # else it is read where the student looks
-            self._experiment.distiller.replay = self._remembered
+            for each in self._experiment.distiller.distillations:
+                each.replay = self._remembered[each.name]
         trainer = self._trainer(replace(self._recipe.training, lr=lr))
         before, steps = _norm(trainer), _Steps(trainer)
         reason = steps.make()

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from understudy.experiment.evidence import standard_error
+
 
 def teacher_warning(
     metric: str,
@@ -35,7 +37,7 @@ def teacher_warning(
         return f"{value}, no better than chance ({chance:.2f}): {fix}."
     noise = 0.0
     if metric == "top1" and images:
-        noise = 2 * math.sqrt(2 * max(teacher * (100 - teacher), 0.0) / images)
+        noise = 2 * math.sqrt(2) * standard_error(teacher, images)
     better = {name: x for name, x in students.items() if x > teacher + noise}
     if better:
         above, best = max(better.items(), key=lambda pair: pair[1])

@@ -10,7 +10,7 @@ import pytest
 from tests.support.papers import as_in_papers
 from understudy.comparison.arms import Job
 from understudy.comparison.jobs.forecast import Forecast, in_words
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import OneTeacher, Recipe
 from understudy.experiment.run_directory import Run
 
 RECIPE = Recipe(training=as_in_papers(epochs=4))
@@ -108,6 +108,18 @@ def test_building_and_measuring_count_besides_the_epochs(
     assert forecast.seconds_left() == pytest.approx(1.0)
     forecast.end(unlabelled[3])
     assert log.messages[1:] == []
+
+
+def test_an_arm_of_several_teachers_is_one_with_a_method(
+    jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    teachers = {"dino": OneTeacher("resnet20", methods={"kd": {}})}
+    job = replace(jobs[1], recipe=replace(jobs[1].recipe, teachers=teachers))
+    forecast = Forecast([job], at_once=1)
+    forecast.begin(job, 0.0, at=990.0)
+    forecast.epoch(job, 1)
+    assert log.messages == ["About 30 s left for 1 run, after the first epoch of kd seed 0."]
 
 
 def test_events_that_are_read_late_do_not_shorten_an_epoch(

@@ -115,7 +115,7 @@ class Forecast:
         It is logged again after the first epoch of an arm with a method, if a control came first.
         """
         self.move(job, number / job.recipe.training.epochs, at)
-        of_arm = bool(job.recipe.methods)
+        of_arm = bool(job.recipe.each_method)
         if self._said_of_arm or (self._said_of_control and not of_arm):
             return
         self._said_of_arm, self._said_of_control = of_arm, True
