@@ -42,6 +42,10 @@ class FinetuneComparison(SeveralComparisons):
     KEY = "labels"
     COMMAND = "understudy finetune"
 
+    def called(self, part: str) -> str:
+        """Return what one part is called in a sentence, such as `10% labels`."""
+        return f"{part} labels"
+
 
 def finetune(
     distilled: str | Path | Mapping[str, Any] | Recipe | Comparison,

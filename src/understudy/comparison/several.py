@@ -60,6 +60,10 @@ class SeveralComparisons(ABC):
         content = read_json(folder / cls.FILE, form, remedy="compare again in another --out")
         return cls(content["name"], content["metric"], content[cls.KEY], folder)
 
+    def called(self, part: str) -> str:
+        """Return what one part is called in a sentence."""
+        return part
+
     def write(self) -> None:
         """Write the file of the directory.
 

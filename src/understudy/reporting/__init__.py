@@ -10,7 +10,7 @@ from understudy.comparison.students import StudentComparison
 from understudy.files import write
 from understudy.reporting import finetune_page, reproduction_page, students_page, tuning_page
 from understudy.reporting.before_training import examinations, with_examinations
-from understudy.reporting.cautions import cautions_of
+from understudy.reporting.cautions import cautions, cautions_of
 from understudy.reporting.collect import read
 from understudy.reporting.next_steps import next_steps
 from understudy.reporting.page import markdown, page
@@ -73,7 +73,8 @@ def _rendered(folders: Sequence[Path], *, trust: bool) -> tuple[str, str]:
         return _of_finetuning(folders[0], trust=trust)
     results = with_examinations(read(folders), folders)
     results = with_speeds(results, folders, trust=trust)
-    return page(results, next_steps(folders)), markdown(results)
+    limits = cautions(results)
+    return page(results, limits, next_steps(folders)), markdown(results, limits)
 
 
 def _of_search(folder: Path, *, trust: bool) -> tuple[str, str]:

@@ -6,14 +6,12 @@ from pathlib import Path
 from statistics import mean
 
 from understudy.checks.finding import Finding
-from understudy.comparison.finetune import FinetuneComparison
 from understudy.comparison.result import FILE as COMPARISON
-from understudy.comparison.several import SeveralComparisons
 from understudy.comparison.statistics import UNITLESS
-from understudy.comparison.students import StudentComparison
+from understudy.config.recipe import key_of_method
 from understudy.experiment.evidence import COARSE, standard_error
 from understudy.reporting.charts.training_curves import band
-from understudy.reporting.collect import read
+from understudy.reporting.collect import read, several_in
 from understudy.reporting.columns import name
 from understudy.reporting.measured_images import (
     ACCURACIES,
@@ -40,9 +38,12 @@ MUCH_LONGER = 3
 def cautions(results: Results) -> list[Finding]:
     """Return what limits the numbers of one comparison, or of some runs."""
     images = measured_images(results)
-    near = list(_near_chance(results, images))
-    names = {arm.name for arm in _near(results, images)}
-    return [*near, *_rising(results, images, names), *_few_images(results, images)]
+    near = _near(results, images)
+    return [
+        *_near_chance(results, images, near),
+        *_rising(results, images, {arm.name for arm in near}),
+        *_few_images(results, images),
+    ]
 
 
 def cautions_of(paths: Sequence[Path]) -> list[Finding]:
@@ -60,13 +61,9 @@ def cautions_of(paths: Sequence[Path]) -> list[Finding]:
 
 def _parts(paths: Sequence[Path]) -> dict[str, list[Path]]:
     """Return name → directories: of each of several comparisons, or under no name all there are."""
-    kinds: tuple[type[SeveralComparisons], ...] = (StudentComparison, FinetuneComparison)
     folder = paths[0]
-    for kind in kinds:
-        if (folder / kind.FILE).is_file():
-            several = kind.load(folder)
-            labels = " labels" if several.KEY == "labels" else ""
-            return {f"{name}{labels}": [folder / part] for name, part in several.folders.items()}
+    if several := several_in(folder):
+        return {several.called(part): [folder / own] for part, own in several.folders.items()}
     if (folder / tuning.FILE).is_file():
         judged = folder / tuning.JUDGED
         return {"": [judged]} if (judged / COMPARISON).is_file() else {}
@@ -113,12 +110,13 @@ def _limit(results: Results, images: MeasuredImages) -> float | None:
     return chance + max(luck, min(chance, (100 - chance) / 20))
 
 
-def _near_chance(results: Results, images: MeasuredImages) -> Iterator[Finding]:
-    near, chance = _near(results, images), _chance(results, images)
+def _near_chance(
+    results: Results, images: MeasuredImages, near: Sequence[Arm]
+) -> Iterator[Finding]:
     control = results.control
     if not near:
         return
-    metric, guessing = name(results.metric), f"{chance:.1f} by guessing"
+    metric, guessing = name(results.metric), f"{_chance(results, images):.1f} by guessing"
     values = ", ".join(f"{arm.name} {mean(arm.values(results.metric)):.2f}" for arm in near)
     message = f"{metric} is near chance ({guessing}) for {values}: "
     if control is None or control in near:
@@ -139,7 +137,7 @@ def _epochs(arms: Sequence[Arm], factor: int) -> dict[str, int]:
 def _smaller_weights(arms: Sequence[Arm]) -> dict[str, float]:
     """Return the keys of a recipe that make the weights of some methods a third."""
     weights: Mapping[str, object] = {
-        f"methods.{method}.weight": keys.get("weight")
+        f"{key_of_method(method)}.weight": keys.get("weight")
         for arm in arms
         for method, keys in arm.methods.items()
     }

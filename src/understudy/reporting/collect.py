@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from understudy import tasks
-from understudy.comparison.result import read_comparison
+from understudy.comparison.finetune import FinetuneComparison
+from understudy.comparison.result import read_comparison, seed_of, values_of
+from understudy.comparison.several import SeveralComparisons
+from understudy.comparison.students import StudentComparison
 from understudy.errors import RunError
 from understudy.experiment import splits
 from understudy.experiment.run_directory import Run, read_json
@@ -34,6 +37,16 @@ def read(paths: Sequence[Path]) -> Results:
             f"is one of {len(paths)} directories; report on each comparison separately."
         )
     return of_comparison(read_comparison(paths[0]), root=paths[0])
+
+
+def several_in(folder: Path) -> SeveralComparisons | None:
+    """Return the comparisons of several students, or of fine-tuning, in a directory, if it has any.
+
+    Raises:
+        RunError: They are damaged.
+    """
+    kinds: tuple[type[SeveralComparisons], ...] = (StudentComparison, FinetuneComparison)
+    return next((kind.load(folder) for kind in kinds if (folder / kind.FILE).is_file()), None)
 
 
 def of_comparison(content: Mapping[str, Any], *, root: Path | None = None) -> Results:
@@ -103,9 +116,7 @@ def _teacher(content: Mapping[str, Any], name: str = "teacher") -> Arm:
 
 def _by_seed(row: Mapping[str, Any], metric: str) -> dict[int, float]:
     """Return the metric of an arm for every seed that has one; of a failed arm any may lack it."""
-    values = {**row["metrics"], **(row["fidelity"] or {})}.get(metric) or []
-    seeds = [int(Path(path).name.removeprefix("seed")) for path in row["runs"]]
-    pairs = zip(seeds, values, strict=True)
+    pairs = zip(map(seed_of, row["runs"]), values_of(row, metric), strict=True)
     return {seed: x for seed, x in pairs if x is not None and math.isfinite(x)}
 
 

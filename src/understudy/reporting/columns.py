@@ -219,6 +219,11 @@ def _time_meaning(results: Results) -> str:
     teacher = results.teacher
     if results.control is None:
         return "training and evaluations of the run, with the passes it made through its teacher"
+    if any(arm.role == "teacher" for arm in results.arms) and teacher is None:
+        return (
+            "mean over the seeds of one run, from its preparation to its last evaluation; without "
+            "the time in which teachers filled a bank"
+        )
     if teacher is None or not teacher.seconds:
         return (
             "mean over the seeds of one run, from its preparation to its last evaluation; the "

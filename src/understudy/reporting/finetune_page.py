@@ -14,13 +14,12 @@ from understudy.comparison.result import Comparison
 from understudy.experiment.plain_table import count, difference, escaped, spread
 from understudy.experiment.plain_table import markdown as markdown_of_rows
 from understudy.reporting.charts.labels_curve import Point, labels_curve
-from understudy.reporting.charts.style import INKS
 from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import name
 from understudy.reporting.headline import VERDICTS
-from understudy.reporting.html import environment
 from understudy.reporting.next_steps import Step
 from understudy.reporting.results import Arm
+from understudy.reporting.several_page import render
 
 COLUMNS = {
     "labels": "training images with a label; the others are not used",
@@ -95,40 +94,23 @@ def title(result: FinetuneComparison, rows: Sequence[Line]) -> str:
 def page(
     result: FinetuneComparison,
     rows: Sequence[Line],
-    cautions: Sequence[Finding] = (),
-    steps: Sequence[Step] = (),
+    cautions: Sequence[Finding],
+    steps: Sequence[Step],
 ) -> str:
-    """Return the page as HTML that loads nothing else.
-
-    Args:
-        result: The comparisons.
-        rows: Rows of the table.
-        cautions: What limits its numbers.
-        steps: Commands that come next.
-    """
-    header, *text = cells(result, rows)
-    metric = result.metric
-    return (
-        environment()
-        .get_template("several.html.j2")
-        .render(
-            cautions=cautions,
-            steps=steps,
-            name=result.name,
-            parts="labels",
-            part="number of labels",
-            deck="",
-            marks=False,
-            speeds=[],
-            title=title(result, rows),
-            inks=INKS,
-            chart=labels_curve(list(_points(rows, metric)), metric),
-            arms=list({row.arm.name: row.arm for row in rows}.values()),
-            header=header,
-            rows=list(zip(rows, text, strict=True)),
-            columns={name(metric): "mean ± standard deviation over the seeds"} | COLUMNS,
-            links={part: f"{folder}/report.html" for part, folder in result.folders.items()},
-        )
+    """Return the page as HTML that loads nothing else; see `several_page.render`."""
+    return render(
+        result,
+        rows,
+        cells(result, rows),
+        columns=COLUMNS,
+        cautions=cautions,
+        steps=steps,
+        part="number of labels",
+        marks=False,
+        title=title(result, rows),
+        deck="",
+        chart=labels_curve(list(_points(rows, result.metric)), result.metric),
+        speeds=[],
     )
 
 

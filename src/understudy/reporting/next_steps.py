@@ -7,15 +7,16 @@ from pathlib import Path
 from statistics import mean
 
 from understudy.comparison.arms import CONTROL
-from understudy.comparison.finetune import FinetuneComparison
 from understudy.comparison.result import FILE as COMPARISON
-from understudy.comparison.result import Comparison
+from understudy.comparison.result import Comparison, seed_of, values_of
 from understudy.comparison.several import SeveralComparisons
 from understudy.comparison.students import StudentComparison
+from understudy.config.trust import file_of
 from understudy.experiment import extension
 from understudy.experiment.call import call_of
 from understudy.experiment.own_images import SOURCE
 from understudy.experiment.run_directory import Run
+from understudy.reporting.collect import several_in
 from understudy.reporting.columns import name
 from understudy.tuning import result as tuning
 
@@ -40,9 +41,8 @@ def next_steps(paths: Sequence[Path]) -> list[Step]:
     folder = paths[0].absolute()
     if len(paths) > 1:
         return list(_of_runs([Run(path.absolute()) for path in paths]))
-    for kind in (StudentComparison, FinetuneComparison):
-        if (folder / kind.FILE).is_file():
-            return list(_of_several(kind.load(folder)))
+    if several := several_in(folder):
+        return list(_of_several(several))
     if (folder / tuning.FILE).is_file():
         return list(_of_search(folder))
     if (folder / COMPARISON).is_file():
@@ -73,7 +73,7 @@ def _of_run(run: Run) -> Iterator[Step]:
     recipe = run.recipe
     if recipe.data.source == SOURCE or extension.compared(run):
         return
-    if recipe.methods:
+    if recipe.each_method:
         out = run.path.with_name(f"{run.path.name}_compared")
         yield Step(
             "Know what the teacher gave: the same student with and without it, over three seeds",
@@ -95,8 +95,7 @@ def _of_runs(runs: Sequence[Run]) -> Iterator[Step]:
 def _of_comparison(comparison: Comparison) -> Iterator[Step]:
     if chosen := student_to_use(comparison):
         arm, run = chosen
-        seed = run.path.name.removeprefix("seed")
-        yield from _use(run, f"the student of {arm} with seed {seed}")
+        yield from _use(run, f"the student of {arm} with seed {seed_of(run.path)}")
     yield from _more_seeds(Path(comparison), comparison.arms[0]["seeds"])
 
 
@@ -108,8 +107,8 @@ def _of_several(several: SeveralComparisons) -> Iterator[Step]:
         values = {part: _mean(comparisons[part], chosen[part][0], metric) for part in chosen}
         part = max(values, key=lambda one: -values[one] if metric == "loss" else values[one])
         arm, run = chosen[part]
-        part = f"{part} {several.KEY}" if several.KEY == "labels" else part
-        yield from _use(run, f"the student with the best {name(metric)} ({part}, {arm})")
+        called = several.called(part)
+        yield from _use(run, f"the student with the best {name(metric)} ({called}, {arm})")
     if isinstance(several, StudentComparison):
         seeds = [seed for one in comparisons.values() for seed in one.arms[0]["seeds"]]
         yield from _more_seeds(several.path, sorted(set(seeds)))
@@ -125,14 +124,14 @@ def _of_search(folder: Path) -> Iterator[Step]:
 
 def _mean(comparison: Comparison, arm: str, metric: str) -> float:
     row = next(one for one in comparison.arms if one["name"] == arm)
-    values = {**row["metrics"], **(row["fidelity"] or {})}.get(metric) or [float("-inf")]
-    return float(mean(x for x in values if x is not None))
+    values = [x for x in values_of(row, metric) if x is not None]
+    return mean(values) if values else float("-inf")
 
 
 def _use(run: Run, what: str) -> Iterator[Step]:
     """Yield the commands that use a finished student."""
     yield Step(f"Try {what} on pictures", _predict(run))
-    trust = ["--trust", "true"] if _own_file(run) else []
+    trust = ["--trust", "true"] if file_of(run.recipe.student.name) else []
     yield Step(
         "Write it as ONNX, checked on test images, with size and latency",
         _command("export", run.path, *trust),
@@ -145,7 +144,7 @@ def _use(run: Run, what: str) -> Iterator[Step]:
 
 
 def _predict(run: Run) -> str:
-    trust = ["--trust"] if _own_file(run) else []
+    trust = ["--trust"] if file_of(run.recipe.student.name) else []
     return _command("predict", run.path, _pictures(run), *trust)
 
 
@@ -157,10 +156,6 @@ def _pictures(run: Run) -> Path:
         return Path("PICTURE_OR_FOLDER")
     places = [root / name for name in ("test", "val", "validation")]
     return next((place for place in places if place.is_dir()), root).absolute()
-
-
-def _own_file(run: Run) -> bool:
-    return ".py:" in run.recipe.student.name
 
 
 def _more_seeds(folder: Path, seeds: Sequence[int]) -> Iterator[Step]:

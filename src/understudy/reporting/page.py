@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import yaml
 
+from understudy.checks.finding import Finding
 from understudy.experiment.plain_table import escaped, signed
 from understudy.experiment.plain_table import markdown as markdown_of_rows
 from understudy.experiment.run_directory import read_json
 from understudy.experiment.run_forms import ENVIRONMENT
 from understudy.reporting import before_training
 from understudy.reporting.before_training import made
-from understudy.reporting.cautions import DETECTION, cautions
+from understudy.reporting.cautions import DETECTION
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometries
@@ -31,11 +32,12 @@ LISTED = 200
 """Lines on skipped or repaired images that a report lists; the others are only counted."""
 
 
-def page(results: Results, steps: Sequence[Step] = ()) -> str:
+def page(results: Results, cautions: Sequence[Finding], steps: Sequence[Step]) -> str:
     """Return the page as HTML that loads nothing else.
 
     Args:
         results: Its content.
+        cautions: What limits its numbers.
         steps: Commands that come next.
     """
     templates = environment()
@@ -45,7 +47,7 @@ def page(results: Results, steps: Sequence[Step] = ()) -> str:
     speeds = [section(one, title) for title, one in results.speeds.items()]
     return templates.get_template("page.html.j2").render(
         results=results,
-        cautions=cautions(results),
+        cautions=cautions,
         steps=steps,
         seeds=seed_table(results),
         metric=with_unit(results.metric),
@@ -122,7 +124,7 @@ def recipes(results: Results) -> dict[str, str]:
     return control | {"Methods of the other arms": yaml.safe_dump(methods, sort_keys=False)}
 
 
-def markdown(results: Results) -> str:
+def markdown(results: Results, cautions: Sequence[Finding]) -> str:
     """Return headline, table, verdicts and facts as Markdown, for a README or an issue."""
     title, deck = map(escaped, headline(results))
     sentences = [f"- {escaped(arm.sentence)}" for arm in results.judged]
@@ -131,7 +133,7 @@ def markdown(results: Results) -> str:
         f"**{title}**" + (f" {deck}" if deck else ""),
         markdown_table(results),
         "\n".join(sentences),
-        "\n".join(f"- {escaped(str(caution))}" for caution in cautions(results)),
+        "\n".join(f"- {escaped(str(caution))}" for caution in cautions),
         _markdown_seeds(results),
         *(f"**{title}**\n\n{markdown_section(one)}" for title, one in results.speeds.items()),
         *(before_training.markdown_section(title, x) for title, x in results.examinations.items()),

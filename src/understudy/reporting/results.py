@@ -47,7 +47,7 @@ class Arm:
         stored = [run.diagnostics for run in self.runs]
         if self.beside:
             stored = [content.get("teachers", {}).get(self.beside, {}) for content in stored]
-        return [content[key] for content in stored if content.get(key)]
+        return [x for content in stored if (x := content.get(key))]
 
     def best(self, metric: str) -> Numbers:
         """Return a metric of the best epoch of each run, on the images of the final figures."""

@@ -14,14 +14,13 @@ from understudy.experiment.plain_table import markdown as markdown_of_rows
 from understudy.experiment.teacher_warning import teacher_warning
 from understudy.reporting import speed_section
 from understudy.reporting.charts.pareto import Point, front, pareto
-from understudy.reporting.charts.style import INKS
 from understudy.reporting.collect import of_comparison
 from understudy.reporting.columns import name
 from understudy.reporting.headline import VERDICTS
-from understudy.reporting.html import environment
 from understudy.reporting.measured_images import measured_images
 from understudy.reporting.next_steps import Step
 from understudy.reporting.results import Arm, Results
+from understudy.reporting.several_page import render
 
 COLUMNS = {
     "student": "name of the student's network",
@@ -97,43 +96,22 @@ def network_name(student: str, arm: str) -> str:
     return f"{student} {arm}"
 
 
-def page(
-    content: Overview,
-    cautions: Sequence[Finding] = (),
-    steps: Sequence[Step] = (),
-) -> str:
-    """Return the page as HTML that loads nothing else.
-
-    Args:
-        content: Its content.
-        cautions: What limits its numbers.
-        steps: Commands that come next.
-    """
-    header, *rows = table(content)
+def page(content: Overview, cautions: Sequence[Finding], steps: Sequence[Step]) -> str:
+    """Return the page as HTML that loads nothing else; see `several_page.render`."""
     speeds = speed_section.section(content.speeds)
-    return (
-        environment()
-        .get_template("several.html.j2")
-        .render(
-            cautions=cautions,
-            steps=steps,
-            name=content.students.name,
-            parts="students",
-            part="student",
-            marks=True,
-            title=title(content),
-            deck=deck(content),
-            inks=INKS,
-            chart=pareto(content.points, content.students.metric),
-            arms=list({arm.name: arm for line in content.lines for arm in [line.arm]}.values()),
-            header=header,
-            rows=list(zip(content.lines, rows, strict=True)),
-            columns={name(content.students.metric): "mean ± standard deviation over the seeds"}
-            | COLUMNS
-            | speeds.meanings,
-            speeds=[speeds],
-            links={x: f"{folder}/report.html" for x, folder in content.students.folders.items()},
-        )
+    return render(
+        content.students,
+        content.lines,
+        table(content),
+        columns=COLUMNS | speeds.meanings,
+        cautions=cautions,
+        steps=steps,
+        part="student",
+        marks=True,
+        title=title(content),
+        deck=deck(content),
+        chart=pareto(content.points, content.students.metric),
+        speeds=[speeds],
     )
 
 

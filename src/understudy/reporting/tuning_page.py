@@ -41,8 +41,8 @@ class Line:
 def page(
     result: Tuning,
     examinations: Mapping[str, Examination],
-    cautions: Sequence[Finding] = (),
-    steps: Sequence[Step] = (),
+    cautions: Sequence[Finding],
+    steps: Sequence[Step],
 ) -> str:
     """Return the page as HTML that loads nothing else.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from understudy.reporting.charts.style import PercentAxis, percent_axis
-from understudy.reporting.measured_images import measured_images
+from understudy.reporting.measured_images import MeasuredImages, measured_images
 from understudy.reporting.results import Arm, Results
 
 CLASSES = 15
@@ -97,8 +97,11 @@ def changes(results: Results) -> list[Changes]:
     control = results.control
     if control is None or not control.per_class:
         return []
+    images = measured_images(results)
     rows_of = {
-        arm.name: _differences(results, arm, control) for arm in results.judged if arm.per_class
+        arm.name: _differences(results, images, arm, control)
+        for arm in results.judged
+        if arm.per_class
     }
     differences = [a - c for rows in rows_of.values() for _, _, c, a in rows]
     scale = percent_axis([0.0, *differences], signs=True)
@@ -109,9 +112,8 @@ _Row = tuple[str, int | None, float, float]
 """Class, number of its test images, and the means of control and arm over the seeds."""
 
 
-def _differences(results: Results, arm: Arm, control: Arm) -> list[_Row]:
+def _differences(results: Results, images: MeasuredImages, arm: Arm, control: Arm) -> list[_Row]:
     """Return a row for each class that any image shows, the largest gain first."""
-    images = measured_images(results)
     sides = zip(_class_means(control), _class_means(arm), strict=True)
     rows = [
         (results.class_name(number), images.of_class(number), c, a)
