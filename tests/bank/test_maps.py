@@ -138,6 +138,18 @@ def test_a_run_that_was_stopped_goes_on_and_fills_the_bank(
     assert outcome(resumed) == outcome(train(wanted, out=tmp_path / "whole"))
 
 
+def test_maps_of_a_teacher_in_bf16_are_stored_and_read(
+    teach: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"training.teacher_precision": "bf16", "training.epochs": 1}
+    wanted = banked(teach("fasterrcnn", methods=ROWS), tmp_path / "bank", **keys)
+    first = train(wanted, out=tmp_path / "first")
+    with passes(monkeypatch) as seen:
+        second = train(wanted, out=tmp_path / "second")
+    assert seen == []
+    assert outcome(first) == outcome(second)
+
+
 def test_built_ahead_in_a_table_and_in_shards(
     teach: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from tests.bank.test_shards import content
 from tests.support.banked_runs import banked, counted
 from tests.support.plain_cnn import factory
 from tests.support.processes import ranks
 from tests.support.small_runs import CNN, Crash, outcome
-from tests.support.small_shards import parquet_files, shards
+from tests.support.small_shards import PER_SHARD, parquet_files, shards
 from understudy.config.recipe import Recipe
 from understudy.experiment import bank_build
 from understudy.experiment.bank_shards import fill_shards
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 
-IMAGES, PER_SHARD = 22, 5
+IMAGES = 22
 WRITERS: dict[str, Callable[..., Path]] = {"webdataset": shards, "parquet": parquet_files}
 
 
@@ -54,11 +55,6 @@ def streamed(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     return Recipe.from_dict(content)
 
 
-def files_of(bank: Path) -> dict[str, bytes]:
-    paths = [*bank.glob("records/*"), *bank.glob("complete/*"), bank / "manifest.json"]
-    return {str(path.relative_to(bank)): path.read_bytes() for path in paths}
-
-
 def test_it_is_built_in_the_shards_of_the_data_and_replayed(
     streamed: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +85,7 @@ def test_two_ranks_build_the_same_bank_and_train_from_it(streamed: Recipe, tmp_p
     flags = ["--shards", "1/1", "--shard-images", str(PER_SHARD), "--device", "cpu"]
     for process in ranks(2, "-m", "understudy", "bank", "build", path, *flags):
         process.finish()
-    assert files_of(Path(place)) == files_of(tmp_path / "one")
+    assert content(place) == content(str(tmp_path / "one"))
     command = ["-m", "understudy", "distill", path, "--out", tmp_path / "run", "--device", "cpu"]
     for process in ranks(2, *command):
         process.finish()

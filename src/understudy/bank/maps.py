@@ -85,11 +85,6 @@ class MapBank:
         """Count the stored records."""
         return sum(bank.filled() for bank in self.banks)
 
-    @property
-    def records(self) -> int:
-        """Records of a complete bank."""
-        return sum(bank.contract.records for bank in self.banks)
-
 
 def folder_of(canvas: Canvas) -> str:
     """Return the name of the folder of a size."""

@@ -212,7 +212,7 @@ class Recipe:
         """
         if self.teachers or not (self.teacher.name or self.teacher.weights):
             return dict(self.teachers)
-        keys = {each.name: getattr(self.teacher, each.name) for each in fields(Network)}
+        keys = _keys_of_network(self.teacher)
         return {"": OneTeacher(**keys, methods=self.methods, bank=self.bank)}
 
     @property
@@ -270,10 +270,13 @@ class Recipe:
         if not name:
             return self
         one = self.teachers[name]
-        keys = {each.name: getattr(one, each.name) for each in fields(Network)}
-        return replace(
-            self, teacher=Network(**keys), methods=one.methods, bank=one.bank, teachers={}
-        )
+        network = Network(**_keys_of_network(one))
+        return replace(self, teacher=network, methods=one.methods, bank=one.bank, teachers={})
+
+
+def _keys_of_network(network: Network) -> dict[str, Any]:
+    """Return the keys that every network has, without those of a teacher among several."""
+    return {each.name: getattr(network, each.name) for each in fields(Network)}
 
 
 def labelled(teacher: str, method: str) -> str:
@@ -294,6 +297,11 @@ def teacher_and_method(label: str) -> tuple[str, str]:
 def key_of(teacher: str) -> str:
     """Return the key of a teacher in a recipe: `teachers.dino`, or `teacher`."""
     return f"teachers.{teacher}" if teacher else "teacher"
+
+
+def key_of_bank(teacher: str) -> str:
+    """Return the key of a teacher's bank in a recipe: `teachers.dino.bank`, or `bank`."""
+    return f"{key_of(teacher)}.bank" if teacher else "bank"
 
 
 def key_of_method(label: str) -> str:

@@ -19,7 +19,7 @@ from understudy.bank.map_replay import MapReplay
 from understudy.bank.maps import MapBank, open_padding
 from understudy.bank.replay import Codes, Replay
 from understudy.config.recipe import Bank as BankKeys
-from understudy.config.recipe import Recipe, labelled
+from understudy.config.recipe import Recipe, key_of_bank, labelled
 from understudy.distillation.distiller import Distillation, Teacher
 from understudy.distillation.stored_maps import padding
 from understudy.errors import RecipeError
@@ -68,9 +68,8 @@ def _attach(experiment: Experiment, each: Distillation, recipe: Recipe) -> Repla
         return of_maps
     _check_served(each, keys)
     replay = open_replay(experiment, each.teacher, recipe)
-    if isinstance(replay.bank, Shards):
-        _check_shards([replay.bank], keys)
-    elif keys.codes:
+    _check_shards([replay.bank], keys)
+    if keys.codes:
         replay.codes = Codes(replay.bank, each.methods)
     each.replay, each.stored = replay, replay.holds
     return replay
@@ -300,7 +299,7 @@ def _check_shards(banks: Sequence[Bank], keys: BankKeys) -> None:
 def _check_served(each: Distillation, keys: BankKeys) -> None:
     for label, method in each.methods.items():
         if missing := _not_stored(method, keys):
-            key = f"teachers.{each.name}.bank" if each.name else "bank"
+            key = key_of_bank(each.name)
             raise RecipeError(
                 f"The method '{labelled(each.name, label)}' reads {', '.join(missing)} of the "
                 f"teacher, which the bank does not store: add it to {key}.features, or leave "

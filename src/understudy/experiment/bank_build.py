@@ -81,6 +81,8 @@ def fill(
     for part, table in tables:
         for view in range(table.contract.num_views):
             keys = _empty(part, view)
+            if not keys:  # else workers would start for no image
+                continue
             for (index, number), features in zip(keys, part.compute(keys), strict=True):
                 table.write(index, number, features)
                 done += len(index)
@@ -103,7 +105,8 @@ def verify(
     Args:
         recipe: Names the bank, the teacher and the images.
         data: Images of a program, as for `train`.
-        records: How many records to compute again, at most.
+        records: How many records to compute again, at most; of a detector's bank at least one of
+            each size.
         device: As for `train`.
 
     Raises:

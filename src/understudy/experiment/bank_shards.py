@@ -112,7 +112,7 @@ def fill_shards(
     banks = list(dict.fromkeys(piece.bank for piece in pieces))
     complete = len(pieces) - len(_missing(pieces))
     return Built(
-        banks[0].place if len(banks) == 1 else normal(recipe.bank.path),
+        normal(recipe.bank.path),
         banks,
         len(pieces),
         len(own),

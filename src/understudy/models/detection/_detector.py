@@ -230,10 +230,17 @@ class Detector(Wrapped):
 
     def map_shapes(self, canvas: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the backbone's maps of one image, padded to height and width."""
-        image = torch.empty(1, 3, *canvas, device="meta")
-        with torch.no_grad():
-            maps = as_maps(self._shapes_only(image))
-        return {name: tuple(x.shape[1:]) for name, x in maps.items()}
+        if canvas not in self._map_shapes:
+            image = torch.empty(1, 3, *canvas, device="meta")
+            with torch.no_grad():
+                maps = as_maps(self._shapes_only(image))
+            self._map_shapes[canvas] = {name: tuple(x.shape[1:]) for name, x in maps.items()}
+        return self._map_shapes[canvas]
+
+    @cached_property
+    def _map_shapes(self) -> dict[tuple[int, int], dict[str, tuple[int, ...]]]:
+        """Shapes of maps by canvas, as far as they were asked for: a step needs them again."""
+        return {}
 
     @cached_property
     def _shapes_only(self) -> Any:
