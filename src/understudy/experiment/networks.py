@@ -9,7 +9,7 @@ from typing import TypeVar
 from understudy import files, models
 from understudy.config import recipe as recipes
 from understudy.config import trust
-from understudy.config.image_size import Size, in_words, sides
+from understudy.config.image_size import Size, in_words
 from understudy.config.recipe import Network, Recipe, key_of
 from understudy.errors import NetworkError, RecipeError
 from understudy.experiment import teacher_classes
@@ -115,7 +115,7 @@ def at_its_size(spec: _Spec, build: Callable[[_Spec], Wrapped]) -> tuple[Wrapped
         of_timm = spec.name.startswith(("timm:", "hf-hub:"))
         if not of_timm or spec.size is None or "img_size" in spec.options:
             raise
-        size = [*sides(spec.size)] if isinstance(spec.size, tuple) else spec.size
+        size = list(spec.size) if isinstance(spec.size, tuple) else spec.size
         sized = replace(spec, options={**spec.options, "img_size": size})
         try:
             network = build(sized)

@@ -85,7 +85,7 @@ class Network(Wrapped):
         self.module = module
         self.input = input
         self.name = name or type(module).__name__
-        self.example_size = example_size or input.sides(DEFAULT_SIZE)
+        self.example_size = input.sides(example_size or DEFAULT_SIZE)
         self._layout_size = layout_size(module, input.channels, self.example_size)
         parameter = next(module.parameters(), torch.empty(0))
         for key, values in (("_mean", input.mean), ("_std", input.std)):
