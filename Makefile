@@ -39,7 +39,7 @@ test-fast: setup
 # With other versions, in an environment that is deleted at the end (8 GB meanwhile):
 # make versions PYTHON=python3.12 WITH="torch==2.9.1 torchvision==0.24.1"
 versions:
-	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && $(PYTHON) -m venv "$$folder" \
 	&& "$$folder/bin/pip" install --quiet --no-cache-dir '.[dev]' $(WITH) \
 	&& "$$folder/bin/pip" list && "$$folder/bin/python" -m pytest -q $(BOUND)
 

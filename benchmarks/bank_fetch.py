@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 import torch
 
+from benchmarks import bank_scale
 from understudy.bank import BATCH, Contract, make_shards, open_bank
 
 FEATURES: dict[str, tuple[int, ...]] = {"penultimate": (2048,), "logits": (1000,)}
@@ -36,8 +37,7 @@ def build(place: str, images: int) -> None:
     """Fill a bank with random features."""
     bank = make_shards(place, _contract(images), few_views=False, images=SHARD_IMAGES)
     batch = {name: torch.randn(BATCH, *shape) for name, shape in FEATURES.items()}
-    for shard in bank.division.shards(bank.contract):
-        bank.publish(shard, (batch for _ in range(0, shard.images, BATCH)))
+    bank_scale.build(bank, batch, BATCH)
 
 
 def read(place: str, images: int) -> tuple[float, float]:
@@ -71,7 +71,9 @@ def s3_server() -> Iterator[None]:
     """Start an S3 server in a process of its own, with a bucket."""
     port = 5000 + os.getpid() % 20000
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=-3, stderr=-3
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.environ |= {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",

@@ -71,7 +71,7 @@ def measure(case: Case) -> dict[str, Any]:
     batch = {name: torch.randn(case.batch, *shape) for name, shape in case.features.items()}
     with tempfile.TemporaryDirectory() as place:
         bank = make_shards(place, contract, few_views=False)
-        build = _seconds(lambda: _build(bank, batch, case.batch))
+        build = _seconds(lambda: build(bank, batch, case.batch))
         size = sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
         reading, order = open_bank(place, contract), torch.randperm(case.images)
         parts = torch.split(order, case.batch)
@@ -87,7 +87,8 @@ def measure(case: Case) -> dict[str, Any]:
     }
 
 
-def _build(bank: Shards, batch: dict[str, torch.Tensor], size: int) -> None:
+def build(bank: Shards, batch: dict[str, torch.Tensor], size: int) -> None:
+    """Publish all shards of a bank, of the same batch again and again."""
     for shard in bank.division.shards(bank.contract):
         starts = range(0, shard.images, size)
         bank.publish(

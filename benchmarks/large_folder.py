@@ -94,7 +94,7 @@ def _status(key: str) -> int:
 def measured(folder: Path, cache: Path) -> list[dict[str, object]]:
     """Start all ranks at once, and return what each of them printed."""
     words = [sys.executable, "-m", "benchmarks.large_folder", str(folder), "--rank"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    environment = {**os.environ, "UNDERSTUDY_CACHE": str(cache)}
     ranks = [
         subprocess.Popen([*words, str(rank)], stdout=subprocess.PIPE, text=True, env=environment)
         for rank in range(_RANKS)

@@ -154,7 +154,7 @@ def main() -> None:
         teacher = {"name": options.teacher, "weights": options.weights, **pixels(options)}
         score = None
     else:
-        of_teacher = {**keys, "student": {"name": options.teacher, "size": options.size}}
+        of_teacher = {**keys, "student": {"name": options.teacher, **pixels(options)}}
         run = trained(of_teacher, options.out / "teacher", methods=False)
         teacher, score = {"weights": str(run.path)}, run.evaluation["metrics"]["top1"]
     keys |= {"teacher": teacher, "methods": {"kd": {}}}

@@ -8,6 +8,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
@@ -135,8 +136,9 @@ def test_a_recipe_runs_or_is_refused_in_a_sentence(
     @given(wishes())
     def check(wish: Wish) -> None:
         torch.default_generator.manual_seed(0)
-        built = outcomes["run"] + outcomes["unbuilt"]
-        outcomes[outcome(wish, content, tmp_path, build=built <= outcomes["allowed"])] += 1
+        # By the wish alone, which hypothesis tries again when it looks for a smaller one.
+        half = crc32(repr(wish).encode(errors="surrogatepass")) % 2 == 0
+        outcomes[outcome(wish, content, tmp_path, build=half)] += 1
 
     check()
     # Neither is everything refused, nor everything let through.

@@ -30,7 +30,7 @@ print(json.dumps([[b.index.tolist() for b in epoch] for epoch in epochs]))
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A short training on shards of five images, of which a batch holds some of several."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("UNDERSTUDY_CACHE", str(tmp_path / "cache"))
     content: dict[str, Any] = {
         "name": "sharded",
         "trust": True,

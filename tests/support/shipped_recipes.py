@@ -12,9 +12,3 @@ def by_file() -> dict[str, list[str]]:
     for name, path in tables.shipped().items():
         files.setdefault(f"{path.parent.name}/{path.stem}", []).append(name)
     return files
-
-
-@cache
-def file_of_each() -> dict[str, str]:
-    """Recipe → its file."""
-    return {name: file for file, names in by_file().items() for name in names}
