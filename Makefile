@@ -46,7 +46,7 @@ versions:
 check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=auto $(BIN)/mypy
 
 # Against other projects: make bench PEERS="repdistiller=../RepDistiller mdistiller=../mdistiller"
 bench: setup

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import settings
 
 # Says what processes that tests start have loaded already, before any test starts one.
-import tests.support.processes  # noqa: F401
+from tests.support.processes import never_wait_for_the_disk
 
 # Of the library, only types: a warning at import counts too (pytest_configure). Nor torch and its
 # like: the process that hands tests to others runs none, and they wait for it.
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # The machine that runs the tests may be busy: time per example says nothing here.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# A short run would wait for the disk 15 to 30 times, for some milliseconds each.
+never_wait_for_the_disk()
 
 Paint = Callable[..., Path]
 
@@ -49,6 +52,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # A warning that our own code raises, or causes where we call, is a fault of ours.
     config.addinivalue_line("filterwarnings", r"error:::understudy(\.|$)")
+
+
+LONG = {
+    *("checks", "comparison", "deployment", "fuzz", "models", "reporting", "reproduction", "run"),
+    *("site", "tuning", "cli/test_commands.py", "test_every_detector.py", "test_every_model.py"),
+    *("test_every_recipe.py", "test_examples.py", "test_notebook.py", "test_packaging.py"),
+}
+SHORT = {
+    *("config", "methods", "metrics", "cli/test_advice.py", "cli/test_completion.py"),
+    *("reproduction/test_rows.py", "test_every_method.py", "tuning/test_space.py"),
+}
+"""Files and folders of tests that take a second and more, and of those that take milliseconds."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each of several workers begin with what is long, and leave to the end what is short.
+
+    A worker first gets neighbours, then half of what another one has left: where tests of a minute
+    were last, the others waited for it.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers == 1:
+        return
+
+    def turn(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent)
+        names = {path.as_posix(), path.parts[0]}
+        return 2 if names & SHORT else 0 if names & LONG else 1
+
+    turns = [[item for item in items if turn(item) == number] for number in range(3)]
+    items[:] = [
+        item
+        for worker in range(workers)
+        for part in turns
+        for item in part[len(part) * worker // workers : len(part) * (worker + 1) // workers]
+    ]
 
 
 def pytest_collection_finish() -> None:

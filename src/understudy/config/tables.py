@@ -16,7 +16,7 @@ Imports no torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -260,7 +260,7 @@ def content_of(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        content = from_yaml(path.read_text(encoding="utf-8"))
+        content = _value(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
@@ -268,5 +268,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     return content
 
 
+# Before a run starts, the recipe of its teacher is asked for three times.
+_value = lru_cache(maxsize=32)(from_yaml)
 _shipped = cache(_parsed)
 """Files in the wheel do not change."""
