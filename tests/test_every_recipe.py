@@ -171,8 +171,8 @@ def wired(wanted: Recipe, *, whole: bool) -> Distiller:
         find, find_frozen = detector, frozen_detector
     ours, theirs = key(wanted, wanted.student), key(wanted, wanted.teacher)
     student = deepcopy(find(*ours)) if whole or ours == theirs else sharing(find(*ours))
-    teacher = find_frozen(*theirs) if wanted.methods else None
-    return distiller(wanted, student, teacher, tasks.find(wanted.task))
+    teachers = {"": find_frozen(*theirs)} if wanted.methods else {}
+    return distiller(wanted, student, teachers, tasks.find(wanted.task))
 
 
 def key(wanted: Recipe, network: recipe.Network) -> tuple[Any, ...]:

@@ -187,7 +187,7 @@ def test_a_teacher_of_text_is_compared_by_its_summary() -> None:
 def test_lshfm_is_not_selective_without_labels() -> None:
     for task, reads in (("none", ("penultimate",)), ("classification", ("penultimate", "logits"))):
         recipe = Recipe(task=task, methods={"lshfm": {"hashes": 8}})
-        wired = distiller(recipe, network(TEACHER), network(TEACHER), tasks.find(task))
+        wired = distiller(recipe, network(TEACHER), {"": network(TEACHER)}, tasks.find(task))
         assert wired.trainable.methods["lshfm"].reads == reads
 
 
@@ -236,7 +236,7 @@ def transformer(dim: int) -> models.Network:
 
 def test_proteus_compares_masked_patches_of_a_second_pass() -> None:
     recipe = Recipe(task="none", methods={"proteus": {}})
-    wired = distiller(recipe, transformer(16), transformer(32), tasks.find("none"))
+    wired = distiller(recipe, transformer(16), {"": transformer(32)}, tasks.find("none"))
     method: Any = wired.trainable.methods["proteus"]
     images, labels = torch.rand(5, 3, 32, 32), torch.full((5,), -1)
     with seeded(1):

@@ -33,7 +33,7 @@ def test_takes_two_steps(name: str) -> None:
     wanted = Recipe.load(f"cifar100/{name}", {"methods.letkd.words": 16})
     teacher = models.find(wanted.teacher.name).eval()
     student = models.find(wanted.student.name)
-    built = distiller(wanted, student, teacher, tasks.find("classification"))
+    built = distiller(wanted, student, {"": teacher}, tasks.find("classification"))
     method = built.trainable.methods["letkd"]
     method.words.normal_()
     method.word_counts.fill_(1)

@@ -301,4 +301,4 @@ def test_a_task_has_hyper_parameters_of_its_own() -> None:
 def test_what_is_for_one_class_is_refused(recipe: Recipe) -> None:
 
     with pytest.raises(RecipeError, match="are for one class per image"):
-        distiller(recipe, network(TEACHER), None, tasks.find(recipe.task))
+        distiller(recipe, network(TEACHER), {}, tasks.find(recipe.task))
