@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.support.trained_students import NAMES
-from understudy.cli.commands import main
+from understudy.cli.commands import _folded, main
 from understudy.comparison.result import Comparison
 from understudy.config.recipe import Recipe
 from understudy.errors import DataError, NetworkError, RecipeError, RunError
@@ -60,6 +60,17 @@ def test_a_teacher_is_measured_as_in_a_comparison(saved_comparison: Path) -> Non
     assert (alone.split, alone.images, alone.origin) == ("test", 9, "folder: test")
 
 
+@pytest.mark.parametrize("file", ["", "student.safetensors"])
+def test_a_network_of_a_run_sees_what_it_was_trained_with(
+    saved_comparison: Path, file: str
+) -> None:
+    """Its name alone would build it for larger images."""
+    run = Run(saved_comparison / "kd" / "seed0")
+    student = {"name": run.recipe.student.name, "weights": str(run.path / file)}
+    changes = {"student": student, "data": asdict(run.recipe.data)}
+    assert evaluate(None, changes, device="cpu").metrics == pytest.approx(run.evaluation["metrics"])
+
+
 def test_a_folder_without_splits_is_measured_as_a_whole(
     images: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +81,8 @@ def test_a_folder_without_splits_is_measured_as_a_whole(
     words = ["--student.name", "timm:test_resnet", "--student.weights", str(weights)]
     words += ["--data.source", "folder", "--data.root", str(images / "test"), "--data.size", "48"]
     main(["evaluate", *words, "--device", "cpu"])
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "enlarges the images of 48 pixels (data.size) to 160" in warned
     assert "9 (folder: all, without splits)" in said
     assert f"{whole.metrics['top1']:.3f}" in said
     half = evaluate(None, keys(images / "test", weights) | {"data.validation": 0.34}, device="cpu")
@@ -96,6 +108,13 @@ def test_a_student_is_measured_on_any_labelled_folder(saved_comparison: Path, im
     other = evaluate(run, {"data.root": str(images / "test")}, device="cpu")
     assert other.metrics == pytest.approx(Run(run).evaluation["metrics"])
     assert other.origin == "folder: all, without splits"
+
+
+def test_features_that_the_run_compared_behind_an_embedding_are_named() -> None:
+    of_run = {"cosine": 0.3, "cka": 0.7, "kl": None}
+    assert _folded({"cosine": 0.2, "cka": 0.7, "kl": None}, of_run) == ""
+    said = _folded({"cosine": None, "cka": 0.6, "kl": None}, of_run)
+    assert said.startswith("cosine: the run compared features behind an embedding layer")
 
 
 def test_held_out_images_stay_held_out_where_the_folder_moved(tmp_path: Path, images: Path) -> None:

@@ -168,13 +168,28 @@ def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.run_directory import Run
     from understudy.reporting import evaluation_table
 
-    evaluation = asdict(evaluate(options.run, overrides, device=options.device))
+    evaluation, folded = asdict(evaluate(options.run, overrides, device=options.device)), ""
     if options.run is not None:
         run = Run(Path(options.run))
         if run.finished:
             evaluation["layers"] = run.evaluation.get("layers")
+            folded = _folded(evaluation["fidelity"] or {}, run.evaluation["fidelity"] or {})
         evaluation["trained_on"] = run.splits.get("train")
     console().print(evaluation_table(evaluation))
+    if folded:
+        print(folded)
+
+
+def _folded(fidelity: dict[str, Any], of_run: dict[str, Any]) -> str:
+    """Say why features are compared otherwise than in the run; empty where they are not."""
+    lost = [key for key, value in fidelity.items() if value is None and of_run.get(key) is not None]
+    if not lost:
+        return ""
+    return (
+        f"{', '.join(lost)}: the run compared features behind an embedding layer of its method, of "
+        "the teacher's width. The saved student has it folded into its classifier, and CKA is of "
+        "the features before it."
+    )
 
 
 def _report(options: Namespace, overrides: dict[str, Any]) -> None:

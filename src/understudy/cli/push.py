@@ -36,4 +36,4 @@ def _push(options: Namespace, overrides: dict[str, Any]) -> None:
     )
     print(f"{pushed.url}: {', '.join(pushed.files)}")
     if pushed.left_out:
-        print(f"left out, as no export writes such files: {', '.join(pushed.left_out)}")
+        print(f"left out, as the last export did not write them: {', '.join(pushed.left_out)}")

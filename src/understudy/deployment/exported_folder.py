@@ -12,6 +12,10 @@ FOLDER = "export"
 """Folder of a run that an export goes to, where none is named."""
 FILE = "export.json"
 """File of an exported folder that holds what was verified and measured."""
+ONNX, INT8, PROGRAM = "student.onnx", "student_int8.onnx", "student.pt2"
+"""Names of the files that hold a graph."""
+WEIGHTS = ("student.safetensors", "model.safetensors")
+"""Names of the file of weights, the one to be taken first."""
 _PARITY: Form = {
     "images": int,
     "difference": float,
@@ -52,3 +56,18 @@ def read_export(folder: Path) -> dict[str, Any]:
         RunError: The file is damaged.
     """
     return read_json(folder / FILE, _FORM, optional=True, remedy="export again")
+
+
+def earlier_files(folder: Path) -> list[str]:
+    """Return graphs and weights in a folder that its last export did not write.
+
+    They may be of another student or of other options than its `config.json` and its card.
+
+    Raises:
+        RunError: `export.json` is damaged.
+    """
+    written = read_export(folder).get("files")
+    if written is None:
+        return []
+    others = [name for name in (ONNX, INT8, PROGRAM, *WEIGHTS) if name not in written.values()]
+    return [name for name in others if (folder / name).is_file()]

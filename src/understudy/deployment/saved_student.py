@@ -9,14 +9,12 @@ from understudy import tasks
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.config.recipe import Recipe
 from understudy.config.trust import file_of, is_own
+from understudy.deployment.exported_folder import WEIGHTS
 from understudy.errors import NetworkError, RunError
 from understudy.experiment import build, networks
 from understudy.experiment.student_file.config import FILE, StudentConfig
 from understudy.experiment.student_file.preprocess import Preprocess
 from understudy.models.library_modules import as_library_modules
-
-WEIGHTS = ("student.safetensors", "model.safetensors")
-"""Names of the file of weights in a folder, the one to be taken first."""
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,7 @@ def trained_network(recipe: Recipe) -> TrainedStudent:
     teachers = _teachers(recipe, test, task)
     size = _expected_view_size(recipe, test)
     student = networks.trained(recipe, test.classes, task, role="student", view_size=size)
+    say_resized(recipe, _view_size(recipe, test, student), "student", student)
     if task.uses_labels:
         teacher_classes.check_number(test.classes, student)
         check_classes(test.classes, student.class_names, of="network")

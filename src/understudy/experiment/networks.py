@@ -256,9 +256,9 @@ def completed(spec: recipes.Network, role: str) -> recipes.Network:
             f"There is no file or directory '{spec.weights}' to take the {called(role)}'s "
             f"weights from: correct --{role}.weights."
         )
-    recipe_of_run = Path(spec.weights) / "recipe.yaml"
-    if not spec.name and recipe_of_run.is_file():
-        spec = _with_keys_of(spec, Recipe.read(recipe_of_run).student)
+    stored = _network_of_run(spec.weights)
+    if stored is not None and spec.name in ("", stored.name):
+        spec = _with_keys_of(spec, stored)
     if not spec.name and spec.weights:
         raise NetworkError(
             f"The weights '{spec.weights}' are no run directory and do not tell which network "
@@ -267,6 +267,24 @@ def completed(spec: recipes.Network, role: str) -> recipes.Network:
     if not spec.name:
         raise RecipeError(f"The recipe names no {called(role)}: give --{role}.name.")
     return spec
+
+
+def _network_of_run(weights: str) -> recipes.Network | None:
+    """Return the network that a run trained; None of other weights.
+
+    Args:
+        weights: The run directory, its folder `best` or `last`, or a file of weights in one.
+    """
+    place = Path(weights)
+    for folder in (place, place.parent, place.parent.parent):
+        if weights and (folder / "recipe.yaml").is_file():
+            within = place.relative_to(folder).as_posix()
+            return Recipe.read(folder / "recipe.yaml").student if within in _OF_RUN else None
+    return None
+
+
+_OF_RUN = (".", "best", "last", "student.safetensors", "best/student.safetensors")
+"""Weights of a run, as seen from its directory."""
 
 
 def _with_own_weights(spec: recipes.Network, role: str) -> recipes.Network:

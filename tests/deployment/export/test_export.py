@@ -193,6 +193,7 @@ def test_layers_stay_in_fp32_on_request(
 
 
 def test_pictures_of_any_size_are_prepared_inside_of_the_graph(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "student.pt2").write_bytes(b"of another student")
     done = understudy.export(run, out=tmp_path, preprocessing="inside", probabilities=True)
     parity, pipeline = done.parity["onnx"], done.pipeline
     assert parity.images == 9  # of three sizes
@@ -207,6 +208,7 @@ def test_pictures_of_any_size_are_prepared_inside_of_the_graph(run: Path, tmp_pa
         assert "RGB pictures of any size as uint8 (batch, 3, height, width)" in text
         assert "do not prepare them before" in text
         assert f"prepared as in the run: {pipeline.sentence}." in text
+    assert "student.pt2: of an earlier export" in lines
 
 
 def test_a_detector_is_exported_by_the_classic_exporter(

@@ -17,6 +17,7 @@ from tests.support.hub import OWNER, TOKEN, Hub, served
 from tests.support.processes import Fresh
 from understudy.config.recipe import Network
 from understudy.deployment.hub.card import write_card
+from understudy.deployment.hub.push import _files
 from understudy.experiment.student_file.config import Preprocessing
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -97,7 +98,9 @@ def test_a_pushed_student_comes_back_as_a_teacher(
     done = command("push", str(exported), f"{OWNER}/small", "--private")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{hub.endpoint}/{OWNER}/small: README.md, config.json, model.safetensors" in done.stdout
-    assert "left out, as no export writes such files: .hidden.json, notes.docx" in done.stdout
+    assert (
+        "left out, as the last export did not write them: .hidden.json, notes.docx" in done.stdout
+    )
     assert hub.private == {f"{OWNER}/small"}
     pushed = hub.repositories[f"{OWNER}/small"]
     assert set(pushed) == {"README.md", "config.json", "model.safetensors"}
@@ -152,6 +155,22 @@ def test_what_went_wrong_is_said(
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_files_of_an_earlier_export_stay_where_they_are(exported: Path) -> None:
+    """What `export.json` does not name may be of another student than the card."""
+    written = {"files": {"hub": "model.safetensors"}, "parity": {}, "int8": None, "speeds": None}
+    (exported / "export.json").write_text(json.dumps(written))
+    for name in ("student_int8.onnx", "student.safetensors"):
+        (exported / name).write_bytes(b"of another student")
+    write_card(exported, CONFIG)
+    assert "student.safetensors" not in (exported / "README.md").read_text()
+    kept, left_out = _files(exported)
+    assert kept == ["README.md", "config.json", "export.json", "model.safetensors"]
+    assert {"student_int8.onnx", "student.safetensors"} < set(left_out)
+    (exported / "model.safetensors").unlink()
+    with pytest.raises(understudy.UnderstudyError, match="has no weights"):
+        push(exported, f"{OWNER}/earlier")
 
 
 def test_what_is_no_export_is_refused(exported: Path, tmp_path: Path) -> None:

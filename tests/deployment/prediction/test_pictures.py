@@ -107,11 +107,22 @@ def test_folders_and_patterns_hold_many(file: Path) -> None:
     assert below == [str(file.parent / "below" / "c.png")]
 
 
+def test_a_pattern_of_any_depth_names_each_picture_once(file: Path) -> None:
+    folder = file.parent
+    (folder / "below").mkdir()
+    (folder / "below" / "b.png").write_bytes(file.read_bytes())
+    (folder / "below" / "around").symlink_to(folder)
+    both = [str(file), str(folder / "below" / "b.png")]
+    assert [item.name for item in listed(f"{folder}/**/*.png")] == both
+    assert [item.name for item in listed(f"{folder}/**") if item.content] == both
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
         ("missing.png", "There is no file or folder"),
         ("*.tiff", "No file has a name of the form"),
+        ("[1].png", "For a [ in a name write [[]."),
         ("empty", "holds no picture: "),
         ("raw", "a.nef is in a format that is not read: save it as PNG or JPEG"),
         ("raw/a.nef", "is in a format that is not read"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_a_picture_of_one_pixel_and_a_thin_one(predictor: Predictor, tmp_path: P
         Image.new("RGB", size).save(tmp_path / name)
     for each in predictor.predict(tmp_path):
         assert sum(each.to_dict()["probabilities"]) == pytest.approx(1)
+
+
+def test_a_picture_that_is_too_narrow_for_a_detector_fails_alone(saved_detector: Path) -> None:
+    """Its shorter side would be reduced to nothing."""
+    predictor = understudy.load(saved_detector, device="cpu")
+    narrow, usual = Image.new("RGB", (9000, 1)), Image.new("RGB", (40, 30))
+    first, second, third = predictor.stream([usual, narrow, usual])
+    assert isinstance(first, Boxes)
+    assert isinstance(second, Failed)
+    assert "picture 1, 9000 × 1 pixels, cannot be computed" in second.error
+    assert third == replace(first, name="picture 2")
 
 
 def test_a_boxes_scores_do_not_depend_on_other_pictures(saved_detector: Path) -> None:

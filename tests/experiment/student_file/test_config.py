@@ -80,10 +80,26 @@ def test_a_licence_is_never_guessed(tmp_path: Path) -> None:
         assert licence_of(of_hub, nn.Identity()) == licence
 
 
-def test_a_student_of_a_run_has_the_licence_it_began_with(tmp_path: Path) -> None:
-    replace(CONFIG, initial={"weights": "pretrained", "license": "cc-by-nc-4.0"}).write(tmp_path)
-    trained = Network(name="torchvision:resnet18", weights=str(tmp_path))
-    assert licence_of(trained, nn.Identity()) == "cc-by-nc-4.0"
+@pytest.mark.parametrize(
+    ("teacher", "initial", "licence"),
+    [
+        (None, "cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("apache-2.0", None, "apache-2.0"),
+        ("mit", "mit", "mit"),
+        ("cc-by-nc-4.0", "apache-2.0", None),
+        ("unknown", "apache-2.0", None),
+    ],
+)
+def test_a_student_of_a_run_has_the_licence_of_what_it_comes_from(
+    teacher: str | None, initial: str | None, licence: str | None, tmp_path: Path
+) -> None:
+    """Of a run in `config.json`; `None` for no teacher, or for random weights."""
+    weights = {"weights": "pretrained", "license": initial} if initial else {"weights": ""}
+    stated = None if teacher == "unknown" else teacher
+    taught = {"name": "big", "weights": "t", "license": stated} if teacher else None
+    replace(CONFIG, initial=weights, teacher=taught).write(tmp_path)
+    trained = Network(name="timm:test_resnet", weights=str(tmp_path))
+    assert licence_of(trained, nn.Identity()) == licence
 
 
 STEPS = {

@@ -1,8 +1,10 @@
 """The front: networks that no other one beats in time and metric."""
 
+import re
+
 import pytest
 
-from understudy.reporting.charts.pareto import Point, front, pareto
+from understudy.reporting.charts.pareto import Point, _covered, front, pareto
 from understudy.reporting.results import Arm
 
 ARM = Arm("kd", "method", "c0")
@@ -43,3 +45,18 @@ def test_the_chart_has_the_unit_and_the_spread_of_its_metric() -> None:
     assert chart is not None
     assert "top-1 in percent" in chart.svg
     assert "standard deviation" in chart.caption
+
+
+def test_times_and_names_are_legible_where_networks_are_close() -> None:
+    """Of a wide range the axis names round times alone, and no name covers another or a mark."""
+    rows = [("timm:a_long_name", 2.1, 83.0), ("lib:b_long_name", 2.3, 83.2), ("far", 40.0, 90.0)]
+    chart = pareto(points(rows), "top1")
+    assert chart is not None
+    texts = re.findall(r">([^<>]+)</text>", chart.svg)
+    assert {"2", "5", "10", "20", "50"} <= set(texts)
+    assert not any("times" in text for text in texts)
+    assert {"a_long_name", "b_long_name", "far"} <= set(texts)
+    boxes, frame = [(0.0, 0.0, 10.0, 10.0)], (0.0, 0.0, 100.0, 100.0)
+    assert _covered((0, 5, 10, 15), boxes, frame) == 50
+    assert _covered((-5, 20, 5, 30), boxes, frame) == 50
+    assert _covered((20, 20, 30, 30), boxes, frame) == 0

@@ -14,15 +14,13 @@ from understudy.deployment.export.checking import Int8
 from understudy.deployment.export.graph import Detections, Graph, Preparation
 from understudy.deployment.export.parity import Parity
 from understudy.deployment.export.verified_files import (
-    INT8,
-    ONNX,
-    PROGRAM,
     Options,
     Subject,
     write_int8,
     write_onnx,
     write_program,
 )
+from understudy.deployment.exported_folder import INT8, ONNX, PROGRAM, WEIGHTS
 from understudy.deployment.hub.card import write_card
 from understudy.deployment.saved_student import SavedStudent, open_student
 from understudy.deployment.speed import networks_to_time
@@ -147,11 +145,29 @@ def export(
         done = replace(done, files={**done.files, "int8": INT8}, int8=judged)
     done = _with_weights(done, saved, forms)
     done = replace(done, speeds=_speeds(done, path, subject, trust=trust))
-    files.write(
-        folder / exported_folder.FILE, files.as_json(done.to_dict(), indent=1), again="export again"
-    )
+    _record(done)
+    earlier = [
+        name for name in exported_folder.earlier_files(folder) if folder / name != saved.path
+    ]
+    if earlier:
+        done = replace(done, notes=[*done.notes, _of_earlier(earlier)])
+        _record(done)
     write_card(folder, saved.config)
     return done
+
+
+def _record(done: Exported) -> None:
+    """Write `export.json`."""
+    content = files.as_json(done.to_dict(), indent=1)
+    files.write(done.folder / exported_folder.FILE, content, again="export again")
+
+
+def _of_earlier(names: Sequence[str]) -> str:
+    """Say which files in the folder an earlier export wrote."""
+    return (
+        f"{', '.join(names)}: of an earlier export, perhaps of another student or with other "
+        "options, and left out of README.md, export.json and `push`"
+    )
 
 
 def _forms(to: str | Sequence[str]) -> list[str]:
@@ -238,7 +254,7 @@ def _with_graphs(done: Exported, subject: Subject, forms: Sequence[str]) -> Expo
 
 def _with_weights(done: Exported, saved: SavedStudent, forms: Sequence[str]) -> Exported:
     """Write weights, a network's own file, and `config.json`, which every exported folder holds."""
-    names = {"safetensors": "student.safetensors", "hub": "model.safetensors"}
+    names = dict(zip(("safetensors", "hub"), WEIGHTS, strict=True))
     for form in ("safetensors", "hub"):
         if form in forms:
             content = saved.path.read_bytes()

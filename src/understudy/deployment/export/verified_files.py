@@ -18,13 +18,11 @@ from understudy.deployment.export.checking import Compared, Images, Int8
 from understudy.deployment.export.graph import Detections, Graph, Preparation, Prepared
 from understudy.deployment.export.onnx_export import Runner
 from understudy.deployment.export.parity import Parity
+from understudy.deployment.exported_folder import INT8, ONNX, PROGRAM
 from understudy.deployment.saved_student import SavedStudent
 from understudy.deployment.speed import networks_to_time
 from understudy.errors import NetworkError
 from understudy.files import PARTIAL
-
-ONNX, INT8, PROGRAM = "student.onnx", "student_int8.onnx", "student.pt2"
-"""Names of the files."""
 
 
 @dataclass(frozen=True)

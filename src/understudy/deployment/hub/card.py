@@ -15,12 +15,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from understudy import files
 from understudy.config.image_size import Size, in_words, sides
+from understudy.deployment.exported_folder import WEIGHTS, earlier_files
 from understudy.deployment.hub.card_tables import sections_of
 from understudy.deployment.hub.licences import licence_keys
-from understudy.deployment.saved_student import WEIGHTS
 from understudy.errors import RunError
 from understudy.experiment.plain_table import escaped, markdown
 from understudy.experiment.student_file.config import Preprocessing, StudentConfig
+from understudy.experiment.student_file.licences import licence_of_student
 from understudy.experiment.student_file.loading_lines import loading_lines
 
 CARD = "README.md"
@@ -103,7 +104,7 @@ def write_card(folder: Path, config: StudentConfig, *, name: str = "", licence: 
 def card_data(config: StudentConfig, *, name: str, licence: str = "") -> ModelCardData:
     """Return the header of a card."""
     data_set = _data_set(config)
-    keys: dict[str, Any] = {**licence_keys(licence or _known_licence(config))}
+    keys: dict[str, Any] = {**licence_keys(licence or licence_of_student(config) or "")}
     return ModelCardData(
         **keys,
         library_name=_LIBRARIES.get(config.library, "pytorch"),
@@ -145,18 +146,6 @@ def licensed(card: ModelCard, licence: str) -> ModelCard:
         for key, value in licence_keys(licence).items():
             card.data[key] = value
     return card
-
-
-def _known_licence(config: StudentConfig) -> str:
-    """Return the licence of the weights that a student comes from; empty if one is not known.
-
-    It is that of its teacher, or without a teacher that of the weights that training began with.
-    Where several of them have one, and these differ, none holds for the student.
-    """
-    every = (*config.each_teacher, config.initial)
-    sources = [each for each in every if each and each.get("weights")]
-    known = {str(each.get("license") or "") for each in sources}
-    return known.pop() if len(known) == 1 else ""
 
 
 def _task_tags(config: StudentConfig) -> list[str]:
@@ -276,7 +265,8 @@ def _measured_on(config: StudentConfig) -> str:
 
 def _loading(config: StudentConfig, folder: Path) -> str:
     """Return the lines that load the student, started in the folder of the card."""
-    weights = next((name for name in WEIGHTS if (folder / name).is_file()), "")
+    own = [name for name in WEIGHTS if (folder / name).is_file()]
+    weights = next((name for name in own if name not in earlier_files(folder)), "")
     if not weights:
         return (
             "This folder holds no weights for torch: `understudy export RUN --to hub` adds them, "

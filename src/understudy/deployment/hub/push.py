@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
+from understudy.deployment.exported_folder import earlier_files
 from understudy.deployment.hub.card import CARD, licensed, read_card
 from understudy.errors import RunError
 from understudy.experiment.student_file.config import FILE as CONFIG
@@ -34,7 +35,7 @@ class Pushed:
     Attributes:
         url: Address of the repository.
         files: Names of the files.
-        left_out: Names of files of the folder that no export wrote.
+        left_out: Names of files of the folder that its last export did not write.
     """
 
     url: str
@@ -95,7 +96,7 @@ def _check_folder(folder: Path) -> None:
         RunError: A file is missing.
     """
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    if not missing and any(folder.glob("*.safetensors")):
+    if not missing and any(name.endswith(".safetensors") for name in _files(folder)[0]):
         return
     what = f"has no {missing[0]}" if missing else "has no weights (*.safetensors)"
     if not folder.is_dir():
@@ -125,7 +126,8 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     """Return the files to push, and those to leave out, by their paths within the folder."""
     every = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in every]
-    kept = [name for name in names if _is_pushed(name)]
+    earlier = earlier_files(folder)
+    kept = [name for name in names if _is_pushed(name) and name not in earlier]
     return kept, [name for name in names if name not in kept]
 
 

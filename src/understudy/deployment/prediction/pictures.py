@@ -121,13 +121,29 @@ def _of_path(text: str) -> Iterator[Item]:
             "picture in a file, or give understudy.load(…).predict the opened PIL image.",
         )
     elif has_magic(text):
-        names = sorted(glob(text, recursive=True))  # noqa: PTH207 - pathlib's is of one folder
+        names = _matching(text)
         if not names:
-            yield Item(text, problem=f"No file has a name of the form {text!r}.")
+            bracket = " For a [ in a name write [[]." if "[" in text else ""
+            yield Item(text, problem=f"No file has a name of the form {text!r}.{bracket}")
         for name in names:
             yield from _of_path(name)
     else:
         yield Item(text, problem=f"There is no file or folder {text!r}.")
+
+
+def _matching(pattern: str) -> list[str]:
+    """Return the files and folders of a pattern, sorted, and nothing that lies in one of these.
+
+    Of several ways to one file the shortest counts: `**` names a folder beside all that is in it,
+    and goes through links to folders again and again.
+    """
+    names = sorted(glob(pattern, recursive=True), key=len)  # noqa: PTH207 - pathlib's is of one folder
+    places = {parent: parent.resolve() for parent in {Path(name).parent for name in names}}
+    ways: dict[Path, str] = {}
+    for name in names:
+        ways.setdefault(places[Path(name).parent] / Path(name).name, name)
+    folders = {place for place, name in ways.items() if Path(name).is_dir()}
+    return sorted(x for place, x in ways.items() if folders.isdisjoint(place.parents))
 
 
 def _in_folder(folder: Path) -> Iterator[Item]:

@@ -293,10 +293,19 @@ class Predictor:
             with enough_values(self.source or type(self.module).__name__):
                 return decision.decide(self.module, pictures, self.preprocess)
         except Exception as error:
-            if not memory_ran_out(error):
+            # Whole pictures have any size, and one may be too narrow for a detector.
+            if not memory_ran_out(error) and not (decision.whole and type(error) is RuntimeError):
                 raise
+            problem = self._cannot(pictures[0], error)
         if len(pictures) == 1:
-            name = pictures[0].name
-            return [Failed(name, f"{name} is too large for the memory of {self.device}.")]
+            return [Failed(pictures[0].name, problem)]
         half = len(pictures) // 2
         return self._decided(pictures[:half], decision) + self._decided(pictures[half:], decision)
+
+    def _cannot(self, picture: ReadPicture, error: Exception) -> str:
+        """Say why a picture that was read has no prediction."""
+        if memory_ran_out(error):
+            return f"{picture.name} is too large for the memory of {self.device}."
+        height, width = picture.image.shape[-2:]
+        why = " ".join(str(error).split()).rstrip(".")
+        return f"{picture.name}, {width} × {height} pixels, cannot be computed: {why}."

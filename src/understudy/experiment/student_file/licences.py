@@ -15,7 +15,7 @@ from understudy.experiment.student_file.config import FILE, StudentConfig
 def licence_of(network: Network, module: nn.Module) -> str | None:
     """Return the licence of the weights that a recipe names; None where nothing states it.
 
-    Weights of a run have the licence of those that its training began with, or else of its teacher.
+    That of the weights of a run is `licence_of_student`.
 
     Args:
         network: The network's part of the recipe.
@@ -33,11 +33,19 @@ def licence_of(network: Network, module: nn.Module) -> str | None:
     folder = Path(network.weights)
     folder = folder if folder.is_dir() else folder.parent
     if network.weights and (folder / FILE).is_file():
-        config = StudentConfig.read(folder)
-        licences = {teacher.get("license") for teacher in config.each_teacher}
-        # Of several teachers whose licences differ, none holds for the student.
-        return config.initial.get("license") or (licences.pop() if len(licences) == 1 else None)
+        return licence_of_student(StudentConfig.read(folder))
     return None
+
+
+def licence_of_student(config: StudentConfig) -> str | None:
+    """Return the licence of the weights that a student comes from; None if one is not known.
+
+    It is that of its teacher, or without a teacher that of the weights that training began with.
+    Where there are several, and their licences differ, none holds for the student.
+    """
+    every = (*config.each_teacher, config.initial)
+    licences = {_text(each.get("license")) for each in every if each and each.get("weights")}
+    return licences.pop() if len(licences) == 1 else None
 
 
 def _of_timm(module: nn.Module) -> str | None:

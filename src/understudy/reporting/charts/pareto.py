@@ -1,8 +1,10 @@
 """Accuracy over latency of several networks, with the front that no other network beats in both."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from matplotlib.ticker import LogLocator, NullLocator
 
 from understudy.reporting.charts.style import INKS, Chart, chart
 from understudy.reporting.columns import name, with_unit
@@ -60,10 +62,9 @@ def pareto(points: Sequence[Point], metric: str) -> Chart | None:
         _line(axes, best)
         for point in points:
             _dot(axes, point)
-        for student in dict.fromkeys(point.student for point in points):
-            _label(axes, [point for point in points if point.student == student], points)
-        axes.margins(x=0.18, y=0.16)
+        axes.margins(x=0.12, y=0.16)
         _scale(axes, points)
+        _labels(axes, points)
 
     title = f"{name(metric)} over latency"
     label = f"{title}, with the front of the best networks"
@@ -93,25 +94,76 @@ def _dot(axes: Any, point: Point) -> None:
     )
 
 
-def _label(axes: Any, own: Sequence[Point], points: Sequence[Point]) -> None:
-    """Write the name of a student beside its best point, towards the middle of the chart."""
-    top = max(own, key=lambda p: p.value)
-    last = top.ms == max(point.ms for point in points)
-    axes.annotate(
-        own[0].student,
-        (top.ms, top.value),
-        xytext=(-7 if last else 7, 3),
-        textcoords="offset points",
-        ha="right" if last else "left",
-        va="bottom",
-        fontsize=8,
-        color=INKS["muted"],
-    )
+_Box = tuple[float, float, float, float]
+"""Left, bottom, right and top in points of the drawing."""
+_LETTER, _LINE, _MARK = 5.0, 10.0, 5.0
+"""Width of a letter and height of a line on the page, and half the side of a mark, in points."""
+
+
+def _labels(axes: Any, points: Sequence[Point]) -> None:
+    """Write the name of each student beside its marks, where it covers the least of the chart."""
+    axes.figure.draw_without_rendering()  # the axes have their size only then
+    scale, (left, bottom, right, top) = 72 / axes.figure.dpi, axes.bbox.extents
+    frame = (left * scale, bottom * scale, right * scale, top * scale)
+    places = {id(p): axes.transData.transform((p.ms, p.value)) * scale for p in points}
+    taken = [_around(*places[id(p)]) for p in points]
+    for student in dict.fromkeys(point.student for point in points):
+        own = sorted((p for p in points if p.student == student), key=lambda p: p.value)
+        text = student.rpartition(":")[2]
+        choices = list(_beside(places[id(own[-1])], places[id(own[0])], text))
+        box, align = min(choices, key=lambda choice: _covered(choice[0], taken, frame))
+        taken.append(box)
+        axes.annotate(
+            text,
+            (box[0] if align == "left" else box[2], box[1]),
+            xycoords="figure points",
+            ha=align,
+            va="bottom",
+            fontsize=8,
+            color=INKS["muted"],
+        )
+
+
+def _around(x: float, y: float) -> _Box:
+    return x - _MARK, y - _MARK, x + _MARK, y + _MARK
+
+
+def _beside(best: Sequence[float], worst: Sequence[float], text: str) -> Iterator[tuple[_Box, str]]:
+    """Yield boxes for a name, the better first, and how its text is aligned in them.
+
+    Args:
+        best: Place of the student's best mark.
+        worst: Place of its worst mark.
+        text: The name.
+    """
+    width = _LETTER * len(text)
+    for (x, y), above in ((best, 3.0), (worst, -3.0 - _LINE), (best, 14.0), (worst, -14.0 - _LINE)):
+        low, high = y + above, y + above + _LINE
+        yield (x + 7, low, x + 7 + width, high), "left"
+        yield (x - 7 - width, low, x - 7, high), "right"
+
+
+def _covered(box: _Box, taken: Sequence[_Box], frame: _Box) -> float:
+    """Return the area of a box that others have, or that lies outside of the axes."""
+    size = (box[2] - box[0]) * (box[3] - box[1])
+    return sum(_common(box, other) for other in taken) + size - _common(box, frame)
+
+
+def _common(one: _Box, other: _Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)
 
 
 def _scale(axes: Any, points: Sequence[Point]) -> None:
-    """Use powers of ten where the times span more than one."""
+    """Divide the axis by ratios where the slowest network takes much longer than the fastest."""
     times = [point.ms for point in points]
-    if max(times) > 10 * min(times):
+    if max(times) > _WIDE * min(times):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+_WIDE = 5.0
+"""Ratio of the largest time to the smallest from which the axis is logarithmic."""
