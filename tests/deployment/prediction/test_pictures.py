@@ -90,9 +90,12 @@ def test_what_could_be_two_pictures_is_refused(picture: Any, sentence: str) -> N
     assert str(raised.value).startswith(("picture 0 ", "The floats of picture 0 "))
 
 
-@pytest.mark.parametrize("value", [3, b"\x89PNG", [[1, 2]], {"a": 1}.values()])
-def test_what_is_no_picture_is_refused(value: Any) -> None:
-    with pytest.raises(DataError, match="is no picture: give "):
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(3, "int"), (b"\x89PNG", "bytes"), ([[1, 2]], "list"), ({"a": 1}.values(), "int")],
+)
+def test_what_is_no_picture_is_refused(value: Any, kind: str) -> None:
+    with pytest.raises(DataError, match=f"A {kind} is no picture: give "):
         list(listed(value))
 
 
@@ -121,6 +124,7 @@ def test_a_pattern_of_any_depth_names_each_picture_once(file: Path) -> None:
     ("name", "sentence"),
     [
         ("missing.png", "There is no file or folder"),
+        ("", "An empty name is no picture"),
         ("*.tiff", "No file has a name of the form"),
         ("[1].png", "For a [ in a name write [[]."),
         ("empty", "holds no picture: "),
@@ -145,7 +149,7 @@ def test_what_cannot_be_read_is_said_of_its_name(name: str, sentence: str, file:
     (folder / "cut.png").write_bytes(file.read_bytes()[:-30])
     if name == "pipe.png":
         os.mkfifo(folder / name)
-    (item,) = listed(name if "://" in name else str(folder / name))
+    (item,) = listed(name if not name or "://" in name else str(folder / name))
     with pytest.raises(DataError) as raised:
         item.read()
     assert sentence in str(raised.value)

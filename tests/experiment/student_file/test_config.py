@@ -96,8 +96,8 @@ def test_a_student_of_a_run_has_the_licence_of_what_it_comes_from(
     """Of a run in `config.json`; `None` for no teacher, or for random weights."""
     weights = {"weights": "pretrained", "license": initial} if initial else {"weights": ""}
     stated = None if teacher == "unknown" else teacher
-    taught = {"name": "big", "weights": "t", "license": stated} if teacher else None
-    replace(CONFIG, initial=weights, teacher=taught).write(tmp_path)
+    taught = {"name": "big", "weights": "t", "digest": None, "license": stated}
+    replace(CONFIG, initial=weights, teacher=taught if teacher else None).write(tmp_path)
     trained = Network(name="timm:test_resnet", weights=str(tmp_path))
     assert licence_of(trained, nn.Identity()) == licence
 

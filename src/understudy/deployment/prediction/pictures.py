@@ -80,7 +80,7 @@ def listed(pictures: Picture | Iterable[Picture]) -> Iterator[Item]:
     Raises:
         DataError: Something is of a type that is no picture.
     """
-    several = [pictures] if isinstance(pictures, _SINGLE) else pictures
+    several = [pictures] if isinstance(pictures, (*_SINGLE, bytes, bytearray)) else pictures
     if not isinstance(several, Iterable):
         raise _no_picture(several)
     for position, each in enumerate(several):
@@ -104,6 +104,9 @@ def _no_picture(value: object) -> DataError:
 
 def _of_path(text: str) -> Iterator[Item]:
     """Yield the picture or pictures that a path or pattern names, or one problem."""
+    if not text:
+        yield Item(text, problem="An empty name is no picture; the present folder is '.'.")
+        return
     try:
         refuse_address(text, "a picture")
     except RecipeError as error:

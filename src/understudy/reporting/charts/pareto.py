@@ -96,7 +96,7 @@ def _dot(axes: Any, point: Point) -> None:
 
 _Box = tuple[float, float, float, float]
 """Left, bottom, right and top in points of the drawing."""
-_LETTER, _LINE, _MARK = 5.0, 10.0, 5.0
+_LETTER, _LINE, _MARK = 5.5, 12.0, 5.0
 """Width of a letter and height of a line on the page, and half the side of a mark, in points."""
 
 
