@@ -72,7 +72,10 @@ def test_a_network_of_a_run_sees_what_it_was_trained_with(
 
 
 def test_a_folder_without_splits_is_measured_as_a_whole(
-    images: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+    images: Path,
+    weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole = evaluate(None, keys(images / "test", weights), device="cpu")
     of_split = evaluate(None, keys(images, weights), device="cpu")
@@ -81,8 +84,8 @@ def test_a_folder_without_splits_is_measured_as_a_whole(
     words = ["--student.name", "timm:test_resnet", "--student.weights", str(weights)]
     words += ["--data.source", "folder", "--data.root", str(images / "test"), "--data.size", "48"]
     main(["evaluate", *words, "--device", "cpu"])
-    said, warned = capsys.readouterr()
-    assert "enlarges the images of 48 pixels (data.size) to 160" in warned
+    said = capsys.readouterr().out
+    assert "enlarges the images of 48 pixels (data.size) to 160" in caplog.text
     assert "9 (folder: all, without splits)" in said
     assert f"{whole.metrics['top1']:.3f}" in said
     half = evaluate(None, keys(images / "test", weights) | {"data.validation": 0.34}, device="cpu")

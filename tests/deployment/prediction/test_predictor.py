@@ -12,6 +12,8 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import understudy
 from tests.support.trained_students import NAMES
@@ -129,14 +131,27 @@ def test_a_picture_of_one_pixel_and_a_thin_one(predictor: Predictor, tmp_path: P
         assert sum(each.to_dict()["probabilities"]) == pytest.approx(1)
 
 
-def test_a_picture_that_is_too_narrow_for_a_detector_fails_alone(saved_detector: Path) -> None:
+class Resizing(nn.Module):
+    """A detector that resizes as torchvision's do, and detects nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform = GeneralizedRCNNTransform(32, 64, [0.0] * 3, [1.0] * 3)
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        self.transform(images)
+        none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)}
+        return [none for _ in images]
+
+
+def test_a_picture_that_is_too_narrow_for_a_detector_fails_alone() -> None:
     """Its shorter side would be reduced to nothing."""
-    predictor = understudy.load(saved_detector, device="cpu")
+    predictor = Predictor(Resizing(), lambda x: x / 255, task="detection", device="cpu")
     narrow, usual = Image.new("RGB", (9000, 1)), Image.new("RGB", (40, 30))
     first, second, third = predictor.stream([usual, narrow, usual])
     assert isinstance(first, Boxes)
     assert isinstance(second, Failed)
-    assert "picture 1, 9000 × 1 pixels, cannot be computed" in second.error
+    assert "picture 1, 9000 × 1 pixels, cannot be computed: Input and output sizes" in second.error
     assert third == replace(first, name="picture 2")
 
 
