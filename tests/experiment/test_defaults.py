@@ -55,7 +55,7 @@ def test_small_images_and_a_plain_network() -> None:
         0.05,
         True,
     )
-    assert (data.augment, data.validation) == ("crop_flip", 0.1)
+    assert (data.augment, data.validation) == ("crop_flip", 0.0)
     assert set(experiment.reasons) == set(defaults.OPEN) - {"training.epochs", "student.size"}
 
 
@@ -73,6 +73,7 @@ def test_photographs_without_splits_are_split(photographs: Path) -> None:
     [
         ({"validation": True, "test": True}, {}, 0.0),
         ({"validation": False, "test": True}, {}, 0.1),
+        ({"validation": False, "test": True}, {"training.patience": 5}, 0.1),
         ({"validation": False, "test": True}, {"training.best": "test"}, 0.0),
         ({"validation": False, "test": False}, {}, 0.2),
     ],
@@ -80,14 +81,17 @@ def test_photographs_without_splits_are_split(photographs: Path) -> None:
 def test_images_are_held_out_where_there_is_no_split(
     images: dict[str, bool], keys: dict[str, Any], share: float
 ) -> None:
-    chosen = defaults.held_out(Recipe.load({}, keys), 3000, 10, **images)
+    chosen = defaults.held_out(Recipe.load({}, keys), 10_000, 10, **images)
     assert chosen.value == share
     assert chosen.reason
 
 
-@pytest.mark.parametrize(("images", "classes"), [(499, 2), (3000, 400)])
-def test_of_few_images_none_is_held_out(images: int, classes: int) -> None:
-    assert not defaults.held_out(Recipe(), images, classes, validation=False, test=True).value
+@pytest.mark.parametrize(("images", "classes"), [(9_999, 2), (10_000, 1001)])
+def test_of_few_images_none_is_held_out_unless_patience_asks(images: int, classes: int) -> None:
+    patient = Recipe.load({}, {"training.patience": 3})
+    for recipe, share in ((Recipe(), 0.0), (patient, 0.1)):
+        chosen = defaults.held_out(recipe, images, classes, validation=False, test=True)
+        assert chosen.value == share
 
 
 @pytest.mark.parametrize(

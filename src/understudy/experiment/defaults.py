@@ -11,6 +11,10 @@ sets train 200 to 300), 94 for 50,000, and 32 for the 1.28 million of ImageNet (
 for the last percent). From weights, a student is near its end from the start: a quarter of that. At
 least 1,000 steps (250 from weights), however few the batches of an epoch are.
 
+**Validation images.** Held out only of 10,000 images or more. A tenth of 3,000 photographs cost 3
+to 6 points of accuracy, and so few choose an epoch by chance (docs/log.md, 2026-11-28); a rate that
+falls to 0 makes the last epoch the best one or nearly so.
+
 **Optimizer and rate.** A convolutional network from random weights: SGD with rate 0.05 for a batch
 of 64 and in proportion to the batch (Goyal et al., arXiv 1706.02677), weight decay 5e-4 on
 everything, as in the papers of `_papers.yaml`. Networks with attention, layer norms or depthwise
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 OPEN = tuple(path for path, hint, _ in leaves(Recipe) if may_be_auto(hint))
 """Keys that may be `auto`."""
 
-_FEWEST, _FEWEST_PER_CLASS = 500, 10
+_FEWEST, _FEWEST_PER_CLASS = 10_000, 10
 """Training images, and of each class, below which none are held out."""
 _SHARE, _SHARE_AS_TEST, _MOST = 0.1, 0.2, 10_000
 """Share that is held out; the same where it stands in for a test split; most images held out."""
@@ -128,9 +132,11 @@ def held_out(recipe: Recipe, images: int, classes: int, *, validation: bool, tes
     if not test:
         share = _rounded_share(_SHARE_AS_TEST, images)
         return Choice(share, "there is no split but that for training, and this part measures")
+    share = _rounded_share(_SHARE, images)
+    if recipe.training.patience is not None:
+        return Choice(share, "training.patience ends training by validation images")
     if images < _FEWEST or images < _FEWEST_PER_CLASS * classes:
         return Choice(0.0, f"with {images:,} images, all are needed for training")
-    share = _rounded_share(_SHARE, images)
     return Choice(share, "there is no validation split to choose the best epoch on")
 
 
