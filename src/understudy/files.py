@@ -183,7 +183,8 @@ def import_function(path: Path, function: str, *, raising: type[UnderstudyError]
     name = f"{path}:{function}"
     spec = spec_from_file_location(path.stem, path) if path.is_file() else None
     if spec is None or spec.loader is None:
-        raise raising(f"There is no Python file {str(path)!r}, asked for by {name!r}.")
+        seen = "" if path.is_absolute() else f" as seen from the present folder {Path.cwd()}"
+        raise raising(f"There is no Python file {str(path)!r}{seen}, asked for by {name!r}.")
     module = module_from_spec(spec)
     try:
         with modules_in("", str(path.parent)):

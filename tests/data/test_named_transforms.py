@@ -168,7 +168,11 @@ def test_noise_of_erasing_has_imagenets_mean_before_normalisation() -> None:
         ({"name": "RandAugment", "interpolation": "good"}, RecipeError, "it can be: nearest"),
         ({"name": "RandomCrop", "size": 16}, RecipeError, r"of shape \(3, 16, 16\).*data.size"),
         ({"name": "RandomCrop", "size": 99, "before": True}, DataError, "RandomCrop fails on an"),
-        ("missing.py:function", RecipeError, "There is no Python file 'missing.py'"),
+        (
+            "missing.py:function",
+            RecipeError,
+            "Python file .missing.py. as seen from the present folder",
+        ),
         ("own.py:nothing", RecipeError, "has no function 'nothing'"),
         ("own.py:as_list", RecipeError, "return list, and must return a tensor"),
         ("own.py:normalised", RecipeError, r"values from -2 to 2, .*networks normalise"),

@@ -143,9 +143,12 @@ def test_digest_follows_the_data_and_not_the_place(tree: Path, paint: Paint) -> 
     assert folder.load(str(moved), "train").digest != first
 
 
-@pytest.mark.parametrize("root", ["", "nowhere/at/all"])
-def test_missing_folder(root: str) -> None:
-    with pytest.raises(DataError, match=r"There is no folder .* set data\.root"):
+@pytest.mark.parametrize(
+    ("root", "place"),
+    [("", ""), ("nowhere/at/all", f" as seen from the present folder {Path.cwd()}")],
+)
+def test_missing_folder(root: str, place: str) -> None:
+    with pytest.raises(DataError, match=rf"There is no folder '{root}'{place}; set data\.root"):
         folder.load(root, "train")
 
 

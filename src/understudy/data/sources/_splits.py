@@ -55,7 +55,9 @@ def existing(root: str, expected: str) -> Path:
     """Return the folder that `data.root` names; `DataError` that asks for `expected` if missing."""
     refuse_address(root, "data.root")
     if not root or not Path(root).is_dir():
-        raise DataError(f"There is no folder {root!r}; set data.root to {expected}.")
+        relative = root and not Path(root).is_absolute()
+        seen = f" as seen from the present folder {Path.cwd()}" if relative else ""
+        raise DataError(f"There is no folder {root!r}{seen}; set data.root to {expected}.")
     return Path(root)
 
 
