@@ -233,6 +233,7 @@ def test_without_labels_the_control_is_the_student_as_it_begins(
         result = compare(wanted, methods=["pkt", "kd"], seeds=[0], out=tmp_path, progress=True)
     assert "the student is measured with random weights" in caplog.text
     lines = capsys.readouterr().out.splitlines()
+    assert sum("its classifier stays untrained" in line for line in lines) == 1
     assert sum("seed 0" in line and "]  knn " in line for line in lines) == 3
     control, pkt, kd = result.arms
     # Nothing but kd reads the student's scores: those of others are of an untrained classifier.

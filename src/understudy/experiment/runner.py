@@ -220,6 +220,12 @@ class Runner:
     def _log_start(self) -> None:
         LOGGER.info(str(self._setup.settings))
         LOGGER.info(splits.sentence(self.experiment.images.counts(), self._chosen_on))
+        if self.recipe.each_method and not self.experiment.distiller.trainable.gives_scores:
+            LOGGER.info(
+                "No method reads the student's scores of classes, so that its classifier stays "
+                "untrained: agreement and KL are not measured, and what it predicts means nothing "
+                "before it is trained with labels (understudy finetune)."
+            )
         weights, steps = self.experiment.distiller.weights, len(self.trainer.loader)
         for key in unreached(self.recipe.training, weights, steps):
             LOGGER.warning(key.message)
