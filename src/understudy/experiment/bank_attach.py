@@ -20,6 +20,7 @@ from understudy.bank.maps import MapBank, open_padding
 from understudy.bank.replay import Codes, Replay
 from understudy.config.recipe import Bank as BankKeys
 from understudy.config.recipe import Recipe, key_of_bank, labelled
+from understudy.data import Loader
 from understudy.distillation.distiller import Distillation, Teacher
 from understudy.distillation.stored_maps import padding
 from understudy.errors import RecipeError
@@ -199,54 +200,49 @@ def open_measured_replays(
         number of objects in each image, one file; without such images, without a bank in the
         recipe, or if its directory is read-only, a teacher has none.
     """
+    loader = experiment.test if split == "test" else experiment.validation
+    if loader is None:
+        return {}
     opened = _measured_outputs if experiment.task.truth == "objects" else _measured_replay
     replays = {
-        each.name: opened(experiment, each, recipe, split)
+        each.name: opened(experiment, each, recipe, loader)
         for each in experiment.distiller.distillations
+        if bank_of(recipe, each.name).path
     }
     return {name: replay for name, replay in replays.items() if replay is not None}
 
 
-def _measured_outputs(
-    experiment: Experiment,
-    each: Distillation,
-    recipe: Recipe,
-    split: Literal["validation", "test"],
-) -> StoredOutputs | None:
-    path, teacher = bank_of(recipe, each.name).path, each.teacher
-    loader = experiment.test if split == "test" else experiment.validation
-    if loader is None or not path:
-        return None
+def _measured_digest(experiment: Experiment, loader: Loader) -> str:
+    """Return the digest of measured images: validation images may be the test images."""
     same = loader is experiment.test
+    return experiment.digests["test images" if same else "validation images"]
+
+
+def _measured_outputs(
+    experiment: Experiment, each: Distillation, recipe: Recipe, loader: Loader
+) -> StoredOutputs | None:
+    teacher, root = each.teacher, local_folder(bank_of(recipe, each.name).path)
     depends_on = (
         experiment.digests[teacher_digest(each.name)],
-        experiment.digests["test images" if same else "validation images"],
+        _measured_digest(experiment, loader),
         f"clean view of {loader.views.description}",
         # Settings of the network that are no weights, such as thresholds of scores.
         str(recipe.teacher),
         f"{teacher.precision}, {recipe.training.precision}",
     )
-    root = local_folder(path)
     stored = StoredOutputs(root, "; ".join(depends_on))
     writable = not root.is_dir() or os.access(root, os.W_OK)
     return stored if writable or stored.path.is_file() else None
 
 
 def _measured_replay(
-    experiment: Experiment,
-    each: Distillation,
-    recipe: Recipe,
-    split: Literal["validation", "test"],
+    experiment: Experiment, each: Distillation, recipe: Recipe, loader: Loader
 ) -> Replay | None:
-    path = bank_of(recipe, each.name).path
-    loader = experiment.test if split == "test" else experiment.validation
-    if loader is None or not path:
-        return None
-    views, shapes, root = loader.views, each.teacher.network.shapes, local_folder(path)
-    same = loader is experiment.test
+    views, shapes = loader.views, each.teacher.network.shapes
+    root = local_folder(bank_of(recipe, each.name).path)
     split_contract = replace(
         contract(experiment, each.teacher, recipe),
-        images=experiment.digests["test images" if same else "validation images"],
+        images=_measured_digest(experiment, loader),
         transform=f"clean view of {views.description}",
         num_images=len(loader.labels),
         num_views=1,
