@@ -66,6 +66,22 @@ def test_no_file_is_opened_before_it_is_shown(table: Path, monkeypatch: pytest.M
     assert csv.load(str(table), "train").digest == listed.digest != decoded.digest
 
 
+def test_a_table_is_listed_once(
+    table: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers, read = list[Path](), _many_files.sides_of
+    monkeypatch.setattr(_many_files, "sides_of", lambda p: headers.append(p) or read(p))
+    opened = []
+    for _ in range(2):
+        csv.load(str(table), "train")
+        opened.append(len(headers))
+    assert opened == [6, 6]
+    with caplog.at_level("INFO", "understudy"):
+        Image.new("RGB", (90, 70)).save(table.parent / "images/0.png")
+        csv.load(str(table), "train")
+    assert "have changed since they were listed: 6 image files" in caplog.text
+
+
 def test_the_next_of_its_class_stands_in_for_a_faulty_file(table: Path) -> None:
     (table.parent / "images/1.png").write_text("not an image")
     source = csv.load(str(table), "train")
