@@ -10,7 +10,7 @@ from understudy.comparison.statistics import UNITLESS
 from understudy.config.json_form import Form
 from understudy.errors import NameNotFound, RunError
 from understudy.experiment import plain_table
-from understudy.experiment.run_directory import Run, read_json
+from understudy.experiment.run_directory import Run, read_json, refuse_without
 from understudy.experiment.run_forms import TEACHER
 
 if TYPE_CHECKING:
@@ -164,12 +164,8 @@ class Comparison:
                 or from another version of Understudy.
         """
         folder = Path(path)
-        if not (folder / FILE).is_file():
-            what = f"it has no {FILE}" if folder.is_dir() else "it does not exist"
-            raise RunError(
-                f"There is no finished comparison at {folder}: {what}. Name a directory written by "
-                "'understudy compare' or 'demo'."
-            )
+        advice = "a directory written by 'understudy compare' or 'demo'"
+        refuse_without(folder / FILE, "is no finished comparison", advice)
         content, keys = read_comparison(folder), {f.name for f in fields(cls)} - {"path"}
         return cls(**{key: content[key] for key in keys & content.keys()}, path=folder)
 

@@ -11,7 +11,7 @@ from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
 from understudy.config.json_form import Form
 from understudy.errors import RunError
-from understudy.experiment.run_directory import read_json
+from understudy.experiment.run_directory import read_json, refuse_without
 
 _Kind = TypeVar("_Kind", bound="SeveralComparisons")
 
@@ -50,12 +50,8 @@ class SeveralComparisons(ABC):
             RunError: The directory is missing, holds no such comparisons, or they are damaged.
         """
         folder = Path(path)
-        if not (folder / cls.FILE).is_file():
-            what = f"it has no {cls.FILE}" if folder.is_dir() else "it does not exist"
-            raise RunError(
-                f"There are no comparisons of several {cls.KEY} at {folder}: {what}. Name a "
-                f"directory written by '{cls.COMMAND}'."
-            )
+        missing = f"are no comparisons of several {cls.KEY}"
+        refuse_without(folder / cls.FILE, missing, f"a directory written by '{cls.COMMAND}'")
         form: Form = {"name": str, "metric": str, cls.KEY: {str: str}}
         content = read_json(folder / cls.FILE, form, remedy="compare again in another --out")
         return cls(content["name"], content["metric"], content[cls.KEY], folder)

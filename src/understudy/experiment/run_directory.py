@@ -307,6 +307,23 @@ def read_json(
     return content
 
 
+def refuse_without(file: Path, missing: str, advice: str) -> None:
+    """Refuse a directory without the file that makes it what it should be.
+
+    Args:
+        file: The file.
+        missing: What there is not, such as `is no search`.
+        advice: What to name instead, such as `a directory written by 'understudy tune'`.
+
+    Raises:
+        RunError: The file or its directory is missing.
+    """
+    if not file.is_file():
+        folder = file.parent
+        why = f"it has no {file.name}" if folder.is_dir() else "it does not exist"
+        raise RunError(f"There {missing} at {folder}: {why}. Name {advice}.")
+
+
 def _stamp(path: Path) -> tuple[int, int]:
     """Changes whenever the file is replaced."""
     status = path.stat()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.config.json_form import Form
 from understudy.errors import RunError
 from understudy.experiment import plain_table
-from understudy.experiment.run_directory import read_json
+from understudy.experiment.run_directory import read_json, refuse_without
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -104,12 +104,8 @@ class Reproduction:
                 from another version of Understudy.
         """
         folder = Path(path)
-        if not (folder / FILE).is_file():
-            what = f"it has no {FILE}" if folder.is_dir() else "it does not exist"
-            raise RunError(
-                f"There is no reproduction at {folder}: {what}. Name the directory of a table, "
-                "written by 'understudy reproduce'."
-            )
+        advice = "the directory of a table, written by 'understudy reproduce'"
+        refuse_without(folder / FILE, "is no reproduction", advice)
         remedy = "reproduce again in another --out"
         content = read_json(folder / FILE, _REPRODUCTION, remedy=remedy)
         return cls(**{key: content[key] for key in _REPRODUCTION}, path=folder)

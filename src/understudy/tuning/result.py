@@ -11,10 +11,9 @@ from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison, values_of
 from understudy.comparison.statistics import verdict
 from understudy.config.json_form import Form
-from understudy.errors import RunError
 from understudy.experiment import plain_table
 from understudy.experiment.progress import number_text
-from understudy.experiment.run_directory import read_json
+from understudy.experiment.run_directory import read_json, refuse_without
 from understudy.experiment.run_time import in_words
 
 FILE = "tuning.json"
@@ -109,12 +108,7 @@ class Tuning:
                 another version of Understudy.
         """
         folder = Path(path)
-        if not (folder / FILE).is_file():
-            what = f"it has no {FILE}" if folder.is_dir() else "it does not exist"
-            raise RunError(
-                f"There is no search at {folder}: {what}. Name a directory written by "
-                "'understudy tune'."
-            )
+        refuse_without(folder / FILE, "is no search", "a directory written by 'understudy tune'")
         content = read_json(folder / FILE, _TUNING, remedy="search again in another --out")
         return cls(**{key: content[key] for key in _TUNING}, path=folder)
 
