@@ -1,7 +1,10 @@
 """Without a connection: one sentence within seconds, with the cause and where to put the file."""
 
 import socket
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -70,6 +73,17 @@ def test_the_hub_is_tried_again_afterwards(offline: None) -> None:
         assert "refused" in reason
         assert constants.HF_HUB_OFFLINE
     assert not constants.HF_HUB_OFFLINE
+
+
+def test_data_sets_stay_offline_where_the_user_wants_that(
+    offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: Any = ModuleType("datasets.config")
+    config.HF_HUB_OFFLINE = True
+    monkeypatch.setitem(sys.modules, "datasets.config", config)
+    with from_hub() as reason:
+        assert "refused" in reason
+    assert config.HF_HUB_OFFLINE
 
 
 def test_a_hub_that_answers_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

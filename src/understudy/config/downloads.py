@@ -53,13 +53,15 @@ def from_hub() -> Iterator[str]:
         return
     reason = unreachable(constants.ENDPOINT)
     modules: list[Any] = [constants, sys.modules.get("datasets.config")] if reason else []
-    for module in filter(None, modules):
+    before = [(module, module.HF_HUB_OFFLINE) for module in modules if module]
+    for module, _ in before:
         module.HF_HUB_OFFLINE = True
     try:
         yield reason
     finally:
-        for module in filter(None, modules):
-            module.HF_HUB_OFFLINE = False
+        # That of data sets may have been True before, by HF_DATASETS_OFFLINE.
+        for module, value in before:
+            module.HF_HUB_OFFLINE = value
 
 
 @contextmanager
