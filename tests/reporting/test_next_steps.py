@@ -68,6 +68,26 @@ def test_a_run_of_its_own_is_compared_and_extended(comparison: Path, elsewhere: 
     assert Comparison.load(made.parent).arms[1]["name"] == "kd"
 
 
+@pytest.mark.parametrize("name", ["test", "Valid"])
+def test_pictures_are_those_that_measured_the_student(
+    comparison: Path, elsewhere: Path, name: str
+) -> None:
+    alone = Path(shutil.copytree(comparison / "kd" / "seed0", elsewhere / "alone"))
+    (elsewhere / "images" / name).mkdir(parents=True)
+    root = Run(alone).recipe.data.root
+    for file, before, after in (
+        ("recipe.yaml", root, str(elsewhere / "images")),
+        ("environment.json", "folder: test", f"folder: {name}"),
+    ):
+        text = (alone / file).read_text(encoding="utf-8")
+        assert before in text
+        (alone / file).write_text(text.replace(before, after), encoding="utf-8")
+    assert words(commands(alone)[0], "predict")[1:] == [
+        str(alone),
+        str(elsewhere / "images" / name),
+    ]
+
+
 @pytest.mark.parametrize(("difference", "arm"), [(1.0, "kd"), (-1.0, "control")])
 def test_the_student_to_use_is_the_one_with_the_highest_mean(
     comparison: Path, difference: float, arm: str

@@ -154,8 +154,10 @@ def _pictures(run: Run) -> Path:
     root = Path(data.root)
     if data.source != "folder" or not root.is_dir():
         return Path("PICTURE_OR_FOLDER")
-    places = [root / name for name in ("test", "val", "validation")]
-    return next((place for place in places if place.is_dir()), root).absolute()
+    # Whatever the folder is called, such as `valid` or `Test`; of none, all images of the root.
+    origin = (run.splits.get("test") or {}).get("origin") or ""
+    place = root / origin.removeprefix(f"{data.source}: ")
+    return (place if place.is_dir() else root).absolute()
 
 
 def _more_seeds(folder: Path, seeds: Sequence[int]) -> Iterator[Step]:
