@@ -1,12 +1,12 @@
 """The time left follows from finished runs, else from the first epochs, over all runs at once."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.clock import Clock
 from tests.support.papers import as_in_papers
 from understudy.comparison.arms import Job
 from understudy.comparison.jobs.forecast import Forecast, in_words
@@ -55,12 +55,11 @@ def test_finished_runs_tell_the_time_before_anything_starts(
 def test_the_first_epoch_tells_it_else(
     jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(monkeypatch)
     forecast = Forecast(jobs, at_once=2)
     forecast.begin(jobs[0], 0.0)
     forecast.begin(jobs[1], 0.5)  # continued in the middle
-    now[0] += 10.0
+    clock.now += 10.0
     forecast.epoch(jobs[0], 1)
     # A run takes 40 s: 30 and 20 are left of the two that began, and two more follow.
     assert forecast.seconds_left() == 70.0
@@ -74,8 +73,7 @@ def test_the_first_epoch_tells_it_else(
 def test_building_and_measuring_count_besides_the_epochs(
     jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(monkeypatch)
     unlabelled = [
         replace(job, recipe=replace(job.recipe, task="none", methods=methods))
         for job, methods in zip(jobs, ({}, {"kd": {}}) * 2, strict=True)
@@ -83,19 +81,19 @@ def test_building_and_measuring_count_besides_the_epochs(
     forecast = Forecast(unlabelled, at_once=1)
     forecast.hand(unlabelled[0])
     forecast.begin(unlabelled[0], 0.0)
-    now[0] += 3.0
+    clock.now += 3.0
     finish(unlabelled[0], 3.0)
     forecast.end(unlabelled[0])
     assert forecast.seconds_left() is None, "a control that is only measured tells nothing"
     # The networks are built in 8 s, an epoch from the full bank takes half a second.
     forecast.hand(unlabelled[1])
-    now[0] += 8.0
+    clock.now += 8.0
     forecast.begin(unlabelled[1], 0.0)
-    now[0] += 0.5
+    clock.now += 0.5
     forecast.epoch(unlabelled[1], 1)
     assert forecast.seconds_left() == pytest.approx(0.75 * 10 + 10)
     # The evaluation after the last epoch takes another 2 s, which the second seed will take too.
-    now[0] += 3.5
+    clock.now += 3.5
     finish(unlabelled[1], 2.0)
     forecast.end(unlabelled[1])
     assert forecast.seconds_left() == pytest.approx(12.0)
@@ -103,7 +101,7 @@ def test_building_and_measuring_count_besides_the_epochs(
     # Of these 2 s, those that are left are said while the second seed is evaluated.
     forecast.hand(unlabelled[3])
     forecast.begin(unlabelled[3], 0.0)
-    now[0] += 11.0
+    clock.now += 11.0
     forecast.move(unlabelled[3], 1.0)
     assert forecast.seconds_left() == pytest.approx(1.0)
     forecast.end(unlabelled[3])
@@ -113,7 +111,7 @@ def test_building_and_measuring_count_besides_the_epochs(
 def test_an_arm_of_several_teachers_is_one_with_a_method(
     jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    Clock(monkeypatch)
     teachers = {"dino": OneTeacher("resnet20", methods={"kd": {}})}
     job = replace(jobs[1], recipe=replace(jobs[1].recipe, teachers=teachers))
     forecast = Forecast([job], at_once=1)
@@ -125,7 +123,7 @@ def test_an_arm_of_several_teachers_is_one_with_a_method(
 def test_events_that_are_read_late_do_not_shorten_an_epoch(
     jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 1040.0)
+    Clock(monkeypatch).now = 1040.0
     forecast = Forecast(jobs, at_once=1)
     # Both lay in the pipe while another worker was started.
     forecast.begin(jobs[0], 0.0, at=1000.0)
@@ -136,8 +134,7 @@ def test_events_that_are_read_late_do_not_shorten_an_epoch(
 def test_an_arm_tells_of_other_arms_better_than_the_control(
     jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(monkeypatch)
     jobs = [
         replace(job, recipe=replace(job.recipe, methods={} if job.arm == "control" else {"kd": {}}))
         for job in jobs
@@ -147,9 +144,9 @@ def test_an_arm_tells_of_other_arms_better_than_the_control(
     for job, seconds in ((jobs[0], 4.0), (jobs[1], 20.0)):
         forecast.hand(job)
         forecast.begin(job, 0.0)
-        now[0] += seconds / 4
+        clock.now += seconds / 4
         forecast.epoch(job, 1)
-        now[0] += 3 * seconds / 4
+        clock.now += 3 * seconds / 4
         finish(job, seconds)
         forecast.end(job)
     # 4 s of the control, 20 s of kd, and as long for pefd.
@@ -158,7 +155,7 @@ def test_an_arm_tells_of_other_arms_better_than_the_control(
         "after the first epoch of control seed 0; arms with a method take longer.",
         "after the first epoch of kd seed 0.",
     ]
-    now[0] += 60.0
+    clock.now += 60.0
     forecast.end(jobs[1])
     assert log.messages[-1].endswith(" left for 3 runs, after kd seed 0.")
 
