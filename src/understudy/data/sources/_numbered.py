@@ -1,4 +1,4 @@
-"""Class names and labels of a table whose labels are whole numbers."""
+"""Labels of a table: the names of their columns, and the classes of whole numbers."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,9 @@ LOGGER = logging.getLogger("understudy")
 
 DENSE = 1000
 """Numbers below this are class numbers, however few of them occur."""
+
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
+"""Columns of numbers or names that are read as labels, the one to be taken first."""
 
 
 def names_of(numbers: Iterable[int]) -> list[str]:

@@ -28,7 +28,7 @@ from understudy.data.source import Source, Split, Unreadable, content_digest, sh
 from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._many_rows import ListedRows, listed_rows
 from understudy.data.sources._named_files import is_inside
-from understudy.data.sources._numbered import labels_of, names_of
+from understudy.data.sources._numbered import LABEL_COLUMNS, labels_of, names_of
 from understudy.data.sources._readable import check, warn_of_depth
 from understudy.data.sources._splits import choose, no_split
 from understudy.data.sources._table import check_quotes
@@ -38,8 +38,6 @@ from understudy.files import refuse_address
 LOGGER = logging.getLogger("understudy")
 
 SPLITS = ("train", "validation", "test")
-_LABELS = ("label", "labels", "fine_label", "target", "class")
-"""Columns of whole numbers or names that are read as labels, the one to be taken first."""
 _NAME_ON_HUB = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _TEXTS = ("string", "large_string")
 
@@ -229,7 +227,7 @@ def _label_column(features: Mapping[str, Any], root: str) -> tuple[str, str]:
     }
     known = [name for name, kind in types.items() if kind == "ClassLabel"] or [
         name
-        for name in _LABELS
+        for name in LABEL_COLUMNS
         if name in types and ("int" in types[name] or types[name] in _TEXTS or name == "label")
     ]
     if len(known) > 1:

@@ -24,6 +24,7 @@ from typing import Any, final
 
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _sharded, _shards
+from understudy.data.sources._numbered import LABEL_COLUMNS
 from understudy.data.sources._sharded import Format, Label, Sample
 from understudy.data.sources._shards import Shard
 from understudy.errors import DataError
@@ -32,8 +33,7 @@ LOGGER = logging.getLogger("understudy")
 
 SPLITS = ("train", "validation", "test")
 _IMAGES = ("image", "img", "jpg", "png", "webp")
-_LABELS = ("label", "labels", "fine_label", "target", "class")
-"""Columns that are read as images and labels, the one to be taken first."""
+"""Columns that are read as images, the one to be taken first."""
 _HELD = 2**29
 """Bytes of row groups that a process keeps."""
 
@@ -156,7 +156,7 @@ def _holds_bytes(schema: Any, name: str) -> bool:
 
 def _label(schema: Any, features: Mapping[str, dict[str, Any]]) -> str:
     typed = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    named = [name for name in _LABELS if name in schema.names]
+    named = [name for name in LABEL_COLUMNS if name in schema.names]
     if len(typed or named) > 1:
         _warn(
             f"There are several columns of labels, {', '.join(typed or named)}: "
