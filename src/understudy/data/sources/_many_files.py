@@ -362,7 +362,9 @@ def _settled(changed: int) -> int:
 
 def _say(columns: Columns, name: str, existed: bool) -> None:
     again = "The files in it have changed since they were listed: " if existed else ""
+    # Of the labels, a table of several classes has one for each class of an image.
+    count = len(columns.texts("name"))
     LOGGER.info(
-        f"{name}: {again}{len(columns['label']):,} image files are listed in {columns.file} and "
-        f"not opened before training, {why_undecoded()}"
+        f"{name}: {again}{count:,} image files are listed in {columns.file} and not opened before "
+        f"training, {why_undecoded()}"
     )
