@@ -37,6 +37,9 @@ settings.load_profile("patient")
 # A short run would wait for the disk 15 to 30 times, for some milliseconds each.
 never_wait_for_the_disk()
 
+# What is imported and collected stays: until then the collector would look through it in vain.
+gc.disable()
+
 Paint = Callable[..., Path]
 
 
@@ -91,9 +94,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    # What was imported and collected stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,13 @@ import torch
 
 from tests.site.page_blocks import lines
 from understudy.cli import main
+from understudy.comparison.jobs import count, forking
 from understudy.config.recipe import Network, Recipe
 from understudy.deployment.speed import latency
 
+CHOOSES_JOBS = "docs/own_folder.md"
+"""Page whose comparison trains as many runs at once as it chooses; `docs/scale.md` says how many.
+"""
 IMAGES = 40
 """Training images of a run on those that come with Understudy; other folders are small anyway."""
 THIN = {"widths": [4, 4, 6, 8]}
@@ -116,9 +120,20 @@ def quick_measurements() -> None:
     latency._SECONDS, latency._ROUNDS = 0.0, 3
 
 
+def one_run_at_a_time() -> None:
+    """Let a comparison train its runs in this process, unless the page says `--jobs`.
+
+    A process from which others are forked imports torch and timm for longer than they train.
+    """
+    count._by_cores = lambda needs: 1
+    forking.load_ahead = lambda: None
+
+
 def run(content: dict[str, Any]) -> None:
     """Run all blocks of a page."""
     quick_measurements()
+    if content["page"] != CHOOSES_JOBS:
+        one_run_at_a_time()
     load = Recipe.load
     Recipe.load = lambda *words: shortened(load(*words))  # type: ignore[method-assign]
     namespace = {"__name__": "__main__"}
