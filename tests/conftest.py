@@ -37,9 +37,6 @@ settings.load_profile("patient")
 # A short run would wait for the disk 15 to 30 times, for some milliseconds each.
 never_wait_for_the_disk()
 
-# What is imported and collected stays: until then the collector would look through it in vain.
-gc.disable()
-
 Paint = Callable[..., Path]
 
 
@@ -91,6 +88,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for part in turns
         for item in part[len(part) * worker // workers : len(part) * (worker + 1) // workers]
     ]
+
+
+def pytest_collectstart() -> None:
+    # What is imported and collected stays: the collector would look through it in vain.
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
