@@ -101,10 +101,10 @@ def test_what_was_not_examined_is_one_line_of_all_arms(only: Callable[..., None]
     others = {"like": first, "device": "cpu", "short": True, "seconds": 1e-9}
     arms = [Examined(small(), name=name, **others) for name in ("pefd", "nd")]
     (line,) = examine(first, *arms).not_made()
-    assert line.startswith("not examined: classes, losses, costs, ")
-    assert "losses and costs of pefd and nd (the 0 seconds were over)" in line
+    assert line.startswith("not examined: classes, losses, costs; ")
+    assert "of pefd and nd: losses and costs (the 0 seconds were over)" in line
     assert "`understudy doctor`" in line
-    assert _of_arms(["a x", "b x", "c x", "d x", "e x"]) == "x of a, b, c and 2 more"
+    assert _of_arms(["a x", "b x", "c x", "d x", "e x"]) == "of a, b, c and 2 more: x"
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path, only: Callable[..., None]) -> None:

@@ -119,3 +119,20 @@ def test_resolution_of_an_accuracy(accuracy: float, images: int, words: str) -> 
 def test_few_images_without_a_mistake_are_said_too(tmp_path: Path) -> None:
     (caution,) = cautions(compared(tmp_path, [100.0] * 10, [100.0] * 10, images=20))
     assert "the standard error at 100 % is 4.7 points" in caution.message
+
+
+def test_few_validation_images_are_not_called_test_images(tmp_path: Path) -> None:
+    folder = run(tmp_path, SETTLED, images=1).path
+    splits = {"train": {"images": 500}, "validation": {"images": 1}, "test": None}
+    write_json(folder / "environment.json", {"splits": splits})
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    write_json(folder / "evaluation.json", evaluation | {"split": "validation"})
+    *_, caution = cautions(of_runs([Run(folder)]))
+    assert caution.message.startswith("top-1 is of 1 validation image: ")
+    assert caution.advice.startswith("Hold more images out by --data.validation")
+
+
+def test_advice_of_a_page_has_its_commands_as_code(tmp_path: Path) -> None:
+    html = report(run(tmp_path, SETTLED, images=60).path).read_text(encoding="utf-8")
+    assert "<code>understudy evaluate RUN --data.root FOLDER</code>" in html
+    assert "`understudy" not in html

@@ -1,5 +1,6 @@
 """The commands at the end of a report are read, and do what they say, from any folder."""
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -103,4 +104,6 @@ def test_the_student_to_use_is_the_one_with_the_highest_mean(
 def test_a_page_has_the_commands(comparison: Path) -> None:
     html = report(comparison).read_text(encoding="utf-8")
     for command in commands(comparison):
-        assert f"<code>{command}</code>" in html
+        whole = re.sub(r"(--[\w.-]+)", r'<span class="whole">\1</span>', command)
+        assert f"<code>{whole}</code>" in html
+    assert '<span class="whole">--seeds</span> 0' in html

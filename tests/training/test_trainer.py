@@ -235,7 +235,7 @@ def test_tensorboard_gets_losses_and_metrics(tiny: Recipe, tmp_path: Path) -> No
 def test_a_tracker_that_is_not_installed(tiny: Recipe, tmp_path: Path, tracker: str) -> None:
     if find_spec(tracker):
         pytest.skip(f"{tracker} is installed here")
-    with pytest.raises(RecipeError, match=rf"pip install 'understudy\[{tracker}\]'"):
+    with pytest.raises(RecipeError, match=f"pip install '{tracker}>="):
         train(changed(tiny, {"training.trackers": [tracker]}), out=tmp_path)
     assert not any(tmp_path.iterdir())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy import files
+from understudy.config.extras import installation
 from understudy.errors import BankError, UnderstudyError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?=:/|::)")
@@ -169,7 +170,7 @@ class Store:
         except ImportError as error:
             raise BankError(
                 f"bank.path is {self.place!r}, and reading it needs a package that is missing "
-                f"({error}): install it, or all of them by `pip install 'understudy[remote]'`."
+                f"({error}): install it, or all of them by `{installation('remote')}`."
             ) from error
         except ValueError as error:
             raise BankError(

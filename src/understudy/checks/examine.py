@@ -305,24 +305,24 @@ class _Log:
 
 
 def _of_arms(labels: Sequence[str]) -> str:
-    """Return checks in words, those of further arms by arm: `losses and costs of pefd`.
+    """Return checks in words, those of further arms behind the names of the arms.
 
     >>> _of_arms(["loading", "pefd losses", "pefd costs", "nd losses", "nd costs"])
-    'loading, losses and costs of pefd and nd'
+    'loading; of pefd and nd: losses and costs'
     """
     by_arm: dict[str, list[str]] = {}
     for label in labels:
         arm, _, check = label.rpartition(" ")
         by_arm.setdefault(arm, []).append(check)
-    parts = by_arm.pop("", [])
+    parts = [", ".join(by_arm.pop(""))] if "" in by_arm else []
     arms_of: dict[str, list[str]] = {}
     for arm, names in by_arm.items():
         arms_of.setdefault(_joined(names), []).append(arm)
     for names_of, arms in arms_of.items():
         others = len(arms) - _NAMED
         several = [*arms[:_NAMED], f"{others} more"] if others > 1 else arms
-        parts.append(f"{names_of} of {_joined(several)}")
-    return ", ".join(parts)
+        parts.append(f"of {_joined(several)}: {names_of}")
+    return "; ".join(parts)
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -94,7 +94,8 @@ def _failed_download(error: Exception, of: str) -> str:
     return (
         f"The weights of {of} cannot be downloaded ({_words(getattr(error, 'reason', error))}). "
         "Where there is a connection, download the file that is named above; then put it into "
-        f"{hub.get_dir()}/checkpoints, or give it as weights, such as --teacher.weights FILE."
+        f"{hub.get_dir()}/checkpoints, or give it as --student.weights FILE or "
+        "--teacher.weights FILE."
     )
 
 

@@ -139,7 +139,8 @@ class Terminal(Callback):
         )
         if self._runs == 1:
             epochs = f"{self._epochs} epoch{'s' * (self._epochs != 1)}"
-            self._print(f"{name}: {epochs} of {len(trainer.loader)} steps")
+            steps = len(trainer.loader)
+            self._print(f"{name}: {epochs} of {steps} step{'s' * (steps != 1)}")
 
     def step(self, trainer: "Trainer") -> None:
         """Move the bar, at most four times a second."""

@@ -196,13 +196,16 @@ def _few_images(results: Results, images: MeasuredImages) -> Iterator[Finding]:
     if not count or not values:
         return
     metric = name(results.metric)
-    advice = "Put more images into the test split, or measure a student on others by `understudy "
-    advice += "evaluate RUN --data.root FOLDER`."
+    images_of = f"{count:,} {images.split} image{'s' * (count != 1)}"
+    advice = f"Put more images into the {images.split} split"
+    if images.split == "validation":
+        advice = "Hold more images out by --data.validation, or make a test split"
+    advice += ", or measure a student on others by `understudy evaluate RUN --data.root FOLDER`."
     if results.metric in ACCURACIES:
         middle = mean(values)
         if standard_error(middle, count) > COARSE:
-            message = f"{metric} is of {count:,} test images: {resolution(middle, count)}."
+            message = f"{metric} is of {images_of}: {resolution(middle, count)}."
             yield Finding("few test images", "warning", message, advice=advice)
     elif count < FEW:
-        message = f"{metric} is of {count:,} test images, few enough that some of them decide it."
+        message = f"{metric} is of {images_of}, so few that single ones decide it."
         yield Finding("few test images", "warning", message, advice=advice)

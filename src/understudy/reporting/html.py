@@ -3,6 +3,7 @@
 import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 
 def environment() -> Environment:
@@ -16,6 +17,8 @@ def environment() -> Environment:
     )
     templates.filters["unbroken"] = unbroken
     templates.filters["parts"] = parts
+    templates.filters["with_code"] = with_code
+    templates.filters["with_whole_flags"] = with_whole_flags
     return templates
 
 
@@ -27,3 +30,14 @@ def parts(cell: str) -> list[str]:
 def unbroken(sentence: str) -> str:
     """Return a sentence in which no line can end between a number and its percent sign."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def with_code(sentence: str) -> Markup:
+    """Return a sentence, unbroken, in which what stands between backticks is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(unbroken(sentence))))
+
+
+def with_whole_flags(command: str) -> Markup:
+    """Return a command in which no line can end within the name of a flag."""
+    whole = r'\1<span class="whole">\2</span>'
+    return Markup(re.sub(r"(^| )(--[\w.-]+)", whole, escape(command)))

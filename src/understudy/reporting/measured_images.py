@@ -16,11 +16,13 @@ class MeasuredImages:
 
     Attributes:
         count: Number of images; None if it was not recorded, or differs between the runs.
+        split: What they are: `test` images, or `validation` images where there are no others.
         per_class: Number of images, or for a detector of objects, of each class; None where it was
             not kept, and empty where that of no class was.
     """
 
     count: int | None
+    split: str
     per_class: Sequence[int | None]
 
     def of_class(self, c: int) -> int | None:
@@ -30,14 +32,15 @@ class MeasuredImages:
 
 def measured_images(results: Results) -> MeasuredImages:
     """Return what the runs of a report recorded about the images they were measured on."""
-    counts = {
-        (run.splits.get(str(run.evaluation.get("split") or "test")) or {}).get("images")
+    measured = {
+        (split, (run.splits.get(split) or {}).get("images"))
         for arm in results.arms
         for run in arm.runs
         if run.finished
+        for split in [str(run.evaluation.get("split") or "test")]
     }
-    count = counts.pop() if len(counts) == 1 else None
-    return MeasuredImages(count, _per_class(results))
+    split, count = measured.pop() if len(measured) == 1 else ("test", None)
+    return MeasuredImages(count, split, _per_class(results))
 
 
 def _per_class(results: Results) -> list[int | None]:

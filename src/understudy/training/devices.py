@@ -13,6 +13,7 @@ from accelerate.utils import broadcast
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from understudy.config.extras import installation
 from understudy.config.recipe import Training
 from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Distiller, Trainable
@@ -181,8 +182,7 @@ def accelerator(
     for tracker in trackers:
         if find_spec(tracker) is None:
             raise RecipeError(
-                f"The tracker {tracker} is not installed; install it with: "
-                f"pip install 'understudy[{tracker}]'."
+                f"The tracker {tracker} is not installed; install it with: {installation(tracker)}."
             )
     # Accelerate keeps one state per process for life; a second run may want another precision.
     AcceleratorState._reset_state()

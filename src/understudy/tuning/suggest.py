@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
+from understudy.config.extras import installation
 from understudy.errors import UnderstudyError
 from understudy.tuning.space import Candidate, Knob
 
@@ -39,7 +40,7 @@ class Suggestions:
             import optuna  # noqa: F401
         except ImportError as error:
             raise UnderstudyError(
-                "A search needs Optuna, which is not installed: pip install 'understudy[tune]'."
+                f"A search needs Optuna, which is not installed: {installation('tune')}."
             ) from error
         self._candidates, self._seed = {each.name: each for each in candidates}, seed
 

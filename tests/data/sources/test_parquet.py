@@ -124,5 +124,5 @@ def test_a_row_without_an_image_is_replaced(top: Path) -> None:
 
 def test_without_pyarrow(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"pip install 'understudy\[hf\]'"):
+    with pytest.raises(DataError, match="pip install 'datasets"):
         parquet.load(str(top), "train")

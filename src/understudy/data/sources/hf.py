@@ -23,6 +23,7 @@ from torch import Tensor
 
 from understudy.batch import UNLABELLED
 from understudy.config.downloads import from_hub
+from understudy.config.extras import installation
 from understudy.data._image import measured
 from understudy.data.source import Source, Split, Unreadable, content_digest, short_digest
 from understudy.data.sources._files import in_memory_if_small
@@ -144,7 +145,7 @@ def _open(root: str) -> Any:
         import datasets
     except ImportError as error:
         raise DataError(
-            "The source 'hf' needs the package 'datasets': pip install 'understudy[hf]'."
+            f"The source 'hf' needs the package 'datasets': {installation('hf')}."
         ) from error
     if not root:
         raise DataError("The source 'hf' needs a data set; set data.root to its name or folder.")

@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, final
 
+from understudy.config.extras import installation
 from understudy.data.source import Source, Split, Unreadable
 from understudy.data.sources import _sharded, _shards
 from understudy.data.sources._numbered import LABEL_COLUMNS
@@ -106,7 +107,7 @@ def _opened(key: tuple[str, int]) -> _Opened:
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
     except ImportError as error:
         raise DataError(
-            "The source 'parquet' needs the package 'pyarrow': pip install 'understudy[hf]'."
+            f"The source 'parquet' needs the package 'pyarrow': {installation('hf')}."
         ) from error
     try:
         file = pq.ParquetFile(_shards.file_system(place).open(place) if address else place)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy import files
+from understudy.config.extras import installation
 from understudy.errors import NetworkError, UnderstudyError
 
 OPSET = 18
@@ -46,8 +47,7 @@ def needed(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise UnderstudyError(
-            f"Exporting to ONNX needs {name}, which is not installed: "
-            "pip install 'understudy[export]'."
+            f"Exporting to ONNX needs {name}, which is not installed: {installation('export')}."
         ) from error
 
 

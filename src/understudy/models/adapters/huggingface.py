@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from understudy.config.extras import installation
 from understudy.config.image_size import of_sides
 from understudy.errors import NetworkError
 from understudy.models.preprocessing import Input
@@ -31,7 +32,7 @@ def build(
         import transformers
     except ImportError as error:
         raise NetworkError(
-            "hf: networks need transformers; install it with: pip install 'understudy[hf]'."
+            f"hf: networks need transformers; install it with: {installation('hf')}."
         ) from error
     if options.get("trust_remote_code"):
         raise NetworkError(

@@ -120,7 +120,8 @@ def not_in_cache(name: str, offline: str) -> str:
     return (
         f"The pretrained weights of timm's {name!r} are not in the cache of the hub, and there is "
         f"{offline}. Where there is one, download them ({place or 'see timm'}, such as "
-        "model.safetensors); then give that file as weights, such as --teacher.weights FILE."
+        "model.safetensors) and give that file as --student.weights FILE or --teacher.weights "
+        "FILE. A student without weights begins with random ones, and needs more epochs."
     )
 
 
