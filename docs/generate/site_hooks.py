@@ -26,7 +26,7 @@ LIST = re.compile(r"(?m)^(?![-|#> ])(\S.*)\n(?=- )")
 SHORT_CODE = re.compile(r"(?<!</span>)<code>([^<\n]{1,32})</code>")
 CELL = re.compile(r"<td((?: style=\"[^\"]*\")?)>(.*?)</td>", re.DOTALL)
 TAG = re.compile(r"<[^>]+>")
-LONG_CELL = 60
+LONG_CELL = 24
 """Characters from which the text of a cell needs room."""
 TABLES = {"methods_measured": result_tables.methods_measured}
 """Name in a page, `<!-- generated: NAME -->` → what writes the table that takes its place."""

@@ -34,10 +34,10 @@ def unbroken(sentence: str) -> str:
 
 def with_code(sentence: str) -> Markup:
     """Return a sentence, unbroken, in which what stands between backticks is code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(unbroken(sentence))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(unbroken(sentence)))))
 
 
 def with_whole_flags(command: str) -> Markup:
     """Return a command in which no line can end within the name of a flag."""
     whole = r'\1<span class="whole">\2</span>'
-    return Markup(re.sub(r"(^| )(--[\w.-]+)", whole, escape(command)))
+    return Markup(re.sub(r"(^| )(--[\w.-]+)", whole, str(escape(command))))
