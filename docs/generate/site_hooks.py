@@ -26,6 +26,9 @@ LIST = re.compile(r"(?m)^(?![-|#> ])(\S.*)\n(?=- )")
 SHORT_CODE = re.compile(r"(?<!</span>)<code>([^<\n]{1,32})</code>")
 CELL = re.compile(r"<td((?: style=\"[^\"]*\")?)>(.*?)</td>", re.DOTALL)
 TAG = re.compile(r"<[^>]+>")
+CODE = re.compile(r"<code.*?</code>", re.DOTALL)
+FLAG = re.compile(r"(?<![\w.\"=-])--[a-z][\w.-]*")
+"""A flag in code, but not within the attributes of an element."""
 LONG_CELL = 24
 """Characters from which the text of a cell needs room."""
 TABLES = {"methods_measured": result_tables.methods_measured}
@@ -62,8 +65,13 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Mark short code, which stays in one line, and long cells, which stay wide enough to read."""
-    return CELL.sub(_marked_cell, SHORT_CODE.sub(r'<code class="short">\1</code>', html))
+    """Mark short code and flags, which stay in one line, and long cells, which stay wide enough."""
+    html = CODE.sub(_marked_flags, SHORT_CODE.sub(r'<code class="short">\1</code>', html))
+    return CELL.sub(_marked_cell, html)
+
+
+def _marked_flags(code: re.Match[str]) -> str:
+    return FLAG.sub(r'<span class="flag">\g<0></span>', code[0])
 
 
 def _marked_cell(cell: re.Match[str]) -> str:
