@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+import understudy
 from tests.support.processes import ranks
 from tests.support.small_runs import CNN
 from understudy import data
@@ -250,6 +251,13 @@ def test_without_labels_the_control_is_the_student_as_it_begins(
         assert measured is not None
         assert measured["agreement"] == arm["fidelity"]["agreement"][0]
         assert repr(Run(run)).endswith(f"knn {arm['metrics']['knn'][0]:.4g}>")
+        # Nor do they name a class of a picture.
+        predictor = understudy.load(run, trust=True)
+        if arm is kd:
+            assert predictor.decision()
+        else:
+            with pytest.raises(RecipeError, match="Nothing trained the classifier of"):
+                predictor.decision()
     assert result.metric == "knn"
     assert set(control["metrics"]) == set(pkt["metrics"]) == {"knn", "linear"}
     assert result.teacher["metrics"]["knn"] > 0

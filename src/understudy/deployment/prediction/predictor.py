@@ -82,6 +82,7 @@ def load(path: str | Path, *, trust: bool = False, device: str | None = None) ->
         source=_described(student),
         threshold=config.threshold,
         has_classifier=config.num_classes is not None,
+        gives_scores=config.gives_scores,
         device=device,
     )
 
@@ -124,6 +125,7 @@ class Predictor:
         threshold: Probability or score from which a class or an object is named; None for the
             usual one.
         has_classifier: False if the network returns a vector instead of logits.
+        gives_scores: False if nothing trained the classifier, so that it names no class.
         device: Device to compute on; default: a GPU, or else the CPU.
 
     Attributes:
@@ -145,6 +147,7 @@ class Predictor:
         source: str = "",
         threshold: float | None = None,
         has_classifier: bool = True,
+        gives_scores: bool = True,
         device: str | None = None,
     ) -> None:
         self.device = find_device(device)
@@ -152,6 +155,7 @@ class Predictor:
         self.preprocess, self.task = preprocess, task
         self.classes, self.source = tuple(classes), source
         self._threshold, self._has_classifier = threshold, has_classifier
+        self._gives_scores = gives_scores
 
     def __repr__(self) -> str:
         classes = f", {len(self.classes)} classes" if self.classes else ""
@@ -177,7 +181,8 @@ class Predictor:
 
         Raises:
             DataError: A picture cannot be read; `stream` goes on with the others.
-            RecipeError: `top` or `threshold` has no meaning for the task.
+            RecipeError: `top` or `threshold` has no meaning for the task, or nothing trained the
+                classifier.
         """
         several = list(self.stream(pictures, batch=batch, top=top, threshold=threshold))
         failed = [each.error for each in several if isinstance(each, Failed)]
@@ -229,6 +234,12 @@ class Predictor:
         Raises:
             RecipeError: As for `predict`.
         """
+        if self._has_classifier and not self._gives_scores:
+            raise RecipeError(
+                f"Nothing trained the classifier of {self.source}: its run had no labels, and no "
+                "method that reads scores. So it can name no class: train it with labels by "
+                "`understudy finetune`, or measure its features by `understudy probe`."
+            )
         one_class = self._has_classifier and self.task in ("classification", "none")
         if top is not None and not (one_class and top >= 1):
             advice = "give 1 or more" if one_class else "leave it out"

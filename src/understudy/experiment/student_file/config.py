@@ -84,6 +84,8 @@ class StudentConfig:
         preprocessing: What happens to a picture first.
         num_classes: Number of classes, without a background; None without a classifier.
         classes: Their names in the order of the logits; empty if unknown.
+        gives_scores: False if nothing trained the classifier: no label, and no method that reads
+            the student's scores.
         timm: What timm reads of the file; empty if it cannot build the student.
         kept: Path in the module → method whose layer stays there.
         detector: Sizes, anchors and thresholds of a detector.
@@ -109,6 +111,7 @@ class StudentConfig:
     preprocessing: Preprocessing
     num_classes: int | None
     classes: tuple[str, ...] = ()
+    gives_scores: bool = True
     timm: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     detector: dict[str, Any] | None = None
@@ -154,6 +157,7 @@ class StudentConfig:
         check_form(content, FORM, path, remedy=_REMEDY)
         own = {key: content["understudy"][key] for key in _OWN}
         own["teachers"] = content["understudy"].get("teachers", {})
+        own["gives_scores"] = content["understudy"].get("gives_scores", True)
         try:
             own["network"] = build(Network, own["network"], "network")
             own["preprocessing"] = build(Preprocessing, own["preprocessing"], "preprocessing")
@@ -286,6 +290,7 @@ _UNDERSTUDY: Form = {
     "network": {"name": str, "options": _OPTIONS},
     "preprocessing": _STEPS,
     "classes": [str],
+    "gives_scores?": bool,
     "kept": {str: str},
     "detector": (_DETECTOR, None),
     "threshold": (Such(float, lambda x: "" if 0 <= x <= 1 else f"{x:g}"), None),
@@ -302,7 +307,7 @@ _UNDERSTUDY: Form = {
     "factory": (_FACTORY, None),
     "version": str,
 }
-_OWN = tuple(key for key in _UNDERSTUDY if key not in ("format", "teachers?"))
+_OWN = tuple(key for key in _UNDERSTUDY if key != "format" and not key.endswith("?"))
 
 FORM: Form = Such(
     {

@@ -62,6 +62,7 @@ def describe(recipe: Recipe, experiment: Experiment, student: Wrapped) -> Studen
         preprocessing=steps,
         num_classes=student.num_classes,
         classes=experiment.classes,
+        gives_scores=experiment.distiller.trainable.gives_scores,
         timm=timm,
         kept=kept,
         detector=_detector(plain) if boxes else None,

@@ -94,7 +94,7 @@ def _classes(config: StudentConfig, folder: Path, *, script: bool = False) -> _L
         folder: Folder of its `config.json`.
         script: True for a detector that is a script, which returns losses first.
     """
-    if not config.classes:
+    if not config.classes or not config.gives_scores:
         return [], []
     names = f'json.load(open({_text((folder / FILE).as_posix())}))["understudy"]["classes"]'
     logits = "network(transform(image)[None])"
