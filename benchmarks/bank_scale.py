@@ -71,7 +71,7 @@ def measure(case: Case) -> dict[str, Any]:
     batch = {name: torch.randn(case.batch, *shape) for name, shape in case.features.items()}
     with tempfile.TemporaryDirectory() as place:
         bank = make_shards(place, contract, few_views=False)
-        build = _seconds(lambda: build(bank, batch, case.batch))
+        building = _seconds(lambda: build(bank, batch, case.batch))
         size = sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
         reading, order = open_bank(place, contract), torch.randperm(case.images)
         parts = torch.split(order, case.batch)
@@ -82,7 +82,7 @@ def measure(case: Case) -> dict[str, Any]:
         "numbers": sum(prod(shape) for shape in case.features.values()),
         "bytes": size / case.images,
         "views": case.views,
-        "built_per_second": case.images / build,
+        "built_per_second": case.images / building,
         "read_per_second": case.images / min(first, again),
     }
 

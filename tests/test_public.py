@@ -49,6 +49,7 @@ EXAMPLES_OF = {
     "understudy.checks.examine",
     "understudy.checks.finding",
     "understudy.cli.list_flags",
+    "understudy.config.extras",
     "understudy.config.naming",
     "understudy.tuning.rungs",
     "understudy.deployment.hub.licences",

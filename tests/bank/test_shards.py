@@ -281,7 +281,7 @@ def test_what_does_not_fit_is_refused(ask: Any, sentence: str) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(BankError, match=r"package that is missing.*understudy\[remote\]"):
+    with pytest.raises(BankError, match=r"package that is missing.*`pip install .fsspec"):
         open_bank("s3://b/x", CONTRACT)
 
 

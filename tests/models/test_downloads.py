@@ -33,9 +33,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 NETWORKS = {
-    "timm:test_resnet": "such as model.safetensors); then give that file as weights",
+    "timm:test_resnet": "model.safetensors) and give that file as --student.weights FILE or",
     "hf-hub:timm/resnet18.a1_in1k": "timm:local-dir:FOLDER",
-    "torchvision:squeezenet1_1": "/checkpoints, or give it as weights, such as --teacher.weights",
+    "torchvision:squeezenet1_1": "/checkpoints, or give it as --student.weights FILE or --teacher.weights FILE",
 }
 
 

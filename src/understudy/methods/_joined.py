@@ -58,12 +58,16 @@ def joint_losses(
         Label → unweighted loss, in the order of the methods; of methods that are computed together
         the share of each in their loss.
     """
-    groups, losses = _groups(methods), dict[str, Tensor]()
+    groups = _groups(methods)
     together = {label for labels in groups for label in labels}
+    losses: dict[str, Tensor] = {}
     for label, method in methods.items():
         with span(f"forward/{label}"):
-            function = cast(Joined, method).image_losses if label in together else method.loss
-            losses[label] = method.in_full_precision(function, *calls(label))
+            if label in together:
+                of_images = cast(Joined, method).image_losses
+                losses[label] = method.in_full_precision(of_images, *calls(label))
+            else:
+                losses[label] = method(*calls(label))
     for labels in groups:
         rows = [losses[label] for label in labels]
         joined = cast(Joined, methods[labels[0]]).join(cat(rows))
