@@ -33,9 +33,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 NETWORKS = {
-    "timm:test_resnet": "model.safetensors) and give that file as --student.weights FILE or",
+    "timm:test_resnet": "model.safetensors) and give that file as --student.weights FILE",
     "hf-hub:timm/resnet18.a1_in1k": "timm:local-dir:FOLDER",
-    "torchvision:squeezenet1_1": "/checkpoints, or give it as --student.weights FILE or --teacher.weights FILE",
+    "torchvision:squeezenet1_1": "/checkpoints, or give it as --student.weights FILE",
 }
 
 
