@@ -13,6 +13,7 @@ import understudy
 from tests.support.processes import ranks
 from tests.support.small_runs import CNN
 from understudy import data
+from understudy.cli.output import print_lines
 from understudy.comparison.arms import CONTROL
 from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
@@ -24,6 +25,7 @@ from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.reporting import report, terminal_table
 from understudy.reporting.collect import read
+from understudy.reporting.next_steps import next_steps
 from understudy.reporting.tables import table
 
 BROKEN = {"kd": {"weight": 1e38, "temperature": 1.0}, "pefd": {}}
@@ -252,7 +254,11 @@ def test_without_labels_the_control_is_the_student_as_it_begins(
         assert measured["agreement"] == arm["fidelity"]["agreement"][0]
         assert repr(Run(run)).endswith(f"knn {arm['metrics']['knn'][0]:.4g}>")
         # Nor do they name a class of a picture.
-        predictor = understudy.load(run, trust=True)
+        predictor, step = understudy.load(run, trust=True), next_steps([run])[0]
+        print_lines(Run(run))
+        command = "predict" if arm is kd else "probe"
+        assert f"understudy {command} {run}" in capsys.readouterr().out
+        assert step.command.startswith(f"understudy {command} ")
         if arm is kd:
             assert predictor.decision()
         else:

@@ -29,10 +29,11 @@ def print_lines(run: "Run", what: str = "The student") -> None:
     from understudy.experiment.student_file.config import FILE
 
     if RANK == "0" and (run.path / FILE).is_file():  # runs of earlier versions have none
+        predict = f"understudy predict {run.path} PICTURE_OR_FOLDER"
         lines = (
             "",
             f"{what} is in {run.path}",
-            f"  try it:    understudy predict {run.path} PICTURE_OR_FOLDER",
+            f"  try it:    {predict if run.config.predicts else f'understudy probe {run.path}'}",
             f"  deploy it: understudy export {run.path}",
             "",
             str(run.loading_lines),

@@ -16,6 +16,7 @@ from understudy.experiment import extension
 from understudy.experiment.call import call_of
 from understudy.experiment.own_images import SOURCE
 from understudy.experiment.run_directory import Run
+from understudy.experiment.student_file.config import FILE as CONFIG
 from understudy.reporting.collect import several_in
 from understudy.reporting.columns import name
 from understudy.tuning import result as tuning
@@ -89,7 +90,7 @@ def _of_run(run: Run) -> Iterator[Step]:
 def _of_runs(runs: Sequence[Run]) -> Iterator[Step]:
     for run in runs:
         if run.finished:
-            yield Step(f"Try the student of {run.path.name}", _predict(run))
+            yield _try(run, f"the student of {run.path.name}")
 
 
 def _of_comparison(comparison: Comparison) -> Iterator[Step]:
@@ -130,8 +131,8 @@ def _mean(comparison: Comparison, arm: str, metric: str) -> float:
 
 def _use(run: Run, what: str) -> Iterator[Step]:
     """Yield the commands that use a finished student."""
-    yield Step(f"Try {what} on pictures", _predict(run))
-    trust = ["--trust", "true"] if file_of(run.recipe.student.name) else []
+    yield _try(run, what)
+    trust = _trust(run)
     yield Step(
         "Write it as ONNX, checked on test images, with size and latency",
         _command("export", run.path, *trust),
@@ -143,9 +144,18 @@ def _use(run: Run, what: str) -> Iterator[Step]:
         )
 
 
-def _predict(run: Run) -> str:
-    trust = ["--trust"] if file_of(run.recipe.student.name) else []
-    return _command("predict", run.path, _pictures(run), *trust)
+def _try(run: Run, what: str) -> Step:
+    """Return the command that shows what a finished student computes."""
+    if (run.path / CONFIG).is_file() and not run.config.predicts:
+        command = _command("probe", run.path, *_trust(run))
+        return Step(f"Measure the features of {what} by k-NN and a linear probe", command)
+    trust = _trust(run)[:1]  # of `predict` the flag has no value
+    return Step(f"Try {what} on pictures", _command("predict", run.path, _pictures(run), *trust))
+
+
+def _trust(run: Run) -> list[str]:
+    """Return the flag that lets a user's own file be executed, if the student needs one."""
+    return ["--trust", "true"] if file_of(run.recipe.student.name) else []
 
 
 def _pictures(run: Run) -> Path:

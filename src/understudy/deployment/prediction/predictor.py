@@ -82,7 +82,7 @@ def load(path: str | Path, *, trust: bool = False, device: str | None = None) ->
         source=_described(student),
         threshold=config.threshold,
         has_classifier=config.num_classes is not None,
-        gives_scores=config.gives_scores,
+        predicts=config.predicts,
         device=device,
     )
 
@@ -125,7 +125,7 @@ class Predictor:
         threshold: Probability or score from which a class or an object is named; None for the
             usual one.
         has_classifier: False if the network returns a vector instead of logits.
-        gives_scores: False if nothing trained the classifier, so that it names no class.
+        predicts: False if it gives scores of classes that nothing trained: it names none.
         device: Device to compute on; default: a GPU, or else the CPU.
 
     Attributes:
@@ -147,7 +147,7 @@ class Predictor:
         source: str = "",
         threshold: float | None = None,
         has_classifier: bool = True,
-        gives_scores: bool = True,
+        predicts: bool = True,
         device: str | None = None,
     ) -> None:
         self.device = find_device(device)
@@ -155,7 +155,7 @@ class Predictor:
         self.preprocess, self.task = preprocess, task
         self.classes, self.source = tuple(classes), source
         self._threshold, self._has_classifier = threshold, has_classifier
-        self._gives_scores = gives_scores
+        self._predicts = predicts
 
     def __repr__(self) -> str:
         classes = f", {len(self.classes)} classes" if self.classes else ""
@@ -234,7 +234,7 @@ class Predictor:
         Raises:
             RecipeError: As for `predict`.
         """
-        if self._has_classifier and not self._gives_scores:
+        if not self._predicts:
             raise RecipeError(
                 f"Nothing trained the classifier of {self.source}: its run had no labels, and no "
                 "method that reads scores. So it can name no class: train it with labels by "

@@ -135,6 +135,11 @@ class StudentConfig:
         return self.detector is not None
 
     @property
+    def predicts(self) -> bool:
+        """False if the network gives scores of classes that nothing trained."""
+        return self.gives_scores or self.num_classes is None
+
+    @property
     def each_teacher(self) -> list[dict[str, Any]]:
         """What is known of each teacher; none of a student that was trained alone."""
         return [*([self.teacher] if self.teacher else []), *self.teachers.values()]
