@@ -54,8 +54,11 @@ def test_evaluating_a_received_run_executes_nothing(received: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
-def test_weights_of_a_received_run_execute_nothing(received: Path, role: str) -> None:
-    spec = Network(weights=str(received))
+@pytest.mark.parametrize("part", ["", "best", "student.safetensors", "best/student.safetensors"])
+def test_weights_of_a_received_run_execute_nothing(received: Path, role: str, part: str) -> None:
+    (received / "best").mkdir()
+    (received / "best" / "student.safetensors").write_bytes(b"")
+    spec = Network(weights=str(received / part))
     recipe = replace(Recipe(student=Network(name="resnet8")), **{role: spec})
     with pytest.raises(NetworkError, match=rf"The {role} is built by the file .*net\.py"):
         build.experiment(recipe)

@@ -8,6 +8,7 @@ from typing import Literal
 import yaml
 
 from understudy.config.recipe import Network, Recipe, teacher_and_method
+from understudy.config.run_weights import run_of
 from understudy.config.yaml_text import from_yaml
 
 _LONGEST = 120
@@ -51,14 +52,17 @@ def _plain_name(network: Network) -> str:
     """Return the name of a network without library, owner, folder, suffix and tag of weights."""
     name = str(network.options.get("backbone", "") or network.name)
     if not name and network.weights:
-        name = _student_of(Path(network.weights)) or Path(network.weights).stem
+        name = _student_of(network.weights) or Path(network.weights).stem
     file, _, factory = name.rpartition(":")
     name = factory if file.endswith(".py") else name.rpartition(":")[2].rpartition("/")[2]
     return _letters(name.partition(".")[0])
 
 
-def _student_of(run: Path) -> str:
-    """Return the name of the student that a run trained; empty if the folder holds none."""
+def _student_of(weights: str) -> str:
+    """Return the name of the student that a run trained; empty if the weights are of no run."""
+    run = run_of(weights)
+    if run is None:
+        return ""
     try:
         content = from_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
         return str(content["student"]["name"])

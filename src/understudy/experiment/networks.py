@@ -11,6 +11,7 @@ from understudy.config import recipe as recipes
 from understudy.config import trust
 from understudy.config.image_size import Size, in_words
 from understudy.config.recipe import Network, Recipe, key_of
+from understudy.config.run_weights import run_of
 from understudy.errors import NetworkError, RecipeError
 from understudy.experiment import teacher_classes
 from understudy.functional import seeded
@@ -256,9 +257,10 @@ def completed(spec: recipes.Network, role: str) -> recipes.Network:
             f"There is no file or directory '{spec.weights}' to take the {called(role)}'s "
             f"weights from: correct --{role}.weights."
         )
-    stored = _network_of_run(spec.weights)
-    if stored is not None and spec.name in ("", stored.name):
-        spec = _with_keys_of(spec, stored)
+    if run := run_of(spec.weights):
+        stored = Recipe.read(run / "recipe.yaml").student
+        if spec.name in ("", stored.name):
+            spec = _with_keys_of(spec, stored)
     if not spec.name and spec.weights:
         raise NetworkError(
             f"The weights '{spec.weights}' are no run directory and do not tell which network "
@@ -267,24 +269,6 @@ def completed(spec: recipes.Network, role: str) -> recipes.Network:
     if not spec.name:
         raise RecipeError(f"The recipe names no {called(role)}: give --{role}.name.")
     return spec
-
-
-def _network_of_run(weights: str) -> recipes.Network | None:
-    """Return the network that a run trained; None of other weights.
-
-    Args:
-        weights: The run directory, its folder `best` or `last`, or a file of weights in one.
-    """
-    place = Path(weights)
-    for folder in (place, place.parent, place.parent.parent):
-        if weights and (folder / "recipe.yaml").is_file():
-            within = place.relative_to(folder).as_posix()
-            return Recipe.read(folder / "recipe.yaml").student if within in _OF_RUN else None
-    return None
-
-
-_OF_RUN = (".", "best", "last", "student.safetensors", "best/student.safetensors")
-"""Weights of a run, as seen from its directory."""
 
 
 def _with_own_weights(spec: recipes.Network, role: str) -> recipes.Network:
@@ -335,9 +319,9 @@ def check_trust(recipe: Recipe, stored: Recipe | None = None, folder: Path | Non
     for role in ("student", *map(key_of, recipe.each_teacher)):
         spec = spec_of(recipe, role)
         name, place, source = spec.name, folder, ""
-        if not name and (Path(spec.weights) / "recipe.yaml").is_file():
-            name = Recipe.read(Path(spec.weights) / "recipe.yaml").student.name
-            place, source = Path(spec.weights), spec.weights
+        if not name and (run := run_of(spec.weights)):
+            name = Recipe.read(run / "recipe.yaml").student.name
+            place, source = run, spec.weights
         elif stored is not None and _names(stored, role, name):
             source = "the run"
         file = trust.file_of(name) if source else None
