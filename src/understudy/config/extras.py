@@ -15,9 +15,13 @@ def installation(extra: str) -> str:
     >>> installation("tune")
     "pip install 'optuna>=4'"
     """
-    listed = (one.split(";") for one in metadata.requires("understudy") or [])
+    try:
+        requirements = metadata.requires("understudy") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    listed = (one.split(";") for one in requirements)
     packages = [name.strip() for name, *when in listed if _names(when, extra)]
-    if not packages:  # the checkout has changed since it was installed
+    if not packages:  # the checkout has changed since it was installed, or was not
         return f"pip install '.[{extra}]' in the checkout of Understudy"
     return "pip install " + " ".join(f"'{package}'" for package in packages)
 
