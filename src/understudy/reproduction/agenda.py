@@ -8,6 +8,7 @@ from typing import final
 
 from understudy.comparison.arms import Job
 from understudy.comparison.jobs.agenda import Failure, Outcome
+from understudy.config.recipe import Recipe
 from understudy.errors import (
     BankError,
     DataError,
@@ -21,7 +22,7 @@ from understudy.errors import (
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.reproduction.budget import Budget
 from understudy.reproduction.order import Order
-from understudy.reproduction.rows import Stage
+from understudy.reproduction.rows import TEACHERS, Stage
 from understudy.reproduction.teacher_banks import with_bank
 
 LOGGER = logging.getLogger("understudy")
@@ -57,7 +58,7 @@ class RowsAgenda:
         self._banks, self._write = banks, write
         self._stages: dict[Path, Stage] = {}
         self._began: dict[Path, float] = {}
-        self.jobs = [_job(stage) for stage in order.stages()]
+        self.jobs = [_job(stage, stage.recipe) for stage in order.stages()]
 
     @property
     def waiting(self) -> Sequence[Job]:
@@ -77,7 +78,7 @@ class RowsAgenda:
             self._stages[stage.path] = stage
             if not stage.run.begun:
                 self._began[stage.path] = time.monotonic()
-            return Job(stage.path.parent.name, recipe.seed, recipe, stage.run)
+            return _job(stage, recipe)
         return None
 
     def end(self, job: Job, outcome: Outcome) -> None:
@@ -104,5 +105,8 @@ class RowsAgenda:
         self._order.fail(stage, reason)
 
 
-def _job(stage: Stage) -> Job:
-    return Job(stage.path.parent.name, stage.recipe.seed, stage.recipe, stage.run)
+def _job(stage: Stage, recipe: Recipe) -> Job:
+    """Return the job of a run: a row is an arm with its seeds, every teacher one of its own."""
+    folder = stage.path.parent.name
+    arm = stage.name if folder == TEACHERS else folder
+    return Job(arm, recipe.seed, recipe, stage.run)

@@ -48,6 +48,10 @@ class Stage:
         return list(each.values())
 
 
+TEACHERS = "teachers"
+"""Folder of the runs of teachers, which tables share."""
+
+
 @final
 @dataclass(frozen=True)
 class Settings:
@@ -236,7 +240,7 @@ def _teacher(
         )
     taught = settings.recipe(name, own=False)
     taught = replace(taught, name=f"teacher {label}")
-    path = settings.root / "teachers" / taught.digest
+    path = settings.root / TEACHERS / taught.digest
     return Stage(taught.name, taught, path), str(path)
 
 
