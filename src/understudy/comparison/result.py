@@ -101,6 +101,11 @@ def values_of(arm: Mapping[str, Any], metric: str) -> list[float | None]:
     return values
 
 
+def known_values(arm: Mapping[str, Any], metric: str) -> list[float]:
+    """Return the metric of those seeds that have one."""
+    return [value for value in values_of(arm, metric) if value is not None]
+
+
 def seed_of(run: str | Path) -> int:
     """Return the seed of a run of a comparison, from its directory `ARM/seedN`."""
     return int(Path(run).name.removeprefix("seed"))
@@ -194,11 +199,11 @@ class Comparison:
     def best(self) -> Run | None:
         """The first finished run of the method that is best on average; None without one."""
         means = {
-            arm["name"]: mean(x for x in values if x is not None)
+            arm["name"]: mean(values)
             for arm in self.arms
             if arm["verdict"] is not None
             and arm["runs"]
-            and None not in (values := values_of(arm, self.metric) or [None])
+            and len(values := known_values(arm, self.metric)) == len(arm["runs"])
         }
         name = max(means, key=lambda arm: means[arm], default=None)
         return None if name is None else self.runs(name)[0]

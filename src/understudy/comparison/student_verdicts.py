@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy import files
 from understudy.comparison.arms import CONTROL
-from understudy.comparison.result import Comparison, values_of
+from understudy.comparison.result import Comparison, known_values
 from understudy.experiment.student_file.config import FILE, StudentConfig
 
 
@@ -43,5 +43,5 @@ def tell_students(comparison: Comparison) -> None:
 
 
 def _mean(arm: Mapping[str, Any], metric: str) -> float | None:
-    known = [value for value in values_of(arm, metric) if value is not None]
+    known = known_values(arm, metric)
     return mean(known) if known else None

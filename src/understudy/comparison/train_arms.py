@@ -129,7 +129,7 @@ def train_arms(
             _train_in_turn(agenda, count, setup, images, chosen, how)
         else:
             images.forget()  # every worker reads its own, and callers keep this object
-            _train_at_once(agenda, count, setup, chosen, how)
+            _train_at_once(agenda, task, count, setup, chosen, how)
     return _concluded(recipe, arms, agenda, seeds, place.root, task=task)
 
 
@@ -165,13 +165,13 @@ def _train_in_turn(
 
 def _train_at_once(
     agenda: Agenda,
+    task: Task,
     count: JobCount,
     setup: WorkerSetup,
     chosen: Sequence[str],
     how: Execution,
 ) -> None:
     forecast = Forecast(agenda.jobs, count.jobs)
-    task = tasks.find(agenda.jobs[0].recipe.task)
     printing = how.progress and hardware.is_first_process()
     table = JobsTable(agenda.jobs, forecast, task=task, progress=printing, callback=how.callback)
     with table.shown():

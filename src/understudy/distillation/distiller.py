@@ -32,6 +32,11 @@ SINGLE_VALUE = "more than 1 value per channel"
 """Words of PyTorch's error for a batch normalisation of a single value."""
 
 
+def gives_scores(task: Task, methods: Iterable[type[Method]]) -> bool:
+    """Return False if a student has an untrained classifier, as nothing reads its scores."""
+    return task.uses_labels or any(method.gives_scores() for method in methods)
+
+
 @final
 class Trainable(nn.Module):
     """Everything that is trained: the student and the modules of the methods.
@@ -62,8 +67,8 @@ class Trainable(nn.Module):
     @property
     def gives_scores(self) -> bool:
         """False if the student's scores are those of an untrained classifier, without labels."""
-        methods = (cast(Method, method) for method in self.methods.values())
-        return self.task.uses_labels or any(method.gives_scores() for method in methods)
+        kinds = (type(cast(Method, method)) for method in self.methods.values())
+        return gives_scores(self.task, kinds)
 
     @property
     def unbounded_loss(self) -> bool:

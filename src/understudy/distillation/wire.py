@@ -13,7 +13,7 @@ from understudy import methods, tasks
 from understudy.config.limits import Seed
 from understudy.config.recipe import Recipe, TaskName, key_of_method, teacher_and_method
 from understudy.config.schema import convert, hints_of
-from understudy.distillation.distiller import Distiller
+from understudy.distillation.distiller import Distiller, gives_scores
 from understudy.distillation.labels import check_label
 from understudy.distillation.memory_parts import enough_memory
 from understudy.distillation.user_methods import recipe_of
@@ -287,10 +287,10 @@ def _method_class(
     return kind, weight, hyper_parameters
 
 
-def gives_scores(recipe: Recipe) -> bool:
-    """Return False if a student has an untrained classifier, as nothing read its scores."""
+def recipe_gives_scores(recipe: Recipe) -> bool:
+    """Return False if the student of a recipe has an untrained classifier; see `gives_scores`."""
     kinds = (_method_class(x, entry, recipe.task)[0] for x, entry in recipe.each_method.items())
-    return tasks.find(recipe.task).uses_labels or any(kind.gives_scores() for kind in kinds)
+    return gives_scores(tasks.find(recipe.task), kinds)
 
 
 def check_methods(recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ from understudy.config.recipe import Network, Recipe
 from understudy.data import lost_workers_explained
 from understudy.distillation.device_names import find_device
 from understudy.distillation.distiller import Distillation
-from understudy.distillation.wire import gives_scores
+from understudy.distillation.wire import recipe_gives_scores
 from understudy.errors import RunError
 from understudy.experiment import build, networks
 from understudy.experiment.build import Experiment
@@ -226,7 +226,7 @@ def evaluate(
 
     of_student = outputs(trained.student, "student")
     # What weights named by the user give is taken for scores: nothing tells how they were trained.
-    scores = run is None or gives_scores(recipe)
+    scores = run is None or recipe_gives_scores(recipe)
     compared = {
         name: comparable(
             trained.task, trained.student, teacher, outputs(teacher, "teacher"), scores=scores

@@ -8,7 +8,7 @@ from statistics import mean
 
 from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import FILE as COMPARISON
-from understudy.comparison.result import Comparison, seed_of, values_of
+from understudy.comparison.result import Comparison, known_values, seed_of
 from understudy.comparison.several import SeveralComparisons
 from understudy.comparison.students import StudentComparison
 from understudy.config.trust import file_of
@@ -125,7 +125,7 @@ def _of_search(folder: Path) -> Iterator[Step]:
 
 def _mean(comparison: Comparison, arm: str, metric: str) -> float:
     row = next(one for one in comparison.arms if one["name"] == arm)
-    values = [x for x in values_of(row, metric) if x is not None]
+    values = known_values(row, metric)
     return mean(values) if values else float("-inf")
 
 

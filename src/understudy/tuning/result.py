@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any, final
 
 from understudy.comparison.result import FILE as COMPARISON
-from understudy.comparison.result import Comparison, values_of
+from understudy.comparison.result import Comparison, known_values
 from understudy.comparison.statistics import verdict
 from understudy.config.json_form import Form
 from understudy.experiment import plain_table
@@ -197,10 +197,7 @@ class Tuning:
 
     def _judged(self, comparison: Comparison) -> str:
         """Return the difference between the winner and the published values on fresh seeds."""
-        scores = {
-            arm["name"]: [x for x in values_of(arm, self.metric) if x is not None]
-            for arm in comparison.arms
-        }
+        scores = {arm["name"]: known_values(arm, self.metric) for arm in comparison.arms}
         tuned, published, control = (
             next((x for name, x in scores.items() if name.startswith(word)), [])
             for word in ("tuned", "published", "control")

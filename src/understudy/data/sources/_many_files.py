@@ -34,7 +34,7 @@ from understudy.data.sources._files import IN_MEMORY, from_files, refuse_skipped
 from understudy.data.sources._listing import Listing
 from understudy.data.sources._undecoded import (
     SAMPLE,
-    all_decoded,
+    kept_in_memory,
     replacing,
     side_of_sample,
     why_undecoded,
@@ -255,10 +255,11 @@ def _source_or_files(
 
     def make(file: Path) -> bool:
         files.append(list_files())
-        count, side = len(files[0]), None
-        if count > _undecoded.LISTED:
-            side = side_of_sample(count, files[0].sides_of, "files")
-        if all_decoded(count, side):
+        count = len(files[0])
+        if count <= _undecoded.LISTED:
+            return False
+        side = side_of_sample(count, files[0].sides_of, "files")
+        if kept_in_memory(count, side):
             return False
         _store(file, files[0], place.folder, side)
         return True

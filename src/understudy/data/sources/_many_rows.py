@@ -18,7 +18,7 @@ from understudy.data.sources import _undecoded
 from understudy.data.sources._cache import cache_folder
 from understudy.data.sources._named_files import is_inside
 from understudy.data.sources._undecoded import (
-    all_decoded,
+    kept_in_memory,
     replacing,
     side_of_sample,
     why_undecoded,
@@ -93,7 +93,7 @@ def listed_rows(source: ListedRows, unreadable: Unreadable) -> Source | None:
     count = len(source)
     if count <= _undecoded.LISTED:
         return None
-    if all_decoded(count, side_of_sample(count, source.sides_of, "rows")):
+    if kept_in_memory(count, side_of_sample(count, source.sides_of, "rows")):
         return None
     LOGGER.info(f"The {count:,} rows are not decoded before training, {why_undecoded()}")
     folder = cache_folder() / "rows" / short_digest(source.images_digest, source.column)

@@ -25,11 +25,11 @@ from understudy.data.source import Source, Split, Unreadable, short_digest
 from understudy.data.sources import _shards
 from understudy.data.sources._cache import NOTES, cache_folder, made_once, opened
 from understudy.data.sources._columns import Columns, Packed, store
-from understudy.data.sources._files import IN_MEMORY, in_memory_if_small, is_small
+from understudy.data.sources._files import in_memory_if_small
 from understudy.data.sources._numbered import labels_of, names_of
 from understudy.data.sources._shards import Shard
 from understudy.data.sources._splits import no_split
-from understudy.data.sources._undecoded import replacing, side_of_sample
+from understudy.data.sources._undecoded import kept_in_memory, replacing, side_of_sample
 from understudy.errors import DataError
 
 LOGGER = logging.getLogger("understudy")
@@ -108,7 +108,7 @@ def load(form: Format, root: str, split: Split, unreadable: Unreadable) -> Sourc
 
 def _in_memory_if_small(source: Source) -> Source:
     """Decode all images if they are small and few; else return the source unchanged."""
-    if len(source) > IN_MEMORY or not is_small(len(source), source.size):
+    if not kept_in_memory(len(source), source.size):
         return source
     # The side is that of a sample.
     if not source.sides().eq(source.size or 0).all():

@@ -16,9 +16,9 @@ SAMPLE = 64
 """Images that are looked at in the place of all, evenly spread."""
 
 
-def all_decoded(count: int, side: int | None) -> bool:
-    """Return True if all images are decoded before training: few, or small enough for memory."""
-    return count <= LISTED or (is_small(count, side) and count <= IN_MEMORY)
+def kept_in_memory(count: int, side: int | None) -> bool:
+    """Return True if images are all decoded nevertheless, as they are small and not too many."""
+    return count <= IN_MEMORY and is_small(count, side)
 
 
 def side_of_sample(
