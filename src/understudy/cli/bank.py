@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from understudy.cli.flags import Argument, Entry, OneOf, whole_number
-from understudy.config.recipe import Recipe
+from understudy.config.recipe import Recipe, key_of_bank
 from understudy.errors import RecipeError
 
 _ACTION = (
@@ -49,7 +49,7 @@ def _with_bank(recipe: Recipe, action: str) -> list[str]:
     if recipe.teachers and not names:
         raise RecipeError(
             "No teacher of the recipe has a bank: give a folder for each, such as by "
-            f"--teachers.{next(iter(recipe.teachers))}.bank.path."
+            f"--{key_of_bank(next(iter(recipe.teachers)))}.path."
         )
     return names
 

@@ -110,11 +110,8 @@ def _check_teachers(recipe: "Recipe") -> None:
                 f"teacher alone: leave it out, or set {own} of a teacher."
             )
     if recipe.teachers and recipe.task == "detection":
-        raise RecipeError(
-            "A detector is compared with its teacher at the locations where the student looks, and "
-            f"only one teacher can be read there, not {names}: name one by 'teacher' and "
-            "'methods' in the place of 'teachers'."
-        )
+        remedy = "name one by 'teacher' and 'methods' in the place of 'teachers'"
+        raise several_of_a_detector(names, remedy)
     for name, teacher in recipe.teachers.items():
         check_teacher_name(name)
         if not (teacher.name or teacher.weights):
@@ -134,6 +131,14 @@ def _check_teachers(recipe: "Recipe") -> None:
 def _key_in_teachers(key: str, name: str) -> str:
     """Return where a key of a recipe with one teacher stands in one with several."""
     return f"teachers.{name}.name" if key == "teacher" else f"teachers.{name}.{key}"
+
+
+def several_of_a_detector(teachers: str, remedy: str) -> RecipeError:
+    """Return the refusal of several teachers of a detector."""
+    return RecipeError(
+        "A detector is compared with its teacher at the locations where the student looks, and "
+        f"only one teacher can be read there, not {teachers}: {remedy}."
+    )
 
 
 def check_teacher_name(name: str) -> None:

@@ -103,12 +103,12 @@ def _features(
         "student": of_student(s, t, labels),
         "teacher": of_teacher(t, labels),
         "bits": bit_agreement(s, t, *_hashes(methods, t)) if s.shape == t.shape else None,
-        "projectors": projections(methods, student, teacher, pairs, pairs.accelerator.device),
+        "projectors": projections(methods, student, teacher, pairs),
         "templates": templates(methods, pairs),
     }
 
 
-def _hashes(methods: Mapping[str, Any], teacher: Tensor) -> tuple[Tensor, Tensor, str | None]:
+def _hashes(methods: Mapping[str, Method], teacher: Tensor) -> tuple[Tensor, Tensor, str | None]:
     """Return weights, biases and the label of the method with hashes; random ones without it."""
     for label, method in methods.items():
         if isinstance(method, LSHFM) and len(method.hash_weight):

@@ -6,7 +6,7 @@ locations first.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,11 +27,10 @@ Pairs = Iterator[tuple[Features, Features]]
 
 
 def projections(
-    methods: Mapping[str, Any],
+    methods: Mapping[str, Method],
     student: Outputs,
     teacher: Outputs,
     images: FeaturePairs,
-    device: torch.device,
 ) -> list[dict[str, Any]]:
     """Return one entry for each projected feature of each method.
 
@@ -40,15 +39,13 @@ def projections(
         student: Outputs of the student on all test images.
         teacher: Outputs of the teacher on the same images.
         images: Both networks and the images, for a second pass.
-        device: Device of the methods.
     """
     entries = []
-    for label, module in methods.items():
-        method = cast(Method, module)
+    for label, method in methods.items():
         if type(method).projected is Method.projected:
             continue
         pairs = (
-            _stored(student, teacher, device)
+            _stored(student, teacher, images.accelerator.device)
             if set(method.reads) <= set(COMPARED)
             else ((s, t) for s, t, _ in images.sample(SAMPLE))
         )

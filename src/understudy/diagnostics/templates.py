@@ -12,6 +12,7 @@ from understudy.batch import Batch
 from understudy.diagnostics.sample_images import FeaturePairs, spread
 from understudy.diagnostics.thumbnails import encoded
 from understudy.features import Features
+from understudy.methods import Method
 from understudy.methods.letkd import SCORES, LetKD
 
 SAMPLE = 64
@@ -24,7 +25,7 @@ UNKNOWN = -1
 """Stands for the teacher's template where there is no target."""
 
 
-def templates(methods: Mapping[str, Any], images: FeaturePairs) -> dict[str, Any] | None:
+def templates(methods: Mapping[str, Method], images: FeaturePairs) -> dict[str, Any] | None:
     """Return the best templates of student and teacher at each layer; None without letkd."""
     for label, method in methods.items():
         if isinstance(method, LetKD):

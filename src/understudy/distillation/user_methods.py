@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from understudy.config.recipe import OneTeacher, Recipe, TaskName
-from understudy.config.rules import check_teacher_name
+from understudy.config.rules import check_teacher_name, several_of_a_detector
 from understudy.distillation.weights import plain_numbers
 from understudy.errors import RecipeError, short, suggestion
 
@@ -31,10 +31,7 @@ def recipe_of(methods: Any, teachers: Mapping[str, object], task: TaskName) -> R
                 "'classifier' mean a network already: give it another name."
             )
     if task == "detection" and len(teachers) > 1:
-        raise RecipeError(
-            "A detector is compared with its teacher at the locations where the student looks, and "
-            f"only one teacher can be read there, not {', '.join(teachers)}: give one."
-        )
+        raise several_of_a_detector(", ".join(teachers), "give one")
     if not isinstance(methods, Mapping) or not all(
         isinstance(x, Mapping) for x in methods.values()
     ):

@@ -51,7 +51,8 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
     return _contract(
         experiment,
         teacher,
-        recipe,
+        name,
+        keys,
         input=str(teacher.network.input),
         num_images=len(experiment.images.train),
         features={feature: shapes[feature] for feature in keys.features if feature in shapes},
@@ -61,15 +62,15 @@ def contract(experiment: Experiment, teacher: Teacher, recipe: Recipe) -> Contra
 def _contract(
     experiment: Experiment,
     teacher: Teacher,
-    recipe: Recipe,
+    name: str,
+    keys: BankKeys,
     *,
     input: str,
     num_images: int,
     features: dict[str, tuple[int, ...]],
 ) -> Contract:
     """Return a contract by what differs between banks of whole images and of a detector's maps."""
-    name, views = name_of(experiment, teacher), experiment.train.views
-    keys = bank_of(recipe, name)
+    views = experiment.train.views
     return Contract(
         teacher=experiment.digests[teacher_digest(name)],
         input=input,
@@ -97,11 +98,13 @@ def map_contracts(
     student = cast(Detector, experiment.distiller.student)
     network = cast(Detector, teacher.network)
     of_all = f"{Resizing(student.module.transform)}; {network.normalisation}"
+    name = name_of(experiment, teacher)
     return {
         folder_of(canvas): _contract(
             experiment,
             teacher,
-            recipe,
+            name,
+            bank_of(recipe, name),
             input=f"{of_all}; {canvas[0]} × {canvas[1]}",
             num_images=len(canvases.images(number)),
             features=network.map_shapes(canvas),

@@ -160,9 +160,8 @@ class StudentConfig:
             )
         content = parse_json(path, remedy=_REMEDY)
         check_form(content, FORM, path, remedy=_REMEDY)
-        own = {key: content["understudy"][key] for key in _OWN}
-        own["teachers"] = content["understudy"].get("teachers", {})
-        own["gives_scores"] = content["understudy"].get("gives_scores", True)
+        stored = content["understudy"]
+        own = {key: stored[key] for key in _OWN if key in stored}
         try:
             own["network"] = build(Network, own["network"], "network")
             own["preprocessing"] = build(Preprocessing, own["preprocessing"], "preprocessing")
@@ -312,7 +311,7 @@ _UNDERSTUDY: Form = {
     "factory": (_FACTORY, None),
     "version": str,
 }
-_OWN = tuple(key for key in _UNDERSTUDY if key != "format" and not key.endswith("?"))
+_OWN = tuple(key.removesuffix("?") for key in _UNDERSTUDY if key != "format")
 
 FORM: Form = Such(
     {
