@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.own_cache import own_cache as own_cache
 from tests.support.small_shards import parquet_files, shards
 from understudy import data
 from understudy.batch import UNLABELLED
@@ -20,14 +21,6 @@ from understudy.errors import DataError, NameNotFound, UnderstudyError
 
 # Read when `datasets` is first imported, which the source does lazily.
 os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what would be cached away from the user's home."""
-    monkeypatch.delenv("UNDERSTUDY_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 def tree(root: Path, classes: int) -> str:

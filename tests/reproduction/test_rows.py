@@ -10,7 +10,8 @@ from understudy.config import tables
 from understudy.config.recipe import Recipe
 from understudy.errors import DataError, NameNotFound, RecipeError, UnderstudyError
 from understudy.experiment.images import ImagesOfRecipes
-from understudy.reproduction.budget import seconds_of
+from understudy.reproduction.agenda import RowsAgenda
+from understudy.reproduction.budget import Budget, seconds_of
 from understudy.reproduction.order import Order
 from understudy.reproduction.reproduce import reproduce
 from understudy.reproduction.rows import Row, Settings, rows
@@ -128,6 +129,17 @@ def test_several_at_once_never_get_the_same_run(planned: list[Row]) -> None:
     order = Order(planned, [0], Costs(ImagesOfRecipes(), "cpu"))
     names = [stage.name if (stage := order.next(float("inf"))) else None for _ in range(3)]
     assert names == ["teacher medium", "teacher large", None], "students wait for their teachers"
+
+
+def test_every_teacher_is_an_arm_of_its_own(planned: list[Row], tmp_path: Path) -> None:
+    images = ImagesOfRecipes()
+    order, banks = Order(planned, [0, 1], Costs(images, "cpu")), tmp_path / "banks"
+    agenda = RowsAgenda(order, Budget(float("inf")), images, banks, lambda: None)
+    names = [job.name for job in agenda.jobs]
+    assert len(names) == len(set(names))
+    arms = {job.arm for job in agenda.jobs}
+    assert {"teacher medium", "teacher large"} < arms
+    assert len(arms) == 2 + len(planned), "the seeds of a row are one arm"
 
 
 @pytest.mark.parametrize(

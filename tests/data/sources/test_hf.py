@@ -221,7 +221,6 @@ def test_images_without_a_known_column_of_labels_are_said_to_be_unlabelled(
 def test_very_many_rows_are_not_decoded_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     images = [encoded(i, 80 + i) for i in range(6)]
     images[1] = {"bytes": b"no image", "path": "1.png"}
     names = datasets.ClassLabel(names=["cat", "dog"])
@@ -247,7 +246,6 @@ def test_very_many_rows_are_not_decoded_before_training(
 def test_very_many_files_of_rows_are_not_opened_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for i in range(6):
         file = tmp_path / f"images/train/{'ab'[i % 2]}/{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -27,11 +27,10 @@ Change = Callable[[Path], object]
 
 
 @pytest.fixture(autouse=True)
-def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than four files are listed, as are folders that were changed just now."""
     monkeypatch.setattr(_undecoded, "LISTED", 4)
     monkeypatch.setattr(_many_files, "_FINE", 0)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

@@ -20,10 +20,9 @@ TABLES = {
 
 
 @pytest.fixture(autouse=True)
-def few_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than four files are listed."""
     monkeypatch.setattr(_undecoded, "LISTED", 4)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(params=TABLES)
