@@ -72,11 +72,18 @@ def test_what_cannot_be_built_is_one_error(only: Callable[..., None]) -> None:
     assert lines == ["not examined: picture_sizes, costs (an error prevents this)"]
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("nothing"), "internal error, KeyError"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "memory ran out"),
+    ],
+)
 def test_a_check_that_fails_is_reported(
-    only: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    only: Callable[..., None], monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     def broken(examined: Examined) -> Iterator[Finding]:
-        raise KeyError("nothing")
+        raise error
         yield
 
     only("classes", "labels")
@@ -85,7 +92,7 @@ def test_a_check_that_fails_is_reported(
     monkeypatch.setattr(checks, "find", lambda name: other if name == "labels" else find(name))
     examination = examine(Examined(small(), device="cpu"))
     assert examination.checks == ("classes",)
-    assert "internal error, KeyError" in examination.not_run["labels"]
+    assert words in examination.not_run["labels"]
     assert "1 not made" in examination.headline
 
 

@@ -16,7 +16,7 @@ from understudy.checks.finding import Finding, Level
 from understudy.config.json_form import Form
 from understudy.config.recipe import Recipe
 from understudy.distillation.device_names import find_device
-from understudy.errors import UnderstudyError
+from understudy.errors import UnderstudyError, memory_ran_out
 from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import read_json
 from understudy.functional import seeded
@@ -285,9 +285,8 @@ class _Log:
             step()
         except UnderstudyError as error:
             self._fail(name, examined, error)
-        except Exception as error:  # a bug of one check, which the others do not have
-            words = " ".join(f"{type(error).__name__}: {error}".split())
-            self.not_run[name] = f"internal error, {words}; please report it"
+        except Exception as error:
+            self.not_run[name] = _words_of(error)
         else:
             return True
         return False
@@ -339,3 +338,11 @@ def _named(finding: Finding, teacher: str) -> Finding:
     fix = {renamed(key): value for key, value in finding.fix.items()}
     message, advice = renamed(finding.message), renamed(finding.advice)
     return replace(finding, message=message, advice=advice, fix=fix)
+
+
+def _words_of(error: Exception) -> str:
+    """Return why a check was not made: no memory, or a bug that other checks do not have."""
+    if memory_ran_out(error):
+        return "memory ran out at once for a whole batch, which training splits"
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"internal error, {words}; please report it"
