@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.small_table import pictures, table
+from understudy.comparison.jobs.schedule import Failure
 from understudy.config import tables
 from understudy.config.recipe import Recipe
 from understudy.errors import DataError, NameNotFound, RecipeError, UnderstudyError
@@ -140,6 +141,40 @@ def test_every_teacher_is_an_arm_of_its_own(planned: list[Row], tmp_path: Path) 
     arms = {job.arm for job in agenda.jobs}
     assert {"teacher medium", "teacher large"} < arms
     assert len(arms) == 2 + len(planned), "the seeds of a row are one arm"
+
+
+def test_rows_that_cannot_be_finished_take_no_time(planned: list[Row], tmp_path: Path) -> None:
+    images = ImagesOfRecipes()
+    order = Order(planned, [0, 1], Costs(images, "cpu"))
+    agenda = RowsAgenda(order, Budget(float("inf")), images, tmp_path / "banks", lambda: None)
+
+    def left() -> set[str]:
+        return {job.name for job in agenda.left}
+
+    every = {job.name for job in agenda.jobs}
+    assert left() == every
+    medium, large = agenda.next(), agenda.next()
+    assert medium
+    assert large
+    assert (medium.name, large.name) == ("teacher medium", "teacher large")
+    agenda.end(large, Failure("NetworkError", "It has no such layer."))
+    assert left() == every - {"teacher large", "wide seed 0", "wide seed 1"}
+    _finish(medium.run.path)
+    assert left() == every - {"teacher medium", "teacher large", "wide seed 0", "wide seed 1"}
+    # Both seeds are under way: the second one goes on, though the first diverged.
+    small, alone, second = (order.next(float("inf")) for _ in range(3))
+    assert small
+    assert alone
+    assert second
+    assert [stage.name for stage in (small, alone, second)] == [
+        *("small seed 0", "unpublished seed 0", "small seed 1"),
+    ]
+    small.path.mkdir(parents=True)
+    (small.path / "diverged.txt").write_text("The loss became NaN.")
+    assert left() == {"small seed 1", "unpublished seed 0", "unpublished seed 1"}
+    order.fail(small, "It diverged.")
+    order.fail(second, "It diverged.")
+    assert left() == {"unpublished seed 0", "unpublished seed 1"}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ class Job:
         """Name of the run, such as `kd seed 0`."""
         return self.recipe.name
 
+    @property
+    def over(self) -> bool:
+        """True if the run is finished or diverged: it is not trained any further."""
+        return self.run.finished or bool(self.run.diverged)
+
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """Refuse seeds of a comparison that are none.

@@ -150,7 +150,7 @@ def _train_in_turn(
     chosen: Sequence[str],
     how: Execution,
 ) -> None:
-    forecast = Forecast(agenda.jobs, 1)
+    forecast = Forecast(agenda, 1)
     with displayed(how.progress, how.callback) as listener:
         _announce(agenda, count, forecast, chosen, listener)
         in_turn(
@@ -171,7 +171,7 @@ def _train_at_once(
     chosen: Sequence[str],
     how: Execution,
 ) -> None:
-    forecast = Forecast(agenda.jobs, count.jobs)
+    forecast = Forecast(agenda, count.jobs)
     printing = how.progress and hardware.is_first_process()
     table = JobsTable(agenda.jobs, forecast, task=task, progress=printing, callback=how.callback)
     with table.shown():

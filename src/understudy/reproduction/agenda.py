@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import final
 
 from understudy.comparison.arms import Job
-from understudy.comparison.jobs.agenda import Failure, Outcome
+from understudy.comparison.jobs.schedule import Failure, Outcome
 from understudy.config.recipe import Recipe
 from understudy.errors import (
     BankError,
@@ -59,6 +59,12 @@ class RowsAgenda:
         self._stages: dict[Path, Stage] = {}
         self._began: dict[Path, float] = {}
         self.jobs = [_job(stage, stage.recipe) for stage in order.stages()]
+
+    @property
+    def left(self) -> list[Job]:
+        """Jobs that still take time, whether they fit into the budget or not."""
+        paths = self._order.left()
+        return [job for job in self.jobs if job.run.path in paths and not job.over]
 
     @property
     def waiting(self) -> Sequence[Job]:

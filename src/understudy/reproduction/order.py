@@ -89,6 +89,25 @@ class Order:
         """Return True if a run can be taken, at once or when another process is done with it."""
         return self._first(left) is not None
 
+    def left(self) -> set[Path]:
+        """Return the directories of runs under way, and of those that rows still need.
+
+        A row needs none once a run of it, or one before it, failed or diverged.
+        """
+        ruled_out = {
+            entry.row.name
+            for entry in self.entries
+            for stage in _with_needed(entry.stage)
+            if stage.path in self.failures or stage.run.diverged
+        }
+        needed = {
+            stage.path
+            for entry in self.entries
+            if not (entry.row.name in ruled_out or entry.stage.run.finished)
+            for stage in entry.stage.unfinished()
+        }
+        return needed | self._running
+
     def postpone(self, stage: Stage) -> None:
         """Look at a run again after some seconds, which another process is training."""
         self._running.discard(stage.path)

@@ -215,7 +215,7 @@ class _Work:
         agenda = self.agenda(images)
         first = agenda.jobs[0].recipe
         task = tasks.find(first.task, first.training)
-        forecast = Forecast(agenda.jobs, jobs)
+        forecast = Forecast(agenda, jobs)
         table = JobsTable(agenda.jobs, forecast, task=task, progress=progress, callback=callback)
         count = job_count.choose(jobs, None, Needs(0, 0), device=device, runs=[])
         setups = WorkerSetup(device, "auto").of_workers(jobs, count.gpus)

@@ -9,7 +9,9 @@ import pytest
 from tests.support.clock import Clock
 from tests.support.papers import as_in_papers
 from understudy.comparison.arms import Job
+from understudy.comparison.jobs.agenda import Agenda
 from understudy.comparison.jobs.forecast import Forecast, in_words
+from understudy.comparison.jobs.schedule import Failure
 from understudy.config.recipe import OneTeacher, Recipe
 from understudy.experiment.run_directory import Run
 
@@ -34,17 +36,22 @@ def finish(job: Job, seconds: float) -> None:
     (job.run.path / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")
 
 
+def diverge(job: Job) -> None:
+    (job.run.path / "evaluation.json").unlink()
+    (job.run.path / "diverged.txt").write_text("The loss became NaN.")
+
+
 def test_finished_runs_tell_the_time_before_anything_starts(
     jobs: list[Job], log: pytest.LogCaptureFixture
 ) -> None:
-    forecast = Forecast(jobs, at_once=1)
+    forecast = Forecast(Agenda(jobs), at_once=1)
     assert forecast.seconds_left() is None
     forecast.say_before()
     finish(jobs[0], 100.0)
     assert forecast.seconds_left() == 300.0
     finish(jobs[1], 200.0)
     assert forecast.seconds_left() == 300.0, "100 of the control and 200 of kd"
-    assert Forecast(jobs, at_once=2).seconds_left() == 200.0
+    assert Forecast(Agenda(jobs), at_once=2).seconds_left() == 200.0
     forecast.say_before()
     assert log.messages == [
         "How long it takes is known after the first epoch.",
@@ -56,7 +63,7 @@ def test_the_first_epoch_tells_it_else(
     jobs: list[Job], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    forecast = Forecast(jobs, at_once=2)
+    forecast = Forecast(Agenda(jobs), at_once=2)
     forecast.begin(jobs[0], 0.0)
     forecast.begin(jobs[1], 0.5)  # continued in the middle
     clock.now += 10.0
@@ -78,7 +85,7 @@ def test_building_and_measuring_count_besides_the_epochs(
         replace(job, recipe=replace(job.recipe, task="none", methods=methods))
         for job, methods in zip(jobs, ({}, {"kd": {}}) * 2, strict=True)
     ]
-    forecast = Forecast(unlabelled, at_once=1)
+    forecast = Forecast(Agenda(unlabelled), at_once=1)
     forecast.hand(unlabelled[0])
     forecast.begin(unlabelled[0], 0.0)
     clock.now += 3.0
@@ -114,7 +121,7 @@ def test_an_arm_of_several_teachers_is_one_with_a_method(
     Clock(monkeypatch)
     teachers = {"dino": OneTeacher("resnet20", methods={"kd": {}})}
     job = replace(jobs[1], recipe=replace(jobs[1].recipe, teachers=teachers))
-    forecast = Forecast([job], at_once=1)
+    forecast = Forecast(Agenda([job]), at_once=1)
     forecast.begin(job, 0.0, at=990.0)
     forecast.epoch(job, 1)
     assert log.messages == ["About 30 s left for 1 run, after the first epoch of kd seed 0."]
@@ -124,7 +131,7 @@ def test_events_that_are_read_late_do_not_shorten_an_epoch(
     jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch).now = 1040.0
-    forecast = Forecast(jobs, at_once=1)
+    forecast = Forecast(Agenda(jobs), at_once=1)
     # Both lay in the pipe while another worker was started.
     forecast.begin(jobs[0], 0.0, at=1000.0)
     forecast.epoch(jobs[0], 1, at=1010.0)
@@ -140,7 +147,7 @@ def test_an_arm_tells_of_other_arms_better_than_the_control(
         for job in jobs
     ]
     pefd = replace(jobs[1], arm="pefd", recipe=replace(jobs[1].recipe, name="pefd seed 0"))
-    forecast = Forecast([*jobs, replace(pefd, run=Run(pefd.run.path / "pefd"))], at_once=1)
+    forecast = Forecast(Agenda([*jobs, replace(pefd, run=Run(pefd.run.path / "pefd"))]), at_once=1)
     for job, seconds in ((jobs[0], 4.0), (jobs[1], 20.0)):
         forecast.hand(job)
         forecast.begin(job, 0.0)
@@ -165,7 +172,7 @@ def test_a_control_that_is_only_measured_tells_nothing_of_the_others(jobs: list[
         replace(job, recipe=replace(job.recipe, task="none", methods=methods))
         for job, methods in zip(jobs, ({}, {"kd": {}}) * 2, strict=True)
     ]
-    forecast = Forecast(unlabelled, at_once=1)
+    forecast = Forecast(Agenda(unlabelled), at_once=1)
     finish(unlabelled[0], 0.1)
     assert forecast.seconds_left() is None
     finish(unlabelled[1], 200.0)
@@ -173,16 +180,33 @@ def test_a_control_that_is_only_measured_tells_nothing_of_the_others(jobs: list[
 
 
 def test_runs_that_are_not_trained_again_take_no_time(jobs: list[Job]) -> None:
-    forecast = Forecast(jobs, at_once=1)
+    agenda = Agenda(jobs)
+    forecast = Forecast(agenda, at_once=1)
     finish(jobs[0], 100.0)
     finish(jobs[1], 200.0)
     assert forecast.seconds_left() == 300.0
-    forecast.fail(jobs[2])
+    agenda.end(jobs[2], Failure("OutOfMemory", "The GPU has no memory left."))
     assert forecast.seconds_left() == 200.0
     # An arm that diverged is not trained with the seeds behind.
-    (jobs[1].run.path / "evaluation.json").unlink()
-    (jobs[1].run.path / "diverged.txt").write_text("The loss became NaN.")
+    diverge(jobs[1])
     assert not forecast.seconds_left()
+
+
+def test_a_run_under_way_takes_time_though_its_arm_diverged_with_an_earlier_seed(
+    jobs: list[Job],
+) -> None:
+    agenda = Agenda(jobs)
+    forecast = Forecast(agenda, at_once=2)
+    under_way = [agenda.next() for _ in jobs]
+    assert under_way == jobs
+    finish(jobs[0], 100.0)
+    finish(jobs[2], 100.0)
+    finish(jobs[1], 200.0)
+    diverge(jobs[1])
+    assert agenda.left == [jobs[3]]
+    assert forecast.seconds_left() == 100.0
+    agenda.end(jobs[3], Failure("Crash", "Its process was ended by SIGSEGV."))
+    assert agenda.left == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from tests.support.clock import Clock
 from tests.support.papers import as_in_papers
 from understudy.comparison.arms import Job
+from understudy.comparison.jobs.agenda import Agenda
 from understudy.comparison.jobs.forecast import Forecast
 from understudy.comparison.jobs.table import Ended, EpochEnded, JobsTable, Started
 from understudy.config.recipe import Recipe
@@ -31,7 +32,8 @@ def test_a_minute_has_one_line_for_all_runs_and_an_end_has_its_own(
         Job(arm, 0, replace(RECIPE, name=f"{arm} seed 0", methods={arm: {}}), Run(tmp_path / arm))
         for arm in ("kd", "nd", "at")
     ]
-    table = JobsTable(jobs, Forecast(jobs, 2), task=Classification(), progress=True, callback=None)
+    forecast = Forecast(Agenda(jobs), 2)
+    table = JobsTable(jobs, forecast, task=Classification(), progress=True, callback=None)
     with table.shown():
         for job in jobs[:2]:
             table.begin(job)

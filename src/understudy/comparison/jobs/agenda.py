@@ -4,21 +4,14 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, final
+from typing import final
 
-from understudy import errors, files
+from understudy import files
 from understudy.comparison.arms import CONTROL, Job
 from understudy.comparison.jobs.beside_control import BesideControl
 from understudy.comparison.jobs.forecast import Forecast, Timed
-from understudy.errors import (
-    Busy,
-    Diverged,
-    Interrupted,
-    OutOfMemory,
-    RunError,
-    UnderstudyError,
-)
+from understudy.comparison.jobs.schedule import TRACEBACK, Failure, Outcome, Schedule
+from understudy.errors import Busy, Diverged, Interrupted, RunError, UnderstudyError
 from understudy.experiment.callback import Callback, Callbacks
 from understudy.experiment.images import ImagesOfRecipes
 from understudy.experiment.run_directory import Run
@@ -28,50 +21,8 @@ from understudy.training.threads import ThreadChoice
 
 LOGGER = logging.getLogger("understudy")
 
-TRACEBACK = "failed.txt"
-"""File of a run directory with the traceback of an error that is no mistake of the user."""
-
 _LOOK_AGAIN = 2.0
 """Seconds until a run that another process writes is looked at again."""
-
-
-@final
-@dataclass(frozen=True)
-class Failure:
-    """Why a run ended before it was finished.
-
-    Attributes:
-        kind: Name of the class of the error.
-        reason: One or two sentences.
-    """
-
-    kind: str
-    reason: str
-
-    @classmethod
-    def of(cls, error: Exception) -> "Failure":
-        """Return what an error says; that of a bug with the name of its class."""
-        kind = type(error).__name__
-        if isinstance(error, UnderstudyError):
-            return cls(kind, str(error))
-        words = " ".join(f"{kind}: {error}".split())
-        return cls(kind, f"Internal error, {words} (all of it in {TRACEBACK}).")
-
-    def error(self) -> UnderstudyError:
-        """Return the error to raise for it."""
-        kind = _ERRORS.get(self.kind, UnderstudyError)
-        # Not by its constructor, which may take the parts of the sentence in place of it.
-        return kind.__new__(kind, self.reason)
-
-
-_ERRORS = {
-    name: kind
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, UnderstudyError)
-}
-
-Outcome = Literal["finished", "busy"] | Failure
-"""What came of an attempt: `busy` if another process writes the run."""
 
 
 def attempt(
@@ -119,24 +70,6 @@ def attempt(
     return "finished"
 
 
-class Schedule(Protocol):
-    """Hands out jobs, and is told what came of each."""
-
-    @property
-    def waiting(self) -> Sequence[Job]:
-        """Jobs that can be handed out, now or later; none while those under way decide it."""
-
-    def next(self) -> Job | None:
-        """Take a job; None if none can be begun at present."""
-
-    def end(self, job: Job, outcome: Outcome) -> None:
-        """Note what came of a job.
-
-        Raises:
-            UnderstudyError: Nothing else is to be trained.
-        """
-
-
 @final
 class Agenda:
     """The jobs of a comparison in their order, and the failures of those that ended too early.
@@ -155,14 +88,22 @@ class Agenda:
         self.jobs = list(jobs)
         self.failures: dict[tuple[str, int], Failure] = {}
         self._waiting = list(jobs)
+        self._under_way: set[str] = set()
         self._place = {job.name: place for place, job in enumerate(jobs)}
         self._due: dict[tuple[str, int], float] = {}
         self._told = False
 
     @property
+    def left(self) -> list[Job]:
+        """Jobs that still take time: those under way, and those that can be finished so far."""
+        names = {job.name for job in self._worthwhile() if (job.arm, job.seed) not in self.failures}
+        return [job for job in self.jobs if job.name in names | self._under_way and not job.over]
+
+    @property
     def waiting(self) -> list[Job]:
         """Jobs that nobody has taken yet, or that another process was seen to write."""
-        self._waiting = [job for job in self._waiting if not self._pointless(job)]
+        worthwhile = {job.name for job in self._worthwhile()}
+        self._waiting = [job for job in self._waiting if job.name in worthwhile]
         return self._waiting
 
     def next(self) -> Job | None:
@@ -171,6 +112,7 @@ class Agenda:
         for job in self.waiting:
             if self._due.get((job.arm, job.seed), 0.0) <= now:
                 self._waiting.remove(job)
+                self._under_way.add(job.name)
                 return job
         return None
 
@@ -181,6 +123,7 @@ class Agenda:
             UnderstudyError: That of the control, without which no arm can be judged.
             RunError: The run saw other images or another teacher than the control.
         """
+        self._under_way.discard(job.name)
         if outcome == "busy":
             self._postpone(job)
         elif isinstance(outcome, Failure):
@@ -191,9 +134,8 @@ class Agenda:
     def ended(self) -> dict[str, list[Run]]:
         """Return arm → its runs that are finished, up to one that diverged."""
         runs: dict[str, list[Run]] = {job.arm: [] for job in self.jobs}
-        for job in self.jobs:
-            cut = any(run.diverged for run in runs[job.arm])
-            if not cut and (job.run.finished or job.run.diverged):
+        for job in self._worthwhile():
+            if job.over:
                 runs[job.arm].append(job.run)
         return runs
 
@@ -201,8 +143,8 @@ class Agenda:
         """Return arm and seed of every run that should be finished and is not → why."""
         return {
             (job.arm, job.seed): failure.reason if failure else "It was left unfinished."
-            for job in self.jobs
-            if not (job.run.finished or job.run.diverged or self._pointless(job))
+            for job in self._worthwhile()
+            if not job.over
             for failure in [self.failures.get((job.arm, job.seed))]
         }
 
@@ -212,8 +154,7 @@ class Agenda:
         Raises:
             RunError: A digest differs.
         """
-        of_seed = [job.run for job in self.jobs if job.seed == seed]
-        runs = [run for run in of_seed if run.finished or run.diverged]
+        runs = [job.run for job in self.jobs if job.seed == seed and job.over]
         digests = [run.environment["digests"] for run in runs]
         for run, of_run in zip(runs, digests, strict=True):
             if of_run != digests[0]:
@@ -223,10 +164,15 @@ class Agenda:
                     "remove the older of both and compare again."
                 )
 
-    def _pointless(self, job: Job) -> bool:
-        """Return True if the arm diverged with an earlier seed."""
-        earlier = self.jobs[: self._place[job.name]]
-        return any(other.run.diverged for other in earlier if other.arm == job.arm)
+    def _worthwhile(self) -> list[Job]:
+        """Return the jobs of each arm up to the first that diverged: later seeds would too."""
+        jobs, diverged = [], set()
+        for job in self.jobs:
+            if job.arm not in diverged:
+                jobs.append(job)
+            if job.run.diverged:
+                diverged.add(job.arm)
+        return jobs
 
     def _postpone(self, job: Job) -> None:
         self._waiting = sorted([*self._waiting, job], key=lambda each: self._place[each.name])
@@ -242,8 +188,7 @@ class Agenda:
             return
         self.failures[job.arm, job.seed] = failure
         LOGGER.warning(f"{job.recipe.name} failed: {failure.reason} The other runs go on.")
-        # What the user has to mend meets every arm; what a busy machine did need not.
-        if job.arm == CONTROL and failure.kind in _ERRORS.keys() - {OutOfMemory.__name__}:
+        if job.arm == CONTROL and failure.mendable:
             raise failure.error()
 
 
@@ -279,6 +224,4 @@ def in_turn(
         if forecast:
             listener = Callbacks(*filter(None, [listener]), Timed(forecast, job))
         outcome = attempt(job, images, device=device, threads=threads, callback=listener)
-        if forecast and isinstance(outcome, Failure):
-            forecast.fail(job)
         agenda.end(job, outcome)

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, final
 
 from understudy.comparison.arms import CONTROL, Job
+from understudy.comparison.jobs.schedule import Schedule
 from understudy.experiment.callback import Callback
 from understudy.experiment.run_time import in_words
 
@@ -65,24 +66,24 @@ class Forecast:
     control without labels is only measured: it takes no time.
 
     Args:
-        jobs: All jobs of the comparison.
+        schedule: Says which jobs are left.
         at_once: How many are trained at once.
     """
 
-    def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
-        self._jobs, self._at_once = list(jobs), at_once
+    def __init__(self, schedule: Schedule, at_once: int) -> None:
+        self._schedule, self._at_once = schedule, at_once
         self._progress: dict[str, _Progress] = {}
-        self._failed: set[str] = set()
         self._said_of_control = self._said_of_arm = False
         self._said_at = -_SAY_AGAIN
 
     def say_before(self) -> None:
         """Log the time of all that is left, if a finished run tells it."""
-        ended = [job for job in self._jobs if job.run.finished]
-        left, count = self.seconds_left(), len(self._left())
-        if ended and left:
+        jobs, left = self._schedule.jobs, self._schedule.left
+        ended = [job for job in jobs if job.run.finished]
+        seconds = self._seconds(left)
+        if ended and seconds:
             LOGGER.info(
-                f"About {in_words(left)} for {count} of {len(self._jobs)} "
+                f"About {in_words(seconds)} for {len(left)} of {len(jobs)} "
                 f"runs, as the {len(ended)} finished ones took."
             )
         elif not ended:
@@ -131,12 +132,12 @@ class Forecast:
         if _is_trained(job) and time.monotonic() - self._said_at >= _SAY_AGAIN:
             self._say(f", after {job.name}")
 
-    def fail(self, job: Job) -> None:
-        """Note that a run failed: this call does not train it again."""
-        self._failed.add(job.name)
-
     def seconds_left(self) -> float | None:
         """Return the seconds until all jobs are done; None before anything is known."""
+        return self._seconds(self._schedule.left)
+
+    def _seconds(self, left: Sequence[Job]) -> float | None:
+        """Return the seconds until some jobs are done; None before anything is known."""
         known = self._known()
         if not known:
             return None
@@ -144,20 +145,10 @@ class Forecast:
         others = mean(taught or known[CONTROL])
         # Each job goes to the place that is free first, as when they are trained.
         places = [0.0] * self._at_once
-        for job in sorted(self._left(), key=lambda job: job.name not in self._progress):
+        for job in sorted(left, key=lambda job: job.name not in self._progress):
             whole = mean(known.get(job.arm) or [others]) if _is_trained(job) else 0.0
             heapq.heapreplace(places, places[0] + self._remaining(job, whole))
         return max(places)
-
-    def _left(self) -> list[Job]:
-        """Return the jobs to be trained; an arm that diverged is not trained with later seeds."""
-        left, diverged = [], set()
-        for job in self._jobs:
-            if job.arm not in diverged and job.name not in self._failed and not _over(job):
-                left.append(job)
-            if job.run.diverged:
-                diverged.add(job.arm)
-        return left
 
     def _remaining(self, job: Job, whole: float) -> float:
         """Return the seconds that a job still takes, of those of a whole run."""
@@ -170,20 +161,20 @@ class Forecast:
         return max(0.0, whole - (time.monotonic() - progress.handed))
 
     def _say(self, reason: str) -> None:
-        left, count = self.seconds_left(), len(self._left())
-        if left and count:
+        left = self._schedule.left
+        if seconds := self._seconds(left):
             self._said_at = time.monotonic()
-            runs = f"{count} run{'s' * (count != 1)}"
-            LOGGER.info(f"About {in_words(left)} left for {runs}{reason}.")
+            runs = f"{len(left)} run{'s' * (len(left) != 1)}"
+            LOGGER.info(f"About {in_words(seconds)} left for {runs}{reason}.")
 
     def _known(self) -> dict[str, list[float]]:
         """Return arm → seconds of its whole runs: of those that ended, else as far as they are."""
         ended: dict[str, list[float]] = {}
         going: dict[str, list[float]] = {}
-        for job in filter(_is_trained, self._jobs):
+        for job in filter(_is_trained, self._schedule.jobs):
             seconds = self._seconds_of(job)
             if seconds is not None:
-                into = ended if _over(job) else going
+                into = ended if job.over else going
                 into.setdefault(job.arm, []).append(seconds)
         return going | ended
 
@@ -234,7 +225,3 @@ def clock(seconds: float | None) -> str:
 def _is_trained(job: Job) -> bool:
     """Return False for a control without labels, which is only measured."""
     return bool(job.recipe.each_method) or job.recipe.task != "none"
-
-
-def _over(job: Job) -> bool:
-    return job.run.finished or bool(job.run.diverged)

@@ -169,11 +169,9 @@ class JobsTable:
         elif job is not None:
             self._of_job(job, event)
 
-    def end(self, job: Job, *, failed: bool = False) -> None:
+    def end(self, job: Job) -> None:
         """Remove the row of a job that is finished, failed or stopped."""
         self._rows.pop(job.name, None)
-        if failed:
-            self._forecast.fail(job)
 
     def refresh(self) -> None:
         """Draw the table again a few times a second, or sum it up in a line once a minute."""

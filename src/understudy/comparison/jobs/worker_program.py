@@ -16,8 +16,9 @@ from typing import Any, final
 import torch
 
 from understudy.comparison.arms import Job
-from understudy.comparison.jobs.agenda import Outcome, attempt
+from understudy.comparison.jobs.agenda import attempt
 from understudy.comparison.jobs.forecast import share_done
+from understudy.comparison.jobs.schedule import Outcome
 from understudy.comparison.jobs.table import Ended, EpochEnded, Logged, Moved, Started
 from understudy.errors import Interrupted
 from understudy.experiment.callback import Callback

@@ -14,7 +14,7 @@ from typing import final
 from understudy import files
 from understudy.comparison.arms import Job
 from understudy.comparison.jobs import forking
-from understudy.comparison.jobs.agenda import Failure, Outcome, Schedule
+from understudy.comparison.jobs.schedule import Failure, Outcome, Schedule
 from understudy.comparison.jobs.table import Event, JobsTable
 from understudy.comparison.jobs.worker_program import Stopped, WorkerSetup, work
 from understudy.errors import Interrupted, UnderstudyError
@@ -147,7 +147,7 @@ class _Pool:
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         try:
-            self._table.end(job, failed=isinstance(outcome, Failure))
+            self._table.end(job)
             self._agenda.end(job, outcome)
         except UnderstudyError as error:
             self.fatal = self.fatal or error
