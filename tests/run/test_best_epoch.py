@@ -129,6 +129,39 @@ def test_a_page_tells_the_splits_and_the_best_epoch(
         assert f"- {fact}" in markdown
 
 
+class Forgets(Callback):
+    """Makes all features of the student alike in the last epoch."""
+
+    def step(self, trainer: Trainer) -> None:
+        if trainer.position.epoch == 2:
+            for weights in trainer.distiller.student.parameters():
+                torch.nn.init.zeros_(weights.data)
+
+
+def test_the_best_epoch_of_unlabelled_training_is_told_by_what_chose_it(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe.load(
+        SMALL,
+        {"task": "none", "teacher.weights": str(teacher), "methods": {"kd": {}}, "trust": True},
+    )
+    run = train(recipe, out=tmp_path, images=images(), callback=Forgets(), progress=True)
+    best = run.evaluation["best"]
+    assert best["epoch"] < 3
+    assert best["chosen_by"] == "cka"
+    assert "knn" not in best["metrics"], "measured of finished students alone"
+    sentence = (
+        f"The validation images chose the best epoch, {best['epoch']}: its cka on the test images "
+        f"is {best['fidelity']['cka']:.4f}."
+    )
+    first = capsys.readouterr().out
+    assert "knn" in first
+    train(recipe, out=tmp_path, resume=True, progress=True)
+    page = report(tmp_path)
+    for text in (first, capsys.readouterr().out, page.read_text("utf-8")):
+        assert sentence in text
+
+
 def test_a_continued_run_has_the_same_best_epoch(tmp_path: Path) -> None:
     whole = train(SMALL, out=tmp_path / "whole", images=images())
     with pytest.raises(Interrupted):

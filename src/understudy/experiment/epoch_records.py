@@ -15,7 +15,7 @@ def measures(evaluation: Evaluation | None, prefix: str = "") -> dict[str, Any]:
 
 
 def best_epoch(
-    records: Sequence[Mapping[str, Any]], chosen_on: str | None, split: str
+    records: Sequence[Mapping[str, Any]], chosen_on: str | None, chosen_by: str, split: str
 ) -> dict[str, Any] | None:
     """Return the best epoch: what chose it, and its measures on the split of the final ones."""
     chosen = [record for record in records if record.get("best")]
@@ -25,6 +25,7 @@ def best_epoch(
     return {
         "epoch": record["epoch"],
         "chosen_on": chosen_on,
+        "chosen_by": chosen_by,
         "split": split,
         "metrics": record["final_metrics"],
         "fidelity": record["final_fidelity"],

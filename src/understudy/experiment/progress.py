@@ -189,8 +189,7 @@ class Terminal(Callback):
             own = ((evaluation.get("teacher") or {}).get("metrics") or {}).get(metric)
             beside = "" if own is None else f", teacher {number_text(own)}"
             self._print(f"{name}: {score}{beside} after {seconds}")
-            # An epoch is chosen by the metric that every epoch is measured by.
-            if best := splits.best_sentence(evaluation.get("best"), self._metric or metric):
+            if best := splits.best_sentence(evaluation.get("best"), metric):
                 self._print(best)
         else:
             count = f"{self._ended:>{len(str(self._runs))}}/{self._runs}"

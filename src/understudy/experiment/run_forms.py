@@ -44,6 +44,7 @@ TEACHER: Form = {
 _BEST: Form = {
     "epoch": int,
     "chosen_on": str,
+    "chosen_by?": str,
     "split": str,
     "metrics": (VALUES, None),
     "fidelity": (VALUES, None),

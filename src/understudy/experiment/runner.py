@@ -344,9 +344,9 @@ class Runner:
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         """Return the content of `evaluation.json`."""
         environment, records = self._recorder.environment, self._recorder.records
-        student = self.trainer.student
+        student, chosen_by = self.trainer.student, self.experiment.task.headline
         return asdict(evaluation) | {
-            "best": best_epoch(records, self._chosen_on, self._final.split),
+            "best": best_epoch(records, self._chosen_on, chosen_by, self._final.split),
             **of_teachers(self._final.teacher_summaries()),
             "prepare_seconds": environment["prepare_seconds"],
             "teacher_seconds": total_teacher_seconds(environment, *records),

@@ -45,11 +45,13 @@ def best_sentence(best: Mapping[str, Any] | None, metric: str) -> str:
 
     Args:
         best: The entry `best` of an `evaluation.json`; None if no epoch was chosen.
-        metric: Headline metric.
+        metric: Metric of an entry that does not name the one that chose the epoch, as of older
+            runs. That metric may be another than the one of the verdict.
 
     Returns:
         A sentence; empty without a best epoch.
     """
+    metric = best.get("chosen_by", metric) if best else metric
     value = best_value(best, metric)
     if not best or value is None:
         return ""
@@ -71,5 +73,5 @@ def best_sentence(best: Mapping[str, Any] | None, metric: str) -> str:
 
 
 def best_value(best: Mapping[str, Any] | None, metric: str) -> float | None:
-    """Return the headline metric of the best epoch on the measured split; None without one."""
+    """Return a metric of the best epoch on the measured split; None if it has none."""
     return {**(best["metrics"] or {}), **(best["fidelity"] or {})}.get(metric) if best else None
