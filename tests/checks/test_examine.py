@@ -157,7 +157,17 @@ def test_a_warning_of_the_library_is_a_finding_and_not_repeated(
     with unrepeated(warnings):
         logger.warning("The teacher is asleep.")
         logger.warning("The student is asleep.")
-    assert [record.getMessage() for record in caplog.records] == ["The student is asleep."]
+        logger.warning("The student is asleep.")
+        logger.warning("Teacher dino fails 3 of 9.", extra={"subject": "teacher dino"})
+        logger.warning("Teacher dino fails 4 of 9.", extra={"subject": "teacher dino"})
+        logger.warning("Teacher siglip fails 4 of 9.", extra={"subject": "teacher siglip"})
+    logger.warning("The student is asleep.")
+    assert [record.getMessage() for record in caplog.records] == [
+        "The student is asleep.",
+        "Teacher dino fails 3 of 9.",
+        "Teacher siglip fails 4 of 9.",
+        "The student is asleep.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from tests.support.planted_teachers import OPTIONS, clothes, distillation, trained
 from tests.support.processes import command_line, until
-from tests.support.small_runs import outcome
+from tests.support.small_runs import CNN, outcome
 from understudy.comparison.compare import compare
 from understudy.comparison.result import Comparison
 from understudy.config.recipe import Recipe
@@ -101,6 +104,26 @@ def test_two_at_once_equal_one_after_the_other_and_ask_the_teacher_no_more(
     workers = {process["pid"] for run in runs for process in run.environment["processes"]}
     assert len(workers) == 2
     assert os.getpid() not in workers
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bad_teacher_is_said_once_for_all_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, jobs: int
+) -> None:
+    good = trained(clothes)
+    state = load_file(good)
+    order = torch.tensor([1, 2, 3, 4, 0, *range(5, 10)])  # half of the classes are mistaken
+    state |= {key: state[key][order].contiguous() for key in ("fc.weight", "fc.bias")}
+    save_file(state, tmp_path / "teacher.safetensors")
+    better = {"student.name": CNN, "student.options": OPTIONS, "student.weights": str(good)}
+    short = {"data.images": 50, "training.epochs": 1, "training.batch": 16, "training.lr": 1e-4}
+    recipe = distillation(clothes, tmp_path / "teacher.safetensors", **better, **short)
+    comparison = compare({}, recipe, seeds=[0, 1], out=tmp_path / "runs", device="cpu", jobs=jobs)
+    scores = {x for arm in comparison.arms for x in arm["metrics"]["top1"]}
+    assert len(scores) > 1  # so that each run has a sentence of its own
+    said = [x.getMessage() for x in caplog.records if "The teacher's own" in x.getMessage()]
+    assert len(said) == 1
+    assert "below the student" in said[0]
 
 
 def writer(run: Run) -> int:

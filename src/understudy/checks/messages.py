@@ -1,7 +1,11 @@
-"""Messages of the logger: kept while a recipe is built, and not repeated once they were printed."""
+"""Messages of the logger: kept while a recipe is built, and each warning said once.
+
+A warning that concerns all runs of a comparison, though each puts it in numbers of its own, names
+what it is about: `LOGGER.warning(sentence, extra={"subject": …})`. Others are known by their words.
+"""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 LOGGER = logging.getLogger("understudy")
@@ -31,11 +35,21 @@ def kept(warnings: list[str], *, silent: bool) -> Iterator[None]:
 
 
 @contextmanager
-def unrepeated(sentences: Collection[str]) -> Iterator[None]:
-    """Drop warnings that were printed already."""
+def unrepeated(sentences: Iterable[str] = ()) -> Iterator[None]:
+    """Say every warning once: drop those that were printed before, or already inside of the block.
+
+    Args:
+        sentences: What was printed before.
+    """
+    said = set(sentences)
 
     def is_new(record: logging.LogRecord) -> bool:
-        return record.getMessage() not in sentences
+        if record.levelno < logging.WARNING:
+            return True
+        keys = {x for x in (record.getMessage(), getattr(record, "subject", None)) if x}
+        repeated = bool(keys & said)
+        said.update(keys)
+        return not repeated
 
     LOGGER.addFilter(is_new)
     try:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import CONTROL, SEED, check_seeds
 from understudy.comparison.compare import compare
 from understudy.comparison.place import Place
@@ -47,6 +48,7 @@ class FinetuneComparison(SeveralComparisons):
         return f"{part} labels"
 
 
+@unrepeated()
 def finetune(
     distilled: str | Path | Mapping[str, Any] | Recipe | Comparison,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import SIZE, check_seeds
 from understudy.comparison.compare import at_once, compare
 from understudy.comparison.several import SeveralComparisons
@@ -32,6 +33,7 @@ class StudentComparison(SeveralComparisons):
     COMMAND = "understudy compare --students"
 
 
+@unrepeated()
 def compare_students(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     students: Sequence[str],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy import files, tasks
+from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import CONTROL, Job, check_seeds, checked, seeded
 from understudy.comparison.jobs import count as job_count
 from understudy.comparison.jobs import forking
@@ -67,6 +68,7 @@ class Execution:
     callback: Callback | None = None
 
 
+@unrepeated()
 def train_arms(
     recipe: Recipe,
     arms_of: Callable[[Recipe], Mapping[str, Recipe]],

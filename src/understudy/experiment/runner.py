@@ -29,7 +29,7 @@ from understudy.experiment.recorder import Recorder
 from understudy.experiment.run_directory import Run
 from understudy.experiment.setup import Setup, set_up
 from understudy.experiment.student_file.describe import describe, measured
-from understudy.experiment.teacher_warning import teacher_warnings
+from understudy.experiment.teacher_warning import warn_of_teachers
 from understudy.files import to_continue
 from understudy.models.cost import layers_cost, num_parameters
 from understudy.models.network import Network
@@ -241,8 +241,7 @@ class Runner:
         metric, teachers = self.experiment.task.headline, self._final.teacher_summaries()
         own, classes = summary["metrics"].get(metric), len(self.experiment.classes)
         images = summary["images"]
-        for warning in teacher_warnings(metric, teachers, own, classes=classes, images=images):
-            LOGGER.warning(warning)
+        warn_of_teachers(metric, teachers, own, classes=classes, images=images)
         if self.callback:
             judged_by = self.experiment.task.judged_by(summary["metrics"])
             self.callback.end(self.recipe.name, judged_by, summary)

@@ -39,7 +39,11 @@ def warn_of_shared(
     notes = dict[str, str]()
     for first_name, first, second_name, second in split_pairs(train, validation, test):
         if shared := shared_images(first, second):
-            LOGGER.warning(_sentence(shared, first_name, second_name, second, source))
+            LOGGER.warning(
+                _sentence(shared, first_name, second_name, second, source),
+                # Other seeds hold out other images, so that their numbers differ.
+                extra={"subject": f"{first_name} images in {second_name}"},
+            )
             how_many = "all" if len(shared) == len(second) else f"{len(shared):,}"
             note = f"{how_many} of them {first_name} images too"
             notes[second_name] = "; ".join(filter(None, [notes.get(second_name), note]))

@@ -1,10 +1,13 @@
 """Warn of a teacher that is too bad to teach: no better than chance, or than its student."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from understudy.experiment.evidence import standard_error
+
+LOGGER = logging.getLogger("understudy")
 
 
 def teacher_warning(
@@ -45,15 +48,15 @@ def teacher_warning(
     return ""
 
 
-def teacher_warnings(
+def warn_of_teachers(
     metric: str,
     teachers: Mapping[str, Mapping[str, Any]],
     student: float | None,
     *,
     classes: int,
     images: int | None = None,
-) -> list[str]:
-    """Return the warnings of all teachers of a run, held against its student.
+) -> None:
+    """Warn of the bad teachers of a run, held against its student.
 
     Args:
         metric: As for `teacher_warning`.
@@ -63,10 +66,10 @@ def teacher_warnings(
         images: As for `teacher_warning`.
     """
     others = {} if student is None else {"student": student}
-    every = (
-        teacher_warning(
-            metric, one["metrics"].get(metric), others, classes=classes, images=images, name=name
-        )
-        for name, one in teachers.items()
-    )
-    return [warning for warning in every if warning]
+    for name, one in teachers.items():
+        value = one["metrics"].get(metric)
+        if warning := teacher_warning(
+            metric, value, others, classes=classes, images=images, name=name
+        ):
+            # Of each run of a comparison the student is another, but the teacher is the same.
+            LOGGER.warning(warning, extra={"subject": f"teacher {name} {value}"})

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, final
 
 from understudy import files, tasks
+from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import Needs, check_seeds
 from understudy.comparison.jobs import count as job_count
 from understudy.comparison.jobs.agenda import in_turn
@@ -51,6 +52,7 @@ _AGAIN = "give the same command again, which goes on"
 """Advice where the disk is full: what was written last may be missing."""
 
 
+@unrepeated()
 def reproduce(
     table: str | Path,
     overrides: Mapping[str, Any] | None = None,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from understudy import files, tasks
+from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import check_seeds, checked, named
 from understudy.comparison.compare import compare
 from understudy.config.limits import AUTO
@@ -50,6 +51,7 @@ _HELD_OUT = 0.1
 """Share of the training images that chooses where a recipe has no validation images."""
 
 
+@unrepeated()
 def tune(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,

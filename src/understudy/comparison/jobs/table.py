@@ -77,10 +77,11 @@ class Ended(Event):
 @final
 @dataclass(frozen=True)
 class Logged(Event):
-    """A message of the logger `understudy`."""
+    """A message of the logger `understudy`, with the `subject` of a warning that names one."""
 
     level: int
     message: str
+    subject: str | None = None
 
 
 @final
@@ -165,7 +166,7 @@ class JobsTable:
     def take(self, job: Job | None, event: Event) -> None:
         """Take an event of the worker that trains a job; of none between two jobs."""
         if isinstance(event, Logged):
-            LOGGER.log(event.level, event.message)
+            LOGGER.log(event.level, event.message, extra={"subject": event.subject})
         elif job is not None:
             self._of_job(job, event)
 

@@ -180,4 +180,6 @@ class _Sender(logging.Handler):
         self._parent = parent
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._parent.send(Logged(record.levelno, record.getMessage()))
+        self._parent.send(
+            Logged(record.levelno, record.getMessage(), getattr(record, "subject", None))
+        )
