@@ -126,9 +126,11 @@ def is_distributed() -> bool:
 
 
 def batch_mean(
-    values: Float[Tensor, " rows"], keep: Bool[Tensor, " rows"] | None = None
-) -> Float[Tensor, ""]:
+    values: Float[Tensor, " rows *columns"], keep: Bool[Tensor, " rows"] | None = None
+) -> Float[Tensor, "*columns"]:
     """Average the rows in `keep` over the *global* batch; 0 with zero gradient if there is none.
+
+    Several means over the same rows are columns: processes then exchange one number for all.
 
     Under `torch.distributed` each process holds some of the rows. The result is scaled so that its
     average over processes, which DistributedDataParallel takes of the gradients, is the mean over
@@ -136,9 +138,10 @@ def batch_mean(
     """
     if keep is None:
         # `new_full` fills on the device; copying a Python number there would synchronise.
-        total, count = values.sum(), values.new_full((), len(values))
+        total, count = values.sum(0), values.new_full((), len(values))
     else:
-        total, count = torch.where(keep, values, 0).sum(), keep.sum(dtype=values.dtype)
+        stays = keep.view(-1, *[1] * (values.dim() - 1))
+        total, count = torch.where(stays, values, 0).sum(0), keep.sum(dtype=values.dtype)
     if is_distributed():
         # This count divides a local sum, and DDP averages: total / (global count / processes).
         count = count / dist.get_world_size()

@@ -13,6 +13,7 @@ from tests.vectors.build import batch
 from understudy.methods._standardise import Standardiser
 from understudy.methods.lshfm import LSHFM
 from understudy.methods.queue_kl import QueueKL
+from understudy.methods.unic import shares
 
 FLAT = shapes("net", penultimate=4, logits=3)
 SHARES = (slice(0, 5), slice(5, 8))
@@ -47,11 +48,29 @@ def queue(part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return loss.detach(), s.grad, method.queue, torch.cat([averages.mean, averages.scale])
 
 
+def joined(part: slice) -> tuple[Tensor, Tensor, int]:
+    """Shares of three teachers in both averages, their gradients, and sums over processes."""
+    sums, count = [], dist.all_reduce
+    torch.manual_seed(0)
+    losses, keep = torch.rand(3, 8), torch.rand(3, 8) < 0.5
+    keep[0] = True
+    own = losses[:, part].requires_grad_()
+    dist.all_reduce = lambda *args: (sums.append(args), count(*args))  # type: ignore[assignment]
+    try:
+        both = [shares(own, keep[:, part], kind) for kind in ("image", "published")]
+    finally:
+        dist.all_reduce = count  # type: ignore[assignment]
+    (torch.stack(both) * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert own.grad is not None
+    return torch.stack(both).detach(), own.grad, len(sums)
+
+
 def work(rank: int, folder: str) -> None:
     where = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=where, rank=rank, world_size=len(SHARES))
     torch.save(gradient(SHARES[rank]), f"{folder}/{rank}.pt")
     torch.save(queue(SHARES[rank]), f"{folder}/queue{rank}.pt")
+    torch.save(joined(SHARES[rank]), f"{folder}/joined{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -69,3 +88,8 @@ def test_means_and_queues_are_of_the_images_of_all_processes(tmp_path: Path) -> 
     torch.testing.assert_close(torch.cat([p[1] for p in parts]) / len(parts), grad)
     for part in parts:
         torch.testing.assert_close(part[2:], tuple(state))
+    loss, grad, _ = joined(slice(0, 8))
+    parts = [torch.load(tmp_path / f"joined{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(sum(p[0] for p in parts) / len(parts), loss)
+    torch.testing.assert_close(torch.cat([p[1] for p in parts], 1) / len(parts), grad)
+    assert [p[2] for p in parts] == [2, 2], "one for each average, however many teachers there are"

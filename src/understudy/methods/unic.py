@@ -84,8 +84,8 @@ def shares(
     if weighting == "published":
         own = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
         parts = own[:, :, None] * losses  # of each teacher, and 0 of the others
-        return torch.stack([batch_mean(part.flatten(), kept.flatten()) for part in parts])
-    return torch.stack([batch_mean(rows) for rows in losses / kept.sum(0)])
+        return batch_mean(parts.flatten(1).T, kept.flatten())
+    return batch_mean((losses / kept.sum(0)).T)
 
 
 @final
