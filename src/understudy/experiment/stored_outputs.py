@@ -1,7 +1,7 @@
 """What a teaching detector finds in measured images, in one file beside its bank of maps."""
 
-import hashlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import final
 
@@ -9,15 +9,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load, save
 
-from understudy import files
 from understudy.tasks import Outputs
-
-_DIGEST_BYTES = 32
+from understudy.training.checked_file import read_checked, write_checked
 
 
 @final
 class StoredOutputs:
-    """A teacher's outputs on the images of a split: a digest, and the tensors as safetensors.
+    """A teacher's outputs on the images of a split: tensors as safetensors, in a checked file.
 
     Args:
         folder: Folder of the teacher's bank.
@@ -25,7 +23,7 @@ class StoredOutputs:
     """
 
     def __init__(self, folder: Path, depends_on: str) -> None:
-        name = hashlib.sha256(depends_on.encode()).hexdigest()[:16]
+        name = sha256(depends_on.encode()).hexdigest()[:16]
         self.path = folder / f"outputs-{name}.bin"
 
     def or_computed(self, compute: Callable[[], Outputs], accelerator: Accelerator) -> Outputs:
@@ -42,13 +40,11 @@ class StoredOutputs:
         outputs = compute()
         if main:
             payload = save({name: x.contiguous() for name, x in outputs.items()})
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            files.write(self.path, hashlib.sha256(payload).digest() + payload, key="bank.path")
+            write_checked(self.path, payload, key="bank.path")
         return outputs
 
     def _read(self) -> Outputs | None:
         if not self.path.is_file():
             return None
-        content = self.path.read_bytes()
-        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        return load(payload) if hashlib.sha256(payload).digest() == digest else None
+        payload = read_checked(self.path)
+        return None if payload is None else load(payload)

@@ -1,6 +1,5 @@
-"""Checkpoints that notice damage: a payload, followed by its SHA-256."""
+"""Checkpoints of a run: the newest one, and the one before in case that gets damaged."""
 
-import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,15 @@ from typing import Any
 import torch
 
 from understudy.errors import RunError
-from understudy.files import write, write_error
-
-_DIGEST_BYTES = 32
+from understudy.files import write_error
+from understudy.training.checked_file import read_checked, write_checked
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write `folder/state.ckpt`, and keep the one before as `folder/previous.ckpt`.
 
     Raises:
-        RunError: As for `write`.
+        RunError: As for `write_checked`.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -29,7 +27,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             current.replace(previous)
     except OSError as error:
         raise write_error(error, previous, len(payload)) from error
-    write(current, payload + hashlib.sha256(payload).digest())
+    write_checked(current, payload)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -56,9 +54,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the state in a file; None if its checksum does not match."""
-    data = path.read_bytes()
-    payload, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
+    payload = read_checked(path)
+    if payload is None:
         return None
     # Tensors and plain values alone: loading a file must not run code.
     state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
