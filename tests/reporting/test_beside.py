@@ -100,5 +100,22 @@ def test_a_page_without_pictures_or_without_a_run_is_refused(
     for name in ("config.json", "student.safetensors"):
         shutil.copy(run / name, exported)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    with pytest.raises(RunError, match="is in no run directory, whose recipe would name"):
+    with pytest.raises(RunError, match="belongs to no run, whose recipe would name"):
         write_beside(exported, tmp_path, tmp_path, device="cpu")
+
+
+def test_a_student_is_of_the_run_that_trained_it_or_that_it_was_exported_from(
+    run: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    exported, foreign = own / "onnx", own / "foreign"
+    for folder in (exported, foreign):
+        folder.mkdir()
+        for name in ("config.json", "student.safetensors"):
+            shutil.copy(run / name, folder)
+    (exported / "export.json").write_text("{}")
+    for student in (own / "student.safetensors", exported, exported / "student.safetensors"):
+        assert companions(student, device="cpu")[-1].name == "own"
+    with pytest.raises(RunError, match="foreign belongs to no run"):
+        companions(foreign, device="cpu")

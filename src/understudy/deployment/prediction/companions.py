@@ -8,6 +8,8 @@ from typing import Literal, final
 from understudy.comparison.arms import CONTROL
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison
+from understudy.config.run_weights import run_of
+from understudy.deployment.exported_folder import FILE as EXPORTED
 from understudy.deployment.prediction.predictor import Predictor, load
 from understudy.deployment.run_companions import teachers_of
 from understudy.errors import NetworkError, RunError, UnderstudyError
@@ -44,8 +46,8 @@ def companions(
     loaded beside the student is there with the reason.
 
     Args:
-        path: Run directory, or its folder `best`; or a comparison directory, of which the first
-            seed of each arm is taken.
+        path: Run directory, its folder `best`, a file of weights or an exported folder in one; or a
+            comparison directory, of which the first seed of each arm is taken.
         trust: Execute the Python files that the runs name for their networks.
         device: As for `load`.
 
@@ -62,10 +64,10 @@ def companions(
         if not students:
             raise RunError(f"{folder} has no finished student beside its control.")
     else:
-        run_folder = _run_of(folder)
+        run_folder = _training_run(folder)
         students = {_name_of(run_folder): folder}
         controls = [run_folder.parent.parent / CONTROL / run_folder.name]
-    first = _run_of(next(iter(students.values())))
+    first = _training_run(next(iter(students.values())))
     return [
         *_teachers(first, trust=trust, device=device),
         *_control(controls, students, trust=trust, device=device),
@@ -76,14 +78,15 @@ def companions(
     ]
 
 
-def _run_of(path: Path) -> Path:
-    """Return the run directory of a student, its folder `best` or its file of weights."""
-    for folder in (path, path.parent, path.parent.parent):
-        if (folder / "recipe.yaml").is_file():
-            return folder.resolve()
+def _training_run(student: Path) -> Path:
+    """Return the directory of the run that trained a student, or from which one was exported."""
+    folder = student if student.is_dir() else student.parent
+    exported = (folder / EXPORTED).is_file()
+    if run := run_of(str(folder.parent if exported else student)):
+        return run.resolve()
     raise RunError(
-        f"{path} is in no run directory, whose recipe would name the teacher: name the directory "
-        "that `understudy distill` or `compare` wrote, or leave --beside out."
+        f"{student} belongs to no run, whose recipe would name the teacher: name the "
+        "directory that `understudy distill` or `compare` wrote, or leave --beside out."
     )
 
 
@@ -97,7 +100,7 @@ def _control(
 ) -> Iterator[Companion]:
     """Yield the control, unless there is none or it is the student itself."""
     present = [folder for folder in folders if (folder / "recipe.yaml").is_file()]
-    known = {_run_of(place) for place in students.values()}
+    known = {_training_run(place) for place in students.values()}
     for folder in present:
         if folder.resolve() in known:
             continue
