@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from understudy.batch import Batch, Objects
+from understudy.experiment.fidelity import evaluation
 from understudy.metrics.detection import (
     Detections,
     GroundTruth,
@@ -346,7 +347,7 @@ def test_the_task_reports_what_can_be_said() -> None:
         task.concatenate([outputs(x, truth, images[:5]), outputs(x, truth, images[5:])])
         for x in (found, better)
     )
-    result = task.evaluate(student, teacher)
+    result = evaluation(task, student, {"": teacher})
     library, areas = coco(found, truth, CLASSES), voc(found, truth, CLASSES)
     named = {name: library.metrics[name] for name in result.metrics if name != "voc_AP50"}
     assert len(named) == 7
@@ -360,8 +361,8 @@ def test_the_task_reports_what_can_be_said() -> None:
 def test_the_task_leaves_out_what_cannot_be_said() -> None:
     found, truth = scene(5)
     large = objects((1, [0.0, 0.0, 100.0, 100.0]))
-    result = Detection().evaluate(outputs(found, large, [1, 2]), None)
+    result = Detection().measure(outputs(found, large, [1, 2]))
     assert set(result.metrics) == {"AP", "AP50", "AP75", "APl", "AR100", "voc_AP50"}
     assert (result.per_class, result.fidelity) == ([0.0, None, None, None], None)
-    empty = Detection().evaluate(outputs(found, truth, [1, 2]), None)
+    empty = Detection().measure(outputs(found, truth, [1, 2]))
     assert (empty.metrics, empty.per_class) == ({}, [None] * CLASSES)

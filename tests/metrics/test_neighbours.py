@@ -5,6 +5,7 @@ from math import exp, sqrt
 import pytest
 import torch
 
+from understudy.experiment.fidelity import evaluation
 from understudy.metrics import linear_probe
 from understudy.metrics.neighbours import knn_accuracy, knn_scores, nearest, overlap, purity
 from understudy.tasks.none import Unlabelled
@@ -75,14 +76,14 @@ def test_the_task_measures_what_is_at_hand() -> None:
     task = Unlabelled()
     x, index = torch.randn(60, 4), torch.arange(60)
     outputs = {"penultimate": x, "labels": torch.full((60,), -1), "index": index}
-    bare = task.evaluate(outputs, outputs, finished=True)
+    bare = evaluation(task, outputs, {"": outputs}, finished=True)
     assert bare.metrics == {}
     assert bare.fidelity["knn_agreement"] == 1
     assert task.judged_by(bare.metrics) == "knn_agreement"
     kept = task.outcomes(outputs, outputs)
     assert (kept.metric, kept.resampled[0]) == ("knn_agreement", pytest.approx(1))
     some = outputs | {"labels": torch.where(index < 40, (x[:, 0] > 0).long(), -1)}
-    measured = task.evaluate(some, None, finished=True)
+    measured = task.measure(some, finished=True)
     assert set(measured.metrics) == {"knn", "linear"}
     assert measured.metrics["linear"] > 80
     assert measured.fidelity is None

@@ -13,6 +13,7 @@ from understudy.comparison.statistics import verdict
 from understudy.data import Loader, ObjectViews
 from understudy.data.sources import drawn_shapes
 from understudy.diagnostics import detection, multilabel
+from understudy.experiment.fidelity import evaluation
 from understudy.tasks import Outputs
 
 NOISE = {"teacher": 0.1, "control": 0.35, "nd": 0.2}
@@ -63,9 +64,9 @@ def write_run(path: Path, task: str, noise: float, seed: int) -> dict[str, Any]:
     answers, kind = (detected, detection) if task == "detection" else (recognised, multilabel)
     student, teacher = answers(noise, 1 + seed), answers(NOISE["teacher"], 0)
     found = tasks.find(task)
-    evaluated, own = found.evaluate(student, teacher), found.evaluate(teacher, None)
+    evaluated, own = evaluation(found, student, {"": teacher}), found.measure(teacher)
     taught = {"name": "big", "metrics": own.metrics, "per_class": own.per_class}
-    evaluation = asdict(evaluated) | {
+    summary = asdict(evaluated) | {
         "teacher": taught | {"parameters": 43_000_000},
         "classes": list(SOURCE.classes),
         "parameters": 19_000_000,
@@ -79,13 +80,13 @@ def write_run(path: Path, task: str, noise: float, seed: int) -> dict[str, Any]:
     (path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     (path / "recipe.yaml").write_text(RECIPE)
     write_json(path / "environment.json", {"machine": "2 × CPU cores"})
-    write_json(path / "evaluation.json", evaluation)
+    write_json(path / "evaluation.json", summary)
     kept = {
         "scenes": kind.scenes(student, teacher, loader()),
         "precision": kind.precision(student, teacher),
     }
     write_json(path / "diagnostics.json", kept)
-    return evaluation
+    return summary
 
 
 def write_comparison(root: Path, task: str, seeds: int = 3) -> dict[str, Any]:

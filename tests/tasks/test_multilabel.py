@@ -16,6 +16,7 @@ from understudy.batch import Batch
 from understudy.config.recipe import Data, Recipe, Training
 from understudy.distillation.wire import check_methods, distiller, wire
 from understudy.errors import RecipeError, ShapeError
+from understudy.experiment.fidelity import evaluation
 from understudy.features import Shapes
 from understudy.methods.kd import KD
 from understudy.methods.lshfm import LSHFM
@@ -116,7 +117,8 @@ def evaluate(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> A
     def outputs(z: Tensor) -> dict[str, Tensor]:
         return {"logits": z, "penultimate": z, "labels": labels, "index": torch.arange(len(z))}
 
-    return task().evaluate(outputs(logits), None if teacher is None else outputs(teacher))
+    teachers = {} if teacher is None else {"": outputs(teacher)}
+    return evaluation(task(), outputs(logits), teachers)
 
 
 def test_a_class_without_a_positive_counts_in_no_mean() -> None:

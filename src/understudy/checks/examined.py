@@ -256,7 +256,7 @@ class Examined:
     def teacher_outputs(self, split: SplitName, count: int) -> Outputs:
         """Return the only teacher's outputs on the images of `sample`, as the task collects them.
 
-        For whole images: `logits`, `penultimate`, `labels` and `index`; `task.evaluate` takes them.
+        For whole images: `logits`, `penultimate`, `labels` and `index`; `task.measure` takes them.
 
         Raises:
             NetworkError: An output is not finite.

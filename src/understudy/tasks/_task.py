@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, final
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -145,16 +145,6 @@ class Task(ABC):
         self, student: Outputs, teacher: Outputs, *, finished: bool = False
     ) -> dict[str, float | None]:
         """Compute how close a student's outputs are to its teacher's; None if undefined."""
-
-    @final
-    def evaluate(
-        self, student: Outputs, teacher: Outputs | None, *, finished: bool = False
-    ) -> Evaluation:
-        """Compute metrics of a student's outputs, and their fidelity to its teacher's."""
-        measured = self.measure(student, finished=finished)
-        if not teacher:
-            return measured
-        return replace(measured, fidelity=self.fidelity(student, teacher, finished=finished))
 
     def judged_by(self, measured: Mapping[str, Any]) -> str:
         """Return the metric by which finished students are judged, of those of the control."""
