@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
@@ -67,10 +67,9 @@ class RowsAgenda:
         return [job for job in self.jobs if job.run.path in paths and not job.over]
 
     @property
-    def waiting(self) -> Sequence[Job]:
-        """Jobs that can be handed out; empty if none is left that fits into the budget."""
-        over = self._budget.stopped or not self._order.waits(self._budget.left)
-        return [] if over else self.jobs
+    def waits(self) -> bool:
+        """True if a job is left that fits into the budget and can be handed out, now or later."""
+        return not self._budget.stopped and self._order.waits(self._budget.left)
 
     def next(self) -> Job | None:
         """Take the next job that fits into the budget; None if none can be begun at present."""

@@ -100,16 +100,14 @@ class Agenda:
         return [job for job in self.jobs if job.name in names | self._under_way and not job.over]
 
     @property
-    def waiting(self) -> list[Job]:
-        """Jobs that nobody has taken yet, or that another process was seen to write."""
-        worthwhile = {job.name for job in self._worthwhile()}
-        self._waiting = [job for job in self._waiting if job.name in worthwhile]
-        return self._waiting
+    def waits(self) -> bool:
+        """True if a job was not taken yet, or was seen to be written by another process."""
+        return bool(self._untaken())
 
     def next(self) -> Job | None:
         """Take the first job that is due; None if none is."""
         now = time.monotonic()
-        for job in self.waiting:
+        for job in self._untaken():
             if self._due.get((job.arm, job.seed), 0.0) <= now:
                 self._waiting.remove(job)
                 self._under_way.add(job.name)
@@ -164,6 +162,11 @@ class Agenda:
                     "remove the older of both and compare again."
                 )
 
+    def _untaken(self) -> list[Job]:
+        """Return the jobs that wait, without those of an arm that diverged meanwhile."""
+        worthwhile = {job.name for job in self._worthwhile()}
+        return [job for job in self._waiting if job.name in worthwhile]
+
     def _worthwhile(self) -> list[Job]:
         """Return the jobs of each arm up to the first that diverged: later seeds would too."""
         jobs, diverged = [], set()
@@ -215,7 +218,7 @@ def in_turn(
         UnderstudyError: As for `Schedule.end`.
         Interrupted: A signal arrived; the state was saved.
     """
-    while agenda.waiting:
+    while agenda.waits:
         job = agenda.next()
         if job is None:
             time.sleep(_LOOK_AGAIN / 4)

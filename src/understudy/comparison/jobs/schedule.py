@@ -68,8 +68,8 @@ class Schedule(Protocol):
         """Jobs that still take time: those under way, and those that nothing rules out so far."""
 
     @property
-    def waiting(self) -> Sequence[Job]:
-        """Jobs that can be handed out, now or later; none while those under way decide it."""
+    def waits(self) -> bool:
+        """True if a job can be handed out, now or later; False while those under way decide it."""
 
     def next(self) -> Job | None:
         """Take a job; None if none can be begun at present."""

@@ -67,7 +67,7 @@ class _Pool:
                 self._ask_to_stop()
             else:
                 self._hand_out()
-            if not self._busy and (stopping or not self._agenda.waiting):
+            if not self._busy and (stopping or not self._agenda.waits):
                 return
             self._listen()
             self._table.refresh()
