@@ -165,6 +165,7 @@ def elsewhere(folder: Path) -> Mapping[str, dict[str, list[Any]]]:
         exec(lines.before, {})
         pictures = folder / ("shapes" if name in OTHERS else "photos/test")
         is_detector = STUDENTS[name].get("task") == "detection"
+        compile(str(lines), name, "exec")  # as it is printed, sentences included
         programs[name] = (lines.code, str(pictures), is_detector)
     (other / "students.json").write_text(json.dumps(programs))
     Fresh("-W", "ignore", "-c", PROGRAM, folder=other).finish()

@@ -18,7 +18,7 @@ from understudy.experiment.student_file.config import FILE, Preprocessing, Stude
 
 @dataclass(frozen=True)
 class LoadingLines:
-    """How a student is loaded.
+    """How a student is loaded; as text a program, in which every sentence is a comment.
 
     Attributes:
         code: Python that needs nothing of Understudy.
@@ -34,9 +34,12 @@ class LoadingLines:
     def __str__(self) -> str:
         parts = []
         if self.before:
-            parts += ["Once, with Understudy, which alone can build this network:", self.before, ""]
-        parts += ["Load this student without Understudy:", self.code, self.note]
-        return "\n".join(parts).rstrip()
+            once = "# Once, with Understudy, which alone can build this network:"
+            parts += [f"{once}\n{self.before}"]
+        parts += [f"# Load this student without Understudy:\n{self.code}"]
+        if self.note:
+            parts[-1] += f"\n# {self.note}"
+        return "\n\n".join(parts)
 
 
 def loading_lines(
