@@ -5,7 +5,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy.functional import batch_mean, cosine, linear, linear_no_grad, seeded, unit
+from understudy.functional import (
+    LEAST_FOR_CKA,
+    batch_mean,
+    cosine,
+    linear,
+    linear_cka,
+    linear_no_grad,
+    seeded,
+    unit,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -51,6 +60,13 @@ def test_mean_over_no_row_is_zero_without_gradient() -> None:
     assert mean == 0
     assert values.grad is not None
     assert not values.grad.any()
+
+
+def test_too_few_images_have_no_cka() -> None:
+    x = torch.randn(LEAST_FOR_CKA, 8)
+    assert linear_cka(x, 3 * x.flip(1)) == pytest.approx(1.0)
+    assert linear_cka(x[1:], x[1:]) is None
+    assert linear_cka(x[:1], x[:1]) is None
 
 
 def test_a_seed_fixes_what_is_drawn_and_leaves_the_generator_as_it_was() -> None:

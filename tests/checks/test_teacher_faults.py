@@ -1,6 +1,7 @@
 """Faults of teachers and inputs, each in two data sets or tasks: found and mended."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tests.support.planted_teachers import (
 )
 from tests.support.small_runs import CNN
 from understudy import tasks
-from understudy.checks import detector_accuracy
+from understudy.checks import detector_accuracy, teacher_features
 from understudy.checks.examine import examine
 from understudy.checks.examined import Examined
 from understudy.config.recipe import Recipe
@@ -155,6 +156,23 @@ TEACHERS = [
 @pytest.mark.parametrize("fault", TEACHERS, ids=str)
 def test_a_planted_fault_is_found_with_the_fix_that_mends_it(fault: Fault, tmp_path: Path) -> None:
     assert_found_and_mended(fault, tmp_path)
+
+
+def test_of_few_images_no_feature_is_judged(tmp_path: Path) -> None:
+    weights = spoiled(signs, tmp_path, "none")
+    recipe = distillation(
+        signs,
+        weights,
+    )
+    root = Path(shutil.copytree(signs().keys["root"], tmp_path / "signs"))
+    for folder in (root / "test").iterdir():
+        for picture in sorted(folder.iterdir())[5:]:
+            picture.unlink()
+    recipe |= {"data": {"source": "folder", "root": str(root)}}
+    examined = Examined(Recipe.load(SMALL, recipe), device="cpu")
+    (finding,) = teacher_features.check(examined)
+    assert finding.level == "note"
+    assert "30 test images are fewer than the 40" in finding.message
 
 
 FLIPPED = """

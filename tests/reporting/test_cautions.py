@@ -1,6 +1,7 @@
 """Warnings about numbers that say little, in the report and in what a command prints."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def compared(root: Path, control: list[float], kd: list[float], *, images: int =
         for name, values in (("control", control), ("kd", kd))
     ]
     return Results("made up", "top1", NAMES, arms, {})
+
+
+def test_a_cka_that_too_few_images_leave_out_is_explained(tmp_path: Path) -> None:
+    results = compared(tmp_path, SETTLED, SETTLED, images=20)
+    assert "CKA" not in cautions(results)[-1].remedy
+    for file in tmp_path.glob("*/seed0/evaluation.json"):
+        evaluation = json.loads(file.read_text(encoding="utf-8"))
+        write_json(file, evaluation | {"fidelity": {"cka": None}})
+    arms = [replace(arm, runs=[Run(run.path) for run in arm.runs]) for arm in results.arms]
+    advice = cautions(replace(results, arms=arms))[-1].remedy
+    assert "CKA is left out: of fewer than 40 images" in advice
 
 
 def test_settled_students_of_many_images_have_no_warning(tmp_path: Path) -> None:

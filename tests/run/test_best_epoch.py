@@ -145,7 +145,8 @@ def test_the_best_epoch_of_unlabelled_training_is_told_by_what_chose_it(
         SMALL,
         {"task": "none", "teacher.weights": str(teacher), "methods": {"kd": {}}, "trust": True},
     )
-    run = train(recipe, out=tmp_path, images=images(), callback=Forgets(), progress=True)
+    many = Images(noise(8, 8), noise(24, 16), noise(10, 30))
+    run = train(recipe, out=tmp_path, images=many, callback=Forgets(), progress=True)
     best = run.evaluation["best"]
     assert best["epoch"] < 3
     assert best["chosen_by"] == "cka"

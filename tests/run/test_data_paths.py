@@ -34,9 +34,9 @@ def draw(path: Path, colour: tuple[int, int, int], random: np.random.Generator) 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes, 16 training and 6 test images of each."""
+    """Three classes, 16 training and 14 test images of each."""
     root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for split, count in {"train": 16, "test": 6}.items():
+    for split, count in {"train": 16, "test": 14}.items():
         for name, colour in COLOURS.items():
             for i in range(count):
                 draw(root / split / name / f"{i}.png", colour, random)

@@ -144,7 +144,7 @@ def test_an_unknown_label_counts_nowhere() -> None:
 
 
 def test_images_without_any_label_have_no_metrics() -> None:
-    found = evaluate(torch.randn(3, 2), torch.full((3, 2), -1), torch.randn(3, 2))
+    found = evaluate(torch.randn(40, 2), torch.full((40, 2), -1), torch.randn(40, 2))
     assert (found.metrics, found.per_class) == ({}, [])
     assert found.fidelity["cka"] is not None
 

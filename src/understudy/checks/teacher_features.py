@@ -15,7 +15,7 @@ from understudy.checks._probe import probe
 from understudy.checks._scores import affordable_images, measured_split, scores
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
-from understudy.functional import linear_cka
+from understudy.functional import LEAST_FOR_CKA, linear_cka
 from understudy.models.network import Network
 from understudy.tasks import Outputs
 
@@ -29,9 +29,6 @@ _LEAST_GAIN = 0.05
 _GOOD = 0.95
 """Score of the teacher's probe from which on nothing is amiss, however good the student's is."""
 
-_LEAST_IMAGES = 40
-"""Images below which a probe says nothing."""
-
 
 def check(examined: Examined) -> Iterator[Finding]:
     """Probe the features of teacher and student, and compare them."""
@@ -42,9 +39,16 @@ def check(examined: Examined) -> Iterator[Finding]:
     split = measured_split(examined)
     count = affordable_images(examined, split)
     theirs, ours = examined.teacher_outputs(split, count), examined.student_outputs(split, count)
-    if len(theirs["index"]) < _LEAST_IMAGES:
-        return
     cka = linear_cka(ours["penultimate"], theirs["penultimate"])
+    if cka is None:
+        yield Finding(
+            CHECK,
+            "note",
+            f"The teacher's feature was neither probed nor compared with the student's by CKA: "
+            f"{len(theirs['index'])} {split} images are fewer than the {LEAST_FOR_CKA} below which "
+            "any two features look alike.",
+        )
+        return
     alike = (
         f"linear CKA of both, from 0 for nothing alike to 1 for the same up to rotation: {cka:.2f}"
     )

@@ -167,6 +167,7 @@ def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
     from understudy.experiment.evaluate import evaluate
     from understudy.experiment.run_directory import Run
     from understudy.reporting import evaluation_table
+    from understudy.reporting.measured_images import without_cka
 
     evaluation, folded = asdict(evaluate(options.run, overrides, device=options.device)), ""
     if options.run is not None:
@@ -176,13 +177,17 @@ def _evaluate(options: Namespace, overrides: dict[str, Any]) -> None:
             folded = _folded(evaluation["fidelity"] or {}, run.evaluation["fidelity"] or {})
         evaluation["trained_on"] = run.splits.get("train")
     console().print(evaluation_table(evaluation))
-    if folded:
-        print(folded)
+    for note in filter(None, [without_cka(evaluation["fidelity"], evaluation["images"]), folded]):
+        print(note)
 
 
 def _folded(fidelity: dict[str, Any], of_run: dict[str, Any]) -> str:
     """Say why features are compared otherwise than in the run; empty where they are not."""
-    lost = [key for key, value in fidelity.items() if value is None and of_run.get(key) is not None]
+    lost = [
+        key
+        for key, value in fidelity.items()
+        if value is None and of_run.get(key) is not None and key != "cka"
+    ]
     if not lost:
         return ""
     return (

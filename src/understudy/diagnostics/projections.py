@@ -82,7 +82,7 @@ def _pooled(x: Tensor) -> Tensor:
 
 
 def _similarity(s: Tensor, z: Tensor, t: Tensor) -> dict[str, Any]:
-    """Return each measure without and with the projector; None where dimensions differ."""
+    """Return each measure without and with the projector; None where it is not defined."""
     return {
         "cka": [linear_cka(x, t) for x in (s, z)],
         "cosine": [cosine_mean(x, t) if x.shape == t.shape else None for x in (s, z)],

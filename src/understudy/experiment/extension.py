@@ -112,11 +112,12 @@ def out_of_patience(recipe: Recipe, records: Sequence[Mapping[str, Any]], headli
         headline: Metric, of the task or of fidelity, by which an epoch is better.
     """
     values = [
-        {**record["metrics"], **(record["fidelity"] or {})}.get(headline) or 0.0
+        {**record["metrics"], **(record["fidelity"] or {})}.get(headline)
         for record in records
         if record["metrics"] is not None
     ]
     patience = recipe.training.patience
-    if patience is None or not values:
-        return False
-    return len(values) > patience + values.index(max(values))
+    if patience is None or not any(value is not None for value in values):
+        return False  # of too few images the metric is not defined
+    scores = [value or 0.0 for value in values]
+    return len(scores) > patience + scores.index(max(scores))

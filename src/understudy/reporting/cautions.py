@@ -18,6 +18,7 @@ from understudy.reporting.measured_images import (
     MeasuredImages,
     measured_images,
     resolution,
+    without_cka,
 )
 from understudy.reporting.results import Arm, Results
 from understudy.reproduction import result as reproduction
@@ -201,6 +202,9 @@ def _few_images(results: Results, images: MeasuredImages) -> Iterator[Finding]:
     if images.split == "validation":
         advice = "Hold more images out by --data.validation, or make a test split"
     advice += ", or measure a student on others by `understudy evaluate RUN --data.root FOLDER`."
+    finished = [run for arm in results.arms for run in arm.runs if run.finished]
+    left_out = {without_cka(run.evaluation["fidelity"], count) for run in finished} - {""}
+    advice = " ".join([*left_out, advice])
     if results.metric in ACCURACIES:
         middle = mean(values)
         if standard_error(middle, count) > COARSE:

@@ -152,7 +152,7 @@ def of_runs(runs: Sequence[Run]) -> Results:
         (arm.metrics or arm.fidelity for arm in students if arm.metrics or arm.fidelity), {}
     )
     headlines = [tasks.find(task).headline for task in tasks.names()]
-    metric = next((key for key in (*headlines, *measured) if key in measured), headlines[0])
+    metric = next((key for key in (*headlines, *measured) if measured.get(key)), headlines[0])
     machines = {str(e["machine"]) for e in map(_environment, runs) if "machine" in e}
     facts = {"machine": ", ".join(sorted(machines))} if machines else {}
     title = ", ".join(arm.name for arm in students)

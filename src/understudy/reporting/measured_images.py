@@ -1,9 +1,10 @@
 """The test images of a report: how many, of each class, and what they can tell of an accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from understudy.experiment.evidence import points_of_one, standard_error
+from understudy.functional import LEAST_FOR_CKA
 from understudy.reporting.results import Results
 
 ACCURACIES = ("top1", "knn", "linear")
@@ -52,6 +53,21 @@ def _per_class(results: Results) -> list[int | None]:
             counts.append([known.get(c) for c in range(len(results.classes))])
     same = bool(counts) and all(one == counts[0] for one in counts)
     return counts[0] if same else []
+
+
+def without_cka(fidelity: Mapping[str, object] | None, images: int | None) -> str:
+    """Say that CKA was left out, and why; empty if it was not, or not for want of images.
+
+    Args:
+        fidelity: What was measured of a student, None for what is not defined.
+        images: How many images it was measured on.
+    """
+    if images is None or images >= LEAST_FOR_CKA or (fidelity or {}).get("cka", 0.0) is not None:
+        return ""
+    return (
+        f"CKA is left out: of fewer than {LEAST_FOR_CKA} images, the features of any two networks "
+        "look alike."
+    )
 
 
 def resolution(accuracy: float, images: int) -> str:

@@ -65,7 +65,8 @@ def fidelity(
     """Compute the fidelity of a student to its teacher on the same images.
 
     `agreement` and `kl` compare logits; `cosine`, `norm_ratio` and `cka` (linear) compare
-    penultimate features. All but `cka` need equal shapes, and are None otherwise.
+    penultimate features. All but `cka` need equal shapes, and are None otherwise; `cka` needs
+    `LEAST_FOR_CKA` images.
     """
     result: dict[str, float | None] = {}
     for name, key, compare in comparisons:
