@@ -67,7 +67,7 @@ def scores(
     return (precision * ranked).sum(1) / ranked.sum(1).clamp_min(1)
 
 
-def chance(
+def by_other_images(
     logits: Float[Tensor, "images classes"], labels: Int[Tensor, "images ..."]
 ) -> Float[Tensor, " images"]:
     """Return the mean score of each image by outputs for other images, drawn at random."""

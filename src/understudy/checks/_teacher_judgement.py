@@ -17,7 +17,7 @@ from understudy.checks._probe import looks_initialised, probe
 from understudy.checks._scores import (
     above,
     affordable_images,
-    chance,
+    by_other_images,
     far_better,
     labelled_outputs,
     measured_split,
@@ -25,6 +25,7 @@ from understudy.checks._scores import (
 )
 from understudy.checks.examined import Examined, SplitName
 from understudy.checks.finding import Level
+from understudy.experiment.evidence import chance
 from understudy.models.network import Network
 
 _TRIAL_IMAGES = 32, 256
@@ -80,9 +81,10 @@ class Judgement:
         images: Number of its labelled images that were.
         value: The headline metric, in percent.
         score: Mean score of an image, in percent; see `_scores.scores`.
-        chance: The same for outputs of other images.
+        chance: What guessing gives of the headline metric, in percent.
+        random: As `score`, by the outputs for other images, drawn at random.
         probe: The same of a linear probe of the penultimate feature.
-        at_chance: True if the score is not above chance.
+        at_chance: True if the score is not above that of the outputs for other images.
         tried: Number of other preparations that were tried, each in several class orders.
         better: A variant that is far better; None if there is none, or nothing to gain.
         untrained: True if the teacher is at chance, and its classifier's weights as initialised.
@@ -92,7 +94,8 @@ class Judgement:
     images: int
     value: float
     score: float
-    chance: float
+    chance: float | None
+    random: float
     probe: float
     at_chance: bool
     tried: int
@@ -130,27 +133,33 @@ def _judged(examined: Examined) -> Judgement | None:
     logits, labels = labelled_outputs(outputs)
     if len(labels) < 2:
         return None
-    own, random = scores(logits, labels), chance(logits, labels)
+    own, random = scores(logits, labels), by_other_images(logits, labels)
     features = outputs["penultimate"][labelled(outputs["labels"])].float()
     probed = scores(probe(features, labels, classes), labels)
     at_chance = not above(own, random)
     trials = _Trials(examined, teacher, split, count)
-    better = None
+    better, metric = None, examined.task.headline
     if float(own.mean()) < _GOOD:
         seconds = _TRIAL_SECONDS[examined.short] * (_AT_CHANCE if at_chance else 1.0)
         better = trials.best(seconds, float(probed.mean()))
     return Judgement(
         split=split,
         images=len(labels),
-        value=examined.task.measure(outputs).metrics[examined.task.headline],
+        value=examined.task.measure(outputs).metrics[metric],
         score=100 * float(own.mean()),
-        chance=100 * float(random.mean()),
+        chance=chance(metric, classes, len(labels), _present(labels)),
+        random=100 * float(random.mean()),
         probe=100 * float(probed.mean()),
         at_chance=at_chance,
         tried=trials.tried,
         better=better,
         untrained=at_chance and better is None and looks_initialised(teacher),
     )
+
+
+def _present(labels: Tensor) -> list[int]:
+    """Return how many images have each class, where an image has several; else nothing."""
+    return (labels == 1).sum(0).tolist() if labels.ndim == 2 else []
 
 
 class _Trials:

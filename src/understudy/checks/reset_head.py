@@ -22,8 +22,9 @@ def check(examined: Examined) -> Iterator[Finding]:
         return
     said = (
         "The teacher's classifier looks as if no training had changed it: its score on "
-        f"{judged.images} {judged.split} images is {judged.score:.1f} (chance "
-        f"{judged.chance:.1f}), that of a linear probe on its features {judged.probe:.1f}"
+        f"{judged.images} {judged.split} images is {judged.score:.1f}, that of its answers for "
+        f"other images {judged.random:.1f}, that of a linear probe on its features "
+        f"{judged.probe:.1f}"
     )
     methods = examined.experiment.distiller.trainable.methods.items()
     readers = [label for label, method in methods if getattr(method, "compares_classes", False)]

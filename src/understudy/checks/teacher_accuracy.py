@@ -14,6 +14,7 @@ from understudy.checks._input_trials import Preparation
 from understudy.checks._teacher_judgement import Variant, judgement
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding, Level
+from understudy.experiment.evidence import by_guessing
 from understudy.models.network import Network
 
 SHORT, OF_METHODS, SECONDS = True, False, 2.5
@@ -46,21 +47,23 @@ def check(examined: Examined) -> Iterator[Finding]:
     said = (
         f"The teacher's own {metric} on {judged.images} {judged.split} images is {judged.value:.1f}"
     )
+    guessed = "" if judged.chance is None else f" ({by_guessing(judged.chance)})"
     if judged.better is not None:
         yield _mended(examined, judged.better, judged.level, said)
     elif judged.at_chance and not judged.untrained:  # of which `reset_head` tells
         yield Finding(
             CHECK,
             judged.level,
-            f"{said}, no better than chance ({judged.chance:.1f}), and none of {judged.tried} "
-            "other normalisations and sizes, nor another order of its classes, changes that; a "
-            f"linear probe on its features scores {judged.probe:.1f}.",
+            f"{said}{guessed}, no better than its answers for other images, which score "
+            f"{judged.random:.1f}, and none of {judged.tried} other normalisations and sizes, nor "
+            "another order of its classes, changes that; a linear probe on its features scores "
+            f"{judged.probe:.1f}.",
             advice="Check teacher.weights, and measure it by `understudy evaluate`.",
         )
     elif not judged.at_chance:
         # Now the order is known, by the images.
         examined.warnings[:] = [w for w in examined.warnings if _UNKNOWN_CLASSES not in w]
-        yield Finding(CHECK, "note", f"{said} (chance: {judged.chance:.1f}).")
+        yield Finding(CHECK, "note", f"{said}{guessed}.")
 
 
 def _mended(examined: Examined, better: Variant, level: Level, said: str) -> Finding:

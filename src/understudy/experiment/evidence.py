@@ -1,9 +1,10 @@
-"""What test images and training steps can show: standard errors, and runs that are too short.
+"""What test images and training steps can show: chance, standard errors, runs that are too short.
 
 Sentences that the doctor says before training and a report afterwards. Loads no torch.
 """
 
 import math
+from collections.abc import Sequence
 
 USUAL_GAIN = 1.0
 """Points by which methods usually differ from the control, in results.md and in the papers."""
@@ -21,6 +22,44 @@ COARSE = 1.5
 A difference of two arms on the same images has about as large an error as one accuracy, and is
 shown from about two of them: three points.
 """
+
+
+ACCURACIES = ("top1", "knn", "linear")
+"""Metrics that are shares of the test images, in percent."""
+
+DETECTION = ("AP50", "AP", "voc_AP50")
+"""Metrics of which guessing gives 0."""
+
+
+def chance(
+    metric: str, classes: int, images: int | None = None, present: Sequence[int | None] = ()
+) -> float | None:
+    """Return the metric that guessing gives, in percent; None if it is not known.
+
+    Args:
+        metric: An accuracy, of which each class is guessed equally often, `mAP`, or a precision of
+            detections.
+        classes: Number of classes.
+        images: Number of images, for `mAP`.
+        present: How many of them have each class, for `mAP`; None where it is not known.
+    """
+    if metric in DETECTION:
+        return 0.0
+    if metric in ACCURACIES and classes > 1:
+        return 100 / classes
+    known = [count for count in present if count is not None]
+    if metric == "mAP" and images and len(known) == classes > 0:
+        return 100 * sum(known) / classes / images
+    return None
+
+
+def by_guessing(metric_of_chance: float) -> str:
+    """Return what `chance` gives in words.
+
+    >>> by_guessing(100 / 3)
+    '33.3 by guessing'
+    """
+    return f"{metric_of_chance:.1f} by guessing"
 
 
 def standard_error(accuracy: float, images: int) -> float:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from understudy.experiment.evidence import standard_error
+from understudy.experiment.evidence import ACCURACIES, by_guessing, chance, standard_error
 
 LOGGER = logging.getLogger("understudy")
 
@@ -25,9 +25,9 @@ def teacher_warning(
         metric: Headline metric; higher is better.
         teacher: The teacher's own value on the test images.
         students: What it is held against, such as the control → mean value.
-        classes: Number of classes; chance is known for `top1` alone.
-        images: Number of test images: of `top1`, a lead of the student within two standard errors
-            of a difference is none. None if it is not known.
+        classes: Number of classes; chance is asked of an accuracy alone.
+        images: Number of test images: of an accuracy, a lead of the student within two standard
+            errors of a difference is none. None if it is not known.
         name: Name of the teacher, if it is one of several.
     """
     if teacher is None:
@@ -35,11 +35,11 @@ def teacher_warning(
     called = f"The teacher {name} has a {metric} of" if name else f"The teacher's own {metric} is"
     value = f"{called} {teacher:.2f}"
     fix = "check the order of its classes, its input size and its normalisation"
-    chance = 100 / classes if metric == "top1" and classes else None
-    if chance is not None and teacher <= chance:
-        return f"{value}, no better than chance ({chance:.2f}): {fix}."
+    guessed = chance(metric, classes) if metric in ACCURACIES else None
+    if guessed is not None and teacher <= guessed:
+        return f"{value}, no better than chance ({by_guessing(guessed)}): {fix}."
     noise = 0.0
-    if metric == "top1" and images:
+    if metric in ACCURACIES and images:
         noise = 2 * math.sqrt(2) * standard_error(teacher, images)
     better = {name: x for name, x in students.items() if x > teacher + noise}
     if better:

@@ -9,12 +9,18 @@ from understudy.checks.finding import Finding
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.statistics import UNITLESS
 from understudy.config.recipe import key_of_method
-from understudy.experiment.evidence import COARSE, standard_error
+from understudy.experiment.evidence import (
+    ACCURACIES,
+    COARSE,
+    DETECTION,
+    by_guessing,
+    chance,
+    standard_error,
+)
 from understudy.reporting.charts.training_curves import band
 from understudy.reporting.collect import read, several_in
 from understudy.reporting.columns import name
 from understudy.reporting.measured_images import (
-    ACCURACIES,
     MeasuredImages,
     measured_images,
     resolution,
@@ -24,8 +30,6 @@ from understudy.reporting.results import Arm, Results
 from understudy.reproduction import result as reproduction
 from understudy.tuning import result as tuning
 
-DETECTION = ("AP50", "AP", "voc_AP50")
-"""Metrics of which guessing gives 0."""
 FEW = 200
 """Test images below which they are called few, for metrics without a simple standard error."""
 STEEP = 2.0
@@ -88,27 +92,18 @@ def _near(results: Results, images: MeasuredImages) -> list[Arm]:
 
 
 def _chance(results: Results, images: MeasuredImages) -> float | None:
-    """Return the metric that guessing gives, in percent; None if it is not known."""
-    classes = len(results.classes)
-    if results.metric in DETECTION:
-        return 0.0
-    if results.metric in ACCURACIES and classes > 1:
-        return 100 / classes
-    known = [count for count in images.per_class if count is not None]
-    if results.metric == "mAP" and images.count and len(known) == classes > 0:
-        return 100 * mean(known) / images.count
-    return None
+    return chance(results.metric, len(results.classes), images.count, images.per_class)
 
 
 def _limit(results: Results, images: MeasuredImages) -> float | None:
     """Return the value up to which a student is near chance: by images, and by what is left."""
-    chance = _chance(results, images)
-    if chance is None:
+    guessed = _chance(results, images)
+    if guessed is None:
         return None
     if results.metric in DETECTION:
         return 1.0
-    luck = 2 * standard_error(chance, images.count) if images.count else 0.0
-    return chance + max(luck, min(chance, (100 - chance) / 20))
+    luck = 2 * standard_error(guessed, images.count) if images.count else 0.0
+    return guessed + max(luck, min(guessed, (100 - guessed) / 20))
 
 
 def _near_chance(
@@ -117,7 +112,7 @@ def _near_chance(
     control = results.control
     if not near:
         return
-    metric, guessing = name(results.metric), f"{_chance(results, images):.1f} by guessing"
+    metric, guessing = name(results.metric), by_guessing(_chance(results, images) or 0.0)
     values = ", ".join(f"{arm.name} {mean(arm.values(results.metric)):.2f}" for arm in near)
     message = f"{metric} is near chance ({guessing}) for {values}: "
     if control is None or control in near:

@@ -7,9 +7,6 @@ from understudy.experiment.evidence import points_of_one, standard_error
 from understudy.functional import LEAST_FOR_CKA
 from understudy.reporting.results import Results
 
-ACCURACIES = ("top1", "knn", "linear")
-"""Metrics that are shares of the test images, in percent."""
-
 
 @dataclass(frozen=True)
 class MeasuredImages:

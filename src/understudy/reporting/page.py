@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import yaml
 
 from understudy.checks.finding import Finding
+from understudy.experiment.evidence import DETECTION
 from understudy.experiment.plain_table import escaped, signed
 from understudy.experiment.plain_table import markdown as markdown_of_rows
 from understudy.experiment.run_directory import read_json
 from understudy.experiment.run_forms import ENVIRONMENT
 from understudy.reporting import before_training
 from understudy.reporting.before_training import made
-from understudy.reporting.cautions import DETECTION
 from understudy.reporting.charts.confusion import confusions
 from understudy.reporting.charts.differences import changes, intervals
 from understudy.reporting.charts.feature_geometry import feature_geometries
