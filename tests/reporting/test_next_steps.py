@@ -1,5 +1,6 @@
 """The commands at the end of a report are read, and do what they say, from any folder."""
 
+import json
 import re
 import shlex
 import shutil
@@ -10,15 +11,29 @@ import pytest
 from tests.support.trained_students import compared
 from understudy.cli.commands import main
 from understudy.comparison.result import Comparison
+from understudy.experiment.evidence import FEWEST_STEPS
 from understudy.experiment.run_directory import Run
 from understudy.reporting import report
+from understudy.reporting.collect import read
 from understudy.reporting.next_steps import next_steps, student_to_use
 
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A comparison of one method with a control on photographs, one seed."""
-    return compared(tmp_path_factory.mktemp("steps"))
+    """A comparison of one method with a control on photographs, one seed, far above chance."""
+    return scored(compared(tmp_path_factory.mktemp("steps")), 95.0)
+
+
+def scored(comparison: Path, value: float) -> Path:
+    """Give all students of a comparison an accuracy."""
+    for file in [comparison / "comparison.json", *comparison.glob("*/seed*/evaluation.json")]:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        for arm in content.get("arms", []):
+            arm["metrics"]["top1"] = [value for _ in arm["metrics"]["top1"]]
+        if "arms" not in content:
+            content["metrics"]["top1"] = value
+        file.write_text(json.dumps(content), encoding="utf-8")
+    return comparison
 
 
 @pytest.fixture
@@ -55,6 +70,21 @@ def test_a_student_is_tried_measured_and_more_seeds_are_trained(
     page = (comparison / "report.html").read_text(encoding="utf-8")
     assert "Single seeds" in page
     assert all(f"seed {n}</th>" in page for n in range(3))
+
+
+def test_no_seeds_are_added_to_students_near_chance(comparison: Path, tmp_path: Path) -> None:
+    classes = len(read([comparison]).classes)
+    copied = Path(shutil.copytree(comparison, tmp_path / "near"))
+    near = next_steps([scored(copied, 100 / classes + 1)])[-1]
+    assert not any("--seeds" in command for command in commands(copied / "kd" / "seed0"))
+    assert "near chance" in near.purpose
+    epochs = re.search(r"--training\.epochs (\d+)", near.purpose)
+    assert epochs
+    kd = Run(comparison / "kd" / "seed0")
+    assert int(epochs[1]) * kd.history[-1]["step"] >= FEWEST_STEPS
+    assert near.command == shlex.join(
+        ["understudy", "doctor", str(tmp_path / "near" / "kd" / "seed0" / "recipe.yaml")]
+    )
 
 
 def test_a_run_of_its_own_is_compared_and_extended(comparison: Path, elsewhere: Path) -> None:
@@ -102,6 +132,7 @@ def test_the_student_to_use_is_the_one_with_the_highest_mean(
 
 
 def test_a_page_has_the_commands(comparison: Path) -> None:
+    scored(comparison, 95.0)  # other tests have judged it anew
     html = report(comparison).read_text(encoding="utf-8")
     for command in commands(comparison):
         whole = re.sub(r"(--[\w.-]+)", r'<span class="whole">\1</span>', command)

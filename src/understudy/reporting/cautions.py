@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from statistics import mean
 
@@ -13,6 +14,7 @@ from understudy.experiment.evidence import (
     ACCURACIES,
     COARSE,
     DETECTION,
+    FEWEST_STEPS,
     by_guessing,
     chance,
     standard_error,
@@ -77,6 +79,13 @@ def _parts(paths: Sequence[Path]) -> dict[str, list[Path]]:
     return {"": list(paths)}
 
 
+def longer_if_near_chance(results: Results) -> dict[str, int] | None:
+    """Return the key by which students that are all near chance learn more; None if one is not."""
+    near = _near(results, measured_images(results))
+    students = [arm for arm in results.arms if arm.role != "teacher" and arm.values(results.metric)]
+    return _epochs(near, MUCH_LONGER) if near and len(near) == len(students) else None
+
+
 def _near(results: Results, images: MeasuredImages) -> list[Arm]:
     """Return the students that are hardly better than guessing."""
     limit = _limit(results, images)
@@ -125,9 +134,17 @@ def _near_chance(
 
 
 def _epochs(arms: Sequence[Arm], factor: int) -> dict[str, int]:
-    """Return the key of the recipe that trains longer; empty without a history."""
-    trained = [run.history[-1]["epoch"] for arm in arms for run in arm.runs if run.history]
-    return {"training.epochs": factor * max(trained)} if trained else {}
+    """Return the key of the recipe that trains longer; empty without a history.
+
+    It is no shorter than what the doctor asks of a run from random weights.
+    """
+    last = [run.history[-1] for arm in arms for run in arm.runs if run.history]
+    if not last:
+        return {}
+    trained = max(last, key=lambda record: record["epoch"])
+    steps = trained.get("step", 0)
+    fewest = ceil(FEWEST_STEPS * trained["epoch"] / steps) if steps else 0
+    return {"training.epochs": max(factor * trained["epoch"], fewest)}
 
 
 def _smaller_weights(arms: Sequence[Arm]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Commands that come after a report: use the student, export it, measure it, train more seeds."""
+"""Commands that come after a report: use the student, export it, measure it, and what helps."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,8 @@ from understudy.experiment.call import call_of
 from understudy.experiment.own_images import SOURCE
 from understudy.experiment.run_directory import Run
 from understudy.experiment.student_file.config import FILE as CONFIG
-from understudy.reporting.collect import several_in
+from understudy.reporting.cautions import longer_if_near_chance
+from understudy.reporting.collect import read, several_in
 from understudy.reporting.columns import name
 from understudy.tuning import result as tuning
 
@@ -74,7 +75,7 @@ def _of_run(run: Run) -> Iterator[Step]:
     recipe = run.recipe
     if recipe.data.source == SOURCE or extension.compared(run):
         return
-    if recipe.each_method:
+    if recipe.each_method and longer_if_near_chance(read([run.path])) is None:
         out = run.path.with_name(f"{run.path.name}_compared")
         yield Step(
             "Know what the teacher gave: the same student with and without it, over three seeds",
@@ -97,7 +98,7 @@ def _of_comparison(comparison: Comparison) -> Iterator[Step]:
     if chosen := student_to_use(comparison):
         arm, run = chosen
         yield from _use(run, f"the student of {arm} with seed {seed_of(run.path)}")
-    yield from _more_seeds(Path(comparison), comparison.arms[0]["seeds"])
+    yield from _next(Path(comparison), [comparison], comparison.arms[0]["seeds"])
 
 
 def _of_several(several: SeveralComparisons) -> Iterator[Step]:
@@ -112,7 +113,7 @@ def _of_several(several: SeveralComparisons) -> Iterator[Step]:
         yield from _use(run, f"the student with the best {name(metric)} ({called}, {arm})")
     if isinstance(several, StudentComparison):
         seeds = [seed for one in comparisons.values() for seed in one.arms[0]["seeds"]]
-        yield from _more_seeds(several.path, sorted(set(seeds)))
+        yield from _next(several.path, list(comparisons.values()), sorted(set(seeds)))
 
 
 def _of_search(folder: Path) -> Iterator[Step]:
@@ -168,6 +169,31 @@ def _pictures(run: Run) -> Path:
     origin = (run.splits.get("test") or {}).get("origin") or ""
     place = root / origin.removeprefix(f"{data.source}: ")
     return (place if place.is_dir() else root).absolute()
+
+
+def _next(folder: Path, comparisons: Sequence[Comparison], seeds: Sequence[int]) -> Iterator[Step]:
+    """Yield what helps next: the doctor where all students are near chance, else more seeds."""
+    longer = [longer_if_near_chance(read([Path(one)])) for one in comparisons]
+    if not longer or None in longer:
+        yield from _more_seeds(folder, seeds)
+        return
+    epochs = max((fix["training.epochs"] for fix in longer if fix), default=None)
+    again = f" Compare again with --training.epochs {epochs} and another --out," if epochs else ""
+    for run in [*_taught(comparisons)][:1]:
+        yield Step(
+            f"All students are near chance, where more seeds show nothing.{again}"
+            f"{' and look' if again else ' Look'} for what else is amiss",
+            _command("doctor", run.path / "recipe.yaml", *_trust(run)),
+        )
+
+
+def _taught(comparisons: Sequence[Comparison]) -> Iterator[Run]:
+    """Yield the runs of comparisons that have a method, and images that are still at hand."""
+    for comparison in comparisons:
+        for arm in comparison.arms:
+            for run in comparison.runs(arm["name"]):
+                if run.recipe.each_method and run.recipe.data.source != SOURCE:
+                    yield run
 
 
 def _more_seeds(folder: Path, seeds: Sequence[int]) -> Iterator[Step]:
