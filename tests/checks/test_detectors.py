@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.papers import over_papers
 from tests.support.small_scenes import CLASSES, Scenes
-from understudy.checks import divergence
+from understudy.checks import divergence, losses
 from understudy.checks.detector_accuracy import check
 from understudy.checks.examine import examine
 from understudy.checks.examined import Examined
@@ -88,3 +88,11 @@ def test_a_rate_at_which_a_detector_diverges_is_mended(able: dict[str, Any]) -> 
     (finding,) = divergence.check(examined(named, **{"training.lr": 1000.0}))
     assert finding.level == "error"
     assert not list(divergence.check(examined(named, **finding.fix)))
+
+
+def test_losses_of_a_slow_detector_are_measured_on_two_images(
+    able: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_BUDGET", {True: 0.0, False: 0.0})
+    (note,) = losses.check(examined(able))
+    assert "(2 images)" in note.message

@@ -25,8 +25,9 @@ _BATCHES = {True: 2, False: 8}
 _BUDGET = {True: 3.0, False: 12.0}
 """Batches that are measured, and seconds for them, by whether the form is the short one."""
 
-_FEW = 8
-"""Images that are measured whatever they take: by their time, how many more there are."""
+_FEW, _FEW_WITH_BOXES = 8, 2
+"""Images that are measured whatever they take: by their time, how many more there are. A detector
+takes seconds for each; two are the fewest that every batch normalisation takes."""
 
 _IGNORED, _OVERWHELMING = 1e-3, 1e4
 """Weighted ratios of gradients below and above which one of two terms has no effect."""
@@ -52,7 +53,8 @@ def _measured(examined: Examined) -> tuple[dict[str, LossScale], int]:
     """Return the scales, and on how many images: as many as there is time for."""
     distiller, batches = examined.prepared.distiller, examined.batches(_BATCHES[examined.short])
     precision = examined.placed.settings.dtype
-    few, began = batches[0][:_FEW], time.monotonic()
+    fewest = _FEW_WITH_BOXES if examined.task.truth == "objects" else _FEW
+    few, began = batches[0][:fewest], time.monotonic()
     scales = loss_scales(distiller, [few], precision=precision)
     seconds = max(time.monotonic() - began, 1e-6)
     affordable = int(len(few) * _BUDGET[examined.short] / seconds)
