@@ -70,7 +70,7 @@ def test_a_first_checkpoint_that_was_not_written_is_done_without(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", killed)
+        patch.setattr(checkpoint, "write_checked", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tiny, out=out)
     assert outcome(train(tiny, out=out, resume=True)) == outcome(whole)
