@@ -14,13 +14,16 @@ from understudy import tasks
 from understudy.comparison.compare import compare
 from understudy.comparison.place import REASONS
 from understudy.config.recipe import Recipe
+from understudy.config.tables import PAPERS
+from understudy.data.source import MemorySource
 from understudy.errors import RecipeError
 from understudy.experiment import build, defaults
-from understudy.experiment.images import read_images
+from understudy.experiment.images import Images, read_images
 from understudy.experiment.run_directory import Run
 from understudy.experiment.train import train
 from understudy.models.network import Network
 
+RESULTS = Path(__file__).parents[2] / "results"
 SMALL = {"source": "folder", "root": CLOTHES}
 OPEN: dict[str, Any] = {
     "data": SMALL,
@@ -56,6 +59,7 @@ def test_small_images_and_a_plain_network() -> None:
         True,
     )
     assert (data.augment, data.validation) == ("crop_flip", 0.0)
+    assert data.transforms == ()  # of one epoch
     assert set(experiment.reasons) == set(defaults.OPEN) - {"training.epochs", "student.size"}
 
 
@@ -92,6 +96,30 @@ def test_of_few_images_none_is_held_out_unless_patience_asks(images: int, classe
     for recipe, share in ((Recipe(), 0.0), (patient, 0.1)):
         chosen = defaults.held_out(recipe, images, classes, validation=False, test=True)
         assert chosen.value == share
+
+
+@pytest.mark.parametrize(
+    ("images", "keys", "transforms"),
+    [
+        (9_999, {}, ("TrivialAugment",)),
+        (10_000, {}, ()),
+        (100, {"data.augment": "flip"}, ("TrivialAugment",)),
+        (100, {"data.augment": "none"}, ()),
+        (100, {"training.epochs": 59}, ()),
+        (100, {"training.epochs": 60}, ("TrivialAugment",)),
+        (100, {"data.transforms": []}, ()),
+        (100, {"data.transforms": ["RandAugment"]}, ("RandAugment",)),
+        (100, {"task": "detection"}, ()),
+        (100, {"student": {"name": CNN, "weights": "pretrained"}}, ()),
+    ],
+)
+def test_few_images_get_stronger_views_unless_the_student_starts_from_weights(
+    images: int, keys: dict[str, Any], transforms: tuple[str, ...]
+) -> None:
+    source = MemorySource(torch.zeros(images, 3, 2, 2, dtype=torch.uint8), [0] * images, ["a"])
+    recipe, reasons = defaults.for_images(Recipe.load({}, keys), Images(source, source))
+    assert recipe.data.transforms == transforms
+    assert ("data.transforms" in reasons) == ("data.transforms" not in keys)
 
 
 @pytest.mark.parametrize(
@@ -215,3 +243,20 @@ def test_a_stated_recipe_is_left_alone() -> None:
     experiment = build.experiment(recipe)
     assert experiment.recipe == recipe
     assert not experiment.reasons
+
+
+@pytest.mark.parametrize("key", ["data.transforms", "training.decay_norms", "training.schedule"])
+def test_a_run_that_is_older_than_a_key_had_the_value_of_the_papers(
+    tmp_path: Path, key: str
+) -> None:
+    papers = Recipe.read(PAPERS)
+    group, name = key.split(".")
+    content = papers.to_dict()
+    del content[group][name]
+    (tmp_path / "recipe.yaml").write_text(json.dumps(content))
+    assert Run(tmp_path).recipe.to_dict() == papers.to_dict()
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.rglob("seed*/recipe.yaml")), ids=str)
+def test_a_kept_run_leaves_nothing_open_and_so_is_continued(file: Path) -> None:
+    assert not defaults.unresolved(Run(file.parent).recipe)

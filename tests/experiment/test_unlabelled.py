@@ -95,7 +95,8 @@ def test_a_run_without_a_test_split_is_measured_on_what_it_held_out(
 
 def test_a_batch_holds_the_labelled_share(root: Path) -> None:
     paint(root / "Unlabeled", 36, 8, 5)
-    content = {"source": "folder", "root": str(root), "labelled_share": 0.25, "augment": "flip"}
+    views = {"labelled_share": 0.25, "augment": "flip", "transforms": []}
+    content = {"source": "folder", "root": str(root), **views}
     recipe = Recipe.from_dict({"data": content, "training": {"batch": 8}, "methods": {"kd": {}}})
     task = tasks.find("classification")
     loader = Loaders(recipe, task, 8, rank=0, world=1).training(read_images(recipe, task).train)

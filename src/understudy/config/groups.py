@@ -79,10 +79,11 @@ class Data:
     """Processes that decode image files."""
     jitter: Annotated[float, Range(least=0, most=10)] = 0.0
     """Strength of a random change of brightness, contrast and saturation, as in torchvision."""
-    transforms: tuple[str | dict[str, Any], ...] = ()
+    transforms: Annotated[tuple[str | dict[str, Any], ...], OrAuto()] = AUTO
     """Further transforms of the training views, in order behind `augment` and `jitter`: names of
     torchvision's, such as `RandAugment`, `TrivialAugment` or `{name: RandomErasing, p: 0.25}`, or
-    `path/to/file.py:factory`. With `before: true`, of the whole image before it is cropped."""
+    `path/to/file.py:factory`. With `before: true`, of the whole image before it is cropped. `[]`:
+    none."""
     mixup: MixingShape = 0.0
     """Mix every batch with itself in reverse by a share from Beta(mixup, mixup); 0: no mixup."""
     cutmix: MixingShape = 0.0

@@ -24,7 +24,7 @@ from understudy.config.groups import Student as Student
 from understudy.config.groups import Training as Training
 from understudy.config.limits import NonNegative, RunName, Seed
 from understudy.config.schema import build, check_plain, leaves, plain
-from understudy.config.tables import PAPERS, name_of, put, read
+from understudy.config.tables import PAPERS, merged, name_of, put, read
 
 TaskName = Literal["classification", "multilabel", "detection", "none"]
 """Tasks by name; see `understudy list tasks`."""
@@ -134,6 +134,18 @@ class Recipe:
         'classification'
         """
         return cls.from_dict({"name": name_of(recipe)} | read(recipe))
+
+    @classmethod
+    def of_run(cls, file: Path) -> "Recipe":
+        """Return the recipe that a run has written, in which nothing is `auto`.
+
+        A key that is newer than the run has the value of `recipes/_papers.yaml`: what it was before
+        anything was chosen.
+
+        Raises:
+            RecipeError: As for `load`.
+        """
+        return cls.from_dict(merged(read(PAPERS), {"name": name_of(file)} | read(file)))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Recipe":

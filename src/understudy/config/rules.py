@@ -60,7 +60,7 @@ def _check_milestones(training: "Training") -> None:
 
 
 def _check_transforms(data: "Data") -> None:
-    for place, entry in enumerate(data.transforms):
+    for place, entry in enumerate(() if data.transforms == AUTO else data.transforms):
         name = entry if isinstance(entry, str) else entry.get("name")
         if not isinstance(name, str) or not name:
             raise RecipeError(

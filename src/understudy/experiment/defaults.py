@@ -15,6 +15,11 @@ least 1,000 steps (250 from weights), however few the batches of an epoch are.
 to 6 points of accuracy, and so few choose an epoch by chance (docs/log.md, 2026-11-28); a rate that
 falls to 0 makes the last epoch the best one or nearly so.
 
+**Transforms.** TrivialAugment (Müller and Hutter, ICCV 2021) behind crop and mirror for fewer than
+10,000 images and a student from random weights: the teacher answers each view, so that stronger
+views are further questions (docs/log.md, 2026-11-28: three seeds of 3,000 photographs). Not where
+fewer than 60 epochs are stated, in which a small student does not get over them.
+
 **Optimizer and rate.** A convolutional network from random weights: SGD with rate 0.05 for a batch
 of 64 and in proportion to the batch (Goyal et al., arXiv 1706.02677), weight decay 5e-4 on
 everything, as in the papers of `_papers.yaml`. Networks with attention, layer norms or depthwise
@@ -50,6 +55,8 @@ _SHARE, _SHARE_AS_TEST, _MOST = 0.1, 0.2, 10_000
 _EPOCHS, _IMAGES, _FEWER = 240, 3000, 4
 """Epochs of so many images, and what they are divided by for a student with weights."""
 _LEAST_STEPS = 1000
+_LEAST_EPOCHS = 60
+"""Fewest epochs in which stronger views were seen to help (docs/log.md, 2026-11-28)."""
 _RATE_OF_SGD = 0.005
 """Smallest rate that is taken for one of SGD: AdamW diverges at it, or nearly so."""
 _SMALL_SIDE = 64
@@ -105,14 +112,12 @@ def resolve(recipe: Recipe, images: "Images", student: Wrapped) -> tuple[Recipe,
 
 
 def for_images(recipe: Recipe, images: "Images") -> tuple[Recipe, dict[str, str]]:
-    """Choose what depends on the images alone: `data.validation` and `data.augment`."""
-    return _filled(
-        recipe,
-        {
-            "data.validation": images.held_out or Choice(0.0, "as the images were read"),
-            "data.augment": _augment(recipe, images),
-        },
-    )
+    """Choose the keys of `data`, which depend on the images; later ones on those before."""
+    validation = images.held_out or Choice(0.0, "as the images were read")
+    choices = {"data.validation": validation, "data.augment": _augment(recipe, images)}
+    recipe, reasons = _filled(recipe, choices)
+    recipe, others = _filled(recipe, {"data.transforms": _transforms(recipe, len(images.train))})
+    return recipe, reasons | others
 
 
 def held_out(recipe: Recipe, images: int, classes: int, *, validation: bool, test: bool) -> Choice:
@@ -171,6 +176,23 @@ def _augment(recipe: Recipe, images: "Images") -> Choice:
     if recipe.task == "multilabel":
         return Choice("squash_flip", "a crop of a photograph may lose some of its classes")
     return Choice("resized_crop", "the images are photographs")
+
+
+def _transforms(recipe: Recipe, images: int) -> Choice:
+    """Choose the transforms of views; `data.augment` is chosen."""
+    if recipe.data.augment == "none":
+        return Choice((), "data.augment is none")
+    if recipe.task == "detection":
+        return Choice((), "boxes stay whole")
+    if starts_from_weights(recipe):
+        return Choice((), "the student starts from weights")
+    if images >= _FEWEST:
+        return Choice((), f"{images:,} images are many")
+    if recipe.training.epochs != AUTO and recipe.training.epochs < _LEAST_EPOCHS:
+        return Choice((), f"{recipe.training.epochs} epochs are too few for stronger views")
+    return Choice(
+        ("TrivialAugment",), f"{images:,} images are few: stronger views make more of them"
+    )
 
 
 def _for_training(recipe: Recipe, images: int, student: Wrapped) -> dict[str, Choice]:
@@ -326,4 +348,6 @@ def _shown(value: Any) -> str:
         return "its own"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -123,7 +123,7 @@ class ImagesOfRecipes:
     @staticmethod
     def _key_of(recipe: Recipe) -> object:
         """Return what decides which images are read; augmentation and sides of views do not."""
-        data = replace(recipe.data, augment=AUTO, size=None)
+        data = replace(recipe.data, augment=AUTO, transforms=AUTO, size=None)
         drawn = bool(data.images or data.labels or data.validation)
         return data, recipe.task, recipe.training.best, data_seed(recipe) if drawn else None
 

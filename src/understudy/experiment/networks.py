@@ -258,7 +258,7 @@ def completed(spec: recipes.Network, role: str) -> recipes.Network:
             f"weights from: correct --{role}.weights."
         )
     if run := run_of(spec.weights):
-        stored = Recipe.read(run / "recipe.yaml").student
+        stored = Recipe.of_run(run / "recipe.yaml").student
         if spec.name in ("", stored.name):
             spec = _with_keys_of(spec, stored)
     if not spec.name and spec.weights:
@@ -320,7 +320,7 @@ def check_trust(recipe: Recipe, stored: Recipe | None = None, folder: Path | Non
         spec = spec_of(recipe, role)
         name, place, source = spec.name, folder, ""
         if not name and (run := run_of(spec.weights)):
-            name = Recipe.read(run / "recipe.yaml").student.name
+            name = Recipe.of_run(run / "recipe.yaml").student.name
             place, source = run, spec.weights
         elif stored is not None and _names(stored, role, name):
             source = "the run"

@@ -180,7 +180,7 @@ class Run:
         """The recipe that was executed."""
         if not self.begun:
             raise RunError(f"{self.path} is no run directory: it has no recipe.yaml.")
-        return Recipe.read(self.path / "recipe.yaml")
+        return Recipe.of_run(self.path / "recipe.yaml")
 
     @property
     def recipe_text(self) -> str:
