@@ -245,6 +245,15 @@ def test_a_stated_recipe_is_left_alone() -> None:
     assert not experiment.reasons
 
 
+@pytest.mark.parametrize(
+    ("transforms", "words"),
+    [((), "none"), ([], "none"), (["TrivialAugment"], "TrivialAugment")],
+)
+def test_chosen_transforms_are_said_by_name(transforms: Any, words: str) -> None:
+    _, line = defaults.say({"data.transforms": "why"}, {"data.transforms": transforms})
+    assert line == f"  data: transforms {words} (why)"
+
+
 @pytest.mark.parametrize("key", ["data.transforms", "training.decay_norms", "training.schedule"])
 def test_a_run_that_is_older_than_a_key_had_the_value_of_the_papers(
     tmp_path: Path, key: str
