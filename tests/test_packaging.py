@@ -20,7 +20,7 @@ SOURCES = ROOT / "src"
 
 WITHOUT = """
 import multiprocessing, os, signal, sys
-import psutil  # psutil's part for Linux asks the system at its import
+import asyncio, psutil  # their parts for Linux ask the system when they are imported
 for name in ("fcntl", "termios", "pwd", "grp", "resource"):
     sys.modules[name] = None
 for name in (
