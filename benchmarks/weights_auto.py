@@ -4,10 +4,10 @@
 
 Run from the root of the repository, whose `examples/foreign_network.py` has the networks of
 CIFAR-100. `--cifar100` is a folder with `train/` and `test/`, `--teacher` the weights of its
-ResNet-32; without them Fashion-MNIST alone is measured. Every pair is one comparison with published
-weights and one with those that are found, on the same images, behind one bank. The same command
-continues; after `--minutes` no further comparison is begun. `weights_auto.json` holds all numbers,
-those of arms that lose too, and the table is printed.
+ResNet-32; `--data fashion` measures Fashion-MNIST alone. Every pair is one comparison with
+published weights and one with those that are found, on the same images, behind one bank. The same
+command continues; after `--minutes` no further comparison is begun. `weights_auto.json` holds all
+numbers, those of arms that lose too, and the table is printed, as docs/results.md has it.
 """
 
 import argparse
@@ -21,7 +21,10 @@ from typing import Any
 
 import understudy
 
+DATA = ("fashion", "cifar100")
 SEEDS = (0, 1, 2)
+COLUMNS = ["pair", "method", "control", "published − control", "auto − control",
+           "auto − published", "weights found"]  # fmt: skip
 ARMS = ("kd", "lshfm", "fitnet", "pefd", "at", "kd+lshfm")
 TRAINING = {
     **{"batch": 64, "lr": 0.05, "nesterov": True, "schedule": "cosine", "clip": 5.0},
@@ -41,7 +44,15 @@ class Pair:
 
 
 def pairs(options: argparse.Namespace) -> Iterator[Pair]:
-    """Yield the pairs of every data set that is there."""
+    """Yield the pairs of the data sets that are asked for."""
+    if "fashion" in options.data:
+        yield from fashion_pairs(options)
+    if "cifar100" in options.data:
+        yield from cifar100_pairs(options)
+
+
+def fashion_pairs(options: argparse.Namespace) -> Iterator[Pair]:
+    """Yield three pairs of widths, whose teachers are trained first."""
     for teacher, student in ((64, 64), (64, 32), (32, 64)):
         widths, narrow = [16, 16, 32, teacher], [8, 8, 16, student]
         weights = _fashion_teacher(options.out, widths)
@@ -54,8 +65,10 @@ def pairs(options: argparse.Namespace) -> Iterator[Pair]:
                 "training": {"epochs": options.epochs, **TRAINING},
             },
         )
-    if not (options.cifar100 and options.teacher):
-        return
+
+
+def cifar100_pairs(options: argparse.Namespace) -> Iterator[Pair]:
+    """Yield three students of a ResNet-32 whose weights others trained."""
     data = {"source": "cifar100", "root": options.cifar100, "augment": "crop_flip"}
     for student in (
         {"name": f"{FOREIGN}:resnet8", **NORMALISED},
@@ -66,7 +79,7 @@ def pairs(options: argparse.Namespace) -> Iterator[Pair]:
         yield Pair(
             f"cifar100_foreign_{name}" if ":" in str(student["name"]) else f"cifar100_{name}",
             {
-                "data": {**data, "images": 3000, "seed": 0},
+                "data": {**data, "images": 5000, "seed": 0},
                 "student": student,
                 "teacher": {
                     "name": f"{FOREIGN}:resnet32",
@@ -102,7 +115,7 @@ def _over_papers(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe in which nothing is left to be chosen but the weights."""
     return {
         **keys,
-        "data": {"validation": 0.0, **keys["data"]},
+        "data": {"validation": 0.0, "transforms": [], **keys["data"]},
         "methods": {"fitnet": {}, "at": {}, "lshfm": {"hashes": 1024}},
         "training": {
             **{"optimizer": "sgd", "weight_decay": 5e-4, "decay_norms": True, "warmup_epochs": 0.0},
@@ -141,32 +154,35 @@ def row(pair: str, both: Mapping[str, understudy.Comparison]) -> list[dict[str, 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows in Markdown: means over the seeds in points, and the spread of the last."""
-    lines = ["| pair | arm | published | auto | auto − published | weights found |"]
-    lines.append("|---|---|---|---|---|---|")
+    """Return the rows in Markdown: means over the seeds in points, with their deviation."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS)]
     for each in rows:
-        cells = [_mean(each[key]) for key in ("published", "auto", "auto - published")]
-        found = ", ".join(f"{label} {weight:g}" for label, weight in each["weights"].items())
-        lines.append(f"| {each['pair']} | {each['arm']} | {' | '.join(cells)} | {found} |")
-    return "\n".join(lines)
+        found = ", ".join(f"{label} {weight:.3g}" for label, weight in each["weights"].items())
+        gains = [_gain(each[key]) for key in ("published", "auto", "auto - published")]
+        lines.append([each["pair"], each["arm"], _mean(each["control"]), *gains, found])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _mean(values: list[float]) -> str:
-    if not values:
-        return "diverged"
-    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{fmean(values):+.2f}{spread}"
+def _gain(values: list[float]) -> str:
+    return _mean(values, "+") if values else "diverged"
+
+
+def _mean(values: list[float], sign: str = "") -> str:
+    return f"{fmean(values):{sign}.2f} ± {stdev(values):.2f}".replace("-", "−")
 
 
 def main() -> None:
     """Measure, print the table, and write the numbers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.weights_auto", description=__doc__)
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--cifar100", default="")
     parser.add_argument("--teacher", default="")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=60.0)
     options = parser.parse_args()
+    if "cifar100" in options.data and not (options.cifar100 and options.teacher):
+        parser.error("--cifar100 and --teacher name its images and weights, or say --data fashion.")
     until, rows = time.monotonic() + 60 * options.minutes, list[dict[str, Any]]()
     for pair in pairs(options):
         both = {}

@@ -11,7 +11,7 @@ from understudy.comparison.result import Comparison
 from understudy.config.run_weights import run_of
 from understudy.deployment.exported_folder import FILE as EXPORTED
 from understudy.deployment.prediction.predictor import Predictor, load
-from understudy.deployment.run_companions import teachers_of
+from understudy.deployment.run_companions import control_of, teachers_of
 from understudy.errors import NetworkError, RunError, UnderstudyError
 from understudy.experiment.run_directory import Run
 from understudy.experiment.student_file.preprocess import Preprocess, ended_by
@@ -60,17 +60,17 @@ def companions(
         compared = Comparison.load(folder)
         runs = {arm["name"]: compared.runs(arm["name"])[:1] for arm in compared.arms}
         students = {name: run.path for name, (run, *_) in runs.items() if name != CONTROL}
-        controls = [run.path for run in runs.get(CONTROL, ())]
+        control = next((run.path for run in runs.get(CONTROL, ())), None)
         if not students:
             raise RunError(f"{folder} has no finished student beside its control.")
     else:
         run_folder = _training_run(folder)
         students = {_name_of(run_folder): folder}
-        controls = [run_folder.parent.parent / CONTROL / run_folder.name]
+        control = control_of(Run(run_folder))
     first = _training_run(next(iter(students.values())))
     return [
         *_teachers(first, trust=trust, device=device),
-        *_control(controls, students, trust=trust, device=device),
+        *_control(control, students, trust=trust, device=device),
         *(
             Companion("student", name, load(place, trust=trust, device=device))
             for name, place in students.items()
@@ -96,23 +96,21 @@ def _name_of(run: Path) -> str:
 
 
 def _control(
-    folders: list[Path], students: dict[str, Path], *, trust: bool, device: str | None
+    folder: Path | None, students: dict[str, Path], *, trust: bool, device: str | None
 ) -> Iterator[Companion]:
-    """Yield the control, unless there is none or it is the student itself."""
-    present = [folder for folder in folders if (folder / "recipe.yaml").is_file()]
-    known = {_training_run(place) for place in students.values()}
-    for folder in present:
-        if folder.resolve() in known:
-            continue
-        try:
-            predictor = load(_short(folder), trust=trust, device=device)
-        except UnderstudyError as error:
-            yield Companion("control", CONTROL, None, str(error))
-        else:
-            yield Companion("control", CONTROL, predictor)
-    if not present:
+    """Yield the control, or why there is none; nothing if the student itself is one."""
+    if any(_training_run(place).parent.name == CONTROL for place in students.values()):
+        return
+    if folder is None:
         problem = "There is no control: the run is in no comparison, or it has not begun."
         yield Companion("control", CONTROL, None, problem)
+        return
+    try:
+        predictor = load(_short(folder), trust=trust, device=device)
+    except UnderstudyError as error:
+        yield Companion("control", CONTROL, None, str(error))
+    else:
+        yield Companion("control", CONTROL, predictor)
 
 
 def _short(path: Path) -> Path:
