@@ -15,12 +15,12 @@ from understudy.comparison.demo import demo
 from understudy.config.recipe import Recipe
 from understudy.errors import RunError
 from understudy.experiment.train import distill, train
-from understudy.files import sole_writer
+from understudy.locks import sole_writer
 
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from understudy.files import sole_writer
+from understudy.locks import sole_writer
 folder = Path(sys.argv[1])
 with sole_writer(folder):
     if sys.argv[2:] and os.fork() == 0:  # a worker, which notices the end of its parent late

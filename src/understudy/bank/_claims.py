@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
-from understudy import files
+from understudy import locks
 from understudy.bank._row_file import RowNumbers
 
 # POSIX alone has it.
@@ -81,7 +81,7 @@ class Claims:
             os.close(self._file)
 
 
-_NO_CLAIMS = {*files.NO_LOCKS, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EDEADLK}
+_NO_CLAIMS = {*locks.NO_LOCKS, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EDEADLK}
 """Errors of systems and folders in which no byte can be locked."""
 
 
@@ -89,5 +89,5 @@ _NO_CLAIMS = {*files.NO_LOCKS, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENO
 def _whole(path: Path) -> Iterator[None]:
     folder = path.with_suffix(".d")
     folder.mkdir(exist_ok=True)
-    with files.locked(folder):
+    with locks.locked(folder):
         yield

@@ -22,7 +22,7 @@ from typing import Any, final
 
 import numpy as np
 
-from understudy import files
+from understudy import files, locks
 from understudy.bank._bank import Bank, Keys
 from understudy.bank._division import Division, Shard, parse_name
 from understudy.bank._row_file import RowNumbers, Words, checksums
@@ -226,7 +226,7 @@ class Shards(Bank):
         """Copy the file of a shard into the cache of this machine, and check its SHA-256."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with files.locked(file.parent):
+            with locks.locked(file.parent):
                 # Only what is old: where the disk has no locks, others may be downloading.
                 files.remove_abandoned(file.parent, rf"\..*{re.escape(files.PARTIAL)}")
                 if not file.is_file():  # else another process has fetched it meanwhile

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from understudy import files
+from understudy import files, locks
 from understudy.bank._bank import Bank, Keys
 from understudy.bank._claims import Claims
 from understudy.bank._row_file import RowFile, RowNumbers, Words, checksums
@@ -92,7 +92,7 @@ class Table(Bank):
         try:
             self._records.check_writable()
             self._checks.check_writable()
-            with files.locked(self.path):
+            with locks.locked(self.path):
                 yield
         except OSError as error:
             raise BankError(
@@ -190,7 +190,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Keep other processes from making or enlarging this bank meanwhile."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with files.locked(path):
+        with locks.locked(path):
             yield
     except OSError as error:
         raise BankError(

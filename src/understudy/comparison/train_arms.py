@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from understudy import files, tasks
+from understudy import files, locks, tasks
 from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import CONTROL, Job, check_seeds, checked, seeded
 from understudy.comparison.jobs import count as job_count
@@ -231,7 +231,7 @@ def _concluded(
 
 def _write(root: Path, result: Comparison) -> None:
     try:
-        with files.sole_writer(root):
+        with locks.sole_writer(root):
             files.write(root / FILE, files.as_json(result.to_dict(), indent=1))
             tell_students(result)
     except Busy:

@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 from understudy.config.trust import file_of, transform_names
 from understudy.data.source import content_digest
 from understudy.errors import DataError, NameNotFound, RecipeError, UnderstudyError, memory_ran_out
-from understudy.files import import_function
+from understudy.python_files import import_function
 
 Entry = str | Mapping[str, Any]
 """Name of a transform, or a mapping with its `name` and its arguments."""

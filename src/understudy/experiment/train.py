@@ -24,7 +24,8 @@ from understudy.experiment.progress import displayed
 from understudy.experiment.run_directory import Run
 from understudy.experiment.runner import Runner
 from understudy.experiment.taken import claim
-from understudy.files import refuse_address, sole_writer
+from understudy.files import refuse_address
+from understudy.locks import sole_writer
 from understudy.training import hardware
 from understudy.training.missing_operations import missing_operations_explained
 from understudy.training.threads import ThreadChoice, restored

@@ -9,12 +9,12 @@ from pkgutil import iter_modules
 from typing import Any, get_origin
 
 from understudy.errors import NameNotFound, RecipeError
-from understudy.files import modules_in
 from understudy.methods._grouped import Grouped as Grouped
 from understudy.methods._joined import Call as Call
 from understudy.methods._joined import check_joined as check_joined
 from understudy.methods._joined import joint_losses as joint_losses
 from understudy.methods._method import Method as Method
+from understudy.python_files import modules_in
 
 
 def names() -> list[str]:

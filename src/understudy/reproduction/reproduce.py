@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from understudy import files, tasks
+from understudy import files, locks, tasks
 from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import Needs, check_seeds
 from understudy.comparison.jobs import count as job_count
@@ -127,7 +127,7 @@ def reproduce(
     chosen = rows_of(str(table), rows, settings)
     images = ImagesOfRecipes()
     folder = folder_of(str(table), root)
-    with files.sole_writer(folder):
+    with locks.sole_writer(folder):
         order = Order(chosen, seeds, Costs(images, device))
         _check_same(order)
         call = _call(str(table), settings, rows, seeds)

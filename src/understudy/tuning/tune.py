@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from understudy import files, tasks
+from understudy import files, locks, tasks
 from understudy.checks.messages import unrepeated
 from understudy.comparison.arms import check_seeds, checked, named
 from understudy.comparison.compare import compare
@@ -120,7 +120,7 @@ def tune(
     _check_place(root, recipe, names, resume=resume)
     by_name = named(recipe, names)
     asked = recipe
-    with files.sole_writer(root), watch.watched():
+    with locks.sole_writer(root), watch.watched():
         _call(recipe, names, trials, seeds, threads).write(root)
         with displayed(progress, callback):
             images = images or ImagesOfRecipes()

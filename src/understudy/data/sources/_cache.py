@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from shutil import rmtree
 
-from understudy import files
+from understudy import files, locks
 from understudy.data.sources._columns import Columns
 from understudy.files import cache_folder
 
@@ -57,7 +57,7 @@ def made_once(
         return columns
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with files.locked(folder):
+        with locks.locked(folder):
             files.sweep(folder)
             if (columns := opened(folder, name, is_current)) is not None:
                 return columns

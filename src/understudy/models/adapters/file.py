@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from understudy.errors import NetworkError
-from understudy.files import import_function, modules_in
 from understudy.models.network import Network
 from understudy.models.preprocessing import ANY_INPUT, Input
+from understudy.python_files import import_function, modules_in
 
 
 def build(
