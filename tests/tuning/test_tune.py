@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import understudy
+from tests.support.small_images import CLOTHES
 from tests.support.small_runs import distillation, outcome
 from understudy.cli.commands import main
 from understudy.config.recipe import Recipe
@@ -100,6 +101,19 @@ def test_it_is_shown_and_read_back(tuning: Tuning, capsys: pytest.CaptureFixture
     assert "On fresh seeds and test images" in page
     assert all(trial["text"] in page for trial in tuning.trials)
     assert (root / "judged" / "report.html").is_file()
+
+
+def test_without_test_images_the_search_says_that_what_chose_the_winner_judges_it(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unsplit = {"data.root": f"{CLOTHES}/test", "data.images": None, "data.validation": 0.2}
+    out = tmp_path / "out"
+    searched = understudy.tune(distillation(teacher), SHORT | unsplit, out=out, **ARGUMENTS)
+    assert "the validation images that choose the winner judge it too" in caplog.text
+    assert searched.judged_on == "validation"
+    assert "the same ones judge the winner, whose lead is too large" in searched.markdown()
+    if not searched.trials[searched.winner or 0]["published"]:
+        assert "fresh seed and the validation images that chose it" in searched.headline()
 
 
 def test_a_trial_that_diverges_is_kept_as_failed(teacher: Path, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def _with_bank_of(each: Distillation, arm: Recipe, experiment: Experiment, folde
         return arm
     data, few_views = arm.data, experiment.train.views.count is not None
     # Otherwise the seed of the run decides which images are used, or which crops of them.
-    shared = data.seed is not None or (few_views and not data.images and not data.validation)
+    shared = data.seed is not None or (few_views and not data.images)
     folder = Path(str(folder).replace(SIZE, as_name(experiment.train.views.size)))
     path, epochs = folder / ("all" if shared else SEED), arm.training.epochs
     banked = _with_bank(arm, each.name, replace(bank, path=str(path), views=epochs))

@@ -47,12 +47,12 @@ class Data:
     """`crop_flip`: pad 4, crop, mirror (small images); `resized_crop`: as on ImageNet;
     `squash_flip`: the whole image as a square; `scale_jitter`: enlarged or reduced, with boxes."""
     seed: Seed | None = None
-    """Seed of the views and of the images left out; default: the recipe's. Runs that share a bank
-    need the same."""
+    """Seed of the views, and of what `images` and `labels` choose; default: the recipe's. Runs that
+    share a bank need the same."""
     validation: Annotated[ShareBelowAll, OrAuto()] = AUTO
     """Share of the training images held out as the validation split, which chooses the best epoch;
     0: the source's own validation split, if it has one, which `auto` uses too. The test split stays
-    what it is."""
+    what it is. All seeds hold out the same images, so that no teacher has seen them."""
     images: Count | None = None
     """Number of training images to use, the same number of every class; default: all."""
     labels: Count | None = None

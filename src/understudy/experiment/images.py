@@ -1,41 +1,28 @@
 """Training, validation and test images of a recipe: read, split and reduced as `data` says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import signature
-from pathlib import Path
 from typing import Any, Literal, final
 
 from understudy import data, tasks
 from understudy.config.limits import AUTO
-from understudy.config.recipe import Data, Recipe
-from understudy.data import DecodedSource, Source, subset
+from understudy.config.recipe import Recipe
+from understudy.data import Source, subset
 from understudy.data.class_names import check as check_classes
 from understudy.data.class_names import warn_of_alike
 from understudy.data.replaced import found_since
-from understudy.data.source import Split
 from understudy.data.sources import NoSplit
 from understudy.data.subset import Subset
 from understudy.errors import DataError, RecipeError
 from understudy.experiment.defaults import Choice, held_out
+from understudy.experiment.read_split import read_split
 from understudy.experiment.shared_images import warn_of_shared
 from understudy.experiment.unlabelled import unlabelled_folder, with_unlabelled
-from understudy.files import refuse_address
 from understudy.tasks import Task
 
-_TRUTHS = {
-    "class": "the one class",
-    "classes": "the presence of each class",
-    "objects": "boxes of the objects",
-}
-"""`Task.truth` → what the data have to tell of an image."""
-
-_NOT_OF_BOXES = {
-    "labels": "about classes, of which it can hide some, but no boxes",
-    "labelled_share": "about classes that are not known, but all boxes are",
-    "size": "the side of square views, but a detector resizes images by its own options",
-}
-"""Keys of `data` without a meaning where images have boxes → what they are about."""
+_SPLIT_SEED = 0
+"""Seed of what is held out. Were it that of the run, one run would be measured on images that its
+teacher, or the run whose weights it starts from, was trained on."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +111,7 @@ class ImagesOfRecipes:
     def _key_of(recipe: Recipe) -> object:
         """Return what decides which images are read; augmentation and sides of views do not."""
         data = replace(recipe.data, augment=AUTO, transforms=AUTO, size=None)
-        drawn = bool(data.images or data.labels or data.validation)
+        drawn = bool(data.images or data.labels)
         return data, recipe.task, recipe.training.best, data_seed(recipe) if drawn else None
 
 
@@ -139,7 +126,7 @@ def read_images(recipe: Recipe, task: Task) -> Images:
         RecipeError: A key of `data` does not go with the source or the task.
     """
     _check_choice(recipe)
-    whole = train = _read(recipe, task, "train")
+    whole = train = read_split(recipe, task, "train")
     warn_of_alike(train.classes)
     validation = None
     if recipe.data.validation in (0.0, AUTO):
@@ -205,19 +192,32 @@ def read_test_images(recipe: Recipe, task: Task, *, trained_on: str = "") -> Ima
     if recipe.data.validation == AUTO:
         recipe = replace(recipe, data=replace(recipe.data, validation=0.0))
     try:
-        test = _read(recipe, task, "test")
+        test = read_split(recipe, task, "test")
         return Images(test, test, origins=_origins(recipe, test, test, None, test))
     except NoSplit:
-        whole = _read(recipe, task, "train")
+        whole = read_split(recipe, task, "train")
         if not recipe.data.validation and whole.split_name:
             raise
-    if recipe.data.validation:
-        train, held_out = _split(recipe, task, whole)
-        same = not trained_on or trained_on == _trained(recipe, task, train).digest
-        if same or whole.split_name:
-            origins = _origins(recipe, whole, train, held_out, held_out)
-            return Images(held_out, held_out, held_out, origins)
+    if recipe.data.validation and (parts := _held_out(recipe, task, whole, trained_on)):
+        train, held_out = parts
+        origins = _origins(recipe, whole, train, held_out, held_out)
+        return Images(held_out, held_out, held_out, origins)
     return Images(whole, whole, origins={"test": f"{recipe.data.source}: all, without splits"})
+
+
+def _held_out(
+    recipe: Recipe, task: Task, whole: Source, trained_on: str
+) -> tuple[Source, Source] | None:
+    """Return the training images that a student was trained on, and those held out meanwhile.
+
+    None if the images are others than it was trained on, and may all measure it.
+    """
+    # Earlier versions held out by the seed of the data.
+    for seed in dict.fromkeys((_SPLIT_SEED, data_seed(recipe))):
+        parts = _split(recipe, task, whole, seed=seed)
+        if not trained_on or trained_on == _trained(recipe, task, parts[0]).digest:
+            return parts
+    return _split(recipe, task, whole) if whole.split_name else None
 
 
 def _reduced(recipe: Recipe, train: Source) -> Source:
@@ -250,7 +250,7 @@ def _validation(recipe: Recipe, task: Task, classes: tuple[str, ...]) -> Source 
     if recipe.training.best == "test" or "validation" not in getattr(module, "SPLITS", ()):
         return None
     try:
-        return _read(recipe, task, "validation", classes=classes)
+        return read_split(recipe, task, "validation", classes=classes)
     except NoSplit:
         return None
 
@@ -258,7 +258,7 @@ def _validation(recipe: Recipe, task: Task, classes: tuple[str, ...]) -> Source 
 def _test(recipe: Recipe, task: Task, classes: tuple[str, ...]) -> Source | NoSplit:
     """Read the test split; return the error where the source has none."""
     try:
-        return _read(recipe, task, "test", classes=classes)
+        return read_split(recipe, task, "test", classes=classes)
     except NoSplit as missing:
         return missing
 
@@ -298,96 +298,17 @@ def _origins(
 
 
 def data_seed(recipe: Recipe) -> int:
-    """Return the seed of splits, subsets and augmentation: `data.seed`, or that of the run."""
+    """Return the seed of subsets and augmentation: `data.seed`, or that of the run."""
     return recipe.seed if recipe.data.seed is None else recipe.data.seed
 
 
-def _split(recipe: Recipe, task: Task, source: Source) -> tuple[Source, Source]:
+def _split(
+    recipe: Recipe, task: Task, source: Source, *, seed: int = _SPLIT_SEED
+) -> tuple[Source, Source]:
     """Split the training images into a training and a validation part."""
-    train, held_back = subset.split(source, recipe.data.validation, seed=data_seed(recipe))
+    train, held_back = subset.split(source, recipe.data.validation, seed=seed)
     evaluated = source.for_evaluation() if task.truth == "classes" else source
     if evaluated is source:
         return train, held_back
     # The split goes by the labels of training, in which a difficult object is present.
     return train, Subset(evaluated, held_back.index, evaluated.labels[held_back.index])
-
-
-def _read(
-    recipe: Recipe,
-    task: Task,
-    split: Split,
-    *,
-    classes: tuple[str, ...] | None = None,
-) -> Source:
-    """Read the images of one split; keep those decoded that are not in memory, if asked to.
-
-    Args:
-        recipe: Names the source.
-        task: Says what the images have to tell.
-        split: Split to read.
-        classes: Class names of the training split, if known: no source then looks for them again.
-    """
-    spec = recipe.data
-    refuse_address(spec.decoded, "data.decoded")
-    load: Callable[..., Source] = data.find(spec.source).load
-    options = _options(spec, load, classes)
-    source = load(spec.root, split, unreadable=spec.unreadable, **options)
-    _check_source(recipe, task, source)
-    in_memory = source.pixels is not None
-    if spec.decoded_side and (in_memory or not spec.decoded):
-        reason = (
-            "these are small and kept in memory: leave it out" if in_memory else "set data.decoded"
-        )
-        raise RecipeError(
-            f"data.decoded_side={spec.decoded_side} reduces the images that are kept decoded in "
-            f"a folder; {reason}."
-        )
-    if in_memory or not spec.decoded:
-        return source
-    return DecodedSource(source, Path(spec.decoded) / split, side=spec.decoded_side)
-
-
-def _options(
-    spec: Data, load: Callable[..., Source], classes: tuple[str, ...] | None
-) -> dict[str, Any]:
-    """Return the arguments of `load` that only sources with boxes take.
-
-    Raises:
-        RecipeError: The recipe sets one for a source that does not.
-    """
-    of_boxes = {"faulty": spec.faulty, "difficult": spec.difficult}
-    known = signature(load).parameters
-    if set(of_boxes) <= set(known):
-        return of_boxes | ({"classes": classes} if "classes" in known else {})
-    for key, value in of_boxes.items():
-        if value != getattr(Data(), key):
-            raise RecipeError(
-                f"data.{key}={value} is about boxes, which the source {spec.source!r} does not "
-                "read: leave it out, or use one with boxes, such as voc, coco or yolo."
-            )
-    return {}
-
-
-def _check_source(recipe: Recipe, task: Task, source: Source) -> None:
-    """Refuse images without what the task needs, and keys of `data` that it has no use for.
-
-    Raises:
-        DataError: The source does not tell what the task has to know.
-        RecipeError: A key has no meaning for detection.
-    """
-    multilabel = source.labels.ndim == 2
-    tells = {
-        "class": not multilabel,
-        "classes": multilabel,
-        "objects": source.target(0) is not None,
-    }
-    if task.uses_labels and not tells[task.truth]:
-        raise DataError(
-            f"The task {recipe.task!r} needs {_TRUTHS[task.truth]} in every image, which the "
-            f"source {recipe.data.source!r} does not tell of {recipe.data.root or 'its images'}; "
-            "choose another task or source (what it reads: understudy show "
-            f"{recipe.data.source})."
-        )
-    for key in ("labels", "labelled_share", "size"):
-        if task.truth == "objects" and getattr(recipe.data, key) is not None:
-            raise RecipeError(f"data.{key} is {_NOT_OF_BOXES[key]}: leave it out for detection.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import Any, final
+from typing import Any, Literal, final
 
 from understudy.comparison.result import FILE as COMPARISON
 from understudy.comparison.result import Comparison, known_values
@@ -51,6 +51,7 @@ _TUNING: Form = {
     "machine": str,
     "created": str,
     "validation": str,
+    "judged_on": str,
     "rungs": [int],
     "ranges": {str: [str]},
     "trials": [_TRIAL],
@@ -81,6 +82,8 @@ class Tuning:
     """Time of writing, in UTC."""
     validation: str
     """Images that choose, in words."""
+    judged_on: Literal["test", "validation"]
+    """Split that judges the winner: `validation` where the data have no test images."""
     rungs: list[int]
     """Epochs at which trials are compared; the last is a whole run."""
     ranges: dict[str, list[str]]
@@ -170,10 +173,19 @@ class Tuning:
         return [
             f"{trained}{f' and {failed} failed' if failed else ''}, in "
             f"{in_words(sum(trial['seconds'] for trial in self.trials))} on {self.machine}.",
-            f"Chosen by {self.metric} on {self.validation}, of validation images; no trial was "
-            "chosen by a test image.",
+            f"Chosen by {self.metric} on {self.validation}, of validation images; {self._apart}.",
             *(f"{name}: {'; '.join(ranges)}." for name, ranges in self.ranges.items()),
         ]
+
+    @property
+    def _apart(self) -> str:
+        """Whether other images judge the winner than those that chose it, in words."""
+        if self.judged_on == "test":
+            return "no trial was chosen by a test image"
+        return (
+            "without test images, the same ones judge the winner, whose lead is too large: part "
+            "the images into folders train and test"
+        )
 
     def headline(self) -> str:
         """Return what came of the search, in a sentence."""
@@ -192,8 +204,15 @@ class Tuning:
         parts = [f"# {self.name}", self.headline(), "\n".join(f"- {x}" for x in self.facts())]
         if comparison := self.comparison:
             seeds = ", ".join(map(str, self.seeds))
-            parts += [f"## On fresh seeds ({seeds}), test images", comparison.table()]
+            title = f"## On fresh seeds ({seeds}), {self.judged_on} images"
+            parts += [title, comparison.table()]
         return "\n\n".join([*parts, "## Trials, on validation images", self.table()]) + "\n"
+
+    @property
+    def _images(self) -> str:
+        """The images that judge the winner, in words."""
+        chose = " that chose it" if self.judged_on == "validation" else ""
+        return f"the {self.judged_on} images{chose}"
 
     def _judged(self, comparison: Comparison) -> str:
         """Return the difference between the winner and the published values on fresh seeds."""
@@ -207,7 +226,7 @@ class Tuning:
         judged = verdict(tuned, published, None, name="tuned", metric=self.metric)
         apart = plain_table.difference(asdict(judged), 2)
         return (
-            f"On {len(self.seeds)} fresh seed{'s' * (len(self.seeds) != 1)} and the test images it "
+            f"On {len(self.seeds)} fresh seed{'s' * (len(self.seeds) != 1)} and {self._images} it "
             f"has {number_text(mean(tuned))} {self.metric}, the published values "
             f"{number_text(mean(published))}, the control {number_text(mean(control))}. "
             f"{_WORDS[judged.word]} the published values: {apart}, over the seeds alone."

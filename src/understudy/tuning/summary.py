@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import final
+from typing import Literal, final
 
 from understudy import files
 from understudy.config.recipe import Recipe
@@ -22,13 +22,23 @@ class Summary:
         recipe: Recipe of the search, as it was asked for.
         seeds: Seeds of the comparison that judges the winner.
         validation: Images that choose, in words.
+        judged_on: Split that judges the winner.
 
     Attributes:
         root: Directory of the search.
+        judged_on: As given.
     """
 
-    def __init__(self, plan: Plan, recipe: Recipe, seeds: Sequence[int], validation: str) -> None:
-        self.root, self.validation = plan.root, validation
+    def __init__(
+        self,
+        plan: Plan,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        *,
+        validation: str,
+        judged_on: Literal["test", "validation"],
+    ) -> None:
+        self.root, self.validation, self.judged_on = plan.root, validation, judged_on
         self._plan, self._recipe, self._seeds = plan, recipe, list(seeds)
 
     def write(self, trials: Sequence[Tried], winner: Tried | None = None) -> Tuning:
@@ -46,6 +56,7 @@ class Summary:
             machine=hardware.describe()["machine"],
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             validation=self.validation,
+            judged_on=self.judged_on,
             rungs=list(plan.steps),
             ranges={x.name: [str(knob) for knob in x.knobs] for x in plan.candidates.values()},
             trials=[

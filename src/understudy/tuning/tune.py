@@ -130,8 +130,9 @@ def tune(
                 searched, root / "bank", seed=recipe.seed, images=images(recipe), device=device
             )
             plan = _plan(root, recipe, built.arms, trials=trials, seeds=seeds, device=device)
-            split = splits.count(images(recipe).counts()["validation"])
-            summary = Summary(plan, asked, seeds, split)
+            read = images(recipe)
+            validation, judged_on = splits.count(read.counts()["validation"]), read.measured
+            summary = Summary(plan, asked, seeds, validation=validation, judged_on=judged_on)
             _announce(plan, summary)
             try:
                 winner = Search(plan, watch, images, summary.write).run()
@@ -349,6 +350,11 @@ def _announce(plan: Plan, summary: Summary) -> None:
         f"{plan.trials} trials, compared on validation images ({summary.validation}) after epochs "
         f"{', '.join(map(str, plan.steps))}: the best third goes on each time."
     )
+    if summary.judged_on == "validation":
+        LOGGER.warning(
+            "Without test images, the validation images that choose the winner judge it too, so "
+            "that its lead will be too large: part the images into folders train and test."
+        )
 
 
 def _stopped(
