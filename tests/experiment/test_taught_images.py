@@ -1,5 +1,7 @@
 """No image that measures a network has taught it: not by another seed, share or folder."""
 
+import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from understudy.comparison.compare import compare
 from understudy.config.recipe import Recipe
 from understudy.data import subset
 from understudy.data.sources import folder
+from understudy.deployment.export import run_images
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.images import Images, read_images, read_test_images
 from understudy.experiment.run_directory import Run
@@ -104,3 +107,17 @@ def test_a_run_whose_seed_chose_what_was_held_out_is_measured_on_that(unsplit: s
     assert read(trained_on=before.digest).test.digest == held_out.digest
     assert read(trained_on=now.digest).test.digest != held_out.digest
     assert len(read(trained_on="of other images").test) == len(whole)
+
+
+def test_an_export_is_verified_on_what_the_run_held_out(
+    unsplit: str, teacher: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(teacher.path, tmp_path / "before")
+    run = Run(tmp_path / "before")
+    train_images, held_out = subset.split(folder.load(unsplit, "train"), 0.2, seed=5)
+    recorded = run.environment
+    recorded["digests"]["training images"] = train_images.digest
+    (run.path / "environment.json").write_text(json.dumps(recorded))
+    read = partial(run_images.test_images, count=None)
+    assert read(run, {"seed": 5}).source.digest == held_out.digest
+    assert read(teacher, None).source.digest != held_out.digest

@@ -253,11 +253,10 @@ def _trained_in(
     recipe = Recipe.load(replace(stored, trust=False), overrides)
     networks.check_trust(recipe, stored, run.path)
     begun = (run.path / "environment.json").is_file()
-    trained_on = run.environment["digests"].get("training images", "") if begun else ""
     classes = run.environment.get("classes") or () if begun else ()
     weights = _student_file(run.path)
     with given(recipe, data, alone="test", classes=classes) as measured:
-        return measured, build.trained_student(measured, weights, trained_on=trained_on)
+        return measured, build.trained_student(measured, weights, trained_on=run.trained_on)
 
 
 def load_student(run: Run, *, trust: bool = False) -> nn.Module:

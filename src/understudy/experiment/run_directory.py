@@ -231,6 +231,12 @@ class Run:
         return recorded.get("splits") or {}
 
     @property
+    def trained_on(self) -> str:
+        """Digest of the images that the student was trained on; empty if it is not recorded."""
+        recorded = read_json(self.path / "environment.json", ENVIRONMENT, optional=True)
+        return str(recorded.get("digests", {}).get("training images", ""))
+
+    @property
     def threads(self) -> int | None:
         """Threads of the CPU that the run began with; None if it did not or was not recorded."""
         count = read_json(self.path / "environment.json", ENVIRONMENT, optional=True).get("threads")

@@ -57,7 +57,7 @@ def test_images(run: Run, overrides: Mapping[str, Any] | None, *, count: int | N
         UnderstudyError: The images are missing or cannot be used.
     """
     recipe, task = _recipe(run, overrides)
-    images = read_test_images(recipe, task)
+    images = read_test_images(recipe, task, trained_on=run.trained_on)
     return RunImages(task, spread(images.test, count), f"{images.measured} images")
 
 
