@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from understudy.errors import Busy
-from understudy.files import sweep, write_error
+from understudy.files import as_json, sweep, write_error
 
 LOGGER = logging.getLogger("understudy")
 
@@ -107,7 +107,7 @@ def _sign(folder: Path) -> None:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
     with suppress(OSError):  # a full disk is met again at the first write, which says so
-        (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
+        (folder / _OWNER).write_text(as_json(owner), encoding="utf-8")
 
 
 def _leave(folder: Path, *, made: Sequence[Path]) -> None:
