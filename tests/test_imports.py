@@ -28,7 +28,7 @@ LEVELS = (
     ("metrics", "layers"),
     ("config", "functional", "features", "locks", "profiling", "python_files"),
     ("files",),
-    ("batch",),
+    ("batch", "words"),
     ("errors",),
     ("__init__",),
 )

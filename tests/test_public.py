@@ -45,7 +45,7 @@ NAMES = [*FUNCTIONS, *CLASSES, *PACKAGES, "Features", "batch_mean"]
 EXAMPLES_OF = {
     "understudy.bank._division",
     "understudy.bank._store",
-    "understudy.checks._words",
+    "understudy.words",
     "understudy.checks.examine",
     "understudy.checks.finding",
     "understudy.cli.list_flags",

@@ -8,12 +8,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from understudy.batch import UNLABELLED
-from understudy.checks._words import agreeing
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Source
 from understudy.data.subset import Subset
 from understudy.experiment.images import Images
+from understudy.words import agreeing
 
 SHORT, OF_METHODS, SECONDS = True, False, 0.1
 

@@ -10,7 +10,6 @@ from typing import Any, final
 
 from understudy import checks, files
 from understudy.checks import costs
-from understudy.checks._words import counted
 from understudy.checks.examined import LONG_SECONDS, Examined
 from understudy.checks.finding import Finding, Level
 from understudy.config.json_form import Form
@@ -21,6 +20,7 @@ from understudy.experiment.own_images import given
 from understudy.experiment.run_directory import read_json
 from understudy.functional import seeded
 from understudy.training.threads import restored
+from understudy.words import counted
 
 FILE = "doctor.json"
 """File of an examination, in the directory of the run or the comparison that it precedes."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from understudy.checks._words import agreeing
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
+from understudy.words import agreeing
 
 SHORT, OF_METHODS, SECONDS = True, False, 0.1
 

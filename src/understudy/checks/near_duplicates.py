@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from understudy.checks._words import agreeing, counted
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Source
@@ -26,6 +25,7 @@ from understudy.data.subset import evenly
 from understudy.errors import DataError
 from understudy.experiment.shared_images import shared_images, split_pairs
 from understudy.training import hardware
+from understudy.words import agreeing, counted
 
 SHORT, OF_METHODS, SECONDS = True, False, 3.0
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from understudy.checks._words import counted
 from understudy.checks.examined import Examined
 from understudy.checks.finding import Finding
 from understudy.data import Loader
+from understudy.words import counted
 
 SHORT, OF_METHODS, SECONDS = True, False, 0.1
 

@@ -50,8 +50,8 @@ def entry(recipe: Argument, method: Argument, device: Argument) -> Entry:
 
 
 def _doctor(options: Namespace, overrides: dict[str, Any]) -> None:
-    from understudy.checks._words import counted
     from understudy.checks.examine import doctor
+    from understudy.words import counted
 
     recipe = with_methods(Recipe.load(options.recipe or {}, overrides), options.method or ())
     examination = doctor(recipe, short=options.short, device=options.device, out=options.out)

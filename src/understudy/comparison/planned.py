@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.checks._words import counted
 from understudy.checks.plan import Plan, SharedBank
 from understudy.comparison.arms import SEED, with_bank_in
 from understudy.config.recipe import Recipe
 from understudy.experiment.build import Experiment
+from understudy.words import counted
 
 
 def planned(arms: int, controls: int, seeds: Sequence[int], folder: Path) -> Plan:

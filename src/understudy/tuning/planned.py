@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.checks._words import counted
 from understudy.checks.plan import Plan
 from understudy.comparison.planned import shared_bank
 from understudy.config.limits import AUTO
 from understudy.config.recipe import Recipe
 from understudy.tuning.rungs import epochs_to_train, rungs
+from understudy.words import counted
 
 _MANY_EPOCHS = 90
 """Epochs by which the rungs are placed where the recipe leaves their number open."""

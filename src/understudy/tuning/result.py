@@ -15,6 +15,7 @@ from understudy.experiment import plain_table
 from understudy.experiment.progress import number_text
 from understudy.experiment.run_directory import read_json, refuse_without
 from understudy.experiment.run_time import in_words
+from understudy.words import counted
 
 FILE = "tuning.json"
 """File of the directory of a search that holds the result."""
@@ -169,7 +170,7 @@ class Tuning:
         """Return what is to be known of the search, in sentences."""
         failed = sum(bool(trial["failed"]) for trial in self.trials)
         whole = sum(self._score(trial, self.rungs[-1]) is not None for trial in self.trials)
-        trained = f"{len(self.trials)} trials, of which {whole} were trained to the end"
+        trained = f"{counted(len(self.trials), 'trial')}, {whole} trained to the end"
         return [
             f"{trained}{f' and {failed} failed' if failed else ''}, in "
             f"{in_words(sum(trial['seconds'] for trial in self.trials))} on {self.machine}.",
@@ -190,7 +191,8 @@ class Tuning:
     def headline(self) -> str:
         """Return what came of the search, in a sentence."""
         if self.winner is None:
-            return f"The search has {len(self.trials)} trials so far, and has not chosen any."
+            begun = counted(len(self.trials), "trial")
+            return f"The search has {begun} so far, and has not chosen any."
         chosen = self.trials[self.winner]
         if chosen["published"]:
             return f"No trial was better on validation images than {chosen['text']}."
