@@ -70,6 +70,18 @@ def test_another_command_names_the_right_one(
     assert f"name one of {folder}" in refusal(capsys, "--resume", tmp_path)
 
 
+def test_of_what_a_folder_holds_the_unfinished_is_named_first(
+    tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, files in {"a_finished": ("evaluation.json",), "b_stopped": ()}.items():
+        (tmp_path / name).mkdir()
+        for file in ("environment.json", *files):
+            (tmp_path / name / file).write_text("{}")
+        (tmp_path / name / "recipe.yaml").write_text(tiny.to_yaml())
+    named = f"name one of {tmp_path / 'b_stopped'}, {tmp_path / 'a_finished'}."
+    assert named in refusal(capsys, "--resume", tmp_path)
+
+
 def test_what_was_begun_by_an_earlier_version_is_continued_by_its_command(
     tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ def test_few_images_are_said_with_the_number_that_is_enough() -> None:
     sentence = few_images(85.0, 300)
     assert "The 300 test images are few" in sentence
     assert "of 85 % is 2.1 points (one is 0.33)" in sentence
-    assert "about 1,300 images could" in sentence
+    assert "about 1,300 images have a standard error of that size" in sentence
     assert few_images(85.0, 1300) == ""
     assert few_images(50.0, 1200) == ""
     assert few_images(50.0, 1100)

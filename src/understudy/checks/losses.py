@@ -71,7 +71,10 @@ def _table(scales: Mapping[str, LossScale], weights: Mapping[str, Weight]) -> st
         beside = ""
         if label != TASK and ratio:
             equal = _suggested(scale, weights)
-            beside = f": its gradient is {ratio:.2g} times that of the labels (weight {equal:g}: 1)"
+            beside = (
+                f": its gradient is {ratio:.2g} times that of the labels (a weight of {equal:g} "
+                "makes both equal)"
+            )
         name = "labels" if label == TASK else label
         rows.append(f"{name} {scale.loss:.3g}, weight {weights[label].value:g}{beside}")
     return f"Losses before training: {'; '.join(rows)}"

@@ -113,7 +113,7 @@ def _compared(
         yield Finding(
             "near_duplicates",
             "note",
-            f"No {second_name} image is nearly a {first_name} image ({looked_at}).",
+            f"No near copy of a {first_name} image was found in {second_name} ({looked_at}).",
         )
         return
     j, i, r = max(pairs, key=lambda pair: pair[2])

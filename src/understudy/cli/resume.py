@@ -51,9 +51,21 @@ def command_of(folder: Path) -> str:
             f"{folder} does not say by which command it was begun, which earlier versions did not "
             "record: give that command again, which continues it."
         )
-    inner = sorted({str(file.parent) for file in folder.rglob(FILE)})
-    advice = f"; name one of {', '.join(inner[:5])}" if inner else ", no run and no comparison"
+    inner = [str(place) for place in _begun_in(folder)[:5]]
+    advice = f"; name one of {', '.join(inner)}" if inner else ", no run and no comparison"
     raise RunError(f"There is nothing in {folder} itself to continue{advice}.")
+
+
+def _begun_in(folder: Path) -> list[Path]:
+    """Return the runs, comparisons and searches in a folder, those that are not finished first."""
+    called = {file.parent for file in folder.rglob(FILE)}
+    runs = {file.parent for file in folder.rglob("recipe.yaml")}
+    whole = [place for place in called | runs if called.isdisjoint(place.parents)]
+
+    def finished(place: Path) -> bool:
+        return all(Run(run).finished for run in runs if place in (run, *run.parents))
+
+    return sorted(whole, key=lambda place: (finished(place), str(place)))
 
 
 def take_directory(options: Namespace, command: str) -> Path | None:

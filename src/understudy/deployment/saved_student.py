@@ -82,6 +82,8 @@ def _weights_file(path: Path) -> Path:
             f"{path} is a comparison of several students: name a run of it, such as "
             f"{path / 'ARM' / 'seed0'}."
         )
+    if seeds := sorted(path.glob("seed*/recipe.yaml")):
+        raise RunError(f"{path} is an arm of a comparison: name a run of it, {seeds[0].parent}.")
     for name in WEIGHTS:
         if (path / name).is_file():
             return path / name

@@ -29,8 +29,8 @@ from understudy.experiment.class_balance import say_balanced
 from understudy.experiment.images import Images, read_images, read_test_images
 from understudy.experiment.loaders import Loaders
 from understudy.experiment.student_size import built_student
-from understudy.experiment.taught_images import warn_of_taught
 from understudy.experiment.view_sizes import say_resized
+from understudy.experiment.weights_warning import warn_of_weights
 from understudy.models.base import Wrapped
 from understudy.models.network import Network
 from understudy.models.weights import class_names, digest
@@ -145,7 +145,7 @@ def load(recipe: Recipe, images: Images | None = None) -> Loaded:
     train = images.train
     task = task.weighted(recipe.training.class_weights, train.labels, train.classes)
     teachers = _teachers(recipe, images.train, task)
-    warn_of_taught(recipe, images)
+    warn_of_weights(recipe, images)
     digests = {"training images": images.train.digest, "test images": images.test.digest}
     if images.validation is not None and images.measured == "test":
         digests["validation images"] = images.validation.digest
@@ -292,7 +292,7 @@ def trained_network(recipe: Recipe) -> TrainedStudent:
     networks.check_trust(recipe)
     task = tasks.find(recipe.task, recipe.training)
     images = read_test_images(recipe, task)
-    warn_of_taught(recipe, images)
+    warn_of_weights(recipe, images)
     recipe, test = _to_evaluate(recipe, images), images.test
     teachers = _teachers(recipe, test, task)
     size = _expected_view_size(recipe, test)

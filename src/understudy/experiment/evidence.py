@@ -118,8 +118,8 @@ def _few(what: str, share: str, percent: float, count: int, noun: str) -> str:
     return (
         f"{what} are few: the standard error of {share} is {error:.1f} points (one is "
         f"{points_of_one(count):.2f}). Methods usually differ from the control by about "
-        f"{USUAL_GAIN:.0f} point, which so few can hardly tell from chance; about {enough:,} "
-        f"{noun} could."
+        f"{USUAL_GAIN:.0f} point, which so few can hardly tell from chance: about {enough:,} "
+        f"{noun} have a standard error of that size."
     )
 
 

@@ -287,7 +287,13 @@ def _with_own_weights(spec: recipes.Network, role: str) -> recipes.Network:
 
 
 def _check_detector(spec: recipes.Network, role: str) -> None:
-    """Refuse keys that have no meaning for a detector."""
+    """Refuse weights of another task, and keys that have no meaning for a detector."""
+    run = run_of(spec.weights)
+    if run and (task := Recipe.of_run(run / "recipe.yaml").task) != "detection":
+        raise RecipeError(
+            f"The {called(role)} is a detector, but {role}.weights {spec.weights} is a run of the "
+            f"task {task}: name a run of `understudy train --task detection`."
+        )
     if spec.pool:
         raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
     for key in ("taps", "classifier", "size", "mean", "std"):

@@ -82,7 +82,7 @@ def _of_comparison(content: Mapping[str, Any], root: Path | None) -> Results:
         "recipe digest": content["recipe_digest"],
         "machine": content["machine"],
         "created": content["created"],
-        "total time": duration(content["seconds"]),
+        "time of all runs": duration(content["seconds"]),
     }
     every_run = [run for group in runs.values() for run in group]
     facts |= _splits(every_run) | _versions(every_run)

@@ -231,8 +231,9 @@ def _time_meaning(results: Results) -> str:
         )
     return (
         "mean over the seeds of one run, from its preparation to its last evaluation, without the "
-        "teacher's passes over the images: these were made once for all runs and kept in the bank, "
-        "and the teacher's row has their time; all together: the total time in the run details"
+        "teacher's passes over the images: these were made once, or once for each seed, and kept "
+        "in the bank, and the teacher's row has their time; all together: the time of all runs in "
+        "the run details"
     )
 
 

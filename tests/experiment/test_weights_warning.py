@@ -1,4 +1,4 @@
-"""No image that measures a network has taught it: not by another seed, share or folder."""
+"""Weights of runs: trained to their end, and on no image that measures here."""
 
 import json
 import shutil
@@ -16,6 +16,7 @@ from understudy.config.recipe import Recipe
 from understudy.data import subset
 from understudy.data.sources import folder
 from understudy.deployment.export import run_images
+from understudy.errors import RecipeError
 from understudy.experiment.evaluate import evaluate
 from understudy.experiment.images import Images, read_images, read_test_images
 from understudy.experiment.run_directory import Run
@@ -121,3 +122,24 @@ def test_an_export_is_verified_on_what_the_run_held_out(
     read = partial(run_images.test_images, count=None)
     assert read(run, {"seed": 5}).source.digest == held_out.digest
     assert read(teacher, None).source.digest != held_out.digest
+
+
+def test_a_teacher_whose_training_stopped_is_warned_of(
+    unsplit: str, teacher: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(teacher.path, tmp_path / "stopped")
+    (tmp_path / "stopped" / "evaluation.json").unlink()
+    keys = {"teacher.weights": str(tmp_path / "stopped"), "methods": {"kd": {}}}
+    train(asked(unsplit, **keys), out=tmp_path / "run", device="cpu")
+    assert "from which the teacher is loaded, stopped after 1 of 1 epochs" in caplog.text
+    assert f"`understudy --resume {tmp_path / 'stopped'}`" in caplog.text
+
+
+def test_a_classifier_is_no_teacher_of_a_detector(teacher: Run, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is a run of the task classification: name a run of"):
+        train(
+            "shapes/detection",
+            {"teacher.weights": str(teacher.path)},
+            out=tmp_path / "run",
+            device="cpu",
+        )
