@@ -227,26 +227,33 @@ class Run:
     @property
     def splits(self) -> dict[str, Any]:
         """Number and origin of the images of each split; empty where not recorded."""
-        recorded = read_json(self.path / "environment.json", ENVIRONMENT, optional=True)
-        return recorded.get("splits") or {}
+        return self._recorded.get("splits") or {}
 
     @property
     def trained_on(self) -> str:
         """Digest of the images that the student was trained on; empty if it is not recorded."""
-        recorded = read_json(self.path / "environment.json", ENVIRONMENT, optional=True)
-        return str(recorded.get("digests", {}).get("training images", ""))
+        return str(self._recorded.get("digests", {}).get("training images", ""))
+
+    @property
+    def measured_on(self) -> str:
+        """Digest of the images that measured the student; empty if it is not recorded."""
+        return str(self._recorded.get("digests", {}).get("test images", ""))
 
     @property
     def threads(self) -> int | None:
         """Threads of the CPU that the run began with; None if it did not or was not recorded."""
-        count = read_json(self.path / "environment.json", ENVIRONMENT, optional=True).get("threads")
+        count = self._recorded.get("threads")
         return int(count) if count else None
 
     @property
     def channels_last(self) -> bool:
         """Whether the run computes in channels last; False where not recorded."""
-        recorded = read_json(self.path / "environment.json", ENVIRONMENT, optional=True)
-        return bool(recorded.get("channels_last"))
+        return bool(self._recorded.get("channels_last"))
+
+    @property
+    def _recorded(self) -> dict[str, Any]:
+        """What `environment.json` holds, which earlier versions wrote in part; empty without it."""
+        return read_json(self.path / "environment.json", ENVIRONMENT, optional=True)
 
     @property
     def outcomes(self) -> dict[str, Any]:

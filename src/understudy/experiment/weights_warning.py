@@ -26,7 +26,7 @@ def warn_of_weights(recipe: Recipe, images: Images) -> None:
     weights = {called(key_of(name)): each.weights for name, each in recipe.each_teacher.items()}
     for network, place in {**weights, "student": recipe.student.weights}.items():
         folder = run_of(place)
-        if folder is None or not Run(folder).begun:
+        if folder is None:
             continue
         run = Run(folder)
         if not run.finished:
@@ -54,7 +54,7 @@ def _held_out_others(run: Run, recipe: Recipe, images: Images) -> bool:
     """Return True if a run on the same data was measured on other images, held out of them."""
     if images.test.split_name or not _same_data(run.recipe, recipe):
         return False
-    return run.environment["digests"].get("test images") not in (None, images.test.digest)
+    return run.measured_on not in ("", images.test.digest)
 
 
 def _same_data(first: Recipe, second: Recipe) -> bool:
