@@ -143,3 +143,11 @@ def test_a_classifier_is_no_teacher_of_a_detector(teacher: Run, tmp_path: Path) 
             out=tmp_path / "run",
             device="cpu",
         )
+
+
+def test_a_detector_is_no_teacher_of_a_classifier(unsplit: str, tmp_path: Path) -> None:
+    detector = {"task": "detection", "student": {"name": "fcos"}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(detector))
+    keys = {"teacher.weights": str(tmp_path), "methods": {"kd": {}}}
+    with pytest.raises(RecipeError, match="is a run of the task detection: name a run of"):
+        train(asked(unsplit, **keys), out=tmp_path / "run", device="cpu")

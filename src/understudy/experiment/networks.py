@@ -214,6 +214,7 @@ def _network(
     A teacher keeps its classes, even if the data have others: some methods do not look at them.
     """
     spec = completed(spec, role)
+    _check_run(spec, role, task)
     if task.truth == "objects":
         _check_detector(spec, role)
         return detection.find(
@@ -286,14 +287,23 @@ def _with_own_weights(spec: recipes.Network, role: str) -> recipes.Network:
     return replace(spec, weights="")
 
 
+def _check_run(spec: recipes.Network, role: str, task: Task) -> None:
+    """Refuse weights of a run of detection for another task, and the reverse."""
+    run, detects = run_of(spec.weights), task.truth == "objects"
+    trained = Recipe.of_run(run / "recipe.yaml").task if run else ""
+    if not run or (trained == "detection") == detects:
+        return
+    kind, other = (
+        ("a", "`understudy train --task detection`") if detects else ("no", "another task")
+    )
+    raise RecipeError(
+        f"The {called(role)} is {kind} detector, but {role}.weights {spec.weights} is a run of the "
+        f"task {trained}: name a run of {other}."
+    )
+
+
 def _check_detector(spec: recipes.Network, role: str) -> None:
-    """Refuse weights of another task, and keys that have no meaning for a detector."""
-    run = run_of(spec.weights)
-    if run and (task := Recipe.of_run(run / "recipe.yaml").task) != "detection":
-        raise RecipeError(
-            f"The {called(role)} is a detector, but {role}.weights {spec.weights} is a run of the "
-            f"task {task}: name a run of `understudy train --task detection`."
-        )
+    """Refuse keys that have no meaning for a detector."""
     if spec.pool:
         raise RecipeError(f"A detector pools nothing: leave {role}.pool out.")
     for key in ("taps", "classifier", "size", "mean", "std"):
