@@ -168,7 +168,8 @@ def _gain(values: list[float]) -> str:
 
 
 def _mean(values: list[float], sign: str = "") -> str:
-    return f"{fmean(values):{sign}.2f} ± {stdev(values):.2f}".replace("-", "−")
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""  # others may have diverged
+    return f"{fmean(values):{sign}.2f}{spread}".replace("-", "−")
 
 
 def main() -> None:

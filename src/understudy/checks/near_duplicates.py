@@ -113,7 +113,8 @@ def _compared(
         yield Finding(
             "near_duplicates",
             "note",
-            f"No near copy of a {first_name} image was found in {second_name} ({looked_at}).",
+            f"No near copy of a {first_name} image was found among the {second_name} images "
+            f"({looked_at}).",
         )
         return
     j, i, r = max(pairs, key=lambda pair: pair[2])

@@ -82,11 +82,11 @@ def _weights_file(path: Path) -> Path:
             f"{path} is a comparison of several students: name a run of it, such as "
             f"{path / 'ARM' / 'seed0'}."
         )
-    if seeds := sorted(path.glob("seed*/recipe.yaml")):
-        raise RunError(f"{path} is an arm of a comparison: name a run of it, {seeds[0].parent}.")
     for name in WEIGHTS:
         if (path / name).is_file():
             return path / name
+    if seeds := sorted(path.glob("seed*/recipe.yaml")):
+        raise RunError(f"{path} is an arm of a comparison: name a run of it, {seeds[0].parent}.")
     begun = (path / "recipe.yaml").is_file()
     remedy = "continue it with --resume" if begun else f"it has none of {', '.join(WEIGHTS)}"
     raise RunError(f"{path} holds no student{' yet' if begun else ''}: {remedy}.")

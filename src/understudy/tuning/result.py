@@ -228,7 +228,7 @@ class Tuning:
         judged = verdict(tuned, published, None, name="tuned", metric=self.metric)
         apart = plain_table.difference(asdict(judged), 2)
         return (
-            f"On {len(self.seeds)} fresh seed{'s' * (len(self.seeds) != 1)} and {self._images} it "
+            f"On {counted(len(self.seeds), 'fresh seed')} and {self._images} it "
             f"has {number_text(mean(tuned))} {self.metric}, the published values "
             f"{number_text(mean(published))}, the control {number_text(mean(control))}. "
             f"{_WORDS[judged.word]} the published values: {apart}, over the seeds alone."

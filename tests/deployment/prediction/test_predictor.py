@@ -260,3 +260,7 @@ def test_a_number_that_is_none_is_no_prediction() -> None:
 def test_a_comparison_is_several_students(saved_comparison: Path) -> None:
     with pytest.raises(RunError, match="is a comparison of several students: name a run of it"):
         understudy.load(saved_comparison)
+    with pytest.raises(
+        RunError, match=r"is an arm of a comparison: name a run of it, .*kd.seed0\."
+    ):
+        understudy.load(saved_comparison / "kd")
