@@ -86,8 +86,8 @@ def _time_note(results: Results) -> str:
     if not results.teacher.seconds:
         return "time: of one run, the teacher's passes over the images included"
     return (
-        "time: of one run without the teacher's passes over the images, which were made once for "
-        "all runs (row teacher)"
+        "time: of one run without the teacher's passes over the images, which were made once, or "
+        "once for each seed (row teacher)"
     )
 
 
